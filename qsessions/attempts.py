@@ -1,0 +1,397 @@
+"""The one attempt loop: deadline, credentials, send, decide.
+
+Every request goes through it, the token exchange included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from attrs import define, field, frozen
+
+from qsessions.codec import decode_fault
+from qsessions.errors import (
+    CallTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    ProtocolError,
+    QSessionsError,
+    response_error_class,
+)
+from qsessions.events import (
+    CreateCancelled,
+    Event,
+    Observers,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryPlanned,
+)
+from qsessions.retry import (
+    REPEATABLE_STATUSES,
+    Action,
+    Decision,
+    Facts,
+    RetryPolicy,
+    may_be_carried_out,
+    parse_retry_after,
+)
+from qsessions.wire import AuthProvider, Request, Response, SecretHeaders, Transport, header_problem
+
+T = TypeVar("T")
+
+# How many seconds a create that was cancelled in flight, and the close of the session that came of it, may each take.
+ENDING_TIMEOUT = 30.0
+
+# Undoes what a request did whose caller was cancelled while it was in flight; gives what is left to tell the
+# caller, or None.
+Undo: TypeAlias = Callable[[Response], Coroutine[Any, Any, str | None]]
+
+
+@frozen
+class Clock:
+    """Time and chance, so that tests can stand in for both.
+
+    Attributes:
+        monotonic: Seconds that only go forward.
+        wall: Seconds since 1970.
+        sleep: Waits for a number of seconds.
+        random: Gives a number from 0 up to 1.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+
+
+@define
+class _Call:
+    """One call on its way: what was asked, until when, and how far it has come."""
+
+    request: Request
+    deadline: float | None
+    providers: Sequence[AuthProvider]
+    undo: Undo | None = None
+    attempts: int = 0
+    refreshed: bool = False
+    maybe_done: bool = False
+    given: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
+
+    def credentials(self) -> SecretHeaders:
+        return SecretHeaders({name: value for _, headers in self.given for name, value in headers.items()})
+
+    def is_done(self, response: Response) -> bool:
+        return 200 <= response.status < 300 or (
+            self.maybe_done and response.status in self.request.done_when_repeated
+        )
+
+    def located(self, error: QSessionsError) -> QSessionsError:
+        """Say in an error where it happened, and keep out of it any secret that a server echoed."""
+        request = self.request.attempt(self.credentials(), None)
+        error.message = request.mask(error.message)
+        error.args = (error.message,)
+        error.code, error.solution = (text and request.mask(text) for text in (error.code, error.solution))
+        return error.located(
+            operation=request.operation,
+            session_id=request.session_id,
+            method=request.method,
+            path=request.url.raw_path,
+            attempts=self.attempts,
+        )
+
+
+class Attempts:
+    """Carries requests out: as often as the policy allows, within the call's deadline, with the providers' headers.
+
+    It is a `Transport` itself. That is what auth providers are given, so that their requests follow the same rules; those carry no
+    credentials but their own.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        retry: RetryPolicy,
+        clock: Clock,
+        observers: Observers,
+        providers: Sequence[AuthProvider] = (),
+    ) -> None:
+        self._transport = transport
+        self._retry = retry
+        self._clock = clock
+        self._observers = observers
+        self._providers = providers
+        self._unfinished: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that the transport owns."""
+        return self._transport.spawn(coroutine)
+
+    def notify(self, event: Event) -> None:
+        """Tell the observers."""
+        self._observers.notify(event)
+
+    async def settle(self, timeout: float) -> None:
+        """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
+        deadline = self._clock.monotonic() + timeout
+        while self._unfinished and (left := deadline - self._clock.monotonic()) > 0:
+            await asyncio.wait(self._unfinished, timeout=left)
+
+    async def send(self, request: Request) -> Response:
+        """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
+        call = self._call(request, request.timeout, ())
+        result, decision = await self._conclude(call)
+        if isinstance(result, Response):
+            return Response(result.status, result.headers, result.body, call.attempts)
+        raise self._failure(call, result, decision)
+
+    async def run(
+        self,
+        request: Request,
+        read: Callable[[Response], T],
+        timeout: float | None,
+        *,
+        authenticated: bool = True,
+        undo: Undo | None = None,
+    ) -> T:
+        """Carry a request out and read its answer.
+
+        Args:
+            request: What to send; credentials are added here.
+            read: Reads the answer of a success.
+            timeout: The deadline of the whole call in seconds, or None.
+            authenticated: Whether to add credentials.
+            undo: For a request that can't be repeated: called with the answer of a success when the caller was cancelled meanwhile.
+
+        Raises:
+            QSessionsError: The class says what happened; see errors.py.
+        """
+        call = self._call(request, timeout, self._providers if authenticated else (), undo)
+        result, decision = await self._conclude(call)
+        if not isinstance(result, Response) or not call.is_done(result):
+            raise self._failure(call, result, decision)
+        try:
+            return read(result)
+        except QSessionsError as error:
+            call.located(error)
+            raise
+
+    def _call(
+        self,
+        request: Request,
+        timeout: float | None,
+        providers: Sequence[AuthProvider],
+        undo: Undo | None = None,
+    ) -> _Call:
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        return _Call(request, deadline, providers, undo)
+
+    def _remaining(self, call: _Call) -> float | None:
+        return None if call.deadline is None else call.deadline - self._clock.monotonic()
+
+    async def _conclude(self, call: _Call) -> tuple[Response | QSessionsError, Decision]:
+        """Make attempts until one is a success or the policy ends it; give the last result and the decision on it."""
+        while True:
+            if call.providers:
+                await self._ask_providers(call)
+            call.attempts += 1
+            result = await self._attempt(call)
+            if isinstance(result, Response):
+                if call.is_done(result):
+                    return result, Decision(Action.FAIL, "")
+                if result.status == 401 and not call.refreshed and self._invalidate(call):
+                    call.refreshed = True
+                    continue
+            facts = self._facts(call, result)
+            decision = self._retry.decide(facts, self._clock.random)
+            if decision.action is not Action.RETRY:
+                return result, decision
+            call.maybe_done = call.maybe_done or may_be_carried_out(facts)
+            self.notify(
+                RetryPlanned(
+                    operation=call.request.operation,
+                    session_id=call.request.session_id,
+                    attempt=call.attempts,
+                    delay=decision.delay,
+                    reason=decision.reason,
+                )
+            )
+            await self._clock.sleep(decision.delay)
+
+    async def _ask_providers(self, call: _Call) -> None:
+        """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""
+        call.given = []
+        problem: QSessionsError | None = None
+        scope = asyncio.timeout(self._remaining(call))
+        try:
+            async with scope:
+                for provider in call.providers:
+                    headers = SecretHeaders(await provider.headers(self))
+                    problem = problem or _header_conflict(call, provider, headers)
+                    call.given.append((provider, headers))
+        except QSessionsError as error:
+            problem = error
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            problem = CallTimeout(
+                "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False
+            )
+        if problem is None:
+            return
+        if problem.operation is not None:
+            problem.add_note(
+                f"{call.request.operation} needed the credentials; nothing was sent to the service."
+            )
+        raise call.located(problem)
+
+    def _invalidate(self, call: _Call) -> bool:
+        # Each provider is told, so no short cut at the first that says yes.
+        answers = [provider.invalidate(headers) for provider, headers in call.given]
+        return any(answers)
+
+    async def _attempt(self, call: _Call) -> Response | QSessionsError:
+        """Send once; give the answer, or the error that stands for none."""
+        remaining = self._remaining(call)
+        if remaining is not None and remaining <= 0:
+            return CallTimeout("the call's deadline passed before the request was sent.", sent=False)
+        request = call.request.attempt(call.credentials(), remaining)
+        if not self._observers.listening:
+            return await self._send(call, request)
+        about: dict[str, Any] = {
+            "operation": request.operation,
+            "session_id": request.session_id,
+            "method": request.method,
+            "path": request.url.raw_path,
+            "attempt": call.attempts,
+        }
+        self.notify(RequestSent(**about))
+        started = self._clock.monotonic()
+        result = await self._send(call, request)
+        about["seconds"] = self._clock.monotonic() - started
+        if isinstance(result, Response):
+            self.notify(ResponseReceived(**about, status=result.status))
+        else:
+            self.notify(RequestFailed(**about, reason=request.mask(result.message)))
+        return result
+
+    async def _send(self, call: _Call, request: Request) -> Response | QSessionsError:
+        try:
+            if call.undo is None:
+                return await self._transport.send(request)
+            return await self._send_to_the_end(call, request, call.undo)
+        except (ConnectionFailed, CallTimeout, ProtocolError) as error:
+            return error.with_traceback(None)
+
+    async def _send_to_the_end(self, call: _Call, request: Request, undo: Undo) -> Response:
+        """Send in a task of its own, so that cancelling the caller doesn't tear the request in two."""
+        sending = self._keep(self._transport.send(request))
+        try:
+            await asyncio.wait({sending})
+        except asyncio.CancelledError as cancelled:
+            ending = self._keep(self._end_cancelled(call, sending, undo))
+            # A second cancellation ends this wait at once; the ending goes on.
+            await asyncio.wait({ending})
+            if not ending.cancelled() and (left := ending.result()):
+                cancelled.add_note(left)
+            raise
+        return _result_of(sending)
+
+    async def _end_cancelled(self, call: _Call, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+        """Bring a request to its end whose caller was cancelled, and undo what it did; give what is left to tell."""
+        await asyncio.wait({sending}, timeout=ENDING_TIMEOUT)
+        sending.cancel()
+        await asyncio.wait({sending})
+        try:
+            answer: Response | QSessionsError = _result_of(sending)
+        except QSessionsError as error:
+            answer = error
+        if isinstance(answer, Response) and call.is_done(answer):
+            return await undo(answer)
+        if not may_be_carried_out(self._facts(call, answer)):
+            return None
+        told = f"status {answer.status}" if isinstance(answer, Response) else answer.message
+        left = f"{call.request.operation} was cancelled in flight, and its outcome is unknown: {told}"
+        self.notify(CreateCancelled(session_id=None, closed=False, detail=left))
+        return left
+
+    def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._transport.spawn(coroutine)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return task
+
+    def _facts(self, call: _Call, result: Response | QSessionsError) -> Facts:
+        common: dict[str, Any] = {
+            "attempt": call.attempts,
+            "repeatable": call.request.repeatable,
+            "remaining": self._remaining(call),
+        }
+        if isinstance(result, Response):
+            own_error = result.status >= 500 and decode_fault(result.body).own
+            return Facts(
+                status=result.status, own_error=own_error, retry_after=self._retry_after(result), **common
+            )
+        # Time is up or what answers is no service: trying again would not help.
+        transient = isinstance(result, ConnectionFailed) and result.retryable
+        return Facts(sent=getattr(result, "sent", True), transient=transient, **common)
+
+    def _retry_after(self, response: Response) -> float | None:
+        return parse_retry_after(
+            response.header("Retry-After"), date=response.header("Date"), now=self._clock.wall()
+        )
+
+    def _failure(self, call: _Call, result: Response | QSessionsError, decision: Decision) -> QSessionsError:
+        """Make the error that a call ends with."""
+        error = self._response_error(result) if isinstance(result, Response) else result
+        if decision.action is Action.UNKNOWN:
+            error = CreateOutcomeUnknown(
+                f"the session may have been created: {error.message}",
+                status=error.status,
+                code=error.code,
+                trace_id=error.trace_id,
+            )
+        elif decision.reason:
+            error.add_note(decision.reason)
+        return call.located(error)
+
+    def _response_error(self, response: Response) -> QSessionsError:
+        fault = decode_fault(response.body)
+        if 300 <= response.status < 400:
+            message = f"the service answered with a redirect to {response.header('Location')}, and redirects aren't followed."
+        else:
+            message = fault.message or "the service gave no reason"
+        return response_error_class(response.status)(
+            message,
+            status=response.status,
+            code=fault.code,
+            solution=fault.solution,
+            trace_id=fault.trace_id,
+            retry_after=self._retry_after(response),
+            retryable=response.status in REPEATABLE_STATUSES,
+        )
+
+
+def _result_of(sending: asyncio.Task[Response]) -> Response:
+    if sending.cancelled():
+        raise ConnectionFailed("the request was given up while it was in flight.")
+    return sending.result()
+
+
+def _header_conflict(
+    call: _Call, provider: AuthProvider, headers: SecretHeaders
+) -> ConfigurationError | None:
+    taken = {name.lower() for name in call.credentials()}
+    who = type(provider).__name__
+    for name, value in headers.items():
+        if problem := header_problem(name, value):
+            return ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
+        if name.lower() in taken:
+            return ConfigurationError(f"two auth providers set the header {name}; the second is {who}.")
+    return None

@@ -1,0 +1,197 @@
+"""The token exchange at IAM: once for all who wait, ahead of time, across clients, event loops and threads."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import copy
+import os
+import threading
+from contextlib import suppress
+from typing import TypeAlias
+from urllib.parse import urlencode
+
+from attrs import field, frozen
+from yarl import URL
+
+from qsessions.attempts import Attempts, Clock
+from qsessions.codec import decode_fault, decode_grant
+from qsessions.errors import QSessionsError, TokenExchangeFailed
+from qsessions.events import TokenRenewed
+from qsessions.retry import REPEATABLE_STATUSES
+from qsessions.wire import Request, Response, Transport, service_url
+
+DEFAULT_IAM_URL = "https://iam.cloud.ibm.com"
+
+# IBM's own SDK core renews at this share of a token's life.
+_RENEW_AT = 0.8
+# The exchange has a deadline of its own: it serves everybody, not the caller that happened to start it.
+_EXCHANGE_TIMEOUT_S = 60.0
+# After a failed early renewal, at the most this long until the next try; less when the token has less than twice that left.
+_RENEWAL_PAUSE_S = 60.0
+# How often a caller looks whether the event loop that runs the exchange for it, in another thread, is still alive.
+_LIVENESS_S = 1.0
+
+
+@frozen
+class _Token:
+    value: str = field(repr=False)
+    renew_at: float
+    expires_at: float
+
+
+# A token, the error that everybody who waits gets, or None where the exchange was abandoned: its client or event loop died.
+_Outcome: TypeAlias = _Token | Exception | None
+
+
+class _Flight:
+    """An exchange under way, on one event loop, awaited from any."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._done: concurrent.futures.Future[_Outcome] = concurrent.futures.Future()
+
+    def land(self, outcome: _Outcome) -> None:
+        self._done.set_result(outcome)
+
+    def is_alive(self) -> bool:
+        return self._loop.is_running()
+
+    async def outcome(self) -> _Outcome:
+        loop = asyncio.get_running_loop()
+        landed = asyncio.Event()
+
+        def wake(_: object) -> None:
+            # The waiter's loop may be gone by then.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(landed.set)
+
+        self._done.add_done_callback(wake)
+        # On the exchange's own loop its task always lands; another loop may die without a word.
+        patience = None if loop is self._loop else _LIVENESS_S
+        while not self._done.done():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await landed.wait()
+            if not self.is_alive():
+                break
+        return self._done.result() if self._done.done() else None
+
+
+class TokenExchange:
+    """Exchanges an API key for access tokens and keeps the current one.
+
+    A token's life is counted from the start of its exchange on the monotonic clock, so a wrong wall clock does no harm.
+
+    Args:
+        api_key: The API key.
+        iam_url: IAM's base URL; by default the environment variable IAM_URL, else IBM Cloud's.
+        clock: Time and chance.
+
+    Raises:
+        ConfigurationError: The URL can't be one.
+    """
+
+    def __init__(self, api_key: str, iam_url: str | None, clock: Clock) -> None:
+        base_url = iam_url or os.environ.get("IAM_URL") or DEFAULT_IAM_URL
+        self._clock = clock
+        # Guards the three fields below; held for a few instructions. Re-entrant, since an eager task factory runs a task inside spawn.
+        self._lock = threading.RLock()
+        self._token: _Token | None = None
+        self._flight: _Flight | None = None
+        self._no_renewal_before = 0.0
+        form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key}
+        self._request = Request(
+            "token_exchange",
+            "POST",
+            URL(service_url(base_url, "the IAM URL") + "/identity/token", encoded=True),
+            {"Content-Type": "application/x-www-form-urlencoded"},
+            urlencode(form).encode(),
+            secrets=(api_key,),
+            timeout=_EXCHANGE_TIMEOUT_S,
+        )
+
+    async def token(self, transport: Transport) -> str:
+        """Give a token that is still good, after an exchange where none is at hand."""
+        while True:
+            with self._lock:
+                now = self._clock.monotonic()
+                token = self._token
+                if token is not None and now >= token.expires_at:
+                    token = self._token = None
+                if token is not None:
+                    if now >= max(token.renew_at, self._no_renewal_before):
+                        self._join(transport)
+                    return token.value
+                flight = self._join(transport)
+            outcome = await flight.outcome()
+            if isinstance(outcome, _Token):
+                return outcome.value
+            if outcome is not None:
+                # Each caller adds its own traceback and notes.
+                raise copy.deepcopy(outcome)
+
+    def refuse(self, token: str) -> bool:
+        """Drop the token if it is the current one. A fresh one may always do better, and may be here already."""
+        with self._lock:
+            if self._token is not None and self._token.value == token:
+                self._token = None
+        return True
+
+    def _join(self, transport: Transport) -> _Flight:
+        """Give the exchange under way, or start one."""
+        if self._flight is not None and self._flight.is_alive():
+            return self._flight
+        flight = self._flight = _Flight()
+        try:
+            transport.spawn(self._fly(flight, transport))
+        except QSessionsError:
+            self._flight = None
+            raise
+        return flight
+
+    async def _fly(self, flight: _Flight, transport: Transport) -> None:
+        outcome: _Outcome = None
+        try:
+            outcome = await self._exchange(transport)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
+            outcome = error.with_traceback(None)
+        finally:
+            with self._lock:
+                if self._flight is flight:
+                    self._flight = None
+                if isinstance(outcome, _Token):
+                    self._token = outcome
+                elif self._token is not None:
+                    now = self._clock.monotonic()
+                    self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.expires_at - now) / 2)
+            flight.land(outcome)
+
+    async def _exchange(self, transport: Transport) -> _Token:
+        started = self._clock.monotonic()
+        response = await transport.send(self._request)
+        if not 200 <= response.status < 300:
+            raise self._failed(response, decode_fault(response.body).message or "IAM gave no reason")
+        grant = decode_grant(response.body)
+        if grant is None:
+            raise self._failed(response, "IAM's answer holds no access token with a lifetime.")
+        if grant.expires_in <= 0:
+            raise self._failed(response, "IAM gave a token that has expired already.")
+        if isinstance(transport, Attempts):
+            transport.notify(TokenRenewed(host=self._request.url.host or "", expires_in=grant.expires_in))
+        return _Token(grant.access_token, started + _RENEW_AT * grant.expires_in, started + grant.expires_in)
+
+    def _failed(self, response: Response, message: str) -> TokenExchangeFailed:
+        fault = decode_fault(response.body)
+        mask = self._request.mask
+        return TokenExchangeFailed(
+            f"IAM refused to exchange the API key: {mask(message)}" if response.status >= 300 else message,
+            operation=self._request.operation,
+            method=self._request.method,
+            path=self._request.url.raw_path,
+            status=response.status,
+            code=fault.code and mask(fault.code),
+            trace_id=fault.trace_id,
+            attempts=response.attempts,
+            retryable=response.status in REPEATABLE_STATUSES,
+        )

@@ -1,0 +1,332 @@
+"""Between JSON and models: the only place that knows the wire's field names and forms.
+
+Reading is tolerant: unknown fields are kept, null and "" mean absent, unknown states live as themselves. What can't be read is told as
+"reason @ path". Writing leaves out what is None.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import attrs
+from attrs import field, frozen
+from cattrs import Converter, transform_error
+from cattrs.gen import make_dict_structure_fn, override
+
+from qsessions.errors import ProtocolError
+from qsessions.models import (
+    ApiVersion,
+    CreateSession,
+    Mode,
+    Session,
+    SessionState,
+    StateChange,
+    UpdateSession,
+    Workload,
+)
+from qsessions.wire import header_problem
+
+T = TypeVar("T")
+
+# How much of a body that isn't the service's own goes into a message.
+_EXCERPT = 200
+# JSON's grammar has no bound, and 1e999 is read as infinity.
+_LARGEST = sys.float_info.max
+
+
+@frozen(kw_only=True)
+class WorkloadPage:
+    """One page of workloads and the link to the next, or None."""
+
+    workloads: tuple[Workload, ...]
+    next_href: str | None = None
+
+
+@frozen
+class Fault:
+    """What an error's body says.
+
+    Attributes:
+        own: Whether it has the service's own form, which is the service's word that the request failed.
+        message: What went wrong, or None where the body says nothing.
+        code: The service's code, always a string.
+        solution: The service's advice.
+        trace_id: The identifier to quote to support.
+    """
+
+    own: bool
+    message: str | None = None
+    code: str | None = None
+    solution: str | None = None
+    trace_id: str | None = None
+
+
+def _text(value: Any, _: type) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {_kind(value)}")
+    return value
+
+
+def _flag(value: Any, _: type) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"expected true or false, got {_kind(value)}")
+    return value
+
+
+def _integer(value: Any, _: type) -> int:
+    # 600.0 is how some JSON writers spell 600.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {_kind(value)}")
+    return value
+
+
+def _number(value: Any, _: type) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {_kind(value)}")
+    if not -_LARGEST <= value <= _LARGEST:
+        raise TypeError("expected a number, got one that is too large")
+    return float(value)
+
+
+def _time(value: Any, _: type) -> datetime:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a time as text, got {_kind(value)}")
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise TypeError(f"expected an ISO 8601 time, got {value[:40]!r}") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _open_enum(value: Any, kind: type[Any]) -> Any:
+    return kind(_text(value, str))
+
+
+def _converter(*, detailed: bool) -> Converter:
+    converter = Converter(detailed_validation=detailed)
+    for kind, hook in ((str, _text), (bool, _flag), (int, _integer), (float, _number), (datetime, _time)):
+        converter.register_structure_hook(kind, hook)
+    for kind in (SessionState, Mode):
+        converter.register_structure_hook(kind, _open_enum)
+    for model in (StateChange, Session, Workload, ApiVersion):
+        converter.register_structure_hook(model, _model_hook(model, converter, detailed=detailed))
+    converter.register_unstructure_hook(CreateSession, _without_none)
+    return converter
+
+
+def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Callable[[Any, type], T]:
+    """Make the reader of a model: null and "" are absent, unknown fields go to `extra`, and the rest is cattrs' generated code."""
+    names = frozenset(attrs.fields_dict(model))  # type: ignore[arg-type]  # every model is an attrs class
+    known = names - {"extra"}
+    # cattrs takes any iterable for an array: text would become a tuple of its characters.
+    arrays = names & {"timestamps", "tags"}
+    structure = make_dict_structure_fn(
+        model, converter, _cattrs_detailed_validation=detailed, extra=override(omit=True)
+    )
+
+    def read(value: Any, kind: type) -> T:
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, got {_kind(value)}")
+        present = {
+            name: item for name, item in value.items() if name in known and item is not None and item != ""
+        }
+        for name in arrays:
+            if not isinstance(present.get(name, []), list):
+                raise TypeError(f"expected an array in {name}, got {_kind(present[name])}")
+        result = structure(present, kind)
+        if "extra" in names and not known.issuperset(value):
+            extra = {name: item for name, item in value.items() if name not in known}
+            return attrs.evolve(result, extra=extra)  # type: ignore[type-var]
+        return result
+
+    return read
+
+
+def _without_none(request: CreateSession) -> dict[str, object]:
+    return attrs.asdict(request, filter=lambda _, value: value is not None)
+
+
+# The fast one reads every body; only one that it refuses is read again in detail, for the path in the message.
+_fast = _converter(detailed=False)
+_detailed = _converter(detailed=True)
+
+
+def _refused_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+_json = json.JSONDecoder(parse_constant=_refused_constant)
+
+
+def _loads(body: bytes) -> tuple[Any, str | None]:
+    """Parse JSON; give the value, or why it can't be parsed."""
+    try:
+        return _json.decode(body.decode()), None
+    except RecursionError:
+        return None, "it is nested too deeply"
+    except UnicodeDecodeError as error:
+        return None, f"it is not UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        return None, f"it is no JSON at character {error.pos}: {error.msg}"
+    except ValueError as error:
+        return None, str(error)
+
+
+def _decode(body: bytes, kind: type[T], select: Callable[[Any], Any] = lambda value: value) -> T:
+    value, problem = _loads(body)
+    if problem is None:
+        try:
+            return _fast.structure(select(value), kind)
+        except (TypeError, ValueError, KeyError):
+            problem = _explained(select, value, kind)
+    raise ProtocolError(f"The answer can't be read: {problem}.")
+
+
+def _explained(select: Callable[[Any], Any], value: Any, kind: type) -> str:
+    try:
+        _detailed.structure(select(value), kind)
+    except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
+        return "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
+    raise AssertionError("the detailed converter accepts what the fast one refuses")
+
+
+def _reason(error: BaseException, _: type | None) -> str:
+    return f"required field {error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def decode_session(body: bytes) -> Session:
+    """Read a session.
+
+    Raises:
+        ProtocolError: It can't be read; the message names the field by its path.
+    """
+    return _decode(body, Session)
+
+
+def decode_session_id(body: bytes) -> str | None:
+    """Read only the id out of a body that `decode_session` refuses, or give None."""
+    value, _ = _loads(body)
+    found = value.get("id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def decode_versions(body: bytes) -> list[ApiVersion]:
+    """Read the list of API versions.
+
+    Raises:
+        ProtocolError: It can't be read; the message names the field by its path.
+    """
+    return list(_decode(body, _Versions).versions)
+
+
+def decode_workloads(body: bytes) -> WorkloadPage:
+    """Read one page of workloads.
+
+    Raises:
+        ProtocolError: It can't be read; the message names the field by its path.
+    """
+    page = _decode(body, _Page)
+    return WorkloadPage(workloads=page.workloads, next_href=page.next.href if page.next else None)
+
+
+@frozen
+class _Versions:
+    versions: tuple[ApiVersion, ...]
+
+
+@frozen
+class _Link:
+    href: str | None = None
+
+
+@frozen
+class _Page:
+    workloads: tuple[Workload, ...]
+    next: _Link | None = None
+
+
+@frozen
+class Grant:
+    """An access token as IAM grants it, and how many seconds it lives."""
+
+    access_token: str = field(repr=False)
+    expires_in: float
+
+
+def decode_grant(body: bytes) -> Grant | None:
+    """Read IAM's answer; None where it holds no token with a lifetime. It never raises: its frames hold the token."""
+    value, _ = _loads(body)
+    if not isinstance(value, Mapping):
+        return None
+    token, expires_in = value.get("access_token"), value.get("expires_in")
+    if not isinstance(token, str) or header_problem("Authorization", token) is not None:
+        return None
+    if (
+        isinstance(expires_in, bool)
+        or not isinstance(expires_in, int | float)
+        or not abs(expires_in) <= _LARGEST
+    ):
+        return None
+    return Grant(token, float(expires_in))
+
+
+def encode(request: CreateSession | UpdateSession) -> bytes:
+    """Write a request's body; what is None is left out."""
+    return json.dumps(_fast.unstructure(request), separators=(",", ":")).encode()
+
+
+def decode_fault(body: bytes) -> Fault:
+    """Read an error's body, whoever wrote it: the service, IAM, a proxy (HTML or plain text), or nobody. Never fails."""
+    value, problem = _loads(body)
+    if problem is not None:
+        return Fault(own=False, message=_excerpt(body))
+    if not isinstance(value, Mapping):
+        return Fault(own=False, message=_scalar(value))
+    trace_id = _scalar(value.get("trace"))
+    errors = value.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    if isinstance(first, Mapping) and (first.get("code") is not None or first.get("message")):
+        return Fault(
+            own=True,
+            message=_scalar(first.get("message")),
+            code=_scalar(first.get("code")),
+            solution=_scalar(first.get("solution")) or _scalar(first.get("more_info")),
+            trace_id=trace_id,
+        )
+    # IAM's own form; its request id stands in a nested context.
+    context = value.get("context")
+    return Fault(
+        own=False,
+        message=_scalar(value.get("errorMessage")) or _scalar(value.get("message")),
+        code=_scalar(value.get("errorCode")),
+        trace_id=trace_id or (_scalar(context.get("requestId")) if isinstance(context, Mapping) else None),
+    )
+
+
+def _scalar(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return str(value)[: 5 * _EXCERPT] or None
+
+
+def _excerpt(body: bytes) -> str | None:
+    text = body[:8192].decode(errors="replace")
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    if title:
+        text = title[1]
+    elif re.search(r"<html|<!doctype html", text, re.IGNORECASE):
+        text = "an HTML page without a title"
+    text = " ".join(text.split())
+    return (text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or None

@@ -1,0 +1,215 @@
+"""Everything that qsessions raises: one root, `QSessionsError`, and a class for each thing that a caller handles differently.
+
+Errors carry facts, not sentinels: what isn't known is None. They survive pickling with their fields and notes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+
+class QSessionsError(Exception):
+    """The root of every error that qsessions raises.
+
+    Attributes:
+        message: What happened: the service's own words where it gave some.
+        operation: What was asked for: create, get, update, drain, close, versions, workloads, token_exchange, wait_until or watch.
+        session_id: The session it was asked of, or None.
+        method: The HTTP method of the request, or None where no request was involved.
+        path: The raw path of the request, or None.
+        status: The HTTP status of the answer, or None where there was no answer.
+        code: The service's error code, always a string (the wire has strings and integers), or None.
+        solution: What to do next: the service's advice, else ours, or None.
+        trace_id: The identifier to quote to IBM support, or None.
+        attempts: How many requests qsessions sent or tried to send for this call. (The HTTP library may itself repeat a GET or DELETE
+            once on a kept connection that turned out dead; that is not counted.)
+        retryable: True when the same call made again later may succeed and can do no harm.
+    """
+
+    hint: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str | None = None,
+        session_id: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        solution: str | None = None,
+        trace_id: str | None = None,
+        attempts: int = 0,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.operation = operation
+        self.session_id = session_id
+        self.method = method
+        self.path = path
+        self.status = status
+        self.code = code
+        self.solution = solution or self.hint
+        self.trace_id = trace_id
+        self.attempts = attempts
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        what = self.operation or ""
+        if self.session_id is not None:
+            what += f" of session {self.session_id!r}" if what else f"session {self.session_id!r}"
+        facts = [
+            f"{name}{value}"
+            for name, value in (("status ", self.status), ("code ", self.code), ("trace ", self.trace_id))
+            if value is not None
+        ]
+        if self.attempts > 1:
+            facts.append(f"{self.attempts} attempts")
+        text = f"{what}: {self.message}" if what else self.message
+        if facts:
+            text += f" ({', '.join(facts)})"
+        return f"{text} {self.solution}" if self.solution else text
+
+    def located(
+        self, *, operation: str, session_id: str | None, method: str, path: str, attempts: int
+    ) -> Self:
+        """Return this error itself, told where it happened; facts that it already has are kept."""
+        if self.operation is None:
+            self.operation, self.method, self.path, self.attempts = operation, method, path, attempts
+            self.session_id = self.session_id or session_id
+        return self
+
+
+class ConfigurationError(QSessionsError):
+    """The client can't work as it was set up: credentials, URL, options, or the way it is used. Nothing was sent."""
+
+
+class InvalidArgument(QSessionsError, ValueError):
+    """An argument of a call or a field of a model can't be right. Nothing was sent."""
+
+
+class ClientClosed(QSessionsError):
+    """The client was closed before or during the call."""
+
+    hint = "Make the call before `aclose()` or inside `async with`."
+
+
+class ConnectionFailed(QSessionsError):
+    """The service could not be reached, or the connection was lost before the whole answer had come.
+
+    Attributes:
+        sent: True when the request may have reached the service; False when it can't have.
+    """
+
+    hint = "Check the network, the proxy and the base URL."
+
+    def __init__(self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object) -> None:
+        super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
+        self.sent = sent
+
+
+class CallTimeout(QSessionsError, TimeoutError):
+    """The call's deadline passed. It is a `TimeoutError` too.
+
+    Attributes:
+        sent: True when a request without an answer may have reached the service.
+    """
+
+    hint = "Give the call more time with `timeout=`, or make it again."
+
+    def __init__(self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object) -> None:
+        super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
+        self.sent = sent
+
+
+class ProtocolError(QSessionsError):
+    """The answer isn't one that the service gives: no JSON, a missing id, a field of the wrong form, more than 1 MiB, no HTTP."""
+
+    hint = "Check that the base URL is the service's, and that no proxy answers in its place."
+
+
+class TokenExchangeFailed(QSessionsError):
+    """IAM refused to exchange the API key for an access token, or its answer can't be read. `code` and `message` are IAM's own."""
+
+    hint = "Check the API key and that IAM's URL belongs to the same cloud."
+
+
+class CreateOutcomeUnknown(QSessionsError):
+    """A session may have been created, and nobody can tell from the answer: none came, or it can't be read.
+
+    qsessions doesn't repeat such a request: the service has no idempotency key, so a repeat could be a second session that costs.
+    `session_id` is set in the one case that the answer can't be read but holds an id.
+    """
+
+    hint = "Look through client.workloads() for a session that you don't know, and close it."
+
+
+class StateUnreachable(QSessionsError):
+    """The awaited state can't come any more, for example any other state of a session that is closed."""
+
+
+class ResponseError(QSessionsError):
+    """The service answered with a status that is no success.
+
+    Attributes:
+        retry_after: How many seconds the service asked to wait, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: object) -> None:
+        super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts are the base class's
+        self.retry_after = retry_after
+
+
+class BadRequest(ResponseError):
+    """400: the service can't accept what was asked."""
+
+
+class Unauthorized(ResponseError):
+    """401: the credentials are wrong or have expired, and a fresh one, where there was one, did no better."""
+
+    hint = "Check the API key or token, and that it belongs to the instance's account."
+
+
+class Forbidden(ResponseError):
+    """403: the credentials are valid but don't allow this."""
+
+    hint = "Check the instance's CRN, the plan and the user's access to the instance."
+
+
+class NotFound(ResponseError):
+    """404: the instance has no such session."""
+
+    hint = "Check the id, and that the session belongs to this instance."
+
+
+class Conflict(ResponseError):
+    """409: the session's state doesn't allow this, for example an update of a closed session."""
+
+
+class RateLimited(ResponseError):
+    """429: too many requests; `retry_after` says how many seconds the service asked to wait, where it did."""
+
+    hint = "Wait, and make fewer calls at a time."
+
+
+class ServerError(ResponseError):
+    """5xx: the service or something in front of it failed."""
+
+    hint = "Make the call again later; quote the trace id to IBM support if it goes on."
+
+
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+}
+
+
+def response_error_class(status: int) -> type[ResponseError]:
+    """Return the class for an HTTP status that is no success."""
+    return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)

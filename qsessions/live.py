@@ -1,0 +1,283 @@
+"""A session as it lives: watch it, wait for it, drain or close it. All who wait for one session share one poll."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+
+from qsessions.attempts import Clock
+from qsessions.errors import CallTimeout, ClientClosed, InvalidArgument, StateUnreachable
+from qsessions.models import Session, SessionState, StateChange, deadline_seconds
+
+# Runs a background task that ends with the client.
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+# Seconds between two looks: quick after a change, since changes come in groups, then longer and longer.
+_SHORTEST_S = 0.5
+_LONGEST_S = 15.0
+_GROWTH = 1.5
+
+
+class Calls(Protocol):
+    """What a live session needs of its client."""
+
+    async def get(self, session_id: str, /) -> Session:
+        """Read a session."""
+        ...
+
+    async def drain(self, session_id: str, /) -> None:
+        """Let it finish its jobs, then close."""
+        ...
+
+    async def close(self, session_id: str, /) -> None:
+        """Close it now."""
+        ...
+
+
+class Poll:
+    """Reads one session again and again for as long as anybody waits for the next reading."""
+
+    def __init__(self, session_id: str, calls: Calls, spawn: Spawn, clock: Clock) -> None:
+        self.session_id = session_id
+        self.calls = calls
+        self._spawn = spawn
+        self.version = 0
+        self.snapshot: Session | None = None
+        self._clock = clock
+        self._read_at = -math.inf
+        self._interval = _SHORTEST_S
+        self._waiting = 0
+        self._task: asyncio.Task[None] | None = None
+        self._nap: asyncio.Future[None] | None = None
+        # Resolved at each reading: None, or the error that everybody who waits gets.
+        self._round: asyncio.Future[Exception | None] | None = None
+
+    @property
+    def seen(self) -> int:
+        """The version that somebody who comes now has seen; a reading of just now counts as one not seen yet."""
+        return self.version if self._clock.monotonic() - self._read_at > _SHORTEST_S else self.version - 1
+
+    def saw(self, snapshot: Session) -> None:
+        """Take note of a reading, whoever made it."""
+        before, self.snapshot = self.snapshot, snapshot
+        changed = before is None or _changed(before, snapshot)
+        self._interval = _SHORTEST_S if changed else min(self._interval * _GROWTH, _LONGEST_S)
+        self._read_at = self._clock.monotonic()
+        self.version += 1
+        self._tell(None)
+
+    def hurry(self) -> None:
+        """Look again soon, because something is about to change or somebody new waits."""
+        self._interval = _SHORTEST_S
+        if self._nap is not None:
+            self._nap.cancel()
+
+    async def after(self, seen: int) -> Session:
+        """Wait for a reading newer than version `seen`.
+
+        Raises:
+            QSessionsError: The session can't be read.
+        """
+        self._waiting += 1
+        try:
+            while self.version <= seen or self.snapshot is None:
+                if self._task is None or self._task.done():
+                    self._task = self._spawn(self._run())
+                if self._round is None:
+                    self._round = asyncio.get_running_loop().create_future()
+                # Not awaited itself: cancelling one who waits must not cancel the round of all.
+                current = self._round
+                await asyncio.wait({current})
+                error = current.result()
+                if error is not None:
+                    # Each of them adds its own traceback and notes.
+                    raise copy.deepcopy(error)
+            return self.snapshot
+        finally:
+            self._waiting -= 1
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._pause()
+                self.saw(await self.calls.get(self.session_id))
+                # Let those who waited wait again before looking whether anybody does.
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._tell(ClientClosed("the client was closed.", operation="watch", session_id=self.session_id))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
+            self._tell(error.with_traceback(None))
+
+    async def _pause(self) -> None:
+        jitter = 0.8 + 0.4 * self._clock.random()
+        wait = self._read_at + _SHORTEST_S * jitter - self._clock.monotonic()
+        if wait > 0:
+            await self._clock.sleep(wait)
+        wait = self._read_at + self._interval * jitter - self._clock.monotonic()
+        if wait > 0:
+            self._nap = asyncio.ensure_future(self._clock.sleep(wait))
+            try:
+                await asyncio.wait({self._nap})
+            finally:
+                self._nap.cancel()
+                self._nap = None
+
+    def _tell(self, error: Exception | None) -> None:
+        current, self._round = self._round, None
+        if current is not None:
+            current.set_result(error)
+
+
+class AsyncLiveSession:
+    """A handle on one session, from `AsyncSessionClient.attach`.
+
+    Attributes:
+        id: The session's id.
+        snapshot: The session as this handle last saw it, or None before the first `refresh`, `wait_until` or `watch`.
+    """
+
+    def __init__(self, poll: Poll) -> None:
+        self._poll = poll
+        self.id = poll.session_id
+        self.snapshot: Session | None = None
+
+    def __repr__(self) -> str:
+        """Show the id and the last known state."""
+        state = self.snapshot.state if self.snapshot else None
+        return f"{type(self).__name__}({self.id!r}, state={state and str(state)!r})"
+
+    async def refresh(self) -> Session:
+        """Read the session now and give it.
+
+        Raises:
+            QSessionsError: As `AsyncSessionClient.get`.
+        """
+        self.snapshot = await self._poll.calls.get(self.id)
+        self._poll.saw(self.snapshot)
+        return self.snapshot
+
+    async def drain(self) -> None:
+        """Let queued and running jobs finish, refuse new ones, then close; see `AsyncSessionClient.drain`."""
+        await self._poll.calls.drain(self.id)
+        self._poll.hurry()
+
+    async def close(self) -> None:
+        """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
+        await self._poll.calls.close(self.id)
+        self._poll.hurry()
+
+    async def watch(self) -> AsyncIterator[Session]:
+        """Give the session as it is, then at each change, until it is closed.
+
+        `elapsed_time` and `active_ttl` run all the time; a change of these alone is none. States that come and go between two looks may be
+        skipped; the next snapshot's `timestamps` has them.
+
+        Raises:
+            QSessionsError: As `AsyncSessionClient.get`.
+        """
+        last: Session | None = None
+        async for snapshot in self._readings():
+            if last is None or _changed(last, snapshot):
+                last = snapshot
+                yield snapshot
+
+    async def wait_until(
+        self, *states: SessionState | str, timeout: float | timedelta | str | None = None
+    ) -> Session:
+        """Wait until the session is in one of the states, and give it.
+
+        A state that the session entered and left between two looks counts, as far as its `timestamps` tell.
+
+        Args:
+            states: At least one of open, active, inactive, closed, pending_inactive, pending_closed; or any `SessionState`.
+            timeout: How long at the most: seconds, a `timedelta` or text such as "5m"; None for no limit.
+
+        Raises:
+            StateUnreachable: None of the states can come any more.
+            CallTimeout: Time was up.
+            InvalidArgument: There is no such state.
+            QSessionsError: As `AsyncSessionClient.get`.
+        """
+        wanted = _wanted(states)
+        seconds = deadline_seconds(timeout, "timeout")
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await self._wait(wanted)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        state = self.snapshot.state if self.snapshot else None
+        raise CallTimeout(
+            f"the session was not {_listed(wanted)} within {seconds:g} s; it was last seen {state or 'in no known state'}.",
+            operation="wait_until",
+            session_id=self.id,
+            sent=False,
+        )
+
+    async def _wait(self, wanted: frozenset[SessionState]) -> Session:
+        known = self.snapshot.timestamps if self.snapshot else None
+        async for snapshot in self._readings():
+            if known is None:
+                # What happened before anybody asked counts only if nothing more can happen.
+                known = () if snapshot.is_final else snapshot.timestamps
+            news = _entered(snapshot, known)
+            if snapshot.state in wanted or not wanted.isdisjoint(news):
+                return snapshot
+            if not any(_can_come(state, snapshot) for state in wanted):
+                raise StateUnreachable(
+                    f"the session is {snapshot.state} and can't become {_listed(wanted)} any more.",
+                    operation="wait_until",
+                    session_id=self.id,
+                )
+        raise AssertionError("a closed session is in a wanted state or can't come into one")
+
+    async def _readings(self) -> AsyncIterator[Session]:
+        seen = self._poll.seen
+        self._poll.hurry()
+        while True:
+            self.snapshot = snapshot = await self._poll.after(seen)
+            seen = self._poll.version
+            yield snapshot
+            if snapshot.is_final:
+                return
+
+
+def _changed(before: Session, after: Session) -> bool:
+    return attrs.evolve(before, elapsed_time=None, active_ttl=None) != attrs.evolve(
+        after, elapsed_time=None, active_ttl=None
+    )
+
+
+def _entered(snapshot: Session, known: tuple[StateChange, ...]) -> set[SessionState]:
+    return {change.status for change in snapshot.timestamps if change not in known}
+
+
+def _can_come(state: SessionState, snapshot: Session) -> bool:
+    if snapshot.is_final:
+        return False
+    # Only a session that has not started is open.
+    return state != SessionState.OPEN or (
+        snapshot.started_at is None and snapshot.state in {None, SessionState.OPEN}
+    )
+
+
+def _wanted(states: tuple[SessionState | str, ...]) -> frozenset[SessionState]:
+    if not states:
+        raise InvalidArgument("wait_until needs at least one state.")
+    for state in states:
+        # A SessionState that isn't known is meant; text that isn't known is a typing error, and would be waited for in vain.
+        if not isinstance(state, SessionState) and state not in tuple(SessionState):
+            raise InvalidArgument(f"there is no state {state!r}; the states are {', '.join(SessionState)}.")
+    return frozenset(SessionState(state) for state in states)
+
+
+def _listed(states: frozenset[SessionState]) -> str:
+    return " or ".join(sorted(states))

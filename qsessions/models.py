@@ -1,0 +1,324 @@
+"""The values that calls take and give: frozen, slotted, picklable. What is checked here is checked before anything is sent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+from typing import Self, TypeAlias
+
+from attrs import field, frozen
+
+from qsessions.errors import InvalidArgument
+
+# The API description's `Seconds`: a signed 32-bit integer of at least 1.
+MAX_SECONDS = 2_147_483_647
+
+Duration: TypeAlias = int | timedelta | str
+"""Whole seconds, a `timedelta`, or text such as "2h 30m 40s"."""
+
+_UNITS = {"h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"\s*(?:[0-9]{1,18}\s*[hms]\s*){1,3}", re.ASCII)
+
+
+class _OpenEnum(StrEnum):
+    """Names the values known today, and lets a value that the service adds later live as itself."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str) or not value:
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = value.upper()
+        member._value_ = value
+        return member
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this version of qsessions has a name for the value."""
+        return self._name_ in type(self).__members__
+
+
+class SessionState(_OpenEnum):
+    """Where a session is in its life. Compares equal to its text; a value that isn't listed here is kept as it came."""
+
+    OPEN = "open"
+    """Waits for its first job."""
+    ACTIVE = "active"
+    """Has the backend: runs a job or waits for the next. A dedicated session costs."""
+    INACTIVE = "inactive"
+    """Lost its priority after `interactive_ttl` seconds without a job; comes back with the next one."""
+    CLOSED = "closed"
+    """Final; nothing reopens it."""
+    PENDING_INACTIVE = "pending_inactive"
+    """Known to the official client only: in progress, accepting jobs."""
+    PENDING_CLOSED = "pending_closed"
+    """Known to the official client only: in progress, not accepting jobs."""
+
+
+class Mode(_OpenEnum):
+    """What a session reserves. Compares equal to its text; a value that isn't listed here is kept as it came."""
+
+    DEDICATED = "dedicated"
+    """Exclusive, wall-clock access to a backend, billed by the wall clock."""
+    BATCH = "batch"
+    """Groups independent jobs, without exclusivity."""
+
+
+@frozen
+class StateChange:
+    """An entry of a session's history: the state it entered and when."""
+
+    status: SessionState
+    timestamp: datetime
+
+
+@frozen(kw_only=True)
+class Session:
+    """A session as the service described it at one moment.
+
+    All but `id` may be None, meaning that the service said nothing (null, "" or no such field). Times are aware; those that the
+    service gives without an offset are read as UTC.
+
+    Attributes:
+        id: The session's id.
+        backend_name: The backend; may be None while the session is open.
+        mode: dedicated or batch.
+        state: open, active, inactive, closed, or one that the service added later.
+        state_reason: Why it is in this state, in the service's words.
+        accepting_jobs: False once it drains or is closed.
+        started_at: When its first job started; `max_ttl` runs from here.
+        activated_at: When it last became active.
+        closed_at: When it closed.
+        last_job_started: When its latest job started.
+        last_job_completed: When its latest job ended.
+        interactive_ttl: How many seconds it may sit without a job before it turns inactive.
+        max_ttl: How many seconds after `started_at` it closes, whatever happens.
+        active_ttl: How many seconds are left of its active time.
+        timestamps: Each state it entered and when, oldest first.
+        user_id: Whose it is.
+        elapsed_time: Its usage in seconds; may be None while it goes on.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+    """
+
+    id: str
+    backend_name: str | None = None
+    mode: Mode | None = None
+    state: SessionState | None = None
+    state_reason: str | None = None
+    accepting_jobs: bool | None = None
+    started_at: datetime | None = None
+    activated_at: datetime | None = None
+    closed_at: datetime | None = None
+    last_job_started: datetime | None = None
+    last_job_completed: datetime | None = None
+    interactive_ttl: int | None = None
+    max_ttl: int | None = None
+    active_ttl: int | None = None
+    timestamps: tuple[StateChange, ...] = ()
+    user_id: str | None = None
+    elapsed_time: float | None = None
+    extra: Mapping[str, object] = field(factory=dict, hash=False)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the session is closed: no state follows, and it costs nothing any more (a running job still finishes)."""
+        return self.state == SessionState.CLOSED
+
+
+@frozen(kw_only=True)
+class Workload:
+    """A job, session or batch as the instance's list of workloads shows it.
+
+    Attributes:
+        id: The job's or session's id.
+        created: When it was created.
+        ended: When it ended, or None.
+        backend: Where it runs, or None.
+        instance: The CRN of its instance.
+        user_id: Whose it is.
+        accepting_jobs: For sessions and batches: whether new jobs are taken.
+        mode: job, session (a dedicated one) or batch.
+        status: pending, in_progress, failed, completed or canceled. A session that costs or may cost is pending or in_progress.
+        status_reason: Why, in the service's words.
+        tags: The tags it was given.
+        usage_seconds: Its usage so far, in seconds.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+    """
+
+    id: str
+    created: datetime | None = None
+    ended: datetime | None = None
+    backend: str | None = None
+    instance: str | None = None
+    user_id: str | None = None
+    accepting_jobs: bool | None = None
+    mode: str | None = None
+    status: str | None = None
+    status_reason: str | None = None
+    tags: tuple[str, ...] = ()
+    usage_seconds: float | None = None
+    extra: Mapping[str, object] = field(factory=dict, hash=False)
+
+
+@frozen(kw_only=True)
+class ApiVersion:
+    """A dated version of the API.
+
+    Attributes:
+        version: The date, as "YYYY-MM-DD".
+        status: live or deprecated.
+        sunset_date: The day from which it is no longer served, as "YYYY-MM-DD", or None.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+    """
+
+    version: str
+    status: str | None = None
+    sunset_date: str | None = None
+    extra: Mapping[str, object] = field(factory=dict, hash=False)
+
+
+def whole_seconds(value: object, name: str) -> int:
+    """Read a duration, given as whole seconds, a `timedelta` or text such as "2h 30m 40s", as 1 to 2,147,483,647 seconds.
+
+    Raises:
+        InvalidArgument: It is none of these, or out of range.
+    """
+    forms = 'whole seconds, a timedelta or text such as "2h 30m 40s"'
+    match value:
+        case bool():
+            raise InvalidArgument(f"{name} must be {forms}, not the bool {value}.")
+        case int():
+            seconds = value
+        case timedelta():
+            if value % timedelta(seconds=1):
+                raise InvalidArgument(f"{name} must be a whole number of seconds, not {value}.")
+            seconds = value // timedelta(seconds=1)
+        case str():
+            seconds = _parsed(value, name)
+        case _:
+            raise InvalidArgument(f"{name} must be {forms}, not the {type(value).__name__} {value!r}.")
+    if not 1 <= seconds <= MAX_SECONDS:
+        raise InvalidArgument(f"{name} must be from 1 to {MAX_SECONDS} seconds, not {_shown(value)}.")
+    return seconds
+
+
+def deadline_seconds(value: float | timedelta | str | None, name: str) -> float | None:
+    """Read how long to wait at the most: seconds, a `timedelta`, text such as "5m", or None for no limit.
+
+    Raises:
+        InvalidArgument: It is none of these, or not above 0.
+    """
+    match value:
+        case None:
+            return None
+        case timedelta():
+            seconds = value.total_seconds()
+        case str():
+            seconds = _parsed(value, name)
+        case bool():
+            seconds = math.nan
+        case int() | float():
+            seconds = value
+        case _:
+            seconds = math.nan
+    # The upper bound keeps an int of any size within what a timer can hold.
+    if not 0 < seconds <= MAX_SECONDS:
+        raise InvalidArgument(
+            f"{name} must be seconds above 0 and up to {MAX_SECONDS}, or None, not {_shown(value)}."
+        )
+    return float(seconds)
+
+
+def _shown(value: object) -> str:
+    # An int of thousands of digits can't even be turned into text.
+    return "a far larger number" if isinstance(value, int) and abs(value) > 10**30 else repr(value)
+
+
+def _parsed(text: str, name: str) -> int:
+    parts = re.findall(r"([0-9]+)\s*([hms])", text, re.ASCII)
+    units = [unit for _, unit in parts]
+    if not _DURATION.fullmatch(text) or len(units) != len(set(units)):
+        raise InvalidArgument(
+            f'{name} must be text such as "2h 30m 40s" (each unit once at the most), not {text!r}.'
+        )
+    return sum(int(number) * _UNITS[unit] for number, unit in parts)
+
+
+# One converter for each field, since attrs (and the type checkers) want a named function that knows which field it is for.
+def _interactive_ttl(value: Duration | None) -> int | None:
+    return None if value is None else whole_seconds(value, "interactive_ttl")
+
+
+def _active_ttl(value: Duration | None) -> int | None:
+    return None if value is None else whole_seconds(value, "active_ttl")
+
+
+def _max_ttl(value: Duration | None) -> int | None:
+    return None if value is None else whole_seconds(value, "max_ttl")
+
+
+def _known_mode(value: str) -> Mode:
+    if value not in tuple(Mode):
+        raise InvalidArgument(f'mode must be "dedicated" or "batch", not {value!r}.')
+    return Mode(value)
+
+
+@frozen
+class CreateSession:
+    """What to ask for when creating a session.
+
+    Args:
+        mode: "dedicated" or "batch".
+        backend: The backend's name.
+        max_ttl: After how long the session closes whatever happens, counted from its first job's start; the service's default is
+            8 hours. It is the only guard when the host vanishes, so set it.
+        interactive_ttl: How long it may sit without a job before it turns inactive. Only channel partners may set it.
+        active_ttl: How long it may be active in all. Only channel partners may set it.
+
+    Durations are whole seconds, a `timedelta` or text such as "2h 30m 40s"; they are kept as seconds.
+
+    Raises:
+        InvalidArgument: Something can't be right; the message says what. The service wants
+            interactive_ttl <= active_ttl <= max_ttl.
+    """
+
+    mode: Mode = field(converter=_known_mode)
+    backend: str | None = field(default=None, kw_only=True)
+    max_ttl: int | None = field(default=None, kw_only=True, converter=_max_ttl)
+    interactive_ttl: int | None = field(default=None, kw_only=True, converter=_interactive_ttl)
+    active_ttl: int | None = field(default=None, kw_only=True, converter=_active_ttl)
+
+    def __attrs_post_init__(self) -> None:
+        if self.backend is not None and (not isinstance(self.backend, str) or not self.backend.strip()):
+            raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
+        given = [
+            (name, seconds)
+            for name in ("interactive_ttl", "active_ttl", "max_ttl")
+            if (seconds := getattr(self, name)) is not None
+        ]
+        for (shorter, low), (longer, high) in pairwise(given):
+            if low > high:
+                raise InvalidArgument(f"{shorter} ({low} s) must not be longer than {longer} ({high} s).")
+
+
+@frozen
+class UpdateSession:
+    """What to change of a session.
+
+    Args:
+        accepting_jobs: False: queued and running jobs finish, new ones are refused, then the session closes. True: take jobs again,
+            while it isn't closed.
+
+    Raises:
+        InvalidArgument: It is no bool.
+    """
+
+    accepting_jobs: bool = field()
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.accepting_jobs, bool):
+            raise InvalidArgument(f"accepting_jobs must be True or False, not {self.accepting_jobs!r}.")

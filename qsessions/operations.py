@@ -1,0 +1,271 @@
+"""Each operation of the API as a value: what to send and how to read the answer. Pure: nothing here waits or sends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Generic, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
+
+from attrs import field, frozen
+from yarl import URL
+
+from qsessions.codec import (
+    WorkloadPage,
+    decode_session,
+    decode_session_id,
+    decode_versions,
+    decode_workloads,
+    encode,
+)
+from qsessions.errors import CreateOutcomeUnknown, InvalidArgument, ProtocolError
+from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession
+from qsessions.wire import Request, Response
+
+T = TypeVar("T")
+
+# Query parameters, in order; a name may come more than once.
+Query: TypeAlias = tuple[tuple[str, str], ...]
+
+# The API description's maxLength of a session's id, in characters.
+MAX_ID_LENGTH = 500
+WORKLOAD_MODES = ("job", "session", "batch")
+WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
+MAX_PAGE = 200
+
+
+# The API description's own default, and the day from which it is no longer served.
+_DESCRIBED_VERSION = "2025-01-01"
+_DESCRIBED_VERSION_SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+# The newest version that our tests cover.
+_COVERED_VERSION = "2026-04-15"
+LATEST = "latest"
+
+
+def default_version(now: float) -> str:
+    """Give the API version to ask for at a time in seconds since 1970."""
+    return _DESCRIBED_VERSION if now < _DESCRIBED_VERSION_SUNSET else _COVERED_VERSION
+
+
+def checked_version(version: str) -> str:
+    """Give an API version back, "YYYY-MM-DD" or "latest".
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    if version != LATEST and not (
+        isinstance(version, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", version)
+    ):
+        raise InvalidArgument(
+            f'api_version must be a date such as "2026-04-15", or "latest", not {version!r}.'
+        )
+    return version
+
+
+def newest_live(versions: list[ApiVersion]) -> str:
+    """Give the newest version that is live.
+
+    Raises:
+        ProtocolError: There is none.
+    """
+    live = [version.version for version in versions if version.status == "live"]
+    if not live:
+        raise ProtocolError(
+            "the service lists no live API version.", operation="versions", method="GET", path="/v1/versions"
+        )
+    return max(live)
+
+
+@frozen
+class Operation(Generic[T]):
+    """One operation, ready to be sent.
+
+    Attributes:
+        name: What errors and events call it.
+        method: The HTTP method.
+        path: The path after the base URL, encoded, with its query.
+        read: Reads the answer of a success.
+        body: The body's bytes, or None.
+        session_id: The session it is about, or None.
+        repeatable: Whether carrying it out twice does no harm.
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+    """
+
+    name: str
+    method: str
+    path: str
+    read: Callable[[Response], T]
+    body: bytes | None = field(default=None, kw_only=True)
+    session_id: str | None = field(default=None, kw_only=True)
+    repeatable: bool = field(default=True, kw_only=True)
+    done_when_repeated: frozenset[int] = field(default=frozenset(), kw_only=True)
+
+    def request(self, base_url: str, headers: Mapping[str, str]) -> Request:
+        """Give the request, without credentials."""
+        if self.body is not None:
+            headers = {**headers, "Content-Type": "application/json"}
+        return Request(
+            self.name,
+            self.method,
+            URL(base_url + self.path, encoded=True),
+            headers,
+            self.body,
+            self.session_id,
+            self.repeatable,
+            self.done_when_repeated,
+        )
+
+
+def create(request: CreateSession) -> Operation[Session]:
+    """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
+    return Operation("create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False)
+
+
+def get(session_id: str) -> Operation[Session]:
+    """GET /v1/sessions/{id}."""
+    return Operation(
+        "get", "GET", _path(session_id), lambda answer: decode_session(answer.body), session_id=session_id
+    )
+
+
+def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
+    """PATCH /v1/sessions/{id}."""
+    return Operation(name, "PATCH", _path(session_id), _nothing, body=encode(request), session_id=session_id)
+
+
+def close(session_id: str) -> Operation[None]:
+    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
+    path = _path(session_id) + "/close"
+    gone = frozenset({404})
+    return Operation("close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone)
+
+
+def versions() -> Operation[list[ApiVersion]]:
+    """GET /v1/versions."""
+    return Operation("versions", "GET", "/v1/versions", lambda answer: decode_versions(answer.body))
+
+
+def workloads(query: Query, cursor: str | None) -> Operation[WorkloadPage]:
+    """GET /v1/workloads: one page, the first or the one that a cursor names."""
+    pairs = query if cursor is None else (*query, ("next", cursor))
+    return Operation(
+        "workloads", "GET", f"/v1/workloads?{urlencode(pairs)}", lambda answer: decode_workloads(answer.body)
+    )
+
+
+def workloads_query(
+    *,
+    mode: str,
+    status: tuple[str, ...],
+    backend: str | None,
+    search: str | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    newest_first: bool,
+    page_size: int,
+) -> Query:
+    """Check the filters of a list of workloads and give them as query parameters.
+
+    Raises:
+        InvalidArgument: One can't be right.
+    """
+    _one_of("mode", mode, WORKLOAD_MODES)
+    for item in status:
+        _one_of("status", item, WORKLOAD_STATUSES)
+    if isinstance(page_size, bool) or not isinstance(page_size, int) or not 1 <= page_size <= MAX_PAGE:
+        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, not {page_size!r}.")
+    optional = {
+        "backend": _word("backend", backend),
+        "search": _word("search", search),
+        "created_after": _time("created_after", created_after),
+        "created_before": _time("created_before", created_before),
+    }
+    return (
+        ("limit", str(page_size)),
+        ("sort", "-createdAt" if newest_first else "createdAt"),
+        ("mode", mode),
+        *(("status", item) for item in status),
+        *((name, text) for name, text in optional.items() if text is not None),
+    )
+
+
+def next_cursor(page: WorkloadPage) -> str | None:
+    """Read the cursor of the next page out of a page's link; None on the last page.
+
+    Only the cursor is used: a link to another host must not take credentials there.
+
+    Raises:
+        ProtocolError: The link has no cursor.
+    """
+    if page.next_href is None:
+        return None
+    try:
+        cursor = URL(page.next_href).query.get("next")
+    except ValueError:
+        cursor = None
+    if not cursor:
+        raise ProtocolError(
+            "the link to the next page of workloads has no cursor, so the list can't go on.",
+            operation="workloads",
+            method="GET",
+            path="/v1/workloads",
+        )
+    return cursor
+
+
+def _path(session_id: str) -> str:
+    """Give the path of a session. Its id is one segment of it, encoded exactly, so that it can't name another endpoint."""
+    if not isinstance(session_id, str):
+        raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
+    problem = None
+    if not session_id:
+        problem = "is empty"
+    elif len(session_id) > MAX_ID_LENGTH:
+        problem = f"has {len(session_id)} characters; the service's limit is {MAX_ID_LENGTH}"
+    elif session_id in {".", ".."} or "/" in session_id or "\\" in session_id:
+        problem = "is a path of its own, and servers or proxies may resolve it to another endpoint"
+    elif not session_id.isprintable():
+        problem = "has characters that can't be printed, such as a line end"
+    if problem:
+        raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")
+    return "/v1/sessions/" + quote(session_id, safe="")
+
+
+def _nothing(_: Response) -> None:
+    """Read nothing: 204 has no body, and a body that comes all the same changes nothing."""
+
+
+def _read_created(answer: Response) -> Session:
+    try:
+        return decode_session(answer.body)
+    except ProtocolError as error:
+        problem = error.message
+    session_id = decode_session_id(answer.body)
+    raise CreateOutcomeUnknown(
+        f"the service created a session, but its answer can't be used. {problem}",
+        status=answer.status,
+        session_id=session_id,
+        solution=f"Close session {session_id!r}." if session_id else None,
+    )
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+
+
+def _word(name: str, value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InvalidArgument(f"{name} must be non-empty text, not {value!r}.")
+    return value
+
+
+def _time(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidArgument(f"{name} must be a datetime, not {value!r}.")
+    # As everywhere in qsessions, a time without an offset is UTC.
+    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")

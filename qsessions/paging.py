@@ -1,0 +1,58 @@
+"""Lists that come in pages, as one stream: a page is fetched when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from qsessions.codec import WorkloadPage
+from qsessions.errors import ProtocolError
+from qsessions.models import Workload
+from qsessions.operations import next_cursor
+
+# Fetches the page that a cursor names, or the first.
+Fetch = Callable[[str | None], Awaitable[WorkloadPage]]
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+async def pages(fetch: Fetch) -> AsyncIterator[Workload]:
+    """Give the workloads of all pages.
+
+    Raises:
+        ProtocolError: The links of the pages lead in a circle or nowhere.
+    """
+    cursor: str | None = None
+    seen: set[str] = set()
+    while True:
+        page = await fetch(cursor)
+        for workload in page.workloads:
+            yield workload
+        cursor = next_cursor(page)
+        if cursor is None:
+            return
+        if cursor in seen:
+            raise ProtocolError(
+                "the pages of workloads lead in a circle, so the list has no end.", operation="workloads"
+            )
+        seen.add(cursor)
+
+
+async def by_creation(
+    streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
+) -> AsyncIterator[Workload]:
+    """Give several streams that are sorted by creation time as one that is."""
+    heads: dict[AsyncIterator[Workload], Workload] = {}
+    for stream in streams:
+        await _advance(stream, heads)
+    choose = max if newest_first else min
+    while heads:
+        stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
+        yield heads.pop(stream)
+        await _advance(stream, heads)
+
+
+async def _advance(stream: AsyncIterator[Workload], heads: dict[AsyncIterator[Workload], Workload]) -> None:
+    head = await anext(stream, None)
+    if head is not None:
+        heads[stream] = head

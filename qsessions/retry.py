@@ -1,0 +1,175 @@
+"""When to send a request again: facts in, decision out. Nothing here sleeps, sends or reads a clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from qsessions.errors import ConfigurationError
+
+# The statuses that the official client (0.51) repeats, and 429, which asks for it.
+REPEATABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
+
+# Of these, the ones that say that the work was not done, so that even creating a session may be repeated: 429 and 503 turn the request
+# away, 521 and 522 are the CDN's word that it could not reach the service at all.
+NOT_CARRIED_OUT_STATUSES = frozenset({429, 503, 521, 522})
+
+# A gateway got no proper answer from the service, so the work may have been done whatever the body says. Of the other 5xx, a body in the
+# service's own error form is its word that it failed.
+NO_PROPER_ANSWER_STATUSES = frozenset({502, 504, 520, 524})
+
+
+class Action(Enum):
+    """What becomes of a call after an attempt that was no success."""
+
+    RETRY = "retry"
+    """Send it again after a delay."""
+    FAIL = "fail"
+    """Raise what happened."""
+    UNKNOWN = "unknown"
+    """It may have been carried out, and must not be sent again to find out."""
+
+
+@frozen(kw_only=True)
+class Facts:
+    """What is known after an attempt that was no success.
+
+    Attributes:
+        attempt: How many attempts were made, this one included.
+        repeatable: Whether carrying the request out twice does no harm.
+        sent: Whether the request may have reached the service.
+        status: The answer's status, or None where no answer came.
+        own_error: Whether the body is the service's own error form.
+        transient: For failures without an answer: whether trying again may help at all.
+        retry_after: How many seconds the answer asked to wait, or None.
+        remaining: How many seconds are left until the call's deadline, or None for no deadline.
+    """
+
+    attempt: int
+    repeatable: bool
+    sent: bool = True
+    status: int | None = None
+    own_error: bool = False
+    transient: bool = True
+    retry_after: float | None = None
+    remaining: float | None = None
+
+
+@frozen
+class Decision:
+    """What to do, why in words ("" where the failure says all), and after how many seconds."""
+
+    action: Action
+    reason: str
+    delay: float = 0.0
+
+
+def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigurationError(f"RetryPolicy: {attribute.name} must be a number above 0, not {value!r}.")
+
+
+def _count(_: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}."
+        )
+
+
+@frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how long to try. Waits grow exponentially and are drawn at random from zero up to that ("full jitter").
+
+    A request that creates a session is never repeated when it may have been carried out, whatever the policy.
+
+    Args:
+        max_attempts: How many requests a call may send; 1 turns retries off. (One fresh try after a 401 is always allowed.)
+        base_delay: The upper bound of the first wait, in seconds; it doubles with each.
+        max_delay: The upper bound of any wait, in seconds.
+        max_retry_after: The longest Retry-After that is honoured, in seconds; a longer one ends the call at once.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    max_attempts: int = field(default=5, validator=_count)
+    base_delay: float = field(default=0.5, validator=_positive)
+    max_delay: float = field(default=8.0, validator=_positive)
+    max_retry_after: float = field(default=60.0, validator=_positive)
+
+    def decide(self, facts: Facts, random: Callable[[], float]) -> Decision:
+        """Say what becomes of a call.
+
+        Args:
+            facts: What is known.
+            random: Gives a number from 0 up to 1; what jitter is drawn with.
+        """
+        what = f"status {facts.status}" if facts.status is not None else "no answer"
+        if not facts.repeatable and may_be_carried_out(facts):
+            return Decision(Action.UNKNOWN, f"{what}: it may have been carried out")
+        if facts.status not in REPEATABLE_STATUSES if facts.status is not None else not facts.transient:
+            return Decision(Action.FAIL, "")
+        if facts.attempt >= self.max_attempts:
+            return Decision(
+                Action.FAIL, f"{what}: gave up after {facts.attempt} attempts, the policy's limit"
+            )
+        if facts.retry_after is not None and facts.retry_after > self.max_retry_after:
+            return Decision(
+                Action.FAIL,
+                f"{what}: the service asks to wait {facts.retry_after:g} s, the policy's limit is {self.max_retry_after:g} s",
+            )
+        # Jitter comes on top of Retry-After: a thousand clients turned away together must not come back together.
+        delay = (facts.retry_after or 0.0) + random() * self._bound(facts.attempt)
+        if facts.remaining is not None and delay >= facts.remaining:
+            return Decision(
+                Action.FAIL, f"{what}: the next try in {delay:.3g} s would come after the call's deadline"
+            )
+        return Decision(Action.RETRY, what, delay)
+
+    def _bound(self, attempt: int) -> float:
+        # The exponent is bounded because 2.0**1024 overflows.
+        return min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
+
+
+def may_be_carried_out(facts: Facts) -> bool:
+    """Say whether the service may have done what was asked, though it didn't say so."""
+    if facts.status is None:
+        return facts.sent
+    if facts.status < 500 or facts.status in NOT_CARRIED_OUT_STATUSES:
+        return False
+    return facts.status in NO_PROPER_ANSWER_STATUSES or not facts.own_error
+
+
+def parse_retry_after(value: str | None, *, date: str | None, now: float) -> float | None:
+    """Read a Retry-After header as seconds from now, at least 0; None where there is none or it can't be read.
+
+    Args:
+        value: The header: whole seconds or an HTTP date.
+        date: The answer's Date header. An HTTP date is taken relative to it, so that a wrong local clock does no harm.
+        now: The local wall clock, in seconds since 1970, for answers without a Date.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text):
+        return max(0.0, float(text))
+    until = _http_date(text)
+    if until is None:
+        return None
+    since = _http_date(date)
+    return max(0.0, until - (now if since is None else since))
+
+
+def _http_date(text: str | None) -> float | None:
+    try:
+        time = parsedate_to_datetime(text or "")
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

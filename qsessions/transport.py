@@ -1,0 +1,300 @@
+"""Moves bytes: the only client-side module that knows aiohttp. It owns the connections and the background tasks, and no business rule."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl as tls
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, Self, TypeVar
+
+import aiohttp
+from attrs import define, field
+from yarl import URL
+
+from qsessions.errors import (
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    ProtocolError,
+    QSessionsError,
+)
+from qsessions.wire import Request, Response
+
+T = TypeVar("T")
+
+# The service's answers are a few KiB, a full page of workloads about 100.
+MAX_BODY_BYTES = 1024 * 1024
+# Less than the 60 s and more after which the usual servers and load balancers drop an idle connection.
+_KEEP_ALIVE_S = 15.0
+# A host that doesn't answer at all must leave time for another attempt within the call's deadline.
+_CONNECT_TIMEOUT_S = 10.0
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
+
+
+class _Body(AsyncIterator[bytes]):
+    """A request's body that knows whether the HTTP library has begun to send it: before that, nothing can have been carried out."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.sent = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.sent:
+            raise StopAsyncIteration
+        self.sent = True
+        return self._content
+
+
+@define
+class _Incoming:
+    """What has come of an answer so far. Its repr shows no body."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    body: bytearray = field(factory=bytearray, repr=False)
+
+    async def read(self, response: aiohttp.ClientResponse) -> None:
+        """Read the body up to one byte over the cap."""
+        self.status, self.headers = response.status, response.headers
+        try:
+            while len(self.body) <= MAX_BODY_BYTES and (chunk := await response.content.readany()):
+                self.body += chunk
+            if len(self.body) > MAX_BODY_BYTES:
+                response.close()
+        except BaseException:
+            response.close()
+            raise
+
+    def response(self, status: int) -> Response:
+        return Response(status, self.headers, bytes(self.body))
+
+
+class AiohttpTransport:
+    """Carries requests over one pool of kept connections, which is made when first needed.
+
+    Args:
+        http: An aiohttp session whose connection pool is used and left open. Of the session only the pool and the trace configs are used:
+            not its headers, cookies, timeouts or proxies. One with default auth is refused.
+        ssl: The TLS settings, or None for the system's.
+        proxy: The URL of an HTTP proxy, with its credentials if it wants any.
+        max_concurrency: How many connections there are at the most; further requests wait.
+        user_agent: What the User-Agent header says.
+        allow_insecure: Whether plain http to a host that isn't this machine is allowed.
+
+    Raises:
+        ConfigurationError: An argument can't be right.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        http: aiohttp.ClientSession | None = None,
+        ssl: tls.SSLContext | None = None,
+        proxy: str | URL | None = None,
+        max_concurrency: int = 100,
+        allow_insecure: bool = False,
+    ) -> None:
+        if http is not None and http.auth is not None:
+            raise ConfigurationError(
+                "http= has default auth, which would be sent in place of ours; pass a session without it."
+            )
+        if ssl is not None and not isinstance(ssl, tls.SSLContext):
+            raise ConfigurationError("ssl= must be an ssl.SSLContext.")
+        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
+            raise ConfigurationError(
+                f"max_concurrency= must be an int of at least 1, not {max_concurrency!r}."
+            )
+        self._borrowed = http
+        self._ssl = ssl
+        self._proxy = None if proxy is None else _proxy_url(proxy)
+        self._max_concurrency = max_concurrency
+        self._user_agent = user_agent
+        self._allow_insecure = allow_insecure
+        self._http: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    async def send(self, request: Request) -> Response:
+        """Carry one request; see `Transport.send`.
+
+        Raises:
+            ClientClosed: The transport was closed.
+            ConfigurationError: The URL is plain http to another machine, or the running event loop isn't the one of the connections.
+        """
+        http = self._open()
+        if not (self._allow_insecure or _is_secure(request.url)):
+            raise ConfigurationError(
+                f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
+                solution="Use https, or pass allow_insecure=True.",
+            )
+        body = None if request.body is None else _Body(request.body)
+        incoming = _Incoming()
+        failure: QSessionsError
+        try:
+            async with asyncio.timeout(request.timeout):
+                response = await http.request(
+                    request.method,
+                    request.url,
+                    headers=_headers(request),
+                    data=body,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                )
+                await incoming.read(response)
+        except asyncio.CancelledError as error:
+            # The frames of the HTTP library hold headers.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except Exception as error:
+            translated = _translated(error, sent=body is None or body.sent)
+            if translated is None:
+                raise
+            failure = translated
+        else:
+            if len(incoming.body) <= MAX_BODY_BYTES and incoming.status is not None:
+                return incoming.response(incoming.status)
+            failure = ProtocolError(
+                f"the answer is larger than {MAX_BODY_BYTES} bytes.", status=incoming.status
+            )
+        if incoming.status is not None and incoming.status >= 400:
+            # The status says enough, whatever became of the body.
+            del incoming.body[MAX_BODY_BYTES:]
+            return incoming.response(incoming.status)
+        # Raised out here so that the foreign error, whose frames hold headers, isn't its context.
+        raise failure
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that is cancelled, at the latest, when the transport is closed.
+
+        Raises:
+            ClientClosed: The transport was closed; the coroutine was not started.
+        """
+        if self._closed:
+            coroutine.close()
+            raise ClientClosed("the client is closed.")
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def aclose(self) -> None:
+        """End the background tasks and the connections that are ours. Doing it twice does nothing."""
+        self._closed = True
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise ClientClosed("the client is closed.")
+        loop = asyncio.get_running_loop()
+        if self._http is None:
+            self._loop = loop
+            self._http = self._make()
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "this client's connections belong to another event loop.",
+                solution="Make one client for each event loop; auth providers may be shared.",
+            )
+        return self._http
+
+    def _make(self) -> aiohttp.ClientSession:
+        # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status can't be turned off for one request.
+        borrowed = self._borrowed
+        if borrowed is not None and (borrowed.closed or borrowed.connector is None):
+            raise ConfigurationError("the session that was passed as http= is closed.")
+        return aiohttp.ClientSession(
+            connector=borrowed.connector
+            if borrowed is not None
+            else aiohttp.TCPConnector(
+                limit=self._max_concurrency,
+                keepalive_timeout=_KEEP_ALIVE_S,
+                ssl=True if self._ssl is None else self._ssl,
+            ),
+            connector_owner=borrowed is None,
+            # The service's CDN sets a cookie on every answer.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "User-Agent": self._user_agent,
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
+            timeout=_TIMEOUT,
+            trace_configs=None if borrowed is None else borrowed.trace_configs,
+        )
+
+
+def _headers(request: Request) -> dict[str, str]:
+    headers = {**request.headers, **request.credentials}
+    if request.body is not None:
+        # Without it, aiohttp would send the body in chunks.
+        headers["Content-Length"] = str(len(request.body))
+    return headers
+
+
+def _is_secure(url: URL) -> bool:
+    if url.scheme == "https" or url.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(url.host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _proxy_url(proxy: str | URL) -> URL:
+    try:
+        url = URL(proxy)
+        if url.scheme in {"http", "https"} and url.host:
+            return url
+    except (TypeError, ValueError):
+        pass
+    # The value isn't repeated: a proxy's URL may hold a password.
+    del proxy
+    raise ConfigurationError('proxy= must be an http or https URL, such as "http://proxy.example:3128".')
+
+
+def _translated(error: Exception, *, sent: bool) -> QSessionsError | None:
+    """Turn an error of the network or of aiohttp into ours, as text only; None for one that isn't theirs. The one table."""
+    told = f"{type(error).__name__}: {error}"
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return ConnectionFailed(
+                f"the server's certificate can't be trusted. {told}",
+                sent=False,
+                retryable=False,
+                solution="Check the URL and the clock; for a private CA pass ssl=ssl.create_default_context(cafile=...).",
+            )
+        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+            return ConnectionFailed(f"TLS could not be agreed on. {told}", sent=False, retryable=False)
+        case aiohttp.ClientHttpProxyError():
+            return ConnectionFailed(
+                f"the proxy refused with status {error.status}.", sent=False, retryable=False
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return ConnectionFailed(f"the service can't be reached. {told}", sent=False)
+        case TimeoutError():
+            return CallTimeout("the call's deadline passed without an answer.", sent=sent)
+        case aiohttp.ClientResponseError():
+            return ProtocolError(f"what came is no HTTP answer. {told}")
+        case aiohttp.ClientError() | OSError():
+            return ConnectionFailed(f"the connection was lost. {told}", sent=sent)
+        case UnicodeError():
+            return ConnectionFailed(
+                f"the host's name can't be looked up. {told}", sent=False, retryable=False
+            )
+        case RuntimeError():
+            # aiohttp and asyncio say so when the event loop or the interpreter is shutting down.
+            return ConnectionFailed(f"the event loop is shutting down. {told}", sent=sent, retryable=False)
+        case _:
+            return None

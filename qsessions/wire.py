@@ -1,0 +1,199 @@
+"""What crosses the border between the protocol and the network: requests, responses, and who carries and signs them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
+
+from attrs import field, frozen
+from yarl import URL
+
+from qsessions.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+class SecretHeaders(dict[str, str]):
+    """Headers whose repr shows only their names, so that no traceback or log shows a credential."""
+
+    def __repr__(self) -> str:
+        """Show the names."""
+        return f"SecretHeaders({sorted(self)})"
+
+
+@frozen
+class Request:
+    """One HTTP request, ready to be carried.
+
+    Its repr shows neither credentials nor body.
+
+    Attributes:
+        operation: The name of the operation, for errors and events.
+        method: The HTTP method.
+        url: The absolute URL, already encoded.
+        headers: The headers that are no secret.
+        body: The body's bytes, or None.
+        session_id: The session it is about, or None.
+        repeatable: False when a request that may have been carried out must not be sent again (creating a session).
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+        secrets: Texts in the body that must never show up anywhere else.
+        credentials: The headers that are secret, set for each attempt.
+        timeout: How many seconds `Transport.send` may take, or None.
+    """
+
+    operation: str
+    method: str
+    url: URL
+    headers: Mapping[str, str]
+    body: bytes | None = field(default=None, repr=False)
+    session_id: str | None = None
+    repeatable: bool = True
+    done_when_repeated: frozenset[int] = frozenset()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    credentials: SecretHeaders = field(factory=SecretHeaders)
+    timeout: float | None = None
+
+    def attempt(self, credentials: SecretHeaders, timeout: float | None) -> Request:
+        """Return the same request with the credentials and the timeout of one attempt."""
+        # Not attrs.evolve: this runs for every attempt, and evolve looks up each field anew.
+        return Request(
+            self.operation,
+            self.method,
+            self.url,
+            self.headers,
+            self.body,
+            self.session_id,
+            self.repeatable,
+            self.done_when_repeated,
+            self.secrets,
+            credentials,
+            timeout,
+        )
+
+    def mask(self, text: str) -> str:
+        """Return `text` with every secret of this request replaced, for text that a server may have echoed."""
+        values = [value for name, value in self.credentials.items() if name.lower() != "service-crn"]
+        # "Bearer x" and "apikey x" are secret as a whole and in their last word.
+        for secret in {*self.secrets, *values, *(value.rpartition(" ")[2] for value in values)}:
+            if secret:
+                text = text.replace(secret, "***")
+        return text
+
+
+@frozen
+class Response:
+    """One HTTP answer. Its repr doesn't show the body, which may hold a token.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; look one up with `header`.
+        body: The body's bytes, decompressed.
+        attempts: How many requests it took.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    attempts: int = 1
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header whatever the case of its name, or None."""
+        for key, value in self.headers.items():
+            if key.lower() == name.lower():
+                return value
+        return None
+
+
+class Transport(Protocol):
+    """Carries requests and owns background tasks. A test's fake takes a few lines."""
+
+    async def send(self, request: Request) -> Response:
+        """Carry one request and give its answer, whatever its status, within `request.timeout` seconds.
+
+        Raises:
+            ConnectionFailed: No (whole) answer came. Its `sent` says whether the request may have reached the service.
+            CallTimeout: Time was up. Its `sent` says the same.
+            ProtocolError: What came is no HTTP answer, or is too large.
+        """
+        ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that lives no longer than the transport."""
+        ...
+
+
+class AuthProvider(Protocol):
+    """Says which headers prove who is calling. Write your own in ten lines; the five schemes of the service come with qsessions."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Give the headers of one attempt. Asked at every attempt, so remember what is costly to get.
+
+        Args:
+            transport: The client's own connections, for a provider that must ask somebody. Requests sent with it carry no credentials
+                but the provider's own and follow the client's retry policy.
+        """
+        ...
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Take note that the service answered 401 to these headers, which this provider gave.
+
+        Drop a credential only if it is still the current one: the answer may come late, when a fresh one is there already.
+
+        Returns:
+            True when a fresh try may do better.
+        """
+        ...
+
+
+def service_url(value: object, name: str) -> str:
+    """Check the base URL of a service and give it without a slash at its end.
+
+    Args:
+        value: Such as "https://quantum.cloud.ibm.com/api".
+        name: What the message calls it.
+
+    Raises:
+        ConfigurationError: It is no absolute http(s) URL, or has a user name, password, query or fragment. The message doesn't repeat
+            it, since it may hold a password.
+    """
+    try:
+        url = URL(value) if isinstance(value, str | URL) else URL()
+    except ValueError:
+        url = URL()
+    problem = None
+    if url.scheme not in {"http", "https"} or not url.host:
+        problem = 'must be an absolute URL, such as "https://quantum.cloud.ibm.com/api"'
+    elif url.user is not None or url.password is not None:
+        problem = "must not hold a user name or password; credentials go into auth="
+    elif url.query_string or url.fragment:
+        problem = "must have neither query nor fragment"
+    if problem is not None:
+        del value, url
+        raise ConfigurationError(f"{name} {problem}.")
+    return str(url).rstrip("/")
+
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def header_problem(name: object, value: object) -> str | None:
+    """Say what makes a name and a value unfit to be a header, without repeating the value, or return None.
+
+    Line ends and NUL would let a value smuggle in further headers; other characters outside printable ASCII are always a paste error
+    in a credential, and servers read them differently.
+    """
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        return "has a name that no header can have"
+    if not isinstance(value, str):
+        return f"is no text but {type(value).__name__}"
+    if not value:
+        return "is empty"
+    if any(character in value for character in "\r\n\0"):
+        return "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"
+    if value != value.strip():
+        return "starts or ends with white space"
+    if not (value.isascii() and value.isprintable()):
+        return "contains characters outside printable ASCII"
+    return None
