@@ -1,0 +1,157 @@
+"""Reading what a client sent, as strictly as the contract words it. The readers here raise Refusal (400)."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal, NoReturn, cast
+
+import attrs
+
+from qsessions.emulator.refusals import SESSION_NOT_ON_PLAN, Refusal, invalid
+from qsessions.emulator.values import Mode, Ttls
+
+Plan = Literal["paid", "open"]
+
+DEFAULT_MAX_TTL = 28800
+_LARGEST_INT32 = 2147483647
+
+VERSIONS: tuple[Mapping[str, str], ...] = (
+    {"version": "2024-01-01", "status": "deprecated", "sunset_date": "2027-01-01"},
+    {"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"},
+    {"version": "2025-05-01", "status": "deprecated", "sunset_date": "2027-01-01"},
+    {"version": "2026-02-01", "status": "deprecated", "sunset_date": "2027-02-01"},
+    {"version": "2026-02-15", "status": "deprecated", "sunset_date": "2027-02-15"},
+    {"version": "2026-03-15", "status": "live"},
+    {"version": "2026-04-15", "status": "live"},
+)
+_KNOWN_VERSIONS = frozenset(version["version"] for version in VERSIONS)
+
+
+@attrs.frozen
+class Terms:
+    """What the instance's owner has: the plan, whether they are a channel partner, and the idle limit.
+
+    `interactive_ttl`, in seconds, applies to sessions that ask for none. It gives way to a shorter `max_ttl`
+    or `active_ttl`.
+    """
+
+    plan: Plan = "paid"
+    partner: bool = False
+    interactive_ttl: int = 60
+
+
+@attrs.frozen
+class SessionRequest:
+    """A checked body of POST /v1/sessions."""
+
+    mode: Mode
+    backend: str | None
+    ttls: Ttls
+
+
+@attrs.frozen
+class JobRequest:
+    """A checked body of POST /v1/jobs; `seconds` is how long the job will run."""
+
+    program_id: str
+    backend: str
+    session_id: str | None
+    seconds: float
+
+
+def check_version(headers: Mapping[str, str]) -> None:
+    """A dated API version must be a published one; without the header the service takes its default."""
+    if headers.get("IBM-API-Version", "2025-01-01") not in _KNOWN_VERSIONS:
+        raise invalid("IBM-API-Version is not a version of this API.")
+
+
+def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
+    """What to create.
+
+    The contract marks the body as optional and `mode` as required in it. A request without a body is refused:
+    nothing that may cost money is created by guess.
+    """
+    fields = _json_object(body)
+    mode = _text(fields, "mode")
+    if mode not in {"dedicated", "batch"}:
+        raise invalid("mode must be 'dedicated' or 'batch'.")
+    if mode == "dedicated" and terms.plan == "open":
+        message = "You are not authorized to run a session when using the open plan."
+        solution = "Create an instance of a different plan or use a different execution mode."
+        raise Refusal(400, SESSION_NOT_ON_PLAN, message, solution)
+    _text(fields, "instance")
+    backend, older = _text(fields, "backend"), _text(fields, "backend_name")
+    if backend and older and backend != older:
+        raise invalid("backend and backend_name differ.")
+    return SessionRequest(cast("Mode", mode), backend or older or None, _read_ttls(fields, terms))
+
+
+def read_accepting_jobs(body: bytes) -> bool:
+    """What PATCH /v1/sessions/{id} asks for."""
+    accepting = _json_object(body).get("accepting_jobs")
+    if not isinstance(accepting, bool):
+        raise invalid("accepting_jobs must be true or false.")
+    return accepting
+
+
+def read_job_request(body: bytes) -> JobRequest:
+    """What to run. The emulator runs no program: `params.seconds` says how long it takes, 1 by default."""
+    fields = _json_object(body)
+    program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
+    if not program_id or not backend:
+        raise invalid("program_id and backend are required.")
+    params = fields.get("params", {})
+    if not isinstance(params, dict):
+        raise invalid("params must be an object.")
+    seconds = cast("dict[str, object]", params).get("seconds", 1.0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not is_duration(seconds):
+        raise invalid("params.seconds must be a finite number of seconds, 0 or more.")
+    return JobRequest(program_id, backend, _text(fields, "session_id"), float(seconds))
+
+
+def is_duration(seconds: float) -> bool:
+    """Whether a number can be a time span: finite, not negative, and below some 30,000 years."""
+    return 0 <= seconds <= 1e12
+
+
+def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
+    maximum = _seconds(fields, "max_ttl") or DEFAULT_MAX_TTL
+    interactive, active = _seconds(fields, "interactive_ttl"), _seconds(fields, "active_ttl")
+    if not terms.partner and (interactive or active):
+        raise invalid("Only channel partners may set interactive_ttl and active_ttl.")
+    active = active or maximum
+    interactive = interactive or min(terms.interactive_ttl, active, maximum)
+    if not interactive <= active <= maximum:
+        raise invalid("TTLs must keep to interactive_ttl <= active_ttl <= max_ttl.")
+    return Ttls(maximum, interactive, active)
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    try:
+        value: object = json.loads(body, parse_constant=_no_json_number)
+    except (ValueError, RecursionError):
+        raise invalid("The body is not valid JSON.") from None
+    if not isinstance(value, dict):
+        raise invalid("The body must be a JSON object.")
+    return cast("dict[str, object]", value)
+
+
+def _no_json_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _text(fields: Mapping[str, object], name: str) -> str | None:
+    value = fields.get(name, None)
+    if name in fields and not isinstance(value, str):
+        raise invalid(f"{name} must be a string.")
+    return cast("str | None", value)
+
+
+def _seconds(fields: Mapping[str, object], name: str) -> int | None:
+    if name not in fields:
+        return None
+    value = fields[name]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # to JSON, 600.0 is an integer
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_INT32:
+        raise invalid(f"{name} must be a whole number of seconds from 1 to {_LARGEST_INT32}.")
+    return value

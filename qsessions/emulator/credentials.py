@@ -1,0 +1,79 @@
+"""Who may come in: the five credential schemes of the service."""
+
+import hmac
+from collections.abc import Mapping
+
+import attrs
+
+from qsessions.emulator.iam import TokenOffice
+from qsessions.emulator.refusals import INVALID_CREDENTIALS, NOT_AUTHORISED, Refusal
+
+AUTHORIZATION = "Authorization"
+BACKEND_AUTHENTICATION = "Backend-Authentication"
+EXTERNAL_SERVICE_TOKEN = "external-service-token"  # noqa: S105 - a header's name
+SERVICE_CRN = "Service-CRN"
+
+
+@attrs.frozen
+class Secrets:
+    """What the emulator takes as credentials, apart from the access tokens that it issues."""
+
+    api_key: str = attrs.field(repr=False)
+    backend_token: str = attrs.field(repr=False)
+    service_token: str = attrs.field(repr=False)
+
+
+class Gate:
+    """Checks the credentials of a request.
+
+    The contract asks for one of four credentials and the instance's CRN. Where it is silent:
+
+    - Every credential that is sent must be right, not just one of them: a client that copies one key into all
+      headers is told so here rather than found out later.
+    - No credential, or no Service-CRN, is 401 with code 1200; a wrong one is 401 with 1201.
+    - A Service-CRN that names another instance is 403 with code 1200, once the credential has proved right.
+    """
+
+    def __init__(self, *, secrets: Secrets, crn: str, tokens: TokenOffice) -> None:
+        self._secrets = secrets
+        self._crn = crn
+        self._tokens = tokens
+
+    def check(self, headers: Mapping[str, str], now: float) -> None:
+        """Let a request pass. Raises Refusal, 401 or 403. `headers` must look names up in any case."""
+        authorization = headers.get(AUTHORIZATION)
+        backend = headers.get(BACKEND_AUTHENTICATION)
+        service = headers.get(EXTERNAL_SERVICE_TOKEN)
+        verdicts: list[bool] = []
+        if authorization is not None:
+            verdicts.append(self._authorizes(authorization, now))
+        if backend is not None:
+            verdicts.append(_same(backend, self._secrets.backend_token))
+        if service is not None:
+            verdicts.append(_same(service, self._secrets.service_token))
+        if not verdicts:
+            raise _not_authorised(401, "Send one of the service's credentials.")
+        if not all(verdicts):
+            solution = "Verify your credentials and try again."
+            raise Refusal(401, INVALID_CREDENTIALS, "Invalid credentials.", solution)
+        self._check_instance(headers.get(SERVICE_CRN))
+
+    def _authorizes(self, authorization: str, now: float) -> bool:
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return self._tokens.accepts(value.strip(), now)
+        return scheme.lower() == "apikey" and _same(value.strip(), self._secrets.api_key)
+
+    def _check_instance(self, crn: str | None) -> None:
+        if not crn:
+            raise _not_authorised(401, "Send the instance's CRN in the Service-CRN header.")
+        if crn != self._crn:
+            raise _not_authorised(403, "Check the Service-CRN header: it names no instance of this account.")
+
+
+def _same(sent: str, expected: str) -> bool:
+    return hmac.compare_digest(sent.encode(errors="surrogateescape"), expected.encode())
+
+
+def _not_authorised(status: int, solution: str) -> Refusal:
+    return Refusal(status, NOT_AUTHORISED, "You are not authorized to perform this action.", solution)

@@ -1,0 +1,106 @@
+"""What the emulator received, kept for assertions and free of secrets."""
+
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import attrs
+
+MOST_REQUESTS = 100_000
+MOST_CHARACTERS = 65_536
+
+_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
+_FORM_KEY = re.compile(r"(?i)(\bapikey=)(?!<api_key>)[^&\s]+")
+_LABEL = re.compile(r"<(api_key|backend_token|service_token|token)>")
+_SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "backend-authentication",
+        "cookie",
+        "external-service-token",
+        "proxy-authorization",
+    }
+)
+
+
+@attrs.frozen
+class ReceivedRequest:
+    """One request and the status of its answer.
+
+    `at` is the emulator's time in unix seconds. `path` and `query` are as received, still percent-encoded.
+    `headers` has lower-case names; a header sent twice is joined by ", ". `body` is text of up to 65,536
+    characters. Secrets that the emulator knows are replaced by what they are, wherever they stand
+    (`<api_key>`, `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
+    secret travelled where; any other value in a header meant for secrets reads `***`, and so does a
+    `Service-CRN` that is no CRN.
+    """
+
+    at: float
+    method: str
+    path: str
+    query: str
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class Recorder:
+    """Keeps the last 100,000 requests. `secrets` maps each label to the value that it stands for."""
+
+    def __init__(self, secrets: Mapping[str, str]) -> None:
+        self._secrets = tuple(secrets.items())
+        self._requests: deque[ReceivedRequest] = deque(maxlen=MOST_REQUESTS)
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """What was kept, in the order of the answers."""
+        return list(self._requests)
+
+    def record(
+        self,
+        *,
+        at: float,
+        method: str,
+        raw_path: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        status: int,
+    ) -> None:
+        """Keep one request."""
+        path, _, query = raw_path.partition("?")
+        kept = ReceivedRequest(
+            at=at,
+            method=method,
+            path=self._masked(path),
+            query=self._masked(query),
+            status=status,
+            headers=self._masked_headers(headers),
+            # Cut last, or a secret at the cut would be halved and not be recognised.
+            body=self._masked(body.decode(errors="replace"))[:MOST_CHARACTERS],
+        )
+        self._requests.append(kept)
+
+    def _masked_headers(self, headers: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+        masked: dict[str, str] = {}
+        for name, value in headers:
+            key = name.lower()
+            shown = self._masked_header(key, value)
+            masked[key] = f"{masked[key]}, {shown}" if key in masked else shown
+        return MappingProxyType(masked)
+
+    def _masked_header(self, name: str, value: str) -> str:
+        shown = self._masked(value)
+        if name == "service-crn":
+            return shown if shown.startswith("crn:") or _LABEL.fullmatch(shown) else "***"
+        if name not in _SECRET_HEADERS:
+            return shown
+        scheme, space, credential = shown.rpartition(" ")
+        if scheme.lower() not in {"", "bearer", "apikey"}:
+            return "***"
+        return scheme + space + (credential if _LABEL.fullmatch(credential) else "***")
+
+    def _masked(self, text: str) -> str:
+        for label, secret in self._secrets:
+            text = text.replace(secret, f"<{label}>")
+        return _FORM_KEY.sub(r"\1***", _TOKEN.sub("<token>", text))

@@ -1,0 +1,36 @@
+"""What the service says no with."""
+
+# The service's own codes, as public sources list them.
+BACKEND_NOT_FOUND = 1007
+INTERNAL_ERROR = 1000
+INVALID_CREDENTIALS = 1201
+JOB_NOT_FOUND = 1291
+NOT_AUTHORISED = 1200
+SESSION_CLOSED = 4001
+SESSION_NOT_ON_PLAN = 1352
+
+# No public source tells the code of these; they are the emulator's, in a range that the service leaves free.
+INVALID_REQUEST = 9400
+NOT_FOUND = 9404
+METHOD_NOT_ALLOWED = 9405
+CONFLICT = 9409
+
+
+class Refusal(Exception):
+    """A request that the service does not carry out.
+
+    Over HTTP it becomes an answer with `status` and the service's error body; `Emulator.submit_job` raises
+    it.
+    """
+
+    def __init__(self, status: int, code: int, message: str, solution: str | None = None) -> None:
+        super().__init__(f"{message} (status {status}, code {code})")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.solution = solution
+
+
+def invalid(message: str) -> Refusal:
+    """A 400 for a body, a query or a header that breaks the contract."""
+    return Refusal(400, INVALID_REQUEST, message, "Correct the request and try again.")

@@ -1,0 +1,164 @@
+"""The values that the emulated service is made of. Times are unix seconds, durations are seconds."""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import attrs
+
+Mode = Literal["dedicated", "batch"]
+State = Literal["open", "active", "inactive", "closed"]
+JobStatus = Literal["Queued", "Running", "Completed", "Cancelled", "Failed"]
+WorkloadMode = Literal["job", "session", "batch"]
+WorkloadStatus = Literal["pending", "in_progress", "failed", "completed", "canceled"]
+Happening = Literal[State, "draining", "reopened", "job_queued", "job_started", "job_ended"]
+
+JOB_WORKLOAD: Mapping[JobStatus, WorkloadStatus] = MappingProxyType(
+    {
+        "Queued": "pending",
+        "Running": "in_progress",
+        "Completed": "completed",
+        "Cancelled": "canceled",
+        "Failed": "failed",
+    }
+)
+
+
+@attrs.frozen
+class Ttls:
+    """A session's three limits in whole seconds; `interactive <= active <= maximum`."""
+
+    maximum: int
+    interactive: int
+    active: int
+
+
+@attrs.frozen
+class StateChange:
+    """One entry of a session's `timestamps`."""
+
+    state: State
+    at: float
+
+
+@attrs.frozen
+class Event:
+    """One thing that happened to a session or to a job. Usage can be reckoned from these alone."""
+
+    at: float
+    what: Happening
+    session_id: str | None
+    job_id: str | None = None
+
+
+@attrs.frozen
+class Meter:
+    """Seconds that add up at a rate: 0 stands still, 1 is wall-clock time, 3 is three jobs side by side."""
+
+    total: float = 0.0
+    at: float = 0.0
+    rate: int = 0
+
+    def turned(self, at: float, rate: int) -> "Meter":
+        """The same meter, running at `rate` from `at` on."""
+        return self if rate == self.rate else Meter(self.read(at), at, rate)
+
+    def read(self, now: float) -> float:
+        """What has added up by `now`."""
+        return self.total + self.rate * (now - self.at) if self.rate else self.total
+
+    def reaches(self, total: float) -> float:
+        """When it will show `total`; infinity while it stands still."""
+        return self.at + (total - self.total) / self.rate if self.rate else math.inf
+
+
+@attrs.frozen
+class Job:
+    """One job. `serial` numbers jobs and sessions together in the order in which they were created."""
+
+    id: str
+    serial: int
+    session_id: str | None
+    backend: str
+    program_id: str
+    seconds: float
+    created: float
+    ready: float
+    status: JobStatus = "Queued"
+    reason: str | None = None
+    reason_code: int | None = None
+    started: float | None = None
+    ended: float | None = None
+
+    @property
+    def workload_mode(self) -> WorkloadMode:
+        """The mode as the list of workloads words it."""
+        return "job"
+
+    @property
+    def workload_status(self) -> WorkloadStatus:
+        """The status as the list of workloads words it."""
+        return JOB_WORKLOAD[self.status]
+
+    @property
+    def ends(self) -> float:
+        """When it ends if nobody cancels it; infinity while it is queued."""
+        return math.inf if self.started is None else self.started + self.seconds
+
+    def usage(self, now: float) -> float:
+        """Seconds that it has run by `now`."""
+        if self.started is None:
+            return 0.0
+        return (now if self.ended is None else self.ended) - self.started
+
+
+@attrs.frozen
+class Session:
+    """One session or batch, as it stood after the last thing that happened to it.
+
+    `metered` counts what is billed, `activity` the active time that `active_ttl` limits; read both through
+    `usage` and `active_left`, which take the moment that you ask about.
+    """
+
+    id: str
+    serial: int
+    mode: Mode
+    backend: str | None
+    ttls: Ttls
+    created: float
+    state: State = "open"
+    reason: str | None = None
+    accepting_jobs: bool = True
+    started: float | None = None
+    activated: float | None = None
+    closed: float | None = None
+    last_job_started: float | None = None
+    last_job_completed: float | None = None
+    stopped_queued_jobs: bool = False
+    queued: int = 0
+    running: int = 0
+    idle_since: float | None = None
+    changes: tuple[StateChange, ...] = ()
+    metered: Meter = Meter()
+    activity: Meter = Meter()
+
+    @property
+    def workload_mode(self) -> WorkloadMode:
+        """The mode as the list of workloads words it: there a dedicated session is a `session`."""
+        return "batch" if self.mode == "batch" else "session"
+
+    @property
+    def workload_status(self) -> WorkloadStatus:
+        """The status as the list of workloads words it."""
+        if self.state == "closed":
+            return "canceled" if self.stopped_queued_jobs else "completed"
+        return "pending" if self.state == "open" else "in_progress"
+
+    def usage(self, now: float) -> float:
+        """Billed seconds by `now`: wall-clock time of a dedicated session, run time of a batch's jobs."""
+        return self.metered.read(now)
+
+    def active_left(self, now: float) -> float:
+        """Seconds of active time left at `now`. A closed session keeps what it had left."""
+        return max(0.0, self.ttls.active - self.activity.read(now))

@@ -1,0 +1,872 @@
+"""The emulator over real sockets, by a plain HTTP client; its clock moves only when a test moves it."""
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+import jwt
+import pytest
+from aiohttp import ClientSession, FormData
+from yarl import URL
+
+from qsessions.emulator import Emulator, Refusal
+
+START = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+Query = Mapping[str, str | int] | Sequence[tuple[str, str]] | None
+GRANT = "urn:ibm:params:oauth:grant-type:apikey"
+
+
+@attrs.define
+class Clock:
+    """A clock that stands still."""
+
+    at: float = START
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+        return self.at
+
+
+@attrs.frozen
+class Caller:
+    """Sends requests to an emulator, with good credentials unless told otherwise."""
+
+    http: ClientSession
+    emulator: Emulator
+
+    def good(self) -> dict[str, str]:
+        """Credentials that need no token exchange."""
+        return {"Authorization": f"apikey {self.emulator.api_key}", "Service-CRN": self.emulator.crn}
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        data: bytes | io.BytesIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Query = None,
+    ) -> tuple[int, Any]:
+        """Status and JSON body (None if there is none)."""
+        status, _, text = await self.full(method, path, body, data=data, headers=headers, query=query)
+        return status, json.loads(text) if text else None
+
+    async def full(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        data: bytes | io.BytesIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Query = None,
+    ) -> tuple[int, Mapping[str, str], str]:
+        """Status, headers and text."""
+        url = URL(path if path.startswith("http") else self.emulator.url + path, encoded=True)
+        if query is not None:
+            url = url.with_query(query)
+        sent = json.dumps(body).encode() if body is not None else data
+        async with self.http.request(
+            method, url, data=sent, headers=self.good() if headers is None else headers
+        ) as answer:
+            return answer.status, answer.headers, await answer.text()
+
+    async def token(self) -> str:
+        """A fresh access token."""
+        status, answer = await self.exchange(grant_type=GRANT, apikey=self.emulator.api_key)
+        assert status == 200
+        return str(answer["access_token"])
+
+    async def exchange(self, **form: str) -> tuple[int, Any]:
+        """Ask the token endpoint."""
+        url = f"{self.emulator.iam_url}/identity/token"
+        async with self.http.post(url, data=FormData(form)) as answer:
+            return answer.status, await answer.json()
+
+    async def create(self, **fields: object) -> str:
+        """Make a session; returns its id."""
+        status, session = await self("POST", "/v1/sessions", {"mode": "dedicated", **fields})
+        assert status == 200, session
+        return str(session["id"])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock for the emulator."""
+    return Clock()
+
+
+@pytest.fixture
+async def call(clock: Clock) -> AsyncIterator[Caller]:
+    """A running emulator and a client for it."""
+    async with Emulator(clock=clock) as emulator, ClientSession() as http:
+        yield Caller(http, emulator)
+
+
+def first_code(answer: Any) -> object:
+    """The code of the only error in an answer in the service's form."""
+    assert set(answer) == {"errors", "trace"}
+    assert answer["trace"]
+    (error,) = answer["errors"]
+    assert error["message"]
+    return error["code"]
+
+
+async def test_life_of_a_session(call: Caller, clock: Clock) -> None:
+    """Create, run a job, look, drain and close do over HTTP what the contract says."""
+    headers = {"Authorization": f"Bearer {await call.token()}", "Service-CRN": call.emulator.crn}
+    status, made = await call(
+        "POST", "/v1/sessions", {"mode": "dedicated", "backend": "ibm_torino"}, headers=headers
+    )
+    assert status == 200
+    assert made == {
+        "id": made["id"],
+        "backend_name": "ibm_torino",
+        "mode": "dedicated",
+        "state": "open",
+        "state_reason": None,
+        "accepting_jobs": True,
+        "started_at": None,
+        "activated_at": None,
+        "closed_at": None,
+        "last_job_started": None,
+        "last_job_completed": None,
+        "interactive_ttl": 60,
+        "max_ttl": 28800,
+        "active_ttl": 28800,
+        "timestamps": [{"status": "open", "timestamp": "2027-01-15T08:00:00.000000Z"}],
+        "user_id": made["user_id"],
+        "elapsed_time": 0,
+    }
+    path = f"/v1/sessions/{made['id']}"
+    job = {
+        "program_id": "sampler",
+        "backend": "ibm_torino",
+        "session_id": made["id"],
+        "params": {"seconds": 9},
+    }
+    assert (await call("POST", "/v1/jobs", job, headers=headers))[0] == 200
+    clock.at += 12.25
+    session = (await call("GET", path, headers=headers))[1]
+    assert (session["state"], session["elapsed_time"], session["active_ttl"]) == ("active", 12.25, 28788)
+    assert session["last_job_completed"] == "2027-01-15T08:00:09.000000Z"
+    assert await call("PATCH", path, {"accepting_jobs": False}, headers=headers) == (204, None)
+    assert (await call("GET", path, headers=headers))[1]["closed_at"] == "2027-01-15T08:00:12.250000Z"
+    assert await call("DELETE", f"{path}/close", headers=headers) == (204, None)
+    status, refused = await call("PATCH", path, {"accepting_jobs": True}, headers=headers)
+    assert (status, first_code(refused)) == (409, 9409)
+
+
+async def test_each_credential_opens(call: Caller) -> None:
+    """Each of the four credentials lets a request in, together with the CRN, whatever the headers' case."""
+    emulator = call.emulator
+    for credential in (
+        {"authorization": f"bearer {await call.token()}"},
+        {"Authorization": f"apikey {emulator.api_key}"},
+        {"BACKEND-AUTHENTICATION": emulator.backend_token},
+        {"External-Service-Token": emulator.service_token},
+    ):
+        headers = {**credential, "service-crn": emulator.crn}
+        assert (await call("GET", "/v1/workloads", headers=headers))[0] == 200
+
+
+BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]] = {
+    "nothing": (lambda _: {}, 401, 1200),
+    "only a CRN": (lambda e: {"Service-CRN": e.crn}, 401, 1200),
+    "no CRN": (lambda e: {"Authorization": f"apikey {e.api_key}"}, 401, 1200),
+    "foreign CRN": (
+        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": f"{e.crn}x"},
+        403,
+        1200,
+    ),
+    "the key where the CRN belongs": (
+        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": e.api_key},
+        403,
+        1200,
+    ),
+    "bare key": (lambda e: {"Authorization": e.api_key, "Service-CRN": e.crn}, 401, 1201),
+    "wrong key": (lambda e: {"Authorization": "apikey wrong", "Service-CRN": e.crn}, 401, 1201),
+    "key as a token": (lambda e: {"Authorization": f"Bearer {e.api_key}", "Service-CRN": e.crn}, 401, 1201),
+    "token that is no text": (lambda e: {"Authorization": "Bearer \udcff", "Service-CRN": e.crn}, 401, 1201),
+    "key for the backend": (
+        lambda e: {"Backend-Authentication": e.api_key, "Service-CRN": e.crn},
+        401,
+        1201,
+    ),
+    "key for the service": (
+        lambda e: {"external-service-token": e.api_key, "Service-CRN": e.crn},
+        401,
+        1201,
+    ),
+    "one good, one bad": (
+        lambda e: {
+            "Authorization": f"apikey {e.api_key}",
+            "external-service-token": e.api_key,
+            "Service-CRN": e.crn,
+        },
+        401,
+        1201,
+    ),
+    "foreign token": (
+        lambda e: {
+            "Authorization": "Bearer " + jwt.encode({"exp": START + 99}, b"k" * 32, algorithm="HS256"),
+            "Service-CRN": e.crn,
+        },
+        401,
+        1201,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CREDENTIALS)
+async def test_bad_credentials(call: Caller, name: str) -> None:
+    """Whoever does not show the right credential in the right header is kept out, with the service's codes."""
+    headers, status, code = BAD_CREDENTIALS[name]
+    raw = "".join(f"{key}: {value}\r\n" for key, value in headers(call.emulator).items())
+    answer = await speak(
+        call.emulator, f"GET /api/v1/workloads HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{raw}\r\n"
+    )
+    head, _, body = answer.partition("\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert first_code(json.loads(body)) == code
+
+
+async def speak(emulator: Emulator, request: str) -> str:
+    """Send raw text over a connection of its own, and read until the emulator closes it."""
+    url = URL(emulator.iam_url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(request.encode(errors="surrogateescape"))
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer.decode()
+
+
+async def test_a_token_is_a_jwt_with_the_emulators_times(call: Caller, clock: Clock) -> None:
+    """The exchange answers as IAM does, and its token tells when it was issued and when it ends."""
+    clock.at += 0.75
+    status, answer = await call.exchange(
+        grant_type=GRANT, apikey=call.emulator.api_key, response_type="cloud_iam"
+    )
+    assert status == 200
+    token = answer.pop("access_token")
+    assert answer == {
+        "refresh_token": "not_supported",
+        "token_type": "Bearer",
+        "expires_in": 3600,
+        "expiration": 1_800_003_600,
+        "scope": "ibm openid",
+    }
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert (claims["iat"], claims["exp"]) == (1_800_000_000, 1_800_003_600)
+
+
+async def test_a_token_ends(call: Caller, clock: Clock) -> None:
+    """A token is good until the emulator's clock reaches its end, and not a moment longer."""
+    headers = {"Authorization": f"Bearer {await call.token()}", "Service-CRN": call.emulator.crn}
+    clock.at += 3599.5
+    assert (await call("GET", "/v1/workloads", headers=headers))[0] == 200
+    clock.at += 0.5
+    status, answer = await call("GET", "/v1/workloads", headers=headers)
+    assert (status, first_code(answer)) == (401, 1201)
+
+
+async def test_revoked_tokens(call: Caller) -> None:
+    """After revoke_tokens every earlier token is refused, and a new one is good."""
+    old = {"Authorization": f"Bearer {await call.token()}", "Service-CRN": call.emulator.crn}
+    call.emulator.revoke_tokens()
+    assert (await call("GET", "/v1/workloads", headers=old))[0] == 401
+    new = {**old, "Authorization": f"Bearer {await call.token()}"}
+    assert (await call("GET", "/v1/workloads", headers=new))[0] == 200
+
+
+BAD_EXCHANGES = [
+    ({"grant_type": GRANT, "apikey": "wrong"}, "BXNIM0415E"),
+    ({"grant_type": "password", "apikey": "wrong"}, "BXNIM0106E"),
+    ({"grant_type": GRANT, "apikey": "wrong", "response_type": "uaa"}, "BXNIM0106E"),
+    ({"apikey": "wrong"}, "BXNIM0109E"),
+    ({"grant_type": GRANT}, "BXNIM0109E"),
+    ({f"field{number}": "x" for number in range(30)}, "BXNIM0109E"),
+]
+
+
+@pytest.mark.parametrize(("form", "code"), BAD_EXCHANGES)
+async def test_bad_exchange(call: Caller, form: dict[str, str], code: str) -> None:
+    """A wrong token request is answered in IAM's own error form, which repeats nothing of it."""
+    status, answer = await call.exchange(**form)
+    assert (status, answer["errorCode"]) == (400, code)
+    assert answer["errorMessage"]
+    assert answer["context"]["requestId"]
+    assert "wrong" not in json.dumps(answer)
+
+
+GOOD_SESSIONS: list[tuple[dict[str, object], tuple[int, int, int]]] = [
+    ({}, (28800, 60, 28800)),
+    ({"max_ttl": 600}, (600, 60, 600)),
+    ({"max_ttl": 600.0}, (600, 60, 600)),
+    ({"max_ttl": 10}, (10, 10, 10)),
+    ({"active_ttl": 30}, (28800, 30, 30)),
+    ({"interactive_ttl": 5, "active_ttl": 5, "max_ttl": 5}, (5, 5, 5)),
+    ({"interactive_ttl": 600, "max_ttl": 2147483647}, (2147483647, 600, 2147483647)),
+    ({"backend": "", "instance": "crn", "unknown": [None]}, (28800, 60, 28800)),
+]
+
+
+@pytest.mark.parametrize(("fields", "ttls"), GOOD_SESSIONS)
+async def test_ttls_of_a_new_session(clock: Clock, fields: dict[str, object], ttls: tuple[int, ...]) -> None:
+    """Limits that are not asked for take their defaults, and give way to shorter ones that are."""
+    async with Emulator(clock=clock, partner=True) as emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        status, session = await call("POST", "/v1/sessions", {"mode": "batch", **fields})
+    assert status == 200
+    assert (session["max_ttl"], session["interactive_ttl"], session["active_ttl"]) == ttls
+    assert session["backend_name"] is None
+
+
+BAD_SESSIONS: list[object] = [
+    [],
+    {},
+    {"mode": "fast"},
+    {"mode": None},
+    {"mode": ["batch"]},
+    {"mode": "batch", "max_ttl": 0},
+    {"mode": "batch", "max_ttl": 2147483648},
+    {"mode": "batch", "max_ttl": True},
+    {"mode": "batch", "max_ttl": "600"},
+    {"mode": "batch", "max_ttl": 1.5},
+    {"mode": "batch", "max_ttl": None},
+    {"mode": "batch", "max_ttl": 50, "interactive_ttl": 51},
+    {"mode": "batch", "max_ttl": 50, "active_ttl": 51},
+    {"mode": "batch", "active_ttl": 50, "interactive_ttl": 51},
+    {"mode": "batch", "backend": 5},
+    {"mode": "batch", "backend": None},
+    {"mode": "batch", "instance": 5},
+    {"mode": "batch", "backend": "ibm_fez", "backend_name": "ibm_torino"},
+]
+
+
+@pytest.mark.parametrize("body", BAD_SESSIONS)
+async def test_bad_session(clock: Clock, body: object) -> None:
+    """A body that breaks the contract is a 400 and makes no session."""
+    async with Emulator(clock=clock, partner=True) as emulator, ClientSession() as http:
+        status, answer = await Caller(http, emulator)("POST", "/v1/sessions", body)
+        assert (status, first_code(answer)) == (400, 9400)
+        assert not emulator.sessions
+
+
+async def test_unknown_backend(call: Caller) -> None:
+    """A session on a backend that does not exist is a 400 with the service's code for it."""
+    status, answer = await call("POST", "/v1/sessions", {"mode": "batch", "backend_name": "ibm_none"})
+    assert (status, first_code(answer)) == (400, 1007)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"[" * 100_000, b'{"mode": "batch", "max_ttl": NaN}', b"7" * 10_000]
+)
+async def test_body_that_is_no_json(call: Caller, data: bytes) -> None:
+    """Whatever is no JSON object, an empty body too, is a 400 and makes no session."""
+    status, answer = await call("POST", "/v1/sessions", data=data)
+    assert (status, first_code(answer)) == (400, 9400)
+    assert not call.emulator.sessions
+
+
+async def test_open_plan(clock: Clock) -> None:
+    """The plan without payment makes batches but no dedicated sessions."""
+    async with Emulator(clock=clock, plan="open") as emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        assert (await call("POST", "/v1/sessions", {"mode": "batch"}))[0] == 200
+        status, answer = await call("POST", "/v1/sessions", {"mode": "dedicated"})
+    assert (status, first_code(answer)) == (400, 1352)
+
+
+@pytest.mark.parametrize("field", ["interactive_ttl", "active_ttl"])
+async def test_only_partners_set_active_limits(call: Caller, field: str) -> None:
+    """Whoever is no channel partner may set max_ttl only."""
+    status, answer = await call("POST", "/v1/sessions", {"mode": "batch", field: 60})
+    assert (status, first_code(answer)) == (400, 9400)
+
+
+@pytest.mark.parametrize("body", [{}, {"accepting_jobs": 0}, {"accepting_jobs": None}, ["accepting_jobs"]])
+async def test_bad_update(call: Caller, body: object) -> None:
+    """An update must say true or false."""
+    path = f"/v1/sessions/{await call.create()}"
+    assert (await call("PATCH", path, body))[0] == 400
+
+
+async def test_api_versions(call: Caller) -> None:
+    """Every listed version is taken, the default is among them, and any other is a 400."""
+    status, answer = await call("GET", "/v1/versions", headers={})
+    assert status == 200
+    listed = [version["version"] for version in answer["versions"]]
+    assert listed == sorted(listed)
+    assert "2025-01-01" in listed
+    assert [version for version in answer["versions"] if version["status"] == "live"] == [
+        {"version": "2026-03-15", "status": "live"},
+        {"version": "2026-04-15", "status": "live"},
+    ]
+    for version in listed:
+        headers = {**call.good(), "IBM-API-Version": version}
+        assert (await call("GET", "/v1/workloads", headers=headers))[0] == 200
+    for unknown in ("2025-01-02", "latest", ""):
+        headers = {**call.good(), "IBM-API-Version": unknown}
+        assert (await call("GET", "/v1/workloads", headers=headers))[0] == 400
+
+
+async def test_pages_stay_right_while_sessions_come_and_go(call: Caller) -> None:
+    """Following next shows each workload once and in order, though others are made and closed meanwhile."""
+    made = [await call.create() for _ in range(5)]
+    status, page = await call("GET", "/v1/workloads", query={"limit": 2})
+    assert (status, page["total_count"], page["limit"], page["previous"]) == (200, 5, 2, None)
+    seen = [workload["id"] for workload in page["workloads"]]
+    made.append(await call.create())
+    await call("DELETE", f"/v1/sessions/{made[0]}/close")
+    while page["next"]:
+        assert page["next"]["href"].startswith(f"{call.emulator.url}/v1/workloads?")
+        page = (await call("GET", page["next"]["href"]))[1]
+        seen += [workload["id"] for workload in page["workloads"]]
+    assert seen == made
+    page = (await call("GET", page["previous"]["href"]))[1]
+    assert [workload["id"] for workload in page["workloads"]] == made[2:4]
+    page = (await call("GET", page["previous"]["href"]))[1]
+    assert [workload["id"] for workload in page["workloads"]] == made[:2]
+    assert page["previous"] is None
+
+
+async def test_newest_first_with_filters(call: Caller) -> None:
+    """Page links keep the order and the filters of the first page."""
+    made = [await call.create() for _ in range(4)]
+    await call("DELETE", f"/v1/sessions/{made[2]}/close")
+    query = [("sort", "-createdAt"), ("limit", "1"), ("status", "pending"), ("status", "in_progress")]
+    page = (await call("GET", "/v1/workloads", query=query))[1]
+    seen = [page["workloads"][0]["id"]]
+    await call.create()
+    while page["next"]:
+        page = (await call("GET", page["next"]["href"]))[1]
+        seen += [workload["id"] for workload in page["workloads"]]
+    assert seen == [made[3], made[1], made[0]]
+    assert page["total_count"] == 4
+    page = (await call("GET", page["previous"]["href"]))[1]
+    assert [workload["id"] for workload in page["workloads"]] == [made[1]]
+
+
+async def test_a_page_that_emptied(call: Caller) -> None:
+    """A page whose workloads no longer match is empty and ends the list."""
+    made = [await call.create() for _ in range(2)]
+    page = (await call("GET", "/v1/workloads", query={"limit": 1, "status": "pending"}))[1]
+    await call("DELETE", f"/v1/sessions/{made[1]}/close")
+    page = (await call("GET", page["next"]["href"]))[1]
+    assert (page["workloads"], page["next"], page["previous"]) == ([], None, None)
+
+
+async def test_workload_filters(call: Caller, clock: Clock) -> None:
+    """Each filter picks what the contract says: by status, mode, backend, text and time."""
+    emulator = call.emulator
+    session = await call.create(backend="ibm_fez")
+    clock.at += 10
+    batch = (await call("POST", "/v1/sessions", {"mode": "batch"}))[1]["id"]
+    clock.at += 10
+    job = emulator.submit_job(session, seconds=1000)
+    lone = emulator.submit_job(backend="ibm_torino", seconds=1)
+    clock.at += 10
+    cases: list[tuple[Any, list[str]]] = [
+        ({}, [session, batch, job, lone]),
+        ({"mode": "session"}, [session]),
+        ({"mode": "batch"}, [batch]),
+        ({"mode": "job"}, [job, lone]),
+        ({"status": "pending"}, [batch]),
+        ([("status", "pending"), ("status", "in_progress")], [session, batch, job]),
+        ({"status": "completed"}, [lone]),
+        ({"status": "failed"}, []),
+        ({"backend": "ibm_fez"}, [session, job]),
+        ({"search": "TORINO"}, [lone]),
+        ({"search": session[:13]}, [session]),
+        ({"created_after": "2027-01-15T08:00:10Z"}, [batch, job, lone]),
+        ({"created_after": "2027-01-15T08:00:10.000001Z"}, [job, lone]),
+        ({"created_before": "2027-01-15T10:00:10+02:00"}, [session, batch]),
+        ({"created_before": "2027-01-15t08:00:09.9999"}, [session]),
+        ({"sort": "createdAt", "limit": 200}, [session, batch, job, lone]),
+    ]
+    for query, expected in cases:
+        status, page = await call("GET", "/v1/workloads", query=query)
+        assert (status, [workload["id"] for workload in page["workloads"]]) == (200, expected), query
+        assert page["total_count"] == len(expected)
+
+
+async def test_how_workloads_look(call: Caller, clock: Clock) -> None:
+    """A workload tells its instance, its end and its usage; only jobs have no accepting_jobs."""
+    session = await call.create()
+    job = call.emulator.submit_job(session, seconds=4)
+    clock.at += 5
+    await call("DELETE", f"/v1/sessions/{session}/close")
+    shown, of_job = (await call("GET", "/v1/workloads"))[1]["workloads"]
+    assert shown == {
+        "id": session,
+        "created": "2027-01-15T08:00:00.000000Z",
+        "ended": "2027-01-15T08:00:05.000000Z",
+        "backend": "ibm_fez",
+        "instance": call.emulator.crn,
+        "user_id": shown["user_id"],
+        "accepting_jobs": False,
+        "mode": "session",
+        "status": "completed",
+        "status_reason": "closed on request",
+        "tags": [],
+        "usage_seconds": 5,
+    }
+    assert (of_job["id"], of_job["ended"], of_job["usage_seconds"], of_job["accepting_jobs"]) == (
+        job,
+        "2027-01-15T08:00:04.000000Z",
+        4,
+        None,
+    )
+
+
+BAD_QUERIES = [
+    "limit=0",
+    "limit=201",
+    "limit=ten",
+    "limit=",
+    "limit=1e1",
+    f"limit={'9' * 5000}",
+    "sort=name",
+    "status=open",
+    "status=pending&status=",
+    "mode=dedicated",
+    "next=x",
+    "previous=",
+    "next=0000000000000001&previous=0000000000000001",
+    "created_after=yesterday",
+    "created_after=2026-13-01T00:00:00Z",
+    "created_before=2026-01-01",
+]
+
+
+@pytest.mark.parametrize("query", BAD_QUERIES)
+async def test_bad_workload_query(call: Caller, query: str) -> None:
+    """A query that breaks the contract is a 400."""
+    status, answer = await call("GET", f"/v1/workloads?{query}")
+    assert (status, first_code(answer)) == (400, 9400)
+
+
+async def test_page_link_without_a_host_header(call: Caller) -> None:
+    """A client too old to name the host gets links to the address it reached."""
+    for _ in range(2):
+        await call.create()
+    lines = "".join(f"{name}: {value}\r\n" for name, value in call.good().items())
+    answer = await speak(call.emulator, f"GET /api/v1/workloads?limit=1 HTTP/1.0\r\n{lines}\r\n")
+    page = json.loads(answer.partition("\r\n\r\n")[2])
+    assert page["next"]["href"].startswith(f"{call.emulator.url}/v1/workloads?limit=1&next=")
+
+
+async def test_jobs_over_http(call: Caller, clock: Clock) -> None:
+    """Jobs can be queued, listed, looked at and cancelled."""
+    session = await call.create(backend="ibm_fez")
+    ids: list[str] = []
+    for seconds in (5, 500, 600):
+        body = {
+            "program_id": "sampler",
+            "backend": "ibm_fez",
+            "session_id": session,
+            "params": {"seconds": seconds},
+        }
+        status, made = await call("POST", "/v1/jobs", body)
+        assert (status, made["backend"], made["session_id"]) == (200, "ibm_fez", session)
+        ids.append(made["id"])
+    lone = (await call("POST", "/v1/jobs", {"program_id": "p", "backend": "ibm_torino"}))[1]
+    assert lone["session_id"] is None
+    clock.at += 10
+    assert await call("POST", f"/v1/jobs/{ids[1]}/cancel") == (204, None)
+    status, job = await call("GET", f"/v1/jobs/{ids[1]}")
+    assert (status, job) == (
+        200,
+        {
+            "id": ids[1],
+            "backend": "ibm_fez",
+            "session_id": session,
+            "program": {"id": "sampler"},
+            "created": "2027-01-15T08:00:00.000000Z",
+            "ended": "2027-01-15T08:00:10.000000Z",
+            "status": "Cancelled",
+            "state": {"status": "Cancelled", "reason": "cancelled on request", "reason_code": None},
+        },
+    )
+    assert (await call("POST", f"/v1/jobs/{ids[1]}/cancel"))[0] == 409
+    cases: list[tuple[dict[str, str], list[str]]] = [
+        ({}, [lone["id"], *reversed(ids)]),
+        ({"pending": "true"}, [ids[2]]),
+        ({"pending": "false", "limit": "1", "offset": "1"}, [ids[1]]),
+        ({"session_id": session}, list(reversed(ids))),
+        ({"backend": "ibm_torino"}, [lone["id"]]),
+    ]
+    for query, expected in cases:
+        page = (await call("GET", "/v1/jobs", query=query))[1]
+        assert [job["id"] for job in page["jobs"]] == expected
+    assert (await call("GET", "/v1/jobs", query={"pending": "false", "limit": "1"}))[1]["count"] == 3
+    status, backend = await call("GET", "/v1/backends/ibm_fez/status")
+    assert (status, backend["length_queue"], backend["state"]) == (200, 1, True)
+
+
+BAD_JOBS: list[dict[str, object]] = [
+    {},
+    {"program_id": "p"},
+    {"backend": "ibm_fez"},
+    {"program_id": "", "backend": "ibm_fez"},
+    {"program_id": "p", "backend": "ibm_fez", "session_id": None},
+    {"program_id": "p", "backend": "ibm_fez", "params": []},
+    {"program_id": "p", "backend": "ibm_fez", "params": {"seconds": "5"}},
+    {"program_id": "p", "backend": "ibm_fez", "params": {"seconds": True}},
+    {"program_id": "p", "backend": "ibm_fez", "params": {"seconds": -1}},
+    {"program_id": "p", "backend": "ibm_fez", "params": {"seconds": 10**400}},
+]
+
+
+@pytest.mark.parametrize("body", BAD_JOBS)
+async def test_bad_job(call: Caller, body: dict[str, object]) -> None:
+    """A job that breaks the contract is a 400 and is not queued."""
+    assert (await call("POST", "/v1/jobs", body))[0] == 400
+    assert not call.emulator.jobs
+
+
+async def test_wrong_places(call: Caller) -> None:
+    """Unknown paths, ids, names and methods are answered in the service's form."""
+    for path in ("/v1/nothing", "/v1/sessions/", "/v2/sessions"):
+        status, answer = await call("GET", path, headers={})
+        assert (status, first_code(answer)) == (404, 9404)
+    status, answer = await call("GET", "/v1/sessions/none")
+    assert (status, first_code(answer)) == (404, 9404)
+    assert (await call("GET", f"/v1/sessions/{'x' * 501}"))[0] == 400
+    status, answer = await call("GET", "/v1/jobs/none")
+    assert (status, first_code(answer)) == (404, 1291)
+    status, answer = await call("GET", "/v1/backends/none/status")
+    assert (status, first_code(answer)) == (404, 1007)
+    status, headers, text = await call.full("PUT", "/v1/jobs")
+    assert (status, first_code(json.loads(text)), headers["Allow"]) == (405, 9405, "GET, POST")
+    assert (await call.full("HEAD", "/v1/workloads"))[0] == 405
+
+
+async def test_bodies_that_cannot_be_read(call: Caller) -> None:
+    """A body that is too long, broken or cut off is refused in the service's form."""
+    status, answer = await call("POST", "/v1/sessions", data=io.BytesIO(b" " * (2**20 + 1)))
+    assert (status, first_code(answer)) == (413, 9400)
+    for encoding in ("gzip", "deflate"):
+        headers = {**call.good(), "Content-Encoding": encoding}
+        status, answer = await call("POST", "/v1/sessions", data=b"not compressed", headers=headers)
+        assert (status, first_code(answer)) == (400, 9400)
+    host = URL(call.emulator.iam_url)
+    _, writer = await asyncio.open_connection(host.host, host.port)
+    writer.write(b"POST /cut-off HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{")
+    writer.close()
+    await writer.wait_closed()
+    async with asyncio.timeout(10):
+        while call.emulator.requests[-1].path != "/cut-off":  # noqa: ASYNC110 - the emulator calls nobody
+            await asyncio.sleep(0)
+    assert call.emulator.requests[-1].status == 400
+
+
+async def test_date_follows_the_emulators_clock(call: Caller, clock: Clock) -> None:
+    """Every answer, refused ones too, is dated by the emulator's clock, which never runs backwards."""
+    assert (await call.full("GET", "/v1/versions"))[1]["Date"] == "Fri, 15 Jan 2027 08:00:00 GMT"
+    clock.at -= 60
+    assert (await call.full("GET", "/v1/none"))[1]["Date"] == "Fri, 15 Jan 2027 08:00:00 GMT"
+    clock.at += 90
+    assert (await call.full("GET", "/v1/none"))[1]["Date"] == "Fri, 15 Jan 2027 08:00:30 GMT"
+
+
+async def test_a_fault_of_the_emulator_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected error is a 500 in the service's form, and neither it nor the log quotes what was raised."""
+
+    def broken() -> float:
+        raise ZeroDivisionError("a secret")
+
+    async with Emulator(clock=broken) as emulator, ClientSession() as http:
+        status, answer = await Caller(http, emulator)("GET", "/v1/workloads")
+    assert (status, first_code(answer)) == (500, 1000)
+    assert "ZeroDivisionError" in caplog.text
+    assert "a secret" not in caplog.text + json.dumps(answer)
+
+
+async def test_received_requests_are_kept_without_secrets(call: Caller) -> None:
+    """What was received can be asserted on, and shows which secret went where but none itself."""
+    emulator = call.emulator
+    token = await call.token()
+    await call.exchange(grant_type=GRANT, apikey="someone-elses")
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Backend-Authentication": emulator.api_key,
+        "external-service-token": "strange",
+        "Service-CRN": emulator.api_key,
+        "Cookie": "a=b",
+        "X-Note": emulator.service_token,
+    }
+    query = urlencode({"search": emulator.backend_token})
+    await call("GET", f"/v1/workloads?{query}", headers=headers)
+    await call("GET", "/v1/%2Fx", headers={"Authorization": "Basic abc", "Service-CRN": "abc"})
+    await call("GET", "/v1/none", headers={"Authorization": "abc", "Service-CRN": emulator.crn})
+    raw = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n"
+    await speak(emulator, raw)
+    exchange, foreign, listing, basic, bare, twice = emulator.requests
+    assert exchange.body == urlencode({"grant_type": GRANT}) + "&apikey=<api_key>"
+    assert foreign.body.endswith("&apikey=***")
+    assert (listing.method, listing.path, listing.status, listing.at) == (
+        "GET",
+        "/api/v1/workloads",
+        401,
+        START,
+    )
+    assert listing.query == "search=<backend_token>"
+    assert {name: listing.headers[name.lower()] for name in headers} == {
+        "Authorization": "Bearer <token>",
+        "Backend-Authentication": "<api_key>",
+        "external-service-token": "***",
+        "Service-CRN": "<api_key>",
+        "Cookie": "***",
+        "X-Note": "<service_token>",
+    }
+    assert (basic.path, basic.headers["authorization"], basic.headers["service-crn"]) == (
+        "/api/v1/%2Fx",
+        "***",
+        "***",
+    )
+    assert (bare.headers["authorization"], bare.headers["service-crn"]) == ("***", emulator.crn)
+    assert twice.headers["x-two"] == "1, 2"
+    shown = repr(emulator.requests) + repr(emulator)
+    assert not [
+        secret
+        for secret in (token, emulator.api_key, emulator.backend_token, emulator.service_token, "elses")
+        if secret in shown
+    ]
+
+
+async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock: Clock) -> None:
+    """Sessions, jobs, events and the time can be read without a request, and jobs queued."""
+    session = await call.create()
+    job = call.emulator.submit_job(session, seconds=3, program_id="estimator")
+    clock.at += 4
+    emulator = call.emulator
+    assert emulator.sessions[session].state == "active"
+    assert emulator.sessions[session].usage(emulator.now()) == 4
+    assert (emulator.jobs[job].status, emulator.jobs[job].program_id) == ("Completed", "estimator")
+    assert [event.what for event in emulator.events] == [
+        "open",
+        "job_queued",
+        "job_started",
+        "active",
+        "job_ended",
+    ]
+    with pytest.raises(Refusal):
+        emulator.submit_job("none")
+    with pytest.raises(Refusal):
+        emulator.submit_job(session, seconds=float("nan"))
+
+
+async def test_queue_seconds(clock: Clock) -> None:
+    """With a queue every job waits its time before it starts."""
+    async with (
+        Emulator(clock=clock, queue_seconds=30, interactive_ttl=7) as emulator,
+        ClientSession() as http,
+    ):
+        session = await Caller(http, emulator).create()
+        emulator.submit_job(session)
+        clock.at += 29
+        assert emulator.sessions[session].state == "open"
+        clock.at += 1
+        assert emulator.sessions[session].state == "active"
+        clock.at += 8
+        assert emulator.sessions[session].state == "inactive"
+
+
+async def test_stop_and_start_again(clock: Clock) -> None:
+    """A stopped emulator drops its connections at once, and comes back where it was with what it knew."""
+    emulator = Emulator(clock=clock)
+    with pytest.raises(RuntimeError, match="start it first"):
+        _ = emulator.url
+    await emulator.stop()
+    async with ClientSession() as http:
+        await emulator.start()
+        with pytest.raises(RuntimeError, match="running already"):
+            await emulator.start()
+        call = Caller(http, emulator)
+        url, session = emulator.url, await call.create()
+        host = URL(emulator.iam_url)
+        reader, writer = await asyncio.open_connection(host.host, host.port)
+        writer.write(b"POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{")
+        await call("GET", "/v1/versions")
+        began = time.monotonic()
+        await emulator.stop()
+        assert time.monotonic() - began < 5
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        await emulator.start()
+        assert emulator.url == url
+        assert (await call("GET", f"/v1/sessions/{session}"))[0] == 200
+        await emulator.stop()
+
+
+async def test_a_taken_port(clock: Clock) -> None:
+    """An address that cannot be had is an OSError, and leaves the emulator stopped."""
+    async with Emulator(clock=clock) as first:
+        second = Emulator(clock=clock, port=URL(first.iam_url).port or 0)
+        with pytest.raises(OSError, match=r"address|Address"):
+            await second.start()
+        assert "stopped" in repr(second)
+
+
+def test_addresses_and_environment() -> None:
+    """The URLs fit the contract, and env leads the documented variables to them."""
+    emulator = Emulator(host="::1", port=8080)
+    assert (emulator.url, emulator.iam_url) == ("http://[::1]:8080/api", "http://[::1]:8080")
+    assert emulator.env() == {
+        "QSESSIONS_BASE_URL": emulator.url,
+        "IAM_URL": emulator.iam_url,
+        "QISKIT_IBM_TOKEN": emulator.api_key,
+        "QISKIT_IBM_INSTANCE": emulator.crn,
+    }
+    assert emulator.crn.split(":")[:6] == ["crn", "v1", "bluemix", "public", "quantum-computing", "us-east"]
+    assert len({emulator.api_key, emulator.backend_token, emulator.service_token}) == 3
+    assert "emulated" in emulator.api_key
+
+
+def test_seed() -> None:
+    """A seed makes an emulator's ids and keys repeatable; without one they differ."""
+    assert (Emulator(seed=5).api_key, Emulator(seed=5).crn) == (
+        Emulator(seed=5).api_key,
+        Emulator(seed=5).crn,
+    )
+    assert Emulator().api_key != Emulator().api_key
+
+
+def test_default_clock() -> None:
+    """Without a clock of its own the emulator lives in the present."""
+    emulator = Emulator()
+    assert abs(emulator.now() - time.time()) < 5
+    assert emulator.now() <= emulator.now()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"plan": "free"}, {"interactive_ttl": 0}, {"token_seconds": 0}, {"queue_seconds": -1}, {"backends": ()}],
+)
+def test_impossible_options(options: dict[str, Any]) -> None:
+    """Options that make no sense are refused when the emulator is made."""
+    with pytest.raises(ValueError, match=r"plan|interactive_ttl|token|queue_seconds|backend"):
+        Emulator(**options)
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"), [("jwt", "pip install 'qsessions[emulator]'"), ("yarl", "yarl")]
+)
+def test_missing_library(missing: str, said: str) -> None:
+    """Without PyJWT the import says what to install; any other missing module is told as it is."""
+    code = f"import sys; sys.modules['{missing}'] = None; import qsessions.emulator"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
