@@ -1,0 +1,67 @@
+"""The main job, to be watched: one session from create to closed, against an emulator."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+
+from rich.console import Console
+from rich.text import Text
+
+from qsessions import AsyncLiveSession, AsyncSessionClient, IBMCloudAuth, ServiceCRN, Session
+from qsessions.emulator import Emulator
+
+_JOBS = 3
+_JOB_S = 2.0
+# Long enough for the eye to see the session open before its first job starts.
+_QUEUE_S = 1.0
+
+_STYLES = {"open": "cyan", "active": "bold green", "inactive": "yellow", "closed": "bold magenta"}
+
+
+async def run() -> None:
+    """Show the life of one session: colours and a spinner on a terminal, plain lines elsewhere."""
+    console = Console(highlight=False, soft_wrap=True)
+    async with Emulator(queue_seconds=_QUEUE_S) as emulator:
+        _say(console, "emulator", f"serves the sessions API at {emulator.url}")
+        auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
+        async with AsyncSessionClient(auth, base_url=emulator.url, application="qsessions-demo") as client:
+            await _show(console, client, emulator)
+
+
+async def _show(console: Console, client: AsyncSessionClient, emulator: Emulator) -> None:
+    session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
+    _say(
+        console,
+        "create",
+        f"session {session.id} on {session.backend_name}, dedicated, max_ttl {session.max_ttl} s",
+    )
+    for _ in range(_JOBS):
+        emulator.submit_job(session.id, seconds=_JOB_S)
+    _say(console, "jobs", f"{_JOBS} queued, {_JOB_S:g} s each")
+    live = client.attach(session.id)
+    with console.status("watching the session") if console.is_terminal else nullcontext():
+        await _watch(console, live)
+    closed = await live.refresh()
+    _say(console, "usage", f"{closed.elapsed_time:.1f} s, billed while the session had the backend")
+
+
+async def _watch(console: Console, live: AsyncLiveSession) -> None:
+    started = time.monotonic()
+    drained = False
+    async for snapshot in live.watch():
+        _say(console, "state", _state(snapshot, time.monotonic() - started))
+        if snapshot.state == "active" and not drained:
+            drained = True
+            await live.drain()
+            _say(console, "drain", "no new jobs; it closes when the last one ends")
+
+
+def _state(snapshot: Session, seconds: float) -> Text:
+    state = str(snapshot.state)
+    text = Text.assemble(f"{seconds:4.1f} s  ", (state, _STYLES.get(state, "")))
+    return text.append(", draining") if snapshot.accepting_jobs is False and not snapshot.is_final else text
+
+
+def _say(console: Console, what: str, text: str | Text) -> None:
+    console.print(Text.assemble((f"{what:<9}", "dim"), text))
