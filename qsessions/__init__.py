@@ -196,6 +196,8 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
+__all__ = list(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - it reads the imports above instead
+
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:

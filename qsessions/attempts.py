@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
@@ -16,6 +17,7 @@ from attrs import define, field, frozen
 from qsessions.codec import decode_fault
 from qsessions.errors import (
     CallTimeout,
+    ClientClosed,
     ConfigurationError,
     ConnectionFailed,
     CreateOutcomeUnknown,
@@ -48,8 +50,10 @@ T = TypeVar("T")
 # How many seconds a create that was cancelled in flight, and the close of the session that came of it, may each take.
 ENDING_TIMEOUT = 30.0
 
+_SHUT_DOWN = "the client or the event loop was shut down meanwhile."
+
 # Undoes what a request did whose caller was cancelled while it was in flight; gives what is left to tell the
-# caller, or None.
+# caller, or None. It raises nothing.
 Undo: TypeAlias = Callable[[Response], Coroutine[Any, Any, str | None]]
 
 
@@ -91,12 +95,17 @@ class _Call:
             self.maybe_done and response.status in self.request.done_when_repeated
         )
 
+    def masked(self, text: str) -> str:
+        return self.request.attempt(self.credentials(), None).mask(text)
+
     def located(self, error: QSessionsError) -> QSessionsError:
         """Say in an error where it happened, and keep out of it any secret that a server echoed."""
-        request = self.request.attempt(self.credentials(), None)
-        error.message = request.mask(error.message)
+        error.message = self.masked(error.message)
         error.args = (error.message,)
-        error.code, error.solution = (text and request.mask(text) for text in (error.code, error.solution))
+        error.code, error.solution, error.trace_id = (
+            text and self.masked(text) for text in (error.code, error.solution, error.trace_id)
+        )
+        request = self.request
         return error.located(
             operation=request.operation,
             session_id=request.session_id,
@@ -139,9 +148,10 @@ class Attempts:
 
     async def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
-        deadline = self._clock.monotonic() + timeout
-        while self._unfinished and (left := deadline - self._clock.monotonic()) > 0:
-            await asyncio.wait(self._unfinished, timeout=left)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._unfinished:
+                    await asyncio.wait(self._unfinished)
 
     async def send(self, request: Request) -> Response:
         """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
@@ -179,8 +189,9 @@ class Attempts:
         try:
             return read(result)
         except QSessionsError as error:
-            call.located(error)
-            raise
+            # The frames of the decoding hold the body.
+            failure = call.located(error.with_traceback(None))
+        raise failure
 
     def _call(
         self,
@@ -227,13 +238,17 @@ class Attempts:
     async def _ask_providers(self, call: _Call) -> None:
         """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""
         call.given = []
+        names: set[str] = set()
         problem: QSessionsError | None = None
         scope = asyncio.timeout(self._remaining(call))
         try:
             async with scope:
                 for provider in call.providers:
-                    headers = SecretHeaders(await provider.headers(self))
-                    problem = problem or _header_conflict(call, provider, headers)
+                    given = await provider.headers(self)
+                    headers = given if isinstance(given, SecretHeaders) else SecretHeaders(given)
+                    problem = _header_conflict(names, provider, headers)
+                    if problem is not None:
+                        break
                     call.given.append((provider, headers))
         except QSessionsError as error:
             problem = error
@@ -295,13 +310,21 @@ class Attempts:
         try:
             await asyncio.wait({sending})
         except asyncio.CancelledError as cancelled:
-            ending = self._keep(self._end_cancelled(call, sending, undo))
-            # A second cancellation ends this wait at once; the ending goes on.
-            await asyncio.wait({ending})
-            if not ending.cancelled() and (left := ending.result()):
+            if left := await self._left_of(call, sending, undo):
                 cancelled.add_note(left)
             raise
         return _result_of(sending)
+
+    async def _left_of(self, call: _Call, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+        """End a request whose caller was cancelled; give what is left to tell. A second cancellation ends the wait, not the ending."""
+        try:
+            ending = self._keep(self._end_cancelled(call, sending, undo))
+        except ClientClosed as error:
+            return self._lost(call, error.message)
+        # Not in the task itself: one that is cancelled before its first step runs no line of its own.
+        ending.add_done_callback(lambda _: self._lost(call, _SHUT_DOWN) if ending.cancelled() else None)
+        await asyncio.wait({ending})
+        return _unknown(call, _SHUT_DOWN) if ending.cancelled() else ending.result()
 
     async def _end_cancelled(self, call: _Call, sending: asyncio.Task[Response], undo: Undo) -> str | None:
         """Bring a request to its end whose caller was cancelled, and undo what it did; give what is left to tell."""
@@ -310,14 +333,21 @@ class Attempts:
         await asyncio.wait({sending})
         try:
             answer: Response | QSessionsError = _result_of(sending)
+        except (ConfigurationError, ClientClosed):
+            # The transport says so before it sends anything.
+            return None
         except QSessionsError as error:
             answer = error
+        except Exception as error:  # noqa: BLE001 - it must not take the place of the cancellation
+            answer = ProtocolError(type(error).__name__)
         if isinstance(answer, Response) and call.is_done(answer):
             return await undo(answer)
         if not may_be_carried_out(self._facts(call, answer)):
             return None
-        told = f"status {answer.status}" if isinstance(answer, Response) else answer.message
-        left = f"{call.request.operation} was cancelled in flight, and its outcome is unknown: {told}"
+        return self._lost(call, f"status {answer.status}" if isinstance(answer, Response) else answer.message)
+
+    def _lost(self, call: _Call, why: str) -> str:
+        left = call.masked(_unknown(call, why))
         self.notify(CreateCancelled(session_id=None, closed=False, detail=left))
         return left
 
@@ -378,6 +408,10 @@ class Attempts:
         )
 
 
+def _unknown(call: _Call, why: str) -> str:
+    return f"{call.request.operation} was cancelled in flight, and its outcome is unknown: {why}"
+
+
 def _result_of(sending: asyncio.Task[Response]) -> Response:
     if sending.cancelled():
         raise ConnectionFailed("the request was given up while it was in flight.")
@@ -385,13 +419,14 @@ def _result_of(sending: asyncio.Task[Response]) -> Response:
 
 
 def _header_conflict(
-    call: _Call, provider: AuthProvider, headers: SecretHeaders
+    names: set[str], provider: AuthProvider, headers: SecretHeaders
 ) -> ConfigurationError | None:
-    taken = {name.lower() for name in call.credentials()}
+    """Check a provider's headers, and add their names to those that are taken."""
     who = type(provider).__name__
     for name, value in headers.items():
         if problem := header_problem(name, value):
             return ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
-        if name.lower() in taken:
+        if name.lower() in names:
             return ConfigurationError(f"two auth providers set the header {name}; the second is {who}.")
+        names.add(name.lower())
     return None

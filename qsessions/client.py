@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import ssl as tls
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -11,13 +10,19 @@ from types import EllipsisType, TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
-import aiohttp
 from yarl import URL
 
-from qsessions import __version__, config, operations
+from qsessions import config, operations
 from qsessions.attempts import ENDING_TIMEOUT, Attempts, Clock, Undo
 from qsessions.codec import decode_session_id
-from qsessions.errors import CallTimeout, ConfigurationError, Conflict, InvalidArgument, QSessionsError
+from qsessions.errors import (
+    CallTimeout,
+    ConfigurationError,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    QSessionsError,
+)
 from qsessions.events import CreateCancelled, Observer, Observers
 from qsessions.live import AsyncLiveSession, Poll
 from qsessions.models import (
@@ -33,7 +38,7 @@ from qsessions.models import (
 from qsessions.operations import Operation
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
-from qsessions.transport import AiohttpTransport
+from qsessions.transport import AiohttpTransport, HttpSession
 from qsessions.wire import AuthProvider, Response, header_problem
 
 T = TypeVar("T")
@@ -90,6 +95,9 @@ class AsyncSessionClient:
         ConfigurationError: An argument or a variable of the environment is missing or can't be right.
     """
 
+    # For the repr of a client whose making fails, in a traceback that shows locals.
+    _base_url = ""
+
     def __init__(
         self,
         auth: AuthProvider | Iterable[AuthProvider] | None = None,
@@ -98,7 +106,7 @@ class AsyncSessionClient:
         api_version: str | None = None,
         timeout: float | timedelta | str | None = 60.0,
         retry: RetryPolicy | None = None,
-        http: aiohttp.ClientSession | None = None,
+        http: HttpSession | None = None,
         ssl: tls.SSLContext | None = None,
         proxy: str | URL | None = None,
         application: str | None = None,
@@ -108,20 +116,25 @@ class AsyncSessionClient:
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
     ) -> None:
-        settings = config.resolve(auth, base_url)
+        try:
+            settings = config.resolve(auth, base_url)
+            self._api_version = None if api_version is None else operations.checked_version(api_version)
+            self._timeout = deadline_seconds(timeout, "timeout")
+            self._extra_headers = _extra_headers(headers or {})
+            self._transport = AiohttpTransport(
+                application=application,
+                http=http,
+                ssl=ssl,
+                proxy=proxy,
+                max_concurrency=max_concurrency,
+                allow_insecure=allow_insecure,
+            )
+        except QSessionsError as error:
+            # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
+            del auth, base_url, proxy, headers
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._base_url = settings.base_url
-        self._api_version = None if api_version is None else operations.checked_version(api_version)
-        self._timeout = deadline_seconds(timeout, "timeout")
         self._clock = clock or Clock()
-        self._extra_headers = _extra_headers(headers or {})
-        self._transport = AiohttpTransport(
-            user_agent=_user_agent(application),
-            http=http,
-            ssl=ssl,
-            proxy=proxy,
-            max_concurrency=max_concurrency,
-            allow_insecure=allow_insecure,
-        )
         self._attempts = Attempts(
             self._transport,
             retry=retry or RetryPolicy(),
@@ -131,6 +144,7 @@ class AsyncSessionClient:
         )
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
+        self._closing: asyncio.Future[None] | None = None
         self._polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -155,8 +169,10 @@ class AsyncSessionClient:
 
         Doing it twice does nothing. Sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
         """
-        await self._attempts.settle(ENDING_TIMEOUT)
-        await self._transport.aclose()
+        if self._closing is None or self._closing.done():
+            # A task of its own, so that cancelling the caller leaves nothing half closed.
+            self._closing = asyncio.ensure_future(self._close_down())
+        await asyncio.shield(self._closing)
 
     async def create(
         self,
@@ -394,21 +410,26 @@ class AsyncSessionClient:
         return await self._attempts.run(request, operation.read, seconds, undo=undo)
 
     async def _latest_version(self, operation: Operation[T], seconds: float | None) -> str:
+        if self._latest is not None:
+            return self._latest
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope, self._latest_lock:
+                return await self._newest_live(seconds)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise CallTimeout(
+                "the call's deadline passed while asking for the latest API version.",
+                operation=operation.name,
+                session_id=operation.session_id,
+                sent=False,
+            ) from None
+
+    async def _newest_live(self, seconds: float | None) -> str:
+        # Whoever had the lock before may have got it.
         if self._latest is None:
-            scope = asyncio.timeout(seconds)
-            try:
-                async with scope, self._latest_lock:
-                    if self._latest is None:
-                        self._latest = operations.newest_live(await self.versions(timeout=seconds))
-            except TimeoutError:
-                if not scope.expired():
-                    raise
-                raise CallTimeout(
-                    "the call's deadline passed while asking for the latest API version.",
-                    operation=operation.name,
-                    session_id=operation.session_id,
-                    sent=False,
-                ) from None
+            self._latest = operations.newest_live(await self.versions(timeout=seconds))
         return self._latest
 
     def _seconds(self, timeout: Timeout) -> float | None:
@@ -418,23 +439,37 @@ class AsyncSessionClient:
         """Give what is left of a deadline; never 0 or less, which would be no deadline at all but a wrong one."""
         return None if seconds is None else max(seconds - (self._clock.monotonic() - started), 0.001)
 
+    async def _close_down(self) -> None:
+        await self._attempts.settle(ENDING_TIMEOUT)
+        await self._transport.aclose()
+
     async def _undo_create(self, answer: Response) -> str | None:
         """Close the session of a create whose caller was cancelled; give what is left to tell."""
         session_id = decode_session_id(answer.body)
-        left = None
-        if session_id is None:
-            left = "create was cancelled in flight; a session was created, and its id can't be read."
-        else:
-            try:
-                await self.close(session_id, timeout=ENDING_TIMEOUT)
-            except QSessionsError as error:
-                left = f"create was cancelled in flight; session {session_id!r} was created and could not be closed: {error}"
+        left: str | None = "create was cancelled in flight; a session was created, and its id can't be read."
+        if session_id is not None:
+            left = await self._close_unwanted(session_id)
         self._attempts.notify(
             CreateCancelled(
                 session_id=session_id, closed=left is None, detail=left or "closed after a cancelled create"
             )
         )
         return left
+
+    async def _close_unwanted(self, session_id: str) -> str | None:
+        try:
+            try:
+                await self.close(session_id, timeout=ENDING_TIMEOUT)
+            except asyncio.CancelledError:
+                # The event loop is shutting down, which cancels every task once. A DELETE can be sent again.
+                await self.close(session_id, timeout=ENDING_TIMEOUT)
+        except NotFound:
+            # The HTTP library may itself have sent the DELETE twice: it is gone all the same.
+            return None
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it must not take the place of the caller's cancellation
+            why = str(error) if isinstance(error, QSessionsError) else type(error).__name__
+            return f"create was cancelled in flight; session {session_id!r} was created and could not be closed: {why}"
+        return None
 
 
 def _create_request(request: object, mode: str | None, fields: dict[str, Any]) -> CreateSession:
@@ -464,12 +499,3 @@ def _extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
                 solution=instead and f"Use {instead}.",
             )
     return dict(headers)
-
-
-def _user_agent(application: str | None) -> str:
-    ours = f"qsessions/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
-    if application is None:
-        return ours
-    if problem := header_problem("User-Agent", application):
-        raise ConfigurationError(f"application= {problem}.")
-    return f"{ours} {application}"

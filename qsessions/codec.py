@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import attrs
 from attrs import field, frozen
@@ -45,6 +45,22 @@ class WorkloadPage:
 
     workloads: tuple[Workload, ...]
     next_href: str | None = None
+
+
+@frozen
+class _Versions:
+    versions: tuple[ApiVersion, ...]
+
+
+@frozen
+class _Link:
+    href: str | None = None
+
+
+@frozen
+class _Page:
+    workloads: tuple[Workload, ...]
+    next: _Link | None = None
 
 
 @frozen
@@ -110,17 +126,31 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _open_enum(value: Any, kind: type[Any]) -> Any:
-    return kind(_text(value, str))
+def _state(value: Any, _: type) -> SessionState:
+    return SessionState(_text(value, str))
+
+
+def _mode(value: Any, _: type) -> Mode:
+    return Mode(_text(value, str))
+
+
+_SCALARS: dict[Any, Callable[[Any, type], Any]] = {
+    str: _text,
+    bool: _flag,
+    int: _integer,
+    float: _number,
+    datetime: _time,
+    SessionState: _state,
+    Mode: _mode,
+}
 
 
 def _converter(*, detailed: bool) -> Converter:
     converter = Converter(detailed_validation=detailed)
-    for kind, hook in ((str, _text), (bool, _flag), (int, _integer), (float, _number), (datetime, _time)):
+    for kind, hook in _SCALARS.items():
         converter.register_structure_hook(kind, hook)
-    for kind in (SessionState, Mode):
-        converter.register_structure_hook(kind, _open_enum)
-    for model in (StateChange, Session, Workload, ApiVersion):
+    # A model comes after those that it holds.
+    for model in (StateChange, Session, Workload, ApiVersion, _Versions, _Link, _Page):
         converter.register_structure_hook(model, _model_hook(model, converter, detailed=detailed))
     converter.register_unstructure_hook(CreateSession, _without_none)
     return converter
@@ -131,9 +161,16 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
     names = frozenset(attrs.fields_dict(model))  # type: ignore[arg-type]  # every model is an attrs class
     known = names - {"extra"}
     # cattrs takes any iterable for an array: text would become a tuple of its characters.
-    arrays = names & {"timestamps", "tags"}
+    arrays = names & {"timestamps", "tags", "versions", "workloads"}
+    # Fields that are None never reach the generated code, so it needn't look for None at each optional one.
+    overrides: dict[str, Any] = {
+        name: override(struct_hook=_SCALARS[kind])
+        for name, hint in get_type_hints(model).items()
+        for kind in get_args(hint)
+        if kind in _SCALARS and type(None) in get_args(hint)
+    }
     structure = make_dict_structure_fn(
-        model, converter, _cattrs_detailed_validation=detailed, extra=override(omit=True)
+        model, converter, _cattrs_detailed_validation=detailed, extra=override(omit=True), **overrides
     )
 
     def read(value: Any, kind: type) -> T:
@@ -148,7 +185,7 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
         result = structure(present, kind)
         if "extra" in names and not known.issuperset(value):
             extra = {name: item for name, item in value.items() if name not in known}
-            return attrs.evolve(result, extra=extra)  # type: ignore[type-var]
+            return cast("T", attrs.evolve(cast("Any", result), extra=extra))
         return result
 
     return read
@@ -184,22 +221,18 @@ def _loads(body: bytes) -> tuple[Any, str | None]:
         return None, str(error)
 
 
-def _decode(body: bytes, kind: type[T], select: Callable[[Any], Any] = lambda value: value) -> T:
+def _decode(body: bytes, kind: type[T]) -> T:
     value, problem = _loads(body)
     if problem is None:
         try:
-            return _fast.structure(select(value), kind)
+            return _fast.structure(value, kind)
         except (TypeError, ValueError, KeyError):
-            problem = _explained(select, value, kind)
+            pass
+        try:
+            return _detailed.structure(value, kind)
+        except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
+            problem = "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
     raise ProtocolError(f"The answer can't be read: {problem}.")
-
-
-def _explained(select: Callable[[Any], Any], value: Any, kind: type) -> str:
-    try:
-        _detailed.structure(select(value), kind)
-    except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
-        return "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
-    raise AssertionError("the detailed converter accepts what the fast one refuses")
 
 
 def _reason(error: BaseException, _: type | None) -> str:
@@ -242,22 +275,6 @@ def decode_workloads(body: bytes) -> WorkloadPage:
 
 
 @frozen
-class _Versions:
-    versions: tuple[ApiVersion, ...]
-
-
-@frozen
-class _Link:
-    href: str | None = None
-
-
-@frozen
-class _Page:
-    workloads: tuple[Workload, ...]
-    next: _Link | None = None
-
-
-@frozen
 class Grant:
     """An access token as IAM grants it, and how many seconds it lives."""
 
@@ -297,11 +314,14 @@ def decode_fault(body: bytes) -> Fault:
     trace_id = _scalar(value.get("trace"))
     errors = value.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
-    if isinstance(first, Mapping) and (first.get("code") is not None or first.get("message")):
+    if not isinstance(first, Mapping):
+        first = {}
+    message, code = _scalar(first.get("message")), _scalar(first.get("code"))
+    if message or code:
         return Fault(
             own=True,
-            message=_scalar(first.get("message")),
-            code=_scalar(first.get("code")),
+            message=message,
+            code=code,
             solution=_scalar(first.get("solution")) or _scalar(first.get("more_info")),
             trace_id=trace_id,
         )

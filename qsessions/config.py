@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 from attrs import frozen
 
@@ -65,14 +66,17 @@ def _providers(
 ) -> tuple[AuthProvider, ...]:
     if auth is None:
         return _from_environment(environ)
-    providers = tuple(auth) if isinstance(auth, Iterable) else (auth,)
+    # Text is an iterable too: an empty one must not pass for "no credentials".
+    one = isinstance(auth, str | bytes) or not isinstance(auth, Iterable)
+    providers = (cast("AuthProvider", auth),) if one else tuple(cast("Iterable[AuthProvider]", auth))
     for provider in providers:
-        if not (
+        if isinstance(provider, type) or not (
             callable(getattr(provider, "headers", None)) and callable(getattr(provider, "invalidate", None))
         ):
             raise ConfigurationError(
-                f"auth= holds the {type(provider).__name__} {'class' if isinstance(provider, type) else 'object'}, "
-                "which is no auth provider: it has no headers() and invalidate().",
+                f"auth= holds the class {provider.__name__}, not a provider made of it."
+                if isinstance(provider, type)
+                else f"auth= holds the {type(provider).__name__} object, which is no auth provider: it has no headers() and invalidate().",
                 solution="Pass a provider such as IBMCloudAuth(api_key), or several in a list.",
             )
     built_in = [provider for provider in providers if isinstance(provider, IBMCloudAuth | StaticHeader)]

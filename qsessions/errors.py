@@ -5,6 +5,7 @@ Errors carry facts, not sentinels: what isn't known is None. They survive pickli
 
 from __future__ import annotations
 
+import copy
 from typing import ClassVar, Self
 
 
@@ -22,7 +23,7 @@ class QSessionsError(Exception):
         solution: What to do next: the service's advice, else ours, or None.
         trace_id: The identifier to quote to IBM support, or None.
         attempts: How many requests qsessions sent or tried to send for this call. (The HTTP library may itself repeat a GET or DELETE
-            once on a kept connection that turned out dead; that is not counted.)
+            once when its connection is lost; that is not counted.)
         retryable: True when the same call made again later may succeed and can do no harm.
     """
 
@@ -213,3 +214,18 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
 def response_error_class(status: int) -> type[ResponseError]:
     """Return the class for an HTTP status that is no success."""
     return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
+
+
+def replica(error: Exception) -> Exception:
+    """Return a copy of an error for one of many who wait for the same, so that each adds its own traceback and notes.
+
+    A foreign error that can't be copied is given as it is.
+    """
+    try:
+        copied = copy.copy(error)
+    except Exception:  # noqa: BLE001 - whatever a foreign class makes of being copied, its error must get through
+        return error
+    copied.__cause__ = error.__cause__
+    if (notes := getattr(error, "__notes__", None)) is not None:
+        copied.__notes__ = list(notes)
+    return copied

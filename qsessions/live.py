@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
@@ -12,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 
 from qsessions.attempts import Clock
-from qsessions.errors import CallTimeout, ClientClosed, InvalidArgument, StateUnreachable
+from qsessions.errors import CallTimeout, ClientClosed, InvalidArgument, StateUnreachable, replica
 from qsessions.models import Session, SessionState, StateChange, deadline_seconds
 
 # Runs a background task that ends with the client.
@@ -58,9 +57,12 @@ class Poll:
         # Resolved at each reading: None, or the error that everybody who waits gets.
         self._round: asyncio.Future[Exception | None] | None = None
 
-    @property
-    def seen(self) -> int:
-        """The version that somebody who comes now has seen; a reading of just now counts as one not seen yet."""
+    def join(self) -> int:
+        """Look again soon, since somebody new waits; give the version that they have seen.
+
+        A reading of just now counts as one not seen yet.
+        """
+        self.hurry()
         return self.version if self._clock.monotonic() - self._read_at > _SHORTEST_S else self.version - 1
 
     def saw(self, snapshot: Session) -> None:
@@ -70,13 +72,13 @@ class Poll:
         self._interval = _SHORTEST_S if changed else min(self._interval * _GROWTH, _LONGEST_S)
         self._read_at = self._clock.monotonic()
         self.version += 1
+        self._wake()
         self._tell(None)
 
     def hurry(self) -> None:
-        """Look again soon, because something is about to change or somebody new waits."""
+        """Look again soon, because something is about to change."""
         self._interval = _SHORTEST_S
-        if self._nap is not None:
-            self._nap.cancel()
+        self._wake()
 
     async def after(self, seen: int) -> Session:
         """Wait for a reading newer than version `seen`.
@@ -87,47 +89,52 @@ class Poll:
         self._waiting += 1
         try:
             while self.version <= seen or self.snapshot is None:
+                # Made before the task, which an eager task factory runs at once.
+                current = self._round = self._round or asyncio.get_running_loop().create_future()
                 if self._task is None or self._task.done():
                     self._task = self._spawn(self._run())
-                if self._round is None:
-                    self._round = asyncio.get_running_loop().create_future()
+                    self._task.add_done_callback(self._ended)
                 # Not awaited itself: cancelling one who waits must not cancel the round of all.
-                current = self._round
                 await asyncio.wait({current})
                 error = current.result()
                 if error is not None:
-                    # Each of them adds its own traceback and notes.
-                    raise copy.deepcopy(error)
+                    raise replica(error)
             return self.snapshot
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._wake()
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                await self._pause()
+            while await self._is_due():
                 self.saw(await self.calls.get(self.session_id))
-                # Let those who waited wait again before looking whether anybody does.
-                await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            self._tell(ClientClosed("the client was closed.", operation="watch", session_id=self.session_id))
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
             self._tell(error.with_traceback(None))
 
-    async def _pause(self) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # Not a part of the task: one that is cancelled before its first step runs no line of its own.
+        if task.cancelled():
+            self._tell(ClientClosed("the client was closed.", operation="watch", session_id=self.session_id))
+
+    async def _is_due(self) -> bool:
+        """Wait until it is time for the next look; False when nobody waits for one any more."""
         jitter = 0.8 + 0.4 * self._clock.random()
-        wait = self._read_at + _SHORTEST_S * jitter - self._clock.monotonic()
-        if wait > 0:
-            await self._clock.sleep(wait)
-        wait = self._read_at + self._interval * jitter - self._clock.monotonic()
-        if wait > 0:
+        while (
+            self._waiting and (wait := self._read_at + self._interval * jitter - self._clock.monotonic()) > 0
+        ):
             self._nap = asyncio.ensure_future(self._clock.sleep(wait))
             try:
                 await asyncio.wait({self._nap})
             finally:
                 self._nap.cancel()
                 self._nap = None
+        return self._waiting > 0
+
+    def _wake(self) -> None:
+        """Let the wait for the next look be reckoned anew."""
+        if self._nap is not None:
+            self._nap.cancel()
 
     def _tell(self, error: Exception | None) -> None:
         current, self._round = self._round, None
@@ -183,7 +190,10 @@ class AsyncLiveSession:
             QSessionsError: As `AsyncSessionClient.get`.
         """
         last: Session | None = None
-        async for snapshot in self._readings():
+        seen = self._poll.join()
+        while last is None or not last.is_final:
+            self.snapshot = snapshot = await self._poll.after(seen)
+            seen = self._poll.version
             if last is None or _changed(last, snapshot):
                 last = snapshot
                 yield snapshot
@@ -224,7 +234,10 @@ class AsyncLiveSession:
 
     async def _wait(self, wanted: frozenset[SessionState]) -> Session:
         known = self.snapshot.timestamps if self.snapshot else None
-        async for snapshot in self._readings():
+        seen = self._poll.join()
+        while True:
+            self.snapshot = snapshot = await self._poll.after(seen)
+            seen = self._poll.version
             if known is None:
                 # What happened before anybody asked counts only if nothing more can happen.
                 known = () if snapshot.is_final else snapshot.timestamps
@@ -237,17 +250,6 @@ class AsyncLiveSession:
                     operation="wait_until",
                     session_id=self.id,
                 )
-        raise AssertionError("a closed session is in a wanted state or can't come into one")
-
-    async def _readings(self) -> AsyncIterator[Session]:
-        seen = self._poll.seen
-        self._poll.hurry()
-        while True:
-            self.snapshot = snapshot = await self._poll.after(seen)
-            seen = self._poll.version
-            yield snapshot
-            if snapshot.is_final:
-                return
 
 
 def _changed(before: Session, after: Session) -> bool:

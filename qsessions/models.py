@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Self, TypeAlias
 
+import attrs
 from attrs import field, frozen
 
 from qsessions.errors import InvalidArgument
@@ -39,7 +40,7 @@ class _OpenEnum(StrEnum):
     @property
     def is_known(self) -> bool:
         """Whether this version of qsessions has a name for the value."""
-        return self._name_ in type(self).__members__
+        return type(self).__members__.get(self._name_) is self
 
 
 class SessionState(_OpenEnum):
@@ -267,7 +268,7 @@ def _known_mode(value: str) -> Mode:
     return Mode(value)
 
 
-@frozen
+@frozen(repr=False)
 class CreateSession:
     """What to ask for when creating a session.
 
@@ -292,9 +293,16 @@ class CreateSession:
     interactive_ttl: int | None = field(default=None, kw_only=True, converter=_interactive_ttl)
     active_ttl: int | None = field(default=None, kw_only=True, converter=_active_ttl)
 
+    def __repr__(self) -> str:
+        """Show the fields."""
+        # Of one that is just being refused there are only some; a traceback that shows locals shows it all the same.
+        names = [attribute.name for attribute in attrs.fields(CreateSession) if hasattr(self, attribute.name)]
+        return f"CreateSession({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
     def __attrs_post_init__(self) -> None:
-        if self.backend is not None and (not isinstance(self.backend, str) or not self.backend.strip()):
-            raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
+        backend: object = self.backend
+        if backend is not None and not (isinstance(backend, str) and backend.strip()):
+            raise InvalidArgument(f"backend must be a backend's name, not {backend!r}.")
         given = [
             (name, seconds)
             for name in ("interactive_ttl", "active_ttl", "max_ttl")

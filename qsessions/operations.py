@@ -54,8 +54,9 @@ def checked_version(version: str) -> str:
     Raises:
         InvalidArgument: It is neither.
     """
-    if version != LATEST and not (
-        isinstance(version, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", version)
+    given: object = version
+    if given != LATEST and not (
+        isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given)
     ):
         raise InvalidArgument(
             f'api_version must be a date such as "2026-04-15", or "latest", not {version!r}.'
@@ -173,8 +174,7 @@ def workloads_query(
     _one_of("mode", mode, WORKLOAD_MODES)
     for item in status:
         _one_of("status", item, WORKLOAD_STATUSES)
-    if isinstance(page_size, bool) or not isinstance(page_size, int) or not 1 <= page_size <= MAX_PAGE:
-        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, not {page_size!r}.")
+    _page_size(page_size)
     optional = {
         "backend": _word("backend", backend),
         "search": _word("search", search),
@@ -202,7 +202,7 @@ def next_cursor(page: WorkloadPage) -> str | None:
         return None
     try:
         cursor = URL(page.next_href).query.get("next")
-    except ValueError:
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         cursor = None
     if not cursor:
         raise ProtocolError(
@@ -255,9 +255,14 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InvalidArgument(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
 
 
+def _page_size(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
+        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, not {value!r}.")
+
+
 def _word(name: str, value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not value):
-        raise InvalidArgument(f"{name} must be non-empty text, not {value!r}.")
+    if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
+        raise InvalidArgument(f"{name} must be non-empty, printable text, not {value!r}.")
     return value
 
 

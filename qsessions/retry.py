@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -71,12 +72,15 @@ class Decision:
     delay: float = 0.0
 
 
-def _positive(_: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigurationError(f"RetryPolicy: {attribute.name} must be a number above 0, not {value!r}.")
+def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    # Infinity is refused too: infinity times a jitter of 0 is no number, and a wait without end is no wait.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+        raise ConfigurationError(
+            f"RetryPolicy: {attribute.name} must be a finite number above 0, not {value!r}."
+        )
 
 
-def _count(_: object, attribute: attrs.Attribute[Any], value: int) -> None:
+def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(
             f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}."

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
+import platform
 import ssl as tls
+import zlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import aiohttp
 from attrs import define, field
 from yarl import URL
 
+from qsessions import __version__
 from qsessions.errors import (
     CallTimeout,
     ClientClosed,
@@ -20,14 +24,21 @@ from qsessions.errors import (
     ProtocolError,
     QSessionsError,
 )
-from qsessions.wire import Request, Response
+from qsessions.wire import Request, Response, header_problem
 
 T = TypeVar("T")
+
+# The type of `http=`, for modules that don't know aiohttp.
+HttpSession: TypeAlias = aiohttp.ClientSession
 
 # The service's answers are a few KiB, a full page of workloads about 100.
 MAX_BODY_BYTES = 1024 * 1024
 # Less than the 60 s and more after which the usual servers and load balancers drop an idle connection.
 _KEEP_ALIVE_S = 15.0
+# We ask for none of these; some proxies pack all the same.
+_PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+# Tells zlib to recognise gzip and zlib by their first bytes.
+_ANY_FORM = zlib.MAX_WBITS | 32
 # A host that doesn't answer at all must leave time for another attempt within the call's deadline.
 _CONNECT_TIMEOUT_S = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
@@ -61,9 +72,14 @@ class _Incoming:
     async def read(self, response: aiohttp.ClientResponse) -> None:
         """Read the body up to one byte over the cap."""
         self.status, self.headers = response.status, response.headers
+        # The HTTP library's own unpacking has no bound in its older versions.
+        packed = response.headers.get("Content-Encoding", "").lower() in _PACKED
+        unpacker = zlib.decompressobj(_ANY_FORM) if packed else None
         try:
-            while len(self.body) <= MAX_BODY_BYTES and (chunk := await response.content.readany()):
-                self.body += chunk
+            while (room := MAX_BODY_BYTES + 1 - len(self.body)) and (
+                chunk := await response.content.readany()
+            ):
+                self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
             if len(self.body) > MAX_BODY_BYTES:
                 response.close()
         except BaseException:
@@ -78,12 +94,12 @@ class AiohttpTransport:
     """Carries requests over one pool of kept connections, which is made when first needed.
 
     Args:
+        application: A product name to put into the User-Agent header, or None.
         http: An aiohttp session whose connection pool is used and left open. Of the session only the pool and the trace configs are used:
             not its headers, cookies, timeouts or proxies. One with default auth is refused.
         ssl: The TLS settings, or None for the system's.
         proxy: The URL of an HTTP proxy, with its credentials if it wants any.
         max_concurrency: How many connections there are at the most; further requests wait.
-        user_agent: What the User-Agent header says.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
 
     Raises:
@@ -93,8 +109,8 @@ class AiohttpTransport:
     def __init__(
         self,
         *,
-        user_agent: str,
-        http: aiohttp.ClientSession | None = None,
+        application: str | None = None,
+        http: HttpSession | None = None,
         ssl: tls.SSLContext | None = None,
         proxy: str | URL | None = None,
         max_concurrency: int = 100,
@@ -104,17 +120,14 @@ class AiohttpTransport:
             raise ConfigurationError(
                 "http= has default auth, which would be sent in place of ours; pass a session without it."
             )
-        if ssl is not None and not isinstance(ssl, tls.SSLContext):
+        if not isinstance(ssl, tls.SSLContext | None):
             raise ConfigurationError("ssl= must be an ssl.SSLContext.")
-        if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int) or max_concurrency < 1:
-            raise ConfigurationError(
-                f"max_concurrency= must be an int of at least 1, not {max_concurrency!r}."
-            )
+        _check_limit(max_concurrency)
         self._borrowed = http
         self._ssl = ssl
         self._proxy = None if proxy is None else _proxy_url(proxy)
         self._max_concurrency = max_concurrency
-        self._user_agent = user_agent
+        self._user_agent = _user_agent(application)
         self._allow_insecure = allow_insecure
         self._http: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +142,7 @@ class AiohttpTransport:
             ConfigurationError: The URL is plain http to another machine, or the running event loop isn't the one of the connections.
         """
         http = self._open()
-        if not (self._allow_insecure or _is_secure(request.url)):
+        if not (self._allow_insecure or _is_secure(request.url.scheme, request.url.raw_host)):
             raise ConfigurationError(
                 f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
                 solution="Use https, or pass allow_insecure=True.",
@@ -151,11 +164,16 @@ class AiohttpTransport:
         except asyncio.CancelledError as error:
             # The frames of the HTTP library hold headers.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except Exception as error:
-            translated = _translated(error, sent=body is None or body.sent)
-            if translated is None:
-                raise
-            failure = translated
+        except Exception as error:  # noqa: BLE001 - whatever it is, a request that was sent may have been carried out
+            sent = body is None or body.sent
+            # Some of its messages quote what came, which may be what was sent.
+            told = request.mask(f"{type(error).__name__}: {error}")
+            failure = _translated(error, told, sent=sent)
+            if self._closed:
+                # What the HTTP library raises when its connections go away under it differs with its versions.
+                failure = ConnectionFailed(
+                    "the client was closed during the call.", sent=sent, retryable=False
+                )
         else:
             if len(incoming.body) <= MAX_BODY_BYTES and incoming.status is not None:
                 return incoming.response(incoming.status)
@@ -225,6 +243,7 @@ class AiohttpTransport:
             connector_owner=borrowed is None,
             # The service's CDN sets a cookie on every answer.
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             headers={
                 "User-Agent": self._user_agent,
                 "Accept": "application/json",
@@ -235,6 +254,20 @@ class AiohttpTransport:
         )
 
 
+def _check_limit(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"max_concurrency= must be an int of at least 1, not {value!r}.")
+
+
+def _user_agent(application: str | None) -> str:
+    ours = f"qsessions/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+    if application is None:
+        return ours
+    if problem := header_problem("User-Agent", application):
+        raise ConfigurationError(f"application= {problem}.")
+    return f"{ours} {application}"
+
+
 def _headers(request: Request) -> dict[str, str]:
     headers = {**request.headers, **request.credentials}
     if request.body is not None:
@@ -243,11 +276,12 @@ def _headers(request: Request) -> dict[str, str]:
     return headers
 
 
-def _is_secure(url: URL) -> bool:
-    if url.scheme == "https" or url.host == "localhost":
+@functools.cache
+def _is_secure(scheme: str, host: str | None) -> bool:
+    if scheme == "https" or host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(url.host or "").is_loopback
+        return ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
 
@@ -264,9 +298,8 @@ def _proxy_url(proxy: str | URL) -> URL:
     raise ConfigurationError('proxy= must be an http or https URL, such as "http://proxy.example:3128".')
 
 
-def _translated(error: Exception, *, sent: bool) -> QSessionsError | None:
-    """Turn an error of the network or of aiohttp into ours, as text only; None for one that isn't theirs. The one table."""
-    told = f"{type(error).__name__}: {error}"
+def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:
+    """Turn an error of the network or of the HTTP library into ours, as text only. The one table."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return ConnectionFailed(
@@ -285,7 +318,7 @@ def _translated(error: Exception, *, sent: bool) -> QSessionsError | None:
             return ConnectionFailed(f"the service can't be reached. {told}", sent=False)
         case TimeoutError():
             return CallTimeout("the call's deadline passed without an answer.", sent=sent)
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | zlib.error():
             return ProtocolError(f"what came is no HTTP answer. {told}")
         case aiohttp.ClientError() | OSError():
             return ConnectionFailed(f"the connection was lost. {told}", sent=sent)
@@ -297,4 +330,5 @@ def _translated(error: Exception, *, sent: bool) -> QSessionsError | None:
             # aiohttp and asyncio say so when the event loop or the interpreter is shutting down.
             return ConnectionFailed(f"the event loop is shutting down. {told}", sent=sent, retryable=False)
         case _:
-            return None
+            # A trace config of a borrowed session, or a defect: what was sent stays sent all the same.
+            return ConnectionFailed(f"the HTTP library failed. {told}", sent=sent, retryable=False)

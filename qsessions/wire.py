@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from attrs import field, frozen
 from yarl import URL
@@ -13,6 +14,9 @@ from yarl import URL
 from qsessions.errors import ConfigurationError
 
 T = TypeVar("T")
+
+# How many characters of a secret give it away: text that was cut may hold no more of it.
+_TELLING = 8
 
 
 class SecretHeaders(dict[str, str]):
@@ -73,13 +77,31 @@ class Request:
         )
 
     def mask(self, text: str) -> str:
-        """Return `text` with every secret of this request replaced, for text that a server may have echoed."""
+        """Return `text`, which a server may have echoed, with every secret of this request replaced: plain or encoded, whole or cut."""
         values = [value for name, value in self.credentials.items() if name.lower() != "service-crn"]
-        # "Bearer x" and "apikey x" are secret as a whole and in their last word.
-        for secret in {*self.secrets, *values, *(value.rpartition(" ")[2] for value in values)}:
-            if secret:
-                text = text.replace(secret, "***")
+        beginnings: dict[str, str] = {}
+        for value in (*self.secrets, *values):
+            scheme, space, secret = value.rpartition(" ")
+            # "Bearer x" is secret as a whole and in its last word, but not in "Bearer" alone.
+            for before, secret_form in ((scheme + space, secret), ("", secret), ("", quote(secret, safe=""))):
+                if secret:
+                    beginnings[before + secret_form] = before + secret_form[:_TELLING]
+        if not beginnings:
+            return text
+        beginning = re.compile("|".join(map(re.escape, beginnings.values())))
+        position = 0
+        while found := beginning.search(text, position):
+            start = found.start()
+            end = start + max(_shared(text[start:], secret) for secret in beginnings)
+            text = f"{text[:start]}***{text[end:]}"
+            position = start + 3
         return text
+
+
+def _shared(text: str, secret: str) -> int:
+    """Say how many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(text, secret, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(text), len(secret)))
 
 
 @frozen
@@ -158,13 +180,16 @@ def service_url(value: object, name: str) -> str:
         ConfigurationError: It is no absolute http(s) URL, or has a user name, password, query or fragment. The message doesn't repeat
             it, since it may hold a password.
     """
+    if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
+        # It would be dropped or encoded in silence.
+        value = ""
     try:
         url = URL(value) if isinstance(value, str | URL) else URL()
-    except ValueError:
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         url = URL()
     problem = None
     if url.scheme not in {"http", "https"} or not url.host:
-        problem = 'must be an absolute URL, such as "https://quantum.cloud.ibm.com/api"'
+        problem = 'must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api"'
     elif url.user is not None or url.password is not None:
         problem = "must not hold a user name or password; credentials go into auth="
     elif url.query_string or url.fragment:
@@ -176,6 +201,7 @@ def service_url(value: object, name: str) -> str:
 
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def header_problem(name: object, value: object) -> str | None:
@@ -188,12 +214,12 @@ def header_problem(name: object, value: object) -> str | None:
         return "has a name that no header can have"
     if not isinstance(value, str):
         return f"is no text but {type(value).__name__}"
+    if _VALUE.fullmatch(value):
+        return None
     if not value:
         return "is empty"
     if any(character in value for character in "\r\n\0"):
         return "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"
     if value != value.strip():
         return "starts or ends with white space"
-    if not (value.isascii() and value.isprintable()):
-        return "contains characters outside printable ASCII"
-    return None
+    return "contains characters outside printable ASCII"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -74,15 +75,19 @@ class FaultServer:
 
     Args:
         answers: What to answer, in order; the last goes on being used.
+        tls: The TLS settings, or None for plain HTTP.
 
     Attributes:
         received: Every request, in order.
+        connections: How many connections there were in all.
     """
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.answers = list(answers)
         self.received: list[Received] = []
         self.connections = 0
+        self._arrived = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -90,10 +95,17 @@ class FaultServer:
     def url(self) -> str:
         """The base URL."""
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def arrival(self, count: int = 1) -> None:
+        """Wait until so many requests have arrived."""
+        while len(self.received) < count:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(
@@ -111,6 +123,7 @@ class FaultServer:
         try:
             while (request := await self._read(reader)) is not None:
                 self.received.append(request)
+                self._arrived.set()
                 answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 connection = Connection(reader, writer)
                 if isinstance(answer, bytes):

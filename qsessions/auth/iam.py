@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import copy
 import os
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 from urllib.parse import urlencode
 
@@ -16,7 +16,7 @@ from yarl import URL
 
 from qsessions.attempts import Attempts, Clock
 from qsessions.codec import decode_fault, decode_grant
-from qsessions.errors import QSessionsError, TokenExchangeFailed
+from qsessions.errors import TokenExchangeFailed, replica
 from qsessions.events import TokenRenewed
 from qsessions.retry import REPEATABLE_STATUSES
 from qsessions.wire import Request, Response, Transport, service_url
@@ -47,7 +47,9 @@ _Outcome: TypeAlias = _Token | Exception | None
 class _Flight:
     """An exchange under way, on one event loop, awaited from any."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._overdue_at = clock.monotonic() + _EXCHANGE_TIMEOUT_S + _LIVENESS_S
         self._loop = asyncio.get_running_loop()
         self._done: concurrent.futures.Future[_Outcome] = concurrent.futures.Future()
 
@@ -55,7 +57,8 @@ class _Flight:
         self._done.set_result(outcome)
 
     def is_alive(self) -> bool:
-        return self._loop.is_running()
+        # One that is overdue sits on a loop that something blocks.
+        return self._loop.is_running() and self._clock.monotonic() < self._overdue_at
 
     async def outcome(self) -> _Outcome:
         loop = asyncio.get_running_loop()
@@ -128,8 +131,7 @@ class TokenExchange:
             if isinstance(outcome, _Token):
                 return outcome.value
             if outcome is not None:
-                # Each caller adds its own traceback and notes.
-                raise copy.deepcopy(outcome)
+                raise replica(outcome)
 
     def refuse(self, token: str) -> bool:
         """Drop the token if it is the current one. A fresh one may always do better, and may be here already."""
@@ -142,30 +144,27 @@ class TokenExchange:
         """Give the exchange under way, or start one."""
         if self._flight is not None and self._flight.is_alive():
             return self._flight
-        flight = self._flight = _Flight()
+        flight = self._flight = _Flight(self._clock)
         try:
-            transport.spawn(self._fly(flight, transport))
-        except QSessionsError:
+            task = transport.spawn(self._exchange(transport))
+        except BaseException:
             self._flight = None
             raise
+        # Not a part of the task: one that is cancelled before its first step runs no line of its own.
+        task.add_done_callback(partial(self._land, flight))
         return flight
 
-    async def _fly(self, flight: _Flight, transport: Transport) -> None:
-        outcome: _Outcome = None
-        try:
-            outcome = await self._exchange(transport)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
-            outcome = error.with_traceback(None)
-        finally:
-            with self._lock:
-                if self._flight is flight:
-                    self._flight = None
-                if isinstance(outcome, _Token):
-                    self._token = outcome
-                elif self._token is not None:
-                    now = self._clock.monotonic()
-                    self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.expires_at - now) / 2)
-            flight.land(outcome)
+    def _land(self, flight: _Flight, task: asyncio.Task[_Token]) -> None:
+        outcome = _outcome_of(task)
+        with self._lock:
+            if self._flight is flight:
+                self._flight = None
+            if isinstance(outcome, _Token):
+                self._token = outcome
+            elif self._token is not None:
+                now = self._clock.monotonic()
+                self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.expires_at - now) / 2)
+        flight.land(outcome)
 
     async def _exchange(self, transport: Transport) -> _Token:
         started = self._clock.monotonic()
@@ -191,7 +190,17 @@ class TokenExchange:
             path=self._request.url.raw_path,
             status=response.status,
             code=fault.code and mask(fault.code),
-            trace_id=fault.trace_id,
+            trace_id=fault.trace_id and mask(fault.trace_id),
             attempts=response.attempts,
             retryable=response.status in REPEATABLE_STATUSES,
         )
+
+
+def _outcome_of(task: asyncio.Task[_Token]) -> _Outcome:
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is None:
+        return task.result()
+    # What isn't an Exception ends the event loop of the exchange, not the callers in other threads.
+    return error.with_traceback(None) if isinstance(error, Exception) else None

@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from qsessions.attempts import Clock
 from qsessions.auth.iam import TokenExchange
 from qsessions.errors import ConfigurationError
-from qsessions.wire import SecretHeaders, Transport, header_problem
+from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem
 
 TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
@@ -24,7 +24,7 @@ class _Tokens(Protocol):
     def refuse(self, token: str) -> bool: ...
 
 
-class IBMCloudAuth:
+class IBMCloudAuth(AuthProvider):
     """Sends `Authorization: Bearer <IAM access token>` and gets the token from IAM in exchange for an API key.
 
     The exchange happens once for any number of concurrent callers, in any number of clients, event loops and threads that share this
@@ -48,7 +48,11 @@ class IBMCloudAuth:
             # A traceback that shows locals must not show the key.
             del api_key
             raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
-        self._tokens: _Tokens = TokenExchange(api_key, iam_url, clock or Clock())
+        try:
+            self._tokens: _Tokens = TokenExchange(api_key, iam_url, clock or Clock())
+        except ConfigurationError as error:
+            del api_key, iam_url
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
 
     @classmethod
     def from_token(cls, token: TokenSource) -> Self:
@@ -59,9 +63,9 @@ class IBMCloudAuth:
                 loop: remember what is costly to get, and be async where it takes time.
 
         Raises:
-            ConfigurationError: The token can't be sent in a header.
+            ConfigurationError: It is neither a callable nor a token that can be sent in a header.
         """
-        if isinstance(token, str) and (problem := header_problem(cls.header, token)):
+        if not callable(token) and (problem := header_problem(cls.header, token)):
             del token
             raise ConfigurationError(f"the token for IBMCloudAuth {problem}.")
         provider = cls.__new__(cls)

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from qsessions.errors import ConfigurationError
-from qsessions.wire import SecretHeaders, Transport, header_problem
+from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem
+
+# The sixth field, the region, becomes part of a host name.
+_CRN = re.compile(r"crn:(?:[^:]*:){4}[a-z0-9][a-z0-9-]*:[^:]*:.*")
 
 
-class StaticHeader:
+class StaticHeader(AuthProvider):
     """One header with a value that stays. Its repr doesn't show the value.
 
     Args:
@@ -22,13 +25,19 @@ class StaticHeader:
 
     header: ClassVar[str]
     _prefix: ClassVar[str] = ""
+    _advice: ClassVar[str | None] = None
 
     def __init__(self, value: str) -> None:
-        if problem := header_problem(self.header, value):
+        self._headers = SecretHeaders()
+        if problem := self._problem(value):
             # A traceback that shows locals must not show the credential.
             del value
-            raise ConfigurationError(f"the value for {type(self).__name__} {problem}.")
-        self._headers = SecretHeaders({self.header: self._prefix + value})
+            raise ConfigurationError(f"the value for {type(self).__name__} {problem}.", solution=self._advice)
+        self._headers[self.header] = self._prefix + value
+
+    @classmethod
+    def _problem(cls, value: object) -> str | None:
+        return header_problem(cls.header, value)
 
     def __repr__(self) -> str:
         """Show the class, not the credential."""
@@ -73,19 +82,27 @@ class ServiceCRN(StaticHeader):
     """
 
     header = "Service-CRN"
+    _advice = (
+        "Copy the CRN from the instance's page in IBM Cloud; it starts with "
+        "crn:v1:bluemix:public:quantum-computing: and the region."
+    )
 
-    def __init__(self, value: str) -> None:
-        super().__init__(value)
-        fields = value.split(":")
-        self.crn = value
-        # The sixth field becomes part of a host name.
-        self.region = fields[5] if len(fields) >= 8 and fields[0] == "crn" else ""
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.region):
-            raise ConfigurationError(
-                f"{value[:200]!r} is no CRN of a service instance; its name is not enough.",
-                solution="Copy the CRN from the instance's page in IBM Cloud; it starts with "
-                "crn:v1:bluemix:public:quantum-computing: and the region.",
-            )
+    @classmethod
+    def _problem(cls, value: object) -> str | None:
+        # What is no CRN isn't repeated: it may be the API key, in the wrong place.
+        return super()._problem(value) or (
+            None if _CRN.fullmatch(str(value)) else "is no CRN of a service instance; its name is not enough"
+        )
+
+    @property
+    def crn(self) -> str:
+        """The CRN."""
+        return self._headers.get(self.header, "")
+
+    @property
+    def region(self) -> str:
+        """The region in the CRN."""
+        return self.crn.split(":")[5]
 
     def __repr__(self) -> str:
         """Show the CRN, which is no secret."""

@@ -12,7 +12,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "cyclopts":
             raise
-        sys.stderr.write("qsessions: the command line's libraries aren't installed.\nRun: pip install 'qsessions[cli]'\n")
+        sys.stderr.write(
+            "qsessions: the command line's libraries aren't installed.\nRun: pip install 'qsessions[cli]'\n"
+        )
         sys.exit(2)
     try:
         sys.exit(app())

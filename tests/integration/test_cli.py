@@ -113,6 +113,20 @@ async def test_emulator_prints_exports_and_stops_cleanly(number: signal.Signals)
     assert (process.returncode, err) == (0, b"")
 
 
+async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
+    """On a terminal, a line on standard error says how to stop; it is no part of what a shell evals."""
+    master, slave = pty.openpty()
+    process = await asyncio.create_subprocess_exec(QSESSIONS, "emulator", stdout=slave, stderr=PIPE)
+    os.close(slave)
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"# Serving. Stop with Ctrl-C.\n"
+    process.send_signal(signal.SIGINT)
+    shown = await asyncio.to_thread(_read_all, master)
+    await process.communicate()
+    assert process.returncode == 0
+    assert [line.split("=")[0] for line in shown.splitlines()] == [f"export {name}" for name in EXPORTS]
+
+
 async def test_a_shell_can_eval_what_the_emulator_prints() -> None:
     """What the emulator prints is all that a program needs to use it."""
     program = """

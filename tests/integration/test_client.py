@@ -1,17 +1,69 @@
-"""The main job over real sockets: one session from create to closed."""
+"""The client over real sockets: every operation, what goes over the wire, and the connections below."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
 
+import aiohttp
 import pytest
 
-from qsessions import AsyncSessionClient, Conflict, InvalidArgument, Mode, NotFound, SessionState
+from qsessions import (
+    AsyncSessionClient,
+    AuthProvider,
+    BackendAuthentication,
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    Conflict,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    CreateSession,
+    ExternalServiceToken,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    InvalidArgument,
+    Mode,
+    NotFound,
+    ProtocolError,
+    ResponseError,
+    RetryPolicy,
+    ServiceCRN,
+    SessionState,
+    __version__,
+)
 from qsessions.emulator import Emulator
+from tests.conftest import client_of
+from tests.fault_server import Connection, FaultServer, hang, http
+from tests.integration.calls import (
+    CLOSE,
+    CREATE,
+    DRAIN,
+    GET,
+    ROWS,
+    SESSION,
+    UPDATE,
+    VERSIONS,
+    Row,
+    each,
+    fault,
+)
+from tests.integration.conftest import Against, static_auth
+from tests.manual_clock import ManualClock
+
+SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z
+CREDENTIAL_HEADERS = ("authorization", "backend-authentication", "external-service-token")
+GRANT = {"access_token": "the-token", "expires_in": 3600}
 
 
 @pytest.mark.smoke
-async def test_a_session_is_created_read_drained_and_closed(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_a_session_is_created_read_drained_and_closed(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """A created session is open, becomes active with its first job, and a drained one closes when its last job ends."""
     session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
     assert (session.state, session.mode, session.max_ttl) == (SessionState.OPEN, Mode.DEDICATED, 600)
@@ -22,3 +74,684 @@ async def test_a_session_is_created_read_drained_and_closed(client: AsyncSession
     closed = await live.wait_until("closed")
     assert closed.is_final
     assert closed.elapsed_time == pytest.approx(30, abs=1)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("make", "header", "shown"),
+    [
+        (lambda e: IBMCloudAuth(e.api_key, e.iam_url), "authorization", "Bearer <token>"),
+        (lambda e: IBMCloudAPIKey(e.api_key), "authorization", "apikey <api_key>"),
+        (lambda e: BackendAuthentication(e.backend_token), "backend-authentication", "<backend_token>"),
+        (lambda e: ExternalServiceToken(e.service_token), "external-service-token", "<service_token>"),
+        (lambda _: None, "authorization", "Bearer <token>"),
+    ],
+    ids=["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken", "ServiceCRN"],
+)
+async def test_every_operation_works_with_every_credential(
+    emulator: Emulator,
+    time: ManualClock,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Emulator], AuthProvider | None],
+    header: str,
+    shown: str,
+) -> None:
+    """Each operation succeeds with each credential, which travels in its own header and in no other, beside the CRN."""
+    given = make(emulator)
+    if given is None:  # a ServiceCRN alone: the key is the environment's
+        monkeypatch.setenv("QISKIT_IBM_TOKEN", emulator.api_key)
+        monkeypatch.setenv("IAM_URL", emulator.iam_url)
+    auth = [*([given] if given else []), ServiceCRN(emulator.crn)]
+    async with AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock) as client:
+        session = await client.create(CreateSession("batch", max_ttl=timedelta(minutes=5)))
+        assert (await client.get(session.id)).max_ttl == 300
+        await client.update(session.id, accepting_jobs=True)
+        assert [workload.id async for workload in client.workloads()] == [session.id]
+        await client.drain(session.id)
+        await client.close(session.id)
+        assert (await client.get(session.id)).is_final
+        assert "2026-04-15" in [version.version for version in await client.versions()]
+    calls = [request for request in emulator.requests if request.path.startswith("/api/")]
+    assert len(calls) == 9
+    for request in calls:
+        present = {name: request.headers[name] for name in CREDENTIAL_HEADERS if name in request.headers}
+        if request.path == "/api/v1/versions":
+            assert present == {}
+            assert "service-crn" not in request.headers
+        else:
+            assert present == {header: shown}
+            assert request.headers["service-crn"] == emulator.crn
+
+
+@each(*(row for row in ROWS if row is not VERSIONS))
+@pytest.mark.parametrize(
+    ("now", "version"), [(SUNSET - 1, "2025-01-01"), (SUNSET, "2026-04-15")], ids=["before", "after"]
+)
+async def test_the_default_version_changes_at_its_sunset(
+    against: Against, row: Row, now: float, version: str
+) -> None:
+    """Every versioned request names the described default until its sunset and the covered version from then on."""
+    server, client = await against(row.success, clock=ManualClock(now).clock)
+    await row(client)
+    assert [request.headers["ibm-api-version"] for request in server.received] == [version]
+
+
+@each()
+async def test_each_call_can_name_its_version(against: Against, row: Row) -> None:
+    """A dated version given with a call is sent as given, in place of the client's."""
+    server, client = await against(row.success, api_version="2026-03-15")
+    await row(client, api_version="2024-01-01")
+    assert server.received[-1].headers["ibm-api-version"] == "2024-01-01"
+    await row(client)
+    expected = None if row is VERSIONS else "2026-03-15"
+    assert server.received[-1].headers.get("ibm-api-version") == expected
+
+
+@each()
+async def test_each_call_can_have_its_own_deadline(against: Against, row: Row) -> None:
+    """A deadline given with a call ends it in place of the client's."""
+    _, client = await against(hang)
+    with pytest.raises(CreateOutcomeUnknown if row is CREATE else CallTimeout):
+        await row(client, timeout=0.2 if row is CREATE else 0.05)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", True, []], ids=repr)
+async def test_a_deadline_that_cannot_be_right_is_refused(against: Against, timeout: Any) -> None:
+    """A timeout that is no time above 0 is refused before anything is sent, by the client and by each call."""
+    server, client = await against(http(500))
+    with pytest.raises(InvalidArgument, match="timeout must be"):
+        AsyncSessionClient([], timeout=timeout)
+    for row in ROWS:
+        with pytest.raises(InvalidArgument, match="timeout must be"):
+            await row(client, timeout=timeout)
+    assert server.received == []
+
+
+@pytest.mark.parametrize("version", ["", "2026-4-15", "newest", "2026-04-15\r\n", 20260415], ids=repr)
+async def test_a_version_that_cannot_be_one_is_refused(against: Against, version: Any) -> None:
+    """A version that is neither a date nor "latest" is refused before anything is sent."""
+    server, client = await against(http(500))
+    with pytest.raises(InvalidArgument, match="api_version must be"):
+        AsyncSessionClient([], api_version=version)
+    for row in ROWS:
+        with pytest.raises(InvalidArgument, match="api_version must be"):
+            await row(client, api_version=version)
+    assert server.received == []
+
+
+async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -> None:
+    """Any number of concurrent and later calls with "latest" cost one call of versions and name the newest live one."""
+    auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
+    async with AsyncSessionClient(
+        auth, base_url=emulator.url, clock=time.clock, api_version="latest"
+    ) as client:
+        session = await client.create(mode="batch")
+        await asyncio.gather(*(client.get(session.id) for _ in range(20)))
+    async with AsyncSessionClient(
+        auth, base_url=emulator.url, clock=time.clock, api_version="latest"
+    ) as client:
+        await asyncio.gather(*(client.get(session.id, timeout=None) for _ in range(20)))
+    versions = [request for request in emulator.requests if request.path == "/api/v1/versions"]
+    others = [request for request in emulator.requests if request.path != "/api/v1/versions"]
+    assert len(versions) == 2
+    assert {request.headers["ibm-api-version"] for request in others} == {"2026-04-15"}
+
+
+async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(against: Against) -> None:
+    """A call whose deadline passes while another asks for the latest version says so, and nothing of its own was sent."""
+    server, client = await against(hang, api_version="latest")
+    asking = asyncio.create_task(client.get("s1", timeout=None))
+    await server.arrival()
+    with pytest.raises(CallTimeout, match="latest API version") as caught:
+        await client.drain("s2", timeout=0.05)
+    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == ("drain", "s2", False)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert [request.target for request in server.received] == ["/v1/versions"]
+
+
+async def test_a_deadline_that_passes_inside_versions_is_told_as_such(
+    against: Against, time: ManualClock
+) -> None:
+    """When the injected clock says that time is up, the error of asking for the versions goes through as it is."""
+
+    def late(event: object) -> None:
+        if type(event).__name__ == "RetryPlanned":
+            time.advance(60)
+
+    _, client = await against(http(503), api_version="latest", observers=[late])
+    with pytest.raises(CallTimeout, match="before the request was sent") as caught:
+        await client.create(mode="batch")
+    assert (caught.value.operation, caught.value.sent, caught.value.attempts) == ("versions", False, 2)
+
+
+@pytest.mark.parametrize(
+    "listed", [[], [{"version": "2025-01-01", "status": "deprecated"}]], ids=["none", "old"]
+)
+async def test_latest_needs_a_live_version(against: Against, listed: list[object]) -> None:
+    """Without a live version "latest" is a protocol error, and a create has sent nothing."""
+    server, client = await against(http(200, {"versions": listed}), api_version="latest")
+    with pytest.raises(ProtocolError, match="no live API version"):
+        await client.create(mode="batch")
+    assert [request.target for request in server.received] == ["/v1/versions"]
+
+
+async def test_versions_needs_no_credentials(against: Against) -> None:
+    """A client without any credentials can ask for the versions, and one with them doesn't send them."""
+    for auth in ([], static_auth()):
+        server, client = await against(VERSIONS.success, auth=auth)
+        assert [version.version for version in await client.versions()] == ["2026-04-15"]
+        assert not {*CREDENTIAL_HEADERS, "service-crn"} & server.received[0].headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("application", "ending"), [(None, ""), ("my-orchestrator/1.2", " my-orchestrator/1.2")], ids=str
+)
+async def test_the_user_agent_says_who_calls(against: Against, application: str | None, ending: str) -> None:
+    """The User-Agent names qsessions, Python and aiohttp with their versions, and the application where one is given."""
+    server, client = await against(GET.success, application=application)
+    await client.get("s1")
+    agent = server.received[0].headers["user-agent"]
+    assert agent.startswith(f"qsessions/{__version__} Python/3.")
+    assert agent.endswith(f" aiohttp/{aiohttp.__version__}{ending}")
+
+
+@pytest.mark.parametrize("application", ["", "a\r\nb", " a", "ü"], ids=repr)
+def test_an_application_that_no_header_can_hold_is_refused(application: str) -> None:
+    """An application name that can't be part of a header is refused when the client is made."""
+    with pytest.raises(ConfigurationError, match="application="):
+        AsyncSessionClient([], application=application)
+
+
+async def test_extra_headers_go_to_the_service_and_never_to_iam(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """Extra headers come with every request to the service, versions included, and with none to IAM."""
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    async with AsyncSessionClient(
+        auth, base_url=emulator.url, clock=time.clock, headers={"X-Tenant": "blue"}
+    ) as client:
+        await client.create(mode="batch")
+        await client.versions()
+    tenants = {request.path: request.headers.get("x-tenant") for request in emulator.requests}
+    assert tenants == {"/identity/token": None, "/api/v1/sessions": "blue", "/api/v1/versions": "blue"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "backend-authentication",
+        "External-Service-Token",
+        "service-crn",
+        "IBM-API-Version",
+        "User-Agent",
+        "Cookie",
+        "host",
+        "Connection",
+        "Content-Length",
+        "Content-Type",
+        "Content-Encoding",
+        "Transfer-Encoding",
+        "Accept",
+        "Accept-Encoding",
+    ],
+)
+def test_headers_that_qsessions_sets_are_refused(name: str) -> None:
+    """A header that has an argument of its own or that the framing rests on can't be set by headers=."""
+    with pytest.raises(ConfigurationError, match=f"headers= can't set {name}"):
+        AsyncSessionClient([], headers={name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("X-A", "a\r\nb"), ("X-A", "a\0"), ("X-A", ""), ("X A", "a"), ("", "a"), ("X-A:", "a"), ("X-A", 1)],
+    ids=repr,
+)
+def test_headers_that_cannot_be_sent_are_refused(name: str, value: Any) -> None:
+    """A header that can't be one is refused when the client is made."""
+    with pytest.raises(ConfigurationError, match="in headers="):
+        AsyncSessionClient([], headers={name: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"max_concurrency": 0}, "max_concurrency"),
+        ({"max_concurrency": True}, "max_concurrency"),
+        ({"max_concurrency": 1.5}, "max_concurrency"),
+        ({"ssl": False}, "ssl="),
+        ({"proxy": "proxy.example:3128"}, "proxy="),
+        ({"proxy": "http://["}, "proxy="),
+        ({"proxy": 3128}, "proxy="),
+        ({"proxy": "socks5://proxy.example"}, "proxy="),
+        ({"base_url": "ftp://service.example"}, "base_url"),
+        ({"base_url": "https://service.example/api/v1"}, "before /v1"),
+    ],
+    ids=repr,
+)
+def test_options_that_cannot_be_right_are_refused(options: dict[str, Any], told: str) -> None:
+    """An option that can't be right is refused when the client is made, with its name."""
+    with pytest.raises(ConfigurationError, match=told):
+        AsyncSessionClient([], **options)
+
+
+async def test_no_more_connections_than_allowed(against: Against) -> None:
+    """No more requests than max_concurrency are on their way at a time; the others wait and succeed."""
+    running, peak, full = 0, 0, asyncio.Event()
+
+    async def answer(connection: Connection) -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        if running == 3:
+            full.set()
+        await full.wait()
+        for _ in range(20):  # time for a fourth to arrive
+            await asyncio.sleep(0)
+        running -= 1
+        await connection.write(GET.success)
+
+    server, client = await against(answer, max_concurrency=3)
+    await asyncio.gather(*(client.get("s1") for _ in range(12)))
+    assert (peak, server.connections, len(server.received)) == (3, 3, 12)
+
+
+async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Against) -> None:
+    """When the deadline of a create passes while it waits for a free connection, that is a timeout and no unknown outcome."""
+    server, client = await against(hang, max_concurrency=1)
+    blocking = asyncio.create_task(client.get("s1"))
+    await server.arrival()
+    with pytest.raises(CallTimeout) as caught:
+        await client.create(mode="batch", timeout=0.05)
+    assert not caught.value.sent
+    blocking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await blocking
+    assert [request.method for request in server.received] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"mode": None},
+        {"mode": "fast"},
+        {"mode": "job"},
+        {"request": CreateSession("batch"), "mode": "batch"},
+        {"request": CreateSession("batch"), "max_ttl": 60},
+        {"request": {"mode": "batch"}},
+        {"request": "batch"},
+        {"max_ttl": 60},
+        {"mode": "batch", "backend": ""},
+        {"mode": "batch", "backend": 7},
+        {"mode": "batch", "max_ttl": 0},
+        {"mode": "batch", "max_ttl": True},
+        {"mode": "batch", "max_ttl": 1.5},
+        {"mode": "batch", "max_ttl": "1d"},
+        {"mode": "batch", "max_ttl": 2**31},
+        {"mode": "batch", "interactive_ttl": 10, "max_ttl": 5},
+    ],
+    ids=repr,
+)
+async def test_a_create_that_cannot_be_right_sends_nothing(against: Against, fields: dict[str, Any]) -> None:
+    """A create whose arguments can't be right is refused before anything is sent."""
+    server, client = await against(CREATE.success)
+    with pytest.raises(InvalidArgument):
+        await client.create(**fields)
+    assert server.received == []
+
+
+async def test_an_update_takes_a_bool_only(against: Against) -> None:
+    """An update with anything but a bool is refused before anything is sent."""
+    server, client = await against(UPDATE.success)
+    with pytest.raises(InvalidArgument, match="accepting_jobs must be True or False"):
+        await client.update("s1", accepting_jobs="no")  # type: ignore[arg-type]
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"mode": "batch"}, b'{"mode":"batch"}'),
+        (
+            {
+                "mode": "dedicated",
+                "backend": "ibm_fez",
+                "max_ttl": "2h 30m",
+                "interactive_ttl": 1,
+                "active_ttl": timedelta(minutes=1),
+            },
+            b'{"mode":"dedicated","backend":"ibm_fez","max_ttl":9000,"interactive_ttl":1,"active_ttl":60}',
+        ),
+        ({"request": CreateSession("batch", max_ttl=1)}, b'{"mode":"batch","max_ttl":1}'),
+    ],
+    ids=["least", "all", "value"],
+)
+async def test_a_create_sends_what_was_given_and_nothing_else(
+    against: Against, fields: dict[str, Any], body: bytes
+) -> None:
+    """The body of a create holds the fields that were given, durations in seconds, with its length and its type."""
+    server, client = await against(CREATE.success)
+    assert (await client.create(**fields)).id == "s1"
+    (request,) = server.received
+    assert (request.method, request.target, request.body) == ("POST", "/v1/sessions", body)
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["content-length"] == str(len(body))
+    assert "transfer-encoding" not in request.headers
+
+
+async def test_draining_a_closed_session_is_a_success(client: AsyncSessionClient, emulator: Emulator) -> None:
+    """A drain that meets a conflict because the session is closed already has nothing left to do."""
+    session = await client.create(mode="batch")
+    await client.close(session.id)
+    await client.drain(session.id)
+    asked = [(request.method, request.status) for request in emulator.requests[-2:]]
+    assert asked == [("PATCH", 409), ("GET", 200)]
+    with pytest.raises(Conflict):
+        await client.update(session.id, accepting_jobs=False)
+
+
+@pytest.mark.parametrize(
+    ("look", "expected", "operation"),
+    [
+        (http(200, SESSION), Conflict, "drain"),
+        (http(200, {"id": "s1"}), Conflict, "drain"),
+        (http(404, fault()), NotFound, "get"),
+    ],
+    ids=["open", "no state", "gone"],
+)
+async def test_a_drain_that_meets_another_conflict_fails(
+    against: Against, look: bytes, expected: type[ResponseError], operation: str
+) -> None:
+    """A drain that meets a conflict on a session that isn't closed is an error, and so is one whose session can't be read."""
+    server, client = await against(http(409, fault("Not now.")), look, retry=RetryPolicy(max_attempts=1))
+    with pytest.raises(expected) as caught:
+        await client.drain("s1", timeout=None)
+    assert caught.value.operation == operation
+    assert [request.method for request in server.received] == ["PATCH", "GET"]
+
+
+BY_ID = (GET, UPDATE, DRAIN, CLOSE)
+CALLS_BY_ID: dict[str, Callable[[AsyncSessionClient, Any], Any]] = {
+    "get": lambda client, id_: client.get(id_),
+    "update": lambda client, id_: client.update(id_, accepting_jobs=True),
+    "drain": lambda client, id_: client.drain(id_),
+    "close": lambda client, id_: client.close(id_),
+}
+
+
+@each(*BY_ID)
+@pytest.mark.parametrize(
+    ("session_id", "encoded"),
+    [
+        ("s1", "s1"),
+        ("%2e%2e", "%252e%252e"),
+        ("%2F", "%252F"),
+        ("x?y", "x%3Fy"),
+        ("x#y", "x%23y"),
+        ("x&y=z;a+b", "x%26y%3Dz%3Ba%2Bb"),
+        ("a b", "a%20b"),
+        ("é", "%C3%A9"),
+        ("...", "..."),
+        ("~-_.", "~-_."),
+        ("@:", "%40%3A"),
+        ("1" * 500, "1" * 500),
+    ],
+)
+async def test_a_session_id_is_one_segment_of_the_path(
+    against: Against, row: Row, session_id: str, encoded: str
+) -> None:
+    """Whatever characters an id has, they arrive encoded exactly, as one segment of the endpoint's path."""
+    server, client = await against(row.success)
+    await CALLS_BY_ID[row.name](client, session_id)
+    (request,) = server.received
+    assert (request.method, request.target) == (row.method, row.path.replace("s1", encoded))
+
+
+@each(*BY_ID)
+@pytest.mark.parametrize(
+    "session_id",
+    ["", ".", "..", "a/b", "/", "../workloads", "a\\b", "a\r\nb", "a\0", "\ud800", "1" * 501, None, b"s1", 7],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_a_session_id_that_could_lead_elsewhere_is_refused(
+    against: Against, row: Row, session_id: Any
+) -> None:
+    """An id that could name another endpoint, or none at all, is refused and nothing is sent."""
+    server, client = await against(row.success)
+    with pytest.raises(InvalidArgument, match="session id"):
+        await CALLS_BY_ID[row.name](client, session_id)
+    with pytest.raises(InvalidArgument, match="session id"):
+        client.attach(session_id)
+    assert server.received == []
+
+
+async def test_one_connection_serves_the_token_exchange_and_all_calls(against: Against) -> None:
+    """Calls one after the other, and the token exchange before them, use one and the same connection."""
+    token, first, *rest = http(200, GRANT), http(200, SESSION), http(204), http(200, SESSION)
+    server, _ = await against(token, first, *rest)
+    auth = [IBMCloudAuth("the-api-key", server.url), static_auth()[1]]
+    async with AsyncSessionClient(auth, base_url=server.url) as client:
+        await client.create(mode="batch")
+        await client.update("s1", accepting_jobs=False)
+        for _ in range(10):
+            await client.get("s1")
+    assert server.connections == 1
+    assert [request.target for request in server.received[:2]] == ["/identity/token", "/v1/sessions"]
+    assert len(server.received) == 13
+    assert "authorization" not in server.received[0].headers
+
+
+async def test_cookies_are_never_sent_back(against: Against) -> None:
+    """A cookie that the service sets is forgotten."""
+    cookie = http(200, SESSION, headers={"Set-Cookie": "affinity=1; Path=/"})
+    server, client = await against(cookie)
+    for _ in range(3):
+        await client.get("s1")
+    assert [request.headers.get("cookie") for request in server.received] == [None] * 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@each(CREATE, GET, CLOSE)
+async def test_a_redirect_is_never_followed(against: Against, status: int, row: Row) -> None:
+    """A redirect to another host is an error that says where it leads; neither request nor credentials go there."""
+    elsewhere, _ = await against(row.success)
+    server, client = await against(http(status, headers={"Location": f"{elsewhere.url}/v1/sessions"}))
+    with pytest.raises(ResponseError, match="redirects aren't followed") as caught:
+        await row(client)
+    assert caught.value.status == status
+    assert elsewhere.url in caught.value.message
+    assert (len(server.received), elsewhere.received) == (1, [])
+
+
+@pytest.mark.parametrize("location", ["http://[", "//", "http://user:pw@host:99999/", "javascript:alert(1)"])
+async def test_a_redirect_to_nowhere_is_the_same_error(against: Against, location: str) -> None:
+    """A redirect whose target is no URL is told like any other."""
+    _, client = await against(http(302, headers={"Location": location}))
+    with pytest.raises(ResponseError, match="redirects aren't followed"):
+        await client.get("s1")
+
+
+async def test_a_borrowed_pool_is_used_and_left_open(against: Against) -> None:
+    """Of a session passed as http= the pool and the trace configs are used, nothing else, and both go on living."""
+    traced: list[str] = []
+
+    async def trace(
+        _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestStartParams
+    ) -> None:
+        traced.append(params.method)
+
+    config = aiohttp.TraceConfig()
+    config.on_request_start.append(trace)
+    server, _ = await against(GET.success, http(404, fault()), GET.success)
+    async with aiohttp.ClientSession(
+        raise_for_status=True,
+        headers={"X-Own": "1", "Authorization": "Basic own", "User-Agent": "own"},
+        cookies={"own": "1"},
+        cookie_jar=aiohttp.CookieJar(unsafe=True),
+        timeout=aiohttp.ClientTimeout(total=0.000001),
+        trace_configs=[config],
+    ) as pool:
+        for _ in range(2):
+            async with AsyncSessionClient(static_auth(), base_url=server.url, http=pool) as client:
+                await client.get("s1")
+                if len(server.received) == 1:
+                    with pytest.raises(NotFound):
+                        await client.get("s1")
+            assert not pool.closed
+    assert traced == ["GET"] * 3
+    assert server.connections == 1
+    for request in server.received:
+        assert request.headers["authorization"] == "apikey the-api-key"
+        assert request.headers["user-agent"].startswith("qsessions/")
+        assert not {"x-own", "cookie"} & request.headers.keys()
+
+
+async def test_a_trace_that_fails_is_told_and_hides_no_outcome(against: Against) -> None:
+    """When a trace config of a borrowed session raises, the call fails with its words, and a create that was sent is unknown."""
+
+    async def broken(*_: object) -> None:
+        raise LookupError("my mistake")
+
+    config = aiohttp.TraceConfig()
+    config.on_request_end.append(broken)
+    server, _ = await against(CREATE.success)
+    async with aiohttp.ClientSession(trace_configs=[config]) as pool:
+        client = AsyncSessionClient(static_auth(), base_url=server.url, http=pool)
+        with pytest.raises(ConnectionFailed, match="LookupError: my mistake") as caught:
+            await client.get("s1")
+        assert (caught.value.sent, caught.value.retryable) == (True, False)
+        with pytest.raises(CreateOutcomeUnknown, match="LookupError: my mistake"):
+            await client.create(mode="batch")
+        await client.aclose()
+    assert len(server.received) == 2
+
+
+@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The 'auth' parameter is deprecated:DeprecationWarning")
+async def test_a_borrowed_pool_with_auth_of_its_own_is_refused() -> None:
+    """A session with default auth would send that in place of ours, so it is refused when the client is made."""
+    async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "word")) as pool:
+        with pytest.raises(ConfigurationError, match="default auth"):
+            AsyncSessionClient([], http=pool)
+
+
+async def test_a_borrowed_pool_that_is_closed_is_refused() -> None:
+    """A session that is closed can carry nothing, which the first call says."""
+    pool = aiohttp.ClientSession()
+    await pool.close()
+    async with AsyncSessionClient([], http=pool) as client:
+        with pytest.raises(ConfigurationError, match="is closed"):
+            await client.versions()
+
+
+async def test_a_client_stays_on_its_event_loop(against: Against) -> None:
+    """Used on a second event loop, a client says that its connections belong to another one and goes on working on its own."""
+    server, client = await against(GET.success)
+    await client.get("s1")
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, client.get("s1"))
+    await client.get("s1")
+    assert len(server.received) == 2
+
+
+@each()
+async def test_a_closed_client_says_so(against: Against, row: Row) -> None:
+    """After aclose, which may come twice, each call is refused."""
+    server, client = await against(row.success)
+    await row(client)
+    await client.aclose()
+    await client.aclose()
+    with pytest.raises(ClientClosed):
+        await row(client)
+    assert len(server.received) == 1
+
+
+@each()
+async def test_a_client_that_was_never_used_can_be_closed(row: Row) -> None:
+    """A client that is closed before its first call has nothing to end, and refuses calls."""
+    client = AsyncSessionClient(static_auth())
+    await client.aclose()
+    with pytest.raises(ClientClosed):
+        await row(client)
+
+
+async def test_closing_ends_calls_that_wait(against: Against) -> None:
+    """A call that waits while its client is closed gets an error, and no task of it stays behind."""
+    server, client = await against(hang)
+    calls = [asyncio.create_task(client.get("s1")) for _ in range(3)]
+    await server.arrival(3)
+    await client.aclose()
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(result, ClientClosed | ConnectionFailed)
+
+
+async def test_closing_twice_at_once_waits_for_the_same(against: Against) -> None:
+    """Two that close a client at the same time both wait until a create in flight has ended, and its caller gets the session."""
+    go = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await go.wait()
+        await connection.write(CREATE.success)
+
+    server, client = await against(late)
+    creating = asyncio.create_task(client.create(mode="batch"))
+    await server.arrival()
+    closing = asyncio.gather(client.aclose(), client.aclose())
+    await asyncio.sleep(0)
+    go.set()
+    await closing
+    assert (await creating).id == "s1"
+
+
+async def test_two_clients_share_a_provider(emulator: Emulator, time: ManualClock) -> None:
+    """A provider that two clients share asks IAM once, though each has connections of its own."""
+    async with client_of(emulator, time.clock) as one:
+        providers = one._attempts._providers
+        async with AsyncSessionClient(providers, base_url=emulator.url, clock=time.clock) as other:
+            await asyncio.gather(one.create(mode="batch"), other.create(mode="batch"))
+    assert [request.path for request in emulator.requests].count("/identity/token") == 1
+
+
+async def test_a_proxy_carries_the_calls(against: Against) -> None:
+    """With proxy= the request goes to the proxy, with the proxy's credentials, and names the service's whole URL."""
+    proxy, _ = await against(GET.success)
+    service, client = await against(http(500), proxy=proxy.url.replace("http://", "http://user:word@"))
+    assert (await client.get("s1")).id == "s1"
+    assert proxy.received[0].target == f"{service.url}/v1/sessions/s1"
+    assert proxy.received[0].headers["proxy-authorization"].startswith("Basic ")
+    assert service.received == []
+
+
+async def test_a_private_authority_is_trusted_when_told(
+    server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """With ssl= a certificate of a private authority is good."""
+    async with (
+        FaultServer(GET.success, tls=server_tls) as server,
+        AsyncSessionClient(static_auth(), base_url=server.url, ssl=client_tls) as client,
+    ):
+        assert (await client.get("s1")).id == "s1"
+
+
+async def test_plain_http_to_another_machine_is_refused(time: ManualClock) -> None:
+    """Plain http to another machine is refused with the way out, and tried when that way is taken."""
+    for url in ("http://service.invalid", "http://192.0.2.1", "http://[2001:db8::1]"):
+        async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock) as client:
+            with pytest.raises(ConfigurationError, match="plain http") as caught:
+                await client.get("s1")
+            assert caught.value.solution
+    async with AsyncSessionClient(
+        static_auth(), base_url="http://service.invalid", clock=time.clock, allow_insecure=True
+    ) as client:
+        with pytest.raises(ConnectionFailed, match="can't be reached"):
+            await client.get("s1")
+
+
+async def test_the_repr_shows_where_a_client_calls() -> None:
+    """The repr of a client holds its base URL and no credential."""
+    client = AsyncSessionClient(static_auth(), base_url="https://service.example/api/")
+    assert repr(client) == "AsyncSessionClient(base_url='https://service.example/api')"

@@ -1,0 +1,93 @@
+"""Every operation of the client as a row of a table, with the answer of a success."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+
+from qsessions import AsyncSessionClient
+from tests.fault_server import http
+
+SESSION = {"id": "s1", "mode": "dedicated", "state": "open", "accepting_jobs": True, "max_ttl": 600}
+WORKLOAD = {"id": "s1", "mode": "session", "status": "pending", "created": "2026-05-01T12:00:00Z"}
+NO_WORKLOADS: dict[str, Any] = {"workloads": [], "next": None}
+
+
+async def _workloads(client: AsyncSessionClient, **options: Any) -> object:
+    return [workload async for workload in client.workloads(mode="session", **options)]
+
+
+@frozen
+class Row:
+    """An operation: what errors and events call it, what goes over the wire, how it is called, and the answer of a success."""
+
+    name: str
+    method: str
+    path: str
+    call: Callable[..., Awaitable[Any]] = field(repr=False)
+    success: bytes = field(repr=False)
+    session_id: str | None = "s1"
+
+    async def __call__(self, client: AsyncSessionClient, **options: Any) -> Any:
+        """Make the call."""
+        return await self.call(client, **options)
+
+
+CREATE = Row(
+    "create",
+    "POST",
+    "/v1/sessions",
+    lambda client, **options: client.create(mode="dedicated", backend="ibm_fez", max_ttl=600, **options),
+    http(200, SESSION),
+    None,
+)
+GET = Row(
+    "get", "GET", "/v1/sessions/s1", lambda client, **options: client.get("s1", **options), http(200, SESSION)
+)
+UPDATE = Row(
+    "update",
+    "PATCH",
+    "/v1/sessions/s1",
+    lambda client, **options: client.update("s1", accepting_jobs=True, **options),
+    http(204),
+)
+DRAIN = Row(
+    "drain", "PATCH", "/v1/sessions/s1", lambda client, **options: client.drain("s1", **options), http(204)
+)
+CLOSE = Row(
+    "close",
+    "DELETE",
+    "/v1/sessions/s1/close",
+    lambda client, **options: client.close("s1", **options),
+    http(204),
+)
+VERSIONS = Row(
+    "versions",
+    "GET",
+    "/v1/versions",
+    lambda client, **options: client.versions(**options),
+    http(200, {"versions": [{"version": "2026-04-15", "status": "live"}]}),
+    None,
+)
+WORKLOADS = Row("workloads", "GET", "/v1/workloads", _workloads, http(200, NO_WORKLOADS), None)
+
+ROWS = (CREATE, GET, UPDATE, DRAIN, CLOSE, VERSIONS, WORKLOADS)
+
+
+def each(*rows: Row) -> pytest.MarkDecorator:
+    """Run a test once for each of these operations, or for all."""
+    return pytest.mark.parametrize("row", rows or ROWS, ids=lambda row: row.name)
+
+
+def fault(
+    message: str = "It went wrong.",
+    *,
+    code: object = 1000,
+    solution: str | None = "Do better.",
+    trace: str = "trace-1",
+) -> dict[str, object]:
+    """Give an error body in the service's own form."""
+    return {"errors": [{"code": code, "message": message, "solution": solution}], "trace": trace}

@@ -1,0 +1,693 @@
+"""The attempt loop over real sockets: what is sent again, when, until when, and what a create does instead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from email.utils import formatdate
+from itertools import product
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    BackendAuthentication,
+    CallTimeout,
+    Clock,
+    ConfigurationError,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+    RateLimited,
+    ResponseError,
+    RetryPolicy,
+    ServerError,
+    TokenExchangeFailed,
+    Transport,
+    Unauthorized,
+)
+from qsessions.emulator import Emulator
+from tests.fault_server import Answer, Connection, hang, http, reset
+from tests.integration.calls import (
+    CLOSE,
+    CREATE,
+    DRAIN,
+    GET,
+    ROWS,
+    SESSION,
+    UPDATE,
+    VERSIONS,
+    Row,
+    each,
+    fault,
+)
+from tests.integration.conftest import Against, static_auth
+from tests.manual_clock import ManualClock
+
+OTHERS = tuple(row for row in ROWS if row is not CREATE)
+THRICE = RetryPolicy(max_attempts=3)
+OWN = fault("Internal error.")
+HTML = "<html><title>Oops</title></html>"
+
+
+def refused(*statuses: int, body: object = OWN) -> list[Answer]:
+    """Write answers with these statuses."""
+    return [http(status, body) for status in statuses]
+
+
+@each(*OTHERS)
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 520, 521, 522, 524])
+@pytest.mark.parametrize("body", [OWN, HTML, b""], ids=["own form", "HTML", "empty"])
+async def test_what_may_be_repeated_is_repeated(
+    against: Against, time: ManualClock, row: Row, status: int, body: object
+) -> None:
+    """Every operation but create is sent again after each status that is worth it, whatever the body."""
+    server, client = await against(http(status, body), row.success)
+    await row(client)
+    assert [(request.method, request.target.partition("?")[0]) for request in server.received] == [
+        (row.method, row.path)
+    ] * 2
+    assert time.slept == [0.25]
+
+
+@each(*OTHERS)
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 410, 501, 505, 523, 525])
+@pytest.mark.parametrize("body", [OWN, HTML], ids=["own form", "HTML"])
+async def test_what_would_fail_again_is_not_repeated(
+    against: Against, time: ManualClock, row: Row, status: int, body: object
+) -> None:
+    """A status that would come again ends the call at the first attempt."""
+    script = [http(status, body), GET.success] if row is DRAIN else [http(status, body)]
+    server, client = await against(*script)
+    with pytest.raises(ResponseError) as caught:
+        await row(client)
+    assert (caught.value.attempts, caught.value.status, caught.value.retryable) == (1, status, False)
+    assert sum(request.method == row.method for request in server.received) == 1
+    assert time.slept == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *product((429, 503, 521, 522), (OWN, HTML, b"")),
+        (500, OWN),
+        (500, {"errors": [{"code": 1000}]}),
+        (500, {"errors": [{"message": "No."}]}),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_a_create_is_repeated_where_nothing_was_done(
+    against: Against, time: ManualClock, status: int, body: object
+) -> None:
+    """A create is sent again after a status that says that nothing was done, and after a 500 in the service's own form."""
+    server, client = await against(http(status, body), CREATE.success)
+    assert (await CREATE(client)).id == "s1"
+    assert [request.body for request in server.received] == [server.received[0].body] * 2
+    assert time.slept == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        *product((502, 504, 520, 524), (OWN, HTML, b"")),
+        *product((500, 501, 505, 523, 599), (HTML, b"", {"errors": []})),
+        (500, {"message": "no form of the service's"}),
+        (500, '{"errors": [{"code": 1000, "messa'),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+async def test_a_create_is_not_repeated_where_it_may_have_been_done(
+    against: Against, time: ManualClock, status: int, body: object
+) -> None:
+    """After an answer that leaves open whether a session was created, a create is not sent again and says so."""
+    server, client = await against(http(status, body), CREATE.success)
+    with pytest.raises(CreateOutcomeUnknown, match="may have been created") as caught:
+        await CREATE(client)
+    error = caught.value
+    assert (error.operation, error.method, error.path) == ("create", "POST", "/v1/sessions")
+    assert (error.status, error.attempts, error.session_id, error.retryable) == (status, 1, None, False)
+    assert "workloads" in (error.solution or "")
+    assert (len(server.received), time.slept) == (1, [])
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 410, 304])
+async def test_a_create_that_is_refused_fails_as_itself(against: Against, status: int) -> None:
+    """A refusal says that nothing was created, so it is no unknown outcome."""
+    server, client = await against(http(status, b"" if status == 304 else OWN))
+    with pytest.raises(ResponseError) as caught:
+        await CREATE(client)
+    assert caught.value.status == status
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("status", [501, 505])
+async def test_a_create_that_the_service_says_failed_fails_as_itself(against: Against, status: int) -> None:
+    """Another 5xx in the service's own form is its word that it failed; it isn't sent again."""
+    server, client = await against(*refused(status))
+    with pytest.raises(ServerError):
+        await CREATE(client)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("statuses", [(503, 502), (429, 500, 504)], ids=str)
+async def test_an_outcome_can_become_unknown_later(against: Against, statuses: tuple[int, ...]) -> None:
+    """A create that was rightly repeated ends as unknown as soon as one attempt may have been carried out."""
+    server, client = await against(*refused(*statuses), CREATE.success)
+    with pytest.raises(CreateOutcomeUnknown) as caught:
+        await CREATE(client)
+    assert caught.value.attempts == len(server.received) == len(statuses)
+
+
+@each()
+async def test_a_failure_to_connect_is_repeated(emulator: Emulator, time: ManualClock, row: Row) -> None:
+    """Nothing was sent when the connection could not be made, so every operation is tried again and finds the service back."""
+
+    async def back_again(seconds: float) -> None:
+        await time.sleep(seconds)
+        await emulator.start()
+
+    clock = Clock(monotonic=time.time, wall=time.time, sleep=back_again, random=lambda: 0.5)
+    auth = [IBMCloudAPIKey(emulator.api_key), BackendAuthentication(emulator.backend_token)]
+    await emulator.stop()
+    async with AsyncSessionClient(auth, base_url=emulator.url, clock=clock) as client:
+        with suppress(Unauthorized):  # it has no CRN, but an answer is an answer
+            await row(client)
+    assert len(emulator.requests) == 1
+    assert time.slept == [0.25]
+
+
+# The HTTP library itself repeats a GET or DELETE once whose connection is lost, so that two losses are one attempt of ours.
+LOST: dict[str, list[Answer]] = {"GET": [reset, reset], "DELETE": [reset, reset], "PATCH": [reset]}
+
+
+@each(*OTHERS)
+async def test_a_lost_connection_is_repeated(against: Against, time: ManualClock, row: Row) -> None:
+    """Whatever does no harm twice is sent again after the connection was lost."""
+    lost = LOST[row.method]
+    server, client = await against(*lost, row.success)
+    await row(client)
+    assert len(server.received) == len(lost) + 1
+    assert time.slept == [0.25]
+
+
+async def _after_the_head(connection: Connection) -> None:
+    await connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    connection.writer.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [reset, _after_the_head, b"SSH-2.0-x\r\n\r\n"], ids=["lost", "cut", "no HTTP"]
+)
+async def test_a_create_without_an_answer_is_unknown(
+    against: Against, time: ManualClock, answer: Answer
+) -> None:
+    """A create whose request was sent and got no whole answer may have made a session, and isn't sent again."""
+    server, client = await against(answer, CREATE.success)
+    with pytest.raises(CreateOutcomeUnknown, match="may have been created") as caught:
+        await CREATE(client)
+    assert (caught.value.status, caught.value.session_id, caught.value.attempts) == (None, None, 1)
+    assert (len(server.received), time.slept) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "session_id"),
+    [
+        (http(200, SESSION | {"max_ttl": "long"}), "s1"),
+        (http(201, SESSION | {"state": 7}), "s1"),
+        (http(200, {"id": "s/1", "mode": []}), "s/1"),
+        (http(200, SESSION | {"id": ""}), None),
+        (http(200, SESSION | {"id": 5}), None),
+        (http(200, [SESSION]), None),
+        (http(200, HTML), None),
+        (http(200), None),
+        (http(204), None),
+        (http(200, b'{"id": "s1", "mode'), None),
+        (http(200, b"\xff"), None),
+        (http(200, b" " * (1024 * 1024 + 1)), None),
+    ],
+    ids=lambda value: repr(value)[-40:],
+)
+async def test_a_create_whose_answer_cannot_be_read_is_unknown(
+    against: Against, answer: bytes, session_id: str | None
+) -> None:
+    """A success that can't be read means that a session exists; its id is told where it could be read."""
+    server, client = await against(answer, CREATE.success)
+    with pytest.raises(CreateOutcomeUnknown) as caught:
+        await CREATE(client)
+    error = caught.value
+    assert (error.session_id, error.operation, error.attempts) == (session_id, "create", 1)
+    assert (f"Close session {session_id!r}" in str(error)) == (session_id is not None)
+    assert len(server.received) == 1
+
+
+class Rotating:
+    """A provider with a number in its token, which goes up with each refusal."""
+
+    def __init__(self) -> None:
+        self.number = 1
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Give the current token."""
+        return {"Authorization": f"Bearer token-{self.number}"}
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Go on to the next token."""
+        self.number += 1
+        return True
+
+
+@each(*(row for row in ROWS if row is not VERSIONS))
+async def test_a_401_gets_one_fresh_try(against: Against, time: ManualClock, row: Row) -> None:
+    """After a 401 each operation, create included, is tried once more at once, with fresh credentials."""
+    server, client = await against(
+        *refused(401), row.success, auth=Rotating(), retry=RetryPolicy(max_attempts=1)
+    )
+    await row(client)
+    sent = [request.headers["authorization"] for request in server.received]
+    assert sent == ["Bearer token-1", "Bearer token-2"]
+    assert time.slept == []
+
+
+@each(CREATE, GET)
+async def test_a_second_401_is_the_end(against: Against, row: Row) -> None:
+    """When fresh credentials are refused as well, the call ends as Unauthorized."""
+    server, client = await against(*refused(401), auth=[Rotating(), static_auth()[1]])
+    with pytest.raises(Unauthorized) as caught:
+        await row(client)
+    assert caught.value.attempts == len(server.received) == 2
+
+
+@each(CREATE, GET)
+async def test_a_401_for_credentials_that_stay_is_the_end(against: Against, row: Row) -> None:
+    """Where there are no fresh credentials, nothing is sent again; without any credentials neither."""
+    for auth in (static_auth(), [], IBMCloudAuth.from_token("given")):
+        server, client = await against(*refused(401), auth=auth)
+        with pytest.raises(Unauthorized) as caught:
+            await row(client)
+        assert caught.value.attempts == len(server.received) == 1
+
+
+async def test_the_fresh_try_follows_the_rules_of_any_other(against: Against, time: ManualClock) -> None:
+    """The try after a 401 counts as an attempt, may be followed by retries, and a create may become unknown in it."""
+    server, client = await against(*refused(503, 401, 503), GET.success, auth=Rotating())
+    await GET(client)
+    assert time.slept == [0.25, 1.0]
+    assert len(server.received) == 4
+    server, client = await against(*refused(401, 504), auth=Rotating())
+    with pytest.raises(CreateOutcomeUnknown) as caught:
+        await CREATE(client)
+    assert caught.value.attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "chance", "slept"),
+    [
+        (RetryPolicy(), 0.5, [0.25, 0.5, 1.0, 2.0]),
+        (RetryPolicy(), 0.0, [0.0] * 4),
+        (RetryPolicy(max_attempts=7), 1.0, [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]),
+        (RetryPolicy(max_attempts=4, base_delay=3, max_delay=4), 0.5, [1.5, 2.0, 2.0]),
+        (RetryPolicy(max_attempts=1), 0.5, []),
+    ],
+    ids=["half", "none", "full", "bounds", "off"],
+)
+async def test_waits_grow_and_are_drawn_at_random(
+    against: Against, policy: RetryPolicy, chance: float, slept: list[float]
+) -> None:
+    """Waits double up to a bound and are drawn from zero to there; the attempts end at the policy's limit, which a note says."""
+    time = ManualClock(chance=chance)
+    server, client = await against(*refused(503), clock=time.clock, retry=policy)
+    with pytest.raises(ServerError) as caught:
+        await GET(client)
+    assert time.slept == slept
+    assert caught.value.attempts == len(server.received) == policy.max_attempts
+    assert caught.value.__notes__ == [
+        f"status 503: gave up after {policy.max_attempts} attempts, the policy's limit"
+    ]
+
+
+async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(against: Against) -> None:
+    """Failures without an answer end at the policy's limit too, and the note says so."""
+    _, client = await against(reset, retry=THRICE)
+    with pytest.raises(ConnectionFailed) as caught:
+        await UPDATE(client)
+    assert caught.value.attempts == 3
+    assert caught.value.__notes__ == ["no answer: gave up after 3 attempts, the policy's limit"]
+    assert "3 attempts" in str(caught.value)
+
+
+NOON = 1_780_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"retry-after": " 7 "}, 7.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "59"}, 59.0),
+        ({"Retry-After": formatdate(NOON + 9, usegmt=True)}, 9.0),
+        ({"Retry-After": formatdate(NOON - 9, usegmt=True)}, 0.0),
+        (
+            {
+                "Retry-After": formatdate(NOON + 5000, usegmt=True),
+                "Date": formatdate(NOON + 4990, usegmt=True),
+            },
+            10.0,
+        ),
+        ({"Retry-After": "soon"}, 0.0),
+        ({"Retry-After": ""}, 0.0),
+        ({"Retry-After": "Thu, 99 Foo 2026 99:00:00 GMT"}, 0.0),
+        ({"Retry-After": "1e3"}, 0.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [429, 503, 500])
+@each(GET, CREATE)
+async def test_a_retry_after_is_kept_to(
+    against: Against, time: ManualClock, *, headers: dict[str, str], asked: float, status: int, row: Row
+) -> None:
+    """A Retry-After in seconds or as a date, by the server's clock where it tells it, is waited for, with jitter on top."""
+    server, client = await against(http(status, OWN, headers=headers), row.success)
+    await row(client)
+    assert time.slept == [pytest.approx(asked + 0.25)]
+    assert len(server.received) == 2
+
+
+@pytest.mark.parametrize(
+    "asked", ["61", "86400", "9" * 400, formatdate(NOON + 61, usegmt=True)], ids=lambda v: v[:9]
+)
+async def test_a_retry_after_over_the_limit_ends_the_call(
+    against: Against, time: ManualClock, asked: str
+) -> None:
+    """A Retry-After above the policy's limit is told at once, with the seconds and the reason."""
+    server, client = await against(http(429, OWN, headers={"Retry-After": asked}))
+    with pytest.raises(RateLimited) as caught:
+        await CREATE(client, timeout=None)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 61
+    assert "the service asks to wait" in caught.value.__notes__[0]
+    assert "limit is 60 s" in caught.value.__notes__[0]
+    assert (len(server.received), time.slept) == (1, [])
+
+
+async def test_a_retry_after_beyond_the_deadline_ends_the_call(against: Against, time: ManualClock) -> None:
+    """A wait that would last past the call's deadline isn't begun."""
+    server, client = await against(http(429, OWN, headers={"Retry-After": "30"}))
+    with pytest.raises(RateLimited) as caught:
+        await GET(client, timeout=30)
+    assert "after the call's deadline" in caught.value.__notes__[0]
+    assert (len(server.received), time.slept) == (1, [])
+
+
+@each(GET, DRAIN, VERSIONS)
+async def test_the_deadline_covers_attempts_and_waits(against: Against, time: ManualClock, row: Row) -> None:
+    """However many attempts the policy allows, a call ends within its deadline, and says that this was why."""
+    started = time.now
+    server, client = await against(*refused(503), retry=RetryPolicy(max_attempts=1000))
+    with pytest.raises(ServerError) as caught:
+        await row(client, timeout=10)
+    assert time.slept == [0.25, 0.5, 1.0, 2.0, 4.0]
+    assert time.now - started < 10
+    assert caught.value.attempts == len(server.received) == 6
+    assert caught.value.__notes__ == ["status 503: the next try in 4 s would come after the call's deadline"]
+
+
+async def test_the_deadline_covers_both_halves_of_a_drain(against: Against, time: ManualClock) -> None:
+    """The look after a conflict has what the conflict left of the deadline."""
+    _, client = await against(*refused(503, 503, 503, 409, 503), retry=RetryPolicy(max_attempts=1000))
+    with pytest.raises(ServerError) as caught:
+        await DRAIN(client, timeout=4)
+    assert caught.value.operation == "get"
+    assert time.slept == [0.25, 0.5, 1.0, 0.25, 0.5, 1.0]
+
+
+async def test_no_deadline_waits_as_long_as_the_policy_says(against: Against, time: ManualClock) -> None:
+    """With timeout=None only the policy ends a call."""
+    answers = [http(503, OWN, headers={"Retry-After": "60"})] * 4
+    _, client = await against(*answers, GET.success)
+    await GET(client, timeout=None)
+    assert sum(time.slept) > 240
+    _, client = await against(*answers, GET.success, timeout=None)
+    await GET(client)
+
+
+async def _head_only(connection: Connection) -> None:
+    await connection.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+    await connection.hang()
+
+
+@each(*OTHERS)
+@pytest.mark.parametrize("answer", [hang, _head_only], ids=["nothing", "head"])
+async def test_a_call_that_gets_no_answer_in_time_is_a_timeout(
+    against: Against, row: Row, answer: Answer
+) -> None:
+    """When the deadline passes while waiting for the answer, the call times out, and the request may have been carried out."""
+    server, client = await against(answer)
+    with pytest.raises(CallTimeout, match="without an answer") as caught:
+        await row(client, timeout=0.05)
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert (error.operation, error.sent, error.attempts, error.retryable) == (row.name, True, 1, True)
+    assert error.__context__ is None
+    assert len(server.received) <= 1
+
+
+@pytest.mark.parametrize("answer", [hang, _head_only], ids=["nothing", "head"])
+async def test_a_create_that_gets_no_answer_in_time_is_unknown(against: Against, answer: Answer) -> None:
+    """When the deadline passes after a create was sent, a session may have been created."""
+    server, client = await against(answer)
+    with pytest.raises(CreateOutcomeUnknown, match="may have been created: the call's deadline passed"):
+        await CREATE(client, timeout=0.2)
+    assert len(server.received) == 1
+
+
+async def test_a_refusal_whose_body_hangs_is_told_by_its_status(against: Against) -> None:
+    """When only the body of a refusal fails to come in time, the status says enough."""
+
+    async def slow(connection: Connection) -> None:
+        await connection.write(b"HTTP/1.1 404 No\r\nContent-Length: 100\r\n\r\nnot her")
+        await connection.hang()
+
+    _, client = await against(slow)
+    with pytest.raises(NotFound, match="not her"):
+        await GET(client, timeout=0.2)
+
+
+class Slow:
+    """A provider that never has its credential ready."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Wait for ever."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Say that there is no fresher one."""
+        return False
+
+
+@each(*(row for row in ROWS if row is not VERSIONS))
+async def test_a_deadline_that_passes_before_sending_is_a_timeout(against: Against, row: Row) -> None:
+    """When the deadline passes while waiting for credentials, nothing was sent: for a create that is no unknown outcome."""
+    server, client = await against(row.success, auth=Slow())
+    with pytest.raises(CallTimeout, match="nothing was sent") as caught:
+        await row(client, timeout=0.05)
+    assert (caught.value.sent, caught.value.attempts, caught.value.operation) == (False, 0, row.name)
+    assert server.received == []
+
+
+async def test_time_that_credentials_take_counts(against: Against, time: ManualClock) -> None:
+    """When the credentials came only after the deadline, the request isn't sent any more."""
+
+    class Late(Rotating):
+        async def headers(self, transport: Transport) -> Mapping[str, str]:
+            time.advance(61)
+            return await super().headers(transport)
+
+    server, client = await against(CREATE.success, auth=Late())
+    with pytest.raises(CallTimeout, match="before the request was sent") as caught:
+        await CREATE(client)
+    assert not caught.value.sent
+    assert server.received == []
+
+
+async def test_a_provider_s_own_timeout_error_is_its_own(against: Against) -> None:
+    """A TimeoutError out of a user's provider is not taken for the call's deadline."""
+
+    class Broken(Rotating):
+        async def headers(self, transport: Transport) -> Mapping[str, str]:
+            raise TimeoutError("the vault is slow")
+
+    _, client = await against(GET.success, auth=Broken())
+    with pytest.raises(TimeoutError, match="the vault is slow") as caught:
+        await GET(client)
+    assert not isinstance(caught.value, QSessionsError)
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({"Authorization": "Bearer a\r\nX: y"}, "line end"),
+        ({"Authorization": ""}, "is empty"),
+        ({"Auth orization": "x"}, "no header can have"),
+        ({"Authorization": 7}, "no text but int"),
+        ({"service-crn": "x"}, "two auth providers set the header service-crn"),
+    ],
+    ids=repr,
+)
+async def test_headers_of_a_provider_are_checked_before_they_are_sent(
+    against: Against, headers: dict[str, Any], told: str
+) -> None:
+    """What a user's provider gives is checked at the merge, and nothing is sent with it."""
+
+    class Own(Rotating):
+        async def headers(self, transport: Transport) -> Mapping[str, str]:
+            return headers
+
+    server, client = await against(GET.success, auth=[static_auth()[1], Own()])
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        await GET(client)
+    assert (caught.value.operation, caught.value.attempts) == ("get", 0)
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("first", "success"),
+    [
+        (reset, True),
+        (http(502, OWN), True),
+        (http(504, HTML), True),
+        (http(520), True),
+        (http(524), True),
+        (http(500, HTML), True),
+        (http(500, OWN), False),
+        (http(503, OWN), False),
+        (http(429, OWN), False),
+        (http(521), False),
+    ],
+    ids=["lost", "502", "504", "520", "524", "500 HTML", "500 own", "503", "429", "521"],
+)
+async def test_a_close_that_is_repeated_takes_a_404_as_done(
+    against: Against, first: Answer, success: bool
+) -> None:
+    """A repeated close that finds the session gone is a success exactly when an earlier attempt may have closed it."""
+    before = LOST["DELETE"] if first is reset else [first]
+    server, client = await against(*before, http(404, fault("Session not found.")))
+    if success:
+        await CLOSE(client)
+    else:
+        with pytest.raises(NotFound) as caught:
+            await CLOSE(client)
+        assert caught.value.attempts == 2
+    assert len(server.received) == len(before) + 1
+
+
+@each(GET, UPDATE, DRAIN)
+async def test_other_repeats_take_a_404_as_it_is(against: Against, row: Row) -> None:
+    """For anything but a close, 404 is an error after a lost connection too."""
+    _, client = await against(reset, http(404, OWN))
+    with pytest.raises(NotFound):
+        await row(client)
+
+
+async def test_an_earlier_attempt_is_remembered_over_several(against: Against) -> None:
+    """That an earlier attempt may have closed the session is not forgotten when a later one was turned away."""
+    server, client = await against(*refused(502, 503, 429, 404))
+    await CLOSE(client)
+    assert len(server.received) == 4
+
+
+KEY = "the-api-key"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(403, fault(f"apikey {KEY} is bad", code=KEY, solution=f"Change {KEY}.", trace=f"t-{KEY}")),
+        http(403, f"<html><title>{KEY}</title></html>"),
+        http(403, f"denied: authorization: apikey {KEY}".encode()),
+        http(403, f"{'x' * 190} {KEY}".encode()),
+        http(403, fault("x" * 990 + " " + KEY)),
+        http(302, headers={"Location": f"https://elsewhere.example/?key={KEY}"}),
+        f"HTTP/1.1 200 OK\r\nbad header {KEY}\r\n\r\n".encode(),
+        f"HTTP/1.1 {KEY} OK\r\n\r\n".encode(),
+        http(200, {"id": "s1", "started_at": KEY}),
+    ],
+    ids=[
+        "own form",
+        "HTML",
+        "text",
+        "at the cut",
+        "at the long cut",
+        "redirect",
+        "no HTTP",
+        "status",
+        "time",
+    ],
+)
+@each(GET, CREATE)
+async def test_secrets_that_a_server_echoes_are_masked(against: Against, answer: bytes, row: Row) -> None:
+    """No part of an error shows a credential that the server sent back, not even the beginning of one."""
+    _, client = await against(answer, retry=RetryPolicy(max_attempts=1))
+    with pytest.raises(QSessionsError) as caught:
+        await row(client)
+    shown = f"{caught.value} {caught.value!r} {vars(caught.value)} {caught.value.args}"
+    assert KEY[:6] not in shown
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key: a+b/c=="}),
+        http(400, {"errorCode": "a+b/c==", "errorMessage": "x", "context": {"requestId": "a+b/c=="}}),
+        http(400, "<html><title>grant_type=x&apikey=a%2Bb%2Fc%3D%3D</title></html>"),
+        http(200, {"access_token": "a+b/c==\n", "expires_in": 60}),
+        b"HTTP/1.1 200 OK\r\napikey=a%2Bb%2Fc%3D%3D\r\n\r\n",
+    ],
+    ids=["message", "code", "form", "token", "no HTTP"],
+)
+async def test_an_api_key_that_iam_echoes_is_masked(against: Against, answer: bytes) -> None:
+    """No part of a failed exchange's error shows the key, plain or as the form encodes it."""
+    iam, _ = await against(answer)
+    auth = IBMCloudAuth("a+b/c==", iam.url)
+    service, client = await against(GET.success, auth=auth, retry=RetryPolicy(max_attempts=1))
+    with pytest.raises((TokenExchangeFailed, ProtocolError)) as caught:
+        await GET(client)
+    shown = f"{caught.value} {caught.value!r} {vars(caught.value)} {caught.value.__notes__}"
+    assert "a+b/c" not in shown
+    assert "a%2Bb" not in shown
+    assert caught.value.__notes__ == ["get needed the credentials; nothing was sent to the service."]
+    assert service.received == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"base_delay": 0}, "base_delay"),
+        ({"max_delay": "1"}, "max_delay"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_cannot_be_right_is_refused(given: dict[str, Any], told: str) -> None:
+    """A policy with a number out of range is refused when it is made."""
+    with pytest.raises(ConfigurationError, match=told):
+        RetryPolicy(**given)
+
+
+async def test_many_calls_at_once_keep_their_own_attempts(against: Against, time: ManualClock) -> None:
+    """Calls side by side each follow the policy on their own."""
+    script: Sequence[Answer] = refused(503, 503, 503)
+    server, client = await against(*script, GET.success)
+    results = await asyncio.gather(*(client.get("s1") for _ in range(3)))
+    assert [session.id for session in results] == ["s1"] * 3
+    assert len(server.received) == 6
+    assert time.slept == [0.25] * 3

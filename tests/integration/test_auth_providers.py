@@ -1,0 +1,352 @@
+"""The five credentials, each in its own header and no other, and providers that users write themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    AuthProvider,
+    BackendAuthentication,
+    ConfigurationError,
+    ExternalServiceToken,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    ServiceCRN,
+    Transport,
+    Unauthorized,
+)
+from qsessions.emulator import Emulator
+from tests.fault_server import http
+from tests.integration.conftest import CRN, Against
+
+SESSION = http(200, {"id": "s1", "state": "open"})
+REFUSED = http(401, {"errors": [{"code": 1201, "message": "Invalid credentials."}]})
+HEADERS = ("authorization", "backend-authentication", "external-service-token", "service-crn")
+
+
+# Each way of making a provider from text.
+each_provider = pytest.mark.parametrize(
+    "make",
+    [
+        IBMCloudAuth,
+        IBMCloudAuth.from_token,
+        IBMCloudAPIKey,
+        BackendAuthentication,
+        ExternalServiceToken,
+        ServiceCRN,
+    ],
+    ids=lambda make: make.__name__,
+)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("make", "header", "value"),
+    [
+        (IBMCloudAuth.from_token, "authorization", "Bearer planted"),
+        (IBMCloudAPIKey, "authorization", "apikey planted"),
+        (BackendAuthentication, "backend-authentication", "planted"),
+        (ExternalServiceToken, "external-service-token", "planted"),
+    ],
+    ids=["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken"],
+)
+async def test_a_credential_is_sent_in_its_own_header_only(
+    against: Against, make: Callable[[str], AuthProvider], header: str, value: str
+) -> None:
+    """Of the four credential headers, a call has the provider's own and the CRN's, exactly."""
+    server, client = await against(SESSION, auth=[make("planted"), ServiceCRN(CRN)])
+    await client.get("s1")
+    (received,) = server.received
+    sent = {name: received.headers[name] for name in HEADERS if name in received.headers}
+    assert sent == {header: value, "service-crn": CRN}
+    assert sum("planted" in text for text in received.headers.values()) == 1
+    assert "planted" not in f"{received.target}{received.body!r}"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    "scheme", ["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken"]
+)
+async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str) -> None:
+    """A session is created and closed with each of the service's credentials."""
+    auth: AuthProvider = {
+        "IBMCloudAuth": IBMCloudAuth(emulator.api_key, emulator.iam_url),
+        "IBMCloudAPIKey": IBMCloudAPIKey(emulator.api_key),
+        "BackendAuthentication": BackendAuthentication(emulator.backend_token),
+        "ExternalServiceToken": ExternalServiceToken(emulator.service_token),
+    }[scheme]
+    async with AsyncSessionClient([auth, ServiceCRN(emulator.crn)], base_url=emulator.url) as client:
+        session = await client.create(mode="dedicated", max_ttl=60)
+        await client.close(session.id)
+    assert emulator.sessions[session.id].state == "closed"
+
+
+@each_provider
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("planted\r", "line end"),
+        ("planted\nX-Evil: 1", "line end"),
+        ("planted\0", "NUL"),
+        ("", "is empty"),
+        ("plänted", "outside printable ASCII"),
+        ("planted\x7f", "outside printable ASCII"),
+        ("planted\x1b[0m", "outside printable ASCII"),
+        (" planted", "white space"),
+        ("planted\t", "white space"),
+        (None, "is no text but NoneType"),
+        (b"planted", "is no text but bytes"),
+        (17, "is no text but int"),
+    ],
+    ids=repr,
+)
+def test_a_credential_that_no_header_can_hold_is_refused(
+    make: Callable[[Any], object], value: object, told: str
+) -> None:
+    """What would smuggle in a header, or is a paste error, is refused when the provider is made, without being repeated."""
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        make(value)
+    assert "planted" not in f"{caught.value}{caught.value.__dict__}"
+    assert "planted" not in repr([frame.frame.f_locals for frame in caught.traceback[1:]])
+
+
+@each_provider
+def test_a_provider_does_not_show_its_credential(make: Callable[[str], object]) -> None:
+    """The repr of a provider holds no secret; a CRN is none."""
+    text = repr(make(CRN))
+    assert text == f"ServiceCRN({CRN!r})" if make is ServiceCRN else CRN not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "my-instance",
+        "crn:v1:bluemix:public:satellite",
+        "crn:v1:bluemix:public:quantum-computing::a/0123:1111::",
+        "crn:v1:bluemix:public:quantum-computing:us-east.evil.example/:a/0123:1111::",
+        "crn:v1:bluemix:public:quantum-computing:US-EAST@evil:a/0123:1111::",
+        "nrc:v1:bluemix:public:quantum-computing:us-east:a/0123:1111::",
+    ],
+)
+def test_a_name_in_place_of_a_crn_is_refused(value: str) -> None:
+    """An instance's name, or a CRN with a region that is none, is refused with where to find the right one, and isn't repeated."""
+    with pytest.raises(ConfigurationError, match="is no CRN") as caught:
+        ServiceCRN(value)
+    assert "Copy the CRN" in str(caught.value)
+    assert value not in str(caught.value)
+
+
+def test_a_crn_tells_its_region() -> None:
+    """The region that the service's host is made of is the CRN's sixth field."""
+    assert ServiceCRN(CRN.replace("us-east", "eu-de")).region == "eu-de"
+
+
+async def _async_token() -> str:
+    return "t1"
+
+
+@pytest.mark.parametrize("source", ["t1", lambda: "t1", _async_token], ids=["text", "sync", "async"])
+async def test_a_token_may_be_text_or_come_from_a_callable(
+    against: Against, source: str | Callable[[], str | Awaitable[str]]
+) -> None:
+    """A token of one's own is sent as a bearer token, wherever it comes from."""
+    server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
+    await client.get("s1")
+    assert server.received[0].headers["authorization"] == "Bearer t1"
+
+
+async def _nothing() -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (lambda: None, "yielded NoneType, not text"),
+        (lambda: b"planted", "yielded bytes, not text"),
+        (lambda: ["planted"], "yielded list, not text"),
+        (_nothing, "yielded NoneType, not text"),
+        (lambda: "", "IBMCloudAuth gave starts or ends with white space"),
+        (lambda: "planted\r\nX-Evil: 1", "IBMCloudAuth gave contains a line end"),
+        (lambda: "plänted", "IBMCloudAuth gave contains characters outside"),
+    ],
+)
+async def test_a_callable_that_yields_no_token_is_an_error(against: Against, source: Any, told: str) -> None:
+    """What a callable yields is checked at each call; nothing is sent, and the message doesn't hold it."""
+    server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        await client.get("s1")
+    assert "planted" not in str(caught.value)
+    assert caught.value.operation == "get"
+    assert server.received == []
+
+
+async def test_a_callable_is_asked_again_after_a_401(against: Against) -> None:
+    """A callable may have a fresh token, so a 401 is repeated once with what it then yields."""
+    tokens = iter(["old", "new"])
+    server, client = await against(
+        REFUSED, SESSION, auth=[IBMCloudAuth.from_token(lambda: next(tokens)), ServiceCRN(CRN)]
+    )
+    await client.get("s1")
+    assert [request.headers["authorization"] for request in server.received] == ["Bearer old", "Bearer new"]
+
+
+@each_provider
+async def test_a_credential_that_stays_is_not_sent_again_after_a_401(
+    against: Against, make: Callable[[str], AuthProvider]
+) -> None:
+    """Where no fresh credential can be had, a 401 is final after one request."""
+    if make is IBMCloudAuth:
+        provider: AuthProvider = IBMCloudAuth.from_token(CRN)
+    else:
+        provider = make(CRN)
+    server, client = await against(
+        REFUSED, auth=[provider] if make is not ServiceCRN else [IBMCloudAPIKey("k"), provider]
+    )
+    with pytest.raises(Unauthorized) as caught:
+        await client.get("s1")
+    assert (len(server.received), caught.value.attempts) == (1, 1)
+
+
+class Ticket:
+    """A provider of one's own."""
+
+    def __init__(self, *values: str, header: str = "X-Ticket") -> None:
+        self.values = list(values)
+        self.header = header
+        self.refused: list[dict[str, str]] = []
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Give the current ticket."""
+        return {self.header: self.values[0]}
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Go on to the next ticket."""
+        self.refused.append(dict(refused))
+        if refused[self.header] == self.values[0]:
+            del self.values[0]
+        return bool(self.values)
+
+
+@pytest.mark.smoke
+async def test_a_provider_of_ones_own_works(against: Against) -> None:
+    """A provider of ten lines is asked for its headers, told of a 401 with just these, and asked again."""
+    ticket = Ticket("one", "two")
+    server, client = await against(REFUSED, SESSION, auth=[ticket, ServiceCRN(CRN)])
+    await client.get("s1")
+    assert [request.headers["x-ticket"] for request in server.received] == ["one", "two"]
+    assert ticket.refused == [{"X-Ticket": "one"}]
+
+
+async def test_a_provider_that_has_nothing_fresh_ends_the_call(against: Against) -> None:
+    """When `invalidate` says that a fresh try can't do better, the 401 is final."""
+    server, client = await against(REFUSED, auth=Ticket("one"))
+    with pytest.raises(Unauthorized):
+        await client.get("s1")
+    assert len(server.received) == 1
+
+
+async def test_every_provider_hears_of_a_401(against: Against) -> None:
+    """One that has something fresh to offer is enough, and it takes the word from no other."""
+    first, second = Ticket("one", "two"), Ticket("three", header="X-Other")
+    server, client = await against(REFUSED, REFUSED, auth=[first, second, ServiceCRN(CRN)])
+    second.values.append("four")
+    with pytest.raises(Unauthorized):
+        await client.get("s1")
+    assert (first.refused, second.refused) == ([{"X-Ticket": "one"}], [{"X-Other": "three"}])
+    assert [(request.headers["x-ticket"], request.headers["x-other"]) for request in server.received] == [
+        ("one", "three"),
+        ("two", "four"),
+    ]
+
+
+class Broken(Ticket):
+    """A provider that fails."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Fail."""
+        raise LookupError("no ticket in the drawer")
+
+
+class Slow(Ticket):
+    """A provider with a time limit of its own."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Run into it."""
+        raise TimeoutError("the drawer is stuck")
+
+
+@pytest.mark.parametrize(
+    ("provider", "kind", "told"),
+    [(Broken("x"), LookupError, "no ticket"), (Slow("x"), TimeoutError, "the drawer is stuck")],
+    ids=["foreign", "timeout"],
+)
+async def test_an_error_of_a_custom_provider_passes_through(
+    against: Against, provider: AuthProvider, kind: type[Exception], told: str
+) -> None:
+    """What a provider of one's own raises comes out of the call as it is, and nothing is sent."""
+    server, client = await against(SESSION, auth=provider)
+    with pytest.raises(kind, match=told) as caught:
+        await client.get("s1", timeout=5)
+    assert type(caught.value) is kind
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "told"),
+    [
+        ("X-Ticket", "planted\r\nX-Evil: 1", "line end"),
+        ("X-Ticket", "planted\0", "NUL"),
+        ("X-Ticket", "", "is empty"),
+        ("X-Ticket", "plänted", "outside printable ASCII"),
+        ("X-Ticket", " planted", "white space"),
+        ("X-Ticket\r\nX-Evil", "planted", "name that no header can have"),
+        ("X Ticket", "planted", "name that no header can have"),
+        ("", "planted", "name that no header can have"),
+    ],
+    ids=repr,
+)
+async def test_a_custom_header_that_is_none_is_refused(
+    against: Against, header: str, value: str, told: str
+) -> None:
+    """A custom provider can't smuggle in headers either; the message names the provider and not the value."""
+    server, client = await against(SESSION, auth=Ticket(value, header=header))
+    with pytest.raises(ConfigurationError, match=told) as caught:
+        await client.get("s1")
+    assert "Ticket" in caught.value.message
+    assert "planted" not in str(caught.value)
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        [IBMCloudAuth("k"), IBMCloudAPIKey("k")],
+        [IBMCloudAuth.from_token("t"), IBMCloudAuth("k"), ServiceCRN(CRN)],
+        [ServiceCRN(CRN), ServiceCRN(CRN)],
+        [BackendAuthentication("k"), Ticket("x"), BackendAuthentication("k")],
+    ],
+    ids=["key and token", "two tokens", "two CRNs", "beside a custom one"],
+)
+def test_two_built_in_providers_of_one_header_are_refused_at_once(auth: list[AuthProvider]) -> None:
+    """A client isn't made with two credentials for one place."""
+    with pytest.raises(ConfigurationError, match="both set the header"):
+        AsyncSessionClient(auth)
+
+
+@pytest.mark.parametrize("header", ["Authorization", "AUTHORIZATION", "authorization"])
+async def test_a_custom_provider_of_a_taken_header_is_refused_at_the_first_merge(
+    against: Against, header: str
+) -> None:
+    """Which headers a custom provider sets shows when it gives them; two for one place are refused whatever the case."""
+    server, client = await against(
+        SESSION, auth=[IBMCloudAPIKey("planted"), Ticket("planted", header=header)]
+    )
+    with pytest.raises(ConfigurationError, match="two auth providers set the header") as caught:
+        await client.get("s1")
+    assert "planted" not in str(caught.value)
+    assert server.received == []

@@ -1,0 +1,711 @@
+"""A create that is cancelled leaves no session behind, whenever it happens, and the cancellation always goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import pytest
+from yarl import URL
+
+from qsessions import (
+    AsyncSessionClient,
+    ClientClosed,
+    ConfigurationError,
+    CreateCancelled,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    Request,
+    Response,
+    RetryPolicy,
+    ServiceCRN,
+)
+from qsessions import attempts as attempts_module
+from qsessions import client as client_module
+from qsessions.attempts import Attempts
+from qsessions.emulator import Emulator
+from qsessions.events import Observers
+from tests.conftest import client_of
+from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.integration.calls import fault
+from tests.integration.conftest import CRN, Against
+from tests.manual_clock import ManualClock
+
+T = TypeVar("T")
+
+FACTORIES: list[Any] = [None]
+if sys.version_info >= (3, 12):
+    FACTORIES.append(asyncio.eager_task_factory)
+
+CREATED = http(200, {"id": "s1", "mode": "dedicated", "state": "open"})
+CLOSED = http(204)
+
+
+def ours() -> set[asyncio.Task[Any]]:
+    """Give the tasks that run, apart from the test's and those of servers."""
+    servers = ("RequestHandler.", "FaultServer.")
+    return {
+        task
+        for task in asyncio.all_tasks()
+        if task is not asyncio.current_task()
+        and not getattr(task.get_coro(), "__qualname__", "").startswith(servers)
+    }
+
+
+async def loop_steps(count: int) -> None:
+    """Let the event loop go round so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until something holds."""
+    for _ in range(50_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to hold")
+
+
+def create(client: AsyncSessionClient) -> asyncio.Task[Any]:
+    """Create a session in the background."""
+    return asyncio.ensure_future(client.create(mode="dedicated", max_ttl=60))
+
+
+def open_sessions(emulator: Emulator) -> list[str]:
+    """List the sessions that cost or may cost."""
+    return [session.id for session in emulator.sessions.values() if session.state != "closed"]
+
+
+async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:
+    """Give what a cancelled task ended with."""
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    return caught.value
+
+
+async def end_of_all(emulator: Emulator, client: AsyncSessionClient, task: asyncio.Task[Any]) -> None:
+    """See that nothing is left of a create that may have been cancelled, and that the client still works."""
+    await asyncio.wait({task})
+    if task.cancelled():
+        await client._attempts.settle(30)
+        assert open_sessions(emulator) == []
+    else:
+        assert open_sessions(emulator) == [task.result().id]
+        await client.close(task.result().id)
+    session = await client.create(mode="dedicated", max_ttl=60)
+    await client.close(session.id)
+    await client.aclose()
+    assert ours() == set()
+    assert open_sessions(emulator) == []
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("way", ["token, session", "version, token, session", "401, token, session"])
+async def test_a_create_may_be_cancelled_at_every_step(
+    emulator: Emulator, time: ManualClock, way: str, factory: Any
+) -> None:
+    """After any number of rounds of the event loop, a cancelled create leaves no open session and no task."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    rescued = 0
+    for steps in range(2000):
+        client = client_of(emulator, time.clock)
+        if way.startswith("version"):
+            client._api_version = "latest"
+        elif way.startswith("401"):
+            assert [workload async for workload in client.workloads(mode="job")] == []
+            emulator.revoke_tokens()
+        before = len(emulator.sessions)
+        task = create(client)
+        await loop_steps(steps)
+        undisturbed = task.done()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled() != undisturbed
+        rescued += task.cancelled() and len(emulator.sessions) > before
+        await end_of_all(emulator, client, task)
+        if undisturbed:
+            break
+    else:
+        pytest.fail("it was never done")
+    # Some cancellations came too early for a session to be made, and some not.
+    assert 0 < rescued < steps
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("later", [0, 1, 2, 3, 5, 8])
+async def test_a_create_may_be_cancelled_twice_at_every_step(
+    emulator: Emulator, time: ManualClock, later: int, factory: Any
+) -> None:
+    """A second cancellation leaves at once, and what was begun is ended in the background, for which closing waits."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    left_early = 0
+    for steps in range(2000):
+        async with client_of(emulator, time.clock) as client:
+            task = create(client)
+            await loop_steps(steps)
+            undisturbed = task.done()
+            task.cancel()
+            await loop_steps(later)
+            if not task.done():
+                task.cancel()
+                await loop_steps(2)
+                # Two cancellations within one round of the loop are one to the task: asyncio delivers them together.
+                assert task.done() or later == 0
+                left_early += bool(client._attempts._unfinished)
+            await asyncio.wait({task})
+            if not task.cancelled():
+                await client.close(task.result().id)
+        assert ours() == set()
+        assert open_sessions(emulator) == []
+        if undisturbed:
+            break
+    assert left_early > 0
+
+
+async def test_a_client_may_be_closed_at_every_step_of_a_create(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """Closing the client brings the create that is in flight to its end: it gives a session, or nothing was made."""
+    for steps in range(2000):
+        before = len(emulator.sessions)
+        client = client_of(emulator, time.clock)
+        task = create(client)
+        await loop_steps(steps)
+        undisturbed = task.done()
+        await client.aclose()
+        await asyncio.wait({task})
+        if task.exception() is not None:
+            assert isinstance(task.exception(), ClientClosed)
+            assert len(emulator.sessions) == before
+        else:
+            assert len(emulator.sessions) == before + 1
+        assert ours() == set()
+        if undisturbed:
+            return
+    pytest.fail("it was never done")
+
+
+async def test_a_deadline_of_asyncio_is_kept(against: Against) -> None:
+    """`asyncio.timeout` around a create ends in its TimeoutError, after the session was closed."""
+    gate = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await gate.wait()
+        await connection.write(CREATED)
+
+    server, client = await against(late, CLOSED)
+    asyncio.get_running_loop().call_later(0.1, gate.set)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await client.create(mode="dedicated")
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+    assert [request.method for request in server.received] == ["POST", "DELETE"]
+
+
+async def test_a_task_group_that_fails_closes_what_its_creates_made(
+    emulator: Emulator, client: AsyncSessionClient
+) -> None:
+    """When one task of a group fails, the creates beside it are cancelled, rescued, and the group's error is the first one."""
+
+    async def fail() -> None:
+        await until(lambda: len(emulator.sessions) > 2)
+        raise LookupError("the first error")
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(client.create(mode="dedicated"))
+            group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await work()
+    assert [type(error) for error in caught.value.exceptions] == [LookupError]
+    finished = {
+        request.path.rsplit("/", 2)[-2] for request in emulator.requests if request.method == "DELETE"
+    }
+    # Those that had been done before the failure are the caller's own.
+    assert {session.id for session in emulator.sessions.values() if session.state == "closed"} == finished
+    assert len(finished) >= 1
+    assert client._attempts._unfinished == set()
+
+
+async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualClock) -> None:
+    """Before the credentials are there nothing was sent, and nothing is."""
+    async with FaultServer(hang) as iam, FaultServer(CREATED) as api:
+        auth = [IBMCloudAuth("key", iam.url), ServiceCRN(CRN)]
+        async with AsyncSessionClient(auth, base_url=api.url, clock=time.clock) as client:
+            task = create(client)
+            await until(lambda: iam.received)
+            task.cancel()
+            await ended(task)
+        assert api.received == []
+
+
+async def test_a_back_off_that_is_cancelled_sends_nothing(time: ManualClock, against: Against) -> None:
+    """Between two attempts nothing is in flight: the create ends at once."""
+    asleep = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    clock = attempts_module.Clock(time.time, time.time, sleep, lambda: 0.5)
+    server, client = await against(http(503), CREATED, clock=clock)
+    task = create(client)
+    await asleep.wait()
+    task.cancel()
+    error = await ended(task)
+    assert [request.method for request in server.received] == ["POST"]
+    assert not hasattr(error, "__notes__")
+
+
+class Held:
+    """Answers a request when told to, and what."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, connection: Connection) -> None:
+        """Answer."""
+        self.asked.set()
+        answer = await self.answer
+        if isinstance(answer, bytes):
+            await connection.write(answer)
+        else:
+            await answer(connection)
+
+
+async def cancelled_with(
+    against: Against, answer: Answer, *more: Answer, **options: Any
+) -> tuple[FaultServer, asyncio.CancelledError, list[CreateCancelled]]:
+    """Cancel a create in flight whose request is then answered so."""
+    events: list[object] = []
+    held = Held()
+    server, client = await against(held, *more, hang, observers=[events.append], **options)
+    task = create(client)
+    await held.asked.wait()
+    task.cancel()
+    await loop_steps(5)
+    assert not task.done()
+    held.answer.set_result(answer)
+    error = await ended(task)
+    return server, error, [event for event in events if isinstance(event, CreateCancelled)]
+
+
+async def test_the_session_of_a_cancelled_create_is_closed(
+    against: Against, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is brought to its end, the session closed, and the log says so as a warning."""
+    server, error, events = await cancelled_with(against, CREATED, CLOSED)
+    assert [f"{request.method} {request.target}" for request in server.received] == [
+        "POST /v1/sessions",
+        "DELETE /v1/sessions/s1/close",
+    ]
+    assert events == [CreateCancelled(session_id="s1", closed=True, detail="closed after a cancelled create")]
+    assert not hasattr(error, "__notes__")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(400, fault()),
+        http(401, fault()),
+        http(403, fault()),
+        http(404),
+        http(429),
+        http(503),
+        http(521),
+        http(500, fault()),
+        http(302),
+    ],
+    ids=["400", "401", "403", "404", "429", "503", "521", "500", "302"],
+)
+async def test_a_refused_create_that_was_cancelled_leaves_nothing_to_end(
+    against: Against, answer: bytes
+) -> None:
+    """Where the answer says that nothing was made, nothing follows, not even another try."""
+    server, error, events = await cancelled_with(against, answer)
+    assert [request.method for request in server.received] == ["POST"]
+    assert not hasattr(error, "__notes__")
+    assert events == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (http(500, "<html>"), "status 500"),
+        (http(502), "status 502"),
+        (http(504, fault()), "status 504"),
+        (reset, "the connection was lost"),
+        (b"HTTP/9 what\r\n\r\n", "no HTTP answer"),
+    ],
+    ids=["HTML 500", "502", "504", "reset", "no HTTP"],
+)
+async def test_an_unknown_outcome_is_told_by_note_event_and_log(
+    against: Against, answer: Answer, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a session may have been made and nobody can tell, the cancellation carries a note, and the log an error."""
+    server, error, (event,) = await cancelled_with(against, answer)
+    (note,) = error.__notes__
+    assert note.startswith("create was cancelled in flight, and its outcome is unknown: ")
+    assert told in note
+    assert event == CreateCancelled(session_id=None, closed=False, detail=note)
+    assert [(record.levelno, note in record.getMessage()) for record in caplog.records] == [
+        (logging.ERROR, True)
+    ]
+    assert [request.method for request in server.received] == ["POST"]
+
+
+async def test_a_success_without_an_id_is_told(against: Against) -> None:
+    """A session that was made, and whose id can't be read, can't be closed: the cancellation says so."""
+    _, error, (event,) = await cancelled_with(against, http(200, "<html>"))
+    assert error.__notes__ == [
+        "create was cancelled in flight; a session was created, and its id can't be read."
+    ]
+    assert (event.session_id, event.closed, event.detail) == (None, False, error.__notes__[0])
+
+
+async def test_a_success_that_can_not_be_read_but_for_its_id_is_closed(against: Against) -> None:
+    """An id is enough to close a session."""
+    server, error, (event,) = await cancelled_with(against, http(200, {"id": "s/1", "max_ttl": "x"}), CLOSED)
+    assert len(server.received) == 1
+    assert "is a path of its own" in error.__notes__[0]
+    server, error, (event,) = await cancelled_with(against, http(200, {"id": "s1", "max_ttl": "x"}), CLOSED)
+    assert (event.session_id, event.closed, len(server.received)) == ("s1", True, 2)
+    assert not hasattr(error, "__notes__")
+
+
+async def test_an_answer_that_never_comes_is_waited_for_so_long(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a cancelled create is bounded, even where the call itself has no deadline."""
+    monkeypatch.setattr(attempts_module, "ENDING_TIMEOUT", 0.05)
+    server, error, (event,) = await cancelled_with(against, hang, timeout=None)
+    assert "its outcome is unknown: the request was given up while it was in flight." in error.__notes__[0]
+    assert not event.closed
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([http(403, fault("No."))], "No."),
+        ([http(500, fault("It broke."))] * 5, "It broke. (status 500"),
+        ([reset] * 12, "the connection was lost"),
+    ],
+    ids=["refused", "broken", "lost"],
+)
+async def test_a_session_that_can_not_be_closed_is_named(
+    against: Against, answers: list[Answer], told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When closing fails too, the cancellation goes on with a note that names the session, an event and an ERROR line."""
+    _, error, (event,) = await cancelled_with(against, CREATED, *answers, retry=RetryPolicy(base_delay=0.01))
+    (note,) = error.__notes__
+    assert note.startswith(
+        "create was cancelled in flight; session 's1' was created and could not be closed: "
+    )
+    assert told in note
+    assert event == CreateCancelled(session_id="s1", closed=False, detail=note)
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.__dict__["qsessions_session_id"] for record in errors] == ["s1"]
+
+
+async def test_a_close_that_never_comes_back_is_bounded(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing the session has a deadline of its own."""
+    monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 0.05)
+    _, error, (event,) = await cancelled_with(against, CREATED, hang, timeout=None)
+    assert "could not be closed: close of session 's1': the call's deadline passed" in error.__notes__[0]
+    assert (event.session_id, event.closed) == ("s1", False)
+
+
+async def test_a_session_that_is_gone_counts_as_closed(against: Against) -> None:
+    """The HTTP library may have sent the DELETE twice, so a 404 is no failure of an ending."""
+    _, error, (event,) = await cancelled_with(against, CREATED, http(404, fault()))
+    assert event.closed
+    assert not hasattr(error, "__notes__")
+
+
+class Once:
+    """A provider that has headers for one request only."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def headers(self, transport: object) -> Mapping[str, str]:
+        """Give a ticket the first time."""
+        self.asked += 1
+        if self.asked > 1:
+            raise LookupError("planted: no ticket in the drawer")
+        return {"X-Ticket": "one"}
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Have no other."""
+        return False
+
+
+async def test_a_foreign_error_while_closing_does_not_take_the_place_of_the_cancellation(
+    against: Against,
+) -> None:
+    """What a custom provider raises while the session is being closed goes into the note, by name."""
+    _, error, (event,) = await cancelled_with(against, CREATED, auth=[Once(), ServiceCRN(CRN)])
+    assert error.__notes__[0].endswith("session 's1' was created and could not be closed: LookupError")
+    assert not event.closed
+
+
+async def test_a_second_cancellation_leaves_at_once_and_the_ending_goes_on(against: Against) -> None:
+    """The caller is free again, and the session is closed in the background; closing the client waits for that."""
+    held, closing = Held(), Held()
+    server, client = await against(held, closing)
+    task = create(client)
+    await held.asked.wait()
+    task.cancel()
+    held.answer.set_result(CREATED)
+    await closing.asked.wait()
+    assert not task.done()
+    task.cancel()
+    await ended(task)
+    assert task.cancelling() == 2
+    leaving = asyncio.ensure_future(client.aclose())
+    await loop_steps(20)
+    assert not leaving.done()
+    closing.answer.set_result(CLOSED)
+    await leaving
+    assert [request.method for request in server.received] == ["POST", "DELETE"]
+    assert ours() == set()
+
+
+async def test_closing_the_client_waits_for_an_ending_so_long(
+    against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ending that takes too long is given up, and the log names what is left open."""
+    monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 0.05)
+    held = Held()
+    server, client = await against(held, hang)
+    task = create(client)
+    await held.asked.wait()
+    task.cancel()
+    monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 30.0)
+    held.answer.set_result(CREATED)
+    await until(lambda: len(server.received) == 2)
+    monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 0.05)
+    await client.aclose()
+    error = await ended(task)
+    assert "session 's1' was created and could not be closed: " in error.__notes__[0]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_a_create_in_flight_when_the_client_gives_up_is_told(
+    against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cancelled create whose answer the closing client doesn't wait for any longer has an unknown outcome, and says so."""
+    monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 0.05)
+    _, client = await against(hang, timeout=None)
+    task = create(client)
+    await loop_steps(30)
+    task.cancel()
+    await loop_steps(3)
+    await client.aclose()
+    error = await ended(task)
+    assert "its outcome is unknown: the client or the event loop was shut down" in error.__notes__[0]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_cancelling_the_close_of_a_client_closes_it_all_the_same(against: Against) -> None:
+    """Whoever doesn't wait for `aclose` leaves no half-closed client: it goes on in the background, and can be waited for again."""
+    held, closing = Held(), Held()
+    _, client = await against(held, closing)
+    task = create(client)
+    await held.asked.wait()
+    task.cancel()
+    held.answer.set_result(CREATED)
+    await closing.asked.wait()
+    leaving = asyncio.ensure_future(client.aclose())
+    await loop_steps(3)
+    leaving.cancel()
+    await ended(leaving)
+    closing.answer.set_result(CLOSED)
+    await client.aclose()
+    await ended(task)
+    assert client._transport._http is None
+    assert ours() == set()
+    await client.aclose()
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_an_event_loop_that_shuts_down_closes_the_session_or_tells(
+    steps: int, caplog: pytest.LogCaptureFixture, time: ManualClock
+) -> None:
+    """When the whole loop ends, a DELETE is sent again, and a request that could not be saved is told in the log."""
+    seen: list[str] = []
+
+    async def main() -> None:
+        held = Held()
+        server = FaultServer(held, hang, CLOSED)
+        await server.__aenter__()
+        client = AsyncSessionClient(
+            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=server.url, clock=time.clock
+        )
+        task = create(client)
+        await held.asked.wait()
+        task.cancel()
+        if steps >= 3:
+            held.answer.set_result(CREATED)
+            await until(lambda: len(server.received) == 2)
+        else:
+            await loop_steps(steps)
+        keep.extend([server, client, task])
+
+    keep: list[Any] = []
+    runner = asyncio.Runner()
+    runner.run(main())
+    loop = runner.get_loop()
+    server, client, task = keep
+
+    async def tidy_up() -> None:
+        seen.extend(request.method for request in server.received)
+        await client.aclose()
+        await server.__aexit__(None, None, None)
+
+    others = [task for task in asyncio.all_tasks(loop) if "FaultServer" not in repr(task)]
+    for other in others:
+        other.cancel()
+    loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+    assert task.cancelled()
+    runner.run(tidy_up())
+    runner.close()
+    if steps >= 3:
+        assert seen == ["POST", "DELETE", "DELETE"]
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    else:
+        assert seen == ["POST"]
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert "its outcome is unknown" in caplog.records[0].getMessage()
+
+
+async def test_a_cancelled_get_leaves_the_pool_usable(against: Against) -> None:
+    """A cancelled read ends at once, and the only connection of the pool is free again."""
+    server, client = await against(hang, http(200, {"id": "s1"}), max_concurrency=1)
+    for _ in range(3):
+        task = asyncio.ensure_future(client.get("s1"))
+        await until(lambda: server.received)
+        task.cancel()
+        error = await ended(task)
+        assert not hasattr(error, "__notes__")
+        assert (await client.get("s1", timeout=5)).id == "s1"
+        server.received.clear()
+        server.answers.insert(0, hang)
+
+
+async def test_a_get_may_be_cancelled_at_every_step(emulator: Emulator, client: AsyncSessionClient) -> None:
+    """Whenever a read is cancelled, the next one works and no task is left."""
+    session = await client.create(mode="dedicated", max_ttl=60)
+    before = ours()
+    for steps in range(2000):
+        task = asyncio.ensure_future(client.get(session.id))
+        await loop_steps(steps)
+        undisturbed = task.done()
+        task.cancel()
+        await asyncio.wait({task})
+        assert (await client.get(session.id)).id == session.id
+        assert ours() == before
+        if undisturbed:
+            return
+    pytest.fail("it was never done")
+
+
+class Canned:
+    """A transport of a few lines, whose answer comes when it is told to."""
+
+    def __init__(self, outcome: BaseException | Response) -> None:
+        self.outcome = outcome
+        self.gate = asyncio.Event()
+        self.refuse_after = 99
+
+    async def send(self, request: Request) -> Response:
+        """Give the outcome."""
+        await self.gate.wait()
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a task, unless closed."""
+        self.refuse_after -= 1
+        if self.refuse_after < 0:
+            coroutine.close()
+            raise ClientClosed("the client is closed.")
+        return asyncio.ensure_future(coroutine)
+
+
+async def nothing_left(answer: Response) -> str | None:
+    """Undo, with success."""
+    return None
+
+
+def attempts_over(transport: Canned, events: list[object]) -> Attempts:
+    """Give the attempt loop over a transport."""
+    return Attempts(
+        transport, retry=RetryPolicy(), clock=attempts_module.Clock(), observers=Observers([events.append])
+    )
+
+
+def post() -> Request:
+    """Give a request that can't be repeated."""
+    return Request("create", "POST", URL("http://127.0.0.1/v1/sessions"), {}, b"{}", None, repeatable=False)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"),
+    [
+        (
+            RuntimeError("planted"),
+            ["create was cancelled in flight, and its outcome is unknown: RuntimeError"],
+        ),
+        (ConfigurationError("plain http"), []),
+        (ClientClosed("closed"), []),
+    ],
+    ids=["foreign", "refused by the transport", "closed"],
+)
+async def test_what_a_transport_raises_does_not_take_the_place_of_the_cancellation(
+    outcome: Exception, told: list[str]
+) -> None:
+    """A foreign error leaves the outcome unknown; one that the transport raises before it sends leaves nothing to tell."""
+    transport, events = Canned(outcome), list[object]()
+    task = asyncio.ensure_future(
+        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=nothing_left)
+    )
+    await loop_steps(3)
+    task.cancel()
+    await loop_steps(3)
+    transport.gate.set()
+    error = await ended(task)
+    assert getattr(error, "__notes__", []) == told
+    assert [event.detail for event in events if isinstance(event, CreateCancelled)] == told
+
+
+async def test_a_cancellation_goes_on_even_where_no_task_can_be_made_any_more() -> None:
+    """A client that was closed in between can't end anything: the cancellation says that the outcome is unknown."""
+    transport, events = Canned(Response(200)), list[object]()
+    task = asyncio.ensure_future(
+        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=nothing_left)
+    )
+    await loop_steps(3)
+    transport.refuse_after = 0
+    task.cancel()
+    error = await ended(task)
+    assert error.__notes__ == [
+        "create was cancelled in flight, and its outcome is unknown: the client is closed."
+    ]
+    transport.gate.set()
+    await loop_steps(3)

@@ -1,0 +1,572 @@
+"""What went wrong is told by class and by facts, whatever the service, a proxy or the network did."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import pickle
+import socket
+import ssl
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    BadRequest,
+    Conflict,
+    ConnectionFailed,
+    Forbidden,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+    RateLimited,
+    ResponseError,
+    RetryPolicy,
+    ServerError,
+    Unauthorized,
+)
+from qsessions.emulator import Emulator
+from tests.fault_server import Connection, FaultServer, http, reset
+from tests.integration.calls import CLOSE, CREATE, GET, SESSION, UPDATE, VERSIONS, WORKLOADS, Row, each, fault
+from tests.integration.conftest import CRN, Against, static_auth
+from tests.manual_clock import ManualClock
+
+ONCE = RetryPolicy(max_attempts=1)
+MIB = 1024 * 1024
+HTML = "<!DOCTYPE html><html><head><title>\n Bad  gateway </title></head><body>nginx</body></html>"
+
+
+def part(status: int, body: bytes, *, length: int, headers: str = "") -> bytes:
+    """Write an answer that says to be longer than it is."""
+    return f"HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
+
+
+def cut(status: int, body: bytes) -> list[object]:
+    """Give the script of an answer that ends in the middle of its body."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.write(part(status, body, length=len(body) + 100))
+        connection.writer.close()
+
+    return [answer]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("status", "expected", "retryable"),
+    [
+        (400, BadRequest, False),
+        (401, Unauthorized, False),
+        (403, Forbidden, False),
+        (404, NotFound, False),
+        (409, Conflict, False),
+        (429, RateLimited, True),
+        (500, ServerError, True),
+        (503, ServerError, True),
+        (504, ServerError, True),
+        (524, ServerError, True),
+    ],
+)
+@pytest.mark.parametrize(("code", "read"), [(1234, "1234"), ("BX12", "BX12")], ids=["int", "text"])
+async def test_each_status_has_its_class_with_all_facts(
+    against: Against, *, status: int, expected: type[ResponseError], retryable: bool, code: object, read: str
+) -> None:
+    """A refusal has the class of its status and every fact that the answer held, the code always as text."""
+    body = fault("No way.", code=code, solution="Ask again.", trace="trace-7")
+    _, client = await against(http(status, body, headers={"Retry-After": "7"}), retry=ONCE)
+    with pytest.raises(expected) as caught:
+        await client.close("s1")
+    error = caught.value
+    assert type(error) is expected
+    assert (error.operation, error.session_id, error.method, error.path) == (
+        "close",
+        "s1",
+        "DELETE",
+        "/v1/sessions/s1/close",
+    )
+    assert (error.status, error.code, error.message, error.solution, error.trace_id) == (
+        status,
+        read,
+        "No way.",
+        "Ask again.",
+        "trace-7",
+    )
+    assert (error.attempts, error.retryable, error.retry_after) == (1, retryable, 7.0)
+    text = f"close of session 's1': No way. (status {status}, code {read}, trace trace-7) Ask again."
+    assert str(error) == text
+    copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert vars(copied) == vars(error)
+    assert str(copied) == text
+
+
+@pytest.mark.parametrize(
+    "status", [402, 405, 406, 410, 413, 418, 422, 451, 499, 304, 300, 501, 505, 520, 599]
+)
+async def test_other_statuses_are_response_errors(against: Against, status: int) -> None:
+    """A status without a class of its own is a ResponseError, or a ServerError from 500 on."""
+    _, client = await against(http(status, b"" if status == 304 else fault()), retry=ONCE)
+    with pytest.raises(ResponseError) as caught:
+        await client.get("s1")
+    assert type(caught.value) is (ServerError if status >= 500 else ResponseError)
+    assert caught.value.status == status
+    assert caught.value.retryable == (status == 520)
+
+
+@pytest.mark.smoke
+@each(GET, CLOSE, UPDATE)
+async def test_an_unknown_session_is_not_found(
+    client: AsyncSessionClient, emulator: Emulator, row: Row
+) -> None:
+    """What is asked of a session that the instance doesn't have is NotFound, in the service's words."""
+    with pytest.raises(NotFound, match="Session not found") as caught:
+        await row(client)
+    assert (caught.value.operation, caught.value.status, caught.value.attempts) == (row.name, 404, 1)
+    assert caught.value.path == f"/api{row.path}"
+    assert caught.value.code is not None
+    assert caught.value.trace_id is not None
+
+
+@pytest.mark.smoke
+async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, time: ManualClock) -> None:
+    """Wrong bodies, credentials, instances and states get their classes from a service that says so."""
+    good, crn = static_auth()[0], static_auth()[1]
+    async with AsyncSessionClient([good, crn], base_url=emulator.url, clock=time.clock) as client:
+        with pytest.raises(Unauthorized) as unauthorized:
+            await client.get("s1")
+    assert (unauthorized.value.code, unauthorized.value.attempts) == ("1201", 1)
+    key = type(good)(emulator.api_key)
+    async with AsyncSessionClient([key, crn], base_url=emulator.url, clock=time.clock) as client:
+        with pytest.raises(Forbidden) as forbidden:
+            await client.get("s1")
+    assert forbidden.value.code == "1200"
+    assert emulator.crn != CRN
+    own = type(crn)(emulator.crn)
+    async with AsyncSessionClient([key, own], base_url=emulator.url, clock=time.clock) as client:
+        with pytest.raises(BadRequest) as bad:
+            await client.create(mode="dedicated", backend="ibm_nowhere")
+        assert bad.value.code == "1007"
+        session = await client.create(mode="batch")
+        await client.close(session.id)
+        with pytest.raises(Conflict):
+            await client.update(session.id, accepting_jobs=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code", "trace"),
+    [
+        (HTML, "Bad gateway", None, None),
+        ("<HTML><body>x</body></HTML>", "an HTML page without a title", None, None),
+        (b"upstream  connect\n error", "upstream connect error", None, None),
+        (b"", "the service gave no reason", None, None),
+        (b"   \n", "the service gave no reason", None, None),
+        (b"x" * 300, "x" * 200 + "…", None, None),
+        (b"\xff\xfe\x00", "\ufffd\ufffd\x00", None, None),
+        (b'{"errors": [{"code": 1000, "mess', '{"errors": [{"code": 1000, "mess', None, None),
+        ({"errors": []}, "the service gave no reason", None, None),
+        ({"errors": {}, "trace": "t1"}, "the service gave no reason", None, "t1"),
+        ({"errors": [{"code": 7}], "trace": 5}, "the service gave no reason", "7", "5"),
+        ({"errors": [{"message": "Hm."}]}, "Hm.", None, None),
+        ({"errors": ["text"]}, "the service gave no reason", None, None),
+        ({"message": "Gateway says no."}, "Gateway says no.", None, None),
+        (["a"], "the service gave no reason", None, None),
+        ("null", "the service gave no reason", None, None),
+        (b"[" * 100_000, "[" * 200 + "…", None, None),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+@pytest.mark.parametrize(("status", "expected"), [(403, Forbidden), (502, ServerError)])
+async def test_error_bodies_of_any_form_give_what_they_hold(
+    against: Against,
+    *,
+    status: int,
+    expected: type[ResponseError],
+    body: object,
+    message: str,
+    code: str | None,
+    trace: str | None,
+) -> None:
+    """HTML, plain text, empty, cut and foreign bodies get the right class and what could be learnt."""
+    _, client = await against(http(status, body), retry=ONCE)
+    with pytest.raises(expected) as caught:
+        await client.get("s1")
+    assert (caught.value.status, caught.value.message) == (status, message)
+    assert (caught.value.code, caught.value.trace_id) == (code, trace)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"half a sen", "half a sen"),
+        (b"", "the service gave no reason"),
+        (json.dumps(fault("Whole.")).encode(), "Whole."),
+    ],
+    ids=["part", "nothing", "whole"],
+)
+async def test_an_error_body_that_is_cut_off_keeps_its_status(
+    against: Against, body: bytes, message: str
+) -> None:
+    """When the connection is lost within the body of a refusal, the class is that of the status and what came is told."""
+    _, client = await against(*cut(404, body))  # type: ignore[arg-type]
+    with pytest.raises(NotFound) as caught:
+        await client.get("s1")
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("status", [404, 500])
+@pytest.mark.parametrize("packed", [False, True])
+async def test_an_error_body_without_end_keeps_its_status(
+    against: Against, status: int, packed: bool
+) -> None:
+    """A refusal with far too large a body has the class of its status, and nothing of it gets into the next answer."""
+    body = b"y" * (2 * MIB)
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    answer = http(status, gzip.compress(body) if packed else body, headers=headers)
+    _, client = await against(answer, retry=ONCE)
+    for _ in range(2):
+        with pytest.raises(ResponseError) as caught:
+            await client.get("s1")
+        assert (caught.value.status, caught.value.message) == (status, "y" * 200 + "…")
+
+
+def _unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.smoke
+@each()
+async def test_a_service_that_refuses_connections_is_a_connection_failure(
+    time: ManualClock, row: Row
+) -> None:
+    """When nobody listens, each operation says so; nothing was sent, and the same call may work later."""
+    url = f"http://127.0.0.1:{_unused_port()}"
+    async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock, retry=ONCE) as client:
+        with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
+            await row(client)
+    error = caught.value
+    assert (error.operation, error.method, error.path) == (row.name, row.method, row.path)
+    assert (error.sent, error.retryable, error.attempts, error.status) == (False, True, 1, None)
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@each(*(row for row in (GET, UPDATE, CLOSE, VERSIONS, WORKLOADS)))
+async def test_a_connection_that_is_torn_down_is_a_connection_failure(against: Against, row: Row) -> None:
+    """When the service tears the connection down, the request may have been carried out."""
+    _, client = await against(reset, retry=ONCE)
+    with pytest.raises(ConnectionFailed, match="connection was lost") as caught:
+        await row(client)
+    assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (True, True, 1)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"id": "s1", "mo'], ids=["nothing", "part"])
+async def test_a_success_that_is_cut_off_is_a_connection_failure(against: Against, body: bytes) -> None:
+    """When the connection is lost within the body of a success, there is no answer."""
+    _, client = await against(*cut(200, body), retry=ONCE)  # type: ignore[arg-type]
+    with pytest.raises(ConnectionFailed, match="connection was lost"):
+        await client.get("s1")
+
+
+@pytest.mark.parametrize(
+    ("host", "told", "retryable"),
+    [
+        ("service.invalid", "can't be reached", True),
+        ("a..example", "can't be", False),
+        (f"{'a' * 64}.example", "can't be", False),
+    ],
+    ids=["unknown", "empty label", "long label"],
+)
+async def test_a_name_that_cannot_be_found_is_a_connection_failure(
+    time: ManualClock, host: str, told: str, retryable: bool
+) -> None:
+    """A host name that the name service doesn't know, or that can't be one, is told with the name."""
+    async with AsyncSessionClient(
+        static_auth(), base_url=f"https://{host}", clock=time.clock, retry=ONCE
+    ) as client:
+        with pytest.raises(ConnectionFailed, match=told) as caught:
+            await client.create(mode="batch")
+    assert not caught.value.sent
+    assert caught.value.retryable is retryable
+
+
+def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
+    """When the loop's threads are gone, so that no name can be looked up, a call fails at once and says why."""
+
+    async def call_late() -> None:
+        await asyncio.get_running_loop().shutdown_default_executor()
+        async with AsyncSessionClient(static_auth(), base_url="https://service.invalid") as client:
+            with pytest.raises(ConnectionFailed, match="event loop is shutting down") as caught:
+                await client.create(mode="batch")
+        assert (caught.value.sent, caught.value.retryable) == (False, False)
+
+    asyncio.run(call_late())
+
+
+async def test_a_certificate_that_nobody_trusts_is_told_with_the_way_out(
+    server_tls: ssl.SSLContext, time: ManualClock
+) -> None:
+    """A certificate of an unknown authority ends the call at once, says so, and names ssl=."""
+    async with (
+        FaultServer(GET.success, tls=server_tls) as server,
+        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
+    ):
+        with pytest.raises(ConnectionFailed, match="certificate can't be trusted") as caught:
+            await client.create(mode="batch")
+    assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (False, False, 1)
+    assert "ssl=" in (caught.value.solution or "")
+    assert server.received == []
+
+
+async def test_a_server_that_speaks_no_tls_is_told(time: ManualClock) -> None:
+    """An https URL of a server that speaks plain http is a failure to agree on TLS, told at once."""
+
+    async def garbage(connection: Connection) -> None:
+        await connection.write(b"HTTP/1.1 400 No\r\n\r\n")
+        connection.writer.close()
+
+    async with await asyncio.start_server(
+        lambda reader, writer: garbage(Connection(reader, writer)), "127.0.0.1", 0
+    ) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock) as client:
+            with pytest.raises(ConnectionFailed, match="TLS could not be agreed on") as caught:
+                await client.create(mode="batch")
+    assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (False, False, 1)
+
+
+@pytest.mark.parametrize("status", [407, 403, 502])
+async def test_a_proxy_that_refuses_is_told_with_its_status(
+    against: Against, time: ManualClock, status: int
+) -> None:
+    """When a proxy refuses to connect, the error says that it was the proxy; nothing was sent to the service."""
+    proxy, _ = await against(http(status))
+    async with AsyncSessionClient(
+        static_auth(), base_url="https://service.invalid", proxy=proxy.url, clock=time.clock
+    ) as client:
+        with pytest.raises(ConnectionFailed, match=f"proxy refused with status {status}") as caught:
+            await client.create(mode="batch")
+    assert (caught.value.sent, caught.value.status, caught.value.retryable) == (False, None, False)
+    (asked,) = proxy.received
+    assert (asked.method, asked.target) == ("CONNECT", "service.invalid:443")
+    assert "authorization" not in asked.headers
+
+
+async def test_a_proxy_that_is_not_there_is_a_connection_failure(time: ManualClock) -> None:
+    """When the proxy refuses connections, nothing was sent."""
+    proxy = f"http://127.0.0.1:{_unused_port()}"
+    async with AsyncSessionClient(
+        static_auth(), base_url="https://service.invalid", proxy=proxy, clock=time.clock, retry=ONCE
+    ) as client:
+        with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
+            await client.create(mode="batch")
+    assert not caught.value.sent
+
+
+def _padded(size: int) -> bytes:
+    """Give a session's JSON of exactly this size."""
+    whole = json.dumps(SESSION | {"padding": ""}).encode()
+    return json.dumps(SESSION | {"padding": " " * (size - len(whole))}).encode()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> None:
+    """An answer of exactly 1 MiB is read, counted after decompression."""
+    body = _padded(MIB)
+    assert len(body) == MIB
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    server, client = await against(http(200, gzip.compress(body) if packed else body, headers=headers))
+    assert (await client.get("s1")).id == "s1"
+    assert (await client.get("s1")).id == "s1"
+    assert server.connections == 1
+    assert server.received[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("X-GZip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)],
+    ids=["gzip", "x-gzip", "deflate", "identity"],
+)
+async def test_a_packed_answer_is_unpacked(
+    against: Against, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    """An answer that a proxy packed though nobody asked for it is read, in as many pieces as it comes."""
+    body = pack(json.dumps(SESSION).encode())
+
+    async def in_pieces(connection: Connection) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
+        await connection.write(head.encode())
+        for byte in body:
+            await connection.write(bytes([byte]))
+
+    _, client = await against(in_pieces)
+    assert (await client.get("s1")).max_ttl == 600
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_an_answer_that_cannot_be_unpacked_is_told(against: Against, status: int) -> None:
+    """A body that isn't packed as it says is a protocol error, and a refusal keeps its status."""
+    server, client = await against(http(status, b"plain", headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(Forbidden if status == 403 else ProtocolError) as caught:
+        await client.get("s1")
+    assert ("decompressing" in caught.value.message) == (status == 200)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_body_over_the_cap_is_refused(against: Against, packed: bool) -> None:
+    """An answer of one byte more than 1 MiB is a protocol error, and nothing of it gets into the next answer."""
+    body = _padded(MIB + 1)
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    _, client = await against(http(200, gzip.compress(body) if packed else body, headers=headers))
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="larger than 1048576 bytes") as caught:
+            await client.get("s1")
+        assert (caught.value.status, caught.value.attempts) == (200, 1)
+
+
+async def test_an_answer_that_never_ends_is_refused(against: Against) -> None:
+    """An answer in chunks without end is given up at the cap."""
+
+    async def endless(connection: Connection) -> None:
+        await connection.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await connection.write(b"10000\r\n" + b" " * 65_536 + b"\r\n")
+
+    _, client = await against(endless)
+    with pytest.raises(ProtocolError, match="larger than"):
+        await client.get("s1")
+
+
+async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:
+    """An answer that unpacks to 200 MiB is refused without being unpacked."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(b" " * MIB) for _ in range(200)) + packer.flush()
+    _, client = await against(http(200, bomb, headers={"Content-Encoding": "gzip"}))
+    await client.aclose()
+    _, client = await against(http(200, bomb, headers={"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="larger than"):
+            await client.get("s1")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * MIB
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (http(200, b"{"), "no JSON at character 1"),
+        (http(200, HTML), "no JSON at character 0"),
+        (http(200, b""), "no JSON at character 0"),
+        (http(204), "no JSON at character 0"),
+        (http(200, b'{"id": "\xff"}'), "not UTF-8 at byte 8"),
+        (http(200, b'{"id": "s1", "elapsed_time": NaN}'), "NaN is no JSON"),
+        (http(200, b"[" * 100_000), "nested too deeply"),
+        (http(200, {}), r"required field 'id' is missing @ \$\.id"),
+        (http(200, {"id": None}), r"required field 'id' is missing @ \$\.id"),
+        (http(200, {"id": ""}), r"required field 'id' is missing @ \$\.id"),
+        (http(200, {"id": 5}), r"expected text, got a number @ \$\.id"),
+        (http(200, []), "expected an object, got an array"),
+        (http(200, b"null"), "expected an object, got null"),
+        (
+            http(200, SESSION | {"timestamps": [{"status": "open", "timestamp": "noon"}]}),
+            r"expected an ISO 8601 time, got 'noon' @ \$\.timestamps\[0\]\.timestamp",
+        ),
+    ],
+    ids=lambda value: repr(value)[-40:],
+)
+async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
+    against: Against, answer: bytes, told: str
+) -> None:
+    """A success whose body is none is a protocol error that says what is wrong and where, and it isn't asked for again."""
+    server, client = await against(answer)
+    with pytest.raises(ProtocolError, match=told) as caught:
+        await client.get("s1")
+    error = caught.value
+    assert (error.operation, error.session_id, error.attempts, error.retryable) == ("get", "s1", 1, False)
+    assert (error.method, error.path) == ("GET", "/v1/sessions/s1")
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [http(200), http(200, b"junk"), http(202, {"id": "s1"}), http(204)],
+    ids=["200", "200 with text", "202 with JSON", "204"],
+)
+@each(UPDATE, CLOSE)
+async def test_a_success_without_content_needs_no_body(against: Against, answer: bytes, row: Row) -> None:
+    """Where a success has nothing to say, a body that comes all the same changes nothing, for the next call neither."""
+    _, client = await against(answer, answer, GET.success)
+    assert await row(client) is None
+    assert await row(client) is None
+    assert (await client.get("s1")).id == "s1"
+
+
+@each(UPDATE, CLOSE)
+async def test_what_follows_a_204_gets_into_no_other_answer(against: Against, row: Row) -> None:
+    """HTTP allows no body after 204: one that comes at once makes the answer unreadable, one that comes late is dropped."""
+
+    answered = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await connection.write(http(204))
+        await answered.wait()
+        await connection.write(b"junk")
+
+    _, client = await against(http(204, b"junk"), late, GET.success)
+    with pytest.raises(ProtocolError, match="no HTTP answer"):
+        await row(client)
+    assert await row(client) is None
+    answered.set()
+    for _ in range(20):  # time for it to arrive
+        await asyncio.sleep(0)
+    assert (await client.get("s1")).id == "s1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n",
+    ],
+    ids=["ssh", "status", "length", "header"],
+)
+async def test_what_is_no_http_is_a_protocol_error(against: Against, answer: bytes) -> None:
+    """An answer that isn't HTTP is a protocol error."""
+    _, client = await against(answer, retry=ONCE)
+    with pytest.raises(ProtocolError, match="no HTTP answer") as caught:
+        await client.get("s1")
+    assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize("field", ["mode", "state", "backend_name"])
+async def test_one_field_of_the_wrong_form_is_named(against: Against, field: str) -> None:
+    """A field of the wrong form is named by its path."""
+    _, client = await against(http(200, SESSION | {field: 7}))
+    with pytest.raises(ProtocolError, match=rf"expected text, got a number @ \$\.{field}"):
+        await client.get("s1")
+
+
+@each(GET, UPDATE, CLOSE, VERSIONS, WORKLOADS, CREATE)
+async def test_every_error_is_caught_by_the_root(against: Against, row: Row) -> None:
+    """Each operation's refusal is a QSessionsError that says which operation it was."""
+    _, client = await against(http(400, fault("Told so.")))
+    with pytest.raises(QSessionsError, match="Told so") as caught:
+        await row(client)
+    error = caught.value
+    assert (error.operation, error.method, error.path, error.session_id) == (
+        row.name,
+        row.method,
+        row.path,
+        row.session_id,
+    )

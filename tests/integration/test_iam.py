@@ -1,0 +1,837 @@
+"""The token exchange at IAM: once for all, ahead of time, and never with the raw key as a way out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, TypeVar
+from urllib.parse import parse_qs
+
+import pytest
+from attrs import field, frozen
+
+from qsessions import (
+    AsyncSessionClient,
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    IBMCloudAuth,
+    ProtocolError,
+    Request,
+    Response,
+    ServiceCRN,
+    TokenExchangeFailed,
+    TokenRenewed,
+    Unauthorized,
+)
+from qsessions.auth import iam as iam_module
+from qsessions.emulator import Emulator
+from tests.conftest import client_of
+from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.manual_clock import ManualClock
+
+T = TypeVar("T")
+
+KEY = "planted+&=%/?#key"
+CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222-4333-8444-555555555555::"
+SESSION = http(200, {"id": "s1", "state": "open"})
+
+# Eager tasks run inside the call that starts them; Python 3.11 has none.
+FACTORIES: list[Any] = [None]
+if sys.version_info >= (3, 12):
+    FACTORIES.append(asyncio.eager_task_factory)
+
+
+def grant(token: str = "t1", expires_in: object = 3600) -> bytes:
+    """Give IAM's answer of a success."""
+    return http(200, {"access_token": token, "refresh_token": "not_supported", "expires_in": expires_in})
+
+
+def refusal(message: str = "Provided API key could not be found.") -> bytes:
+    """Give IAM's answer to a wrong key."""
+    return http(
+        400, {"errorCode": "BXNIM0415E", "errorMessage": message, "context": {"requestId": "trace-9"}}
+    )
+
+
+def when(gate: asyncio.Event, answer: bytes) -> Callable[[Connection], Awaitable[None]]:
+    """Answer as soon as the gate is open."""
+
+    async def wait(connection: Connection) -> None:
+        await gate.wait()
+        await connection.write(answer)
+
+    return wait
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until something holds."""
+    for _ in range(50_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to hold")
+
+
+@frozen
+class Stage:
+    """An IAM and a service, both scripted, and one provider for any number of clients."""
+
+    iam: FaultServer
+    api: FaultServer
+    auth: IBMCloudAuth
+    time: ManualClock
+    _stack: AsyncExitStack = field(repr=False)
+
+    async def client(self, **options: Any) -> AsyncSessionClient:
+        """Give a client that ends with the test."""
+        return await self._stack.enter_async_context(self.loose(**options))
+
+    def loose(self, **options: Any) -> AsyncSessionClient:
+        """Give a client that the test must close."""
+        settings: dict[str, Any] = {
+            "auth": [self.auth, ServiceCRN(CRN)],
+            "base_url": self.api.url,
+            "clock": self.time.clock,
+        }
+        return AsyncSessionClient(**(settings | options))
+
+    @property
+    def tokens_sent(self) -> list[str]:
+        """What came to the service as Authorization, in order."""
+        return [request.headers["authorization"] for request in self.api.received]
+
+
+class Staged(Protocol):
+    """Starts an IAM with a script and a service that says yes to everything, or what it is told."""
+
+    async def __call__(self, *answers: Answer, api: Answer = SESSION) -> Stage:
+        """Take IAM's script."""
+        ...
+
+
+@pytest.fixture
+async def staged(time: ManualClock) -> AsyncIterator[Staged]:
+    """Give a function that starts an IAM and a service, both scripted."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*answers: Answer, api: Answer = SESSION) -> Stage:
+            iam = await stack.enter_async_context(FaultServer(*answers))
+            service = await stack.enter_async_context(FaultServer(api))
+            return Stage(iam, service, IBMCloudAuth(KEY, iam.url, clock=time.clock), time, stack)
+
+        yield start
+
+
+def exchanges(emulator: Emulator) -> int:
+    """Count the token requests that an emulator has answered."""
+    return sum(request.path == "/identity/token" for request in emulator.requests)
+
+
+@pytest.mark.smoke
+async def test_the_exchange_is_a_form_with_the_key_and_nothing_else(staged: Staged) -> None:
+    """IAM gets the key in a form and no header of the service; the service gets the token and never the key."""
+    stage = await staged(grant("a.b.c"))
+    client = await stage.client(headers={"X-Team": "blue"})
+    await client.get("s1")
+    (asked,) = stage.iam.received
+    assert (asked.method, asked.target) == ("POST", "/identity/token")
+    assert parse_qs(asked.body.decode(), strict_parsing=True) == {
+        "grant_type": ["urn:ibm:params:oauth:grant-type:apikey"],
+        "apikey": [KEY],
+    }
+    assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert asked.headers["accept"] == "application/json"
+    assert not {"authorization", "service-crn", "ibm-api-version", "x-team", "cookie"} & asked.headers.keys()
+    assert stage.tokens_sent == ["Bearer a.b.c"]
+    assert KEY not in repr(stage.api.received)
+    assert KEY not in f"{stage.auth!r}{client!r}"
+
+
+async def test_a_thousand_calls_with_an_expired_token_ask_iam_once(
+    client: AsyncSessionClient, emulator: Emulator, time: ManualClock
+) -> None:
+    """However many calls find the token expired at the same time, IAM is asked once."""
+    session = await client.create(mode="dedicated", max_ttl=60)
+    assert exchanges(emulator) == 1
+    time.advance(3600)
+    found = await asyncio.gather(*(client.get(session.id) for _ in range(1000)))
+    assert {session.id for session in found} == {session.id}
+    assert exchanges(emulator) == 2
+
+
+async def test_a_thousand_staggered_401s_ask_iam_once(client: AsyncSessionClient, emulator: Emulator) -> None:
+    """Late 401s for an old token take the new one and cost no exchange of their own."""
+    session = await client.create(mode="dedicated", max_ttl=60)
+    emulator.revoke_tokens()
+    await asyncio.gather(*(client.get(session.id) for _ in range(1000)))
+    assert exchanges(emulator) == 2
+    refused = [request.status for request in emulator.requests].count(401)
+    # All went out with the old token, and the pool of 100 connections let their answers come bit by bit.
+    assert refused == 1000
+
+
+@pytest.mark.parametrize(("life", "early", "due"), [(3600, 2879.0, 1.5), (10, 7.9, 0.2)])
+async def test_a_token_is_renewed_at_80_percent_of_its_life_while_callers_go_on(
+    staged: Staged, life: int, early: float, due: float
+) -> None:
+    """From 80 % of its life on, the first call starts a renewal that nobody waits for, and the next ones start none."""
+    gate = asyncio.Event()
+    stage = await staged(grant("t1", life), when(gate, grant("t2", life)))
+    client = await stage.client()
+    await client.get("s1")
+    stage.time.advance(early)
+    await client.get("s1")
+    assert len(stage.iam.received) == 1
+    stage.time.advance(due)
+    await asyncio.gather(*(client.get("s1") for _ in range(20)))
+    await until(lambda: len(stage.iam.received) == 2)
+    await client.get("s1")
+    assert set(stage.tokens_sent) == {"Bearer t1"}
+    gate.set()
+    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await client.get("s1")
+    assert stage.tokens_sent[-1] == "Bearer t2"
+    assert len(stage.iam.received) == 2
+
+
+async def test_a_renewal_that_hangs_makes_callers_wait_only_once_the_token_has_expired(
+    staged: Staged,
+) -> None:
+    """Callers who find the token expired join the renewal that is under way."""
+    gate = asyncio.Event()
+    stage = await staged(grant("t1", 100), when(gate, grant("t2", 100)))
+    client = await stage.client()
+    await client.get("s1")
+    stage.time.advance(90)
+    await client.get("s1")
+    stage.time.advance(10)
+    late = asyncio.create_task(client.get("s1"))
+    await until(lambda: len(stage.iam.received) == 2)
+    assert not late.done()
+    gate.set()
+    await late
+    assert stage.tokens_sent == ["Bearer t1", "Bearer t1", "Bearer t2"]
+    assert len(stage.iam.received) == 2
+
+
+@pytest.mark.parametrize(
+    ("life", "waited"),
+    [pytest.param(3600, 60.0, id="a minute"), pytest.param(100, 10.0, id="half of the rest")],
+)
+async def test_a_failed_early_renewal_hurts_nobody_and_is_not_tried_again_at_once(
+    staged: Staged, life: int, waited: float
+) -> None:
+    """While the old token is good, a renewal that failed is tried again only after a pause."""
+    stage = await staged(grant("t1", life), refusal(), grant("t2", life))
+    client = await stage.client()
+    await client.get("s1")
+    stage.time.advance(0.8 * life + 0.001)
+    await client.get("s1")
+    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    for _ in range(3):
+        await client.get("s1")
+    stage.time.advance(waited - 0.1)
+    await client.get("s1")
+    assert len(stage.iam.received) == 2
+    stage.time.advance(0.2)
+    await client.get("s1")
+    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await client.get("s1")
+    assert len(stage.iam.received) == 3
+    assert stage.tokens_sent[-2:] == ["Bearer t1", "Bearer t2"]
+
+
+async def test_an_expired_token_and_no_iam_is_an_error_and_the_next_call_tries_again(staged: Staged) -> None:
+    """With IAM unreachable the call fails with what happened at IAM, and a later call gets through."""
+    stage = await staged(grant("t1"), *[reset] * 5, grant("t2"))
+    client = await stage.client()
+    await client.get("s1")
+    stage.time.advance(3600)
+    with pytest.raises(ConnectionFailed) as caught:
+        await client.get("s1")
+    assert (caught.value.operation, caught.value.path, caught.value.attempts) == (
+        "token_exchange",
+        "/identity/token",
+        5,
+    )
+    assert "get needed the credentials; nothing was sent to the service." in caught.value.__notes__
+    assert len(stage.api.received) == 1
+    await client.get("s1")
+    assert stage.tokens_sent[-1] == "Bearer t2"
+
+
+@pytest.mark.parametrize("first_to_go", [0, 1])
+async def test_a_caller_that_is_cancelled_takes_the_exchange_from_nobody(
+    staged: Staged, first_to_go: int
+) -> None:
+    """Cancelling a caller, the one that started the exchange included, leaves the others waiting for the same one."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, grant()))
+    client = await stage.client()
+    calls = [asyncio.create_task(client.get("s1")) for _ in range(2)]
+    await until(lambda: stage.iam.received)
+    calls[first_to_go].cancel()
+    await asyncio.wait({calls[first_to_go]})
+    assert calls[first_to_go].cancelled()
+    gate.set()
+    await calls[1 - first_to_go]
+    assert (len(stage.iam.received), len(stage.api.received)) == (1, 1)
+
+
+async def test_a_cancelled_exchange_serves_the_next_caller(staged: Staged) -> None:
+    """An exchange whose only caller left goes on, and its token is there for whoever comes next."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, grant()))
+    client = await stage.client()
+    only = asyncio.create_task(client.get("s1"))
+    await until(lambda: stage.iam.received)
+    only.cancel()
+    await asyncio.wait({only})
+    gate.set()
+    await client.get("s1")
+    assert len(stage.iam.received) == 1
+
+
+async def test_another_client_takes_over_when_the_one_that_asks_is_closed(staged: Staged) -> None:
+    """When the client that runs the exchange is closed, those who wait in another make one of their own."""
+    stage = await staged(hang, grant("t2"))
+    first, second = stage.loose(), await stage.client()
+    leaves = asyncio.ensure_future(first.get("s1"))
+    await until(lambda: stage.iam.received)
+    stays = [asyncio.ensure_future(second.get("s1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    await first.aclose()
+    await asyncio.gather(*stays)
+    with pytest.raises(ClientClosed):
+        await leaves
+    assert len(stage.iam.received) == 2
+    assert stage.tokens_sent == ["Bearer t2"] * 3
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_client_may_be_closed_at_any_step_of_its_exchange(
+    staged: Staged, steps: int, factory: Any
+) -> None:
+    """Whenever the client is closed, be it before its exchange has made the first step, another goes on at once."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    stage = await staged(grant())
+    first, second = stage.loose(), await stage.client()
+    leaves = asyncio.ensure_future(first.get("s1"))
+    stays = asyncio.ensure_future(second.get("s1", timeout=5))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await first.aclose()
+    assert (await stays).id == "s1"
+    await asyncio.wait({leaves})
+    assert leaves.exception() is None or isinstance(leaves.exception(), ClientClosed | ConnectionFailed)
+
+
+async def test_a_closed_client_starts_no_exchange(staged: Staged) -> None:
+    """A call of a closed client says so, and the provider goes on working for others."""
+    stage = await staged(grant())
+    closed = stage.loose()
+    await closed.aclose()
+    with pytest.raises(ClientClosed):
+        await closed.get("s1")
+    assert not stage.iam.received
+    await (await stage.client()).get("s1")
+
+
+async def test_clients_that_share_a_provider_share_its_token(staged: Staged) -> None:
+    """Several clients of one event loop ask IAM once."""
+    stage = await staged(grant())
+    clients = [await stage.client() for _ in range(5)]
+    await asyncio.gather(*(client.get("s1") for client in clients for _ in range(10)))
+    assert len(stage.iam.received) == 1
+    assert stage.tokens_sent == ["Bearer t1"] * 50
+
+
+async def test_threads_that_share_a_provider_share_its_token(emulator: Emulator, time: ManualClock) -> None:
+    """Clients on event loops in several threads ask IAM once, and once more when the token has expired."""
+    session = await _created(emulator, time)
+    before = exchanges(emulator)
+    auth = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock)
+    start = threading.Barrier(4, timeout=30)
+
+    async def calls() -> None:
+        async with AsyncSessionClient(
+            [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time.clock
+        ) as client:
+            await asyncio.gather(*(client.get(session) for _ in range(10)))
+
+    def work() -> None:
+        start.wait()
+        asyncio.run(calls())
+
+    for expected in (1, 2):
+        await asyncio.gather(*(asyncio.to_thread(work) for _ in range(4)))
+        assert exchanges(emulator) - before == expected
+        time.advance(3600)
+
+
+async def _created(emulator: Emulator, time: ManualClock) -> str:
+    async with client_of(emulator, time.clock) as client:
+        return (await client.create(mode="dedicated", max_ttl=60)).id
+
+
+class Elsewhere:
+    """An event loop in another thread that can be stopped in the middle of its work and be tidied up later."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run until `work` is done; what it started stays where it is then."""
+        return await asyncio.to_thread(self.loop.run_until_complete, work)
+
+    async def tidy_up(self, client: AsyncSessionClient) -> None:
+        """End what was left."""
+
+        async def end() -> None:
+            await client.aclose()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+        await self.run(end())
+        self.loop.close()
+
+
+async def test_a_caller_takes_over_from_an_event_loop_that_has_stopped(staged: Staged) -> None:
+    """An exchange on a loop that stands still is nobody's any more: the next caller makes its own."""
+    stage = await staged(hang, grant("t2"))
+    elsewhere, abandoned = Elsewhere(), stage.loose()
+
+    async def begin() -> None:
+        task = asyncio.ensure_future(abandoned.get("s1"))
+        await until(lambda: stage.iam.received or task.done())
+
+    await elsewhere.run(begin())
+    assert (await (await stage.client()).get("s1")).id == "s1"
+    assert len(stage.iam.received) == 2
+    await elsewhere.tidy_up(abandoned)
+    # What the stopped loop makes of its exchange, now that it ran on, is no harm to the token of the other.
+    await (await stage.client()).get("s1")
+    assert stage.tokens_sent == ["Bearer t2"] * 2
+
+
+async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for an exchange on another loop looks whether that loop still runs, and takes over when it doesn't."""
+    monkeypatch.setattr(iam_module, "_LIVENESS_S", 0.02)
+    stage = await staged(hang, grant("t2"))
+    elsewhere, abandoned, stop = Elsewhere(), stage.loose(), asyncio.Event()
+
+    async def begin() -> None:
+        asyncio.ensure_future(abandoned.get("s1"))  # noqa: RUF006 - abandoned, that's the point
+        await stop.wait()
+
+    running = asyncio.ensure_future(elsewhere.run(begin()))
+    await until_real(lambda: bool(stage.iam.received))
+    waiting = asyncio.ensure_future((await stage.client()).get("s1"))
+    # Long enough for some looks at a loop that is alive.
+    await asyncio.sleep(0.06)
+    assert len(stage.iam.received) == 1
+    elsewhere.loop.call_soon_threadsafe(stop.set)
+    await running
+    assert (await waiting).id == "s1"
+    assert stage.tokens_sent == ["Bearer t2"]
+    await elsewhere.tidy_up(abandoned)
+
+
+async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange that is long overdue, on a loop that runs and gets nowhere, holds up nobody on another loop."""
+    monkeypatch.setattr(iam_module, "_LIVENESS_S", 0.02)
+    stage = await staged(hang, grant("t2"))
+    elsewhere, stuck, stop = Elsewhere(), stage.loose(), asyncio.Event()
+
+    async def begin() -> None:
+        asyncio.ensure_future(stuck.get("s1"))  # noqa: RUF006 - stuck, that's the point
+        await stop.wait()
+
+    running = asyncio.ensure_future(elsewhere.run(begin()))
+    await until_real(lambda: bool(stage.iam.received))
+    waiting = asyncio.ensure_future((await stage.client()).get("s1"))
+    await asyncio.sleep(0)
+    stage.time.advance(61)
+    assert (await waiting).id == "s1"
+    assert stage.tokens_sent == ["Bearer t2"]
+    elsewhere.loop.call_soon_threadsafe(stop.set)
+    await running
+    await elsewhere.tidy_up(stuck)
+
+
+async def until_real(condition: Callable[[], bool]) -> None:
+    """Let other threads run until something holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread
+            await asyncio.sleep(0.001)
+
+
+async def test_a_waiter_whose_event_loop_is_gone_disturbs_no_exchange(staged: Staged) -> None:
+    """A waiter in another thread whose loop has closed since is passed over when the token comes."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, grant()))
+    here = asyncio.ensure_future((await stage.client()).get("s1"))
+    await until(lambda: stage.iam.received)
+
+    async def there() -> None:
+        async with stage.loose() as client:
+            with pytest.raises(CallTimeout):
+                await client.get("s1", timeout=0.05)
+
+    await asyncio.to_thread(asyncio.run, there())
+    gate.set()
+    assert (await here).id == "s1"
+    assert len(stage.iam.received) == 1
+
+
+async def test_a_waiter_in_another_thread_gets_the_token(staged: Staged) -> None:
+    """An exchange that one thread started wakes those who wait in another."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, grant()))
+    here = asyncio.ensure_future((await stage.client()).get("s1"))
+    await until(lambda: stage.iam.received)
+
+    async def there() -> str:
+        async with stage.loose() as client:
+            return (await client.get("s1")).id
+
+    waits = asyncio.ensure_future(asyncio.to_thread(asyncio.run, there()))
+    await until_real(lambda: len(stage.auth._tokens._flight._done._done_callbacks) == 2)  # type: ignore[attr-defined]
+    gate.set()
+    assert (await waits, (await here).id) == ("s1", "s1")
+    assert len(stage.iam.received) == 1
+
+
+async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Staged) -> None:
+    """A call whose time is up while it waits for a token has sent nothing, and others get the token."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, grant()))
+    client = await stage.client()
+    patient = asyncio.create_task(client.get("s1"))
+    with pytest.raises(CallTimeout, match="waiting for credentials; nothing was sent") as caught:
+        await client.create(mode="dedicated", timeout=0.05)
+    assert (caught.value.sent, caught.value.operation, caught.value.attempts) == (False, "create", 0)
+    assert not stage.api.received
+    gate.set()
+    await patient
+    assert len(stage.iam.received) == 1
+
+
+async def test_a_401_is_repeated_once_with_a_fresh_token(staged: Staged) -> None:
+    """When the fresh token does no better, the call ends with `Unauthorized` after two requests and one new exchange."""
+    stage = await staged(grant("t1"), grant("t2"), grant("t3"), api=http(401, {"errors": [{"code": 1201}]}))
+    with pytest.raises(Unauthorized) as caught:
+        await (await stage.client()).get("s1")
+    assert (caught.value.attempts, caught.value.code) == (2, "1201")
+    assert stage.tokens_sent == ["Bearer t1", "Bearer t2"]
+    assert len(stage.iam.received) == 2
+
+
+async def test_a_late_refusal_of_an_old_token_drops_nothing(staged: Staged) -> None:
+    """Only the refusal of the current token leads to an exchange, and each says that a fresh try may do better."""
+    stage = await staged(grant("t1"), grant("t2"), grant("t3"))
+    transport = (await stage.client())._attempts
+    old = await stage.auth.headers(transport)
+    assert stage.auth.invalidate(old)
+    new = await stage.auth.headers(transport)
+    assert stage.auth.invalidate(old)
+    assert stage.auth.invalidate({})
+    assert await stage.auth.headers(transport) == new == {"Authorization": "Bearer t2"}
+    assert len(stage.iam.received) == 2
+
+
+async def test_a_wrong_key_is_told_in_iams_words_and_sent_to_nobody_else(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """A refused exchange says what IAM said, isn't repeated, and the service hears nothing."""
+    auth = IBMCloudAuth("a-wrong-key", emulator.iam_url, clock=time.clock)
+    async with AsyncSessionClient(
+        [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time.clock
+    ) as client:
+        with pytest.raises(TokenExchangeFailed) as caught:
+            await client.create(mode="dedicated")
+    error = caught.value
+    assert (error.status, error.code, error.operation, error.method, error.attempts, error.retryable) == (
+        400,
+        "BXNIM0415E",
+        "token_exchange",
+        "POST",
+        1,
+        False,
+    )
+    assert "Provided API key could not be found." in error.message
+    assert error.trace_id
+    assert [request.path for request in emulator.requests] == ["/identity/token"]
+
+
+async def test_each_caller_of_a_failed_exchange_has_an_error_of_its_own(staged: Staged) -> None:
+    """Callers who waited for the same exchange may each add notes to their error, which has all that IAM said."""
+    gate = asyncio.Event()
+    stage = await staged(when(gate, refusal()))
+    client = await stage.client()
+    calls = [asyncio.create_task(client.get("s1")) for _ in range(3)]
+    await until(lambda: stage.iam.received)
+    gate.set()
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert len({id(error) for error in errors}) == 3
+    assert {error.trace_id for error in errors if isinstance(error, TokenExchangeFailed)} == {"trace-9"}
+    assert all(len(error.__notes__) == 1 for error in errors if isinstance(error, TokenExchangeFailed))
+    assert (len(stage.iam.received), stage.api.received) == (1, [])
+
+
+async def test_a_key_that_iam_repeats_is_masked(staged: Staged) -> None:
+    """What IAM says goes into the error without the key."""
+    stage = await staged(refusal(f"The key {KEY} is unknown."))
+    with pytest.raises(TokenExchangeFailed, match=r"The key \*\*\* is unknown") as caught:
+        await (await stage.client()).get("s1")
+    assert KEY not in f"{caught.value!r}{caught.value.__dict__}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(http(200, "<html><title>Log in</title>"), id="HTML"),
+        pytest.param(http(200), id="empty"),
+        pytest.param(http(200, [1]), id="array"),
+        pytest.param(http(200, {"access_token": "t"}), id="no life"),
+        pytest.param(http(200, {"expires_in": 60}), id="no token"),
+        pytest.param(grant(expires_in="3600"), id="life as text"),
+        pytest.param(grant(expires_in=True), id="life as bool"),
+        pytest.param(grant(expires_in=float("nan")), id="life that is no number"),
+        pytest.param(http(200, b'{"access_token": "t", "expires_in": 1e999}'), id="life without end"),
+        pytest.param(grant("t\r\nX-Evil: 1"), id="token with a line end"),
+        pytest.param(grant(""), id="empty token"),
+        pytest.param(grant("tök"), id="token that is not ASCII"),
+    ],
+)
+async def test_an_answer_without_a_usable_token_is_an_error(staged: Staged, answer: bytes) -> None:
+    """A success that holds no token with a lifetime, or one that no header can hold, fails the call clearly."""
+    stage = await staged(answer)
+    with pytest.raises(TokenExchangeFailed, match="holds no access token with a lifetime") as caught:
+        await (await stage.client()).get("s1")
+    assert (caught.value.status, caught.value.operation) == (200, "token_exchange")
+    assert (len(stage.iam.received), stage.api.received) == (1, [])
+
+
+@pytest.mark.parametrize("life", [0, -1])
+async def test_a_token_that_is_born_dead_is_an_error(staged: Staged, life: int) -> None:
+    """A token without any life left is no token, and asking again and again is no way out."""
+    stage = await staged(grant(expires_in=life))
+    with pytest.raises(TokenExchangeFailed, match="has expired already"):
+        await (await stage.client()).get("s1")
+    assert (len(stage.iam.received), stage.api.received) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "told", "status", "asked"),
+    [
+        (http(302, headers={"Location": "http://127.0.0.1:1/"}), "gave no reason", 302, 1),
+        (http(403, "<title>No entry</title>"), "No entry", 403, 1),
+        (http(400), "gave no reason", 400, 1),
+        (http(429, headers={"Retry-After": "61"}), "gave no reason", 429, 1),
+        (http(500, "oops"), "oops", 500, 5),
+    ],
+    ids=["redirect", "HTML 403", "empty 400", "too long a wait", "500 all the time"],
+)
+async def test_a_refusal_of_iam_is_told_with_what_could_be_learnt(
+    staged: Staged, answer: bytes, told: str, status: int, asked: int
+) -> None:
+    """Whatever the form of IAM's refusal, the error has its status and its words, and the service hears nothing."""
+    stage = await staged(answer)
+    with pytest.raises(TokenExchangeFailed, match=told) as caught:
+        await (await stage.client()).get("s1")
+    assert (caught.value.status, caught.value.attempts) == (status, asked)
+    assert caught.value.retryable == (status in {429, 500})
+    assert (len(stage.iam.received), stage.api.received) == (asked, [])
+    assert KEY not in f"{caught.value}{caught.value.__notes__}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(http(200, b"x" * 1_100_000), "larger than"), (b"HTTP/9 what\r\n\r\n", "no HTTP answer")],
+    ids=["too large", "no HTTP"],
+)
+async def test_an_iam_that_is_none_is_a_protocol_error(staged: Staged, answer: bytes, told: str) -> None:
+    """What no IAM would answer is told as such, and asked for once."""
+    stage = await staged(answer)
+    with pytest.raises(ProtocolError, match=told) as caught:
+        await (await stage.client()).get("s1")
+    assert caught.value.operation == "token_exchange"
+    assert (len(stage.iam.received), stage.api.received) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("first", "at_least"),
+    [
+        (http(429, headers={"Retry-After": "7"}), 7.0),
+        (http(500, "oops"), 0.0),
+        (http(503), 0.0),
+        (http(520, "<html>"), 0.0),
+        (reset, 0.0),
+    ],
+    ids=["429", "500", "503", "520", "reset"],
+)
+async def test_an_exchange_is_repeated_as_any_request_is(
+    staged: Staged, first: Answer, at_least: float
+) -> None:
+    """IAM being busy or broken for a moment is no error: the exchange follows the client's retry policy."""
+    stage = await staged(first, grant())
+    await (await stage.client()).get("s1")
+    assert len(stage.iam.received) == 2
+    (pause,) = stage.time.slept
+    assert at_least < pause <= at_least + 0.5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://iam.example.com",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "http://10.0.0.1",
+        "http://[2001:db8::1]",
+    ],
+)
+async def test_a_plain_http_iam_elsewhere_is_refused(staged: Staged, url: str) -> None:
+    """A key travels in the clear to this machine only."""
+    stage = await staged(grant())
+    auth = [IBMCloudAuth(KEY, url), ServiceCRN(CRN)]
+    with pytest.raises(ConfigurationError, match="plain http") as caught:
+        await (await stage.client(auth=auth, proxy=stage.iam.url)).get("s1")
+    assert "allow_insecure=True" in str(caught.value)
+    assert (stage.iam.received, stage.api.received) == ([], [])
+
+
+async def test_a_plain_http_iam_elsewhere_is_used_when_allowed(staged: Staged) -> None:
+    """`allow_insecure=True` lets the exchange go to another machine by plain http."""
+    stage = await staged(grant(), SESSION)
+    auth = [IBMCloudAuth(KEY, "http://iam.example.com/"), ServiceCRN(CRN)]
+    client = await stage.client(auth=auth, proxy=stage.iam.url, allow_insecure=True)
+    await client.get("s1")
+    assert stage.iam.received[0].target == "http://iam.example.com/identity/token"
+
+
+async def test_iams_url_comes_from_the_argument_then_from_the_environment(
+    staged: Staged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IAM_URL says where IAM is, unless the provider was told."""
+    stage = await staged(grant())
+    monkeypatch.setenv("IAM_URL", stage.iam.url + "/")
+    await (await stage.client(auth=[IBMCloudAuth(KEY), ServiceCRN(CRN)])).get("s1")
+    monkeypatch.setenv("IAM_URL", "https://iam.invalid")
+    await (await stage.client(auth=[IBMCloudAuth(KEY, stage.iam.url), ServiceCRN(CRN)])).get("s1")
+    assert [request.target for request in stage.iam.received] == ["/identity/token"] * 2
+
+
+@pytest.mark.parametrize(
+    "url", ["iam.example.com", "https://user:planted@iam.example.com", "https://iam.example.com/?a=1"]
+)
+def test_a_wrong_iam_url_is_refused_without_repeating_it(url: str) -> None:
+    """What can't be IAM's URL is refused at once, and the message doesn't hold it."""
+    with pytest.raises(ConfigurationError, match="the IAM URL") as caught:
+        IBMCloudAuth(KEY, url)
+    assert "planted" not in str(caught.value)
+
+
+async def test_observers_hear_of_a_new_token_and_not_what_it_is(staged: Staged) -> None:
+    """The event of a new token names IAM's host and the token's life."""
+    events: list[object] = []
+    stage = await staged(grant("planted-token"))
+    await (await stage.client(observers=[events.append])).get("s1")
+    assert TokenRenewed(host="127.0.0.1", expires_in=3600) in events
+    assert "planted" not in repr(events)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+async def test_eager_tasks_exchange_once(staged: Staged, factory: Any) -> None:
+    """With tasks that run as soon as they are made, any number of callers still ask IAM once, renewal included."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    stage = await staged(grant("t1"), grant("t2"))
+    client = await stage.client()
+    await asyncio.gather(*(client.get("s1") for _ in range(20)))
+    stage.time.advance(3000)
+    await client.get("s1")
+    await until(lambda: len(stage.iam.received) == 2)
+    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await asyncio.gather(*(client.get("s1") for _ in range(20)))
+    assert len(stage.iam.received) == 2
+    assert stage.tokens_sent == ["Bearer t1"] * 21 + ["Bearer t2"] * 20
+
+
+class Canned:
+    """A transport of a few lines, as users write them for tests."""
+
+    def __init__(self, *outcomes: BaseException | Response) -> None:
+        self.outcomes = list(outcomes)
+
+    async def send(self, request: Request) -> Response:
+        """Give the next outcome."""
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a task."""
+        return asyncio.ensure_future(coroutine)
+
+
+class NoSpawn(Canned):
+    """A transport that can't run tasks."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Fail."""
+        coroutine.close()
+        raise RuntimeError("no tasks here")
+
+
+class Odd(Exception):
+    """A foreign error that can't be copied: its arguments aren't those of its constructor."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+class Panic(BaseException):
+    """What ends an event loop rather than a call."""
+
+
+GOOD = Response(200, body=b'{"access_token": "t1", "expires_in": 60}')
+
+
+@pytest.mark.parametrize(
+    ("transport", "kind"),
+    [(Canned(OSError("no"), GOOD), OSError), (Canned(Odd("a", "b"), GOOD), Odd)],
+    ids=["foreign", "uncopyable"],
+)
+async def test_a_foreign_error_of_the_exchange_gets_through(transport: Canned, kind: type[Exception]) -> None:
+    """Whatever a transport raises reaches the caller as it is, and the next call starts anew."""
+    auth = IBMCloudAuth(KEY)
+    with pytest.raises(kind):
+        await auth.headers(transport)
+    assert await auth.headers(transport) == {"Authorization": "Bearer t1"}
+
+
+async def test_an_exchange_that_ends_its_event_loop_is_made_again_by_those_who_wait() -> None:
+    """What isn't an ordinary error stays where it happened; a caller who waits makes an exchange of its own."""
+    assert await IBMCloudAuth(KEY).headers(Canned(Panic(), GOOD)) == {"Authorization": "Bearer t1"}
+
+
+async def test_a_transport_that_runs_no_task_leaves_no_exchange_behind() -> None:
+    """An exchange that could not even be started is in nobody's way."""
+    auth = IBMCloudAuth(KEY)
+    with pytest.raises(RuntimeError, match="no tasks here"):
+        await auth.headers(NoSpawn())
+    assert await auth.headers(Canned(GOOD)) == {"Authorization": "Bearer t1"}

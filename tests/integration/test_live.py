@@ -1,0 +1,675 @@
+"""A session as it lives: one poll for all who wait, as seldom as it can be, and nothing left when nobody waits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncLiveSession,
+    AsyncSessionClient,
+    CallTimeout,
+    ClientClosed,
+    Clock,
+    ConfigurationError,
+    IBMCloudAPIKey,
+    InvalidArgument,
+    NotFound,
+    QSessionsError,
+    ServerError,
+    ServiceCRN,
+    Session,
+    SessionState,
+    StateChange,
+    StateUnreachable,
+)
+from qsessions.emulator import Emulator
+from qsessions.live import Poll
+from tests.fault_server import hang, http
+from tests.integration.conftest import CRN, Against
+from tests.manual_clock import ManualClock
+
+FACTORIES: list[Any] = [None]
+if sys.version_info >= (3, 12):
+    FACTORIES.append(asyncio.eager_task_factory)
+
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def in_state(state: str | None, *history: str, **fields: Any) -> Session:
+    """Give a session in a state; its history has a minute between two states."""
+    entered = tuple(
+        StateChange(SessionState(name), START + timedelta(minutes=minute))
+        for minute, name in enumerate(history)
+    )
+    return Session(
+        id="s1", state=None if state is None else SessionState(state), timestamps=entered, **fields
+    )
+
+
+class Stepped:
+    """A clock under a test's hand that wakes sleepers only when their time has come."""
+
+    def __init__(self, chance: float = 0.5) -> None:
+        self.now = 1000.0
+        self.chance = chance
+        self.sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until the clock was moved that far."""
+        entry = (self.now + seconds, asyncio.get_running_loop().create_future())
+        self.sleeping.append(entry)
+        try:
+            await entry[1]
+        finally:
+            self.sleeping.remove(entry)
+
+    async def advance(self, seconds: float) -> None:
+        """Move on, with everything that is due on the way."""
+        until = self.now + seconds
+        await settled()
+        while due := sorted(entry for entry in self.sleeping if entry[0] <= until):
+            self.now, sleeper = due[0]
+            sleeper.set_result(None)
+            await settled()
+        self.now = until
+
+    @property
+    def clock(self) -> Clock:
+        """Give what a poll takes."""
+        return Clock(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: self.chance)
+
+
+async def settled() -> None:
+    """Let everything run that can run by itself."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class Scripted:
+    """Calls that read a session from a script, the last reading again and again."""
+
+    def __init__(self, time: Stepped, *readings: Session | Exception) -> None:
+        self.readings = list(readings)
+        self.time = time
+        self.asked: list[float] = []
+        self.ended: list[str] = []
+        self.held: asyncio.Event | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.poll = Poll("s1", self, self.spawn, time.clock)
+
+    def live(self) -> AsyncLiveSession:
+        """Give a new handle."""
+        return AsyncLiveSession(self.poll)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def get(self, session_id: str, /) -> Session:
+        """Read the session."""
+        self.asked.append(self.time.now)
+        if self.held is not None:
+            await self.held.wait()
+        reading = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        if isinstance(reading, Exception):
+            raise reading
+        return reading
+
+    async def drain(self, session_id: str, /) -> None:
+        """Take note."""
+        self.ended.append("drain")
+
+    async def close(self, session_id: str, /) -> None:
+        """Take note."""
+        self.ended.append("close")
+
+
+@pytest.fixture
+async def stepped() -> AsyncIterator[Stepped]:
+    """Give a clock that moves in steps, and see that nobody sleeps on it at the end."""
+    time = Stepped()
+    yield time
+    await settled()
+    assert time.sleeping == []
+
+
+def start(coroutine: Coroutine[Any, Any, Session]) -> asyncio.Task[Session]:
+    """Run a wait in the background."""
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
+async def given_up(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and let everything settle."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await settled()
+
+
+async def waited_for(emulator: Emulator, client: AsyncSessionClient, waiters: int) -> int:
+    """Let a session live with so many waiters; give how often it was read."""
+    session = await client.create(mode="dedicated", max_ttl="10m")
+    emulator.submit_job(session.id, seconds=100)
+    before = len(emulator.requests)
+    waits = [asyncio.ensure_future(client.attach(session.id).wait_until("closed")) for _ in range(waiters)]
+    await client.drain(session.id)
+    closed = await asyncio.gather(*waits)
+    assert {found.state for found in closed} == {SessionState.CLOSED}
+    reads = [request for request in emulator.requests[before:] if request.method == "GET"]
+    await settled()
+    # All of these, and one PATCH.
+    assert len(emulator.requests) == before + len(reads) + 1
+    return len(reads)
+
+
+async def test_a_thousand_waiters_make_the_requests_of_one(
+    emulator: Emulator, client: AsyncSessionClient
+) -> None:
+    """However many wait for one session, it is read as often as for one, and not once more after the last has left."""
+    assert await waited_for(emulator, client, 1000) == await waited_for(emulator, client, 1)
+
+
+@pytest.mark.smoke
+async def test_watch_shows_a_session_from_open_to_closed(
+    emulator: Emulator, client: AsyncSessionClient, time: ManualClock
+) -> None:
+    """Each change is given once, in order, and the stream ends by itself after closed."""
+    session = await client.create(mode="dedicated", max_ttl="10m")
+    live = client.attach(session.id)
+    assert (live.id, live.snapshot) == (session.id, None)
+    seen: list[str] = []
+    async for snapshot in live.watch():
+        assert live.snapshot is snapshot
+        seen.append(f"{snapshot.state} {snapshot.accepting_jobs}")
+        if seen == ["open True"]:
+            emulator.submit_job(session.id, seconds=20)
+        elif snapshot.state == "inactive":
+            await live.close()
+    assert [text for index, text in enumerate(seen) if text not in seen[:index]] == [
+        "open True",
+        "active True",
+        "inactive True",
+        "closed False",
+    ]
+    assert repr(live) == f"AsyncLiveSession({session.id!r}, state='closed')"
+
+
+async def test_a_handle_reads_drains_and_closes(emulator: Emulator, client: AsyncSessionClient) -> None:
+    """`refresh`, `drain` and `close` do at once what the client's calls do."""
+    live = client.attach((await client.create(mode="dedicated", max_ttl="10m")).id)
+    assert repr(live) == f"AsyncLiveSession({live.id!r}, state=None)"
+    emulator.submit_job(live.id, seconds=50)
+    assert (await live.refresh()).state == "active"
+    await live.drain()
+    assert not (await live.refresh()).accepting_jobs
+    await live.close()
+    assert (await live.refresh()).is_final
+    assert live.snapshot is not None
+    assert live.snapshot.is_final
+
+
+async def test_handles_on_one_session_share_a_poll_for_as_long_as_there_are_any(
+    client: AsyncSessionClient,
+) -> None:
+    """Attaching sends nothing, and a handle that is gone leaves nothing in the client."""
+    one, two = client.attach("s1"), client.attach("s1")
+    assert one._poll is two._poll
+    del one, two
+    assert dict(client._polls) == {}
+
+
+@pytest.mark.parametrize("session_id", ["", "a/b", "..", "x" * 501, 7])
+async def test_attach_refuses_what_can_be_no_id(client: AsyncSessionClient, session_id: Any) -> None:
+    """An id that can't be one is refused before anybody waits for it."""
+    with pytest.raises(InvalidArgument):
+        client.attach(session_id)
+
+
+@pytest.mark.parametrize(("chance", "factor"), [(0.0, 0.8), (0.5, 1.0), (0.999999, 1.2)])
+async def test_polling_slows_down_to_a_cap_and_is_quick_again_after_a_change(
+    chance: float, factor: float
+) -> None:
+    """The pauses grow by half from 0.5 s to 15 s, begin anew after a change, and lie within 20 % of that."""
+    time = Stepped(chance)
+    service = Scripted(time, *[in_state("open")] * 12, in_state("active"))
+    wait = start(service.live().wait_until("closed"))
+    await time.advance(200)
+    pauses = [after - before for before, after in pairwise(service.asked)]
+    grown = [0.5 * 1.5**step * factor for step in range(9)]
+    assert pauses[:14] == pytest.approx([*grown, *[15 * factor] * 3, *grown[:2]], rel=1e-5)
+    await given_up(wait)
+    assert time.sleeping == []
+
+
+async def test_drain_and_close_make_the_next_look_a_quick_one(stepped: Stepped) -> None:
+    """After this handle changed something, those who wait don't sit out a long pause."""
+    for end in ("drain", "close"):
+        service = Scripted(stepped, in_state("active"))
+        live = service.live()
+        wait = start(live.wait_until("closed"))
+        await stepped.advance(100)
+        looks = len(service.asked)
+        await getattr(live, end)()
+        await stepped.advance(0.001)
+        assert len(service.asked) == looks + 1
+        assert service.ended == [end]
+        await given_up(wait)
+
+
+async def test_a_reading_that_somebody_else_made_counts(stepped: Stepped) -> None:
+    """`refresh` tells all who wait, and puts off the next look."""
+    service = Scripted(stepped, in_state("open"))
+    wait = start(service.live().wait_until("active"))
+    await stepped.advance(10)
+    looks = len(service.asked)
+    await service.live().refresh()
+    await stepped.advance(4)
+    assert len(service.asked) == looks + 1
+    service.readings = [in_state("active")]
+    await service.live().refresh()
+    await settled()
+    assert wait.done()
+    assert len(service.asked) == looks + 2
+
+
+async def test_who_joins_gets_a_reading_of_just_now_without_a_new_look(stepped: Stepped) -> None:
+    """Within half a second of a reading nobody reads again for a newcomer, later somebody does."""
+    service = Scripted(stepped, in_state("open"))
+    await service.live().refresh()
+    stepped.now += 0.5
+    assert (await service.live().wait_until("open")).state == "open"
+    assert len(service.asked) == 1
+    stepped.now += 0.1
+    assert (await service.live().wait_until("open")).state == "open"
+    assert len(service.asked) == 2
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.3, 1.0])
+async def test_staggered_newcomers_make_no_more_requests_than_quick_polling(
+    stepped: Stepped, pause: float
+) -> None:
+    """Newcomers hurry the poll, but never beyond its shortest pause."""
+    service = Scripted(stepped, in_state("open"))
+    waits = []
+    for _ in range(60):
+        waits.append(start(service.live().wait_until("closed")))
+        await stepped.advance(pause)
+    assert min(after - before for before, after in pairwise(service.asked)) >= 0.5 - 1e-6
+    assert len(service.asked) <= 1 + 60 * pause / 0.5
+    await given_up(*waits)
+
+
+async def test_nobody_is_polled_for_when_nobody_waits(stepped: Stepped) -> None:
+    """When the last one who waits has left, the pause ends at once and no request follows."""
+    service = Scripted(stepped, in_state("open"))
+    waits = [start(service.live().wait_until("closed")) for _ in range(3)]
+    await stepped.advance(20)
+    looks = len(service.asked)
+    await given_up(*waits[:2])
+    assert (len(service.tasks), len(stepped.sleeping)) == (1, 1)
+    await given_up(waits[2])
+    assert (service.tasks, stepped.sleeping) == (set(), [])
+    await stepped.advance(100)
+    assert len(service.asked) == looks
+
+
+async def test_a_cancelled_waiter_disturbs_no_other(stepped: Stepped) -> None:
+    """Whoever leaves, before the first look or while one is under way, the others get theirs."""
+    service = Scripted(stepped, in_state("active"))
+    service.held = asyncio.Event()
+    waits = [start(service.live().wait_until("active")) for _ in range(3)]
+    await asyncio.sleep(0)
+    await given_up(waits[0])
+    assert len(service.asked) == 1
+    await given_up(waits[1])
+    service.held.set()
+    assert (await waits[2]).state == "active"
+    assert len(service.asked) == 1
+
+
+async def test_a_look_under_way_when_the_last_waiter_leaves_serves_the_next(stepped: Stepped) -> None:
+    """A newcomer joins the poll that is about to end, and isn't forgotten by it."""
+    service = Scripted(stepped, in_state("open"), in_state("active"))
+    service.held = asyncio.Event()
+    first = start(service.live().wait_until("active"))
+    await settled()
+    await given_up(first)
+    second = start(service.live().wait_until("active"))
+    service.held.set()
+    await stepped.advance(1)
+    assert (await second).state == "active"
+    assert len(service.asked) == 2
+
+
+async def test_watch_gives_changes_only(stepped: Stepped) -> None:
+    """Readings that differ in nothing but the running meters are no change; any other difference is."""
+    readings = [
+        in_state("active", elapsed_time=1.0, active_ttl=599),
+        in_state("active", elapsed_time=2.0, active_ttl=598),
+        in_state("active", elapsed_time=3.0, active_ttl=None),
+        in_state("active", elapsed_time=4.0, accepting_jobs=False),
+        in_state("active", elapsed_time=5.0, accepting_jobs=False, extra={"new": 1}),
+        in_state("closed", elapsed_time=6.0),
+        in_state("closed", elapsed_time=7.0),
+    ]
+    service = Scripted(stepped, *readings)
+    seen: list[Session] = []
+
+    async def watch() -> None:
+        seen.extend([snapshot async for snapshot in service.live().watch()])
+
+    watching = asyncio.ensure_future(watch())
+    await stepped.advance(60)
+    await watching
+    assert seen == [readings[index] for index in (0, 3, 4, 5)]
+    assert len(service.asked) == 6
+
+
+async def test_a_slow_watcher_misses_what_was_between(stepped: Stepped) -> None:
+    """Whoever takes long over a snapshot gets the session as it is then, and the others aren't held up."""
+    service = Scripted(
+        stepped, in_state("open"), in_state("active"), in_state("inactive"), in_state("closed")
+    )
+    quick = start(service.live().wait_until("closed"))
+    seen: list[str | None] = []
+    async for snapshot in service.live().watch():
+        seen.append(snapshot.state)
+        if not quick.done():
+            await stepped.advance(10)
+    assert (await quick).is_final
+    assert seen == ["open", "closed"]
+
+
+async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -> None:
+    """After breaking out of `watch` there is no poll, no sleeper and no task."""
+    service = Scripted(stepped, in_state("open"), in_state("active"))
+    before = asyncio.all_tasks()
+    async for snapshot in service.live().watch():
+        assert snapshot.state == "open"
+        break
+    await settled()
+    assert (service.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    await stepped.advance(100)
+    assert len(service.asked) == 1
+
+
+async def test_wait_until_takes_the_first_of_several_states(stepped: Stepped) -> None:
+    """Any of the wanted states ends the wait; each may be text or a `SessionState`."""
+    service = Scripted(stepped, in_state("open"), in_state("inactive"))
+    wait = start(service.live().wait_until("closed", SessionState.INACTIVE, "pending_closed"))
+    await stepped.advance(1)
+    assert (await wait).state == "inactive"
+
+
+async def test_a_state_that_the_service_added_can_be_waited_for(stepped: Stepped) -> None:
+    """A `SessionState` that this version has no name for is waited for; text of the same kind is taken for a typing error."""
+    service = Scripted(stepped, in_state("open"), in_state("resuming"))
+    wait = start(service.live().wait_until(SessionState("resuming")))
+    await stepped.advance(1)
+    assert (await wait).state == "resuming"
+
+
+async def test_a_state_between_two_looks_counts(stepped: Stepped) -> None:
+    """A session that was active and closed again between two looks was active, as its timestamps tell."""
+    service = Scripted(
+        stepped, in_state("open", "open"), in_state("closed", "open", "active", "inactive", "closed")
+    )
+    live = service.live()
+    waits = [start(live.wait_until(state)) for state in ("active", "inactive")]
+    await stepped.advance(1)
+    assert [(await wait).state for wait in waits] == ["closed", "closed"]
+
+
+async def test_a_state_from_before_the_wait_does_not_count(stepped: Stepped) -> None:
+    """Waiting for active on an inactive session means the next time, not the last."""
+    past = ("open", "active", "inactive")
+    service = Scripted(
+        stepped, in_state("inactive", *past), in_state("inactive", *past, "active", "inactive")
+    )
+    wait = start(service.live().wait_until("active"))
+    await settled()
+    assert not wait.done()
+    await stepped.advance(1)
+    assert len((await wait).timestamps) == 5
+
+
+async def test_what_a_handle_saw_before_is_not_news(stepped: Stepped) -> None:
+    """A handle that has seen a session active, and finds it closed, can't wait for active; one that hasn't, can."""
+    service = Scripted(
+        stepped, in_state("active", "open", "active"), in_state("closed", "open", "active", "closed")
+    )
+    old = service.live()
+    await old.refresh()
+    stepped.now += 60
+    with pytest.raises(StateUnreachable):
+        await old.wait_until("active")
+    assert (await service.live().wait_until("active")).state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("session", "wanted"),
+    [
+        (in_state("closed"), ["open"]),
+        (in_state("closed", "open", "closed"), ["active", "inactive"]),
+        (in_state("closed"), [SessionState("resuming")]),
+        (in_state("active", "open", "active"), ["open"]),
+        (in_state(None, started_at=START), ["open"]),
+    ],
+)
+async def test_a_state_that_can_not_come_is_an_error_at_once(
+    stepped: Stepped, session: Session, wanted: list[SessionState | str]
+) -> None:
+    """Nothing comes after closed, and nothing is open again once it has started: one look is enough to say so."""
+    service = Scripted(stepped, session)
+    with pytest.raises(StateUnreachable, match="can't become") as caught:
+        await service.live().wait_until(*wanted, timeout="1h")
+    assert (caught.value.session_id, caught.value.operation) == ("s1", "wait_until")
+    assert len(service.asked) == 1
+
+
+@pytest.mark.parametrize("state", ["open", None])
+async def test_open_can_come_before_the_start(stepped: Stepped, state: str | None) -> None:
+    """A session whose state isn't told yet may turn out open."""
+    service = Scripted(stepped, in_state(state), in_state("open"))
+    wait = start(service.live().wait_until("open"))
+    await stepped.advance(1)
+    assert (await wait).state == "open"
+
+
+@pytest.mark.parametrize(
+    "states", [[], ["Closed"], ["close"], ["closed", "done"], [""], [None], [7]], ids=repr
+)
+async def test_a_state_that_is_none_is_refused_before_anything_is_sent(
+    stepped: Stepped, states: list[Any]
+) -> None:
+    """A typing error would be waited for in vain, so it is an error with the list of states."""
+    service = Scripted(stepped, in_state("open"))
+    with pytest.raises(InvalidArgument):
+        await service.live().wait_until(*states)
+    assert service.asked == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", True])
+async def test_a_timeout_that_is_none_is_refused(stepped: Stepped, timeout: Any) -> None:
+    """A deadline is a duration above 0."""
+    service = Scripted(stepped, in_state("open"))
+    with pytest.raises(InvalidArgument, match="timeout"):
+        await service.live().wait_until("closed", timeout=timeout)
+    assert service.asked == []
+
+
+@pytest.mark.parametrize(
+    ("session", "told"),
+    [(in_state("open"), "it was last seen open"), (in_state(None), "in no known state")],
+)
+async def test_a_timeout_tells_the_state_last_seen(stepped: Stepped, session: Session, told: str) -> None:
+    """When time is up, the error says what was waited for and what there was instead, and polling ends."""
+    service = Scripted(stepped, session)
+    with pytest.raises(CallTimeout, match=told) as caught:
+        await service.live().wait_until("closed", "active", timeout=timedelta(seconds=0.05))
+    assert "was not active or closed within 0.05 s" in caught.value.message
+    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == ("wait_until", "s1", False)
+    assert caught.value.__context__ is None
+    await settled()
+    assert service.tasks == set()
+
+
+async def test_a_timeout_before_the_first_look_is_one_too(stepped: Stepped) -> None:
+    """Time may be up before anything is known."""
+    service = Scripted(stepped, in_state("open"))
+    service.held = asyncio.Event()
+    with pytest.raises(CallTimeout, match="last seen in no known state"):
+        await service.live().wait_until("closed", timeout=0.02)
+    service.held.set()
+    await settled()
+    assert service.tasks == set()
+
+
+class Odd(Exception):
+    """A foreign error that can't be copied: its arguments aren't those of its constructor."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(one + two)
+
+
+FAILURES = [
+    ServerError("it broke", status=503, trace_id="t-1"),
+    CallTimeout("no answer"),
+    TimeoutError("foreign"),
+    Odd("a", "b"),
+]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+async def test_an_error_while_polling_reaches_everybody(
+    stepped: Stepped, failure: Exception, factory: Any
+) -> None:
+    """Who waits gets what the reading raised, an own copy of each error of ours; the next wait begins anew."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    cause = LookupError("why")
+    failure.__cause__ = cause
+    service = Scripted(stepped, failure)
+    waits = [start(service.live().wait_until("closed", timeout=30)) for _ in range(3)]
+    errors = await asyncio.gather(*waits, return_exceptions=True)
+    for error in errors:
+        assert type(error) is type(failure)
+        assert error.__dict__ == failure.__dict__
+        assert isinstance(error, Exception)
+        assert error.__cause__ is cause
+    if isinstance(failure, QSessionsError):
+        assert len({id(error) for error in errors}) == 3
+    service.readings = [in_state("closed")]
+    assert (await service.live().wait_until("closed")).is_final
+
+
+async def test_notes_of_one_waiter_are_not_those_of_another(stepped: Stepped) -> None:
+    """The notes that an error came with are in every copy, those added later only where they were added."""
+    failure = ServerError("it broke")
+    failure.add_note("from the start")
+    service = Scripted(stepped, failure)
+    waits = [start(service.live().wait_until("closed")) for _ in range(2)]
+    one, two = await asyncio.gather(*waits, return_exceptions=True)
+    assert isinstance(one, ServerError)
+    assert isinstance(two, ServerError)
+    one.add_note("mine")
+    assert (one.__notes__, two.__notes__) == (["from the start", "mine"], ["from the start"])
+
+
+async def test_an_error_ends_a_watch_and_the_next_one_goes_on(client: AsyncSessionClient) -> None:
+    """`watch` raises what the service answered; nothing of it stays in the poll."""
+    for _ in range(2):
+        with pytest.raises(NotFound) as caught:
+            await anext(client.attach("unknown").watch())
+        assert caught.value.session_id == "unknown"
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+async def test_an_error_of_a_custom_provider_reaches_who_waits(against: Against, factory: Any) -> None:
+    """A provider that fails before anything is sent leaves nobody waiting, eager tasks or not."""
+    asyncio.get_running_loop().set_task_factory(factory)
+
+    class Broken:
+        async def headers(self, transport: object) -> dict[str, str]:
+            raise LookupError("no ticket in the drawer")
+
+        def invalidate(self, refused: object) -> bool:
+            return False
+
+    _, client = await against(http(200), auth=[Broken(), ServiceCRN(CRN)])
+    with pytest.raises(LookupError, match="no ticket"):
+        await client.attach("s1").wait_until("closed", timeout=5)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("steps", range(10))
+async def test_closing_the_client_tells_who_waits(against: Against, steps: int, factory: Any) -> None:
+    """Whenever the client is closed, be it before the poll has made its first step, nobody waits in vain."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    _, client = await against(hang)
+    live = client.attach("s1")
+    waits = [start(live.wait_until("closed", timeout=5)) for _ in range(3)]
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await client.aclose()
+    for error in await asyncio.gather(*waits, return_exceptions=True):
+        assert isinstance(error, ClientClosed)
+    with pytest.raises(ClientClosed):
+        await live.wait_until("closed")
+    with pytest.raises(ClientClosed):
+        await live.refresh()
+
+
+async def test_closing_the_client_ends_a_long_pause(against: Against) -> None:
+    """A poll that sleeps is ended with the client, and no task is left."""
+    time = Stepped()
+    _, client = await against(http(200, {"id": "s1", "state": "open"}), clock=time.clock)
+    wait = start(client.attach("s1").wait_until("closed"))
+    async with asyncio.timeout(5):
+        while not time.sleeping:  # noqa: ASYNC110 - it sleeps on a clock of the test's own
+            await asyncio.sleep(0)
+    await client.aclose()
+    assert time.sleeping == []
+    with pytest.raises(ClientClosed):
+        await wait
+
+
+def test_a_poll_of_a_loop_that_has_ended_is_in_nobodys_way(time: ManualClock) -> None:
+    """A wait that ended with its event loop leaves a handle that says which loop its client belongs to."""
+
+    async def first() -> None:
+        asyncio.ensure_future(live.wait_until("closed"))  # noqa: RUF006 - it ends with the loop, that's the point
+        await settled()
+
+    async def second() -> None:
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            await live.wait_until("closed")
+        await client.aclose()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        client = AsyncSessionClient([IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=url, clock=time.clock)
+        live = client.attach("s1")
+        asyncio.run(first())
+        asyncio.run(second())
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+async def test_a_reading_at_the_very_start_is_not_missed(stepped: Stepped, factory: Any) -> None:
+    """With eager tasks the first reading may be there before anybody waits for it: it counts."""
+    asyncio.get_running_loop().set_task_factory(factory)
+    service = Scripted(stepped, in_state("active"))
+    assert (await service.live().wait_until("active")).state == "active"
+    await settled()
+    assert len(service.asked) == 1

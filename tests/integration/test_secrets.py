@@ -1,0 +1,511 @@
+"""Secrets never leave their headers: every error class is provoked, and all that can be seen of it is searched."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pickle
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+import qsessions.errors
+from qsessions import (
+    AsyncSessionClient,
+    BackendAuthentication,
+    BadRequest,
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    Conflict,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    CreateSession,
+    ExternalServiceToken,
+    Forbidden,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    InvalidArgument,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+    RateLimited,
+    ResponseError,
+    RetryPolicy,
+    ServerError,
+    ServiceCRN,
+    StateUnreachable,
+    TokenExchangeFailed,
+    Unauthorized,
+)
+from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.integration.calls import SESSION, fault
+from tests.integration.conftest import CRN
+from tests.manual_clock import ManualClock
+
+
+class _Planted:
+    """The secrets. They are attributes of the class, so that no repr of an object and no frame of the test shows them."""
+
+    __slots__ = ()
+
+    api_key = "kEy0-exchanged+for/a=token-aaaaaaaaaaaaaaaaaaa"
+    token = "eyJhbGciOiJIUzI1NiJ9." + "tOkEn1bbbbbbbbbb" * 70 + ".s1gnature"
+    raw_key = "kEy2-sent-as-it-is-cccccccccccccccccccccccc"
+    backend = "bAcK3end-token-ddddddddddddddddddddddddddddd"
+    service = "sErV4ice-token-eeeeeeeeeeeeeeeeeeeeeeeeeeeee"
+    password = "pAsS5word-ffffffffffffffffff"
+
+    def __repr__(self) -> str:
+        return "PLANTED"
+
+    def found_in(self, text: str) -> list[str]:
+        """Name the secrets that a text holds, or holds the beginning of, plain or percent-encoded."""
+        values = ((name, value) for name, value in vars(_Planted).items() if name in _NAMES)
+        return [
+            name
+            for name, value in values
+            if any(form[:12] in text for form in (value, quote(value, safe="")))
+        ]
+
+
+_NAMES = ("api_key", "token", "raw_key", "backend", "service", "password")
+PLANTED = _Planted()
+
+ONCE = RetryPolicy(max_attempts=1)
+# Each credential as it is given to a client, and the header it travels in.
+SCHEMES: dict[str, Callable[[], Any]] = {
+    "raw_key": lambda: IBMCloudAPIKey(PLANTED.raw_key),
+    "token": lambda: IBMCloudAuth.from_token(PLANTED.token),
+    "backend": lambda: BackendAuthentication(PLANTED.backend),
+    "service": lambda: ExternalServiceToken(PLANTED.service),
+}
+
+
+def _echoed(server: FaultServer) -> str:
+    """Give what a server was sent that is secret."""
+    request = server.received[-1]
+    secret = [value for name, value in request.headers.items() if "auth" in name or "token" in name]
+    return " ".join([*secret, request.body.decode()])
+
+
+class Echo(FaultServer):
+    """A server whose every answer holds what it was sent: in the body, in a header, or in both."""
+
+    def __init__(self, write: Callable[[str], bytes]) -> None:
+        async def answer(connection: Connection) -> None:
+            await connection.write(write(_echoed(self)))
+
+        super().__init__(answer)
+
+
+def _own_form(status: int, sent: str) -> bytes:
+    body = fault(f"bad credential: {sent}", code=sent, solution=f"Don't send {sent}.", trace=sent)
+    return http(status, body, headers={"X-Echo": sent, "Location": f"http://elsewhere.example/?{sent}"})
+
+
+# What an echoing server writes, and the error that comes of it.
+ECHOES: list[tuple[Callable[[str], bytes], type[QSessionsError]]] = [
+    *(
+        (partial(_own_form, status), kind)
+        for status, kind in (
+            (302, ResponseError),
+            (400, BadRequest),
+            (401, Unauthorized),
+            (403, Forbidden),
+            (404, NotFound),
+            (409, Conflict),
+            (410, ResponseError),
+            (429, RateLimited),
+            (500, ServerError),
+            (502, ServerError),
+        )
+    ),
+    (lambda sent: http(403, f"<html><title>No: {sent}</title></html>"), Forbidden),
+    (lambda sent: http(403, f"{'x' * 150} {sent}".encode()), Forbidden),
+    (lambda sent: http(403, fault("x" * 900 + sent)), Forbidden),
+    (lambda sent: http(403, f"/login?next={quote(sent, safe='')}".encode()), Forbidden),
+    (
+        lambda sent: http(403, {"errorCode": sent, "errorMessage": sent, "context": {"requestId": sent}}),
+        Forbidden,
+    ),
+    (lambda sent: http(200, f"no JSON: {sent}".encode()), ProtocolError),
+    (lambda sent: http(200, {"id": 1, "workloads": sent, "state": sent}), ProtocolError),
+    (lambda sent: http(200, {"id": "s1", "timestamps": sent}), ProtocolError),
+    (lambda sent: http(200, {"id": "s1", "started_at": sent}), ProtocolError),
+    (lambda sent: f"HTTP/1.1 200 OK\r\n{sent}\r\n\r\n".encode(), ProtocolError),
+    (lambda sent: f"HTTP/1.1 {sent}\r\n\r\n".encode(), ProtocolError),
+    (lambda sent: f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {sent * 20}\r\n\r\n".encode(), ProtocolError),
+    (lambda sent: http(200, sent.encode(), headers={"Content-Encoding": "gzip"}), ProtocolError),
+]
+
+
+class Harvest(logging.Handler):
+    """Keeps all that can be seen: log records, errors with their tracebacks' locals, reprs and pickles."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.NOTSET)
+        self.seen: list[str] = []
+        self.errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record with every field of it."""
+        self.seen += [record.getMessage(), repr(record.__dict__)]
+        if record.exc_info and record.exc_info[1]:
+            self.errors.append(record.exc_info[1])
+
+    def look_at(self, *objects: object) -> None:
+        """Keep what objects show of themselves."""
+        self.seen += [f"{one!r} {one}" for one in objects]
+
+    def kinds(self) -> set[type[BaseException]]:
+        """Give the classes of the errors."""
+        return {type(error) for error in self.errors}
+
+    def everything(self) -> Iterator[str]:
+        """Give all of it as text."""
+        yield from self.seen
+        for error in self.errors:
+            for one in chain(error):
+                yield f"{one!r} {one} {one.args} {vars(one)}"
+                yield from traceback.TracebackException(
+                    type(one), one, one.__traceback__, capture_locals=True
+                ).format()
+            if isinstance(error, QSessionsError):
+                copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+                yield f"{copied!r} {copied} {vars(copied)}"
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    """Give an error with its causes and contexts, suppressed ones too."""
+    waiting, found = [error], list[BaseException]()
+    while waiting:
+        one = waiting.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            waiting += [one.__cause__, one.__context__]
+    return found
+
+
+@pytest.fixture
+def harvest() -> Iterator[Harvest]:
+    """Give a harvest that hears every logger at DEBUG."""
+    handler, root = Harvest(), logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    loggers = [logging.getLogger(name) for name in ("qsessions", "aiohttp", "aiohttp.client", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.DEBUG)
+    yield handler
+    for logger, before in zip(loggers, levels, strict=True):
+        logger.setLevel(before)
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+async def provoke(harvest: Harvest, expected: type[BaseException], call: Awaitable[Any]) -> None:
+    """Await a call that must fail, and keep its error."""
+    try:
+        await call
+    except expected as error:
+        harvest.errors.append(error)
+        return
+    pytest.fail(f"no {expected.__name__}")
+
+
+def refuse(harvest: Harvest, expected: type[BaseException], make: Callable[[], object]) -> None:
+    """Make an object that must be refused, and keep the error."""
+    try:
+        make()
+    except expected as error:
+        harvest.errors.append(error)
+        return
+    pytest.fail(f"no {expected.__name__}")
+
+
+def make_client(url: str, scheme: str, **options: Any) -> AsyncSessionClient:
+    """Make a client with one of the credentials and no retries."""
+    settings: dict[str, Any] = {"clock": ManualClock().clock, "retry": ONCE} | options
+    return AsyncSessionClient([SCHEMES[scheme](), ServiceCRN(CRN)], base_url=url, **settings)
+
+
+async def _echo_everything(harvest: Harvest) -> None:
+    for write, kind in ECHOES:
+        for scheme in SCHEMES:
+            async with Echo(write) as server, make_client(server.url, scheme) as client:
+                await provoke(harvest, kind, client.get("s1"))
+                await provoke(harvest, QSessionsError, client.create(mode="batch"))
+                await provoke(harvest, QSessionsError, anext(client.workloads()))
+                harvest.look_at(client, client._transport, client._attempts, *client._attempts._providers)
+
+
+async def _echo_from_iam(harvest: Harvest) -> None:
+    for write, _ in ECHOES:
+        async with Echo(write) as iam:
+            auth = IBMCloudAuth(PLANTED.api_key, iam.url)
+            async with AsyncSessionClient(auth, base_url=iam.url, retry=ONCE) as client:
+                await provoke(harvest, QSessionsError, client.create(mode="batch"))
+                await provoke(harvest, QSessionsError, client.get("s1"))
+            harvest.look_at(auth, auth._tokens, vars(auth), vars(auth._tokens))
+
+
+async def _exchanged_token(harvest: Harvest) -> None:
+    """Let IAM give the planted token and the service echo it."""
+    for write, kind in ECHOES:
+        async with (
+            Echo(write) as server,
+            FaultServer(http(200, {"access_token": PLANTED.token, "expires_in": 3600})) as iam,
+        ):
+            auth = IBMCloudAuth(PLANTED.api_key, iam.url)
+            async with AsyncSessionClient(auth, base_url=server.url, retry=ONCE) as client:
+                await provoke(harvest, kind, client.get("s1"))
+            harvest.look_at(auth, auth._tokens, vars(auth), vars(auth._tokens))
+    bad_grants: list[object] = [
+        {"access_token": PLANTED.token},
+        {"access_token": PLANTED.token, "expires_in": -1},
+        {"access_token": PLANTED.token + "\n", "expires_in": 60},
+        {"access_token": PLANTED.token, "expires_in": PLANTED.token},
+    ]
+    while bad_grants:
+        async with FaultServer(http(200, bad_grants.pop())) as iam:
+            auth = IBMCloudAuth(PLANTED.api_key, iam.url)
+            async with AsyncSessionClient(auth, base_url=iam.url, retry=ONCE) as client:
+                await provoke(harvest, TokenExchangeFailed, client.get("s1"))
+
+
+async def _no_answer(harvest: Harvest) -> None:
+    scripts: list[tuple[Answer, type[QSessionsError], float]] = [
+        (reset, ConnectionFailed, 60),
+        (hang, CallTimeout, 0.2),
+    ]
+    for answer, kind, timeout in scripts:
+        for scheme in SCHEMES:
+            async with (
+                FaultServer(answer) as server,
+                make_client(server.url, scheme, timeout=timeout) as client,
+            ):
+                await provoke(harvest, kind, client.get("s1"))
+                await provoke(
+                    harvest,
+                    CreateOutcomeUnknown,
+                    client.create(CreateSession("batch")),
+                )
+    async with FaultServer(hang) as server:
+        url = server.url
+    for scheme in SCHEMES:
+        async with make_client(url, scheme) as client:
+            await provoke(harvest, ConnectionFailed, client.create(mode="batch"))
+        async with make_client("http://service.invalid", scheme) as client:
+            await provoke(harvest, ConfigurationError, client.get("s1"))
+        await provoke(harvest, ClientClosed, client.get("s1"))
+        await provoke(harvest, ClientClosed, client.create(mode="batch"))
+
+
+async def _live(harvest: Harvest) -> None:
+    async with (
+        FaultServer(http(200, SESSION | {"state": "closed"})) as server,
+        make_client(server.url, "raw_key") as client,
+    ):
+        live = client.attach("s1")
+        await provoke(harvest, StateUnreachable, live.wait_until("open"))
+        await provoke(harvest, InvalidArgument, live.wait_until("opened"))
+        harvest.look_at(live, live._poll)
+
+
+async def _through_a_proxy(harvest: Harvest) -> None:
+    async with FaultServer(http(407)) as proxy:
+        gone = proxy.url
+        for url in ("http://192.0.2.1", "https://service.invalid"):
+            options = {"allow_insecure": True}
+            async with make_client(
+                url, "raw_key", proxy=proxy.url.replace("//", f"//user:{PLANTED.password}@"), **options
+            ) as client:
+                await provoke(harvest, QSessionsError, client.get("s1"))
+                await provoke(harvest, QSessionsError, client.create(mode="batch"))
+    async with make_client(
+        "https://service.invalid",
+        "raw_key",
+        proxy=gone.replace("//", f"//user:{PLANTED.password}@"),
+    ) as client:
+        await provoke(harvest, ConnectionFailed, client.get("s1"))
+        harvest.look_at(client, client._transport)
+
+
+async def _cancelled(harvest: Harvest) -> None:
+    """Cancel calls while the request is in flight; one create learns afterwards that its answer is an echo."""
+    for scheme in SCHEMES:
+        async with FaultServer(hang) as server, make_client(server.url, scheme) as client:
+            task = asyncio.create_task(client.get("s1"))
+            await server.arrival()
+            task.cancel()
+            await provoke(harvest, asyncio.CancelledError, task)
+        for write, _ in ECHOES:
+            go = asyncio.Event()
+
+            async def answer(
+                connection: Connection, go: asyncio.Event = go, write: Callable[[str], bytes] = write
+            ) -> None:
+                await go.wait()
+                await connection.write(write(_echoed(server)))
+
+            async with FaultServer(answer) as server, make_client(server.url, scheme) as client:
+                creating = asyncio.create_task(client.create(mode="batch"))
+                await server.arrival()
+                creating.cancel()
+                await asyncio.sleep(0)
+                go.set()
+                await provoke(harvest, asyncio.CancelledError, creating)
+
+
+def _refused_credentials(ending: str) -> list[Callable[[], object]]:
+    return [
+        lambda: IBMCloudAuth(PLANTED.api_key + ending),
+        lambda: IBMCloudAuth.from_token(PLANTED.token + ending),
+        lambda: IBMCloudAPIKey(PLANTED.raw_key + ending),
+        lambda: BackendAuthentication(PLANTED.backend + ending),
+        lambda: ExternalServiceToken(PLANTED.service + ending),
+        lambda: ServiceCRN(PLANTED.api_key + ending),
+        lambda: AsyncSessionClient([], headers={"X-Own": PLANTED.service + ending}),
+    ]
+
+
+def _misplaced_credentials() -> list[Callable[[], object]]:
+    return [
+        lambda: ServiceCRN(PLANTED.api_key),
+        lambda: IBMCloudAuth(PLANTED.api_key, "ftp://iam.example"),
+        lambda: IBMCloudAuth(PLANTED.api_key, f"https://user:{PLANTED.password}@iam.example"),
+        lambda: AsyncSessionClient([], headers={"Authorization": PLANTED.raw_key}),
+        lambda: AsyncSessionClient([IBMCloudAPIKey(PLANTED.raw_key), IBMCloudAuth(PLANTED.api_key)]),
+        lambda: AsyncSessionClient([ServiceCRN(CRN)]),
+        lambda: AsyncSessionClient(PLANTED.api_key),  # type: ignore[arg-type]
+        lambda: AsyncSessionClient([PLANTED.api_key]),  # type: ignore[list-item]
+    ]
+
+
+def _base_url_with_password(form: str) -> Callable[[], object]:
+    return lambda: AsyncSessionClient([], base_url=form.format(PLANTED.password))
+
+
+def _proxy_with_password(form: str, options: dict[str, Any]) -> Callable[[], object]:
+    return lambda: AsyncSessionClient(
+        [], proxy=form.format(PLANTED.password), headers={"X-Own": PLANTED.service}, **options
+    )
+
+
+def _refuse_credentials(harvest: Harvest) -> None:
+    for ending in ("\r\nX-Injected: 1", "\n", "\0", "é"):
+        for make in _refused_credentials(ending):
+            refuse(harvest, ConfigurationError, make)
+    for make in _misplaced_credentials():
+        refuse(harvest, ConfigurationError, make)
+
+
+def _refuse_the_rest(harvest: Harvest) -> None:
+    for form in ("https://user:{}@x.example", "http://user:{}@x.example", "https://{}@[", "ftp://{}@x"):
+        refuse(harvest, ConfigurationError, _base_url_with_password(form))
+    for form in ("socks5://user:{}@proxy.example", "user:{}@proxy.example:3128", "http://user:{}@["):
+        refuse(harvest, ConfigurationError, _proxy_with_password(form, {}))
+    for options in ({"max_concurrency": 0}, {"application": "\n"}, {"ssl": 1}):
+        refuse(
+            harvest, ConfigurationError, _proxy_with_password("http://user:{}@proxy.example", dict(options))
+        )
+    refuse(harvest, InvalidArgument, _proxy_with_password("http://user:{}@proxy.example", {"timeout": 0}))
+    refuse(harvest, InvalidArgument, lambda: CreateSession("fast"))
+    refuse(harvest, InvalidArgument, lambda: CreateSession("batch", max_ttl=True))
+
+
+def _environments(harvest: Harvest, monkeypatch: pytest.MonkeyPatch) -> None:
+    environments: list[tuple[str, str]] = [
+        ("QISKIT_IBM_TOKEN", "IBM"),
+        ("QISKIT_IBM_INSTANCE", "a name"),
+        ("QSESSIONS_BASE_URL", "https://user:{}@service.example"),
+        ("QSESSIONS_BASE_URL", "https://service.example/v1"),
+        ("IAM_URL", "https://user:{}@iam.example"),
+    ]
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", PLANTED.api_key)
+    refuse(harvest, ConfigurationError, AsyncSessionClient)
+    monkeypatch.setenv("QISKIT_IBM_INSTANCE", CRN)
+    for name, value in environments:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value.format(PLANTED.password))
+            if value == "IBM":
+                patch.setenv(name, PLANTED.api_key + "\n")
+            refuse(harvest, ConfigurationError, AsyncSessionClient)
+            assert PLANTED.api_key in os.environ["QISKIT_IBM_TOKEN"]
+
+
+def frames(error: BaseException) -> Iterator[str]:
+    """Give the file of each frame of an error's traceback, and of those of its causes and contexts."""
+    for one in chain(error):
+        entry: TracebackType | None = one.__traceback__
+        while entry is not None:
+            yield entry.tb_frame.f_code.co_filename
+            entry = entry.tb_next
+
+
+@pytest.mark.smoke
+def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With full debug logging, every error class provoked and every traceback shown with locals, no planted secret is seen."""
+
+    async def provoke_all() -> None:
+        await _echo_everything(harvest)
+        await _echo_from_iam(harvest)
+        await _exchanged_token(harvest)
+        await _no_answer(harvest)
+        await _live(harvest)
+        await _through_a_proxy(harvest)
+        await _cancelled(harvest)
+
+    _refuse_credentials(harvest)
+    _refuse_the_rest(harvest)
+    _environments(harvest, monkeypatch)
+    asyncio.run(provoke_all())
+    gc.collect()
+    classes = {kind for kind in vars(qsessions.errors).values() if isinstance(kind, type)}
+    errors = {kind for kind in classes if issubclass(kind, QSessionsError)} - {QSessionsError}
+    assert errors - harvest.kinds() == set()
+    problems = {
+        f"{name} in {text.splitlines()[0][:200]}: {line[:60]}"
+        for text in harvest.everything()
+        for line in text.splitlines()
+        for name in PLANTED.found_in(line)
+    }
+    assert sorted(problems) == []
+
+
+def test_the_search_itself_finds_secrets() -> None:
+    """The search finds a secret in a local of a frame, in a suppressed context, in a part of it and in its encoded form."""
+    harvest = Harvest()
+
+    def careless(value: str) -> None:
+        try:
+            raise ValueError
+        except ValueError:
+            raise KeyError from None
+
+    refuse(harvest, KeyError, lambda: careless(PLANTED.token[:100]))
+    refuse(harvest, ValueError, lambda: int(quote(PLANTED.api_key, safe="")))
+    found = {name for text in harvest.everything() for name in PLANTED.found_in(text)}
+    assert found == {"token", "api_key"}
+
+
+def test_a_cancelled_call_holds_no_frame_of_the_http_library(harvest: Harvest) -> None:
+    """A CancelledError and every error out of a call come without frames of aiohttp, whose locals hold headers."""
+
+    async def provoke_some() -> None:
+        await _no_answer(harvest)
+        await _cancelled(harvest)
+
+    asyncio.run(provoke_some())
+    assert asyncio.CancelledError in harvest.kinds()
+    for error in harvest.errors:
+        assert not any("aiohttp" in name for name in frames(error)), error

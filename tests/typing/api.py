@@ -1,0 +1,310 @@
+"""What a user of the package writes, for type checkers: every public name and call. Nothing runs this file."""
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeVar, assert_type
+
+import aiohttp
+from yarl import URL
+
+import qsessions
+from qsessions import (
+    ApiVersion,
+    AsyncLiveSession,
+    AsyncSessionClient,
+    AuthProvider,
+    BackendAuthentication,
+    BadRequest,
+    CallTimeout,
+    ClientClosed,
+    Clock,
+    ConfigurationError,
+    Conflict,
+    ConnectionFailed,
+    CreateCancelled,
+    CreateOutcomeUnknown,
+    CreateSession,
+    Event,
+    ExternalServiceToken,
+    Forbidden,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    InvalidArgument,
+    Mode,
+    NotFound,
+    Observer,
+    ProtocolError,
+    QSessionsError,
+    RateLimited,
+    Request,
+    RequestFailed,
+    RequestSent,
+    Response,
+    ResponseError,
+    ResponseReceived,
+    RetryPlanned,
+    RetryPolicy,
+    ServerError,
+    ServiceCRN,
+    Session,
+    SessionState,
+    StateChange,
+    StateUnreachable,
+    TokenExchangeFailed,
+    TokenRenewed,
+    Transport,
+    Unauthorized,
+    UpdateSession,
+    Workload,
+)
+
+T = TypeVar("T")
+
+assert_type(qsessions.__version__, str)
+
+
+class MyAuth:
+    """A provider of the user's own."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Ask somebody for a token, over the client's own connections."""
+        answer = await transport.send(Request("my_token", "GET", URL("https://tokens.example/"), {}))
+        assert_type(answer, Response)
+        return {"Authorization": f"Bearer {answer.body.decode()}"}
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Ask again."""
+        return True
+
+
+class MyTransport:
+    """A transport of the user's own, for tests."""
+
+    async def send(self, request: Request) -> Response:
+        """Answer every request alike."""
+        assert_type(request.url, URL)
+        assert_type(request.body, bytes | None)
+        return Response(200, {"Date": "today"}, b"{}")
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a task."""
+        return asyncio.create_task(coroutine)
+
+
+class Counter:
+    """An observer of the user's own."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Tell events apart."""
+        match event:
+            case RequestSent() | RequestFailed() | ResponseReceived():
+                assert_type(event.operation, str)
+                assert_type(event.session_id, str | None)
+            case RetryPlanned():
+                assert_type(event.delay, float)
+            case TokenRenewed():
+                assert_type(event.expires_in, float)
+            case CreateCancelled():
+                assert_type(event.closed, bool)
+
+
+async def fresh_token() -> str:
+    """Give a token."""
+    return "token"
+
+
+def setting_up(http: aiohttp.ClientSession) -> None:
+    """All that a client can be made with."""
+    provider: AuthProvider = MyAuth()
+    transport: Transport = MyTransport()
+    observer: Observer = Counter()
+    clock = Clock(monotonic=time.monotonic, wall=time.time, sleep=asyncio.sleep, random=random.random)
+    crn = ServiceCRN("crn:v1:bluemix:public:quantum-computing:us-east:a/x:y::")
+    assert_type(crn.crn, str)
+    assert_type(crn.region, str)
+    assert_type(IBMCloudAuth("key", "https://iam.example"), IBMCloudAuth)
+    assert_type(IBMCloudAuth.from_token("token"), IBMCloudAuth)
+    IBMCloudAuth("key", iam_url=None, clock=clock)
+    IBMCloudAuth.from_token(lambda: "token")
+    IBMCloudAuth.from_token(fresh_token)
+
+    AsyncSessionClient()
+    AsyncSessionClient(provider)
+    AsyncSessionClient([])
+    AsyncSessionClient([IBMCloudAPIKey("key"), crn])
+    AsyncSessionClient((BackendAuthentication("token"), crn))
+    AsyncSessionClient([ExternalServiceToken("token"), MyAuth()])
+    mixed = [IBMCloudAuth("key"), crn]
+    AsyncSessionClient(mixed)
+    AsyncSessionClient(
+        None,
+        base_url="https://quantum.cloud.ibm.com/api",
+        api_version="latest",
+        timeout="2m",
+        retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30),
+        http=http,
+        ssl=ssl.create_default_context(),
+        proxy=URL("http://proxy.example:3128"),
+        application="my-orchestrator/1.2",
+        headers={"X-Mine": "1"},
+        max_concurrency=10,
+        allow_insecure=True,
+        observers=[observer, Counter(), print],
+        clock=clock,
+    )
+    AsyncSessionClient(timeout=None, proxy="http://proxy.example:3128")
+    AsyncSessionClient(timeout=timedelta(minutes=1))
+    assert_type(transport.spawn(fresh_token()), asyncio.Task[str])
+
+    AsyncSessionClient("key")  # type: ignore[arg-type]
+    AsyncSessionClient(timeout=...)  # type: ignore[arg-type]
+    wrong: AuthProvider = Counter()  # type: ignore[assignment]
+    del wrong
+
+
+async def calls() -> None:
+    """Every call of the client, with every option."""
+    async with AsyncSessionClient() as client:
+        assert_type(client, AsyncSessionClient)
+        session = await client.create(
+            mode="dedicated",
+            backend="ibm_fez",
+            max_ttl="10m",
+            interactive_ttl=60,
+            active_ttl=timedelta(minutes=5),
+            api_version="2026-04-15",
+            timeout=None,
+        )
+        assert_type(session, Session)
+        request = CreateSession(
+            Mode.BATCH, backend="ibm_fez", max_ttl="10m", interactive_ttl=60, active_ttl=300
+        )
+        assert_type(request.mode, Mode)
+        assert_type(request.max_ttl, int | None)
+        assert_type(await client.create(request, timeout="30s"), Session)
+        assert_type(await client.get(session.id, api_version="2026-04-15", timeout=5), Session)
+        await client.update(session.id, accepting_jobs=False, api_version="2026-04-15", timeout=5.5)
+        await client.drain(session.id, api_version="2026-04-15", timeout=timedelta(seconds=5))
+        await client.close(session.id, api_version="2026-04-15", timeout=...)
+        assert_type(await client.versions(api_version="2026-04-15", timeout=5), list[ApiVersion])
+        assert_type(client.workloads(), AsyncIterator[Workload])
+        async for workload in client.workloads(
+            mode=["session", "batch", "job"],
+            status=("pending", "in_progress"),
+            backend="ibm_fez",
+            search="mine",
+            created_after=datetime.now().astimezone(),
+            created_before=datetime.now().astimezone(),
+            newest_first=True,
+            page_size=50,
+            api_version="2026-04-15",
+            timeout="1m",
+        ):
+            assert_type(workload, Workload)
+        assert_type([item.id async for item in client.workloads(mode="session", status="pending")], list[str])
+
+        client.update(session.id, False)  # type: ignore[call-arg, unused-coroutine]
+        await client.get(5)  # type: ignore[arg-type]
+        await client.create(mode="dedicated", max_ttl=1.5)  # type: ignore[arg-type]
+    await client.aclose()
+
+
+async def living(client: AsyncSessionClient) -> None:
+    """A handle on a session."""
+    live = client.attach("s-1")
+    assert_type(live, AsyncLiveSession)
+    assert_type(live.id, str)
+    assert_type(live.snapshot, Session | None)
+    assert_type(await live.refresh(), Session)
+    await live.drain()
+    await live.close()
+    assert_type(live.watch(), AsyncIterator[Session])
+    async for snapshot in live.watch():
+        assert_type(snapshot, Session)
+    assert_type(await live.wait_until("closed"), Session)
+    assert_type(await live.wait_until(SessionState.ACTIVE, "closed", timeout="5m"), Session)
+    await live.wait_until("closed", timeout=5)
+    await live.wait_until("closed", timeout=timedelta(minutes=5))
+
+
+def values(session: Session, workload: Workload, version: ApiVersion, change: StateChange) -> None:
+    """Every field of every value."""
+    assert_type(session.id, str)
+    assert_type(session.backend_name, str | None)
+    assert_type(session.mode, Mode | None)
+    assert_type(session.state, SessionState | None)
+    assert_type(session.state_reason, str | None)
+    assert_type(session.accepting_jobs, bool | None)
+    assert_type(session.started_at, datetime | None)
+    assert_type(session.activated_at, datetime | None)
+    assert_type(session.closed_at, datetime | None)
+    assert_type(session.last_job_started, datetime | None)
+    assert_type(session.last_job_completed, datetime | None)
+    assert_type(session.interactive_ttl, int | None)
+    assert_type(session.max_ttl, int | None)
+    assert_type(session.active_ttl, int | None)
+    assert_type(session.timestamps, tuple[StateChange, ...])
+    assert_type(session.user_id, str | None)
+    assert_type(session.elapsed_time, float | None)
+    assert_type(session.extra, Mapping[str, object])
+    assert_type(session.is_final, bool)
+    assert_type(change.status, SessionState)
+    assert_type(change.timestamp, datetime)
+    assert_type(SessionState("something_new").is_known, bool)
+    assert_type(Mode("something_new"), Mode)
+    assert_type(workload.created, datetime | None)
+    assert_type(workload.ended, datetime | None)
+    assert_type(workload.backend, str | None)
+    assert_type(workload.instance, str | None)
+    assert_type(workload.user_id, str | None)
+    assert_type(workload.accepting_jobs, bool | None)
+    assert_type(workload.mode, str | None)
+    assert_type(workload.status, str | None)
+    assert_type(workload.status_reason, str | None)
+    assert_type(workload.tags, tuple[str, ...])
+    assert_type(workload.usage_seconds, float | None)
+    assert_type(workload.extra, Mapping[str, object])
+    assert_type(version.version, str)
+    assert_type(version.status, str | None)
+    assert_type(version.sunset_date, str | None)
+    assert_type(version.extra, Mapping[str, object])
+    assert_type(UpdateSession(accepting_jobs=True).accepting_jobs, bool)
+    text: str = SessionState.OPEN
+    assert_type(text.upper(), str)
+
+    session.id = "other"  # type: ignore[misc]
+    session.extra["new"] = 1  # type: ignore[index]
+
+
+async def failing(client: AsyncSessionClient) -> None:
+    """Every error, from the nearest to the root."""
+    try:
+        await client.get("s-1")
+    except (BadRequest, Conflict, Forbidden, NotFound, Unauthorized, RateLimited, ServerError) as error:
+        assert_type(error.retry_after, float | None)
+        assert_type(error.status, int | None)
+    except ResponseError as error:
+        assert_type(error.retry_after, float | None)
+    except (CallTimeout, ConnectionFailed) as error:
+        assert_type(error.sent, bool)
+    except CreateOutcomeUnknown as error:
+        assert_type(error.session_id, str | None)
+    except (ClientClosed, ConfigurationError, InvalidArgument, ProtocolError) as error:
+        assert_type(error.solution, str | None)
+    except (StateUnreachable, TokenExchangeFailed) as error:
+        assert_type(error.code, str | None)
+    except QSessionsError as error:
+        assert_type(error.message, str)
+        assert_type(error.operation, str | None)
+        assert_type(error.method, str | None)
+        assert_type(error.path, str | None)
+        assert_type(error.trace_id, str | None)
+        assert_type(error.attempts, int)
+        assert_type(error.retryable, bool)
+    value_error: ValueError = InvalidArgument("it broke")
+    timeout_error: TimeoutError = CallTimeout("it broke", sent=False)
+    raise value_error from timeout_error

@@ -1,0 +1,158 @@
+"""Events: who hears of them, how they are logged, and that nobody who listens can break a call."""
+
+import logging
+from typing import Any
+
+import attrs
+import pytest
+
+from qsessions import (
+    CreateCancelled,
+    Event,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryPlanned,
+    TokenRenewed,
+)
+from qsessions.events import Observers, logger
+
+SENT = RequestSent(operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1)
+EVENTS: list[tuple[Event, int, str]] = [
+    (
+        SENT,
+        logging.DEBUG,
+        "RequestSent operation=get session_id=s-1 method=GET path=/v1/sessions/s-1 attempt=1",
+    ),
+    (
+        RequestSent(operation="create", session_id=None, method="POST", path="/v1/sessions", attempt=1),
+        logging.DEBUG,
+        "RequestSent operation=create method=POST path=/v1/sessions attempt=1",
+    ),
+    (
+        ResponseReceived(
+            operation="get", session_id="s-1", method="GET", path="/x", attempt=2, status=200, seconds=0.5
+        ),
+        logging.DEBUG,
+        "ResponseReceived operation=get session_id=s-1 method=GET path=/x attempt=2 status=200 seconds=0.5",
+    ),
+    (
+        RequestFailed(
+            operation="get", session_id="s-1", method="GET", path="/x", attempt=2, seconds=0.5, reason="lost"
+        ),
+        logging.DEBUG,
+        "RequestFailed operation=get session_id=s-1 method=GET path=/x attempt=2 seconds=0.5 reason=lost",
+    ),
+    (
+        RetryPlanned(operation="get", session_id="s-1", attempt=2, delay=0.0, reason="status 503"),
+        logging.INFO,
+        "RetryPlanned operation=get session_id=s-1 attempt=2 delay=0.0 reason=status 503",
+    ),
+    (
+        TokenRenewed(host="iam.cloud.ibm.com", expires_in=3600.0),
+        logging.DEBUG,
+        "TokenRenewed host=iam.cloud.ibm.com expires_in=3600.0",
+    ),
+    (
+        CreateCancelled(session_id="s-1", closed=True, detail="closed after a cancelled create"),
+        logging.WARNING,
+        "CreateCancelled session_id=s-1 closed=True detail=closed after a cancelled create",
+    ),
+    (
+        CreateCancelled(session_id=None, closed=False, detail="unknown"),
+        logging.ERROR,
+        "CreateCancelled closed=False detail=unknown",
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+def test_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each event is one record of the logger "qsessions": a readable line, and every field as structured extra."""
+    caplog.set_level(logging.DEBUG, "qsessions")
+    Observers().notify(event)
+    [record] = caplog.records
+    assert (record.name, record.levelno, record.getMessage()) == ("qsessions", level, message)
+    extra = {name: value for name, value in vars(record).items() if name.startswith("qsessions_")}
+    fields = {f"qsessions_{name}": value for name, value in attrs.asdict(event).items()}
+    assert extra == {"qsessions_event": type(event).__name__, **fields}
+
+
+@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+def test_quiet_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Below the level that the application set, nothing is written."""
+    caplog.set_level(level + 1, "qsessions")
+    Observers().notify(event)
+    assert caplog.records == []
+
+
+def test_the_kinds_here_are_all() -> None:
+    """The table of this file has every kind of event, so that a new one is tested too."""
+    assert {type(event) for event, _, _ in EVENTS} == set(Event.__args__)
+
+
+@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+def test_events_are_values(event: Event, level: int, message: str) -> None:
+    """Events can be kept, compared and hashed, and no observer can change one for the next."""
+    assert attrs.evolve(event) == event
+    assert hash(attrs.evolve(event)) == hash(event)
+    name = attrs.fields(type(event))[0].name
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(event, name, "other")
+
+
+def test_observers_hear_in_order() -> None:
+    """Every observer hears every event, in the order in which observers were given."""
+    heard: list[tuple[str, Event]] = []
+    observers = Observers(
+        [lambda event: heard.append(("first", event)), lambda event: heard.append(("second", event))]
+    )
+    observers.notify(SENT)
+    assert heard == [("first", SENT), ("second", SENT)]
+
+
+def test_a_failing_observer(caplog: pytest.LogCaptureFixture) -> None:
+    """What an observer raises is logged with its traceback and disturbs neither the call nor the next observer."""
+    heard: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("the observer's own fault")
+
+    Observers([broken, heard.append]).notify(SENT)
+    assert heard == [SENT]
+    [record] = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, "an observer failed on RequestSent")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "the observer's own fault"
+
+
+def test_a_cancelled_observer() -> None:
+    """What must stop a program passes through an observer."""
+
+    def stopped(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Observers([stopped]).notify(SENT)
+
+
+@pytest.mark.parametrize(
+    ("observers", "level", "listening"),
+    [
+        ([], logging.INFO, False),
+        ([], logging.WARNING, False),
+        ([], logging.DEBUG, True),
+        ([lambda _: None], logging.CRITICAL, True),
+    ],
+)
+def test_listening(
+    observers: list[Any], level: int, listening: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody listens when there is an observer or the log takes debug records; otherwise no event need be made."""
+    caplog.set_level(level, "qsessions")
+    assert Observers(observers).listening is listening
+
+
+def test_an_application_without_logging() -> None:
+    """The logger has a handler that does nothing, so that a program that set up no logging prints nothing."""
+    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)

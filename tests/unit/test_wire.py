@@ -1,0 +1,223 @@
+"""Requests, responses and the checks of what goes into a header or a URL."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from yarl import URL
+
+from qsessions import ConfigurationError, Request, Response
+from qsessions.wire import SecretHeaders, header_problem, service_url
+
+REQUEST = Request(
+    "create",
+    "POST",
+    URL("https://h/api/v1/sessions"),
+    {"X-Mine": "1"},
+    b"key=planted-body",
+    "s-1",
+    False,
+    frozenset({404}),
+    ("planted-secret",),
+)
+
+
+def test_attempt() -> None:
+    """An attempt is the same request with its credentials and timeout; the request itself stays without."""
+    credentials = SecretHeaders({"Authorization": "Bearer planted-token"})
+    attempt = REQUEST.attempt(credentials, 2.5)
+    assert (attempt.credentials, attempt.timeout) == (credentials, 2.5)
+    assert attempt.attempt(SecretHeaders(), None) == REQUEST
+    assert (REQUEST.credentials, REQUEST.timeout) == ({}, None)
+
+
+def test_repr_shows_no_secret() -> None:
+    """Neither a request's nor a response's text shows credentials, secrets or bodies; it does show what helps to find out."""
+    credentials = SecretHeaders({"Authorization": "Bearer planted-token", "Service-CRN": "crn"})
+    request = repr(REQUEST.attempt(credentials, 2.5))
+    response = repr(Response(200, {"Set-Cookie": "planted-cookie"}, b"planted-body"))
+    assert "planted" not in request + response
+    assert "SecretHeaders(['Authorization', 'Service-CRN'])" in request
+    assert "https://h/api/v1/sessions" in request
+    assert response == "Response(status=200, body=<12 bytes>, attempts=1)"
+    assert "planted" not in f"{credentials} {credentials!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("nothing to hide", "nothing to hide"),
+        ("you sent Bearer planted-token.", "you sent ***."),
+        ("token planted-token is bad, planted-token!", "token *** is bad, ***!"),
+        ("key planted-secret", "key ***"),
+        ("other planted-token-too", "other ***"),
+        ("you sent Bearer", "you sent Bearer"),
+        ("cut: planted-to", "cut: ***"),
+        ("cut, then more: planted-tok…", "cut, then more: ***…"),
+        ("too little to tell: plante", "too little to tell: plante"),
+        ("encoded: pass%2Fword%3D", "encoded: ***"),
+        ("plain: pass/word=", "plain: ***"),
+        ("instance crn:v1:x", "instance crn:v1:x"),
+    ],
+)
+def test_mask(text: str, masked: str) -> None:
+    """What a server echoes of credentials and secrets is masked, whole or cut, plain or encoded; the CRN is no secret."""
+    credentials = SecretHeaders(
+        {
+            "Authorization": "Bearer planted-token",
+            "external-service-token": "planted-token-too",
+            "Backend-Authentication": "pass/word=",
+            "service-CRN": "crn:v1:x",
+        }
+    )
+    assert REQUEST.attempt(credentials, None).mask(text) == masked
+
+
+@pytest.mark.parametrize("credentials", [{}, {"Authorization": ""}, {"Authorization": "Bearer "}])
+def test_mask_of_nothing(credentials: dict[str, str]) -> None:
+    """An empty credential masks nothing, least of all every place between two letters."""
+    request = Request("get", "GET", URL("https://h/api"), {})
+    assert request.attempt(SecretHeaders(credentials), None).mask("plain text") == "plain text"
+
+
+@given(st.text(st.characters(categories=["L", "N", "P"]), min_size=1), st.booleans())
+def test_any_mask(secret: str, scheme: bool) -> None:
+    """Wherever a secret stands, with its scheme or without, nothing of it is left."""
+    value = f"Bearer {secret}" if scheme else secret
+    request = Request("get", "GET", URL("https://h/api"), {}).attempt(SecretHeaders({"X": value}), None)
+    assert request.mask(f"{secret} {value}  {secret}") == "*** ***  ***"
+
+
+@pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
+def test_header(name: str) -> None:
+    """A header is found whatever the case of its name."""
+    assert Response(429, {"Date": "x", "retry-After": "5"}).header(name) == "5"
+
+
+def test_no_header() -> None:
+    """A header that isn't there is None."""
+    assert Response(429, {"Date": "x"}).header("Retry-After") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [
+        ("https://quantum.cloud.ibm.com/api", "https://quantum.cloud.ibm.com/api"),
+        ("https://quantum.cloud.ibm.com/api/", "https://quantum.cloud.ibm.com/api"),
+        ("https://h", "https://h"),
+        ("https://h//", "https://h"),
+        ("HTTPS://H/Api", "https://h/Api"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:8080/x", "http://[::1]:8080/x"),
+        ("https://h/a%2Fb", "https://h/a%2Fb"),
+        ("https://h/api?", "https://h/api"),
+        (URL("https://h/api/"), "https://h/api"),
+    ],
+)
+def test_service_url(value: str | URL, url: str) -> None:
+    """A base URL is given back without a slash at its end, so that paths can be added to it."""
+    assert service_url(value, "base_url") == url
+
+
+NOT_ABSOLUTE = (
+    'base_url must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api".'
+)
+NO_PASSWORD = "base_url must not hold a user name or password; credentials go into auth=."
+NO_QUERY = "base_url must have neither query nor fragment."
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", NOT_ABSOLUTE),
+        ("quantum.cloud.ibm.com/api", NOT_ABSOLUTE),
+        ("//h/planted", NOT_ABSOLUTE),
+        ("ftp://h/planted", NOT_ABSOLUTE),
+        ("https:///planted", NOT_ABSOLUTE),
+        ("https://", NOT_ABSOLUTE),
+        ("http://[", NOT_ABSOLUTE),
+        ("http://[]@", NOT_ABSOLUTE),
+        ("http://h:port/planted", NOT_ABSOLUTE),
+        ("http://h:99999/planted", NOT_ABSOLUTE),
+        ("https://h/planted\n", NOT_ABSOLUTE),
+        (" https://h/planted", NOT_ABSOLUTE),
+        ("https://h/plan ted", NOT_ABSOLUTE),
+        ("http://h\r\nplanted", NOT_ABSOLUTE),
+        ("https://h/planted\0", NOT_ABSOLUTE),
+        (None, NOT_ABSOLUTE),
+        (5, NOT_ABSOLUTE),
+        (b"https://h/planted", NOT_ABSOLUTE),
+        ("https://user:planted@h/", NO_PASSWORD),
+        ("https://planted@h/", NO_PASSWORD),
+        ("https://:planted@h/", NO_PASSWORD),
+        ("https://h/?planted=1", NO_QUERY),
+        ("https://h/#planted", NO_QUERY),
+    ],
+)
+def test_service_url_refused(value: Any, problem: str) -> None:
+    """What is no base URL is refused with a sentence that doesn't repeat it, since it may hold a password."""
+    with pytest.raises(ConfigurationError) as caught:
+        service_url(value, "base_url")
+    assert caught.value.message == problem
+
+
+def test_service_url_drops_the_value() -> None:
+    """A traceback that shows the locals of the check doesn't show a password in the URL."""
+    with pytest.raises(ConfigurationError) as caught:
+        service_url("https://user:planted@h/", "base_url")
+    frame = caught.traceback[-1].frame
+    assert "planted" not in repr(frame.f_locals)
+
+
+@given(st.text() | st.text("htps:/[]@?#.%h1 ", max_size=20).map("https://{}".format))
+def test_any_service_url(text: str) -> None:
+    """Any text is a URL that can be read again, or refused; nothing else ever comes of it."""
+    try:
+        url = service_url(text, "base_url")
+    except ConfigurationError:
+        return
+    assert service_url(url, "base_url") == url
+    assert URL(url).scheme in {"http", "https"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("X-Mine", "value", None),
+        ("x_mine!", "two words", None),
+        ("", "value", "has a name that no header can have"),
+        ("X Mine", "value", "has a name that no header can have"),
+        ("X-Mine:", "value", "has a name that no header can have"),
+        ("X-Mine\n", "value", "has a name that no header can have"),
+        ("X-É", "value", "has a name that no header can have"),
+        (None, "value", "has a name that no header can have"),
+        ("X-Mine", None, "is no text but NoneType"),
+        ("X-Mine", b"value", "is no text but bytes"),
+        ("X-Mine", "", "is empty"),
+        (
+            "X-Mine",
+            "a\r\nX-Evil: 1",
+            "contains a line end (CR, LF) or NUL; was it read from a file without strip()?",
+        ),
+        ("X-Mine", "a\n", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        ("X-Mine", "a\rb", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        ("X-Mine", "a\0", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        ("X-Mine", " value", "starts or ends with white space"),
+        ("X-Mine", "value\t", "starts or ends with white space"),
+        ("X-Mine", "valué", "contains characters outside printable ASCII"),
+        ("X-Mine", "a\tb", "contains characters outside printable ASCII"),
+        ("X-Mine", "a\x7fb", "contains characters outside printable ASCII"),
+        ("X-Mine", "\ud800", "contains characters outside printable ASCII"),
+    ],
+)
+def test_header_problem(name: object, value: object, problem: str | None) -> None:
+    """What can't be a header is told in words that don't repeat the value."""
+    assert header_problem(name, value) == problem
+
+
+@given(st.text())
+def test_any_header_value(value: str) -> None:
+    """Only printable ASCII without white space around it passes, so nothing can smuggle in another header."""
+    printable = bool(value) and all(" " <= character <= "~" for character in value)
+    assert (header_problem("X-Mine", value) is None) == (printable and value.strip() == value)
