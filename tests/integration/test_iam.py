@@ -442,9 +442,10 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(
     assert len(stage.iam.received) == 1
     elsewhere.loop.call_soon_threadsafe(stop.set)
     await running
-    assert (await waiting).id == "s1"
-    assert stage.tokens_sent == ["Bearer t2"]
+    await asyncio.wait({waiting}, timeout=5)
     await elsewhere.tidy_up(abandoned)
+    assert waiting.result().id == "s1"
+    assert stage.tokens_sent == ["Bearer t2"]
 
 
 async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
@@ -461,14 +462,15 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
 
     running = asyncio.ensure_future(elsewhere.run(begin()))
     await until_real(lambda: bool(stage.iam.received))
-    waiting = asyncio.ensure_future((await stage.client()).get("s1"))
+    waiting = asyncio.ensure_future((await stage.client()).get("s1", timeout=None))
     await asyncio.sleep(0)
     stage.time.advance(61)
-    assert (await waiting).id == "s1"
-    assert stage.tokens_sent == ["Bearer t2"]
+    await asyncio.wait({waiting}, timeout=5)
     elsewhere.loop.call_soon_threadsafe(stop.set)
     await running
     await elsewhere.tidy_up(stuck)
+    assert waiting.result().id == "s1"
+    assert stage.tokens_sent == ["Bearer t2"]
 
 
 async def until_real(condition: Callable[[], bool]) -> None:
