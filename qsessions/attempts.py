@@ -9,52 +9,32 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
 from qsessions.codec import decode_fault
 from qsessions.errors import (
     CallTimeout,
-    ClientClosed,
     ConfigurationError,
-    ConnectionFailed,
     CreateOutcomeUnknown,
-    ProtocolError,
     QSessionsError,
     response_error_class,
 )
-from qsessions.events import (
-    CreateCancelled,
-    Event,
-    Observers,
-    RequestFailed,
-    RequestSent,
-    ResponseReceived,
-    RetryPlanned,
-)
+from qsessions.events import Event, Observers, RequestFailed, RequestSent, ResponseReceived, RetryPlanned
+from qsessions.in_flight import InFlight, Undo
 from qsessions.retry import (
     REPEATABLE_STATUSES,
     Action,
     Decision,
-    Facts,
     RetryPolicy,
+    facts_of,
     may_be_carried_out,
-    parse_retry_after,
+    retry_after_of,
 )
 from qsessions.wire import AuthProvider, Request, Response, SecretHeaders, Transport, header_problem
 
 T = TypeVar("T")
-
-# How many seconds a create that was cancelled in flight, and the close of the session that came of it, may each take.
-ENDING_TIMEOUT = 30.0
-
-_SHUT_DOWN = "the client or the event loop was shut down meanwhile."
-
-# Undoes what a request did whose caller was cancelled while it was in flight; gives what is left to tell the
-# caller, or None. It raises nothing.
-Undo: TypeAlias = Callable[[Response], Coroutine[Any, Any, str | None]]
 
 
 @frozen
@@ -91,9 +71,7 @@ class _Call:
         return SecretHeaders({name: value for _, headers in self.given for name, value in headers.items()})
 
     def is_done(self, response: Response) -> bool:
-        return 200 <= response.status < 300 or (
-            self.maybe_done and response.status in self.request.done_when_repeated
-        )
+        return response.is_success or (self.maybe_done and response.status in self.request.done_when_repeated)
 
     def masked(self, text: str) -> str:
         return self.request.attempt(self.credentials(), None).mask(text)
@@ -136,7 +114,7 @@ class Attempts:
         self._clock = clock
         self._observers = observers
         self._providers = providers
-        self._unfinished: set[asyncio.Task[Any]] = set()
+        self._in_flight = InFlight(transport, observers)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as a task that the transport owns."""
@@ -148,10 +126,7 @@ class Attempts:
 
     async def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self._unfinished:
-                    await asyncio.wait(self._unfinished)
+        await self._in_flight.settle(timeout)
 
     async def send(self, request: Request) -> Response:
         """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
@@ -219,7 +194,13 @@ class Attempts:
                 if result.status == 401 and not call.refreshed and self._invalidate(call):
                     call.refreshed = True
                     continue
-            facts = self._facts(call, result)
+            facts = facts_of(
+                call.request,
+                result,
+                attempt=call.attempts,
+                remaining=self._remaining(call),
+                now=self._clock.wall(),
+            )
             decision = self._retry.decide(facts, self._clock.random)
             if decision.action is not Action.RETRY:
                 return result, decision
@@ -300,82 +281,9 @@ class Attempts:
         try:
             if call.undo is None:
                 return await self._transport.send(request)
-            return await self._send_to_the_end(call, request, call.undo)
-        except (ConnectionFailed, CallTimeout, ProtocolError) as error:
-            return error.with_traceback(None)
-
-    async def _send_to_the_end(self, call: _Call, request: Request, undo: Undo) -> Response:
-        """Send in a task of its own, so that cancelling the caller doesn't tear the request in two."""
-        sending = self._keep(self._transport.send(request))
-        try:
-            await asyncio.wait({sending})
-        except asyncio.CancelledError as cancelled:
-            if left := await self._left_of(call, sending, undo):
-                cancelled.add_note(left)
-            raise
-        return _result_of(sending)
-
-    async def _left_of(self, call: _Call, sending: asyncio.Task[Response], undo: Undo) -> str | None:
-        """End a request whose caller was cancelled; give what is left to tell. A second cancellation ends the wait, not the ending."""
-        try:
-            ending = self._keep(self._end_cancelled(call, sending, undo))
-        except ClientClosed as error:
-            return self._lost(call, error.message)
-        # Not in the task itself: one that is cancelled before its first step runs no line of its own.
-        ending.add_done_callback(lambda _: self._lost(call, _SHUT_DOWN) if ending.cancelled() else None)
-        await asyncio.wait({ending})
-        return _unknown(call, _SHUT_DOWN) if ending.cancelled() else ending.result()
-
-    async def _end_cancelled(self, call: _Call, sending: asyncio.Task[Response], undo: Undo) -> str | None:
-        """Bring a request to its end whose caller was cancelled, and undo what it did; give what is left to tell."""
-        await asyncio.wait({sending}, timeout=ENDING_TIMEOUT)
-        sending.cancel()
-        await asyncio.wait({sending})
-        try:
-            answer: Response | QSessionsError = _result_of(sending)
-        except (ConfigurationError, ClientClosed):
-            # The transport says so before it sends anything.
-            return None
+            return await self._in_flight.send(request, call.undo)
         except QSessionsError as error:
-            answer = error
-        except Exception as error:  # noqa: BLE001 - it must not take the place of the cancellation
-            answer = ProtocolError(type(error).__name__)
-        if isinstance(answer, Response) and call.is_done(answer):
-            return await undo(answer)
-        if not may_be_carried_out(self._facts(call, answer)):
-            return None
-        return self._lost(call, f"status {answer.status}" if isinstance(answer, Response) else answer.message)
-
-    def _lost(self, call: _Call, why: str) -> str:
-        left = call.masked(_unknown(call, why))
-        self.notify(CreateCancelled(session_id=None, closed=False, detail=left))
-        return left
-
-    def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._transport.spawn(coroutine)
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
-        return task
-
-    def _facts(self, call: _Call, result: Response | QSessionsError) -> Facts:
-        common: dict[str, Any] = {
-            "attempt": call.attempts,
-            "repeatable": call.request.repeatable,
-            "remaining": self._remaining(call),
-        }
-        if isinstance(result, Response):
-            own_error = result.status >= 500 and decode_fault(result.body).own
-            return Facts(
-                status=result.status, own_error=own_error, retry_after=self._retry_after(result), **common
-            )
-        # Time is up or what answers is no service: trying again would not help.
-        transient = isinstance(result, ConnectionFailed) and result.retryable
-        return Facts(sent=getattr(result, "sent", True), transient=transient, **common)
-
-    def _retry_after(self, response: Response) -> float | None:
-        return parse_retry_after(
-            response.header("Retry-After"), date=response.header("Date"), now=self._clock.wall()
-        )
+            return error.with_traceback(None)
 
     def _failure(self, call: _Call, result: Response | QSessionsError, decision: Decision) -> QSessionsError:
         """Make the error that a call ends with."""
@@ -403,19 +311,9 @@ class Attempts:
             code=fault.code,
             solution=fault.solution,
             trace_id=fault.trace_id,
-            retry_after=self._retry_after(response),
+            retry_after=retry_after_of(response, self._clock.wall()),
             retryable=response.status in REPEATABLE_STATUSES,
         )
-
-
-def _unknown(call: _Call, why: str) -> str:
-    return f"{call.request.operation} was cancelled in flight, and its outcome is unknown: {why}"
-
-
-def _result_of(sending: asyncio.Task[Response]) -> Response:
-    if sending.cancelled():
-        raise ConnectionFailed("the request was given up while it was in flight.")
-    return sending.result()
 
 
 def _header_conflict(

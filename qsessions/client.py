@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from yarl import URL
 
 from qsessions import config, operations
-from qsessions.attempts import ENDING_TIMEOUT, Attempts, Clock, Undo
+from qsessions.attempts import Attempts, Clock
 from qsessions.codec import decode_session_id
 from qsessions.errors import (
     CallTimeout,
@@ -24,6 +24,7 @@ from qsessions.errors import (
     QSessionsError,
 )
 from qsessions.events import CreateCancelled, Observer, Observers
+from qsessions.in_flight import ENDING_TIMEOUT, Undo
 from qsessions.live import AsyncLiveSession, Poll
 from qsessions.models import (
     ApiVersion,

@@ -338,7 +338,12 @@ def decode_fault(body: bytes) -> Fault:
 def _scalar(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value)[: 5 * _EXCERPT] or None
+    return _printable(str(value))[: 5 * _EXCERPT] or None
+
+
+def _printable(text: str) -> str:
+    # What a server says may end on a terminal, where control characters do things.
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _excerpt(body: bytes) -> str | None:
@@ -348,5 +353,5 @@ def _excerpt(body: bytes) -> str | None:
         text = title[1]
     elif re.search(r"<html|<!doctype html", text, re.IGNORECASE):
         text = "an HTML page without a title"
-    text = " ".join(text.split())
+    text = " ".join(_printable(text).split())
     return (text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or None

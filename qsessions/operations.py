@@ -273,4 +273,7 @@ def _time(name: str, value: object) -> str | None:
         raise InvalidArgument(f"{name} must be a datetime, not {value!r}.")
     # As everywhere in qsessions, a time without an offset is UTC.
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    try:
+        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        raise InvalidArgument(f"{name} must be a time that UTC can tell, not {value!r}.") from None

@@ -13,7 +13,9 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from qsessions.errors import ConfigurationError
+from qsessions.codec import decode_fault
+from qsessions.errors import ConfigurationError, ConnectionFailed, ProtocolError, QSessionsError
+from qsessions.wire import Request, Response
 
 # The statuses that the official client (0.51) repeats, and 429, which asks for it.
 REPEATABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
@@ -149,6 +151,40 @@ def may_be_carried_out(facts: Facts) -> bool:
     if facts.status < 500 or facts.status in NOT_CARRIED_OUT_STATUSES:
         return False
     return facts.status in NO_PROPER_ANSWER_STATUSES or not facts.own_error
+
+
+def facts_of(
+    request: Request,
+    result: Response | QSessionsError,
+    *,
+    attempt: int = 1,
+    remaining: float | None = None,
+    now: float = 0.0,
+) -> Facts:
+    """Tell what is known after an attempt that was no success.
+
+    Args:
+        request: What was sent.
+        result: The answer, or the error that stands for none.
+        attempt: How many attempts were made, this one included.
+        remaining: How many seconds are left until the call's deadline, or None for no deadline.
+        now: The local wall clock, in seconds since 1970.
+    """
+    common: dict[str, Any] = {"attempt": attempt, "repeatable": request.repeatable, "remaining": remaining}
+    if isinstance(result, Response):
+        own_error = result.status >= 500 and decode_fault(result.body).own
+        return Facts(
+            status=result.status, own_error=own_error, retry_after=retry_after_of(result, now), **common
+        )
+    # Time is up, nothing was sent at all, or what answers is no service: trying again would not help.
+    transient = isinstance(result, ConnectionFailed) and result.retryable
+    sent = getattr(result, "sent", isinstance(result, ProtocolError))
+    return Facts(sent=sent, transient=transient, **common)
+
+
+def retry_after_of(response: Response, now: float) -> float | None:
+    """Give how many seconds an answer asks to wait, or None. `now` is the local wall clock, in seconds since 1970."""
+    return parse_retry_after(response.header("Retry-After"), date=response.header("Date"), now=now)
 
 
 def parse_retry_after(value: str | None, *, date: str | None, now: float) -> float | None:

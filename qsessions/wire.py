@@ -120,6 +120,11 @@ class Response:
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     attempts: int = 1
 
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success, 2xx."""
+        return 200 <= self.status < 300
+
     def header(self, name: str) -> str | None:
         """Return the value of a header whatever the case of its name, or None."""
         for key, value in self.headers.items():

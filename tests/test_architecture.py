@@ -16,6 +16,7 @@ PACKAGE = Path(qsessions.__file__).parent
 LAYERS = (
     ("errors", "models", "events"),
     ("wire", "codec", "retry"),
+    ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "ledger", "paging"),
     ("live",),

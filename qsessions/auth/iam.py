@@ -169,7 +169,7 @@ class TokenExchange:
     async def _exchange(self, transport: Transport) -> _Token:
         started = self._clock.monotonic()
         response = await transport.send(self._request)
-        if not 200 <= response.status < 300:
+        if not response.is_success:
             raise self._failed(response, decode_fault(response.body).message or "IAM gave no reason")
         grant = decode_grant(response.body)
         if grant is None:

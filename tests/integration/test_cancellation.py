@@ -14,6 +14,7 @@ from yarl import URL
 from qsessions import (
     AsyncSessionClient,
     ClientClosed,
+    Clock,
     ConfigurationError,
     CreateCancelled,
     IBMCloudAPIKey,
@@ -22,8 +23,8 @@ from qsessions import (
     Response,
     RetryPolicy,
     ServiceCRN,
+    in_flight,
 )
-from qsessions import attempts as attempts_module
 from qsessions import client as client_module
 from qsessions.attempts import Attempts
 from qsessions.emulator import Emulator
@@ -156,7 +157,7 @@ async def test_a_create_may_be_cancelled_twice_at_every_step(
                 await loop_steps(2)
                 # Two cancellations within one round of the loop are one to the task: asyncio delivers them together.
                 assert task.done() or later == 0
-                left_early += bool(client._attempts._unfinished)
+                left_early += bool(client._attempts._in_flight._tasks)
             await asyncio.wait({task})
             if not task.cancelled():
                 await client.close(task.result().id)
@@ -233,7 +234,7 @@ async def test_a_task_group_that_fails_closes_what_its_creates_made(
     # Those that had been done before the failure are the caller's own.
     assert {session.id for session in emulator.sessions.values() if session.state == "closed"} == finished
     assert len(finished) >= 1
-    assert client._attempts._unfinished == set()
+    assert client._attempts._in_flight._tasks == set()
 
 
 async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualClock) -> None:
@@ -256,7 +257,7 @@ async def test_a_back_off_that_is_cancelled_sends_nothing(time: ManualClock, aga
         asleep.set()
         await asyncio.Event().wait()
 
-    clock = attempts_module.Clock(time.time, time.time, sleep, lambda: 0.5)
+    clock = Clock(time.time, time.time, sleep, lambda: 0.5)
     server, client = await against(http(503), CREATED, clock=clock)
     task = create(client)
     await asleep.wait()
@@ -388,7 +389,7 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
     against: Against, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of a cancelled create is bounded, even where the call itself has no deadline."""
-    monkeypatch.setattr(attempts_module, "ENDING_TIMEOUT", 0.05)
+    monkeypatch.setattr(in_flight, "ENDING_TIMEOUT", 0.05)
     server, error, (event,) = await cancelled_with(against, hang, timeout=None)
     assert "its outcome is unknown: the request was given up while it was in flight." in error.__notes__[0]
     assert not event.closed
@@ -655,9 +656,7 @@ async def nothing_left(answer: Response) -> str | None:
 
 def attempts_over(transport: Canned, events: list[object]) -> Attempts:
     """Give the attempt loop over a transport."""
-    return Attempts(
-        transport, retry=RetryPolicy(), clock=attempts_module.Clock(), observers=Observers([events.append])
-    )
+    return Attempts(transport, retry=RetryPolicy(), clock=Clock(), observers=Observers([events.append]))
 
 
 def post() -> Request:

@@ -665,8 +665,9 @@ async def test_a_closed_client_says_so(against: Against, row: Row) -> None:
     await row(client)
     await client.aclose()
     await client.aclose()
-    with pytest.raises(ClientClosed):
+    with pytest.raises(ClientClosed) as caught:
         await row(client)
+    assert (caught.value.operation, caught.value.method) == (row.name, row.method)
     assert len(server.received) == 1
 
 

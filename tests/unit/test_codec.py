@@ -461,6 +461,7 @@ def test_json_faults(body: object, fault: Fault) -> None:
         (b"<html><head><title>502 Bad\n Gateway</title></head><body>long</body></html>", "502 Bad Gateway"),
         (b'<HTML><TITLE lang="en">Gone</TITLE>', "Gone"),
         (b"<html><title></title></html>", None),
+        (b"\x1b[31mred\x07", "[31mred"),
         (b"<!DOCTYPE html><html><body>oops</body></html>", "an HTML page without a title"),
         (b"<html><body>oops</body></html>", "an HTML page without a title"),
         (b"\xff\xfe gone", "\ufffd\ufffd gone"),
@@ -469,7 +470,7 @@ def test_json_faults(body: object, fault: Fault) -> None:
         (b"<title>" + b"x" * 500 + b"</title>", "x" * 200 + "…"),
         (b"[" * 100_000, "[" * 200 + "…"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
     """Of what a proxy answers, a short readable piece is kept, and it never counts as the service's word."""

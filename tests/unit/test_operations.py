@@ -305,6 +305,13 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
         ({"search": "a\nb"}, "search must be non-empty, printable text, not 'a\\nb'."),
         ({"created_after": "yesterday"}, "created_after must be a datetime, not 'yesterday'."),
         ({"created_before": 5}, "created_before must be a datetime, not 5."),
+        (
+            {"created_after": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
+            (
+                "created_after must be a time that UTC can tell, not "
+                "datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone(datetime.timedelta(seconds=3600)))."
+            ),
+        ),
     ],
 )
 def test_workloads_query_refused(filters: dict[str, Any], problem: str) -> None:

@@ -1,0 +1,104 @@
+"""Requests that can't be repeated, carried to their end: what becomes of one whose caller is cancelled while it is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeAlias, TypeVar
+
+from qsessions.errors import ClientClosed, ConnectionFailed, ProtocolError, QSessionsError
+from qsessions.events import CreateCancelled, Observers
+from qsessions.retry import facts_of, may_be_carried_out
+from qsessions.wire import Request, Response, Transport
+
+T = TypeVar("T")
+
+# How many seconds a create that was cancelled in flight, and the close of the session that came of it, may each take.
+ENDING_TIMEOUT = 30.0
+
+_SHUT_DOWN = "the client or the event loop was shut down meanwhile."
+
+# Undoes what a request did whose caller was cancelled while it was in flight; gives what is left to tell the
+# caller, or None. It raises nothing.
+Undo: TypeAlias = Callable[[Response], Coroutine[Any, Any, str | None]]
+
+
+class InFlight:
+    """Sends requests so that cancelling their callers doesn't tear them in two."""
+
+    def __init__(self, transport: Transport, observers: Observers) -> None:
+        self._transport = transport
+        self._observers = observers
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def settle(self, timeout: float) -> None:
+        """Wait, `timeout` seconds at the most, until nothing is in flight."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    async def send(self, request: Request, undo: Undo) -> Response:
+        """Carry a request as `Transport.send` does.
+
+        When the caller is cancelled meanwhile, the request is brought to its end and what it did is undone; then the cancellation goes
+        on, with a note where something is left to tell. A second cancellation ends the wait for that, not the ending itself.
+        """
+        sending = self._keep(self._transport.send(request))
+        try:
+            await asyncio.wait({sending})
+        except asyncio.CancelledError as cancelled:
+            if left := await self._left_of(request, sending, undo):
+                cancelled.add_note(left)
+            raise
+        return _result_of(sending)
+
+    async def _left_of(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+        try:
+            ending = self._keep(self._end(request, sending, undo))
+        except ClientClosed as error:
+            return self._lost(request, error.message)
+        # Not in the task itself: one that is cancelled before its first step runs no line of its own.
+        ending.add_done_callback(lambda _: self._lost(request, _SHUT_DOWN) if ending.cancelled() else None)
+        await asyncio.wait({ending})
+        return _unknown(request, _SHUT_DOWN) if ending.cancelled() else ending.result()
+
+    async def _end(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+        """Bring a request to its end and undo what it did; give what is left to tell."""
+        await asyncio.wait({sending}, timeout=ENDING_TIMEOUT)
+        sending.cancel()
+        await asyncio.wait({sending})
+        try:
+            answer: Response | QSessionsError = _result_of(sending)
+        except QSessionsError as error:
+            answer = error
+        except Exception as error:  # noqa: BLE001 - it must not take the place of the cancellation
+            answer = ProtocolError(type(error).__name__)
+        if isinstance(answer, Response) and answer.is_success:
+            return await undo(answer)
+        if not may_be_carried_out(facts_of(request, answer)):
+            return None
+        told = f"status {answer.status}" if isinstance(answer, Response) else answer.message
+        return self._lost(request, told)
+
+    def _lost(self, request: Request, why: str) -> str:
+        left = _unknown(request, why)
+        self._observers.notify(CreateCancelled(session_id=None, closed=False, detail=left))
+        return left
+
+    def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._transport.spawn(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _unknown(request: Request, why: str) -> str:
+    return request.mask(f"{request.operation} was cancelled in flight, and its outcome is unknown: {why}")
+
+
+def _result_of(sending: asyncio.Task[Response]) -> Response:
+    if sending.cancelled():
+        raise ConnectionFailed("the request was given up while it was in flight.")
+    return sending.result()
