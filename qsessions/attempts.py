@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
-from qsessions.codec import decode_fault
+from qsessions.codec import decode_fault, printable
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
     CreateOutcomeUnknown,
     QSessionsError,
+    replica,
     response_error_class,
 )
 from qsessions.events import Event, Observers, RequestFailed, RequestSent, ResponseReceived, RetryPlanned
@@ -32,7 +33,15 @@ from qsessions.retry import (
     may_be_carried_out,
     retry_after_of,
 )
-from qsessions.wire import AuthProvider, Request, Response, SecretHeaders, Transport, header_problem
+from qsessions.wire import (
+    FRAMING_HEADERS,
+    AuthProvider,
+    Request,
+    Response,
+    SecretHeaders,
+    Transport,
+    header_problem,
+)
 
 T = TypeVar("T")
 
@@ -166,6 +175,7 @@ class Attempts:
         except QSessionsError as error:
             # The frames of the decoding hold the body.
             failure = call.located(error.with_traceback(None))
+            failure.status = failure.status or result.status
         raise failure
 
     def _call(
@@ -225,14 +235,14 @@ class Attempts:
         try:
             async with scope:
                 for provider in call.providers:
-                    given = await provider.headers(self)
-                    headers = given if isinstance(given, SecretHeaders) else SecretHeaders(given)
+                    headers = _own(provider, await provider.headers(self))
                     problem = _header_conflict(names, provider, headers)
                     if problem is not None:
                         break
                     call.given.append((provider, headers))
         except QSessionsError as error:
-            problem = error
+            # The provider may raise the same error again, for another call.
+            problem = replica(error)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -302,7 +312,8 @@ class Attempts:
     def _response_error(self, response: Response) -> QSessionsError:
         fault = decode_fault(response.body)
         if 300 <= response.status < 400:
-            message = f"the service answered with a redirect to {response.header('Location')}, and redirects aren't followed."
+            to = printable(response.header("Location") or "nowhere")
+            message = f"the service answered with a redirect to {to}, and redirects aren't followed."
         else:
             message = fault.message or "the service gave no reason"
         return response_error_class(response.status)(
@@ -316,6 +327,19 @@ class Attempts:
         )
 
 
+def _own(provider: AuthProvider, given: object) -> SecretHeaders:
+    """Take a provider's headers over, so that no frame of ours holds them in a form that shows them."""
+    if isinstance(given, SecretHeaders):
+        return given
+    if isinstance(given, Mapping):
+        return SecretHeaders(given)
+    kind = type(given).__name__
+    del given
+    raise ConfigurationError(
+        f"{type(provider).__name__}.headers() gave {kind}, not a mapping of header names to values."
+    )
+
+
 def _header_conflict(
     names: set[str], provider: AuthProvider, headers: SecretHeaders
 ) -> ConfigurationError | None:
@@ -326,5 +350,7 @@ def _header_conflict(
             return ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
         if name.lower() in names:
             return ConfigurationError(f"two auth providers set the header {name}; the second is {who}.")
+        if name.lower() in FRAMING_HEADERS:
+            return ConfigurationError(f"{who} can't set the header {name}, which qsessions sets itself.")
         names.add(name.lower())
     return None

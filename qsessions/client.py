@@ -6,6 +6,7 @@ import asyncio
 import ssl as tls
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -40,30 +41,21 @@ from qsessions.operations import Operation
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
 from qsessions.transport import AiohttpTransport, HttpSession
-from qsessions.wire import AuthProvider, Response, header_problem
+from qsessions.wire import FRAMING_HEADERS, AuthProvider, Response, header_problem
 
 T = TypeVar("T")
 
 # A call's deadline: seconds, a timedelta, text such as "2m", None for none, or `...` for the client's own.
 Timeout: TypeAlias = float | timedelta | str | EllipsisType | None
 
-# Headers that have an argument of their own, or that a request's framing rests on.
-_RESERVED_HEADERS = {
+# Headers that have an argument of their own.
+_INSTEAD = {
     "authorization": "auth=",
     "backend-authentication": "auth=",
     "external-service-token": "auth=",
     "service-crn": "auth=",
     "ibm-api-version": "api_version=",
     "user-agent": "application=",
-    "cookie": None,
-    "host": None,
-    "connection": None,
-    "content-length": None,
-    "content-type": None,
-    "content-encoding": None,
-    "transfer-encoding": None,
-    "accept": None,
-    "accept-encoding": None,
 }
 
 
@@ -121,7 +113,10 @@ class AsyncSessionClient:
             settings = config.resolve(auth, base_url)
             self._api_version = None if api_version is None else operations.checked_version(api_version)
             self._timeout = deadline_seconds(timeout, "timeout")
-            self._extra_headers = _extra_headers(headers or {})
+            self._extra_headers = _extra_headers({} if headers is None else headers)
+            self._retry = _one_of("retry", retry, RetryPolicy)
+            self._clock = _one_of("clock", clock, Clock)
+            self._observers = Observers(observers)
             self._transport = AiohttpTransport(
                 application=application,
                 http=http,
@@ -135,12 +130,11 @@ class AsyncSessionClient:
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._base_url = settings.base_url
-        self._clock = clock or Clock()
         self._attempts = Attempts(
             self._transport,
-            retry=retry or RetryPolicy(),
+            retry=self._retry,
             clock=self._clock,
-            observers=Observers(observers),
+            observers=self._observers,
             providers=settings.providers,
         )
         self._latest: str | None = None
@@ -216,7 +210,8 @@ class AsyncSessionClient:
             "active_ttl": active_ttl,
         }
         operation = operations.create(_create_request(request, mode, fields))
-        return await self._call(operation, api_version=api_version, timeout=timeout, undo=self._undo_create)
+        undo = partial(self._undo_create, api_version)
+        return await self._call(operation, api_version=api_version, timeout=timeout, undo=undo)
 
     async def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
@@ -306,7 +301,7 @@ class AsyncSessionClient:
         """
         headers = dict(self._extra_headers)
         if api_version is not None:
-            headers["IBM-API-Version"] = operations.checked_version(api_version)
+            headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
         return await self._attempts.run(
             operation.request(self._base_url, headers),
@@ -349,13 +344,13 @@ class AsyncSessionClient:
             InvalidArgument: A filter can't be right (at once, before the first page).
             QSessionsError: A page can't be fetched (while iterating).
         """
-        modes = (mode,) if isinstance(mode, str) else tuple(mode)
+        modes, statuses = operations.words("mode", mode), operations.words("status", status)
         if not modes:
             raise InvalidArgument("mode must name at least one of job, session, batch.")
         queries = [
             operations.workloads_query(
                 mode=kind,
-                status=(status,) if isinstance(status, str) else tuple(status),
+                status=statuses,
                 backend=backend,
                 search=search,
                 created_after=created_after,
@@ -363,9 +358,10 @@ class AsyncSessionClient:
                 newest_first=newest_first,
                 page_size=page_size,
             )
-            for kind in dict.fromkeys(modes)
+            for kind in modes
         ]
-        seconds, version = self._seconds(timeout), api_version and operations.checked_version(api_version)
+        seconds = self._seconds(timeout)
+        version = None if api_version is None else operations.checked_version(api_version)
 
         def fetch(query: operations.Query) -> Fetch:
             return lambda cursor: self._call(
@@ -444,12 +440,12 @@ class AsyncSessionClient:
         await self._attempts.settle(ENDING_TIMEOUT)
         await self._transport.aclose()
 
-    async def _undo_create(self, answer: Response) -> str | None:
+    async def _undo_create(self, api_version: str | None, answer: Response) -> str | None:
         """Close the session of a create whose caller was cancelled; give what is left to tell."""
         session_id = decode_session_id(answer.body)
         left: str | None = "create was cancelled in flight; a session was created, and its id can't be read."
         if session_id is not None:
-            left = await self._close_unwanted(session_id)
+            left = await self._close_unwanted(session_id, api_version)
         self._attempts.notify(
             CreateCancelled(
                 session_id=session_id, closed=left is None, detail=left or "closed after a cancelled create"
@@ -457,13 +453,13 @@ class AsyncSessionClient:
         )
         return left
 
-    async def _close_unwanted(self, session_id: str) -> str | None:
+    async def _close_unwanted(self, session_id: str, api_version: str | None) -> str | None:
         try:
             try:
-                await self.close(session_id, timeout=ENDING_TIMEOUT)
+                await self.close(session_id, api_version=api_version, timeout=ENDING_TIMEOUT)
             except asyncio.CancelledError:
                 # The event loop is shutting down, which cancels every task once. A DELETE can be sent again.
-                await self.close(session_id, timeout=ENDING_TIMEOUT)
+                await self.close(session_id, api_version=api_version, timeout=ENDING_TIMEOUT)
         except NotFound:
             # The HTTP library may itself have sent the DELETE twice: it is gone all the same.
             return None
@@ -487,14 +483,27 @@ def _create_request(request: object, mode: str | None, fields: dict[str, Any]) -
     )
 
 
-def _extra_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _one_of(name: str, value: object, kind: type[T]) -> T:
+    """Give an argument that is of its kind, or one made anew for None."""
+    if value is None:
+        return kind()
+    if isinstance(value, kind):
+        return value
+    raise ConfigurationError(f"{name}= must be a {kind.__name__}, not {value!r}.")
+
+
+def _extra_headers(headers: object) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        kind = type(headers).__name__
+        del headers
+        raise ConfigurationError(f"headers= must be a mapping of names to values, not {kind}.")
     for name, value in headers.items():
         if problem := header_problem(name, value):
             del value, headers
             raise ConfigurationError(f"the header {name!r} in headers= {problem}.")
-        if name.lower() in _RESERVED_HEADERS:
+        if name.lower() in FRAMING_HEADERS or name.lower() in _INSTEAD:
             del value, headers
-            instead = _RESERVED_HEADERS[name.lower()]
+            instead = _INSTEAD.get(name.lower())
             raise ConfigurationError(
                 f"headers= can't set {name}, which qsessions sets itself.",
                 solution=instead and f"Use {instead}.",

@@ -255,6 +255,12 @@ def decode_session_id(body: bytes) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
+def is_object(body: bytes) -> bool:
+    """Say whether a body is a JSON object."""
+    value, _ = _loads(body)
+    return isinstance(value, dict)
+
+
 def decode_versions(body: bytes) -> list[ApiVersion]:
     """Read the list of API versions.
 
@@ -338,12 +344,12 @@ def decode_fault(body: bytes) -> Fault:
 def _scalar(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return _printable(str(value))[: 5 * _EXCERPT] or None
+    return printable(str(value)) or None
 
 
-def _printable(text: str) -> str:
-    # What a server says may end on a terminal, where control characters do things.
-    return "".join(character if character.isprintable() else " " for character in text)
+def printable(text: str) -> str:
+    """Give text from a server, cut to 1000 characters, without control characters, which do things on a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text[: 5 * _EXCERPT])
 
 
 def _excerpt(body: bytes) -> str | None:
@@ -353,5 +359,5 @@ def _excerpt(body: bytes) -> str | None:
         text = title[1]
     elif re.search(r"<html|<!doctype html", text, re.IGNORECASE):
         text = "an HTML page without a title"
-    text = " ".join(_printable(text).split())
+    text = " ".join(printable(text).split())
     return (text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or None

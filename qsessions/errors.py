@@ -6,7 +6,11 @@ Errors carry facts, not sentinels: what isn't known is None. They survive pickli
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
+
+ErrorT = TypeVar("ErrorT", bound=Exception)
+
+_ENDS = (".", "?", "!", "…")
 
 
 class QSessionsError(Exception):
@@ -70,8 +74,10 @@ class QSessionsError(Exception):
             facts.append(f"{self.attempts} attempts")
         text = f"{what}: {self.message}" if what else self.message
         if facts:
-            text += f" ({', '.join(facts)})"
-        return f"{text} {self.solution}" if self.solution else text
+            text = f"{text.removesuffix('.')} ({', '.join(facts)})"
+        if not self.solution:
+            return text
+        return f"{text if text.endswith(_ENDS) else text + '.'} {self.solution}"
 
     def located(
         self, *, operation: str, session_id: str | None, method: str, path: str, attempts: int
@@ -216,7 +222,7 @@ def response_error_class(status: int) -> type[ResponseError]:
     return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
 
 
-def replica(error: Exception) -> Exception:
+def replica(error: ErrorT) -> ErrorT:
     """Return a copy of an error for one of many who wait for the same, so that each adds its own traceback and notes.
 
     A foreign error that can't be copied is given as it is.

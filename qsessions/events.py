@@ -12,6 +12,8 @@ from typing import Protocol, TypeAlias
 import attrs
 from attrs import frozen
 
+from qsessions.errors import ConfigurationError
+
 logger = logging.getLogger("qsessions")
 logger.addHandler(logging.NullHandler())
 
@@ -104,7 +106,11 @@ class Observers:
     __slots__ = ("_observers",)
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        if not isinstance(observers, Iterable):
+            raise ConfigurationError(f"observers= must be an iterable of callables, not {observers!r}.")
         self._observers = tuple(observers)
+        if not all(callable(observer) for observer in self._observers):
+            raise ConfigurationError(f"observers= must hold callables only, not {self._observers!r}.")
 
     @property
     def listening(self) -> bool:

@@ -42,13 +42,16 @@ class InFlight:
     async def send(self, request: Request, undo: Undo) -> Response:
         """Carry a request as `Transport.send` does.
 
-        When the caller is cancelled meanwhile, the request is brought to its end and what it did is undone; then the cancellation goes
-        on, with a note where something is left to tell. A second cancellation ends the wait for that, not the ending itself.
+        When the caller is cancelled before anything was sent, nothing is. When it is cancelled later, the request is brought to its end
+        and what it did is undone; then the cancellation goes on, with a note where something is left to tell. A second cancellation ends
+        the wait for that, not the ending itself.
         """
         sending = self._keep(self._transport.send(request))
         try:
             await asyncio.wait({sending})
         except asyncio.CancelledError as cancelled:
+            if await _never_began(request, sending):
+                raise
             if left := await self._left_of(request, sending, undo):
                 cancelled.add_note(left)
             raise
@@ -92,6 +95,16 @@ class InFlight:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _never_began(request: Request, sending: asyncio.Task[Response]) -> bool:
+    """Give up a request of which nothing was sent yet, for example one that waits for a connection; say whether that is so."""
+    if request.progress.begun is not False:
+        return False
+    request.progress.stopped = True
+    sending.cancel()
+    await asyncio.wait({sending})
+    return True
 
 
 def _unknown(request: Request, why: str) -> str:

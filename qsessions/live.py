@@ -184,7 +184,7 @@ class AsyncLiveSession:
         """Give the session as it is, then at each change, until it is closed.
 
         `elapsed_time` and `active_ttl` run all the time; a change of these alone is none. States that come and go between two looks may be
-        skipped; the next snapshot's `timestamps` has them.
+        skipped; the next snapshot's `timestamps` has them. An outage is borne as long as the client's retry policy does.
 
         Raises:
             QSessionsError: As `AsyncSessionClient.get`.
@@ -203,7 +203,8 @@ class AsyncLiveSession:
     ) -> Session:
         """Wait until the session is in one of the states, and give it.
 
-        A state that the session entered and left between two looks counts, as far as its `timestamps` tell.
+        A state that the session entered and left between two looks counts, as far as its `timestamps` tell; of a session that was
+        closed before anybody asked, each state in them counts. An outage is borne as long as the client's retry policy does.
 
         Args:
             states: At least one of open, active, inactive, closed, pending_inactive, pending_closed; or any `SessionState`.
@@ -233,7 +234,8 @@ class AsyncLiveSession:
         )
 
     async def _wait(self, wanted: frozenset[SessionState]) -> Session:
-        known = self.snapshot.timestamps if self.snapshot else None
+        # Once a session is closed, the question can only be about its past.
+        known = self.snapshot.timestamps if self.snapshot and not self.snapshot.is_final else None
         seen = self._poll.join()
         while True:
             self.snapshot = snapshot = await self._poll.after(seen)

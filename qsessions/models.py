@@ -268,6 +268,10 @@ def _known_mode(value: str) -> Mode:
     return Mode(value)
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
+
+
 @frozen(repr=False)
 class CreateSession:
     """What to ask for when creating a session.
@@ -300,9 +304,8 @@ class CreateSession:
         return f"CreateSession({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def __attrs_post_init__(self) -> None:
-        backend: object = self.backend
-        if backend is not None and not (isinstance(backend, str) and backend.strip()):
-            raise InvalidArgument(f"backend must be a backend's name, not {backend!r}.")
+        if self.backend is not None and not _is_name(self.backend):
+            raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
         given = [
             (name, seconds)
             for name in ("interactive_ttl", "active_ttl", "max_ttl")

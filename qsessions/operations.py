@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
@@ -18,6 +18,7 @@ from qsessions.codec import (
     decode_versions,
     decode_workloads,
     encode,
+    is_object,
 )
 from qsessions.errors import CreateOutcomeUnknown, InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession
@@ -48,14 +49,14 @@ def default_version(now: float) -> str:
     return _DESCRIBED_VERSION if now < _DESCRIBED_VERSION_SUNSET else _COVERED_VERSION
 
 
-def checked_version(version: str) -> str:
-    """Give an API version back, "YYYY-MM-DD" or "latest".
+def checked_version(version: str, *, latest: bool = True) -> str:
+    """Give an API version back, "YYYY-MM-DD" or, where it makes sense, "latest".
 
     Raises:
         InvalidArgument: It is neither.
     """
     given: object = version
-    if given != LATEST and not (
+    if not (latest and given == LATEST) and not (
         isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given)
     ):
         raise InvalidArgument(
@@ -144,7 +145,7 @@ def close(session_id: str) -> Operation[None]:
 
 def versions() -> Operation[list[ApiVersion]]:
     """GET /v1/versions."""
-    return Operation("versions", "GET", "/v1/versions", lambda answer: decode_versions(answer.body))
+    return Operation("versions", "GET", "/v1/versions", _read_versions)
 
 
 def workloads(query: Query, cursor: str | None) -> Operation[WorkloadPage]:
@@ -232,8 +233,20 @@ def _path(session_id: str) -> str:
     return "/v1/sessions/" + quote(session_id, safe="")
 
 
-def _nothing(_: Response) -> None:
-    """Read nothing: 204 has no body, and a body that comes all the same changes nothing."""
+def _read_versions(answer: Response) -> list[ApiVersion]:
+    return sorted(decode_versions(answer.body), key=lambda version: version.version)
+
+
+def _nothing(answer: Response) -> None:
+    """Read the answer of an operation that has none: no body, or a JSON object that adds nothing.
+
+    Anything else is not the service's, for example a proxy's login page, and a session that only seems closed goes on costing.
+    """
+    if answer.body and not is_object(answer.body):
+        raise ProtocolError(
+            "the answer is not the service's, so the session may be as it was.",
+            solution="Check with get() what became of it, and that no proxy answers in the service's place.",
+        )
 
 
 def _read_created(answer: Response) -> Session:
@@ -258,6 +271,22 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 def _page_size(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
         raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, not {value!r}.")
+
+
+def words(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """Give one word or several as a tuple without repeats.
+
+    Raises:
+        InvalidArgument: It is neither text nor an iterable of texts.
+    """
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise InvalidArgument(f"{name} must be text or several texts, not {value!r}.")
+    found = tuple(value)
+    if not all(isinstance(item, str) for item in found):
+        raise InvalidArgument(f"{name} must be text or several texts, not {found!r}.")
+    return tuple(dict.fromkeys(found))
 
 
 def _word(name: str, value: object) -> str | None:

@@ -148,6 +148,9 @@ def may_be_carried_out(facts: Facts) -> bool:
     """Say whether the service may have done what was asked, though it didn't say so."""
     if facts.status is None:
         return facts.sent
+    # 303 says: done, and the result is elsewhere.
+    if facts.status == 303:
+        return True
     if facts.status < 500 or facts.status in NOT_CARRIED_OUT_STATUSES:
         return False
     return facts.status in NO_PROPER_ANSWER_STATUSES or not facts.own_error

@@ -24,7 +24,7 @@ from qsessions.errors import (
     ProtocolError,
     QSessionsError,
 )
-from qsessions.wire import Request, Response, header_problem
+from qsessions.wire import Progress, Request, Response, header_problem
 
 T = TypeVar("T")
 
@@ -47,17 +47,18 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
 class _Body(AsyncIterator[bytes]):
     """A request's body that knows whether the HTTP library has begun to send it: before that, nothing can have been carried out."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, progress: Progress) -> None:
         self._content = content
-        self.sent = False
+        self._progress = progress
+        progress.begun = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self.sent:
+        if self._progress.begun or self._progress.stopped:
             raise StopAsyncIteration
-        self.sent = True
+        self._progress.begun = True
         return self._content
 
 
@@ -80,7 +81,7 @@ class _Incoming:
                 chunk := await response.content.readany()
             ):
                 self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
-            if len(self.body) > MAX_BODY_BYTES:
+            if len(self.body) > MAX_BODY_BYTES or response.status < 200:
                 response.close()
         except BaseException:
             response.close()
@@ -116,6 +117,8 @@ class AiohttpTransport:
         max_concurrency: int = 100,
         allow_insecure: bool = False,
     ) -> None:
+        if not isinstance(http, aiohttp.ClientSession | None):
+            raise ConfigurationError("http= must be an aiohttp.ClientSession.")
         if http is not None and http.auth is not None:
             raise ConfigurationError(
                 "http= has default auth, which would be sent in place of ours; pass a session without it."
@@ -123,6 +126,8 @@ class AiohttpTransport:
         if not isinstance(ssl, tls.SSLContext | None):
             raise ConfigurationError("ssl= must be an ssl.SSLContext.")
         _check_limit(max_concurrency)
+        if not isinstance(allow_insecure, bool):
+            raise ConfigurationError(f"allow_insecure= must be True or False, not {allow_insecure!r}.")
         self._borrowed = http
         self._ssl = ssl
         self._proxy = None if proxy is None else _proxy_url(proxy)
@@ -147,7 +152,7 @@ class AiohttpTransport:
                 f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
                 solution="Use https, or pass allow_insecure=True.",
             )
-        body = None if request.body is None else _Body(request.body)
+        body = None if request.body is None else _Body(request.body, request.progress)
         incoming = _Incoming()
         failure: QSessionsError
         try:
@@ -165,16 +170,18 @@ class AiohttpTransport:
             # The frames of the HTTP library hold headers.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         except Exception as error:  # noqa: BLE001 - whatever it is, a request that was sent may have been carried out
-            sent = body is None or body.sent
+            sent = request.progress.begun is not False
             # Some of its messages quote what came, which may be what was sent.
             told = request.mask(f"{type(error).__name__}: {error}")
             failure = _translated(error, told, sent=sent)
             if self._closed:
                 # What the HTTP library raises when its connections go away under it differs with its versions.
-                failure = ConnectionFailed(
-                    "the client was closed during the call.", sent=sent, retryable=False
-                )
+                told = "the client was closed during the call."
+                lost = sent and not request.repeatable
+                failure = ConnectionFailed(told, retryable=False) if lost else ClientClosed(told)
         else:
+            if incoming.status is not None and incoming.status < 200:
+                raise ProtocolError("the service wants to speak another protocol.", status=incoming.status)
             if len(incoming.body) <= MAX_BODY_BYTES and incoming.status is not None:
                 return incoming.response(incoming.status)
             failure = ProtocolError(
@@ -291,7 +298,7 @@ def _proxy_url(proxy: str | URL) -> URL:
         url = URL(proxy)
         if url.scheme in {"http", "https"} and url.host:
             return url
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError):
         pass
     # The value isn't repeated: a proxy's URL may hold a password.
     del proxy
@@ -327,8 +334,10 @@ def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:
                 f"the host's name can't be looked up. {told}", sent=False, retryable=False
             )
         case RuntimeError():
-            # aiohttp and asyncio say so when the event loop or the interpreter is shutting down.
-            return ConnectionFailed(f"the event loop is shutting down. {told}", sent=sent, retryable=False)
+            # aiohttp and asyncio say so when the event loop or the interpreter is shutting down, or a borrowed pool is closed.
+            return ConnectionFailed(
+                f"the event loop or the connections are gone. {told}", sent=sent, retryable=False
+            )
         case _:
             # A trace config of a borrowed session, or a defect: what was sent stays sent all the same.
             return ConnectionFailed(f"the HTTP library failed. {told}", sent=sent, retryable=False)

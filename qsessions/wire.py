@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from yarl import URL
 
 from qsessions.errors import ConfigurationError
@@ -25,6 +25,20 @@ class SecretHeaders(dict[str, str]):
     def __repr__(self) -> str:
         """Show the names."""
         return f"SecretHeaders({sorted(self)})"
+
+
+@define
+class Progress:
+    """How far the sending of one request has come, as far as the transport can tell.
+
+    Attributes:
+        begun: False as long as nothing of the body was sent, so that nothing can have been carried out; None for a transport that can't
+            tell.
+        stopped: Set by the sender of the request: the body must not be begun any more.
+    """
+
+    begun: bool | None = None
+    stopped: bool = False
 
 
 @frozen
@@ -45,6 +59,7 @@ class Request:
         secrets: Texts in the body that must never show up anywhere else.
         credentials: The headers that are secret, set for each attempt.
         timeout: How many seconds `Transport.send` may take, or None.
+        progress: What a transport that can tell fills in.
     """
 
     operation: str
@@ -58,6 +73,7 @@ class Request:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     credentials: SecretHeaders = field(factory=SecretHeaders)
     timeout: float | None = None
+    progress: Progress = field(factory=Progress, eq=False)
 
     def attempt(self, credentials: SecretHeaders, timeout: float | None) -> Request:
         """Return the same request with the credentials and the timeout of one attempt."""
@@ -190,10 +206,12 @@ def service_url(value: object, name: str) -> str:
         value = ""
     try:
         url = URL(value) if isinstance(value, str | URL) else URL()
+        # yarl decodes the host only when it is asked for.
+        host = url.host
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
-        url = URL()
+        url, host = URL(), None
     problem = None
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not host:
         problem = 'must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api"'
     elif url.user is not None or url.password is not None:
         problem = "must not hold a user name or password; credentials go into auth="
@@ -204,6 +222,27 @@ def service_url(value: object, name: str) -> str:
         raise ConfigurationError(f"{name} {problem}.")
     return str(url).rstrip("/")
 
+
+# What a request's framing rests on, or what has an argument of its own: nobody else may set it.
+FRAMING_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "ibm-api-version",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")

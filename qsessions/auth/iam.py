@@ -47,7 +47,8 @@ _Outcome: TypeAlias = _Token | Exception | None
 class _Flight:
     """An exchange under way, on one event loop, awaited from any."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, transport: Transport, clock: Clock) -> None:
+        self.transport = transport
         self._clock = clock
         self._overdue_at = clock.monotonic() + _EXCHANGE_TIMEOUT_S + _LIVENESS_S
         self._loop = asyncio.get_running_loop()
@@ -96,7 +97,7 @@ class TokenExchange:
     """
 
     def __init__(self, api_key: str, iam_url: str | None, clock: Clock) -> None:
-        base_url = iam_url or os.environ.get("IAM_URL") or DEFAULT_IAM_URL
+        base_url = iam_url if iam_url is not None else os.environ.get("IAM_URL") or DEFAULT_IAM_URL
         self._clock = clock
         # Guards the three fields below; held for a few instructions. Re-entrant, since an eager task factory runs a task inside spawn.
         self._lock = threading.RLock()
@@ -130,7 +131,10 @@ class TokenExchange:
             outcome = await flight.outcome()
             if isinstance(outcome, _Token):
                 return outcome.value
-            if outcome is not None:
+            # Whether IAM can be reached is a matter of the client that asked: another one tries for itself.
+            if isinstance(outcome, TokenExchangeFailed) or (
+                outcome is not None and flight.transport is transport
+            ):
                 raise replica(outcome)
 
     def refuse(self, token: str) -> bool:
@@ -144,7 +148,7 @@ class TokenExchange:
         """Give the exchange under way, or start one."""
         if self._flight is not None and self._flight.is_alive():
             return self._flight
-        flight = self._flight = _Flight(self._clock)
+        flight = self._flight = _Flight(transport, self._clock)
         try:
             task = transport.spawn(self._exchange(transport))
         except BaseException:
@@ -184,7 +188,9 @@ class TokenExchange:
         fault = decode_fault(response.body)
         mask = self._request.mask
         return TokenExchangeFailed(
-            f"IAM refused to exchange the API key: {mask(message)}" if response.status >= 300 else message,
+            f"IAM at {self._request.url.host} refused to exchange the API key: {mask(message)}"
+            if response.status >= 300
+            else message,
             operation=self._request.operation,
             method=self._request.method,
             path=self._request.url.raw_path,

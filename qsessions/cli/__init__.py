@@ -9,6 +9,8 @@ def main() -> None:
     """Run the command line and exit with its code: 0 done, 2 wrong use, 130 interrupted."""
     try:
         from qsessions.cli.app import app
+
+        sys.exit(app())
     except ModuleNotFoundError as error:
         if error.name != "cyclopts":
             raise
@@ -16,7 +18,5 @@ def main() -> None:
             "qsessions: the command line's libraries aren't installed.\nRun: pip install 'qsessions[cli]'\n"
         )
         sys.exit(2)
-    try:
-        sys.exit(app())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -21,8 +21,10 @@ async def serve(emulator: Emulator) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Windows has no such handlers: Ctrl-C ends asyncio.run there.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop.set)
+        # A shell that starts it in the background has it ignore Ctrl-C, which is meant for what runs in front.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, stop.set)
     try:
         await emulator.start()
     except OSError as error:

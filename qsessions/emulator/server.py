@@ -69,6 +69,8 @@ class Emulator:
     ) -> None:
         if plan not in {"paid", "open"}:
             raise ValueError("plan must be 'paid' or 'open'")
+        if not 0 <= port <= 65535:
+            raise ValueError("port must be from 0 to 65535")
         if interactive_ttl < 1:
             raise ValueError("interactive_ttl must be at least one second")
         random = SystemRandom() if seed is None else Random(seed)  # noqa: S311 - a seed asks for no secrets
@@ -153,7 +155,9 @@ class Emulator:
         """What a client appends `/identity/token` to. Raises RuntimeError as `url` does."""
         if not self._port:
             raise RuntimeError("the emulator has no port yet: start it first")
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        # Listening everywhere is no address that a client could call.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self._port}"
 
     @property

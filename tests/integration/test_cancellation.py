@@ -23,9 +23,9 @@ from qsessions import (
     Response,
     RetryPolicy,
     ServiceCRN,
+    client as client_module,
     in_flight,
 )
-from qsessions import client as client_module
 from qsessions.attempts import Attempts
 from qsessions.emulator import Emulator
 from qsessions.events import Observers
@@ -301,6 +301,33 @@ async def cancelled_with(
     return server, error, [event for event in events if isinstance(event, CreateCancelled)]
 
 
+async def test_a_create_that_waits_for_a_connection_is_not_sent_when_cancelled(against: Against) -> None:
+    """Creates that are cancelled in the queue for a connection never go out, and only what was in flight is ended."""
+    held = Held()
+    server, client = await against(held, CLOSED, max_concurrency=1)
+    tasks = [create(client) for _ in range(5)]
+    await held.asked.wait()
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks[1:])
+    held.answer.set_result(CREATED)
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert [request.method for request in server.received] == ["POST", "DELETE"]
+
+
+async def test_the_session_is_closed_with_the_version_of_its_create(against: Against) -> None:
+    """The API version that was given for a create holds for the close of its session too."""
+    held = Held()
+    server, client = await against(held, CLOSED)
+    task = asyncio.ensure_future(client.create(mode="batch", api_version="2026-03-15"))
+    await held.asked.wait()
+    task.cancel()
+    held.answer.set_result(CREATED)
+    await ended(task)
+    assert [request.headers["ibm-api-version"] for request in server.received] == ["2026-03-15"] * 2
+
+
 async def test_the_session_of_a_cancelled_create_is_closed(
     against: Against, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -399,8 +426,8 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
-        ([http(403, fault("No."))], "No."),
-        ([http(500, fault("It broke."))] * 5, "It broke. (status 500"),
+        ([http(403, fault("No."))], "No (status 403"),
+        ([http(500, fault("It broke."))] * 5, "It broke (status 500"),
         ([reset] * 12, "the connection was lost"),
     ],
     ids=["refused", "broken", "lost"],

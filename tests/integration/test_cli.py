@@ -127,6 +127,20 @@ async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
     assert [line.split("=")[0] for line in shown.splitlines()] == [f"export {name}" for name in EXPORTS]
 
 
+async def test_an_emulator_in_the_background_ignores_ctrl_c() -> None:
+    """A shell starts what runs in the background with Ctrl-C ignored, and the emulator leaves it so."""
+    command = 'trap "" INT; exec "$QSESSIONS" emulator'
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, stdout=PIPE, stderr=PIPE, env=os.environ | {"QSESSIONS": QSESSIONS}
+    )
+    assert process.stdout is not None
+    assert len((await process.stdout.read()).splitlines()) == len(EXPORTS)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() == 0
+    await process.communicate()
+
+
 async def test_a_shell_can_eval_what_the_emulator_prints() -> None:
     """What the emulator prints is all that a program needs to use it."""
     program = """

@@ -870,3 +870,16 @@ def test_missing_library(missing: str, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert said in done.stderr
+
+
+async def test_listening_everywhere_has_an_address_to_call() -> None:
+    """An emulator that listens on every address names one that a client can call."""
+    async with Emulator(host="0.0.0.0") as emulator:  # noqa: S104 - it is the case
+        assert emulator.url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none(port: int) -> None:
+    """A port out of range is refused when the emulator is made."""
+    with pytest.raises(ValueError, match="port must be"):
+        Emulator(port=port)

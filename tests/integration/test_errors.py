@@ -19,6 +19,7 @@ from qsessions import (
     BadRequest,
     Conflict,
     ConnectionFailed,
+    CreateOutcomeUnknown,
     Forbidden,
     NotFound,
     ProtocolError,
@@ -31,7 +32,19 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, http, reset
-from tests.integration.calls import CLOSE, CREATE, GET, SESSION, UPDATE, VERSIONS, WORKLOADS, Row, each, fault
+from tests.integration.calls import (
+    CLOSE,
+    CREATE,
+    DRAIN,
+    GET,
+    SESSION,
+    UPDATE,
+    VERSIONS,
+    WORKLOADS,
+    Row,
+    each,
+    fault,
+)
 from tests.integration.conftest import CRN, Against, static_auth
 from tests.manual_clock import ManualClock
 
@@ -96,7 +109,7 @@ async def test_each_status_has_its_class_with_all_facts(
         "trace-7",
     )
     assert (error.attempts, error.retryable, error.retry_after) == (1, retryable, 7.0)
-    text = f"close of session 's1': No way. (status {status}, code {read}, trace trace-7) Ask again."
+    text = f"close of session 's1': No way (status {status}, code {read}, trace trace-7). Ask again."
     assert str(error) == text
     copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert vars(copied) == vars(error)
@@ -301,7 +314,7 @@ def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
     async def call_late() -> None:
         await asyncio.get_running_loop().shutdown_default_executor()
         async with AsyncSessionClient(static_auth(), base_url="https://service.invalid") as client:
-            with pytest.raises(ConnectionFailed, match="event loop is shutting down") as caught:
+            with pytest.raises(ConnectionFailed, match="event loop or the connections are gone") as caught:
                 await client.create(mode="batch")
         assert (caught.value.sent, caught.value.retryable) == (False, False)
 
@@ -498,8 +511,8 @@ async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
 
 @pytest.mark.parametrize(
     "answer",
-    [http(200), http(200, b"junk"), http(202, {"id": "s1"}), http(204)],
-    ids=["200", "200 with text", "202 with JSON", "204"],
+    [http(200), http(202, {"id": "s1"}), http(204)],
+    ids=["200", "202 with JSON", "204"],
 )
 @each(UPDATE, CLOSE)
 async def test_a_success_without_content_needs_no_body(against: Against, answer: bytes, row: Row) -> None:
@@ -508,6 +521,17 @@ async def test_a_success_without_content_needs_no_body(against: Against, answer:
     assert await row(client) is None
     assert await row(client) is None
     assert (await client.get("s1")).id == "s1"
+
+
+@pytest.mark.parametrize("body", [b"junk", "<html>please log in</html>", [1]], ids=["text", "HTML", "array"])
+@each(UPDATE, DRAIN, CLOSE)
+async def test_a_success_that_is_not_the_services_is_none(against: Against, body: object, row: Row) -> None:
+    """A proxy's page with status 200 doesn't pass for a session that was updated or closed."""
+    server, client = await against(http(200, body))
+    with pytest.raises(ProtocolError, match="not the service's") as caught:
+        await row(client)
+    assert (caught.value.status, caught.value.operation) == (200, row.name)
+    assert len(server.received) == 1
 
 
 @each(UPDATE, CLOSE)
@@ -570,3 +594,24 @@ async def test_every_error_is_caught_by_the_root(against: Against, row: Row) -> 
         row.path,
         row.session_id,
     )
+
+
+@pytest.mark.parametrize("row", [CREATE, GET], ids=["create", "get"])
+async def test_a_change_of_protocol_is_refused(against: Against, row: Row) -> None:
+    """A server that wants to speak another protocol is told as one that doesn't speak this one."""
+    _, client = await against(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
+    )
+    with pytest.raises(CreateOutcomeUnknown if row is CREATE else ProtocolError, match="another protocol"):
+        await row(client)
+
+
+async def test_a_redirect_does_nothing_to_a_terminal(against: Against) -> None:
+    """Where a redirect leads is told without control characters, and cut."""
+    location = "http://x.example/\x9b31m" + "y" * 5000
+    _, client = await against(
+        f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    with pytest.raises(ResponseError, match=r"redirect to http://x\.example/ 31my") as caught:
+        await client.get("s1")
+    assert len(caught.value.message) < 1200

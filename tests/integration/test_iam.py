@@ -20,9 +20,11 @@ from qsessions import (
     ConfigurationError,
     ConnectionFailed,
     IBMCloudAuth,
+    NotFound,
     ProtocolError,
     Request,
     Response,
+    RetryPolicy,
     ServiceCRN,
     TokenExchangeFailed,
     TokenRenewed,
@@ -837,3 +839,16 @@ async def test_a_transport_that_runs_no_task_leaves_no_exchange_behind() -> None
     with pytest.raises(RuntimeError, match="no tasks here"):
         await auth.headers(NoSpawn())
     assert await auth.headers(Canned(GOOD)) == {"Authorization": "Bearer t1"}
+
+
+async def test_trouble_of_one_client_is_not_that_of_another(emulator: Emulator, time: ManualClock) -> None:
+    """Clients that share a provider and come together don't share a proxy that is down."""
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    once = RetryPolicy(max_attempts=1)
+    async with (
+        AsyncSessionClient(auth, base_url=emulator.url, proxy="http://127.0.0.1:1", retry=once) as cut_off,
+        AsyncSessionClient(auth, base_url=emulator.url) as sound,
+    ):
+        failed, found = await asyncio.gather(cut_off.get("s1"), sound.get("s1"), return_exceptions=True)
+    assert isinstance(failed, ConnectionFailed)
+    assert isinstance(found, NotFound)

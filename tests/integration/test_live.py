@@ -457,6 +457,15 @@ async def test_what_a_handle_saw_before_is_not_news(stepped: Stepped) -> None:
     assert (await service.live().wait_until("active")).state == "closed"
 
 
+async def test_the_same_question_has_the_same_answer(stepped: Stepped) -> None:
+    """Of a session that was closed before anybody asked, each recorded state counts, however often it is asked for."""
+    live = Scripted(stepped, in_state("closed", "open", "active", "closed")).live()
+    for _ in range(2):
+        assert (await live.wait_until("active")).state == "closed"
+    await live.refresh()
+    assert (await live.wait_until("active")).state == "closed"
+
+
 @pytest.mark.parametrize(
     ("session", "wanted"),
     [

@@ -340,6 +340,35 @@ async def _through_a_proxy(harvest: Harvest) -> None:
         harvest.look_at(client, client._transport)
 
 
+class _Custom:
+    """A provider of the user's own, whose headers are a plain dict."""
+
+    def __init__(self, name: str, value: Callable[[], Any]) -> None:
+        self._name, self._value = name, value
+
+    async def headers(self, transport: object) -> dict[str, str]:
+        return {self._name: self._value()}
+
+    def invalidate(self, refused: object) -> bool:
+        return False
+
+
+def _failing() -> str:
+    raise ConfigurationError("no vault today.")
+
+
+async def _custom_providers(harvest: Harvest) -> None:
+    for second in (
+        _Custom("X-Key", lambda: PLANTED.backend),
+        _Custom("X-Other", lambda: PLANTED.backend + "\n"),
+        _Custom("X-Other", _failing),
+        _Custom("X-Other", lambda: 5),
+    ):
+        first = _Custom("X-Key", lambda: PLANTED.service)
+        async with AsyncSessionClient([first, second], base_url="http://127.0.0.1:1") as client:
+            await provoke(harvest, ConfigurationError, client.get("s1"))
+
+
 async def _cancelled(harvest: Harvest) -> None:
     """Cancel calls while the request is in flight; one create learns afterwards that its answer is an echo."""
     for scheme in SCHEMES:
@@ -409,16 +438,38 @@ def _refuse_credentials(harvest: Harvest) -> None:
         refuse(harvest, ConfigurationError, make)
 
 
+def _as_pairs(headers: dict[str, str]) -> Any:
+    return list(headers.items())
+
+
 def _refuse_the_rest(harvest: Harvest) -> None:
     for form in ("https://user:{}@x.example", "http://user:{}@x.example", "https://{}@[", "ftp://{}@x"):
         refuse(harvest, ConfigurationError, _base_url_with_password(form))
-    for form in ("socks5://user:{}@proxy.example", "user:{}@proxy.example:3128", "http://user:{}@["):
+    for form in (
+        "socks5://user:{}@proxy.example",
+        "user:{}@proxy.example:3128",
+        "http://user:{}@[",
+        "http://u:{}@[]@",
+    ):
         refuse(harvest, ConfigurationError, _proxy_with_password(form, {}))
-    for options in ({"max_concurrency": 0}, {"application": "\n"}, {"ssl": 1}):
+    for options in (
+        {"max_concurrency": 0},
+        {"application": "\n"},
+        {"ssl": 1},
+        {"http": 5},
+        {"retry": 5},
+        {"observers": 5},
+        {"clock": 5},
+    ):
         refuse(
             harvest, ConfigurationError, _proxy_with_password("http://user:{}@proxy.example", dict(options))
         )
     refuse(harvest, InvalidArgument, _proxy_with_password("http://user:{}@proxy.example", {"timeout": 0}))
+    refuse(
+        harvest,
+        ConfigurationError,
+        lambda: AsyncSessionClient([], headers=_as_pairs({"X-Own": PLANTED.service})),
+    )
     refuse(harvest, InvalidArgument, lambda: CreateSession("fast"))
     refuse(harvest, InvalidArgument, lambda: CreateSession("batch", max_ttl=True))
 
@@ -464,6 +515,7 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
         await _live(harvest)
         await _through_a_proxy(harvest)
         await _cancelled(harvest)
+        await _custom_providers(harvest)
 
     _refuse_credentials(harvest)
     _refuse_the_rest(harvest)

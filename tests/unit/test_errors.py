@@ -212,11 +212,11 @@ def test_class_of_a_status(status: int, kind: type[ResponseError]) -> None:
         (QSessionsError("it broke.", solution="Mend it."), "it broke. Mend it."),
         (
             QSessionsError("it broke", operation="get", status=500, attempts=5, solution="Mend it."),
-            "get: it broke (status 500, 5 attempts) Mend it.",
+            "get: it broke (status 500, 5 attempts). Mend it.",
         ),
         (
             RateLimited("slow down.", status=429),
-            "slow down. (status 429) Wait, and make fewer calls at a time.",
+            "slow down (status 429). Wait, and make fewer calls at a time.",
         ),
         (RateLimited("slow down.", solution="Wait a minute."), "slow down. Wait a minute."),
     ],

@@ -6,8 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from yarl import URL
 
 from qsessions import (
@@ -20,8 +19,8 @@ from qsessions import (
     Session,
     UpdateSession,
     Workload,
+    operations as ops,
 )
-from qsessions import operations as ops
 from qsessions.codec import WorkloadPage
 
 BASE = "https://quantum.cloud.ibm.com/api"
@@ -86,9 +85,8 @@ def test_headers_are_not_changed() -> None:
         (ops.create(CreateSession("batch")), b'{"id": "s-1"}', Session(id="s-1")),
         (ops.get("s-1"), b'{"id": "s-1"}', Session(id="s-1")),
         (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"", None),
-        (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"unexpected", None),
+        (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"{}", None),
         (ops.close("s-1"), b"", None),
-        (ops.close("s-1"), b"<html>", None),
         (ops.versions(), b'{"versions": [{"version": "2025-01-01"}]}', [ApiVersion(version="2025-01-01")]),
         (
             ops.workloads((), None),

@@ -5,8 +5,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from qsessions import ConfigurationError, RetryPolicy
 from qsessions.retry import Action, Decision, Facts, may_be_carried_out, parse_retry_after

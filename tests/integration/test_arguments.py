@@ -1,0 +1,110 @@
+"""What is passed wrongly is told with a sentence when it is passed, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from qsessions import AsyncSessionClient, ConfigurationError, IBMCloudAuth, InvalidArgument
+from tests.integration.conftest import Against, static_auth
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"retry": 5}, "retry= must be a RetryPolicy, not 5."),
+        ({"retry": 0}, "retry= must be a RetryPolicy, not 0."),
+        ({"clock": 5}, "clock= must be a Clock, not 5."),
+        ({"allow_insecure": "false"}, "allow_insecure= must be True or False, not 'false'."),
+        ({"http": 5}, "http= must be an aiohttp.ClientSession."),
+        ({"headers": [("X-Secret", "planted")]}, "headers= must be a mapping of names to values, not list."),
+        ({"headers": {"Expect": "100-continue"}}, "headers= can't set Expect, which qsessions sets itself."),
+        ({"observers": 5}, "observers= must be an iterable of callables, not 5."),
+        ({"observers": [None]}, "observers= must hold callables only, not (None,)."),
+        (
+            {"proxy": "http://u:pw@[]@"},
+            'proxy= must be an http or https URL, such as "http://proxy.example:3128".',
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_constructor_arguments_are_checked(arguments: dict[str, Any], told: str) -> None:
+    """An argument of the wrong kind is refused when the client is made."""
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncSessionClient(static_auth(), base_url="http://127.0.0.1:1", **arguments)
+    assert caught.value.message == told
+
+
+@pytest.mark.parametrize("url", ["https://xn--a", "", 5, "http://[]@"])
+def test_urls_are_checked(url: Any) -> None:
+    """A base URL or IAM URL that is none is refused when it is given, the empty one included."""
+    with pytest.raises(ConfigurationError, match="base_url must be an absolute URL"):
+        AsyncSessionClient(static_auth(), base_url=url)
+    with pytest.raises(ConfigurationError, match="the IAM URL must be an absolute URL"):
+        IBMCloudAuth("key-0123456789", url)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda client: client.versions(api_version="latest"), "api_version must be a date"),
+        (lambda client: client.create(mode="batch", backend=" ibm_fez"), "backend must be a backend's name"),
+        (lambda client: client.create(mode="batch", backend="a\nb"), "backend must be a backend's name"),
+    ],
+    ids=["latest version of versions", "space in backend", "line end in backend"],
+)
+async def test_call_arguments_are_checked(
+    against: Against, call: Callable[[AsyncSessionClient], Any], told: str
+) -> None:
+    """An argument that can't be right is refused, and nothing is sent."""
+    server, client = await against(b"")
+    with pytest.raises(InvalidArgument, match=told):
+        await call(client)
+    assert server.received == []
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"mode": None}, {"mode": 5}, {"mode": [[]]}, {"status": None}, {"status": 5}, {"api_version": ""}],
+    ids=repr,
+)
+async def test_filters_are_checked_at_once(against: Against, filters: dict[str, Any]) -> None:
+    """A filter of the wrong kind is refused by the call itself, before the list is walked."""
+    _, client = await against(b"")
+    with pytest.raises(InvalidArgument, match=next(iter(filters))):
+        client.workloads(**filters)
+
+
+class OneHeader:
+    """A provider of whatever it was made with."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    async def headers(self, transport: object) -> Any:
+        """Give it."""
+        return self.given
+
+    def invalidate(self, refused: object) -> bool:
+        """Have nothing fresher."""
+        return False
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, r"OneHeader.headers\(\) gave NoneType, not a mapping"),
+        ([("X-Mine", "planted")], r"OneHeader.headers\(\) gave list, not a mapping"),
+        ({"IBM-API-Version": "2024-01-01"}, "can't set the header IBM-API-Version"),
+        ({"Host": "elsewhere.example"}, "can't set the header Host"),
+    ],
+    ids=["None", "list", "version", "host"],
+)
+async def test_what_a_provider_gives_is_checked(against: Against, given: Any, told: str) -> None:
+    """A provider that gives no mapping, or a header that is not its to set, is told by its name, and nothing is sent."""
+    server, client = await against(b"", auth=[OneHeader(given)])
+    with pytest.raises(ConfigurationError, match=told):
+        await client.get("s1")
+    assert server.received == []
