@@ -107,6 +107,9 @@ class Attempts:
 
     It is a `Transport` itself. That is what auth providers are given, so that their requests follow the same rules; those carry no
     credentials but their own.
+
+    Attributes:
+        providers: Who gives the headers; a client that has yet to find its credentials sets it before its first call.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class Attempts:
         self._retry = retry
         self._clock = clock
         self._observers = observers
-        self._providers = providers
+        self.providers = providers
         self._in_flight = InFlight(transport, observers)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -166,7 +169,7 @@ class Attempts:
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = self._call(request, timeout, self._providers if authenticated else (), undo)
+        call = self._call(request, timeout, self.providers if authenticated else (), undo)
         result, decision = await self._conclude(call)
         if not isinstance(result, Response) or not call.is_done(result):
             raise self._failure(call, result, decision)

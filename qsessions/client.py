@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl as tls
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -18,11 +19,13 @@ from qsessions.attempts import Attempts, Clock
 from qsessions.codec import decode_session_id
 from qsessions.errors import (
     CallTimeout,
+    ClientClosed,
     ConfigurationError,
     Conflict,
     InvalidArgument,
     NotFound,
     QSessionsError,
+    replica,
 )
 from qsessions.events import CreateCancelled, Observer, Observers
 from qsessions.in_flight import ENDING_TIMEOUT, Undo
@@ -67,8 +70,15 @@ class AsyncSessionClient:
 
     Args:
         auth: An auth provider or several, such as `[IBMCloudAuth(api_key), ServiceCRN(crn)]`. By default the API key in QISKIT_IBM_TOKEN
-            and the CRN in QISKIT_IBM_INSTANCE. `[]` calls without credentials, which is enough for `versions`.
-        base_url: The part of the URL before /v1; by default QSESSIONS_BASE_URL, else the service of the CRN's region, else that of us-east.
+            and the CRN in QISKIT_IBM_INSTANCE, else both from an account in ~/.qiskit/qiskit-ibm.json, the official client's file. A key
+            alone gets its CRN from there, and a CRN alone its key. `[]` calls without credentials, which is enough for `versions`.
+        base_url: The part of the URL before /v1; by default QSESSIONS_BASE_URL, else the service of the CRN's region (us-east without a
+            CRN) in the cloud that the account's `url` names, else QISKIT_IBM_URL, else https://cloud.ibm.com.
+        account: The name of an account in the file, which then comes before the environment. By default, if one is needed, that of the
+            channel QISKIT_IBM_CHANNEL (ibm_quantum_platform) with `is_default_account`, else the one named default-<channel>, else the
+            last of the channel.
+        account_file: The path of the file, in place of ~/.qiskit/qiskit-ibm.json; the accounts in it then come before the environment. The
+            file is only read, in a thread, once, on entering `async with` or at the first call; what is wrong with it is raised there.
         api_version: The dated version of the API to ask for, "YYYY-MM-DD", or "latest" for the newest live one, asked for once. By default
             2025-01-01, the API description's own, and from that one's sunset on 2027-01-01 the newest that qsessions is tested with.
         timeout: The deadline of each call as a whole (tokens, attempts and the waits between them), in seconds, or None for none.
@@ -76,7 +86,8 @@ class AsyncSessionClient:
         http: An aiohttp session whose connection pool is used and left open; of the session only the pool and its trace configs are
             used, and `ssl` and `max_concurrency` are then the pool's own.
         ssl: TLS settings; by default the system's.
-        proxy: The URL of an HTTP proxy.
+        proxy: The URL of an HTTP proxy. By default HTTPS_PROXY, HTTP_PROXY and NO_PROXY say which, else the account's `proxies.urls`; these
+            are never used to reach this machine itself.
         application: A product name to put into the User-Agent, such as "my-orchestrator/1.2".
         headers: Further headers for the requests to the service (never sent to IAM).
         max_concurrency: How many connections there are at the most; further calls wait.
@@ -96,6 +107,8 @@ class AsyncSessionClient:
         auth: AuthProvider | Iterable[AuthProvider] | None = None,
         *,
         base_url: str | None = None,
+        account: str | None = None,
+        account_file: str | os.PathLike[str] | None = None,
         api_version: str | None = None,
         timeout: float | timedelta | str | None = 60.0,
         retry: RetryPolicy | None = None,
@@ -110,7 +123,13 @@ class AsyncSessionClient:
         clock: Clock | None = None,
     ) -> None:
         try:
-            settings = config.resolve(auth, base_url)
+            settings = config.resolve(
+                auth,
+                base_url,
+                account=account,
+                account_file=account_file,
+                own_tls=ssl is not None or http is not None,
+            )
             self._api_version = None if api_version is None else operations.checked_version(api_version)
             self._timeout = deadline_seconds(timeout, "timeout")
             self._extra_headers = _extra_headers({} if headers is None else headers)
@@ -129,14 +148,18 @@ class AsyncSessionClient:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._base_url = settings.base_url
         self._attempts = Attempts(
             self._transport,
             retry=self._retry,
             clock=self._clock,
             observers=self._observers,
-            providers=settings.providers,
         )
+        self._search: config.Search | None = None
+        self._searching: asyncio.Task[QSessionsError | None] | None = None
+        if isinstance(settings, config.Search):
+            self._search = settings
+        else:
+            self._settle(settings)
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
         self._closing: asyncio.Future[None] | None = None
@@ -147,7 +170,12 @@ class AsyncSessionClient:
         return f"{type(self).__name__}(base_url={self._base_url!r})"
 
     async def __aenter__(self) -> Self:
-        """Give the client itself."""
+        """Give the client itself, once it has its settings.
+
+        Raises:
+            ConfigurationError: They are in the account file, and it won't do.
+        """
+        await self._settled("configure", self._timeout)
         return self
 
     async def __aexit__(
@@ -303,11 +331,9 @@ class AsyncSessionClient:
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
+        seconds = await self._settled(operation.name, self._seconds(timeout))
         return await self._attempts.run(
-            operation.request(self._base_url, headers),
-            operation.read,
-            self._seconds(timeout),
-            authenticated=False,
+            operation.request(self._base_url, headers), operation.read, seconds, authenticated=False
         )
 
     def workloads(
@@ -393,7 +419,7 @@ class AsyncSessionClient:
         timeout: Timeout,
         undo: Undo | None = None,
     ) -> T:
-        seconds = self._seconds(timeout)
+        seconds = await self._settled(operation.name, self._seconds(timeout))
         version = self._api_version if api_version is None else operations.checked_version(api_version)
         if version == operations.LATEST:
             started = self._clock.monotonic()
@@ -405,6 +431,42 @@ class AsyncSessionClient:
         }
         request = operation.request(self._base_url, headers)
         return await self._attempts.run(request, operation.read, seconds, undo=undo)
+
+    def _settle(self, settings: config.Settings) -> None:
+        """Take the settings on: here they become where calls go, how they get there and what they carry."""
+        self._base_url = settings.base_url
+        self._transport.proxies = settings.proxies
+        self._attempts.providers = settings.providers
+
+    async def _settled(self, operation: str, seconds: float | None) -> float | None:
+        """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
+        if self._search is None:
+            return seconds
+        started = self._clock.monotonic()
+        # One reading for all who wait, and not one that a caller's cancellation ends.
+        if self._searching is None or self._searching.done():
+            self._searching = self._attempts.spawn(self._look(self._search))
+        searching = self._searching
+        done, _ = await asyncio.wait({searching}, timeout=seconds)
+        if not done:
+            raise CallTimeout(
+                "the call's deadline passed while reading the account file.", operation=operation, sent=False
+            )
+        if searching.cancelled():
+            raise ClientClosed("the client was closed while reading the account file.", operation=operation)
+        error = searching.result()
+        if error is not None:
+            raise replica(error)
+        return self._left(seconds, started)
+
+    async def _look(self, search: config.Search) -> QSessionsError | None:
+        """Find the settings in the account file; give the error that all who wait get, or None."""
+        try:
+            self._settle(await asyncio.to_thread(search.in_file))
+        except QSessionsError as error:
+            return error.with_traceback(None)
+        self._search = None
+        return None
 
     async def _latest_version(self, operation: Operation[T], seconds: float | None) -> str:
         if self._latest is not None:

@@ -64,6 +64,50 @@ class _Page:
 
 
 @frozen
+class ProxyUrls:
+    """The proxies that an account names, by the scheme of the address; `extra` holds whatever else it names one for."""
+
+    https: str | None = field(default=None, repr=False)
+    http: str | None = field(default=None, repr=False)
+    extra: Mapping[str, object] = field(factory=dict, repr=False)
+
+
+@frozen
+class AccountProxies:
+    """How an account says to get out."""
+
+    urls: ProxyUrls | None = None
+    username_ntlm: str | None = field(default=None, repr=False)
+
+
+@frozen
+class Account:
+    """An account in the official client's file. Its repr shows no token.
+
+    Attributes:
+        channel: Which service it is for.
+        is_default_account: Whether it comes first among those of its channel.
+        token: The API key.
+        instance: The instance's CRN, or its name.
+        url: The address of the cloud.
+        verify: Whether the server's certificate is checked.
+        private_endpoint: Whether the service is reached inside the cloud.
+        proxies: How to get out.
+        problem: Why the account can't be read, or None; of one that can't, only the channel and `is_default_account` are known.
+    """
+
+    channel: str | None = None
+    is_default_account: bool = False
+    token: str | None = field(default=None, repr=False)
+    instance: str | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
+    verify: bool = True
+    private_endpoint: bool = False
+    proxies: AccountProxies | None = None
+    problem: str | None = None
+
+
+@frozen
 class Fault:
     """What an error's body says.
 
@@ -150,7 +194,18 @@ def _converter(*, detailed: bool) -> Converter:
     for kind, hook in _SCALARS.items():
         converter.register_structure_hook(kind, hook)
     # A model comes after those that it holds.
-    for model in (StateChange, Session, Workload, ApiVersion, _Versions, _Link, _Page):
+    for model in (
+        StateChange,
+        Session,
+        Workload,
+        ApiVersion,
+        _Versions,
+        _Link,
+        _Page,
+        ProxyUrls,
+        AccountProxies,
+        Account,
+    ):
         converter.register_structure_hook(model, _model_hook(model, converter, detailed=detailed))
     converter.register_unstructure_hook(CreateSession, _without_none)
     return converter
@@ -224,15 +279,22 @@ def _loads(body: bytes) -> tuple[Any, str | None]:
 def _decode(body: bytes, kind: type[T]) -> T:
     value, problem = _loads(body)
     if problem is None:
-        try:
-            return _fast.structure(value, kind)
-        except (TypeError, ValueError, KeyError):
-            pass
-        try:
-            return _detailed.structure(value, kind)
-        except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
-            problem = "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
+        result, problem = _structured(value, kind)
+        if result is not None:
+            return result
     raise ProtocolError(f"The answer can't be read: {problem}.")
+
+
+def _structured(value: object, kind: type[T]) -> tuple[T | None, str]:
+    """Make a model of parsed JSON; give it, or why it can't be made."""
+    try:
+        return _fast.structure(value, kind), ""
+    except (TypeError, ValueError, KeyError):
+        pass
+    try:
+        return _detailed.structure(value, kind), ""
+    except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
+        return None, "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
 
 
 def _reason(error: BaseException, _: type | None) -> str:
@@ -303,6 +365,31 @@ def decode_grant(body: bytes) -> Grant | None:
     ):
         return None
     return Grant(token, float(expires_in))
+
+
+def decode_accounts(body: bytes) -> dict[str, Account] | str:
+    """Read the official client's file of accounts, or say why it can't be read. It never raises: its frames hold the keys."""
+    value, problem = _loads(body)
+    if problem is not None:
+        return problem
+    if not isinstance(value, dict):
+        return f"expected an object of accounts, got {_kind(value)}"
+    return {name: _account(entry) for name, entry in value.items()}
+
+
+def _account(value: Any) -> Account:
+    account, problem = _structured(value, Account)
+    if account is not None:
+        return account
+    # What one account says wrongly must not keep the others from being chosen, nor itself from being the one that is.
+    channel, default = (
+        (value.get("channel"), value.get("is_default_account")) if isinstance(value, dict) else (None, None)
+    )
+    return Account(
+        channel=channel if isinstance(channel, str) else None,
+        is_default_account=default is True,
+        problem=problem,
+    )
 
 
 def encode(request: CreateSession | UpdateSession) -> bytes:

@@ -10,6 +10,9 @@ import ssl as tls
 import zlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Self, TypeAlias, TypeVar
+from urllib.request import (  # type: ignore[attr-defined]  # the stubs leave out what getproxies_environment() is read with
+    proxy_bypass_environment,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 import aiohttp
 from attrs import define, field
@@ -99,9 +102,13 @@ class AiohttpTransport:
         http: An aiohttp session whose connection pool is used and left open. Of the session only the pool and the trace configs are used:
             not its headers, cookies, timeouts or proxies. One with default auth is refused.
         ssl: The TLS settings, or None for the system's.
-        proxy: The URL of an HTTP proxy, with its credentials if it wants any.
+        proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any.
         max_concurrency: How many connections there are at the most; further requests wait.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
+
+    Attributes:
+        proxies: Where `proxy` is None, the proxies by the scheme of the address, and under "no" the hosts that need none: the form of
+            `urllib.request.getproxies_environment`. None is used to reach this machine itself.
 
     Raises:
         ConfigurationError: An argument can't be right.
@@ -131,6 +138,7 @@ class AiohttpTransport:
         self._borrowed = http
         self._ssl = ssl
         self._proxy = None if proxy is None else _proxy_url(proxy)
+        self.proxies: Mapping[str, str] = {}
         self._max_concurrency = max_concurrency
         self._user_agent = _user_agent(application)
         self._allow_insecure = allow_insecure
@@ -144,7 +152,8 @@ class AiohttpTransport:
 
         Raises:
             ClientClosed: The transport was closed.
-            ConfigurationError: The URL is plain http to another machine, or the running event loop isn't the one of the connections.
+            ConfigurationError: The URL is plain http to another machine, the proxy for it can't be one, or the running event loop isn't the
+                one of the connections.
         """
         http = self._open()
         if not (self._allow_insecure or _is_secure(request.url.scheme, request.url.raw_host)):
@@ -162,13 +171,16 @@ class AiohttpTransport:
                     request.url,
                     headers=_headers(request),
                     data=body,
-                    proxy=self._proxy,
+                    # Not in a local, since it may hold a password.
+                    proxy=self._proxy_for(request.url),
                     allow_redirects=False,
                 )
                 await incoming.read(response)
         except asyncio.CancelledError as error:
             # The frames of the HTTP library hold headers.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except ConfigurationError as error:
+            failure = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - whatever it is, a request that was sent may have been carried out
             sent = request.progress.begun is not False
             # Some of its messages quote what came, which may be what was sent.
@@ -219,6 +231,24 @@ class AiohttpTransport:
         http, self._http = self._http, None
         if http is not None:
             await http.close()
+
+    def _proxy_for(self, url: URL) -> URL | None:
+        if self._proxy is not None or url.scheme not in self.proxies:
+            return self._proxy
+        # What is sent to this machine must not leave it, least of all as plain http.
+        if _is_loopback(url.raw_host) or proxy_bypass_environment(f"{url.raw_host}:{url.port}", self.proxies):
+            return None
+        named = self.proxies[url.scheme]
+        try:
+            return _proxy_url(named if "://" in named else f"http://{named}")
+        except ConfigurationError:
+            pass
+        del named
+        raise ConfigurationError(
+            f"the proxy for {url.scheme} addresses, from {url.scheme.upper()}_PROXY or the account, must have an http or https URL, "
+            'such as "http://proxy.example:3128".',
+            solution="Correct it, pass proxy=, or name the host in NO_PROXY.",
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -283,9 +313,13 @@ def _headers(request: Request) -> dict[str, str]:
     return headers
 
 
-@functools.cache
 def _is_secure(scheme: str, host: str | None) -> bool:
-    if scheme == "https" or host == "localhost":
+    return scheme == "https" or _is_loopback(host)
+
+
+@functools.cache
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host or "").is_loopback

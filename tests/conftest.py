@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -10,6 +11,21 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from qsessions import AsyncSessionClient, Clock, IBMCloudAuth, ServiceCRN
 from qsessions.emulator import Emulator
 from tests.manual_clock import ManualClock
+
+# All that leads a client somewhere.
+VARIABLES = (
+    "QSESSIONS_BASE_URL",
+    "QISKIT_IBM_TOKEN",
+    "QISKIT_IBM_INSTANCE",
+    "QISKIT_IBM_URL",
+    "QISKIT_IBM_CHANNEL",
+    "IAM_URL",
+    *(
+        name
+        for proxy in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+        for name in (proxy, proxy.lower())
+    ),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -20,9 +36,14 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 
 @pytest.fixture(autouse=True)
-def _no_credentials_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("QSESSIONS_BASE_URL", "QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE", "IAM_URL"):
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an empty home folder, in an environment without the developer's credentials and proxies."""
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    return home
 
 
 @pytest.fixture

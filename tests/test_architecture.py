@@ -18,7 +18,7 @@ LAYERS = (
     ("wire", "codec", "retry"),
     ("in_flight",),
     ("attempts",),
-    ("operations", "auth", "transport", "config", "ledger", "paging"),
+    ("operations", "auth", "transport", "config", "account", "ledger", "paging"),
     ("live",),
     ("client",),
     ("sync",),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import pickle
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -245,7 +247,7 @@ async def _echo_everything(harvest: Harvest) -> None:
                 await provoke(harvest, kind, client.get("s1"))
                 await provoke(harvest, QSessionsError, client.create(mode="batch"))
                 await provoke(harvest, QSessionsError, anext(client.workloads()))
-                harvest.look_at(client, client._transport, client._attempts, *client._attempts._providers)
+                harvest.look_at(client, client._transport, client._attempts, *client._attempts.providers)
 
 
 async def _echo_from_iam(harvest: Harvest) -> None:
@@ -369,6 +371,44 @@ async def _custom_providers(harvest: Harvest) -> None:
             await provoke(harvest, ConfigurationError, client.get("s1"))
 
 
+def _bad_files() -> list[Callable[[], object]]:
+    key, password = PLANTED.api_key, f"https://user:{PLANTED.password}@x.example"
+    account = {"channel": "ibm_quantum_platform", "token": key, "instance": CRN}
+    return [
+        lambda: None,
+        lambda: key,
+        lambda: [key],
+        lambda: {"a": key},
+        lambda: {"a": account | {"token": {key: key}}},
+        lambda: {"a": account | {"token": key + "\n"}},
+        lambda: {"a": account | {"token": None, "instance": key}},
+        lambda: {"a": account | {"instance": key}},
+        lambda: {"a": account | {"channel": key}},
+        lambda: {"a": account | {"channel": "ibm_quantum"}},
+        lambda: {"a": account | {"url": password}},
+        lambda: {"a": account | {"verify": False}},
+        lambda: {"a": account | {"proxies": {"urls": {"https": password, "all": password}}}},
+        lambda: {"a": account | {"proxies": {"urls": password}}},
+        lambda: {"a": account | {"proxies": {"username_ntlm": key}}},
+        # These are found out when the proxy is to be used.
+        lambda: {"a": account | {"proxies": {"urls": {"https": password.replace("https", "socks5")}}}},
+        lambda: {"a": account | {"proxies": {"urls": {"https": f"http://u:{PLANTED.password}@["}}}},
+    ]
+
+
+async def _account_file(harvest: Harvest, file: Path) -> None:
+    for make in _bad_files():
+        await asyncio.to_thread(lambda make=make: file.write_text(json.dumps(make())))  # type: ignore[misc]  # it is called at once
+        client = AsyncSessionClient(account_file=file, timeout=None)
+        await provoke(harvest, ConfigurationError, client.get("s1"))
+        await provoke(harvest, ConfigurationError, client.create(mode="batch"))
+        harvest.look_at(client, vars(client), client._search, client._transport)
+        await client.aclose()
+    client = AsyncSessionClient(account_file=file)
+    await client.aclose()
+    await provoke(harvest, ClientClosed, client.get("s1"))
+
+
 async def _cancelled(harvest: Harvest) -> None:
     """Cancel calls while the request is in flight; one create learns afterwards that its answer is an echo."""
     for scheme in SCHEMES:
@@ -414,7 +454,6 @@ def _misplaced_credentials() -> list[Callable[[], object]]:
         lambda: IBMCloudAuth(PLANTED.api_key, f"https://user:{PLANTED.password}@iam.example"),
         lambda: AsyncSessionClient([], headers={"Authorization": PLANTED.raw_key}),
         lambda: AsyncSessionClient([IBMCloudAPIKey(PLANTED.raw_key), IBMCloudAuth(PLANTED.api_key)]),
-        lambda: AsyncSessionClient([ServiceCRN(CRN)]),
         lambda: AsyncSessionClient(PLANTED.api_key),  # type: ignore[arg-type]
         lambda: AsyncSessionClient([PLANTED.api_key]),  # type: ignore[list-item]
     ]
@@ -504,7 +543,7 @@ def frames(error: BaseException) -> Iterator[str]:
 
 
 @pytest.mark.smoke
-def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With full debug logging, every error class provoked and every traceback shown with locals, no planted secret is seen."""
 
     async def provoke_all() -> None:
@@ -514,6 +553,7 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
         await _no_answer(harvest)
         await _live(harvest)
         await _through_a_proxy(harvest)
+        await _account_file(harvest, tmp_path / "accounts.json")
         await _cancelled(harvest)
         await _custom_providers(harvest)
 

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar, assert_type
 
 import aiohttp
@@ -143,6 +144,8 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     AsyncSessionClient(
         None,
         base_url="https://quantum.cloud.ibm.com/api",
+        account="mine",
+        account_file=Path("accounts.json"),
         api_version="latest",
         timeout="2m",
         retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30),
@@ -156,6 +159,7 @@ def setting_up(http: aiohttp.ClientSession) -> None:
         observers=[observer, Counter(), print],
         clock=clock,
     )
+    AsyncSessionClient(account="mine", account_file="~/accounts.json")
     AsyncSessionClient(timeout=None, proxy="http://proxy.example:3128")
     AsyncSessionClient(timeout=timedelta(minutes=1))
     assert_type(transport.spawn(fresh_token()), asyncio.Task[str])

@@ -15,7 +15,8 @@ from qsessions import (
     IBMCloudAuth,
     ServiceCRN,
 )
-from qsessions.config import Settings, resolve
+from qsessions.auth.iam import TokenExchange
+from qsessions.config import Search, Settings, resolve
 from qsessions.wire import Transport
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
@@ -37,8 +38,9 @@ class Custom:
         return False
 
 
-def described(settings: Settings) -> tuple[str, list[str]]:
+def described(settings: Settings | Search) -> tuple[str, list[str]]:
     """Where a client would call, and with which providers."""
+    assert isinstance(settings, Settings)
     return settings.base_url, [
         provider.crn if isinstance(provider, ServiceCRN) else type(provider).__name__
         for provider in settings.providers
@@ -63,9 +65,6 @@ KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
         ([IBMCloudAuth("k"), ServiceCRN(CRN)], None, BOTH, US, [KEY, CRN]),
         ([ServiceCRN(CRN), ExternalServiceToken("t")], None, BOTH, US, [CRN, "ExternalServiceToken"]),
         ((item for item in (IBMCloudAuth("k"), ServiceCRN(CRN_EU))), None, {}, EU, [KEY, CRN_EU]),
-        # A key alone works too: the service may not need the CRN.
-        ([IBMCloudAPIKey("k")], None, {}, US, ["IBMCloudAPIKey"]),
-        ([IBMCloudAPIKey("k")], None, {"QISKIT_IBM_INSTANCE": ""}, US, ["IBMCloudAPIKey"]),
         # No credentials, on purpose.
         ([], None, BOTH, US, []),
         ((), None, {}, US, []),
@@ -84,55 +83,123 @@ KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
         (None, None, {**BOTH, "QSESSIONS_BASE_URL": "https://e/api/"}, "https://e/api", [KEY, CRN_EU]),
         (None, None, {**BOTH, "QSESSIONS_BASE_URL": ""}, EU, [KEY, CRN_EU]),
         ([], None, {"QSESSIONS_BASE_URL": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080", []),
+        # QISKIT_IBM_URL: the host that the service's is derived from, unless a base URL is given.
+        (None, None, {**BOTH, "QISKIT_IBM_URL": "https://cloud.ibm.com"}, EU, [KEY, CRN_EU]),
+        (
+            None,
+            None,
+            {**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com/"},
+            "https://eu-de.quantum.test.cloud.ibm.com/api",
+            [KEY, CRN_EU],
+        ),
+        ([], None, {"QISKIT_IBM_URL": "http://Own.example"}, "http://quantum.own.example/api", []),
+        ([], None, {"QISKIT_IBM_URL": ""}, US, []),
+        ([], "https://a/api", {"QISKIT_IBM_URL": "not looked at"}, "https://a/api", []),
+        (
+            None,
+            None,
+            {
+                **BOTH,
+                "QISKIT_IBM_URL": "no",
+                "QSESSIONS_BASE_URL": "https://e/api",
+                "IAM_URL": "https://iam.example",
+            },
+            "https://e/api",
+            [KEY, CRN_EU],
+        ),
     ],
 )
 def test_resolve(
     auth: Any, base_url: str | None, environ: dict[str, str], base: str, providers: list[str]
 ) -> None:
     """An argument wins over the environment and the environment over the default, for each half on its own."""
-    assert described(resolve(auth, base_url, environ)) == (base, providers)
+    assert described(resolve(auth, base_url, environ=environ)) == (base, providers)
 
 
 async def test_key_of_the_environment() -> None:
     """The instance in the environment is the one whose header is sent."""
-    settings = resolve(IBMCloudAPIKey("k"), None, BOTH)
+    settings = resolve(IBMCloudAPIKey("k"), environ=BOTH)
+    assert isinstance(settings, Settings)
     headers = [dict(await provider.headers(Any)) for provider in settings.providers]  # type: ignore[arg-type]  # they ask nobody
     assert headers == [{"Authorization": "apikey k"}, {"Service-CRN": CRN_EU}]
 
 
-NO_CREDENTIALS = "there are no credentials: auth= was not given, and "
+NO_CREDENTIALS = "there are no usable credentials: auth= was not given; "
+NO_CLOUD = (
+    "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without port and path."
+)
 
 
 @pytest.mark.parametrize(
     ("auth", "base_url", "environ", "problem"),
     [
-        (None, None, {}, NO_CREDENTIALS + "QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE are not set."),
-        (None, US, {}, NO_CREDENTIALS + "QISKIT_IBM_TOKEN and QISKIT_IBM_INSTANCE are not set."),
-        (None, None, {"QISKIT_IBM_TOKEN": "planted"}, NO_CREDENTIALS + "QISKIT_IBM_INSTANCE is not set."),
-        (None, None, {"QISKIT_IBM_INSTANCE": CRN}, NO_CREDENTIALS + "QISKIT_IBM_TOKEN is not set."),
         (
             None,
             None,
-            {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": CRN},
-            NO_CREDENTIALS + "QISKIT_IBM_TOKEN is not set.",
+            {"QISKIT_IBM_TOKEN": "planted"},
+            NO_CREDENTIALS + "QISKIT_IBM_TOKEN is set and QISKIT_IBM_INSTANCE is not.",
         ),
         (
-            ServiceCRN(CRN),
             None,
-            {},
-            "auth= has a CRN but no key or token, and QISKIT_IBM_TOKEN is not set.",
+            US,
+            {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": ""},
+            NO_CREDENTIALS + "QISKIT_IBM_TOKEN is set and QISKIT_IBM_INSTANCE is not.",
         ),
         (
             None,
             None,
             {"QISKIT_IBM_TOKEN": "planted\n", "QISKIT_IBM_INSTANCE": CRN},
-            "the API key for IBMCloudAuth contains a line end (CR, LF) or NUL; was it read from a file without strip()?.",
+            NO_CREDENTIALS
+            + "QISKIT_IBM_TOKEN: the API key for IBMCloudAuth contains a line end (CR, LF) or NUL; "
+            "was it read from a file without strip()?.",
         ),
         (
             None,
             None,
             {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": "my-instance"},
-            "the value for ServiceCRN is no CRN of a service instance; its name is not enough.",
+            NO_CREDENTIALS
+            + "QISKIT_IBM_INSTANCE: the value for ServiceCRN is no CRN of a service instance; its name is not enough.",
+        ),
+        (
+            IBMCloudAPIKey("planted"),
+            None,
+            {"QISKIT_IBM_INSTANCE": "planted"},
+            (
+                "there are no usable credentials: auth= has no CRN; "
+                "QISKIT_IBM_INSTANCE: the value for ServiceCRN is no CRN of a service instance; its name is not enough."
+            ),
+        ),
+        (
+            None,
+            None,
+            {**BOTH, "IAM_URL": "https://u:planted@iam.example"},
+            NO_CREDENTIALS
+            + "QISKIT_IBM_TOKEN: the IAM URL must not hold a user name or password; credentials go into auth=.",
+        ),
+        *(
+            ([], None, {"QISKIT_IBM_URL": url}, "the settings can't be used: " + NO_CLOUD)
+            for url in (
+                "planted",
+                "https://u:planted@cloud.ibm.com",
+                "https://quantum.cloud.ibm.com/api",
+                "https://cloud.ibm.com:8443",
+                "https://[::1]",
+                "https://cloud.ibm.com?planted=1",
+            )
+        ),
+        # The same where only the key's IAM is derived from it.
+        (None, US, {**BOTH, "QISKIT_IBM_URL": "planted"}, NO_CREDENTIALS + NO_CLOUD),
+        (
+            None,
+            None,
+            {"QISKIT_IBM_CHANNEL": "planted"},
+            "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud.",
+        ),
+        (
+            None,
+            None,
+            {"QISKIT_IBM_CHANNEL": "ibm_quantum"},
+            "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud; the platform of ibm_quantum is gone.",
         ),
         (
             [IBMCloudAuth("planted"), IBMCloudAPIKey("planted")],
@@ -225,7 +292,7 @@ NO_CREDENTIALS = "there are no credentials: auth= was not given, and "
 def test_refused(auth: Any, base_url: str | None, environ: dict[str, str], problem: str) -> None:
     """What is missing or wrong is said in a sentence that names the argument or variable and repeats no secret."""
     with pytest.raises(ConfigurationError) as caught:
-        resolve(auth, base_url, environ)
+        resolve(auth, base_url, environ=environ)
     assert caught.value.message == problem
     assert "planted" not in str(caught.value)
 
@@ -234,14 +301,13 @@ def test_refused(auth: Any, base_url: str | None, environ: dict[str, str], probl
     ("auth", "solution"),
     [
         (None, "Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set QISKIT_IBM_TOKEN"),
-        (ServiceCRN(CRN), "Pass IBMCloudAuth(api_key) too, or set QISKIT_IBM_TOKEN."),
         ("key", "Pass a provider such as IBMCloudAuth(api_key), or several in a list."),
     ],
 )
 def test_advice(auth: Any, solution: str) -> None:
     """Missing credentials come with what to do about it."""
     with pytest.raises(ConfigurationError) as caught:
-        resolve(auth, None, {})
+        resolve(auth, environ={"QISKIT_IBM_TOKEN": "k"})
     assert caught.value.solution is not None
     assert caught.value.solution.startswith(solution)
 
@@ -250,10 +316,84 @@ def test_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no environment is passed, that of the process is read, as it is at the time of the call."""
     monkeypatch.setitem(os.environ, "QISKIT_IBM_TOKEN", "k")
     monkeypatch.setitem(os.environ, "QISKIT_IBM_INSTANCE", CRN_EU)
-    assert described(resolve(None, None)) == (EU, [KEY, CRN_EU])
+    assert described(resolve(None)) == (EU, [KEY, CRN_EU])
 
 
 def test_custom_provider_is_one() -> None:
     """A class with the two methods is a provider for type checkers too, and is passed on as it is."""
     provider: AuthProvider = Custom()
-    assert resolve(provider, None, {}).providers == (provider,)
+    settings = resolve(provider, environ={})
+    assert isinstance(settings, Settings)
+    assert settings.providers == (provider,)
+
+
+@pytest.mark.parametrize(
+    ("environ", "iam"),
+    [
+        (BOTH, "https://iam.cloud.ibm.com"),
+        ({**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com"}, "https://iam.test.cloud.ibm.com"),
+        ({**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com", "IAM_URL": "https://own/"}, "https://own"),
+    ],
+)
+def test_iam_of_the_same_cloud(environ: dict[str, str], iam: str) -> None:
+    """The key goes to IAM of the cloud that QISKIT_IBM_URL names, unless IAM_URL says another."""
+    settings = resolve(None, environ=environ)
+    assert isinstance(settings, Settings)
+    assert iam_url(settings) == iam
+
+
+def iam_url(settings: Settings) -> str:
+    """Where the key of the first provider is exchanged."""
+    provider = settings.providers[0]
+    assert isinstance(provider, IBMCloudAuth)
+    assert isinstance(provider._tokens, TokenExchange)
+    return str(provider._tokens._request.url).removesuffix("/identity/token")
+
+
+@pytest.mark.parametrize(
+    ("auth", "environ", "named"),
+    [
+        (None, {}, {}),
+        (None, {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": CRN}, {}),
+        (ServiceCRN(CRN), {"QISKIT_IBM_INSTANCE": CRN_EU}, {}),
+        ([IBMCloudAPIKey("k")], {"QISKIT_IBM_TOKEN": "k", "QISKIT_IBM_INSTANCE": ""}, {}),
+        # An account that is named comes before the environment, and may give the URL and the proxies alone.
+        (None, BOTH, {"account": "a"}),
+        (None, BOTH, {"account_file": "a.json"}),
+        ([], BOTH, {"account": "a"}),
+        ([IBMCloudAuth("k"), ServiceCRN(CRN)], {}, {"account": "a"}),
+        # An account that is named needs no channel.
+        (None, {"QISKIT_IBM_CHANNEL": "ibm_quantum"}, {"account": "a"}),
+    ],
+)
+def test_the_file_is_needed(auth: Any, environ: dict[str, str], named: dict[str, str]) -> None:
+    """Where arguments and environment leave a half open, or an account is named, the file has to be searched; no secret shows."""
+    search = resolve(auth, environ={"IAM_URL": "https://planted", **environ}, **named)  # type: ignore[arg-type]  # checked at run time
+    assert isinstance(search, Search)
+    assert "planted" not in repr(search)
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ({"account": ""}, "account= must be the name of an account."),
+        ({"account": 5}, "account= must be the name of an account."),
+        ({"account_file": ""}, "account_file= must be the path of a file."),
+        ({"account_file": b"x"}, "account_file= must be the path of a file."),
+        ({"account_file": 5}, "account_file= must be the path of a file."),
+    ],
+)
+def test_no_account(named: Any, problem: str) -> None:
+    """A name or a path that can't be one is refused at once."""
+    with pytest.raises(ConfigurationError, match=problem.replace(".", r"\.")):
+        resolve(None, environ=BOTH, **named)
+
+
+def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's proxies are taken on, and their passwords aren't shown."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:planted@proxy.example")
+    monkeypatch.setenv("NO_PROXY", "own.example")
+    settings = resolve([], environ={})
+    assert isinstance(settings, Settings)
+    assert settings.proxies == {"https": "http://user:planted@proxy.example", "no": "own.example"}
+    assert "planted" not in repr(settings)

@@ -1,0 +1,356 @@
+"""Settings found outside the arguments, as a whole: the environment, the account file in a home folder, and proxies that really carry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from qsessions import (
+    AsyncSessionClient,
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    IBMCloudAPIKey,
+    RetryPolicy,
+    ServiceCRN,
+)
+from qsessions.emulator import Emulator
+from tests.fault_server import Connection, FaultServer, http
+from tests.integration.calls import SESSION
+from tests.integration.conftest import CRN
+
+PLANTED = "pLaNtEd-key-0123456789"
+CRN_EU = CRN.replace("us-east", "eu-de")
+
+
+def account(**fields: object) -> dict[str, object]:
+    """Give an account as the official client saves it."""
+    return {"channel": "ibm_quantum_platform", "token": PLANTED, "instance": CRN} | fields
+
+
+def save(home: Path, **fields: object) -> None:
+    """Write the official client's file with one account into a home folder."""
+    (home / ".qiskit").mkdir(exist_ok=True)
+    write(home / ".qiskit" / "qiskit-ibm.json", {"default-ibm-quantum-platform": account(**fields)})
+
+
+def write(file: Path, content: object) -> None:
+    """Write a file of accounts, or of whatever else."""
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def service(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """Give the emulator, with its addresses in the environment, and no credentials."""
+    monkeypatch.setenv("QSESSIONS_BASE_URL", emulator.url)
+    monkeypatch.setenv("IAM_URL", emulator.iam_url)
+    return emulator
+
+
+class Pipe:
+    """An account file that is a pipe: whoever opens it waits until something is written, and each opening counts.
+
+    Attributes:
+        path: Where it is.
+        opened: How many times it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.opened = 0
+        os.mkfifo(path)
+
+    async def feed(self, content: object) -> None:
+        """Wait until somebody opens it, and write."""
+        await asyncio.to_thread(self._feed, json.dumps(content))
+
+    def _feed(self, content: str) -> None:
+        with self.path.open("w") as stream:
+            self.opened += 1
+            stream.write(content)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Pipe:
+    """Give a pipe."""
+    return Pipe(tmp_path / "pipe")
+
+
+@pytest.mark.smoke
+async def test_from_the_environment(service: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the variables that the emulator prints and no arguments, a session is created; the file, broken here, is not touched."""
+    await asyncio.to_thread(save, home, token=["broken"])
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", service.api_key)
+    monkeypatch.setenv("QISKIT_IBM_INSTANCE", service.crn)
+    async with AsyncSessionClient() as client:
+        created = await client.create(mode="batch", max_ttl="10m")
+        assert (await client.get(created.id)).id == created.id
+
+
+@pytest.mark.smoke
+async def test_from_the_file(service: Emulator, home: Path) -> None:
+    """With an account in the home folder and no arguments, a session is created, by `async with` and by a first call alone."""
+    await asyncio.to_thread(save, home, token=service.api_key, instance=service.crn)
+    async with AsyncSessionClient() as client:
+        assert repr(client) == f"AsyncSessionClient(base_url='{service.url}')"
+        created = await client.create(mode="batch", max_ttl="10m")
+    client = AsyncSessionClient()
+    assert (await client.get(created.id)).id == created.id
+    await client.aclose()
+
+
+async def test_the_file_is_read_at_the_first_call(service: Emulator, home: Path) -> None:
+    """Making a client reads nothing: the account may be saved afterwards, and until then each call says what is missing."""
+    client = AsyncSessionClient()
+    for call in (lambda: client.get("s1"), client.versions, lambda: anext(client.workloads())):
+        with pytest.raises(ConfigurationError, match=r"qiskit-ibm\.json doesn't exist"):
+            await call()
+    await asyncio.to_thread(save, home, token=service.api_key, instance=service.crn)
+    assert await client.versions()
+    assert [workload async for workload in client.workloads()] == []
+    await client.aclose()
+
+
+def test_no_loop_is_needed_to_make_a_client(home: Path) -> None:
+    """A client whose settings are in the file is made outside any event loop, without reading it."""
+    save(home, token=["broken"])
+    assert repr(AsyncSessionClient()) == "AsyncSessionClient(base_url='')"
+
+
+async def test_account_and_account_file(service: Emulator, home: Path, tmp_path: Path) -> None:
+    """`account=` and `account_file=` choose, also against the environment."""
+    await asyncio.to_thread(save, home)
+    file = tmp_path / "other.json"
+    mine = account(token=service.api_key, instance=service.crn)
+    await asyncio.to_thread(write, file, {"mine": mine, "other": {"token": "wrong"}})
+    async with AsyncSessionClient(account="mine", account_file=file) as client:
+        await client.create(mode="batch", max_ttl="10m")
+    with pytest.raises(ConfigurationError, match="has no account 'nobody', only 'mine'"):
+        await AsyncSessionClient(account="nobody", account_file=str(file)).__aenter__()
+
+
+async def test_first_calls_share_one_reading(service: Emulator, pipe: Pipe) -> None:
+    """A hundred concurrent first calls read the file once, in a thread, and then all go on; later ones read it no more."""
+    client = AsyncSessionClient(account_file=pipe.path)
+    calls = [asyncio.create_task(client.versions()) for _ in range(100)]
+    await pipe.feed({"a": account(token=service.api_key, instance=service.crn)})
+    await asyncio.gather(*calls)
+    async with client:
+        await client.create(mode="batch", max_ttl="10m")
+    assert pipe.opened == 1
+
+
+async def test_first_calls_share_one_error(pipe: Pipe) -> None:
+    """All concurrent first calls get the error of one reading, each its own copy; the next call reads again."""
+    async with FaultServer(http(200, SESSION)) as server:
+        client = AsyncSessionClient(account_file=pipe.path, base_url=server.url)
+        calls = [asyncio.create_task(client.get("s1")) for _ in range(10)]
+        await pipe.feed({})
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert len({id(error) for error in errors}) == 10
+        assert {type(error) for error in errors} == {ConfigurationError}
+        again = asyncio.create_task(client.get("s1"))
+        await pipe.feed({})
+        with pytest.raises(ConfigurationError, match="nor any other"):
+            await again
+        await client.aclose()
+        assert pipe.opened == 2
+        assert server.received == []
+
+
+async def test_a_cancelled_first_call_leaves_the_others(service: Emulator, pipe: Pipe) -> None:
+    """Cancelling the call that began the reading doesn't end it for those who wait too."""
+    client = AsyncSessionClient(account_file=pipe.path)
+    first, second = asyncio.create_task(client.versions()), asyncio.create_task(client.versions())
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await pipe.feed({"a": account(token=service.api_key, instance=service.crn)})
+    assert await second
+    await client.aclose()
+    assert pipe.opened == 1
+
+
+async def test_a_file_system_that_hangs(pipe: Pipe) -> None:
+    """A call's deadline covers the reading; a client can be closed during it; the event loop goes on all the while."""
+    client = AsyncSessionClient(account_file=pipe.path)
+    with pytest.raises(
+        CallTimeout, match=r"^get: the call's deadline passed while reading the account file\."
+    ) as caught:
+        await client.get("s1", timeout=0.01)
+    assert not caught.value.sent
+    waiting = asyncio.create_task(client.get("s1"))
+    await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(ClientClosed, match="while reading the account file"):
+        await waiting
+    # Lets the thread go.
+    await pipe.feed({})
+
+
+async def _forward(connection: Connection, target: str, received: FaultServer) -> None:
+    """Carry a proxied request to a server of ours, whatever host it names, and the answer back."""
+    request, url = received.received[-1], URL(target)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    path = URL(request.target).raw_path_qs
+    head = "".join(
+        f"{name}: {value}\r\n"
+        for name, value in request.headers.items()
+        if name not in {"host", "connection"}
+    )
+    writer.write(
+        f"{request.method} {path} HTTP/1.1\r\nHost: {url.authority}\r\nConnection: close\r\n{head}\r\n".encode()
+    )
+    writer.write(request.body)
+    await writer.drain()
+    await connection.write(await reader.read())
+    writer.close()
+    await writer.wait_closed()
+    connection.writer.close()
+
+
+@pytest.fixture
+async def proxy(emulator: Emulator) -> AsyncIterator[FaultServer]:
+    """Give a proxy behind which every host is the emulator."""
+
+    async def answer(connection: Connection) -> None:
+        target = URL(server.received[-1].target)
+        await _forward(connection, emulator.iam_url if target.host == "iam.invalid" else emulator.url, server)
+
+    server = FaultServer(answer)
+    async with server:
+        yield server
+
+
+def hosts(proxy: FaultServer) -> set[str | None]:
+    """Give the hosts that a proxy was asked for."""
+    return {URL(request.target).host for request in proxy.received}
+
+
+@pytest.fixture
+def behind(
+    emulator: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Awaitable[AsyncSessionClient]]:
+    """Give a function that makes a client of a service that only a proxy reaches."""
+
+    async def make(proxies: object = None, **options: Any) -> AsyncSessionClient:
+        path = URL(emulator.url).path.rstrip("/")
+        monkeypatch.setenv("QSESSIONS_BASE_URL", f"http://service.invalid{path}")
+        monkeypatch.setenv("IAM_URL", "http://iam.invalid")
+        await asyncio.to_thread(save, home, token=emulator.api_key, instance=emulator.crn, proxies=proxies)
+        return AsyncSessionClient(allow_insecure=True, **options)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "source", ["HTTP_PROXY", "http_proxy", "account", "account without a scheme", "proxy="]
+)
+async def test_proxy(
+    source: str,
+    proxy: FaultServer,
+    behind: Callable[..., Awaitable[AsyncSessionClient]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Service and IAM are reached through the proxy of the environment, of the account or of the argument."""
+    proxies: object = None
+    options: dict[str, str] = {}
+    if source.startswith("account"):
+        proxies = {"urls": {"http": proxy.url if source == "account" else proxy.url.removeprefix("http://")}}
+    elif source == "proxy=":
+        options["proxy"] = proxy.url
+        monkeypatch.setenv("HTTP_PROXY", "http://wrong.invalid")
+    else:
+        monkeypatch.setenv(source, proxy.url)
+    async with await behind(proxies, **options) as client:
+        created = await client.create(mode="batch", max_ttl="10m")
+        assert (await client.get(created.id)).id == created.id
+    assert hosts(proxy) == {"service.invalid", "iam.invalid"}
+
+
+async def test_no_proxy(
+    proxy: FaultServer, behind: Callable[..., Awaitable[AsyncSessionClient]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host in NO_PROXY is asked for directly, whoever named the proxy."""
+    monkeypatch.setenv("NO_PROXY", "service.invalid, other.example")
+    async with await behind({"urls": {"http": proxy.url}}, retry=RetryPolicy(max_attempts=1)) as client:
+        with pytest.raises(ConnectionFailed, match="can't be reached"):
+            await client.get("s1")
+    assert hosts(proxy) == {"iam.invalid"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_this_machine_needs_no_proxy(
+    host: str, service: Emulator, proxy: FaultServer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent to this machine as plain http never leaves it through a proxy, unless the argument says so."""
+    await asyncio.to_thread(save, home, token=service.api_key, instance=service.crn)
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    monkeypatch.setenv("QSESSIONS_BASE_URL", service.url.replace("127.0.0.1", host))
+    async with AsyncSessionClient() as client:
+        await client.create(mode="batch", max_ttl="10m")
+    assert proxy.received == []
+
+
+async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTPS_PROXY is asked to connect to the service, and its refusal is told without the password in its URL."""
+    async with FaultServer(http(407)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", f"//user:{PLANTED}@"))
+        auth = [IBMCloudAPIKey("k"), ServiceCRN(CRN_EU)]
+        async with AsyncSessionClient(auth) as client:
+            with pytest.raises(ConnectionFailed, match="the proxy refused with status 407") as caught:
+                await client.get("s1")
+        assert PLANTED not in str(caught.value)
+        request = proxy.received[0]
+        assert (request.method, request.target) == ("CONNECT", "eu-de.quantum.cloud.ibm.com:443")
+
+
+@pytest.mark.parametrize("value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"])
+async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that can't be used is an error where it is needed, naming the variable and not its value; nothing goes around it."""
+    monkeypatch.setenv("HTTPS_PROXY", value)
+    async with AsyncSessionClient([IBMCloudAPIKey("k"), ServiceCRN(CRN)]) as client:
+        with pytest.raises(
+            ConfigurationError, match="from HTTPS_PROXY or the account, must have an http or https URL"
+        ) as caught:
+            await client.create(mode="batch")
+    assert PLANTED not in str(caught.value)
+
+
+async def test_verify_false(home: Path) -> None:
+    """An account that wants certificates unchecked is refused with the way out, and taken where TLS settings are passed."""
+    await asyncio.to_thread(save, home, verify=False)
+    with pytest.raises(ConfigurationError, match=r"Pass ssl=ssl\.create_default_context"):
+        await AsyncSessionClient().__aenter__()
+
+
+async def test_verify_false_with_own_tls(home: Path, client_tls: Any) -> None:
+    """With TLS settings of one's own, the same account will do."""
+    await asyncio.to_thread(save, home, verify=False, instance=CRN_EU)
+    async with AsyncSessionClient(ssl=client_tls) as client:
+        assert repr(client) == "AsyncSessionClient(base_url='https://eu-de.quantum.cloud.ibm.com/api')"
+
+
+def test_wrong_arguments_fail_at_once(home: Path) -> None:
+    """What the arguments and the environment have wrong is told when the client is made, without the file."""
+    save(home)
+    wrong: list[dict[str, Any]] = [
+        {"account": ""},
+        {"account_file": ""},
+        {"auth": "key"},
+        {"base_url": "x"},
+        {"proxy": "x"},
+        {"ssl": 1},
+    ]
+    for options in wrong:
+        with pytest.raises(ConfigurationError):
+            AsyncSessionClient(**options)

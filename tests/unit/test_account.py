@@ -1,0 +1,519 @@
+"""The account file: which account is chosen, what it gives, and each way in which it won't do."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from qsessions import (
+    AuthProvider,
+    ConfigurationError,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    QSessionsError,
+    ServiceCRN,
+)
+from qsessions.auth.iam import TokenExchange
+from qsessions.codec import decode_accounts
+from qsessions.config import Search, Settings, resolve
+
+CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
+CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
+CRN_JP = "crn:v1:bluemix:public:quantum-computing:jp-tok:a/acc0unt:guid-3::"
+EU = "https://eu-de.quantum.cloud.ibm.com/api"
+PLATFORM, CLOUD, OLD = "ibm_quantum_platform", "ibm_cloud", "ibm_quantum"
+
+
+def account(**fields: object) -> dict[str, object]:
+    """Give an account as the official client saves it."""
+    return {
+        "channel": PLATFORM,
+        "token": "planted",
+        "instance": CRN_EU,
+        "url": "https://cloud.ibm.com",
+        "verify": True,
+        "private_endpoint": False,
+        "region": "us-east",
+        "plans_preference": ["open"],
+        "tags": [],
+    } | fields
+
+
+def save(folder: Path, accounts: object) -> str:
+    """Write a file of accounts."""
+    file = folder / "accounts.json"
+    file.write_text(json.dumps(accounts), encoding="utf-8")
+    return str(file)
+
+
+def look(
+    home: Path,
+    accounts: object,
+    auth: AuthProvider | list[AuthProvider] | None = None,
+    environ: dict[str, str] | None = None,
+    **options: Any,
+) -> Settings:
+    """Search the usual file, or another that is named, with these accounts in it."""
+    (home / ".qiskit").mkdir(exist_ok=True)
+    (home / ".qiskit" / "qiskit-ibm.json").write_text(json.dumps(accounts), encoding="utf-8")
+    search = resolve(auth, environ=environ or {}, **options)
+    assert isinstance(search, Search)
+    return search.in_file()
+
+
+def crns(settings: Settings) -> list[str]:
+    """Give the CRNs that a client would send."""
+    return [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
+
+
+def seen(error: BaseException) -> str:
+    """Give all that an error shows: its texts, and the locals of each frame but the tests' own."""
+    shown = [repr(error), str(error), repr(vars(error))]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename != __file__:
+            shown += map(repr, frame.f_locals.values())
+    context = error.__context__ or error.__cause__
+    return " ".join(shown) + (seen(context) if context else "")
+
+
+def refused(home: Path, accounts: object, *arguments: Any, **options: Any) -> ConfigurationError:
+    """Give the error that a search ends with."""
+    with pytest.raises(ConfigurationError) as caught:
+        look(home, accounts, *arguments, **options)
+    assert "planted" not in seen(caught.value)
+    return caught.value
+
+
+def iam_url(settings: Settings) -> str:
+    """Give where the key of the first provider is exchanged."""
+    provider = settings.providers[0]
+    assert isinstance(provider, IBMCloudAuth)
+    assert isinstance(provider._tokens, TokenExchange)
+    return str(provider._tokens._request.url).removesuffix("/identity/token")
+
+
+def test_both_halves_from_one_account(home: Path) -> None:
+    """Key and CRN come from the account, the base URL from its CRN's region, and the source is named."""
+    settings = look(home, {"mine": account()})
+    assert settings.base_url == EU
+    assert [type(provider) for provider in settings.providers] == [IBMCloudAuth, ServiceCRN]
+    assert crns(settings) == [CRN_EU]
+    assert settings.source == "the account 'mine' in ~/.qiskit/qiskit-ibm.json"
+    assert b"apikey=planted" in (settings.providers[0]._tokens._request.body)  # type: ignore[attr-defined]  # of IBMCloudAuth
+
+
+FIRST = account(instance=CRN)
+CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
+    # The one marked as default, wherever it stands.
+    (
+        {"default-ibm-quantum-platform": FIRST, "b": account(is_default_account=True), "c": FIRST},
+        {},
+        CRN_EU,
+    ),
+    (
+        {"a": account(is_default_account=True), "b": account(instance=CRN, is_default_account=True)},
+        {},
+        CRN_EU,
+    ),
+    # Then the one that is named so.
+    ({"default-ibm-quantum-platform": account(), "b": FIRST}, {}, CRN_EU),
+    ({"b": FIRST, "default-ibm-quantum-platform": account(), "default-ibm-cloud": FIRST}, {}, CRN_EU),
+    # Then any: the last.
+    ({"a": FIRST, "b": account()}, {}, CRN_EU),
+    # Only of the wanted channel.
+    ({"a": account(), "b": account(channel=CLOUD, instance=CRN, is_default_account=True)}, {}, CRN_EU),
+    (
+        {"a": FIRST, "default-ibm-cloud": account(channel=CLOUD), "c": account(channel=CLOUD, instance=CRN)},
+        {"QISKIT_IBM_CHANNEL": CLOUD},
+        CRN_EU,
+    ),
+    # An old one is passed over, and so is one that can't be read and isn't of the channel.
+    (
+        {"old": account(channel=OLD, instance="ibm-q/open/main", is_default_account=True), "b": account()},
+        {},
+        CRN_EU,
+    ),
+    ({"b": account(), "broken": {"channel": 5, "token": ["planted"]}, "text": "planted"}, {}, CRN_EU),  # type: ignore[dict-item]  # on purpose
+]
+
+
+@pytest.mark.parametrize(("accounts", "environ", "crn"), CHOICES)
+def test_choice(home: Path, accounts: dict[str, object], environ: dict[str, str], crn: str) -> None:
+    """Without a name, the account is chosen in the official client's order."""
+    assert crns(look(home, accounts, environ=environ)) == [crn]
+
+
+def test_named(home: Path, tmp_path: Path) -> None:
+    """`account=` and `account_file=` choose, each alone and both together, and come before the environment."""
+    both = {"QISKIT_IBM_TOKEN": "k", "QISKIT_IBM_INSTANCE": CRN_JP}
+    accounts = {
+        "a": account(),
+        "b": account(instance=CRN, channel=CLOUD),
+        "c": {"token": "k", "instance": CRN_JP},
+    }
+    assert crns(look(home, accounts, environ=both, account="b")) == [CRN]
+    assert crns(look(home, accounts, environ=both, account="c")) == [CRN_JP]
+    file = save(tmp_path, {"a": account(instance=CRN)})
+    assert crns(look(home, accounts, environ=both, account_file=file)) == [CRN]
+    assert crns(look(home, accounts, environ=both, account_file=Path(file), account="a")) == [CRN]
+    assert crns(look(home, accounts, environ=both, account_file="~/.qiskit/qiskit-ibm.json")) == [CRN_EU]
+
+
+def test_an_argument_overrides_its_half(home: Path) -> None:
+    """A key takes the account's CRN, a CRN its key; with both, or a provider of one's own, the account gives only the rest."""
+    accounts = {"a": account(url="https://test.cloud.ibm.com")}
+    key = IBMCloudAPIKey("k")
+    settings = look(home, accounts, key)
+    assert settings.providers[0] is key
+    assert crns(settings) == [CRN_EU]
+    settings = look(home, accounts, ServiceCRN(CRN_JP))
+    assert isinstance(settings.providers[0], IBMCloudAuth)
+    assert crns(settings) == [CRN_JP]
+    assert settings.base_url == "https://jp-tok.quantum.test.cloud.ibm.com/api"
+    both: list[AuthProvider] = [key, ServiceCRN(CRN)]
+    settings = look(home, accounts, both, account="a")
+    assert settings.providers == tuple(both)
+    assert settings.base_url == "https://quantum.test.cloud.ibm.com/api"
+    assert look(home, accounts, [], account="a").providers == ()
+
+
+def test_a_key_alone_is_enough(home: Path) -> None:
+    """Where nobody named an account, a key without any CRN to be found goes alone: the service may not need one."""
+    key = IBMCloudAPIKey("k")
+    search = resolve(key, environ={"QISKIT_IBM_URL": "https://test.cloud.ibm.com"})
+    assert isinstance(search, Search)
+    assert search.in_file() == Settings(
+        "https://quantum.test.cloud.ibm.com/api", (key,), {}, "the environment"
+    )
+    assert look(home, {"old": account(channel=OLD)}, key).providers == (key,)
+    assert look(home, {"a": account(instance="")}, key).providers == (key,)
+    error = refused(home, {"a": account(instance=None)}, key, account="a")
+    assert error.message == (
+        "there are no usable credentials: auth= has no CRN; the environment was passed over, since the account is named; "
+        "\"instance\" of the account 'a' in ~/.qiskit/qiskit-ibm.json is missing."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "environ", "base", "iam"),
+    [
+        ({}, {}, EU, "https://iam.cloud.ibm.com"),
+        ({"url": ""}, {}, EU, "https://iam.cloud.ibm.com"),
+        (
+            {"url": None},
+            {"QISKIT_IBM_URL": "https://own.example"},
+            "https://eu-de.quantum.own.example/api",
+            "https://iam.own.example",
+        ),
+        ({}, {"QISKIT_IBM_URL": "https://own.example"}, EU, "https://iam.cloud.ibm.com"),
+        (
+            {"url": "https://test.cloud.ibm.com", "instance": CRN},
+            {},
+            "https://quantum.test.cloud.ibm.com/api",
+            "https://iam.test.cloud.ibm.com",
+        ),
+        (
+            {},
+            {"QSESSIONS_BASE_URL": "https://e/api", "IAM_URL": "https://iam.example"},
+            "https://e/api",
+            "https://iam.example",
+        ),
+        (
+            {"private_endpoint": True, "instance": CRN},
+            {},
+            "https://private.us-east.quantum.cloud.ibm.com/api",
+            "https://private.iam.cloud.ibm.com",
+        ),
+        (
+            {"private_endpoint": True},
+            {},
+            "https://private.eu-de.quantum.cloud.ibm.com/api",
+            "https://private.iam.cloud.ibm.com",
+        ),
+    ],
+)
+def test_urls(home: Path, fields: dict[str, object], environ: dict[str, str], base: str, iam: str) -> None:
+    """The service's host and IAM's are derived from the account's `url`, private ones where it asks for them."""
+    settings = look(home, {"a": account(**fields)}, environ=environ)
+    assert (settings.base_url, iam_url(settings)) == (base, iam)
+
+
+def test_proxies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The account's proxies are taken on, those of the environment come before them, and no password shows."""
+    urls = {"https": "http://u:planted@a.example", "http": "b.example:3128"}
+    accounts = {"a": account(proxies={"urls": urls, "password_ntlm": "planted"})}
+    settings = look(home, accounts)
+    assert settings.proxies == urls
+    assert "planted" not in repr(settings)
+    monkeypatch.setenv("http_proxy", "http://e.example")
+    assert look(home, accounts).proxies == urls | {"http": "http://e.example"}
+    assert look(home, {"a": account(proxies={})}).proxies == {"http": "http://e.example"}
+    assert look(home, {"a": account(proxies={"urls": {"https": ""}})}).proxies == {"http": "http://e.example"}
+
+
+FILE = "~/.qiskit/qiskit-ibm.json"
+NOTHING = "there are no usable credentials: auth= was not given; QISKIT_IBM_TOKEN is not set; "
+THE_ACCOUNT = f"the account 'a' in {FILE}"
+
+
+@pytest.mark.parametrize(
+    ("accounts", "problem"),
+    [
+        ({}, f"{FILE} has no account of the channel {PLATFORM}, nor any other."),
+        (
+            {
+                "a": account(channel=OLD),
+                "b": account(channel=CLOUD),
+                "c": account(channel="planted"),
+                "d": {},
+            },
+            (
+                f"{FILE} has no account of the channel {PLATFORM}, only 'a' (the old channel ibm_quantum, whose platform is gone), "
+                "'b' (ibm_cloud), 'c' (of no known channel), 'd' (of no known channel)."
+            ),
+        ),
+        (
+            {f"{number}" * 70: account(channel=OLD) for number in range(7)},
+            f"{FILE} has no account of the channel {PLATFORM}, only "
+            + ", ".join(
+                f"'{f'{number}' * 60}…' (the old channel ibm_quantum, whose platform is gone)"
+                for number in range(5)
+            )
+            + " and 2 more.",
+        ),
+        ([], f"{FILE} can't be read: expected an object of accounts, got an array."),
+        ("planted", f"{FILE} can't be read: expected an object of accounts, got text."),
+        ({"a": account(token=None)}, f'"token" of {THE_ACCOUNT} is missing.'),
+        ({"a": account(token="")}, f'"token" of {THE_ACCOUNT} is missing.'),
+        ({"a": account(instance=None)}, f'"instance" of {THE_ACCOUNT} is missing.'),
+        (
+            {"a": account(instance="my-instance planted")},
+            f'"instance" of {THE_ACCOUNT}: the value for ServiceCRN is no CRN of a service instance; its name is not enough.',
+        ),
+        (
+            {"a": account(token="planted\u00e9")},
+            f'"token" of {THE_ACCOUNT}: the API key for IBMCloudAuth contains characters outside printable ASCII.',
+        ),
+        (
+            {"a": account(token={"planted": 1})},
+            f"{THE_ACCOUNT} can't be read: expected text, got an object @ $.token.",
+        ),
+        (
+            {"a": account(verify="planted")},
+            f"{THE_ACCOUNT} can't be read: expected true or false, got text @ $.verify.",
+        ),
+        (
+            {"a": account(proxies={"urls": "planted"})},
+            f"{THE_ACCOUNT} can't be read: expected an object, got text @ $.proxies.urls.",
+        ),
+        # It is the default, so that no other is taken in its place.
+        (
+            {"a": account(url=5, is_default_account=True), "b": account()},
+            f"{THE_ACCOUNT} can't be read: expected text, got a number @ $.url.",
+        ),
+        (
+            {"a": account(url="https://auth.quantum-computing.ibm.com/api")},
+            f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as https://cloud.ibm.com, without port and path.',
+        ),
+        (
+            {"a": account(url="https://u:planted@cloud.ibm.com")},
+            f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as https://cloud.ibm.com, without port and path.',
+        ),
+        (
+            {"a": account(verify=False)},
+            f'{THE_ACCOUNT} says "verify": false, and certificates are always checked.',
+        ),
+        (
+            {"a": account(proxies={"urls": {"https": "p.example"}, "username_ntlm": "planted"})},
+            f"{THE_ACCOUNT} asks for NTLM at the proxy, which is not supported.",
+        ),
+        (
+            {"a": account(proxies={"urls": {"https://planted": "p.example"}})},
+            f'{THE_ACCOUNT} names a proxy for something else than "https" and "http", which is not supported.',
+        ),
+    ],
+)
+def test_refused(home: Path, accounts: object, problem: str) -> None:
+    """What won't do is told with all sources in order, and with no key, password or URL."""
+    error = refused(home, accounts)
+    assert error.message == NOTHING + problem
+    assert error.solution is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (
+            {"channel": OLD},
+            "the account 'a' in {} is of the old channel ibm_quantum, whose platform is gone.",
+        ),
+        ({"channel": "planted"}, "the account 'a' in {} is of no known channel."),
+        (None, "{} has no account 'a', only 'b' (ibm_quantum_platform)."),
+    ],
+)
+def test_refused_by_name(home: Path, tmp_path: Path, fields: dict[str, Any] | None, problem: str) -> None:
+    """An account that is named must be there and of a channel that exists."""
+    file = save(tmp_path, {"b": account()} if fields is None else {"a": account(**fields)})
+    error = refused(home, {}, account="a", account_file=file)
+    assert error.message == (
+        "there are no usable credentials: auth= was not given; the environment was passed over, since the account is named; "
+        + problem.format(file)
+    )
+
+
+def test_a_lone_crn_counts_for_nothing(home: Path) -> None:
+    """A CRN in the environment without a key doesn't mix with the account's, and the error says so."""
+    environ = {"QISKIT_IBM_INSTANCE": CRN_JP}
+    assert crns(look(home, {"a": account()}, environ=environ)) == [CRN_EU]
+    assert (
+        "(QISKIT_IBM_INSTANCE is, and counts only together with it)"
+        in refused(home, {}, environ=environ).message
+    )
+    error = refused(home, {}, ServiceCRN(CRN), environ=environ)
+    assert error.message.startswith(
+        "there are no usable credentials: auth= has no key or token; QISKIT_IBM_TOKEN is not set; ~/"
+    )
+
+
+def test_advice(home: Path) -> None:
+    """Each refusal says what to do: how to pass TLS settings, how to choose another account, how to give credentials."""
+    assert "ssl=ssl.create_default_context(cafile=" in str(refused(home, {"a": account(verify=False)}))
+    assert "Name one with account=, or its channel in QISKIT_IBM_CHANNEL. Pass auth=" in str(
+        refused(home, {"a": account(channel=CLOUD)})
+    )
+    assert "starts with crn:v1:bluemix" in str(refused(home, {"a": account(instance="x")}))
+    assert "base_url= or QSESSIONS_BASE_URL" in str(refused(home, {"a": account(url="x")}))
+
+
+def test_verify_false_with_own_tls(home: Path) -> None:
+    """Who brings TLS settings may use an account that would have certificates unchecked."""
+    assert crns(look(home, {"a": account(verify=False)}, own_tls=True)) == [CRN_EU]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda file: None, "{} doesn't exist."),
+        (lambda file: file.mkdir(), "{} can't be read: Is a directory."),
+        (lambda file: file.write_bytes(b"\xff"), "{} can't be read: it is not UTF-8 at byte 0."),
+        (
+            lambda file: file.write_bytes(b""),
+            "{} can't be read: it is no JSON at character 0: Expecting value.",
+        ),
+        (
+            lambda file: file.write_bytes(b"["),
+            "{} can't be read: it is no JSON at character 1: Expecting value.",
+        ),
+        (lambda file: file.write_bytes(b"[" * 200_000), "{} can't be read: it is nested too deeply."),
+        (
+            lambda file: file.write_bytes(b" " * 1_048_577),
+            "{} can't be read: it is larger than 1048576 bytes.",
+        ),
+        (lambda file: file.symlink_to(file), "{} can't be read: Too many levels of symbolic links."),
+    ],
+)
+def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
+    """A file that isn't there, isn't one, or holds no JSON is told by its path and the reason."""
+    file = tmp_path / "file.json"
+    make(file)
+    search = resolve(None, environ={}, account_file=file)
+    assert isinstance(search, Search)
+    with pytest.raises(ConfigurationError) as caught:
+        search.in_file()
+    assert caught.value.message.endswith("; " + problem.format(file))
+
+
+@pytest.mark.parametrize("path", ["\0", "~nobody-by-this-name/x"])
+def test_no_path(path: str) -> None:
+    """A path that the system can't take, or the home of nobody, is a configuration error too."""
+    search = resolve(None, environ={}, account_file=path)
+    assert isinstance(search, Search)
+    with pytest.raises(ConfigurationError, match="can't be read: "):
+        search.in_file()
+
+
+def test_the_file_is_only_read(home: Path) -> None:
+    """Neither the file nor its folder is changed or made."""
+    search = resolve(None, environ={})
+    assert isinstance(search, Search)
+    with pytest.raises(ConfigurationError):
+        search.in_file()
+    assert list(home.iterdir()) == []
+    look(home, {"a": account()})
+    file = home / ".qiskit" / "qiskit-ibm.json"
+    file.chmod(0o400)
+    file.parent.chmod(0o500)
+    before = file.stat()
+    assert isinstance(search.in_file(), Settings)
+    file.parent.chmod(0o700)
+    after = file.stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_reprs_show_no_secret() -> None:
+    """An account's repr shows neither key nor the password of a proxy."""
+    fields = account(
+        instance="planted", url="planted", proxies={"urls": {"https": "planted"}, "username_ntlm": "planted"}
+    )
+    assert "planted" not in repr(decode_accounts(json.dumps({"a": fields}).encode()))
+
+
+# Distinctive, so that finding it means that it got out.
+KEYS = st.from_regex(r"pLaNtEd[0-9a-z\r\n é]{0,9}", fullmatch=True)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just(CRN),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+SECRET = KEYS | st.lists(KEYS, max_size=2) | st.dictionaries(st.text(max_size=5), KEYS, max_size=2)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "token": SECRET,
+        "channel": st.sampled_from([PLATFORM, CLOUD, OLD]) | JSON,
+        "instance": st.just(CRN) | KEYS | JSON,
+        "url": st.just("https://cloud.ibm.com") | KEYS.map("https://u:{}@x".format) | JSON,
+        "verify": st.just(True) | JSON,
+        "private_endpoint": st.booleans() | JSON,
+        "is_default_account": st.booleans() | JSON,
+        "proxies": st.fixed_dictionaries(
+            {},
+            optional={"urls": st.dictionaries(st.sampled_from(["https", "http", "all"]), KEYS | JSON) | JSON},
+        )
+        | JSON,
+    },
+)
+FILES = (
+    st.dictionaries(
+        st.sampled_from(["a", "b", "token"]) | st.text(max_size=9), FIELDS | SECRET | JSON, max_size=4
+    )
+    | JSON
+)
+
+
+@given(
+    content=FILES.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
+    name=st.none() | st.sampled_from(["a", "token"]),
+    auth=st.sampled_from([None, IBMCloudAPIKey("k"), ServiceCRN(CRN)]),
+)
+def test_any_content(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str | None, auth: AuthProvider | None
+) -> None:
+    """Whatever the file holds, settings or a ConfigurationError come of it, and no key is ever seen."""
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    file.write_bytes(content)
+    del content
+    search = resolve(auth, environ={}, account=name, account_file=file)
+    assert isinstance(search, Search)
+    try:
+        shown = repr(search.in_file())
+    except QSessionsError as error:
+        shown = f"{seen(error)} {type(error).__name__}"
+        assert shown.endswith(" ConfigurationError")
+    assert "pLaNtEd" not in shown
