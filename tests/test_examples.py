@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -95,7 +96,31 @@ async def test_example_test() -> None:
     assert "1 passed" in output
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="examples/session.sh needs jq, which isn't installed")
+async def test_shell_script(service: Emulator) -> None:
+    """The shell script creates, reads and drains a session with --json and jq."""
+    async with service:
+        scripts = Path(sys.executable).parent
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            str(ROOT / "examples/session.sh"),
+            env=os.environ | service.env() | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        (session,) = service.sessions.values()
+    assert (process.returncode, errors) == (0, b"")
+    assert output.decode().splitlines() == [
+        f"{session.id} is open on ibm_fez, at most 600 s",
+        f"may cost: {session.id}, session, pending",
+        f"{session.id}: drain",
+    ]
+    assert session.state == "closed"
+
+
 def test_every_example_is_run() -> None:
     """No example is without a test here."""
-    tested = {"quickstart.py", "custom_auth.py", "test_with_emulator.py"}
+    tested = {"quickstart.py", "custom_auth.py", "test_with_emulator.py", "session.sh"}
     assert {path.name for path in (ROOT / "examples").iterdir() if path.suffix} == tested

@@ -6,16 +6,28 @@ import sys
 
 
 def main() -> None:
-    """Run the command line and exit with its code: 0 done, 2 wrong use, 130 interrupted."""
+    """Run the command line and exit with its code: 0 done, 1 refused, 2 wrong use, 3 unreachable, 4 timeout, 130 interrupted."""
     try:
-        from qsessions.cli.app import app
+        from cyclopts import CycloptsError
 
-        sys.exit(app())
+        from qsessions.cli.app import app
     except ModuleNotFoundError as error:
         if error.name != "cyclopts":
             raise
         sys.stderr.write(
             "qsessions: the command line's libraries aren't installed.\nRun: pip install 'qsessions[cli]'\n"
+        )
+        sys.exit(2)
+    try:
+        sys.exit(app(exit_on_error=False, print_error=False))
+    except CycloptsError as error:
+        command = " ".join(["qsessions", *(error.command_chain or ())])
+        sys.stderr.write(f"{command}: {' '.join(str(error).split())}\nSee: {command} --help\n")
+        sys.exit(2)
+    except OSError as error:
+        # Output that can't be written, or a file that a library wants while it is imported.
+        sys.stderr.write(
+            f"qsessions: {error}.\nCheck where the output goes, and the files that the environment names.\n"
         )
         sys.exit(2)
     except KeyboardInterrupt:

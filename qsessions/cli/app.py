@@ -7,8 +7,12 @@ import sys
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
+from cyclopts.types import PositiveInt
 
 from qsessions import __version__
+from qsessions.cli.options import DEFAULTS, Options
+
+SessionId = Annotated[str, Parameter(help="The session's id.")]
 
 app = App(
     name="qsessions",
@@ -63,3 +67,150 @@ def emulator(
         print(f"qsessions emulator: {error}\nSee: qsessions emulator --help", file=sys.stderr)
         return 2
     return asyncio.run(serve(service))
+
+
+@app.command
+def create(
+    *,
+    mode: Annotated[Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")],
+    backend: Annotated[str | None, Parameter(help="The backend's name.")] = None,
+    max_ttl: Annotated[
+        str | None, Parameter(help="After how long it closes whatever happens: seconds, or text such as 10m.")
+    ] = None,
+    interactive_ttl: Annotated[
+        str | None, Parameter(help="How long it may sit without a job; channel partners only.")
+    ] = None,
+    active_ttl: Annotated[
+        str | None, Parameter(help="How long it may be active in all; channel partners only.")
+    ] = None,
+    options: Options = DEFAULTS,
+) -> int:
+    """Create a session and print it.
+
+    Set --max-ttl: it is the only guard if this machine vanishes. Ctrl-C ends what came of the request, and says so.
+
+    Example: qsessions create --mode dedicated --backend ibm_fez --max-ttl 10m
+    """
+    from qsessions.cli import commands
+
+    ttls = {"max_ttl": max_ttl, "interactive_ttl": interactive_ttl, "active_ttl": active_ttl}
+    fate = commands.Fate()
+    return commands.run("create", commands.create(options, mode, backend, ttls, fate), fate)
+
+
+@app.command
+def get(session_id: SessionId, /, *, options: Options = DEFAULTS) -> int:
+    """Print a session.
+
+    Example: qsessions get SESSION_ID --json
+    """
+    from qsessions.cli import commands
+
+    return commands.run("get", commands.get(options, session_id))
+
+
+@app.command
+def update(
+    session_id: SessionId,
+    /,
+    *,
+    accepting_jobs: Annotated[bool, Parameter(help="Take new jobs, or let it finish and close.")],
+    options: Options = DEFAULTS,
+) -> int:
+    """Open or shut a session for new jobs.
+
+    Example: qsessions update SESSION_ID --no-accepting-jobs
+    """
+    from qsessions.cli import commands
+
+    return commands.run("update", commands.update(options, session_id, accepting_jobs=accepting_jobs))
+
+
+@app.command
+def drain(session_id: SessionId, /, *, options: Options = DEFAULTS) -> int:
+    """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
+
+    Example: qsessions drain SESSION_ID
+    """
+    from qsessions.cli import commands
+
+    return commands.run("drain", commands.drain(options, session_id))
+
+
+@app.command
+def close(session_id: SessionId, /, *, options: Options = DEFAULTS) -> int:
+    """Close a session now: queued jobs never run, running jobs finish.
+
+    Example: qsessions close SESSION_ID
+    """
+    from qsessions.cli import commands
+
+    return commands.run("close", commands.close(options, session_id))
+
+
+@app.command
+def workloads(
+    *,
+    mode: Annotated[
+        tuple[Literal["session", "batch", "job"], ...],
+        Parameter(help="Which kinds; may be repeated.", negative=""),
+    ] = ("session", "batch"),
+    status: Annotated[
+        tuple[Literal["pending", "in_progress", "failed", "completed", "canceled"], ...],
+        Parameter(help="Only those in this status; may be repeated.", negative="", show_default=False),
+    ] = (),
+    backend: Annotated[str | None, Parameter(help="Only those on this backend.")] = None,
+    search: Annotated[str | None, Parameter(help="Only those that the service finds by this text.")] = None,
+    created_after: Annotated[
+        str | None, Parameter(help="Only those created after this time (ISO 8601; UTC without an offset).")
+    ] = None,
+    created_before: Annotated[str | None, Parameter(help="Only those created before this time.")] = None,
+    newest_first: Annotated[
+        bool, Parameter(help="Begin with the newest.", negative="", show_default=False)
+    ] = False,
+    limit: Annotated[PositiveInt | None, Parameter(help="How many to print at the most.")] = None,
+    options: Options = DEFAULTS,
+) -> int:
+    """List the instance's sessions and batches, oldest first. What may cost is pending or in_progress.
+
+    Example: qsessions workloads --status pending --status in_progress --jsonl
+    """
+    from qsessions.cli import commands
+
+    body = commands.workloads(
+        options,
+        limit=limit,
+        mode=mode,
+        status=status,
+        backend=backend,
+        search=search,
+        created_after=created_after,
+        created_before=created_before,
+        newest_first=newest_first,
+    )
+    return commands.run("workloads", body)
+
+
+@app.command
+def versions(*, options: Options = DEFAULTS) -> int:
+    """List the API versions that the service has, oldest first. Needs no credentials.
+
+    Example: qsessions versions --json
+    """
+    from qsessions.cli import commands
+
+    return commands.run("versions", commands.versions(options))
+
+
+@app.command
+def doctor(*, options: Options = DEFAULTS) -> int:
+    """Check credentials, network, IAM, the service and the clock: a line for each, ok or what to do.
+
+    Nothing is created or changed.
+
+    Example: qsessions doctor --account my-account
+    """
+    from qsessions.cli import commands
+    from qsessions.cli.doctor import examine
+
+    return commands.run("doctor", examine(options))

@@ -1,0 +1,220 @@
+"""What each command for the service does, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from datetime import datetime
+from typing import Any
+
+from attrs import AttrsInstance, define
+
+from qsessions.cli.failures import LOOK_FOR_IT, Exit, complain, exit_code, what_happened, what_to_do
+from qsessions.cli.options import Options
+from qsessions.cli.output import Output, Row, row
+from qsessions.client import AsyncSessionClient
+from qsessions.errors import InvalidArgument, QSessionsError
+from qsessions.events import CreateCancelled, Event, RequestSent
+from qsessions.models import CreateSession, Session, deadline_seconds
+
+_WORKLOAD_COLUMNS = ("id", "mode", "status", "backend", "created", "usage_seconds", "accepting_jobs")
+_VERSION_COLUMNS = ("version", "status", "sunset_date")
+_PAGE = 100
+
+
+def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None = None) -> int:
+    """Run a command's body and give its exit code; tell on standard error what went wrong."""
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(body) or Exit.DONE
+        except KeyboardInterrupt:
+            left = bool(asyncio.all_tasks(runner.get_loop()))
+            if fate is not None:
+                complain(command, *fate.told(left=left))
+            if left:
+                # A second Ctrl-C: what is still under way isn't waited for.
+                os._exit(Exit.INTERRUPTED)
+            return Exit.INTERRUPTED
+        except QSessionsError as error:
+            notes = getattr(error, "__notes__", [])
+            complain(command, "; ".join([what_happened(error), *notes]), what_to_do(error, command))
+            return exit_code(error)
+        except BrokenPipeError:
+            # Whoever read has had enough.
+            _forget_output()
+            return Exit.DONE
+        except OSError:
+            # Of the network's none gets here.
+            _forget_output()
+            raise
+
+
+def connect(options: Options, **more: Any) -> AsyncSessionClient:
+    """Make the client that the options ask for."""
+    chosen: dict[str, Any] = {"account": options.account, "account_file": options.account_file}
+    return AsyncSessionClient(
+        base_url=options.base_url,
+        api_version=options.api_version,
+        timeout=deadline(options),
+        application="qsessions-cli",
+        **{name: value for name, value in chosen.items() if value is not None},
+        **more,
+    )
+
+
+def deadline(options: Options) -> float | None:
+    """Read --timeout: plain numbers are seconds."""
+    text = options.timeout
+    try:
+        given: float | str | None = None if text == "none" else float(text)
+    except ValueError:
+        given = text
+    return deadline_seconds(given, "timeout")
+
+
+async def create(
+    options: Options, mode: str, backend: str | None, ttls: Mapping[str, str | None], fate: Fate
+) -> int | None:
+    """Create a session and print it; `fate` knows what became of it when this is interrupted."""
+    output = Output(options)
+    given = {name: int(text) if text and text.isdecimal() else text for name, text in ttls.items()}
+    request = CreateSession(mode, backend=backend, **given)
+    async with connect(options, observers=[fate]) as client:
+        session = fate.session = await client.create(request)
+        try:
+            output.record(row(session))
+        except OSError as error:
+            _forget_output()
+            complain(
+                "create",
+                f"session {session.id} was created and goes on, and its description could not be written: {error}.",
+                f"End it: qsessions close {session.id}",
+            )
+            return Exit.WRONG_USE
+    return None
+
+
+async def get(options: Options, session_id: str) -> None:
+    """Print a session."""
+    output = Output(options)
+    async with connect(options) as client:
+        output.record(row(await client.get(session_id)))
+
+
+async def update(options: Options, session_id: str, *, accepting_jobs: bool) -> None:
+    """Open or shut a session for new jobs."""
+    output = Output(options)
+    async with connect(options) as client:
+        await client.update(session_id, accepting_jobs=accepting_jobs)
+    output.record({"id": session_id, "done": "update", "accepting_jobs": accepting_jobs})
+
+
+async def drain(options: Options, session_id: str) -> None:
+    """Let a session finish."""
+    output = Output(options)
+    async with connect(options) as client:
+        await client.drain(session_id)
+    output.record({"id": session_id, "done": "drain"})
+
+
+async def close(options: Options, session_id: str) -> None:
+    """Close a session now."""
+    output = Output(options)
+    async with connect(options) as client:
+        await client.close(session_id)
+    output.record({"id": session_id, "done": "close"})
+
+
+async def workloads(options: Options, *, limit: int | None, **filters: Any) -> None:
+    """Print what the instance has of sessions, batches and jobs."""
+    output = Output(options)
+    for name in ("created_after", "created_before"):
+        filters[name] = _time(name, filters[name])
+    page_size = _PAGE if limit is None else min(limit, _PAGE)
+    async with connect(options) as client:
+        listed = client.workloads(**filters, page_size=page_size)
+        await output.rows("workloads", _first(limit, listed), _WORKLOAD_COLUMNS)
+
+
+async def versions(options: Options) -> None:
+    """Print the API versions that the service has."""
+    output = Output(options)
+    # They need no credentials; an account may still say where the service is.
+    named = options.account is not None or options.account_file is not None
+    async with connect(options, auth=None if named else []) as client:
+        listed = await client.versions()
+    await output.rows("versions", _first(None, _each(listed)), _VERSION_COLUMNS)
+
+
+@define
+class Fate:
+    """Hears what becomes of a create, for whoever interrupts it."""
+
+    session: Session | None = None
+    sent: bool = False
+    closing: str | None = None
+    end: CreateCancelled | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, CreateCancelled):
+            self.end = event
+        elif isinstance(event, RequestSent) and event.operation == "create":
+            self.sent = True
+        elif isinstance(event, RequestSent) and event.operation == "close":
+            self.closing = event.session_id
+
+    def told(self, *, left: bool) -> tuple[str, str]:
+        """Say what became of the session and what to do; `left` when nobody waited for the end."""
+        session_id = self.session.id if self.session else self.end.session_id if self.end else self.closing
+        end_it = f"End it: qsessions close {session_id}"
+        if self.session is not None:
+            return f"interrupted; session {session_id} was created and goes on.", end_it
+        if self.end is not None and self.end.closed:
+            return (
+                f"interrupted; session {session_id} had been created and was closed.",
+                "Nothing is left to do.",
+            )
+        if self.end is not None:
+            return f"interrupted; {self.end.detail}", end_it if session_id else LOOK_FOR_IT
+        if left and self.closing is not None:
+            return (
+                f"interrupted twice; session {session_id} was created, and its close was not waited for.",
+                end_it,
+            )
+        if left and self.sent:
+            return "interrupted twice; a session may have been created.", LOOK_FOR_IT
+        return "interrupted; no session was created.", "Nothing is left to do."
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        option = "--" + name.replace("_", "-")
+        raise InvalidArgument(
+            f"{option} must be a time such as 2026-01-31 or 2026-01-31T12:00:00Z, not {text!r}."
+        ) from None
+
+
+async def _first(limit: int | None, listed: AsyncIterator[AttrsInstance]) -> AsyncIterator[Row]:
+    number = 0
+    async for item in listed:
+        yield row(item)
+        number += 1
+        if number == limit:
+            return
+
+
+async def _each(items: list[Any]) -> AsyncIterator[AttrsInstance]:
+    for item in items:
+        yield item
+
+
+def _forget_output() -> None:
+    # The interpreter flushes standard output once more at its end.
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

@@ -1,0 +1,92 @@
+"""What is told when a command ends otherwise than well: two lines on standard error and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from enum import IntEnum
+
+from qsessions.errors import (
+    CallTimeout,
+    ConfigurationError,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    InvalidArgument,
+    ProtocolError,
+    QSessionsError,
+)
+
+LOOK_FOR_IT = (
+    "Look for a session that you don't know: qsessions workloads --status pending --status in_progress --newest-first; "
+    "end it: qsessions close ID"
+)
+
+# Errors speak Python; here they speak to a shell.
+_IN_A_SHELL = (
+    ("auth= was not given; ", ""),
+    ("Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set", "Set"),
+    (
+        " auth=[] makes a client without credentials, enough for versions().",
+        " Name an account with --account.",
+    ),
+    ("pass ssl=ssl.create_default_context(cafile=...)", "name its file in SSL_CERT_FILE"),
+    ("Pass ssl=ssl.create_default_context(cafile=...) with", "Take that line out, and name in SSL_CERT_FILE"),
+    (", or pass allow_insecure=True", ""),
+)
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    DONE = 0
+    REFUSED = 1
+    WRONG_USE = 2
+    UNREACHABLE = 3
+    TIMEOUT = 4
+    INTERRUPTED = 130
+
+
+def one_line(text: str) -> str:
+    """Give text without what a terminal would obey: line ends and other control characters become spaces."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def complain(command: str, what: str, advice: str) -> None:
+    """Say on standard error what happened and what to do, a line each."""
+    print(f"qsessions {command}: {one_line(what)}\n{one_line(advice)}", file=sys.stderr)
+
+
+def exit_code(error: QSessionsError) -> Exit:
+    """Give the exit code that fits an error."""
+    match error:
+        case ConfigurationError() | InvalidArgument():
+            return Exit.WRONG_USE
+        case CallTimeout():
+            return Exit.TIMEOUT
+        # What answers but isn't the service is as good as no answer.
+        case ConnectionFailed() | CreateOutcomeUnknown() | ProtocolError():
+            return Exit.UNREACHABLE
+        case _:
+            return Exit.REFUSED
+
+
+def what_happened(error: QSessionsError) -> str:
+    """Give an error's text without its advice."""
+    text = str(error)
+    return _in_a_shell(text.removesuffix(error.solution).strip() if error.solution else text)
+
+
+def what_to_do(error: QSessionsError, command: str) -> str:
+    """Give the advice that fits an error, in the words of the command line."""
+    match error:
+        case CreateOutcomeUnknown():
+            return f"End it: qsessions close {error.session_id}" if error.session_id else LOOK_FOR_IT
+        case CallTimeout():
+            return "Run it again, or give it more time with --timeout."
+        case _:
+            return _in_a_shell(error.solution or f"See: qsessions {command} --help")
+
+
+def _in_a_shell(text: str) -> str:
+    for python, shell in _IN_A_SHELL:
+        text = text.replace(python, shell)
+    return text

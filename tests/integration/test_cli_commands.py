@@ -1,0 +1,595 @@
+"""The commands for the service, each in a process of its own, against an emulator that runs in the test's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+import jsonschema
+import pytest
+
+from qsessions import ApiVersion, Session, Workload
+from qsessions.emulator import Emulator
+from tests.fault_server import FaultServer, hang, http
+from tests.integration.conftest import CRN
+
+QSESSIONS = str(Path(sys.executable).with_name("qsessions"))
+PIPE = asyncio.subprocess.PIPE
+DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
+SCHEMA: dict[str, Any] = json.loads(
+    importlib.resources.files("qsessions.cli").joinpath("schema.json").read_text()
+)
+GRANT = http(200, {"access_token": "token-of-the-test", "expires_in": 3600})
+SESSION = http(200, {"id": "s-1", "state": "open", "state_reason": "\x1b[31mred\ud800", "new": [1]})
+
+
+class Shell:
+    """Runs `qsessions` with a fixed environment."""
+
+    def __init__(self, env: Mapping[str, str], home: Path) -> None:
+        # Neither the developer's account file nor a terminal's settings take part.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"NO_COLOR", "TERM", "PYTHONUNBUFFERED"}
+        }
+        self.env = kept | {"HOME": str(home)} | dict(env)
+
+    async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        """Start the command."""
+        streams: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE}
+        streams |= {"env": self.env} | options
+        return await asyncio.create_subprocess_exec(QSESSIONS, *arguments, **streams)
+
+    async def __call__(self, *arguments: str, **options: Any) -> tuple[int, str, str]:
+        """Run the command; give its exit code, standard output and standard error."""
+        process = await self.start(*arguments, **options)
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, (out or b"").decode(), (err or b"").decode()
+
+    async def data(self, *arguments: str) -> Any:
+        """Run a command that must do well with --json; check what it prints against the schema and give it."""
+        code, out, err = await self(*arguments, "--json")
+        assert (code, err) == (0, "")
+        value = json.loads(out)
+        validate(value, "json", arguments[0])
+        return value
+
+    async def lines(self, *arguments: str) -> list[Any]:
+        """Run a command that must do well with --jsonl; check each line against the schema and give them all."""
+        code, out, err = await self(*arguments, "--jsonl")
+        assert (code, err) == (0, "")
+        values = [json.loads(line) for line in out.splitlines()]
+        for value in values:
+            validate(value, "jsonl", arguments[0])
+        return values
+
+    async def on_terminal(self, *arguments: str, **env: str) -> tuple[int, str]:
+        """Run a command on a terminal; give its exit code and what it showed there."""
+        master, slave = pty.openpty()
+        process = await self.start(
+            *arguments, stdout=slave, env=self.env | {"TERM": "xterm", "COLUMNS": "140"} | env
+        )
+        os.close(slave)
+        shown = await asyncio.to_thread(read_all, master)
+        _, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, shown.replace("\r\n", "\n") + (err or b"").decode()
+
+
+def read_all(descriptor: int) -> str:
+    """Read a terminal until its other end is gone, which reads as an error on Linux and as the end elsewhere."""
+    parts: list[bytes] = []
+    with suppress(OSError):
+        while part := os.read(descriptor, 4096):
+            parts.append(part)
+    os.close(descriptor)
+    return b"".join(parts).decode()
+
+
+def validate(value: object, form: str, command: str) -> None:
+    """Check a value against the schema of a command's output."""
+    schema = SCHEMA | {"$ref": f"#/$defs/{form}/{command}"}
+    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
+
+
+def told(err: str) -> tuple[str, str]:
+    """Give the two lines of an error: what happened and what to do."""
+    assert "Traceback" not in err
+    what, advice = err.splitlines()
+    return what, advice
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Emulator]:
+    """Give a running emulator on real time, of a partner, so that all TTLs may be set."""
+    async with Emulator(partner=True) as service:
+        yield service
+
+
+@pytest.fixture
+def shell(service: Emulator, tmp_path: Path) -> Shell:
+    """Give a shell whose environment leads to the emulator."""
+    return Shell(service.env(), tmp_path)
+
+
+def shell_of(server: FaultServer, home: Path) -> Shell:
+    """Give a shell whose environment leads to a scripted server, for IAM too."""
+    env = {
+        "QSESSIONS_BASE_URL": server.url,
+        "IAM_URL": server.url,
+        "QISKIT_IBM_TOKEN": "the-secret-key",
+        "QISKIT_IBM_INSTANCE": CRN,
+    }
+    return Shell(env, home)
+
+
+def test_schema_is_one_and_names_every_field() -> None:
+    """The schema is valid, and its objects have exactly the fields of the models."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    for name, model in (("session", Session), ("workload", Workload), ("version", ApiVersion)):
+        fields = {attribute.name for attribute in attrs.fields(model)}
+        assert set(SCHEMA["$defs"][name]["properties"]) == set(SCHEMA["$defs"][name]["required"]) == fields
+
+
+async def test_a_session_from_create_to_closed(shell: Shell, service: Emulator) -> None:
+    """create, get, update, drain and close do on the service what they say, and print JSON that fits the schema."""
+    made = await shell.data(
+        "create", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "10m", "--active-ttl", "300",
+        "--interactive-ttl", "1m",
+    )  # fmt: skip
+    session_id = made["id"]
+    assert (made["state"], made["backend_name"], made["mode"]) == ("open", "ibm_fez", "dedicated")
+    assert (made["max_ttl"], made["active_ttl"], made["interactive_ttl"]) == (600, 300, 60)
+    service.submit_job(session_id, seconds=3600)
+    assert (await shell.data("get", session_id))["state"] == "active"
+    assert await shell.data("update", session_id, "--no-accepting-jobs") == {
+        "id": session_id, "done": "update", "accepting_jobs": False,
+    }  # fmt: skip
+    assert not service.sessions[session_id].accepting_jobs
+    assert (await shell.data("update", session_id, "--accepting-jobs"))["accepting_jobs"] is True
+    assert service.sessions[session_id].accepting_jobs
+    assert await shell.data("drain", session_id) == {"id": session_id, "done": "drain"}
+    assert not service.sessions[session_id].accepting_jobs
+    assert await shell.lines("close", session_id) == [{"id": session_id, "done": "close"}]
+    (read,) = await shell.lines("get", session_id)
+    assert read["state"] == "closed"
+    assert [entry["status"] for entry in read["timestamps"]] == ["open", "active", "closed"]
+
+
+async def test_lists(shell: Shell) -> None:
+    """workloads filters, sorts and stops where it is told to; versions lists; both with --json and --jsonl."""
+    for mode in ("batch", "dedicated"):
+        await shell.data("create", "--mode", mode, "--backend", "ibm_fez", "--max-ttl", "10m")
+    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    await shell.data("close", session_id)
+    assert [item["mode"] for item in (await shell.data("workloads"))["workloads"]] == [
+        "batch",
+        "session",
+        "batch",
+    ]
+    assert [item["id"] for item in await shell.lines("workloads", "--newest-first", "--limit", "1")] == [
+        session_id
+    ]
+    assert [item["mode"] for item in await shell.lines("workloads", "--mode", "session")] == ["session"]
+    ended = await shell.lines("workloads", "--status", "completed", "--status", "canceled")
+    assert [item["id"] for item in ended] == [session_id]
+    assert len(await shell.lines("workloads", "--backend", "ibm_fez", "--search", "ibm_fez")) in {0, 2}
+    assert await shell.lines("workloads", "--created-after", "2999-01-01") == []
+    assert len(await shell.lines("workloads", "--created-before", "2999-01-01T00:00:00+01:00")) == 3
+    assert (await shell.data("versions"))["versions"] == await shell.lines("versions")
+    assert (await shell.lines("versions"))[-1]["version"] == "2026-04-15"
+
+
+async def test_plain_text_is_aligned(shell: Shell) -> None:
+    """Without a terminal, records are a field a line and lists have aligned columns, without any escape."""
+    code, made, _ = await shell("create", "--mode", "batch", "--max-ttl", "600", "--timeout", "none")
+    assert code == 0
+    session_id = re.findall(r"^id +(\S+)$", made, re.MULTILINE)[0]
+    assert re.search(r"^timestamps       open \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", made, re.MULTILINE)
+    assert re.search(r"^accepting_jobs   yes$", made, re.MULTILINE)
+    assert await shell("drain", session_id) == (0, f"id    {session_id}\ndone  drain\n", "")
+    _, listed, _ = await shell("workloads")
+    header, line = listed.splitlines()
+    assert header.split() == ["id", "mode", "status", "backend", "created", "usage_seconds", "accepting_jobs"]
+    assert re.fullmatch(rf"{session_id}  batch  completed  -        \S+Z  0.0            no", line)
+    assert header.index("mode") == line.index("batch")
+    assert "\x1b" not in made + listed
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
+    """On a terminal there are tables with colours, and with NO_COLOR the same without any escape."""
+    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    code, record = await shell.on_terminal("get", session_id, NO_COLOR=no_color)
+    assert code == 0
+    assert session_id in record
+    code, listed = await shell.on_terminal("workloads", NO_COLOR=no_color)
+    assert code == 0
+    assert re.search(rf"{session_id}.* batch ", listed)
+    assert "─" in listed
+    assert ("\x1b[36mopen" in record) is not bool(no_color)
+    assert ("\x1b" in record + listed) is not bool(no_color)
+
+
+async def test_json_on_a_terminal_has_no_colours(shell: Shell) -> None:
+    """JSON is the same on a terminal."""
+    code, shown = await shell.on_terminal("versions", "--json")
+    assert code == 0
+    validate(json.loads(shown), "json", "versions")
+
+
+async def test_a_broken_pipe_ends_quietly(shell: Shell) -> None:
+    """Whoever reads only the first line gets it, and the command says nothing of it."""
+    for _ in range(3):
+        await shell.data("create", "--mode", "batch")
+    script = f"set -o pipefail; {shlex.quote(QSESSIONS)} workloads --jsonl | head -n 1"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, stdout=PIPE, stderr=PIPE, env=shell.env
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, len(out.splitlines()), err) == (0, 1, b"")
+
+
+async def test_a_reader_that_is_gone(shell: Shell, service: Emulator) -> None:
+    """Output that nobody reads ends quietly, but never silently for a create: its session is named."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert await shell("versions", stdout=writing) == (0, "", "")
+        code, _, err = await shell("create", "--mode", "batch", stdout=writing)
+    finally:
+        os.close(writing)
+    (session_id,) = service.sessions
+    assert code == 2
+    what, advice = told(err)
+    assert f"session {session_id} was created and goes on" in what
+    assert advice == f"End it: qsessions close {session_id}"
+
+
+async def test_output_that_cannot_be_written(shell: Shell) -> None:
+    """A full disk and a closed standard output are told in two lines."""
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
+        code, _, err = await shell("versions", stdout=full)
+    assert code == 2
+    assert "No space left on device" in told(err)[0]
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"{shlex.quote(QSESSIONS)} versions >&-", stderr=PIPE, env=shell.env
+    )
+    _, closed = await process.communicate()
+    assert process.returncode == 2
+    assert "standard output is closed" in told(closed.decode())[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("create",), "requires an argument"),
+        (("create", "--mode", "fast"), '"dedicated", "batch"'),
+        (("create", "--mode", "batch", "--max-ttl", "10x"), "max_ttl"),
+        (("create", "--mode", "batch", "--max-ttl", "0"), "max_ttl"),
+        (("create", "--mode", "batch", "--timeout", "soon"), "timeout"),
+        (("get",), "requires an argument"),
+        (("get", "a/b"), "path"),
+        (("get", "x", "--json", "--jsonl"), "exclude each other"),
+        (("get", "x", "--api-version", "newest"), "api_version"),
+        (("versions", "--base-url", "ftp://example"), "base_url"),
+        (("update", "x"), "accepting-jobs"),
+        (("workloads", "--limit", "0"), "--limit"),
+        (("workloads", "--status", "open"), "--status"),
+        (("workloads", "--created-after", "yesterday"), "--created-after"),
+        (("nonsense",), "nonsense"),
+        (("drain", "x", "--force"), "--force"),
+    ],
+)
+async def test_wrong_use(shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str) -> None:
+    """Wrong use is told in two lines with exit code 2, and nothing is sent."""
+    code, out, err = await shell(*arguments)
+    assert (code, out) == (2, "")
+    assert what in told(err)[0]
+    assert told(err)[1]
+    assert service.requests == []
+
+
+async def test_the_service_says_no(shell: Shell, service: Emulator) -> None:
+    """What the service refuses is exit code 1, with its own words and advice."""
+    code, out, err = await shell("get", str(uuid.uuid4()))
+    assert (code, out) == (1, "")
+    assert re.search(r"^qsessions get: .*not found.*status 404.*trace", told(err)[0])
+    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    await shell.data("close", session_id)
+    code, _, err = await shell("update", session_id, "--accepting-jobs")
+    assert code == 1
+    assert "status 409" in told(err)[0]
+    shell.env["QISKIT_IBM_TOKEN"] = "a-wrong-key"
+    code, _, err = await shell("get", session_id)
+    assert code == 1
+    assert "BXNIM0415E" in told(err)[0]
+    assert "a-wrong-key" not in err
+
+
+async def test_no_credentials(tmp_path: Path, service: Emulator) -> None:
+    """Without credentials the command says what was looked for, with exit code 2; versions needs none."""
+    shell = Shell({"QSESSIONS_BASE_URL": service.url}, tmp_path)
+    code, out, err = await shell("workloads")
+    assert (code, out) == (2, "")
+    what, advice = told(err)
+    assert "QISKIT_IBM_TOKEN" in what
+    assert "--account" in advice
+    # Advice is in the words of the command line, not of Python.
+    assert "auth=" not in err
+    assert len(await shell.lines("versions")) > 1
+
+
+async def test_unreachable(tmp_path: Path) -> None:
+    """Nothing that listens is exit code 3."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    shell = Shell({"QSESSIONS_BASE_URL": f"http://127.0.0.1:{port}"}, tmp_path)
+    code, out, err = await shell("versions", "--timeout", "0.1")
+    assert (code, out) == (3, "")
+    assert "can't be reached" in told(err)[0]
+
+
+async def test_timeout(tmp_path: Path) -> None:
+    """A service that doesn't answer in time is exit code 4."""
+    async with FaultServer(hang) as server:
+        code, out, err = await shell_of(server, tmp_path)("versions", "--timeout", "0.1")
+    assert (code, out) == (4, "")
+    assert told(err)[1] == "Run it again, or give it more time with --timeout."
+
+
+async def test_outcome_unknown(tmp_path: Path) -> None:
+    """A create that may have been carried out is exit code 3, and says how to look for what came of it."""
+    async with FaultServer(GRANT, http(502, "<html>")) as server:
+        code, out, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
+        assert (code, out) == (3, "")
+        assert "may have been created" in told(err)[0]
+        assert "qsessions workloads" in told(err)[1]
+        assert "the-secret-key" not in err
+        server.answers = [GRANT, http(200, {"id": "s-1", "max_ttl": "x"})]
+        code, _, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
+    assert code == 3
+    assert told(err)[1] == "End it: qsessions close s-1"
+
+
+async def test_an_answer_without_advice(tmp_path: Path) -> None:
+    """Where nobody gives advice, help is named."""
+    async with FaultServer(
+        GRANT, http(400, {"errors": [{"code": 1, "message": "No.\n\x1b[31mred"}]})
+    ) as server:
+        code, _, err = await shell_of(server, tmp_path)("get", "s-1")
+    assert code == 1
+    assert told(err)[1] == "See: qsessions get --help"
+    assert "\x1b" not in err
+
+
+async def test_what_the_service_says_cannot_command_the_terminal(tmp_path: Path) -> None:
+    """Control characters in the service's words are not shown, and JSON has them escaped."""
+    async with FaultServer(GRANT, SESSION) as server:
+        shell = shell_of(server, tmp_path)
+        assert "\x1b[31mred" not in (await shell.on_terminal("get", "s-1"))[1]
+        server.answers = [GRANT, SESSION]
+        code, out, _ = await shell("get", "s-1", env=shell.env | {"PYTHONIOENCODING": "ascii"})
+        assert (code, re.findall(r"[^ -~\n]", out)) == (0, [])
+        assert 'extra         {"new": [1]}' in out
+        server.answers = [GRANT, SESSION]
+        assert (await shell.data("get", "s-1"))["state_reason"] == "\x1b[31mred\ud800"
+
+
+async def test_files_that_the_environment_names(shell: Shell) -> None:
+    """An unusable file of the TLS library is told in two lines."""
+    env = shell.env | {"SSLKEYLOGFILE": "/nonexistent/keys", "QSESSIONS_BASE_URL": "https://127.0.0.1:1"}
+    code, _, err = await shell("versions", env=env)
+    assert code == 2
+    assert "/nonexistent/keys" in told(err)[0]
+
+
+@pytest.mark.smoke
+async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> None:
+    """Ctrl-C while the create is in flight: its session is closed, which is told, and the exit code is 130."""
+    pressed = asyncio.Event()
+
+    async def create(connection: Any) -> None:
+        await pressed.wait()
+        await connection.write(SESSION)
+
+    async with FaultServer(GRANT, create, http(204)) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        pressed.set()
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (130, b"")
+        assert told(err.decode()) == (
+            "qsessions create: interrupted; session s-1 had been created and was closed.",
+            "Nothing is left to do.",
+        )
+        assert [request.method for request in server.received] == ["POST", "POST", "DELETE"]
+
+
+async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
+    """Ctrl-C while IAM is asked: no session was created, and that is told."""
+    async with FaultServer(hang) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival()
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert told(err.decode()) == (
+        "qsessions create: interrupted; no session was created.",
+        "Nothing is left to do.",
+    )
+
+
+async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
+    """Ctrl-C during a create whose connection is then lost: the outcome is unknown, and that is told."""
+    pressed = asyncio.Event()
+
+    async def lose(connection: Any) -> None:
+        await pressed.wait()
+        connection.reset()
+
+    async with FaultServer(GRANT, lose) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        pressed.set()
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    what, advice = told(err.decode())
+    assert "interrupted; create was cancelled in flight, and its outcome is unknown" in what
+    assert "qsessions workloads" in advice
+
+
+async def test_ctrl_c_twice_while_the_create_is_in_flight(tmp_path: Path) -> None:
+    """A second Ctrl-C leaves at once and says that a session may have been created."""
+    async with FaultServer(GRANT, hang) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        # Two that are pending together count as one.
+        await asyncio.to_thread(wait_until_seen, process.pid)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    what, advice = told(err.decode())
+    assert what == "qsessions create: interrupted twice; a session may have been created."
+    assert "qsessions workloads" in advice
+
+
+def wait_until_seen(pid: int) -> None:
+    """Wait until no SIGINT is pending for a process any more."""
+    status = Path(f"/proc/{pid}/status")
+    while (
+        int(re.findall(r"^ShdPnd:\s*(\w+)$", status.read_text(), re.MULTILINE)[0], 16)
+        & 1 << signal.SIGINT - 1
+    ):
+        pass
+
+
+async def test_ctrl_c_twice_while_the_session_is_being_closed(tmp_path: Path) -> None:
+    """A second Ctrl-C during the close of what came of the create names the session."""
+    pressed = asyncio.Event()
+
+    async def create(connection: Any) -> None:
+        await pressed.wait()
+        await connection.write(SESSION)
+
+    async with FaultServer(GRANT, create, hang) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        pressed.set()
+        await server.arrival(3)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    assert told(err.decode()) == (
+        "qsessions create: interrupted twice; session s-1 was created, and its close was not waited for.",
+        "End it: qsessions close s-1",
+    )
+
+
+async def test_ctrl_c_and_the_close_is_refused(tmp_path: Path) -> None:
+    """A session that came of an interrupted create and can't be closed is named."""
+    pressed = asyncio.Event()
+
+    async def create(connection: Any) -> None:
+        await pressed.wait()
+        await connection.write(SESSION)
+
+    async with FaultServer(GRANT, create, http(403)) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        pressed.set()
+        _, err = await process.communicate()
+    assert process.returncode == 130
+    what, advice = told(err.decode())
+    assert "session 's-1' was created and could not be closed" in what
+    assert advice == "End it: qsessions close s-1"
+
+
+async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
+    """Ctrl-C while a session that exists is being printed says that it goes on."""
+    # More than the pipe and its reader take: the command is still writing when the first byte has come.
+    large = http(200, {"id": "s-1", "state_reason": "x" * 900_000})
+    async with FaultServer(GRANT, large) as server:
+        process = await shell_of(server, tmp_path).start("create", "--mode", "batch", "--json")
+        assert process.stdout is not None
+        first = await process.stdout.readexactly(1)
+        process.send_signal(signal.SIGINT)
+        rest, err = await process.communicate()
+    assert process.returncode == 130
+    assert json.loads(first + rest)["id"] == "s-1"
+    assert told(err.decode()) == (
+        "qsessions create: interrupted; session s-1 was created and goes on.",
+        "End it: qsessions close s-1",
+    )
+
+
+async def test_ctrl_c_elsewhere(tmp_path: Path) -> None:
+    """Ctrl-C during a command that can be repeated ends it with 130 and says nothing."""
+    async with FaultServer(GRANT, hang) as server:
+        process = await shell_of(server, tmp_path).start("close", "s-1")
+        await server.arrival(2)
+        process.send_signal(signal.SIGINT)
+        assert await process.communicate() == (b"", b"")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["create", "get", "update", "drain", "close", "workloads", "versions", "doctor", "demo", "emulator"],
+)
+async def test_help_shows_an_example(shell: Shell, command: str) -> None:
+    """Help of each command shows an example of it."""
+    code, out, _ = await shell(command, "--help")
+    assert code == 0
+    assert (
+        re.search(rf"^Example: .*qsessions {command}", out, re.MULTILINE)
+        or f"Example: qsessions {command}" in out
+    )
+
+
+@pytest.mark.parametrize("command", ["create", "workloads", "doctor"])
+async def test_help_of_a_command_does_not_pay_for_the_client(command: str) -> None:
+    """Help of a command comes without loading aiohttp or cattrs."""
+    program = (
+        f"import sys; sys.argv = ['qsessions', {command!r}, '--help']\n"
+        "from qsessions.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as exit: print(exit.code, sorted({'aiohttp', 'cattrs', 'jwt'} & sys.modules.keys()))\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE)
+    out, _ = await process.communicate()
+    assert out.decode().splitlines()[-1] == "0 []"
+
+
+async def test_documented_commands_run(shell: Shell, tmp_path: Path) -> None:
+    """The commands in docs/command-line.md run as they stand, in their order, in one shell."""
+    blocks = re.findall(r"```sh\n(.*?)```", await asyncio.to_thread(DOCS.read_text), re.DOTALL)
+    bin_path = f"{Path(QSESSIONS).parent}:{shell.env['PATH']}"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-euo", "pipefail", "-c", "\n".join(blocks), cwd=tmp_path,
+        stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=shell.env | {"PATH": bin_path},
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    assert b"api_version" in out

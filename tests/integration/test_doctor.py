@@ -1,0 +1,273 @@
+"""`qsessions doctor` against what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import socket
+import ssl
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from qsessions.emulator import Emulator
+from tests.fault_server import FaultServer, hang, http
+from tests.integration.conftest import CRN
+from tests.integration.test_cli_commands import Shell, shell_of, told, validate
+
+VERSIONS = {"versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]}
+LIVE = {"versions": [{"version": "2026-04-15", "status": "live"}]}
+GRANT = http(200, {"access_token": "token-of-the-test", "expires_in": 3600})
+CHECKS = ["credentials", "base_url", "dns", "tls", "iam", "read", "clock", "api_version"]
+
+
+async def report(shell: Shell, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the doctor; give its exit code and the checks by name."""
+    code, out, err = await shell("doctor", *arguments, "--json")
+    assert err == ""
+    value = json.loads(out)
+    validate(value, "json", "doctor")
+    assert value["ok"] is (code == 0)
+    checks = {check["check"]: check for check in value["checks"]}
+    assert list(checks) == CHECKS
+    # What failed says what to do, and nothing else does.
+    assert all((check["status"] == "failed") is bool(check["advice"]) for check in checks.values())
+    return code, checks
+
+
+def statuses(checks: dict[str, dict[str, Any]], status: str) -> list[str]:
+    """Give the names of the checks that have a status."""
+    return [name for name, check in checks.items() if check["status"] == status]
+
+
+def dated(status: int, body: object, *, date: float | None = None) -> bytes:
+    """Write an answer with a Date header."""
+    return http(
+        status, body, headers={"Date": formatdate(time.time() if date is None else date, usegmt=True)}
+    )
+
+
+@pytest.fixture
+def nobody() -> int:
+    """Give a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def test_all_is_well(tmp_path: Path) -> None:
+    """Against an emulator all is ok, the key isn't shown, and each line has its check."""
+    async with Emulator() as service:
+        shell = Shell(service.env(), tmp_path)
+        code, checks = await report(shell)
+        assert (code, statuses(checks, "ok")) == (0, CHECKS)
+        assert service.crn in checks["credentials"]["found"]
+        assert checks["base_url"]["found"].startswith(service.url)
+        code, out, err = await shell("doctor", "--api-version", "latest")
+        assert (code, err) == (0, "")
+        assert [line.split()[:2] for line in out.splitlines()] == [[name, "ok"] for name in CHECKS]
+        assert "2026-04-15, live" in out
+        assert service.api_key not in out
+        assert "\x1b" not in out
+        assert [check["check"] for check in await shell.lines("doctor")] == CHECKS
+        _, shown = await shell.on_terminal("doctor")
+        assert "\x1b[32mok" in shown
+    assert {request.method for request in service.requests} == {"GET", "POST"}
+    assert service.sessions == {}
+
+
+async def test_nothing_is_listening(tmp_path: Path, nobody: int) -> None:
+    """Where nothing listens, tls and iam say so, and the exit code is 3."""
+    env = {
+        "QSESSIONS_BASE_URL": f"http://127.0.0.1:{nobody}",
+        "IAM_URL": f"http://127.0.0.1:{nobody}",
+        "QISKIT_IBM_TOKEN": "the-secret-key",
+        "QISKIT_IBM_INSTANCE": CRN,
+    }
+    code, checks = await report(Shell(env, tmp_path))
+    assert (code, statuses(checks, "failed")) == (3, ["tls", "iam"])
+    assert statuses(checks, "skipped") == ["read", "clock", "api_version"]
+    assert "can't be reached" in checks["tls"]["found"]
+
+
+async def test_only_the_service_is_down(tmp_path: Path, nobody: int) -> None:
+    """Where IAM answers and the service doesn't, iam is ok and read failed."""
+    async with Emulator() as service:
+        env = service.env() | {"QSESSIONS_BASE_URL": f"http://127.0.0.1:{nobody}"}
+        code, checks = await report(Shell(env, tmp_path))
+    assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
+    assert checks["iam"]["status"] == "ok"
+
+
+async def test_a_wrong_key(tmp_path: Path) -> None:
+    """A wrong key is IAM's no: its code is told, the key isn't, and the exit code is 1."""
+    async with Emulator() as service:
+        env = service.env() | {"QISKIT_IBM_TOKEN": "a-wrong-secret-key"}
+        code, checks = await report(Shell(env, tmp_path))
+    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (1, ["iam"], ["read"])
+    assert "BXNIM0415E" in checks["iam"]["found"]
+    assert "a-wrong-secret-key" not in json.dumps(checks)
+
+
+async def test_a_crn_of_another_instance(tmp_path: Path) -> None:
+    """A CRN that the service doesn't know is the service's no to the read."""
+    async with Emulator() as service:
+        code, checks = await report(Shell(service.env() | {"QISKIT_IBM_INSTANCE": CRN}, tmp_path))
+    assert (code, statuses(checks, "failed")) == (1, ["read"])
+    assert "status 403" in checks["read"]["found"]
+
+
+def server_settings(bundle: Path, until: dt.datetime) -> ssl.SSLContext:
+    """Give the TLS settings of a server whose certificate is good until then; write its authority's to a file."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(bundle))
+    settings = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1", not_after=until).configure_cert(settings)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("not_after", "trusted", "word"),
+    [
+        (dt.timedelta(days=30), True, None),
+        (dt.timedelta(days=-1), True, "expired"),
+        (dt.timedelta(days=30), False, "unable to get local issuer"),
+    ],
+    ids=["good", "expired", "of an authority that nobody knows"],
+)
+async def test_certificates(
+    tmp_path: Path, not_after: dt.timedelta, *, trusted: bool, word: str | None
+) -> None:
+    """A certificate that is good is ok; one that has expired or nobody vouches for is told, with exit code 3."""
+    bundle = tmp_path / "ca.pem"
+    tls = await asyncio.to_thread(server_settings, bundle, dt.datetime.now(dt.UTC) + not_after)
+    async with (
+        Emulator() as service,
+        FaultServer(dated(200, VERSIONS), dated(200, {"workloads": []}), tls=tls) as server,
+    ):
+        env = service.env() | {"QSESSIONS_BASE_URL": server.url}
+        code, checks = await report(
+            Shell(env | ({"SSL_CERT_FILE": str(bundle)} if trusted else {}), tmp_path)
+        )
+    if word is None:
+        assert (code, statuses(checks, "ok")) == (0, CHECKS)
+        return
+    assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
+    assert word in checks["tls"]["found"]
+    assert "certificate can't be trusted" in checks["tls"]["found"]
+
+
+@pytest.mark.parametrize(("offset", "direction"), [(3600.0, "behind"), (-3600.0, "ahead of")])
+async def test_a_clock_an_hour_off(tmp_path: Path, offset: float, direction: str) -> None:
+    """A clock that is an hour from the service's is told, which way too, with exit code 2."""
+    async with Emulator(clock=lambda: time.time() + offset) as service:
+        code, checks = await report(Shell(service.env(), tmp_path))
+    assert (code, statuses(checks, "failed")) == (2, ["clock"])
+    seconds = float(checks["clock"]["found"].split(" s ")[0].split()[-1])
+    assert abs(seconds - 3600) < 30
+    assert direction in checks["clock"]["found"]
+
+
+async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
+    """An instance's name in place of its CRN is told; what needs no credentials is looked at all the same."""
+    async with Emulator() as service:
+        env = service.env() | {"QISKIT_IBM_INSTANCE": "my-instance"}
+        code, checks = await report(Shell(env, tmp_path))
+    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (
+        2,
+        ["credentials"],
+        ["iam", "read"],
+    )
+    assert "name is not enough" in checks["credentials"]["found"]
+    assert "CRN" in checks["credentials"]["advice"]
+
+
+async def test_an_account(tmp_path: Path) -> None:
+    """The account that is named is where the credentials come from."""
+    async with Emulator() as service:
+        account = {"channel": "ibm_quantum_platform", "token": service.api_key, "instance": service.crn}
+        path = tmp_path / "accounts.json"
+        await asyncio.to_thread(path.write_text, json.dumps({"mine": account}))
+        env = service.env() | {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": ""}
+        shell = Shell(env, tmp_path)
+        for choice in (("--account", "mine", "--account-file", str(path)), ("--account-file", str(path))):
+            code, checks = await report(shell, *choice)
+            assert (code, statuses(checks, "ok")) == (0, CHECKS)
+            assert str(path) in checks["credentials"]["found"]
+            assert service.api_key not in json.dumps(checks)
+        assert await shell.data("workloads", *choice) == {"workloads": []}
+        assert len((await shell.data("versions", *choice))["versions"]) > 1
+        code, checks = await report(shell, "--account", "yours", "--account-file", str(path))
+    assert (code, statuses(checks, "failed")) == (2, ["credentials"])
+    assert "yours" in checks["credentials"]["found"]
+
+
+async def test_a_base_url_that_is_none(tmp_path: Path) -> None:
+    """A base URL that can't be one is told, and what rests on it is skipped."""
+    code, checks = await report(Shell({"QSESSIONS_BASE_URL": "quantum.cloud.ibm.com"}, tmp_path))
+    assert (code, statuses(checks, "failed")) == (2, ["credentials", "base_url"])
+    assert len(statuses(checks, "skipped")) == 6
+
+
+async def test_a_host_without_address(tmp_path: Path) -> None:
+    """A host that has no address is told by dns; a proxy, where one is set, looks it up itself."""
+    async with Emulator() as service, FaultServer(http(503)) as proxy:
+        env = service.env() | {"QSESSIONS_BASE_URL": "https://quantum.invalid/api"}
+        code, checks = await report(Shell(env, tmp_path))
+        assert (code, statuses(checks, "failed")) == (3, ["dns", "read"])
+        assert "quantum.invalid has no address" in checks["dns"]["found"]
+        code, checks = await report(Shell(env | {"https_proxy": proxy.url}, tmp_path))
+    assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
+    assert "proxy" in checks["dns"]["found"]
+    assert "the proxy refused with status 503" in checks["tls"]["found"]
+
+
+@pytest.mark.parametrize(("timeout", "failed"), [("0.2", ["tls", "iam"]), ("1e-9", ["dns", "iam"])])
+async def test_no_answer_in_time(tmp_path: Path, timeout: str, failed: list[str]) -> None:
+    """A service or a look-up that takes longer than --timeout is exit code 4."""
+    async with FaultServer(hang) as server:
+        code, checks = await report(shell_of(server, tmp_path), "--timeout", timeout)
+    assert (code, statuses(checks, "failed")) == (4, failed)
+
+
+async def test_a_page_of_somebody_else(tmp_path: Path) -> None:
+    """A server that isn't the service is told where its answers are read, not where the connection is."""
+    async with Emulator() as service, FaultServer(http(200, "<html>Welcome</html>")) as server:
+        code, checks = await report(Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path))
+    assert (code, statuses(checks, "failed")) == (3, ["read", "api_version"])
+    assert statuses(checks, "skipped") == ["clock"]
+
+
+@pytest.mark.parametrize(
+    ("body", "version", "word"),
+    [
+        (LIVE, "2025-01-01", "has no version 2025-01-01"),
+        (
+            {"versions": [VERSIONS["versions"][0] | {"sunset_date": "2026-01-01"}, *LIVE["versions"]]},
+            "2025-01-01",
+            "no longer served",
+        ),
+        (VERSIONS, "latest", "no live API version"),
+    ],
+    ids=["unknown", "past its sunset", "none is live"],
+)
+async def test_api_versions(tmp_path: Path, body: object, version: str, word: str) -> None:
+    """A version that the service doesn't have, or no longer serves, is told."""
+    async with Emulator() as service, FaultServer(dated(200, body), dated(200, {"workloads": []})) as server:
+        env = service.env() | {"QSESSIONS_BASE_URL": server.url}
+        code, checks = await report(Shell(env, tmp_path), "--api-version", version)
+    assert code == 2
+    assert checks["api_version"]["status"] == "failed"
+    assert word in checks["api_version"]["found"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("timeout", "soon"), ("api-version", "newest")])
+async def test_wrong_use(tmp_path: Path, option: str, value: str) -> None:
+    """An option that can't be right is wrong use, told in two lines before anything is looked at."""
+    code, out, err = await Shell({}, tmp_path)("doctor", f"--{option}", value)
+    assert (code, out) == (2, "")
+    assert value in told(err)[0]
