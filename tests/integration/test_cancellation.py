@@ -193,17 +193,22 @@ async def test_a_client_may_be_closed_at_every_step_of_a_create(
 
 async def test_a_deadline_of_asyncio_is_kept(against: Against) -> None:
     """`asyncio.timeout` around a create ends in its TimeoutError, after the session was closed."""
-    gate = asyncio.Event()
+    held = Held()
+    server, client = await against(held, CLOSED)
 
-    async def late(connection: Connection) -> None:
-        await gate.wait()
-        await connection.write(CREATED)
+    async def run_out(scope: asyncio.Timeout) -> None:
+        # Not before the request is in flight, however slow the machine is.
+        await held.asked.wait()
+        scope.reschedule(asyncio.get_running_loop().time())
+        await until(scope.expired)
+        held.answer.set_result(CREATED)
 
-    server, client = await against(late, CLOSED)
-    asyncio.get_running_loop().call_later(0.1, gate.set)
+    scope = asyncio.timeout(None)
+    running_out = asyncio.create_task(run_out(scope))
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
+        async with scope:
             await client.create(mode="dedicated")
+    await running_out
     current = asyncio.current_task()
     assert current is not None
     assert current.cancelling() == 0
