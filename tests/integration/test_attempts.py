@@ -452,7 +452,7 @@ async def test_a_call_that_gets_no_answer_in_time_is_a_timeout(
     """When the deadline passes while waiting for the answer, the call times out, and the request may have been carried out."""
     server, client = await against(answer)
     with pytest.raises(CallTimeout, match="without an answer") as caught:
-        await row(client, timeout=0.05)
+        await row(client, timeout=0.3)
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert (error.operation, error.sent, error.attempts, error.retryable) == (row.name, True, 1, True)
