@@ -465,7 +465,7 @@ async def test_a_create_that_gets_no_answer_in_time_is_unknown(against: Against,
     """When the deadline passes after a create was sent, a session may have been created."""
     server, client = await against(answer)
     with pytest.raises(CreateOutcomeUnknown, match="may have been created: the call's deadline passed"):
-        await CREATE(client, timeout=0.2)
+        await CREATE(client, timeout=0.5)
     assert len(server.received) == 1
 
 

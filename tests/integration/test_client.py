@@ -153,7 +153,7 @@ async def test_each_call_can_have_its_own_deadline(against: Against, row: Row) -
     """A deadline given with a call ends it in place of the client's."""
     _, client = await against(hang)
     with pytest.raises(CreateOutcomeUnknown if row is CREATE else CallTimeout):
-        await row(client, timeout=0.2 if row is CREATE else 0.05)
+        await row(client, timeout=0.5 if row is CREATE else 0.05)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", True, []], ids=repr)
