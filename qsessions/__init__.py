@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         Workload as Workload,
     )
     from qsessions.retry import RetryPolicy as RetryPolicy
+    from qsessions.sync import LiveSession as LiveSession, SessionClient as SessionClient
     from qsessions.wire import (
         AuthProvider as AuthProvider,
         Request as Request,
@@ -116,6 +117,7 @@ _HOMES = {
         "Workload",
     ),
     "retry": ("RetryPolicy",),
+    "sync": ("LiveSession", "SessionClient"),
     "wire": ("AuthProvider", "Request", "Response", "Transport"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -21,6 +21,7 @@ LAYERS = (
     ("operations", "auth", "transport", "config", "account", "ledger", "paging"),
     ("live",),
     ("client",),
+    ("loop_thread",),
     ("sync",),
     ("cli", "testing"),
 )

@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, assert_type
@@ -35,6 +35,7 @@ from qsessions import (
     IBMCloudAPIKey,
     IBMCloudAuth,
     InvalidArgument,
+    LiveSession,
     Mode,
     NotFound,
     Observer,
@@ -52,6 +53,7 @@ from qsessions import (
     ServerError,
     ServiceCRN,
     Session,
+    SessionClient,
     SessionState,
     StateChange,
     StateUnreachable,
@@ -233,6 +235,34 @@ async def living(client: AsyncSessionClient) -> None:
     assert_type(await live.wait_until(SessionState.ACTIVE, "closed", timeout="5m"), Session)
     await live.wait_until("closed", timeout=5)
     await live.wait_until("closed", timeout=timedelta(minutes=5))
+
+
+def synchronous() -> None:
+    """The same without awaiting."""
+    SessionClient([IBMCloudAPIKey("key")], base_url="https://quantum.cloud.ibm.com/api", timeout="2m")
+    with SessionClient() as client:
+        assert_type(client, SessionClient)
+        session = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m", timeout=None)
+        assert_type(session, Session)
+        assert_type(client.create(CreateSession(Mode.BATCH)), Session)
+        assert_type(client.get(session.id, timeout=5), Session)
+        client.update(session.id, accepting_jobs=False)
+        client.drain(session.id)
+        client.close(session.id)
+        assert_type(client.versions(), list[ApiVersion])
+        assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
+        live = client.attach(session.id)
+        assert_type(live, LiveSession)
+        assert_type(live.id, str)
+        assert_type(live.snapshot, Session | None)
+        assert_type(live.refresh(), Session)
+        live.drain()
+        live.close()
+        assert_type(live.watch(), Iterator[Session])
+        assert_type(live.wait_until("closed", SessionState.INACTIVE, timeout="5m"), Session)
+
+        live.snapshot = session  # type: ignore[misc]
+    client.shutdown()
 
 
 def values(session: Session, workload: Workload, version: ApiVersion, change: StateChange) -> None:

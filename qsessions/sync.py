@@ -1,0 +1,322 @@
+"""`SessionClient` and `LiveSession`: the calls of the asynchronous client for code that doesn't await, on a private event loop."""
+
+from __future__ import annotations
+
+import os
+import ssl as tls
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from yarl import URL
+
+from qsessions.attempts import Clock
+from qsessions.client import AsyncSessionClient, Timeout
+from qsessions.errors import QSessionsError
+from qsessions.events import CreateCancelled, Observer
+from qsessions.live import AsyncLiveSession
+from qsessions.loop_thread import LoopThread, Undoable
+from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
+from qsessions.retry import RetryPolicy
+from qsessions.wire import AuthProvider
+
+T = TypeVar("T")
+
+_NO_MORE: Any = object()
+
+
+class _Client(AsyncSessionClient):
+    """The asynchronous client, with what only the facade needs."""
+
+    async def take_back(self, session_id: str, api_version: str | None) -> str | None:
+        """Close a session whose creator has left; give what is left to tell."""
+        left = await self._close_unwanted(session_id, api_version)
+        told = left or "closed after an interrupted create"
+        self._attempts.notify(CreateCancelled(session_id=session_id, closed=left is None, detail=told))
+        return left
+
+    async def _close_unwanted(self, session_id: str, api_version: str | None) -> str | None:
+        _CREATED.get([]).append(session_id)
+        return await super()._close_unwanted(session_id, api_version)
+
+
+# Where a create that is being taken back leaves the id of its session, for whoever doesn't wait for that.
+_CREATED: ContextVar[list[str]] = ContextVar("qsessions_created")
+
+
+class SessionClient:
+    """Creates, reads, updates and closes IBM Quantum sessions, for code that doesn't await.
+
+    Use it as `with SessionClient() as client:`, or call `shutdown` at the end. It has the methods of `AsyncSessionClient`, with the same
+    arguments, results and errors. One client serves any number of threads; it works in a notebook too, where an event loop runs already.
+    The calls run on an event loop in a thread of the client's own, and so do observers, auth providers and `clock`.
+
+    Ctrl-C ends a call at once, and the call is cancelled in the background. Only in `create` the first one waits until the session that
+    may have come of it is closed (for 60 s at the most); a second one leaves at once, with a note on the KeyboardInterrupt that names the
+    session, or the request where no id is known. (On Windows, Python gives way to Ctrl-C only when the answer comes.)
+
+    After a fork the child needs a client of its own. While the interpreter shuts down, calls raise `ClientClosed` or `ConnectionFailed`.
+
+    Args:
+        auth, base_url and all others: See `AsyncSessionClient`, which takes `http` besides.
+
+    Raises:
+        ConfigurationError: An argument or a variable of the environment is missing or can't be right.
+    """
+
+    def __init__(
+        self,
+        auth: AuthProvider | Iterable[AuthProvider] | None = None,
+        *,
+        base_url: str | None = None,
+        account: str | None = None,
+        account_file: str | os.PathLike[str] | None = None,
+        api_version: str | None = None,
+        timeout: float | timedelta | str | None = 60.0,
+        retry: RetryPolicy | None = None,
+        ssl: tls.SSLContext | None = None,
+        proxy: str | URL | None = None,
+        application: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_concurrency: int = 100,
+        allow_insecure: bool = False,
+        observers: Iterable[Observer] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        try:
+            self._client = _Client(
+                auth,
+                base_url=base_url,
+                account=account,
+                account_file=account_file,
+                api_version=api_version,
+                timeout=timeout,
+                retry=retry,
+                ssl=ssl,
+                proxy=proxy,
+                application=application,
+                headers=headers,
+                max_concurrency=max_concurrency,
+                allow_insecure=allow_insecure,
+                observers=observers,
+                clock=clock,
+            )
+        except QSessionsError as error:
+            # As there: a traceback that shows locals must not show a secret.
+            del auth, base_url, proxy, headers
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        self._thread = LoopThread(self._client.aclose)
+        self._finalizer = weakref.finalize(self, self._thread.abandon)
+
+    def __repr__(self) -> str:
+        """Show where the client calls, and no credential."""
+        # One whose making failed has no client, and is in a traceback that shows locals.
+        return str(getattr(self, "_client", "_Client()")).replace("_Client", type(self).__name__, 1)
+
+    def __enter__(self) -> Self:
+        """Give the client itself, once it has its settings.
+
+        Raises:
+            ConfigurationError: They are in the account file, and it won't do.
+        """
+        try:
+            self._thread.run(self._client.__aenter__)
+        except BaseException:
+            self.shutdown()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut the client down."""
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the client: bring creates that are in flight to their end (30 s at the most), then end its connections and its thread.
+
+        Doing it twice does nothing. Sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`. The first
+        Ctrl-C waits for the end too; a second one leaves at once. In a child after a fork there is nothing to end.
+        """
+        self._thread.shut_down()
+        self._finalizer.detach()
+
+    def create(
+        self,
+        request: CreateSession | None = None,
+        *,
+        mode: Mode | str | None = None,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Session:
+        """Create a session and give it; see `AsyncSessionClient.create`.
+
+        The first Ctrl-C waits until the session that may have come of it is closed; a second one leaves at once.
+        """
+        fields = {
+            "request": request,
+            "mode": mode,
+            "backend": backend,
+            "max_ttl": max_ttl,
+            "interactive_ttl": interactive_ttl,
+            "active_ttl": active_ttl,
+        }
+        given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+        created: list[str] = []
+
+        async def start() -> Session:
+            _CREATED.set(created)
+            return await self._client.create(**given, api_version=api_version, timeout=timeout)
+
+        def describe(session: Session | None) -> str:
+            if session is not None or created:
+                return f"create was interrupted; session {session.id if session else created[0]!r} was created and may be open"
+            asked = ", ".join(f"{name}={value!r}" for name, value in given.items())
+            return f"create({asked}) was interrupted, and its outcome is unknown: look through workloads()"
+
+        return self._thread.carry(
+            Undoable(
+                self._thread, start, lambda session: self._client.take_back(session.id, api_version), describe
+            )
+        )
+
+    def get(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> Session:
+        """Read a session; see `AsyncSessionClient.get`."""
+        return self._thread.run(self._client.get, session_id, api_version=api_version, timeout=timeout)
+
+    def update(
+        self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
+    ) -> None:
+        """Open or shut a session for new jobs; see `AsyncSessionClient.update`."""
+        self._thread.run(
+            self._client.update,
+            session_id,
+            accepting_jobs=accepting_jobs,
+            api_version=api_version,
+            timeout=timeout,
+        )
+
+    def drain(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+        """Let a session finish: queued and running jobs end, new ones are refused, then it closes; see `AsyncSessionClient.drain`."""
+        self._thread.run(self._client.drain, session_id, api_version=api_version, timeout=timeout)
+
+    def close(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+        """Close a session now: queued jobs never run, running jobs finish; see `AsyncSessionClient.close`."""
+        self._thread.run(self._client.close, session_id, api_version=api_version, timeout=timeout)
+
+    def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
+        """List the API versions that the service has, oldest first; see `AsyncSessionClient.versions`."""
+        return self._thread.run(self._client.versions, api_version=api_version, timeout=timeout)
+
+    def workloads(
+        self,
+        *,
+        mode: str | Iterable[str] = ("session", "batch"),
+        status: str | Iterable[str] = (),
+        backend: str | None = None,
+        search: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        newest_first: bool = False,
+        page_size: int = 100,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Iterator[Workload]:
+        """List the instance's sessions and batches by creation time, all pages; see `AsyncSessionClient.workloads`.
+
+        A page is fetched when it is needed; the iterator may be left half-way.
+        """
+        listed = self._client.workloads(
+            mode=mode,
+            status=status,
+            backend=backend,
+            search=search,
+            created_after=created_after,
+            created_before=created_before,
+            newest_first=newest_first,
+            page_size=page_size,
+            api_version=api_version,
+            timeout=timeout,
+        )
+        return _each(self, self._thread, listed)
+
+    def attach(self, session_id: str) -> LiveSession:
+        """Give a handle on a session that exists, to watch it and wait for it; see `AsyncSessionClient.attach`."""
+        return LiveSession(self, self._thread, self._thread.run(_done, self._client.attach, session_id))
+
+
+class LiveSession:
+    """A handle on one session, from `SessionClient.attach`; the synchronous form of `AsyncLiveSession`.
+
+    Attributes:
+        id: The session's id.
+        snapshot: The session as this handle last saw it, or None before the first `refresh`, `wait_until` or `watch`.
+    """
+
+    def __init__(self, client: SessionClient, thread: LoopThread, live: AsyncLiveSession) -> None:
+        # Keeps the client from being collected.
+        self._client = client
+        self._thread = thread
+        self._live = live
+        self.id = live.id
+
+    def __repr__(self) -> str:
+        """Show the id and the last known state."""
+        return repr(self._live).replace(type(self._live).__name__, type(self).__name__, 1)
+
+    @property
+    def snapshot(self) -> Session | None:
+        """The session as this handle last saw it, or None."""
+        return self._live.snapshot
+
+    def refresh(self) -> Session:
+        """Read the session now and give it; see `AsyncLiveSession.refresh`."""
+        return self._thread.run(self._live.refresh)
+
+    def drain(self) -> None:
+        """Let queued and running jobs finish, refuse new ones, then close; see `AsyncSessionClient.drain`."""
+        self._thread.run(self._live.drain)
+
+    def close(self) -> None:
+        """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
+        self._thread.run(self._live.close)
+
+    def watch(self) -> Iterator[Session]:
+        """Give the session as it is, then at each change, until it is closed; see `AsyncLiveSession.watch`.
+
+        The iterator may be left half-way.
+        """
+        return _each(self, self._thread, self._live.watch())
+
+    def wait_until(
+        self, *states: SessionState | str, timeout: float | timedelta | str | None = None
+    ) -> Session:
+        """Wait until the session is in one of the states, and give it; see `AsyncLiveSession.wait_until`."""
+        return self._thread.run(self._live.wait_until, *states, timeout=timeout)
+
+
+def _each(owner: object, thread: LoopThread, source: AsyncIterator[T]) -> Iterator[T]:
+    """Give what an asynchronous generator gives; `owner` is held so that it isn't collected meanwhile.
+
+    A generator left half-way lets go of its source, which the loop's own hook for collected generators then closes.
+    """
+    while (item := thread.run(_next, source)) is not _NO_MORE:
+        yield item
+
+
+async def _next(source: AsyncIterator[T]) -> T:
+    return await anext(source, _NO_MORE)
+
+
+async def _done(function: Callable[[str], T], argument: str) -> T:
+    return function(argument)

@@ -1,0 +1,55 @@
+"""Servers on an event loop in a thread of their own, for tests of what is called without awaiting."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Seconds; a bound, not a wait.
+_PATIENCE_S = 30
+
+
+@frozen
+class Threaded(Generic[T]):
+    """A server that runs in another thread."""
+
+    server: T
+    loop: asyncio.AbstractEventLoop
+
+    def ask(self, function: Callable[[T], R]) -> R:
+        """Call a function with the server, in its thread."""
+
+        async def call() -> R:
+            return function(self.server)
+
+        return self.wait(call())
+
+    def wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine in its thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(_PATIENCE_S)
+
+
+@contextmanager
+def threaded(context: AbstractAsyncContextManager[T]) -> Iterator[Threaded[T]]:
+    """Run a server in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        server = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(_PATIENCE_S)
+        try:
+            yield Threaded(server, loop)
+        finally:
+            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(_PATIENCE_S)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

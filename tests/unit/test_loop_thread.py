@@ -1,0 +1,211 @@
+"""An event loop in a thread of its own: what becomes of calls whose callers are interrupted, and of those that the loop's end overtakes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from qsessions import ClientClosed, QSessionsError
+from qsessions.loop_thread import Call, LoopThread, Undoable
+
+
+async def nothing() -> None:
+    """End nothing."""
+
+
+@pytest.fixture
+def thread() -> Iterator[LoopThread]:
+    """Give a running loop."""
+    thread = LoopThread(nothing)
+    yield thread
+    thread.shut_down()
+
+
+class Interrupting:
+    """Stands for the lock of an answer: the wait for it is interrupted, at once or when the call has got so far."""
+
+    def __init__(self, after: threading.Event | None = None) -> None:
+        self._after = after
+
+    def acquire(self) -> None:
+        """Wait, and be interrupted."""
+        if self._after is not None:
+            self._after.wait()
+        raise KeyboardInterrupt
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+def describe(value: object) -> str:
+    """Say what a call was about."""
+    return f"the call made {value}"
+
+
+def interrupted(call: Call[Any], after: threading.Event | None = None) -> list[str]:
+    """Make a call whose caller is interrupted; give the notes on the interruption."""
+    call.answered = Interrupting(after)  # type: ignore[assignment]  # all that is used of a lock
+    with pytest.raises(KeyboardInterrupt) as caught:
+        call.thread.carry(call)
+    return list(getattr(caught.value, "__notes__", []))
+
+
+class Work:
+    """A coroutine that says how far it has come."""
+
+    def __init__(self, *, ending: BaseException | None = None) -> None:
+        self.begun = threading.Event()
+        self.cancelled = threading.Event()
+        self._ending = ending
+
+    async def __call__(self) -> str:
+        """Wait to be cancelled, then end as told."""
+        self.begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            if self._ending is not None:
+                raise self._ending from None
+            raise
+        return "what"
+
+
+def test_an_interrupted_call_is_cancelled_in_the_background(thread: LoopThread) -> None:
+    """The caller leaves at once, and the coroutine ends."""
+    work = Work()
+    assert interrupted(Call(thread, work), work.begun) == []
+    work.cancelled.wait()
+
+
+def test_a_call_interrupted_while_leaving_is_cancelled_all_the_same(thread: LoopThread) -> None:
+    """A second interruption before the first could say anything to the loop changes nothing."""
+
+    class Again(Call[str]):
+        def interrupted(self, interruption: BaseException) -> None:
+            raise KeyboardInterrupt
+
+    work = Work()
+    assert interrupted(Again(thread, work), work.begun) == []
+    work.cancelled.wait()
+
+
+async def undo(value: str) -> str | None:
+    """Undo what was done, and have something left to tell."""
+    return f"{value} was undone in part"
+
+
+async def done() -> str:
+    """Be done at once."""
+    return "what"
+
+
+@pytest.mark.parametrize(
+    ("ending", "notes"),
+    [
+        (None, []),
+        (asyncio.CancelledError(), []),
+        (QSessionsError("it failed while ending."), ["it failed while ending."]),
+    ],
+)
+def test_what_is_left_of_an_undoable_call(
+    ending: BaseException | None, notes: list[str], thread: LoopThread
+) -> None:
+    """A call that was cancelled leaves nothing to tell; one that failed while it was being ended does."""
+    work = Work(ending=ending)
+    assert interrupted(Undoable(thread, work, undo, describe), work.begun) == notes
+
+
+def test_a_result_that_nobody_took_is_undone(thread: LoopThread) -> None:
+    """When the interruption strikes between answer and return, the result is undone, and a note tells what was left."""
+    answered = threading.Event()
+
+    async def work() -> str:
+        asyncio.get_running_loop().call_later(0, answered.set)
+        return "what"
+
+    assert interrupted(Undoable(thread, work, undo, describe), answered) == ["what was undone in part"]
+
+
+def test_a_second_interruption_after_the_end_tells_what_was_left(thread: LoopThread) -> None:
+    """Interrupted again when everything is over, the caller is told what the end left, not that it goes on."""
+    call = Undoable(thread, done, undo, describe)
+    call.interrupted(first := KeyboardInterrupt())
+    call.interrupted_again(again := KeyboardInterrupt())
+    assert getattr(first, "__notes__", None) is None
+    assert getattr(again, "__notes__", None) is None
+    told = Undoable(thread, done, undo, describe)
+    assert thread.carry(told) == "what"
+    told.interrupted(KeyboardInterrupt())
+    told.interrupted_again(again)
+    assert again.__notes__ == ["what was undone in part"]
+
+
+def test_a_result_is_told_that_the_loop_can_not_undo_any_more(thread: LoopThread) -> None:
+    """When the loop has ended before the interruption, a note tells what may be left."""
+    call = Undoable(thread, done, undo, describe)
+    thread.carry(call)
+    thread.shut_down()
+    call.interrupted(interruption := KeyboardInterrupt())
+    (note,) = interruption.__notes__
+    assert note.startswith("the call made what; nothing could be done about it")
+
+
+def test_a_loop_that_ends_tells_those_who_wait_for_an_undoing(thread: LoopThread) -> None:
+    """When the loop ends of itself while something is being undone, the interrupted caller is told."""
+
+    async def end(value: str) -> str | None:
+        asyncio.get_running_loop().stop()
+        await asyncio.get_running_loop().create_future()
+        return None
+
+    call = Undoable(thread, done, end, describe)
+    thread.carry(call)
+    call.interrupted(interruption := KeyboardInterrupt())
+    assert "nothing could be done about it" in interruption.__notes__[0]
+
+
+def test_shutdown_finishes_what_is_being_undone() -> None:
+    """An undoing that began, or was only asked for, is brought to its end before the loop ends."""
+    undone = threading.Event()
+
+    async def slowly(value: str) -> str | None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        undone.set()
+        return None
+
+    thread = LoopThread(nothing)
+    call = Undoable(thread, done, slowly, describe)
+    thread.carry(call)
+    thread.endings.add(call)
+    thread.shut_down()
+    assert undone.is_set()
+
+
+def test_a_call_on_a_loop_that_has_ended_is_refused(thread: LoopThread) -> None:
+    """When the loop ends of itself, who waits and who comes later are told."""
+
+    async def end() -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(ClientClosed, match="shut down"):
+        thread.run(end)
+    with pytest.raises(ClientClosed, match="shut down"):
+        thread.run(done)
+
+
+def test_a_loop_is_not_ended_while_the_interpreter_ends(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When threads are gone already, there is nothing to end and nothing to warn of."""
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "is_finalizing", lambda: True)
+        thread.abandon()
+    assert thread.run(done) == "what"

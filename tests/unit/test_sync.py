@@ -1,0 +1,67 @@
+"""The synchronous facade has what the asynchronous client has."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from qsessions import AsyncLiveSession, AsyncSessionClient, LiveSession, SessionClient
+
+# What an async form is called in the facade.
+NAMES = {
+    "aclose": "shutdown",
+    "__aenter__": "__enter__",
+    "__aexit__": "__exit__",
+    "AsyncIterator": "Iterator",
+    "AsyncLiveSession": "LiveSession",
+    "AbstractAsyncContextManager": "AbstractContextManager",
+}
+ENTRANCES = {"__aenter__", "__aexit__", "__enter__", "__exit__"}
+# Over an event loop that the caller owns; the facade's is its own.
+EXEMPT = {"http"}
+PAIRS = ((AsyncSessionClient, SessionClient), (AsyncLiveSession, LiveSession))
+
+
+def methods(kind: type) -> dict[str, inspect.Signature]:
+    """Give the signature of each public method, under its synchronous name."""
+    found = {
+        name: value
+        for name, value in vars(kind).items()
+        if inspect.isfunction(value) and (not name.startswith("_") or name in ENTRANCES)
+    }
+    return {NAMES.get(name, name): inspect.signature(value) for name, value in found.items()}
+
+
+def in_sync_words(annotation: object) -> str:
+    """Give an annotation as the facade writes it."""
+    text = str(annotation)
+    for name, ours in NAMES.items():
+        text = text.replace(name, ours)
+    return text
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+def test_methods_have_the_same_names_and_signatures(asynchronous: type, synchronous: type) -> None:
+    """Each public method is there with the same parameters, defaults and result."""
+    theirs, ours = methods(asynchronous), methods(synchronous)
+    assert ours.keys() == theirs.keys()
+    for name, signature in theirs.items():
+        assert list(ours[name].parameters.values()) == list(signature.parameters.values()), name
+        assert str(ours[name].return_annotation) == in_sync_words(signature.return_annotation), name
+
+
+def test_clients_take_the_same_arguments() -> None:
+    """The constructor differs in `http` alone."""
+    theirs = inspect.signature(AsyncSessionClient).parameters
+    assert [value for name, value in theirs.items() if name not in EXEMPT] == list(
+        inspect.signature(SessionClient).parameters.values()
+    )
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+def test_every_method_is_told(asynchronous: type, synchronous: type) -> None:
+    """Each public method has a docstring, which leads to the asynchronous one for what isn't repeated."""
+    for name in methods(asynchronous):
+        assert getattr(synchronous, name).__doc__
