@@ -120,7 +120,61 @@ async def test_shell_script(service: Emulator) -> None:
     assert session.state == "closed"
 
 
+async def test_script(service: Emulator) -> None:
+    """The script takes a session from create to closed with what the environment says."""
+    async with service:
+        code, output = await run(str(ROOT / "examples/script.py"), env=service.env())
+        (session,) = service.sessions.values()
+    assert code == 0, output
+    assert output.splitlines() == [f"{session.id} is open", f"{session.id} is closed, used 0 s"]
+
+
+# Runs a notebook in a real kernel and prints the result of each cell that has one.
+NOTEBOOK = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+for cell in notebook.cells:
+    for output in cell.get("outputs", ()):
+        print(output.get("data", output)["text/plain"] if "data" in output else output)
+"""
+
+
+async def test_notebook(service: Emulator) -> None:
+    """Every cell of the notebook runs in a real kernel, where an event loop runs already."""
+    async with service:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            NOTEBOOK,
+            str(ROOT / "examples/notebook.ipynb"),
+            env=os.environ | service.env(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        (session,) = service.sessions.values()
+    assert process.returncode == 0, errors.decode()
+    assert output.decode().splitlines() == [
+        "<SessionState.OPEN: 'open'>",
+        "<SessionState.CLOSED: 'closed'>",
+        "[]",
+    ]
+    assert session.state == "closed"
+
+
 def test_every_example_is_run() -> None:
     """No example is without a test here."""
-    tested = {"quickstart.py", "custom_auth.py", "test_with_emulator.py", "session.sh"}
+    tested = {
+        "quickstart.py",
+        "script.py",
+        "notebook.ipynb",
+        "custom_auth.py",
+        "test_with_emulator.py",
+        "session.sh",
+    }
     assert {path.name for path in (ROOT / "examples").iterdir() if path.suffix} == tested
