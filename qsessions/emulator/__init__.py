@@ -7,7 +7,8 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("the emulator needs PyJWT: pip install 'qsessions[emulator]'") from error
 
+from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.recording import ReceivedRequest
 from qsessions.emulator.refusals import Refusal
 
-__all__ = ["Emulator", "ReceivedRequest", "Refusal"]
+__all__ = ["Emulator", "Fault", "FaultPlan", "ReceivedRequest", "Refusal"]

@@ -31,12 +31,18 @@ class Terms:
     """What the instance's owner has: the plan, whether they are a channel partner, and the idle limit.
 
     `interactive_ttl`, in seconds, applies to sessions that ask for none. It gives way to a shorter `max_ttl`
-    or `active_ttl`.
+    or `active_ttl`. Raises ValueError for terms that make no sense.
     """
 
     plan: Plan = "paid"
     partner: bool = False
     interactive_ttl: int = 60
+
+    def __attrs_post_init__(self) -> None:
+        if self.plan not in {"paid", "open"}:
+            raise ValueError("plan must be 'paid' or 'open'")
+        if self.interactive_ttl < 1:
+            raise ValueError("interactive_ttl must be at least one second")
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import attrs
 
 from qsessions.emulator.iam import TokenOffice
+from qsessions.emulator.instances import Instance
 from qsessions.emulator.refusals import INVALID_CREDENTIALS, NOT_AUTHORISED, Refusal
 
 AUTHORIZATION = "Authorization"
@@ -24,7 +25,7 @@ class Secrets:
 
 
 class Gate:
-    """Checks the credentials of a request.
+    """Checks the credentials of a request, and tells which of the instances (by CRN) it is for.
 
     The contract asks for one of four credentials and the instance's CRN. Where it is silent:
 
@@ -34,13 +35,13 @@ class Gate:
     - A Service-CRN that names another instance is 403 with code 1200, once the credential has proved right.
     """
 
-    def __init__(self, *, secrets: Secrets, crn: str, tokens: TokenOffice) -> None:
+    def __init__(self, *, secrets: Secrets, instances: Mapping[str, Instance], tokens: TokenOffice) -> None:
         self._secrets = secrets
-        self._crn = crn
+        self._instances = instances
         self._tokens = tokens
 
-    def check(self, headers: Mapping[str, str], now: float) -> None:
-        """Let a request pass. Raises Refusal, 401 or 403. `headers` must look names up in any case."""
+    def check(self, headers: Mapping[str, str], now: float) -> Instance:
+        """Let a request pass to its instance. Raises Refusal, 401 or 403. `headers` must look names up in any case."""
         authorization = headers.get(AUTHORIZATION)
         backend = headers.get(BACKEND_AUTHENTICATION)
         service = headers.get(EXTERNAL_SERVICE_TOKEN)
@@ -56,7 +57,7 @@ class Gate:
         if not all(verdicts):
             solution = "Verify your credentials and try again."
             raise Refusal(401, INVALID_CREDENTIALS, "Invalid credentials.", solution)
-        self._check_instance(headers.get(SERVICE_CRN))
+        return self._instance(headers.get(SERVICE_CRN))
 
     def _authorizes(self, authorization: str, now: float) -> bool:
         scheme, _, value = authorization.partition(" ")
@@ -64,11 +65,12 @@ class Gate:
             return self._tokens.accepts(value.strip(), now)
         return scheme.lower() == "apikey" and _same(value.strip(), self._secrets.api_key)
 
-    def _check_instance(self, crn: str | None) -> None:
+    def _instance(self, crn: str | None) -> Instance:
         if not crn:
             raise _not_authorised(401, "Send the instance's CRN in the Service-CRN header.")
-        if crn != self._crn:
+        if crn not in self._instances:
             raise _not_authorised(403, "Check the Service-CRN header: it names no instance of this account.")
+        return self._instances[crn]
 
 
 def _same(sent: str, expected: str) -> bool:

@@ -93,9 +93,10 @@ class TokenOffice:
         }
 
     def _refuse(self, code: str, message: str) -> tuple[int, dict[str, object]]:
-        context = {
-            "requestId": f"{self._random.getrandbits(96):024x}",
-            "requestType": "incoming.Identity_Token",
-            "locale": "en_US",
-        }
-        return 400, {"errorCode": code, "errorMessage": message, "context": context}
+        return 400, error_form(code, message, f"{self._random.getrandbits(96):024x}")
+
+
+def error_form(code: str, message: str, request_id: str) -> dict[str, object]:
+    """The form of IAM's errors."""
+    context = {"requestId": request_id, "requestType": "incoming.Identity_Token", "locale": "en_US"}
+    return {"errorCode": code, "errorMessage": message, "context": context}

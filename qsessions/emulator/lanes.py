@@ -56,6 +56,12 @@ class Lanes:
         """How many jobs run."""
         return len(self._running)
 
+    def twin(self, book: Book) -> "Lanes":
+        """The same jobs in lanes of their own, which write to another book."""
+        twin = Lanes(book)
+        twin._queued, twin._running = self._queued.copy(), self._running.copy()
+        return twin
+
     def next_due(self) -> float:
         """When the next job ends or may start; infinity if there is none. May lie in the past."""
         due = min((job.ends for job in self._running.values()), default=math.inf)

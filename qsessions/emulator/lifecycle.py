@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from copy import copy
 
 import attrs
 
@@ -98,6 +99,14 @@ class SessionTrack:
         stopped = self.lanes.clear_queue(at, "Cancelled", "the session was closed on request")
         self.session = attrs.evolve(self.session, stopped_queued_jobs=stopped)
         self._enter("closed", "closed on request", at)
+
+    def foretold(self) -> Session:
+        """The session as it will end if nobody touches it any more, its last job included."""
+        twin, book = copy(self), Book()
+        twin._book, twin.lanes = book, self.lanes.twin(book)  # noqa: SLF001 - its own kind
+        while (due := twin.next_due()) < math.inf:
+            twin.settle(due)
+        return twin.session
 
     def _limits(self) -> Iterator[tuple[float, State, str]]:
         """When each limit falls, where it leads and why, the weightiest first."""

@@ -1,5 +1,7 @@
 """What the emulator received, kept for assertions and free of secrets."""
 
+import json
+import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -7,9 +9,15 @@ from types import MappingProxyType
 
 import attrs
 
+from qsessions.emulator.answers import date_time
+
 MOST_REQUESTS = 100_000
 MOST_CHARACTERS = 65_536
 
+request_log = logging.getLogger("qsessions.emulator.requests")
+_LOGGED = ("at", "method", "path", "status", "operation", "session_id", "faults")
+
+_ORIGIN = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
 _FORM_KEY = re.compile(r"(?i)(\bapikey=)(?!<api_key>)[^&\s]+")
 _LABEL = re.compile(r"<(api_key|backend_token|service_token|token)>")
@@ -26,9 +34,11 @@ _SECRET_HEADERS = frozenset(
 
 @attrs.frozen
 class ReceivedRequest:
-    """One request and the status of its answer.
+    """One request and the status of its answer, None where a fault reset the connection instead.
 
-    `at` is the emulator's time in unix seconds. `path` and `query` are as received, still percent-encoded.
+    `at` is the emulator's time in unix seconds. `path` and `query` are as received, still percent-encoded, less
+    the host of an absolute target. `operation` is its name in a fault plan, None for an unknown path;
+    `session_id` is the session that it was about, where that is known; `faults` are the kinds that struck it.
     `headers` has lower-case names; a header sent twice is joined by ", ". `body` is text of up to 65,536
     characters. Secrets that the emulator knows are replaced by what they are, wherever they stand
     (`<api_key>`, `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
@@ -40,9 +50,12 @@ class ReceivedRequest:
     method: str
     path: str
     query: str
-    status: int
+    status: int | None
     headers: Mapping[str, str]
     body: str
+    operation: str | None = None
+    session_id: str | None = None
+    faults: tuple[str, ...] = ()
 
 
 class Recorder:
@@ -65,10 +78,13 @@ class Recorder:
         raw_path: str,
         headers: Iterable[tuple[str, str]],
         body: bytes,
-        status: int,
+        status: int | None,
+        operation: str | None,
+        session_id: str | None,
+        faults: tuple[str, ...],
     ) -> None:
-        """Keep one request."""
-        path, _, query = raw_path.partition("?")
+        """Keep one request, and log it as a line of JSON where the log asks for it."""
+        path, _, query = _ORIGIN.sub("", raw_path).partition("?")
         kept = ReceivedRequest(
             at=at,
             method=method,
@@ -78,8 +94,14 @@ class Recorder:
             headers=self._masked_headers(headers),
             # Cut last, or a secret at the cut would be halved and not be recognised.
             body=self._masked(body.decode(errors="replace"))[:MOST_CHARACTERS],
+            operation=operation,
+            session_id=None if session_id is None else self._masked(session_id),
+            faults=faults,
         )
         self._requests.append(kept)
+        if request_log.isEnabledFor(logging.INFO):
+            shown = {name: getattr(kept, name) for name in _LOGGED}
+            request_log.info("%s", json.dumps({**shown, "at": date_time(at)}))
 
     def _masked_headers(self, headers: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         masked: dict[str, str] = {}

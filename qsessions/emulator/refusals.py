@@ -8,6 +8,7 @@ JOB_NOT_FOUND = 1291
 NOT_AUTHORISED = 1200
 SESSION_CLOSED = 4001
 SESSION_NOT_ON_PLAN = 1352
+TOO_MANY_REQUESTS = 1202
 
 # No public source tells the code of these; they are the emulator's, in a range that the service leaves free.
 INVALID_REQUEST = 9400

@@ -1,23 +1,33 @@
 """The emulator as an object that you start and stop."""
 
+import asyncio
 import logging
-import time
-import uuid
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from heapq import merge
+from operator import attrgetter
 from random import Random, SystemRandom
-from typing import Self
+from typing import Self, TypeVar
 
 import attrs
 from aiohttp import web
 
+from qsessions.emulator.admin import Admin
 from qsessions.emulator.app import BASE_PATH, Service
 from qsessions.emulator.checks import Plan, Terms, is_duration
+from qsessions.emulator.clock import ServiceClock, read_duration
 from qsessions.emulator.credentials import Gate, Secrets
+from qsessions.emulator.faults import Fault, FaultPlan
+from qsessions.emulator.front import Front
 from qsessions.emulator.iam import TokenOffice
+from qsessions.emulator.instances import Instance, invented_account, invented_crn
 from qsessions.emulator.recording import ReceivedRequest, Recorder
 from qsessions.emulator.refusals import invalid
 from qsessions.emulator.state import Machine
+from qsessions.emulator.stories import stories
 from qsessions.emulator.values import Event, Job, Session
+
+_Workload = TypeVar("_Workload", Session, Job)
 
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
 _USER_ID = "IBMid-emulated"
@@ -42,13 +52,13 @@ class Emulator:
     port: 0 takes a free one.
     clock: unix seconds; whatever it says is the time of the service. The default starts at the wall clock and
         goes on monotonically.
-    plan: "open" can't create dedicated sessions.
-    partner: whether `interactive_ttl` and `active_ttl` may be set.
-    interactive_ttl: the idle limit of a session that sets none, in whole seconds.
+    speed: seconds of the service in one real second, without a `clock`; at 0 time stands still until `advance`.
+    plan, partner, interactive_ttl: the terms of the first instance, as `add_instance` has them.
     token_seconds: how long an access token lives, in whole seconds.
     queue_seconds: how long every job waits before it may start.
     seed: makes ids, keys and tokens the same in every run. The keys are then no secret.
     backends: the names of the backends; the first serves jobs that name none.
+    faults: what goes wrong from the start; `faults` is the plan that can be changed at any time.
 
     Raises ValueError for an argument out of range.
     """
@@ -59,6 +69,7 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         clock: Callable[[], float] | None = None,
+        speed: float = 1.0,
         plan: Plan = "paid",
         partner: bool = False,
         interactive_ttl: int = 60,
@@ -66,14 +77,12 @@ class Emulator:
         queue_seconds: float = 0.0,
         seed: int | None = None,
         backends: Sequence[str] = DEFAULT_BACKENDS,
+        faults: Sequence[Fault] = (),
     ) -> None:
-        if plan not in {"paid", "open"}:
-            raise ValueError("plan must be 'paid' or 'open'")
         if not 0 <= port <= 65535:
             raise ValueError("port must be from 0 to 65535")
-        if interactive_ttl < 1:
-            raise ValueError("interactive_ttl must be at least one second")
         random = SystemRandom() if seed is None else Random(seed)  # noqa: S311 - a seed asks for no secrets
+        self.faults = FaultPlan(faults)
         self._host = host
         self._port = port
         self._secrets = Secrets(
@@ -81,20 +90,21 @@ class Emulator:
             backend_token=_key(random, "emulated-backend-"),
             service_token=_key(random, "emulated-service-"),
         )
-        account = f"{random.getrandbits(128):032x}"
-        guid = uuid.UUID(int=random.getrandbits(128), version=4)
-        self.crn = f"crn:v1:bluemix:public:quantum-computing:us-east:a/{account}:{guid}::"
-        self._machine = Machine(random=random, backends=backends, queue_seconds=queue_seconds)
+        self._random = random
+        self._backends = tuple(backends)
+        self._queue_seconds = queue_seconds
+        self._account = invented_account(random)
+        self._instances: dict[str, Instance] = {}
+        self._clock = ServiceClock(speed=speed, clock=clock)
         self._tokens = TokenOffice(
             api_key=self._secrets.api_key,
-            account=account,
+            account=self._account,
             user_id=_USER_ID,
             life_seconds=token_seconds,
             random=random,
         )
         self._recorder = Recorder(attrs.asdict(self._secrets))
-        terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
-        self._service = self._assemble(terms, _running_clock() if clock is None else clock, random)
+        self.crn = self.add_instance(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:
@@ -108,25 +118,57 @@ class Emulator:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    def _assemble(self, terms: Terms, clock: Callable[[], float], random: Random) -> Service:
-        return Service(
-            machine=self._machine,
-            tokens=self._tokens,
-            gate=Gate(secrets=self._secrets, crn=self.crn, tokens=self._tokens),
-            terms=terms,
-            recorder=self._recorder,
-            crn=self.crn,
-            user_id=_USER_ID,
-            clock=clock,
-            random=random,
+    def add_instance(self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int = 60) -> str:
+        """Open another service instance, at any time; gives its CRN.
+
+        It has the same keys and backends but sees no session, job or workload of another.
+
+        plan: "open" can't create dedicated sessions.
+        partner: whether `interactive_ttl` and `active_ttl` may be set.
+        interactive_ttl: the idle limit of a session that sets none, in whole seconds.
+        Raises ValueError for terms that make no sense.
+        """
+        terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
+        crn = invented_crn(self._random, self._account)
+        machine = Machine(
+            random=self._random, backends=self._backends, queue_seconds=self._queue_seconds, instance=crn
         )
+        self._instances[crn] = Instance(crn, terms, machine)
+        return crn
+
+    @property
+    def crns(self) -> tuple[str, ...]:
+        """The instances; `crn` is the first of them."""
+        return tuple(self._instances)
+
+    def _application(self) -> web.Application:
+        gate = Gate(secrets=self._secrets, instances=self._instances, tokens=self._tokens)
+        front = Front(
+            clock=self._clock,
+            recorder=self._recorder,
+            faults=self.faults,
+            tokens=self._tokens,
+            random=self._random,
+        )
+        app = web.Application(middlewares=[front.answer])
+        Service(
+            instances=self._instances, tokens=self._tokens, gate=gate, clock=self._clock, user_id=_USER_ID
+        ).add_routes(app.router)
+        Admin(
+            instances=self._instances,
+            clock=self._clock,
+            recorder=self._recorder,
+            faults=self.faults,
+            user_id=_USER_ID,
+        ).add_routes(app.router)
+        return app
 
     async def start(self) -> None:
         """Listen. Raises RuntimeError if it already does, OSError if the address can't be had."""
         if self._runner is not None:
             raise RuntimeError("the emulator is running already")
         self._runner = web.AppRunner(
-            self._service.application(),
+            self._application(),
             access_log=None,
             logger=_wire_log,
             shutdown_timeout=_SHUTDOWN_SECONDS,
@@ -176,33 +218,65 @@ class Emulator:
         return self._secrets.service_token
 
     def env(self) -> dict[str, str]:
-        """The environment variables that lead clients to this emulator. Holds the API key."""
+        """The environment variables that lead clients to this emulator. Holds the API key.
+
+        The CRNs of further instances are QISKIT_IBM_INSTANCE_2 and so on.
+        """
+        further = {f"QISKIT_IBM_INSTANCE_{number}": crn for number, crn in enumerate(self.crns[1:], 2)}
         return {
             "QSESSIONS_BASE_URL": self.url,
             "IAM_URL": self.iam_url,
             "QISKIT_IBM_TOKEN": self.api_key,
             "QISKIT_IBM_INSTANCE": self.crn,
+            **further,
         }
 
     def now(self) -> float:
         """The service's time in unix seconds. It never runs backwards, even if the clock does."""
-        return self._service.now()
+        return self._clock.now()
+
+    async def advance(self, duration: float | str | timedelta) -> float:
+        """Let time pass at once, at any `speed`; gives the time that it then is, in unix seconds.
+
+        duration: seconds, a `timedelta` or text such as "2h 30m".
+        All that falls due on the way happens at its exact time. Latency faults wait in real time.
+        Raises ValueError for what is no duration, RuntimeError if a `clock` was passed: then move that.
+        """
+        now = self._clock.step(read_duration(duration))
+        await asyncio.sleep(0)  # what waits on this loop sees the new time first
+        return now
 
     @property
     def sessions(self) -> dict[str, Session]:
-        """Every session as it stands now, by id, oldest first; a copy."""
-        return self._machine.sessions(self.now())
+        """Every session of every instance as it stands now, by id, oldest first; a copy."""
+        now = self.now()
+        return _merged([list(machine.sessions(now).values()) for machine in self._machines()])
+
+    @property
+    def open_sessions(self) -> list[Session]:
+        """The sessions of every instance that are not closed, oldest first."""
+        return [session for session in self.sessions.values() if session.state != "closed"]
 
     @property
     def jobs(self) -> dict[str, Job]:
-        """Every job as it stands now, by id, oldest first; a copy."""
-        return {job.id: job for job in self._machine.jobs(self.now())}
+        """Every job of every instance as it stands now, by id, oldest first; a copy."""
+        now = self.now()
+        return _merged([machine.jobs(now) for machine in self._machines()])
 
     @property
     def events(self) -> Sequence[Event]:
-        """All that has happened to sessions and jobs until now, oldest first."""
-        self.now()
-        return self._machine.events
+        """All that has happened to sessions and jobs of every instance until now, oldest first."""
+        now = self.now()
+        for machine in self._machines():
+            machine.advance(now)
+        return tuple(merge(*(machine.events for machine in self._machines()), key=attrgetter("at")))
+
+    def assert_no_open_sessions(self) -> None:
+        """Check that every session is closed. Raises AssertionError, which tells the story of each that is not."""
+        told = stories(self._instances.values(), self.requests, self.now())
+        if told:
+            count = "1 session was" if len(told) == 1 else f"{len(told)} sessions were"
+            raise AssertionError("\n  ".join([f"{count} left open:", *told.values()]))
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -216,15 +290,17 @@ class Emulator:
         seconds: float = 1.0,
         backend: str | None = None,
         program_id: str = "sampler",
+        crn: str | None = None,
     ) -> str:
         """Queue a job as another client would, without a request; returns its id.
 
-        seconds: how long it will run. backend: by default its session's, or the first one.
+        seconds: how long it will run. backend: by default its session's, or the first one. crn: the instance, by
+        default the session's, or the first one.
         Raises Refusal where the service would answer with an error.
         """
         if not is_duration(seconds):
             raise invalid("seconds must be finite, 0 or more.")
-        job = self._machine.submit_job(
+        job = self._machine_of(session_id, crn).submit_job(
             self.now(), program_id=program_id, seconds=seconds, backend=backend, session_id=session_id
         )
         return job.id
@@ -233,10 +309,20 @@ class Emulator:
         """Refuse every access token issued so far (401, code 1201). The API key stays good."""
         self._tokens.revoke()
 
+    def _machines(self) -> list[Machine]:
+        return [instance.machine for instance in self._instances.values()]
 
-def _running_clock() -> Callable[[], float]:
-    start = time.time() - time.monotonic()
-    return lambda: start + time.monotonic()
+    def _machine_of(self, session_id: str | None, crn: str | None) -> Machine:
+        if crn is not None and crn not in self._instances:
+            raise ValueError("crn names no instance of this emulator: take it from `crns`")
+        if crn is None and session_id is not None:
+            holder = next((machine for machine in self._machines() if machine.holds(session_id)), None)
+            return holder or self._instances[self.crn].machine
+        return self._instances[crn or self.crn].machine
+
+
+def _merged(lists: list[list[_Workload]]) -> dict[str, _Workload]:
+    return {workload.id: workload for workload in merge(*lists, key=attrgetter("created"))}
 
 
 def _key(random: Random, prefix: str) -> str:

@@ -30,7 +30,7 @@ _ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 
 
 class Machine:
-    """All sessions and jobs of one service instance.
+    """All sessions and jobs of one service instance, whose CRN is `instance`.
 
     `queue_seconds` is how long every job waits in line, even when a lane is free: the emulator's picture of
     a busy backend. The service lets the jobs of an active session pass the line; here they wait as well, so
@@ -38,7 +38,9 @@ class Machine:
     backends, and for a wait that is negative or endless.
     """
 
-    def __init__(self, *, random: Random, backends: Sequence[str], queue_seconds: float = 0.0) -> None:
+    def __init__(
+        self, *, random: Random, backends: Sequence[str], queue_seconds: float = 0.0, instance: str = ""
+    ) -> None:
         if not backends:
             raise ValueError("a service without backends can't run anything: name at least one")
         if not 0 <= queue_seconds < math.inf:
@@ -46,6 +48,7 @@ class Machine:
         self.backends = tuple(backends)
         self._random = random
         self._queue_seconds = queue_seconds
+        self._instance = instance
         self._book = Book()
         self._sessions: dict[str, SessionTrack] = {}
         self._unbound = {name: BackendTrack(self._book) for name in backends}
@@ -79,7 +82,8 @@ class Machine:
             # The contract gives this operation no 404, so the unknown backend is a wrong value in the body.
             self._check_backend(backend, status=400)
         session_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        session = Session(session_id, self._serial(session_id), mode, backend, ttls, created=at)
+        serial = self._serial(session_id)
+        session = Session(session_id, serial, mode, backend, ttls, created=at, instance=self._instance)
         track = self._sessions[session_id] = SessionTrack(session, self._book)
         self._schedule(track)
         return track.session
@@ -89,10 +93,23 @@ class Machine:
         self.advance(now)
         return self._track(session_id).session
 
+    def holds(self, session_id: str) -> bool:
+        """Whether a session is one of this instance."""
+        return session_id in self._sessions
+
     def sessions(self, now: float) -> dict[str, Session]:
         """All sessions by id, oldest first."""
         self.advance(now)
         return {session_id: track.session for session_id, track in self._sessions.items()}
+
+    def open_sessions(self, now: float) -> list[Session]:
+        """The sessions that are not closed, oldest first."""
+        return [session for session in self.sessions(now).values() if session.state != "closed"]
+
+    def foretold(self, now: float, session_id: str) -> Session:
+        """A session as it will end if nobody touches it any more. Raises Refusal (404) for an unknown id."""
+        self.advance(now)
+        return self._track(session_id).foretold()
 
     def update_session(self, now: float, session_id: str, *, accepting_jobs: bool) -> None:
         """Open or shut a session for new jobs. Raises Refusal: 404 for an unknown id, 409 once closed."""
@@ -140,7 +157,8 @@ class Machine:
             program_id=program_id,
             seconds=seconds,
             created=at,
-            ready=at + self._queue_seconds,
+            ready=round(at + self._queue_seconds, 6),
+            instance=self._instance,
         )
         track = self._owner(job)
         track.submit(job, at)

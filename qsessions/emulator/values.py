@@ -75,7 +75,7 @@ class Meter:
 
 @attrs.frozen
 class Job:
-    """One job. `serial` numbers jobs and sessions together in the order in which they were created."""
+    """One job. `serial` numbers the jobs and sessions of an instance in the order in which they were created."""
 
     id: str
     serial: int
@@ -85,6 +85,7 @@ class Job:
     seconds: float
     created: float
     ready: float
+    instance: str = ""
     status: JobStatus = "Queued"
     reason: str | None = None
     reason_code: int | None = None
@@ -104,7 +105,7 @@ class Job:
     @property
     def ends(self) -> float:
         """When it ends if nobody cancels it; infinity while it is queued."""
-        return math.inf if self.started is None else self.started + self.seconds
+        return math.inf if self.started is None else round(self.started + self.seconds, 6)
 
     def usage(self, now: float) -> float:
         """Seconds that it has run by `now`."""
@@ -115,7 +116,7 @@ class Job:
 
 @attrs.frozen
 class Session:
-    """One session or batch, as it stood after the last thing that happened to it.
+    """One session or batch, as it stood after the last thing that happened to it. `instance` is its CRN.
 
     `metered` counts what is billed, `activity` the active time that `active_ttl` limits; read both through
     `usage` and `active_left`, which take the moment that you ask about.
@@ -127,6 +128,7 @@ class Session:
     backend: str | None
     ttls: Ttls
     created: float
+    instance: str = ""
     state: State = "open"
     reason: str | None = None
     accepting_jobs: bool = True

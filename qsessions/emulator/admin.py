@@ -1,0 +1,110 @@
+"""What rules the emulator over HTTP, beside the service: for tests that are not written in Python."""
+
+import ipaddress
+import json
+from collections.abc import Callable, Mapping
+
+import attrs
+from aiohttp import web
+
+from qsessions.emulator.answers import date_time, session_body
+from qsessions.emulator.clock import ServiceClock, read_duration
+from qsessions.emulator.faults import FaultPlan, read_faults
+from qsessions.emulator.front import ADMIN_PATH, Handler
+from qsessions.emulator.instances import Instance
+from qsessions.emulator.recording import Recorder
+from qsessions.emulator.refusals import CONFLICT, NOT_AUTHORISED, Refusal, invalid
+from qsessions.emulator.stories import stories
+
+_MOST_SHOWN = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Admin:
+    """Needs no token, and answers this machine only."""
+
+    instances: Mapping[str, Instance]
+    clock: ServiceClock
+    recorder: Recorder
+    faults: FaultPlan
+    user_id: str
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Add the endpoints."""
+        routes: list[tuple[str, str, Callable[[bytes], web.Response]]] = [
+            ("GET", "/faults", self.list_faults),
+            ("POST", "/faults", self.add_faults),
+            ("DELETE", "/faults", self.clear_faults),
+            ("GET", "/requests", self.list_requests),
+            ("GET", "/sessions", self.list_open_sessions),
+            ("POST", "/advance", self.advance),
+        ]
+        for method, path, handler in routes:
+            router.add_route(method, ADMIN_PATH + path, _local(handler))
+
+    def list_faults(self, _: bytes) -> web.Response:
+        """GET /emulator/faults: the plan, with how many requests each fault matched and struck."""
+        return web.json_response({"faults": self.faults.shown()})
+
+    def add_faults(self, body: bytes) -> web.Response:
+        """POST /emulator/faults: add to the plan; all of the faults or, if one makes no sense, none."""
+        try:
+            faults = read_faults(_json(body))
+        except ValueError as error:
+            raise invalid(str(error)) from None
+        self.faults.add(*faults)
+        return self.list_faults(b"")
+
+    def clear_faults(self, _: bytes) -> web.Response:
+        """DELETE /emulator/faults: let everything go well again."""
+        self.faults.clear()
+        return web.Response(status=204)
+
+    def list_requests(self, _: bytes) -> web.Response:
+        """GET /emulator/requests: the last thousand that the service received, oldest first, without secrets."""
+        shown = [
+            {**attrs.asdict(request, recurse=False), "headers": dict(request.headers)}
+            for request in self.recorder.requests[-_MOST_SHOWN:]
+        ]
+        return web.json_response({"requests": shown})
+
+    def list_open_sessions(self, _: bytes) -> web.Response:
+        """GET /emulator/sessions: the sessions of all instances that are not closed, each with its story."""
+        now = self.clock.now()
+        told = stories(self.instances.values(), self.recorder.requests, now)
+        shown = [
+            {**session_body(session, now, self.user_id), "instance": instance.crn, "story": told[session.id]}
+            for instance in self.instances.values()
+            for session in instance.machine.open_sessions(now)
+        ]
+        return web.json_response({"sessions": shown})
+
+    def advance(self, body: bytes) -> web.Response:
+        """POST /emulator/advance: let time pass, `{"duration": "30m"}`; answers what time it then is."""
+        value = _json(body)
+        if not isinstance(value, dict) or set(value) != {"duration"}:
+            raise invalid("The body must be an object whose only field is duration.")
+        try:
+            now = self.clock.step(read_duration(value["duration"]))
+        except ValueError as error:
+            raise invalid(f"duration: {error}") from None
+        except RuntimeError as error:
+            raise Refusal(409, CONFLICT, str(error)) from None
+        return web.json_response({"now": date_time(now)})
+
+
+def _local(handler: Callable[[bytes], web.Response]) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104 - no address is none of ours
+            raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
+        return handler(body)
+
+    return serve
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise invalid("The body is not valid JSON.") from None

@@ -1,0 +1,29 @@
+"""Service instances: each a service of its own, behind one address and one set of credentials."""
+
+import uuid
+from random import Random
+
+import attrs
+
+from qsessions.emulator.checks import Terms
+from qsessions.emulator.state import Machine
+
+
+@attrs.frozen
+class Instance:
+    """One instance: what it holds is out of every other's sight."""
+
+    crn: str
+    terms: Terms
+    machine: Machine
+
+
+def invented_account(random: Random) -> str:
+    """An account id of the right length which no real account can have: real ones are hexadecimal."""
+    return f"emulated{random.getrandbits(96):024x}"
+
+
+def invented_crn(random: Random, account: str) -> str:
+    """The CRN of a new instance of the account, in the service's default region."""
+    guid = uuid.UUID(int=random.getrandbits(128), version=4)
+    return f"crn:v1:bluemix:public:quantum-computing:us-east:a/{account}:{guid}::"
