@@ -1,5 +1,6 @@
 """The plan of what goes wrong: which requests are struck, when, and how."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -60,6 +61,7 @@ _HOW = ("status", "body", "headers", "retry_after", "seconds", "keep_bytes", "af
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # These frame the answer; a wrong length is what `truncate` is for.
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
@@ -68,6 +70,11 @@ def _names(value: Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ValueError("operations: must be a list of names")  # noqa: TRY004 - documented as ValueError
     return tuple(value)
+
+
+def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
+    # What is no mapping is told of together with what is in it.
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +112,7 @@ class Fault:
     after: bool = False
     status: int | None = None
     body: object = None
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = attrs.field(default=_NO_HEADERS, converter=_copied)
     retry_after: int | str | None = None
     seconds: float | None = None
     keep_bytes: int | None = None
@@ -208,9 +215,8 @@ def _read_fault(value: object, where: str) -> Fault:
 def _check_kind(fault: Fault) -> None:
     kinds = get_args(FaultKind)
     _check("kind", fault.kind in kinds, f"must be one of: {', '.join(kinds)}")
-    defaults = {field.name: field.default for field in attrs.fields(Fault)} | {"headers": {}}
     for name in _HOW:
-        given = getattr(fault, name) != defaults[name]
+        given = getattr(fault, name) != getattr(attrs.fields(Fault), name).default
         _check(name, not given or name in _FIELDS[fault.kind], f"has no meaning for the kind '{fault.kind}'")
     needed = _NEEDED.get(fault.kind)
     if needed is not None:
@@ -241,6 +247,7 @@ def _check_how(fault: Fault) -> None:
     in_range = seconds is None or (_is_number(seconds) and least <= seconds <= most)
     _check("seconds", in_range, f"must be a number from {least:.0f} to {most:.0f}")
     _check("keep_bytes", keep is None or (_is_whole(keep) and keep >= 0), "must be a whole number, 0 or more")
+    _check("body", _is_json(fault.body), "must be text, or something that JSON can say")
     _check("headers", isinstance(fault.headers, Mapping), "must be an object of names and texts")
     for name, value in fault.headers.items():
         where = f"headers.{name}"
@@ -263,6 +270,14 @@ def _is_whole(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_header_value(value: object) -> bool:

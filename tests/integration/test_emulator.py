@@ -6,96 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlencode
 
-import attrs
 import jwt
 import pytest
-from aiohttp import ClientSession, FormData
+from aiohttp import ClientSession
 from yarl import URL
 
 from qsessions.emulator import Emulator, Refusal
-
-START = 1_800_000_000.0  # 2027-01-15T08:00:00Z
-Query = Mapping[str, str | int] | Sequence[tuple[str, str]] | None
-GRANT = "urn:ibm:params:oauth:grant-type:apikey"
-
-
-@attrs.define
-class Clock:
-    """A clock that stands still."""
-
-    at: float = START
-
-    def __call__(self) -> float:
-        """Unix seconds."""
-        return self.at
-
-
-@attrs.frozen
-class Caller:
-    """Sends requests to an emulator, with good credentials unless told otherwise."""
-
-    http: ClientSession
-    emulator: Emulator
-
-    def good(self) -> dict[str, str]:
-        """Credentials that need no token exchange."""
-        return {"Authorization": f"apikey {self.emulator.api_key}", "Service-CRN": self.emulator.crn}
-
-    async def __call__(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        data: bytes | io.BytesIO | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Query = None,
-    ) -> tuple[int, Any]:
-        """Status and JSON body (None if there is none)."""
-        status, _, text = await self.full(method, path, body, data=data, headers=headers, query=query)
-        return status, json.loads(text) if text else None
-
-    async def full(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        data: bytes | io.BytesIO | None = None,
-        headers: Mapping[str, str] | None = None,
-        query: Query = None,
-    ) -> tuple[int, Mapping[str, str], str]:
-        """Status, headers and text."""
-        url = URL(path if path.startswith("http") else self.emulator.url + path, encoded=True)
-        if query is not None:
-            url = url.with_query(query)
-        sent = json.dumps(body).encode() if body is not None else data
-        async with self.http.request(
-            method, url, data=sent, headers=self.good() if headers is None else headers
-        ) as answer:
-            return answer.status, answer.headers, await answer.text()
-
-    async def token(self) -> str:
-        """A fresh access token."""
-        status, answer = await self.exchange(grant_type=GRANT, apikey=self.emulator.api_key)
-        assert status == 200
-        return str(answer["access_token"])
-
-    async def exchange(self, **form: str) -> tuple[int, Any]:
-        """Ask the token endpoint."""
-        url = f"{self.emulator.iam_url}/identity/token"
-        async with self.http.post(url, data=FormData(form)) as answer:
-            return answer.status, await answer.json()
-
-    async def create(self, **fields: object) -> str:
-        """Make a session; returns its id."""
-        status, session = await self("POST", "/v1/sessions", {"mode": "dedicated", **fields})
-        assert status == 200, session
-        return str(session["id"])
+from tests.integration.caller import GRANT, START, Caller, Clock, first_code, speak
 
 
 @pytest.fixture
@@ -109,15 +30,6 @@ async def call(clock: Clock) -> AsyncIterator[Caller]:
     """A running emulator and a client for it."""
     async with Emulator(clock=clock) as emulator, ClientSession() as http:
         yield Caller(http, emulator)
-
-
-def first_code(answer: Any) -> object:
-    """The code of the only error in an answer in the service's form."""
-    assert set(answer) == {"errors", "trace"}
-    assert answer["trace"]
-    (error,) = answer["errors"]
-    assert error["message"]
-    return error["code"]
 
 
 async def test_life_of_a_session(call: Caller, clock: Clock) -> None:
@@ -237,17 +149,6 @@ async def test_bad_credentials(call: Caller, name: str) -> None:
     head, _, body = answer.partition("\r\n\r\n")
     assert int(head.split()[1]) == status
     assert first_code(json.loads(body)) == code
-
-
-async def speak(emulator: Emulator, request: str) -> str:
-    """Send raw text over a connection of its own, and read until the emulator closes it."""
-    url = URL(emulator.iam_url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(request.encode(errors="surrogateescape"))
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer.decode()
 
 
 async def test_a_token_is_a_jwt_with_the_emulators_times(call: Caller, clock: Clock) -> None:
