@@ -96,11 +96,20 @@ class Admin:
 def _local(handler: Callable[[bytes], web.Response]) -> Handler:
     async def serve(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        if not ipaddress.ip_address(request.remote or "0.0.0.0").is_loopback:  # noqa: S104 - no address is none of ours
+        if not _is_loopback(request.remote or ""):
             raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
         return handler(body)
 
     return serve
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:  # a peer without an address
+        return False
+    # A socket for both families tells IPv4 peers as mapped ones.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _json(body: bytes) -> object:

@@ -73,8 +73,9 @@ def _names(value: Sequence[str]) -> tuple[str, ...]:
 
 
 def _copied(value: Mapping[str, str]) -> Mapping[str, str]:
-    # What is no mapping is told of together with what is in it.
-    return dict(value) if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        raise ValueError("headers: must be an object of names and texts")  # noqa: TRY004 - as above
+    return dict(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -248,7 +249,6 @@ def _check_how(fault: Fault) -> None:
     _check("seconds", in_range, f"must be a number from {least:.0f} to {most:.0f}")
     _check("keep_bytes", keep is None or (_is_whole(keep) and keep >= 0), "must be a whole number, 0 or more")
     _check("body", _is_json(fault.body), "must be text, or something that JSON can say")
-    _check("headers", isinstance(fault.headers, Mapping), "must be an object of names and texts")
     for name, value in fault.headers.items():
         where = f"headers.{name}"
         named = _HEADER_NAME.fullmatch(str(name)) is not None

@@ -8,6 +8,7 @@ from qsessions.emulator.instances import Instance
 from qsessions.emulator.recording import ReceivedRequest
 from qsessions.emulator.values import Event, Session
 
+_LONGEST_BODY = 300
 _WORDS = {
     "draining": "takes no new jobs",
     "reopened": "takes jobs again",
@@ -56,7 +57,7 @@ def _origin(session: Session, request: ReceivedRequest | None) -> str:
     if request is None:
         return f"created at {date_time(session.created)}; its request is no longer kept"
     client = request.headers.get("user-agent", "a client without a User-Agent")
-    return f"created at {date_time(session.created)} by {request.method} {request.path} from {client}, with {request.body}"
+    return f"created at {date_time(session.created)} by {request.method} {request.path} from {client}, with {request.body[:_LONGEST_BODY]}"
 
 
 def _happened(event: Event, session: Session) -> str:

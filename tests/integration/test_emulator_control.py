@@ -1,0 +1,346 @@
+"""What a test does to a running emulator: move its time, open instances, look inside, rule it over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Response
+
+from qsessions.emulator import Emulator, Fault, Refusal
+from tests.integration.caller import Caller, Clock, first_code, speak
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Caller]:
+    """Give an emulator whose time stands still, and a client for it."""
+    async with Emulator(speed=0) as emulator, ClientSession() as http:
+        yield Caller(http, emulator)
+
+
+async def test_time_moves_by_steps_and_nothing_is_late(call: Caller) -> None:
+    """What falls due within a step happens at its exact time, and the steps' size makes no difference."""
+    emulator = call.emulator
+    start = emulator.now()
+    session = await call.create()
+    emulator.submit_job(session, seconds=0.3)
+    for _ in range(3):
+        await emulator.advance(0.1)
+    assert emulator.jobs[next(iter(emulator.jobs))].status == "Completed"
+    assert await emulator.advance("1h") == round(start + 3600.3, 6)
+    assert [(change.state, round(change.at - start, 6)) for change in emulator.sessions[session].changes] == [
+        ("open", 0),
+        ("active", 0),
+        ("inactive", 60.3),
+        ("closed", 1800.3),
+    ]
+    with pytest.raises(ValueError, match="no duration"):
+        await emulator.advance("soon")
+
+
+async def test_a_given_clock_is_not_moved() -> None:
+    """Time that belongs to the test's own clock can't be moved here, and this is said."""
+    async with Emulator(clock=Clock()) as emulator, ClientSession() as http:
+        with pytest.raises(RuntimeError, match="move that one"):
+            await emulator.advance(1)
+        url = f"{emulator.iam_url}/emulator/advance"
+        assert (await Caller(http, emulator)("POST", url, {"duration": 1}))[0] == 409
+    with pytest.raises(ValueError, match="exclude"):
+        Emulator(clock=Clock(), speed=2)
+
+
+async def test_instances_cannot_see_each_other(call: Caller) -> None:
+    """Sessions, jobs and workloads of one instance are unknown in another; plans differ; a backend's queue is one."""
+    emulator = call.emulator
+    other = emulator.add_instance(plan="open")
+    partner = emulator.add_instance(partner=True, interactive_ttl=7)
+    assert emulator.crns == (emulator.crn, other, partner)
+    assert len(set(emulator.crns)) == 3
+    headers = {**call.good(), "Service-CRN": other}
+    mine = await call.create(backend="ibm_fez")
+    status, refused = await call("POST", "/v1/sessions", {"mode": "dedicated"}, headers=headers)
+    assert (status, first_code(refused)) == (400, 1352)
+    theirs = (await call("POST", "/v1/sessions", {"mode": "batch"}, headers=headers))[1]["id"]
+    jobs = [emulator.submit_job(mine, seconds=9), emulator.submit_job(theirs, seconds=9)]
+    for path in (f"/v1/sessions/{mine}", f"/v1/jobs/{jobs[0]}"):
+        assert (await call("GET", path))[0] == 200
+        assert (await call("GET", path, headers=headers))[0] == 404
+    assert (await call("DELETE", f"/v1/sessions/{theirs}/close"))[0] == 404
+    seen = (await call("GET", "/v1/workloads", headers=headers))[1]["workloads"]
+    assert [(workload["id"], workload["instance"]) for workload in seen] == [
+        (theirs, other),
+        (jobs[1], other),
+    ]
+    assert (await call("GET", "/v1/backends/ibm_fez/status"))[1]["length_queue"] == 2
+    made = await call("POST", "/v1/sessions", {"mode": "batch"}, headers={**headers, "Service-CRN": partner})
+    assert made[1]["interactive_ttl"] == 7
+    assert [session.instance for session in emulator.sessions.values()] == [emulator.crn, other, partner]
+    assert list(emulator.jobs) == jobs
+    assert {event.session_id for event in emulator.events} == {mine, theirs, made[1]["id"]}
+    assert emulator.env()["QISKIT_IBM_INSTANCE_2"] == other
+    alone = emulator.submit_job(crn=other)
+    assert emulator.jobs[alone].instance == other
+    with pytest.raises(ValueError, match="crn names no instance"):
+        emulator.submit_job(crn="none")
+
+
+@pytest.mark.parametrize("terms", [{"plan": "free"}, {"interactive_ttl": 0}])
+def test_impossible_terms(terms: dict[str, Any]) -> None:
+    """Terms that make no sense are refused, and open no instance."""
+    emulator = Emulator()
+    with pytest.raises(ValueError, match=r"plan|interactive_ttl"):
+        emulator.add_instance(**terms)
+    assert len(emulator.crns) == 1
+
+
+def test_what_is_invented_cannot_be_taken_for_real() -> None:
+    """Keys say that they are emulated, and so does the account in a CRN, which has letters that no real one has."""
+    emulator = Emulator()
+    assert emulator.api_key.startswith("emulated-")
+    assert re.fullmatch(
+        r"crn:v1:bluemix:public:quantum-computing:us-east:a/emulated[0-9a-f]{24}:[0-9a-f-]{36}::",
+        emulator.crn,
+    )
+
+
+async def test_the_story_of_a_session_that_was_left(call: Caller) -> None:
+    """The assertion tells what made the session, what happened to it, what it costs, and what will end it."""
+    emulator = call.emulator
+    emulator.assert_no_open_sessions()
+    closed = await call.create()
+    await call("DELETE", f"/v1/sessions/{closed}/close")
+    session = await call.create(backend="ibm_fez", max_ttl=600)
+    await emulator.advance(5)
+    job = emulator.submit_job(session, seconds=10)
+    await emulator.advance(2)
+    await call("PATCH", f"/v1/sessions/{session}", {"accepting_jobs": False})
+    await call("PATCH", f"/v1/sessions/{session}", {"accepting_jobs": True})
+    await emulator.advance("70s")
+    assert [open_session.id for open_session in emulator.open_sessions] == [session]
+    with pytest.raises(AssertionError) as left:
+        emulator.assert_no_open_sessions()
+    assert len(emulator.open_sessions) == 1
+    sent = '{"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}'
+    story = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "DATE", str(left.value))
+    story = re.sub(r"Python/\S+ aiohttp/[^\s,]+", "AGENT", story)
+    assert story.splitlines() == [
+        "1 session was left open:",
+        f"  {session}: dedicated on ibm_fez, inactive, takes jobs; 0 queued and 0 running; usage so far 1m 10s; open for 1m 17s",
+        f"    created at DATE by POST /api/v1/sessions from AGENT, with {sent}",
+        "    +0s: open",
+        f"    +5s: job {job} queued",
+        f"    +5s: job {job} started",
+        "    +5s: active",
+        "    +7s: takes no new jobs",
+        "    +7s: takes jobs again",
+        f"    +15s: job {job} ended",
+        "    +1m 15s: inactive",
+        "    left alone it closes in 8m 48s (max_ttl reached), at a usage of 1m 10s",
+    ]
+    await call("POST", "/v1/sessions", {"mode": "batch"})
+    with pytest.raises(AssertionError, match="2 sessions were left open"):
+        emulator.assert_no_open_sessions()
+
+
+async def test_the_story_foretells_the_bill(call: Caller) -> None:
+    """Jobs that wait and run are reckoned to their end, beyond the session's own; looking changes nothing."""
+    emulator = call.emulator
+    session = await call.create(max_ttl=100)
+    for _ in range(6):
+        emulator.submit_job(session, seconds=90)
+    emulator.submit_job(session, seconds=95)
+    before = emulator.events
+    with pytest.raises(AssertionError, match=r"closes in 1m 40s \(max_ttl reached\), at a usage of 3m 5s"):
+        emulator.assert_no_open_sessions()
+    assert emulator.events == before
+    await emulator.advance("1d")
+    assert emulator.sessions[session].usage(emulator.now()) == 185
+
+
+async def test_a_story_without_its_request(call: Caller) -> None:
+    """A session whose creation is no longer kept still has its story."""
+    await call.create()
+    call.emulator._recorder._requests.clear()
+    with pytest.raises(AssertionError, match="its request is no longer kept"):
+        call.emulator.assert_no_open_sessions()
+
+
+async def test_a_draining_session_in_a_story(call: Caller) -> None:
+    """A session that drains is told as such, and closes with its last job."""
+    session = await call.create()
+    call.emulator.submit_job(session, seconds=3661.5)
+    await call("PATCH", f"/v1/sessions/{session}", {"accepting_jobs": False})
+    with pytest.raises(AssertionError, match=r"takes no new jobs; 0 queued and 1 running") as left:
+        call.emulator.assert_no_open_sessions()
+    assert "left alone it closes in 1h 1m 1.5s (drained)" in str(left.value)
+
+
+async def test_faults_over_http(call: Caller) -> None:
+    """A plan can be added to, looked at and cleared without Python and without credentials."""
+    url = f"{call.emulator.iam_url}/emulator/faults"
+    plan = {"faults": [{"kind": "answer", "status": 503, "operations": ["get"], "headers": {"X": "y"}}]}
+    status, shown = await call("POST", url, plan, headers={})
+    assert (status, shown) == (200, {"faults": [{**plan["faults"][0], "matched": 0, "fired": 0}]})
+    assert (await call("GET", "/v1/sessions/none"))[0] == 503
+    assert (await call("GET", url, headers={}))[1]["faults"][0]["fired"] == 1
+    assert await call("DELETE", url, headers={}) == (204, None)
+    assert (await call("GET", "/v1/sessions/none"))[0] == 404
+    assert [request.path for request in call.emulator.requests] == ["/api/v1/sessions/none"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("faults", b"{", "not valid JSON"),
+        ("faults", b"[" * 100_000, "not valid JSON"),
+        ("faults", b"[]", "faults: must be the only thing"),
+        (
+            "faults",
+            b'{"faults": [{"kind": "reset"}, {"kind": "answer", "status": 99}]}',
+            "faults[1].status: must be",
+        ),
+        ("advance", b'{"duration": "soon"}', "duration: 'soon' is no duration"),
+        ("advance", b'{"duration": -1}', "duration: -1 is no duration"),
+        ("advance", b'{"duration": {}}', "duration: {} is no duration"),
+        ("advance", b"{}", "whose only field is duration"),
+        ("advance", b"[]", "whose only field is duration"),
+    ],
+)
+async def test_a_command_that_makes_no_sense(call: Caller, path: str, body: bytes, told: str) -> None:
+    """A wrong command is a 400 that says what is wrong, and changes nothing."""
+    before = call.emulator.now()
+    status, answer = await call("POST", f"{call.emulator.iam_url}/emulator/{path}", data=body, headers={})
+    assert (status, first_code(answer)) == (400, 9400)
+    assert told in answer["errors"][0]["message"]
+    assert (call.emulator.faults.shown(), call.emulator.now()) == ([], before)
+
+
+async def test_the_inside_over_http(call: Caller) -> None:
+    """Requests, open sessions with their stories, and the time can be had without Python; no secret among them."""
+    url = f"{call.emulator.iam_url}/emulator"
+    session = await call.create(backend="ibm_fez")
+    status, moved = await call("POST", f"{url}/advance", {"duration": "1m 30s"}, headers={})
+    assert (status, set(moved)) == (200, {"now"})
+    status, shown = await call("GET", f"{url}/sessions", headers={})
+    (left,) = shown["sessions"]
+    assert (left["id"], left["state"], left["instance"]) == (session, "open", call.emulator.crn)
+    assert "left alone it closes in 28m 30s (unused for 30 minutes)" in left["story"]
+    status, shown = await call("GET", f"{url}/requests", headers={})
+    (request,) = shown["requests"]
+    assert (request["operation"], request["session_id"], request["status"]) == ("create", session, 200)
+    assert request["headers"]["authorization"] == "apikey <api_key>"
+    assert call.emulator.api_key not in json.dumps(shown)
+    assert (await call("GET", f"{url}/nothing", headers={}))[0] == 404
+
+
+async def test_faults_spare_the_way_to_end_them() -> None:
+    """A plan that strikes everything can still be cleared over HTTP."""
+    async with Emulator(faults=[Fault(kind="reset")]) as emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        assert (await call("DELETE", f"{emulator.iam_url}/emulator/faults", headers={}))[0] == 204
+        assert (await call("GET", "/v1/versions"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+    ],
+)
+async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> None:
+    """A peer with an address that is not loopback gets a 403, and so does one without an address."""
+    app = Emulator()._application()
+    request = make_mocked_request("GET", "/emulator/faults").clone(remote=peer)
+    handler = (await app.router.resolve(request)).handler
+    if local:
+        assert isinstance(await handler(request), Response)
+    else:
+        with pytest.raises(Refusal) as refused:
+            await handler(request)
+        assert (refused.value.status, refused.value.code) == (403, 1200)
+
+
+TARGETS = [
+    "http://emulator.test/api/v1/workloads?limit=1",
+    "HTTP://emulator.test//api/v1/workloads?limit=1",
+    "//api//v1///workloads?limit=1",
+    "/api/v1//workloads?limit=1",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_targets_as_proxies_make_them(call: Caller, target: str) -> None:
+    """Absolute targets and doubled slashes are served like the plain path, and recorded as it."""
+    for _ in range(2):
+        await call.create()
+    head = "".join(f"{name.lower()}: {value}\r\n" for name, value in call.good().items())
+    request = f"GET {target} HTTP/1.1\r\nhost: emulator.test\r\nconnection: close\r\naccept-encoding: identity\r\n{head}\r\n"
+    answer = await speak(call.emulator, request)
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 200 ")
+    assert "content-encoding" not in head.lower()
+    page = json.loads(body)
+    assert len(page["workloads"]) == 1
+    assert page["next"]["href"].startswith("http://emulator.test/api/v1/workloads?limit=1&next=")
+    received = call.emulator.requests[-1]
+    assert (received.path, received.query, received.operation) == (
+        "/api/v1/workloads",
+        "limit=1",
+        "workloads",
+    )
+
+
+async def test_a_doubled_slash_with_a_body_and_an_unknown_one(call: Caller) -> None:
+    """The body reaches a tidied path too, and what is unknown stays unknown."""
+    url = call.emulator.url
+    assert (await call("POST", f"{url}//v1/sessions", {"mode": "batch"}))[0] == 200
+    assert (await call("GET", f"{url}//v1/none"))[0] == 404
+    assert (await call("PUT", f"{url}//v1/sessions"))[0] == 405
+
+
+async def test_the_form_in_any_order(call: Caller) -> None:
+    """The fields of a token request may come in any order."""
+    form = {
+        "response_type": "cloud_iam",
+        "apikey": call.emulator.api_key,
+        "grant_type": "urn:ibm:params:oauth:grant-type:apikey",
+    }
+    for names in (sorted(form), sorted(form, reverse=True)):
+        assert (await call.exchange(**{name: form[name] for name in names}))[0] == 200
+
+
+async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -> None:
+    """Each request is one line of JSON with what was asked and what came of it, and no secret."""
+    call.emulator.faults.add(Fault(kind="reset", operations=["get"], nth=1))
+    with caplog.at_level(logging.INFO, "qsessions.emulator.requests"):
+        session = await call.create()
+        reading = await asyncio.gather(call("GET", f"/v1/sessions/{session}"), return_exceptions=True)
+        assert reading
+        await call("GET", f"/v1/sessions/{call.emulator.api_key}")
+    lines = [json.loads(record.getMessage()) for record in caplog.records if "requests" in record.name]
+    assert [line.pop("at")[-1] for line in lines] == ["Z"] * len(lines)
+    assert lines[0] == {
+        "method": "POST",
+        "path": "/api/v1/sessions",
+        "status": 200,
+        "operation": "create",
+        "session_id": session,
+        "faults": [],
+    }
+    assert (lines[1]["status"], lines[1]["faults"], lines[1]["operation"]) == (None, ["reset"], "get")
+    assert lines[-1]["session_id"] == "<api_key>"
+    assert call.emulator.api_key not in caplog.text

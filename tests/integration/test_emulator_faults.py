@@ -1,0 +1,194 @@
+"""Faults over real sockets: what a client sees, and what the service did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import ClientConnectionError, ClientPayloadError, ClientSession
+
+from qsessions.emulator import Emulator, Fault
+from tests.integration.caller import Caller, Clock, first_code
+
+
+@pytest.fixture
+async def call() -> AsyncIterator[Caller]:
+    """Give a running emulator and a client for it."""
+    async with Emulator(clock=Clock()) as emulator, ClientSession() as http:
+        yield Caller(http, emulator)
+
+
+CREATE = ("POST", "/v1/sessions", {"mode": "batch"})
+
+ANSWERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"body": "slow down"}, "text/plain; charset=utf-8", "slow down"),
+    ({"body": ""}, "text/plain; charset=utf-8", ""),
+    ({"body": " <html>"}, "text/html; charset=utf-8", " <html>"),
+    ({"body": {"a": [1]}}, "application/json; charset=utf-8", '{"a": [1]}'),
+    ({"body": "x", "headers": {"content-type": "image/png"}}, "image/png", "x"),
+]
+
+
+@pytest.mark.parametrize(("fields", "content_type", "body"), ANSWERS)
+async def test_any_answer(call: Caller, fields: dict[str, Any], content_type: str, body: str) -> None:
+    """An answer has the status, the body and the headers that the plan gives it, and no work is done."""
+    call.emulator.faults.add(Fault(kind="answer", status=520, retry_after=3, times=1, **fields))
+    status, headers, text = await call.full(*CREATE)
+    assert (status, headers.getall("Content-Type"), text) == (520, [content_type], body)  # type: ignore[attr-defined]
+    assert headers["Retry-After"] == "3"
+    assert not call.emulator.sessions
+    assert (await call(*CREATE))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, 9400), (401, 1201), (403, 1200), (429, 1202), (500, 1000), (503, 1000)]
+)
+async def test_an_answer_without_a_body_is_the_services_error(call: Caller, status: int, code: int) -> None:
+    """The default body has the form of the service's errors, with the code that goes with the status."""
+    call.emulator.faults.add(Fault(kind="answer", status=status))
+    answered, answer = await call(*CREATE)
+    assert (answered, first_code(answer)) == (status, code)
+
+
+async def test_an_answer_after_the_work(call: Caller) -> None:
+    """The session exists though the client is told otherwise, and the record says which it was."""
+    call.emulator.faults.add(Fault(kind="answer", status=504, body="", after=True, operations=["create"]))
+    assert (await call.full(*CREATE))[0] == 504
+    (session_id,) = call.emulator.sessions
+    (request,) = call.emulator.requests
+    assert (request.status, request.operation, request.session_id, request.faults) == (
+        504,
+        "create",
+        session_id,
+        ("answer",),
+    )
+
+
+async def test_a_fault_takes_the_place_of_a_refusal(call: Caller) -> None:
+    """What comes after the work comes after a refusal too."""
+    call.emulator.faults.add(Fault(kind="answer", status=502, after=True))
+    assert (await call("GET", "/v1/sessions/none"))[0] == 502
+
+
+@pytest.mark.parametrize(("after", "sessions"), [(False, 0), (True, 1)])
+async def test_a_reset(call: Caller, after: bool, sessions: int) -> None:
+    """The TCP connection is really reset, before or after the work, and no status is made up for it."""
+    call.emulator.faults.add(Fault(kind="reset", after=after, times=1))
+    head = "".join(f"{name}: {value}\r\n" for name, value in call.good().items())
+    port = int(call.emulator.iam_url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = '{"mode": "batch"}'
+    writer.write(
+        f"POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{head}\r\n{body}".encode()
+    )
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    assert len(call.emulator.sessions) == sessions
+    assert [request.status for request in call.emulator.requests] == [None]
+    assert (await call(*CREATE))[0] == 200
+
+
+async def test_a_body_that_ends_too_early(call: Caller) -> None:
+    """The promised length is the whole body's, and the connection ends with the part."""
+    call.emulator.faults.add(Fault(kind="truncate", keep_bytes=5), Fault(kind="drip", seconds=0))
+    with pytest.raises(ClientPayloadError):
+        await call(*CREATE)
+    call.emulator.faults.clear()
+    call.emulator.faults.add(Fault(kind="truncate"))
+    with pytest.raises(ClientPayloadError):
+        await call("GET", "/v1/workloads")
+
+
+async def test_a_body_that_cannot_be_read(call: Caller) -> None:
+    """A malformed body is complete HTTP and no JSON; an answer without a body stays as it is."""
+    session = await call.create()
+    call.emulator.faults.add(Fault(kind="malformed"))
+    status, headers, text = await call.full("GET", f"/v1/sessions/{session}")
+    assert (status, headers["Content-Length"]) == (200, str(len(text)))
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(text)
+    assert await call("DELETE", f"/v1/sessions/{session}/close") == (204, None)
+
+
+async def test_a_slow_drip(call: Caller) -> None:
+    """A dripping body comes whole, over the time that the plan gives it."""
+    session = await call.create()
+    call.emulator.faults.add(Fault(kind="drip", seconds=0.05))
+    began = time.monotonic()
+    status, answer = await call("GET", f"/v1/sessions/{session}")
+    assert (status, answer["id"]) == (200, session)
+    assert time.monotonic() - began >= 0.05
+
+
+async def test_a_client_that_leaves_a_drip(call: Caller) -> None:
+    """A client that goes away in the middle leaves an emulator that serves the next."""
+    call.emulator.faults.add(Fault(kind="drip", seconds=0.2, times=1))
+    port = int(call.emulator.iam_url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /api/v1/versions HTTP/1.1\r\nHost: x\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+    assert (await call(*CREATE))[0] == 200
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_latency_makes_a_client_wait_and_no_other(call: Caller, after: bool) -> None:
+    """A request waits while others are served, and stopping the emulator does not wait for it."""
+    call.emulator.faults.add(Fault(kind="latency", seconds=600, operations=["create"], after=after))
+    waiting = asyncio.create_task(call.full(*CREATE))
+    while not call.emulator.faults.shown()[0]["fired"]:  # noqa: ASYNC110 - the plan calls nobody
+        await asyncio.sleep(0)
+    assert (await call("GET", "/v1/workloads"))[0] == 200
+    assert len(call.emulator.sessions) == after
+    began = time.monotonic()
+    await call.emulator.stop()
+    assert time.monotonic() - began < 5
+    with pytest.raises(ClientConnectionError):
+        await waiting
+
+
+async def test_revoked_tokens(call: Caller) -> None:
+    """A token is refused from the fault on, and a new one is good."""
+    headers = {"Authorization": f"Bearer {await call.token()}", "Service-CRN": call.emulator.crn}
+    call.emulator.faults.add(Fault(kind="revoke_tokens", operations=["create"], nth=2))
+    assert [(await call(*CREATE, headers=headers))[0] for _ in range(3)] == [200, 401, 401]
+    fresh = {**headers, "Authorization": f"Bearer {await call.token()}"}
+    assert (await call(*CREATE, headers=fresh))[0] == 200
+
+
+async def test_iam_down(call: Caller) -> None:
+    """The token endpoint answers 503 in its own form; the service goes on."""
+    call.emulator.faults.add(Fault(kind="iam_down", times=1))
+    status, answer = await call.exchange(apikey=call.emulator.api_key)
+    assert (status, set(answer)) == (503, {"errorCode", "errorMessage", "context"})
+    assert (await call(*CREATE))[0] == 200
+    assert await call.token()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "date"), [(90, "Fri, 15 Jan 2027 08:01:30 GMT"), (-90, "Fri, 15 Jan 2027 07:58:30 GMT")]
+)
+async def test_clock_skew(call: Caller, seconds: int, date: str) -> None:
+    """The Date header is off, and nothing else."""
+    call.emulator.faults.add(Fault(kind="clock_skew", seconds=seconds))
+    status, headers, _ = await call.full(*CREATE)
+    assert (status, headers["Date"]) == (200, date)
+
+
+async def test_faults_act_in_the_order_of_the_plan() -> None:
+    """An answer ends what would come before the work; what spoils answers spoils it too."""
+    faults = [
+        Fault(kind="revoke_tokens"),
+        Fault(kind="answer", status=418, body="teapot"),
+        Fault(kind="reset"),
+        Fault(kind="malformed"),
+    ]
+    async with Emulator(faults=faults) as emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        assert (await call.full(*CREATE))[::2] == (418, "tea")
+        assert emulator.requests[0].faults == ("revoke_tokens", "answer", "reset", "malformed")
