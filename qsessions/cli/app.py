@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -39,34 +40,59 @@ def emulator(
     *,
     host: Annotated[str, Parameter(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 0,
+    speed: Annotated[
+        float, Parameter(help="Seconds of the service in one real second; 0 stands still.")
+    ] = 1.0,
     plan: Annotated[Literal["paid", "open"], Parameter(help="'open' refuses dedicated sessions.")] = "paid",
     partner: Annotated[bool, Parameter(help="Allow interactive_ttl and active_ttl.", negative="")] = False,
     token_seconds: Annotated[int, Parameter(help="How long an access token lives, in seconds.")] = 3600,
     queue_seconds: Annotated[
         float, Parameter(help="How long each job waits in the queue, in seconds.")
     ] = 0.0,
+    instance: Annotated[
+        tuple[Literal["paid", "open", "partner"], ...],
+        Parameter(
+            help="One more service instance, with these terms; may be given again.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
+    faults: Annotated[
+        Path | None, Parameter(help="A TOML file of what goes wrong; see docs/faults.md.")
+    ] = None,
+    log: Annotated[
+        str | None,
+        Parameter(
+            help="Where to write each request as a line of JSON; - is standard error.",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
 ) -> int:
     """Serve the sessions API on this machine until Ctrl-C or SIGTERM.
 
-    Prints the environment variables that lead clients to it, one export a line.
+    Prints the environment variables that lead clients to it, one export a line, once it serves: that is the sign that it is ready.
     Example: eval "$(qsessions emulator & echo pid=$!)", and kill $pid at the end.
     """
-    from qsessions.cli.emulator import serve
+    from qsessions.cli.emulator import load_faults, serve
     from qsessions.emulator import Emulator
 
     try:
         service = Emulator(
             host=host,
             port=port,
+            speed=speed,
             plan=plan,
             partner=partner,
             token_seconds=token_seconds,
             queue_seconds=queue_seconds,
+            faults=[] if faults is None else load_faults(faults),
         )
+        for terms in instance:
+            service.add_instance(plan="open" if terms == "open" else "paid", partner=terms == "partner")
     except ValueError as error:
         print(f"qsessions emulator: {error}\nSee: qsessions emulator --help", file=sys.stderr)
         return 2
-    return asyncio.run(serve(service))
+    return serve(service, host, log)
 
 
 @app.command

@@ -3,17 +3,82 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from logging.handlers import QueueHandler, QueueListener
+from pathlib import Path
+from queue import SimpleQueue
 
-from qsessions.emulator import Emulator
+from qsessions.emulator import Emulator, Fault
+from qsessions.emulator.faults import read_faults
+from qsessions.emulator.recording import request_log
 
 
-async def serve(emulator: Emulator) -> int:
+def load_faults(path: Path) -> list[Fault]:
+    """Read a fault plan. Raises ValueError that names the file and the place in it."""
+    try:
+        return read_faults(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # TOML's and the text's own errors are such too
+        raise ValueError(f"{path}: {error}") from None
+
+
+def serve(emulator: Emulator, host: str, log: str | None) -> int:
     """Serve until SIGINT or SIGTERM, and give the exit code.
+
+    Every request is logged to the file `log`, or to standard error for "-".
+    """
+    if not _is_loopback(host):
+        print(
+            f"qsessions emulator: WARNING: {host} can be reached from other machines.\n"
+            "The emulator speaks plain HTTP, and its credentials protect nothing.",
+            file=sys.stderr,
+        )
+    try:
+        with _logging_to(log):
+            return asyncio.run(_serve(emulator))
+    except OSError as error:
+        print(f"qsessions emulator: can't write the log: {error}", file=sys.stderr)
+        return 2
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+@contextmanager
+def _logging_to(log: str | None) -> Iterator[None]:
+    if log is None:
+        yield
+        return
+    handler = logging.StreamHandler() if log == "-" else logging.FileHandler(log, encoding="utf-8")
+    lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
+    # A disk can be slow: lines are written by a thread of their own.
+    listener = QueueListener(lines, handler)
+    request_log.addHandler(QueueHandler(lines))
+    request_log.setLevel(logging.INFO)
+    request_log.propagate = False
+    listener.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        handler.close()
+
+
+async def _serve(emulator: Emulator) -> int:
+    """Serve until a signal.
 
     What is printed is only what a shell can eval; standard output is closed after it, so that `eval "$(qsessions emulator &)"` goes on.
     """
