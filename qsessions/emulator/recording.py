@@ -5,6 +5,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
+from sys import intern
 from types import MappingProxyType
 
 import attrs
@@ -108,7 +109,8 @@ class Recorder:
         for name, value in headers:
             key = name.lower()
             shown = self._masked_header(key, value)
-            masked[key] = f"{masked[key]}, {shown}" if key in masked else shown
+            # A client says the same in every request: what is equal is kept once.
+            masked[intern(key)] = intern(f"{masked[key]}, {shown}" if key in masked else shown)
         return MappingProxyType(masked)
 
     def _masked_header(self, name: str, value: str) -> str:
