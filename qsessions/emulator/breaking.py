@@ -68,7 +68,7 @@ async def deliver(
 ) -> web.StreamResponse:
     """Spoil an answer on its way out, as the faults say. `now`, in unix seconds, is what clocks are skewed from."""
     for fault in faults:
-        body = response.body if isinstance(response, web.Response) else None
+        body = response.body if isinstance(response, web.Response) and request.method != "HEAD" else None
         if fault.kind == "clock_skew" and now is not None:
             response.headers["Date"] = formatdate(now + (fault.seconds or 0), usegmt=True)
         elif not isinstance(body, bytes) or not isinstance(response, web.Response) or not body:
@@ -91,7 +91,7 @@ async def _in_pieces(
     """Send a body piece by piece over `seconds`, under the promise of `length` bytes."""
     stream = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
     stream.content_length = length
-    if sum(map(len, pieces)) < length:
+    if sum(map(len, pieces)) < length or response.keep_alive is False:
         stream.force_close()
     await stream.prepare(request)
     for piece in pieces:

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientConnectionError, ClientPayloadError, ClientSession
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Response
 
 from qsessions.emulator import Emulator, Fault
-from tests.integration.caller import Caller, Clock, first_code
+from qsessions.emulator.breaking import ConnectionReset
+from tests.integration.caller import Caller, Clock, first_code, speak
 
 
 @pytest.fixture
@@ -134,6 +137,24 @@ async def test_a_client_that_leaves_a_drip(call: Caller) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.abort()
     assert (await call(*CREATE))[0] == 200
+
+
+@pytest.mark.parametrize("fault", [Fault(kind="drip", seconds=0), Fault(kind="truncate")])
+async def test_an_answer_that_has_no_body_to_spoil(call: Caller, fault: Fault) -> None:
+    """The answer to a HEAD request stays without a body."""
+    call.emulator.faults.add(fault)
+    answer = await speak(
+        call.emulator, "HEAD /api/v1/versions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert answer.startswith("HTTP/1.1 405 ")
+    assert answer.endswith("\r\n\r\n")
+
+
+def test_a_reset_of_a_connection_that_is_gone() -> None:
+    """A client that left before its connection is reset changes nothing."""
+    request = make_mocked_request("GET", "/")
+    request.protocol.transport = None
+    assert isinstance(ConnectionReset().carry_out(request), Response)
 
 
 @pytest.mark.parametrize("after", [False, True])

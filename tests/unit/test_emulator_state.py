@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -612,6 +613,16 @@ class ServiceRules(RuleBasedStateMachine):
         session_id = data.draw(st.sampled_from(self.session_ids))
         self._both("close_session", session_id)
         assert self.machine.session(self.now, session_id).state == "closed"
+
+    @precondition(lambda self: self.session_ids)
+    @rule(data=st.data())
+    def foretell(self, data: st.DataObject) -> None:
+        """What is foretold of a session is what becomes of it if nobody touches it, to the last second billed."""
+        session_id = data.draw(st.sampled_from(self.session_ids))
+        foretold = self.machine.foretold(self.now, session_id)
+        future = deepcopy(self.machine)
+        assert foretold == future.session(self.now + 1e9, session_id)
+        assert foretold.state == "closed"
 
     def _both(self, verb: str, *arguments: object, **options: object) -> Any:
         answers: list[Any] = []
