@@ -11,7 +11,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,11 +43,12 @@ def serve(emulator: Emulator, host: str, log: str | None) -> int:
             file=sys.stderr,
         )
     try:
-        with _logging_to(log):
-            return asyncio.run(_serve(emulator))
+        handler = None if log is None else _log_handler(log)
     except OSError as error:
         print(f"qsessions emulator: can't write the log: {error}", file=sys.stderr)
         return 2
+    with nullcontext() if handler is None else _logging_to(handler):
+        return asyncio.run(_serve(emulator))
 
 
 def _is_loopback(host: str) -> bool:
@@ -57,12 +58,12 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def _log_handler(log: str) -> logging.Handler:
+    return logging.StreamHandler() if log == "-" else logging.FileHandler(log, encoding="utf-8")
+
+
 @contextmanager
-def _logging_to(log: str | None) -> Iterator[None]:
-    if log is None:
-        yield
-        return
-    handler = logging.StreamHandler() if log == "-" else logging.FileHandler(log, encoding="utf-8")
+def _logging_to(handler: logging.Handler) -> Iterator[None]:
     lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
     # A disk can be slow: lines are written by a thread of their own.
     listener = QueueListener(lines, handler)

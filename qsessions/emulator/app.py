@@ -34,17 +34,17 @@ class Call:
     body: bytes
     now: float
 
+    @property
+    def id(self) -> str:
+        """The id or name in the path."""
+        return self.request.match_info["id"]
+
 
 @attrs.frozen
 class InstanceCall(Call):
     """A request that has shown its credentials, and the instance that it is for."""
 
     instance: Instance
-
-    @property
-    def id(self) -> str:
-        """The id or name in the path."""
-        return self.request.match_info["id"]
 
 
 @attrs.frozen(kw_only=True)
@@ -170,7 +170,7 @@ class Service:
                 "state": True,
                 "status": "active",
                 "message": "",
-                "length_queue": length,
+                "length_queue": self._queue_length(call.now, call.id),
                 "backend_version": "1.0.0",
             }
         )
@@ -179,6 +179,10 @@ class Service:
         """POST /identity/token, which answers errors in its own form."""
         status, body = self.tokens.answer(call.body, call.now)
         return web.json_response(body, status=status)
+
+    def _queue_length(self, now: float, backend: str) -> int:
+        """How many jobs a backend has before it, whichever instance they are from. Raises Refusal (404)."""
+        return sum(instance.machine.pending_jobs(now, backend) for instance in self.instances.values())
 
     def _guarded(self, handler: Callable[[InstanceCall], web.Response]) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:

@@ -94,7 +94,8 @@ class Front:
             except Exception as error:  # noqa: BLE001 - a refused request can be struck like any other
                 response = self._error_answer(error)
         late = await strike([fault for fault in fired if fault.after], self._tokens, token_endpoint)
-        return late or response
+        # By identity: aiohttp's answers are mappings too, and empty ones count as false.
+        return response if late is None else late
 
     async def _admin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:

@@ -265,6 +265,7 @@ async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> N
     """A peer with an address that is not loopback gets a 403, and so does one without an address."""
     app = Emulator()._application()
     request = make_mocked_request("GET", "/emulator/faults").clone(remote=peer)
+    request._read_bytes = b""
     handler = (await app.router.resolve(request)).handler
     if local:
         assert isinstance(await handler(request), Response)
