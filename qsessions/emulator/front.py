@@ -58,7 +58,7 @@ class Front:
     @web.middleware
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve one request, whatever it is."""
-        if "//" in request.path:
+        if "//" in request.rel_url.raw_path:
             request, handler = await _tidied(request)
         if request.path.startswith(f"{ADMIN_PATH}/"):
             return await self._admin(request, handler)
@@ -101,7 +101,9 @@ class Front:
         try:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - the same form for all errors
-            return self._error_answer(error)
+            response = self._error_answer(error)
+            response.force_close()  # the body may not have been read
+            return response
 
     def _note(
         self, request: web.Request, body: bytes, status: int | None, fired: tuple[Fault, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import re
@@ -220,6 +221,14 @@ async def test_a_command_that_makes_no_sense(call: Caller, path: str, body: byte
     assert (status, first_code(answer)) == (400, 9400)
     assert told in answer["errors"][0]["message"]
     assert (call.emulator.faults.shown(), call.emulator.now()) == ([], before)
+
+
+async def test_a_command_too_long(call: Caller) -> None:
+    """A body beyond the limit is refused in the same form, and the next command is served."""
+    url = f"{call.emulator.iam_url}/emulator/faults"
+    status, answer = await call("POST", url, data=io.BytesIO(b" " * (2**20 + 1)), headers={})
+    assert (status, first_code(answer)) == (413, 9400)
+    assert (await call("GET", url, headers={}))[0] == 200
 
 
 async def test_the_inside_over_http(call: Caller) -> None:

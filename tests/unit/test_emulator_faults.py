@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qsessions.cli.app import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
 from qsessions.emulator.faults import OPERATIONS, read_faults
 
@@ -160,7 +162,7 @@ def test_the_documented_file_is_a_plan() -> None:
 
 def test_the_documentation_knows_every_kind_field_and_operation() -> None:
     """The tables name all that a fault can have, and nothing else."""
-    page = PAGE.read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8").partition("# What goes wrong")[2]
     named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) - {"kind"}
     fields = set(Fault.__annotations__) - {"kind"}
     kinds = set(Fault.__annotations__["kind"].__args__)
@@ -173,3 +175,12 @@ def test_every_operation_can_be_struck() -> None:
     """The names that a plan takes are those of the service's routes."""
     routes = Emulator()._application().router.named_resources()
     assert set(routes) == set(OPERATIONS)
+
+
+def test_the_documentation_knows_every_option() -> None:
+    """The table of options has each argument of the emulator, and each option of the command."""
+    page = PAGE.read_text(encoding="utf-8").partition("## Time")[0]
+    rows = re.findall(r"^\| `([\w(.)]+)`[^|]*\| (?:`--([\w-]+)`)? *\|", page, re.MULTILINE)
+    arguments = {argument for argument, _ in rows} - {"Emulator(...)", "add_instance(...)", "log"}
+    assert arguments == set(signature(Emulator).parameters)
+    assert {option.replace("-", "_") for _, option in rows if option} == set(signature(command).parameters)
