@@ -93,13 +93,13 @@ async def _in_pieces(
     stream.content_length = length
     if sum(map(len, pieces)) < length or response.keep_alive is False:
         stream.force_close()
-    await stream.prepare(request)
-    for piece in pieces:
-        await asyncio.sleep(seconds / len(pieces))
-        try:
+    try:
+        await stream.prepare(request)
+        for piece in pieces:
+            await asyncio.sleep(seconds / len(pieces))
             await stream.write(piece)
-        except ConnectionError:  # the client had enough
-            break
+    except ConnectionError:
+        pass  # the client had enough
     return stream
 
 

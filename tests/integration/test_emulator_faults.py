@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from aiohttp import ClientConnectionError, ClientPayloadError, ClientSession
@@ -14,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
 from qsessions.emulator import Emulator, Fault
-from qsessions.emulator.breaking import ConnectionReset
+from qsessions.emulator.breaking import ConnectionReset, deliver
 from tests.integration.caller import Caller, Clock, first_code, speak
 
 
@@ -137,6 +138,14 @@ async def test_a_client_that_leaves_a_drip(call: Caller) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.abort()
     assert (await call(*CREATE))[0] == 200
+
+
+async def test_a_client_that_left_before_a_drip() -> None:
+    """A connection that is gone when the first piece is ready is no error."""
+    gone = Mock(write_headers=AsyncMock(side_effect=ConnectionResetError))
+    request = make_mocked_request("GET", "/", writer=gone)
+    answer = await deliver(request, Response(body=b"{}"), [Fault(kind="drip", seconds=0)], 0)
+    assert answer.status == 200
 
 
 @pytest.mark.parametrize("fault", [Fault(kind="drip", seconds=0), Fault(kind="truncate")])
