@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import shlex
@@ -17,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from qsessions.emulator import Emulator, Fault
+from qsessions.emulator.admin import is_loopback
 from qsessions.emulator.faults import read_faults
 from qsessions.emulator.recording import request_log
 
@@ -36,7 +36,7 @@ def serve(emulator: Emulator, host: str, log: str | None) -> int:
 
     Every request is logged to the file `log`, or to standard error for "-".
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         print(
             f"qsessions emulator: WARNING: {host} can be reached from other machines.\n"
             "The emulator speaks plain HTTP, and its credentials protect nothing.",
@@ -49,13 +49,6 @@ def serve(emulator: Emulator, host: str, log: str | None) -> int:
         return 2
     with nullcontext() if handler is None else _logging_to(handler):
         return asyncio.run(_serve(emulator))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _log_handler(log: str) -> logging.Handler:

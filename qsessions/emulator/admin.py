@@ -19,6 +19,18 @@ from qsessions.emulator.stories import stories
 _MOST_SHOWN = 1000
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address of a peer, or to listen on, belongs to this machine alone. A name other than localhost doesn't."""
+    if address.lower() == "localhost":
+        return True
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    # A socket for both families tells IPv4 peers as mapped ones.
+    return (getattr(known, "ipv4_mapped", None) or known).is_loopback
+
+
 @attrs.frozen(kw_only=True)
 class Admin:
     """Needs no token, and answers this machine only."""
@@ -96,20 +108,11 @@ class Admin:
 def _local(handler: Callable[[bytes], web.Response]) -> Handler:
     async def serve(request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        if not _is_loopback(request.remote or ""):
+        if not is_loopback(request.remote or ""):
             raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
         return handler(body)
 
     return serve
-
-
-def _is_loopback(peer: str) -> bool:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:  # a peer without an address
-        return False
-    # A socket for both families tells IPv4 peers as mapped ones.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _json(body: bytes) -> object:
