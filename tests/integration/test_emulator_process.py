@@ -95,7 +95,7 @@ async def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 async def test_instances_with_terms_of_their_own() -> None:
     """Each --instance has a CRN of its own among the exports, and its own terms."""
     arguments = ("--instance", "open", "--instance", "partner", "--speed", "0")
-    async with serving(*arguments) as (_, lines), ClientSession() as http:
+    async with serving(*arguments) as (process, lines), ClientSession() as http:
         env = exported(lines)
         assert len({value for name, value in env.items() if "INSTANCE" in name}) == 3
 
@@ -107,6 +107,9 @@ async def test_instances_with_terms_of_their_own() -> None:
 
         assert [await create(number) for number in ("", "_2", "_3")] == [200, 400, 200]
         assert [await create(number, active_ttl=60) for number in ("", "_3")] == [400, 200]
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(
