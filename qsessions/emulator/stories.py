@@ -55,7 +55,7 @@ def _headline(session: Session, now: float) -> str:
 
 def _origin(session: Session, request: ReceivedRequest | None) -> str:
     if request is None:
-        return f"created at {date_time(session.created)}; its request is no longer kept"
+        return f"created at {date_time(session.created)}; no request for it is on record"
     client = request.headers.get("user-agent", "a client without a User-Agent")
     return f"created at {date_time(session.created)} by {request.method} {request.path} from {client}, with {request.body[:_LONGEST_BODY]}"
 

@@ -169,7 +169,7 @@ async def test_a_story_without_its_request(call: Caller) -> None:
     """A session whose creation is no longer kept still has its story."""
     await call.create()
     call.emulator._recorder._requests.clear()
-    with pytest.raises(AssertionError, match="its request is no longer kept"):
+    with pytest.raises(AssertionError, match="no request for it is on record"):
         call.emulator.assert_no_open_sessions()
 
 
