@@ -7,6 +7,7 @@ import attrs
 from aiohttp import web
 
 from qsessions.emulator.answers import job_body, session_body, workload_body
+from qsessions.emulator.backends import configuration_body, list_body, properties_body, status_body
 from qsessions.emulator.checks import (
     VERSIONS,
     check_version,
@@ -16,6 +17,7 @@ from qsessions.emulator.checks import (
 )
 from qsessions.emulator.clock import ServiceClock
 from qsessions.emulator.credentials import Gate
+from qsessions.emulator.directory import PLANS, plan_body, search_body
 from qsessions.emulator.front import Handler, subject
 from qsessions.emulator.iam import TokenOffice
 from qsessions.emulator.instances import Instance
@@ -70,12 +72,17 @@ class Service:
             ("list_jobs", "GET", f"{v1}/jobs", self.list_jobs),
             ("get_job", "GET", f"{v1}/jobs/{{id}}", self.get_job),
             ("cancel_job", "POST", f"{v1}/jobs/{{id}}/cancel", self.cancel_job),
+            ("backends", "GET", f"{v1}/backends", self.list_backends),
+            ("backend_configuration", "GET", f"{v1}/backends/{{id}}/configuration", self.get_configuration),
+            ("backend_properties", "GET", f"{v1}/backends/{{id}}/properties", self.get_properties),
             ("backend_status", "GET", f"{v1}/backends/{{id}}/status", self.get_backend_status),
         ]
         for operation, method, path, handler in routes:
             router.add_route(method, path, self._guarded(handler), name=operation)
         router.add_route("GET", f"{v1}/versions", self._free(self.get_versions), name="versions")
         router.add_route("POST", "/identity/token", self._free(self.issue_token), name="token")
+        router.add_route("POST", "/v3/resources/search", self._free(self.find_instances), name="instances")
+        router.add_route("GET", f"/{{id:{'|'.join(PLANS)}}}", self._free(self.get_plan), name="plan")
 
     def create_session(self, call: InstanceCall) -> web.Response:
         """POST /v1/sessions."""
@@ -162,22 +169,39 @@ class Service:
         call.instance.machine.cancel_job(call.now, call.id)
         return web.Response(status=204)
 
+    def list_backends(self, call: InstanceCall) -> web.Response:
+        """GET /v1/backends."""
+        names = call.instance.machine.backends
+        return web.json_response(list_body((name, self._queue_length(call.now, name)) for name in names))
+
     def get_backend_status(self, call: InstanceCall) -> web.Response:
-        """GET /v1/backends/{name}/status; every emulated backend is up."""
-        return web.json_response(
-            {
-                "state": True,
-                "status": "active",
-                "message": "",
-                "length_queue": self._queue_length(call.now, call.id),
-                "backend_version": "1.0.0",
-            }
-        )
+        """GET /v1/backends/{name}/status."""
+        return web.json_response(status_body(self._queue_length(call.now, call.id)))
+
+    def get_configuration(self, call: InstanceCall) -> web.Response:
+        """GET /v1/backends/{name}/configuration."""
+        self._queue_length(call.now, call.id)  # refuses an unknown name
+        return web.json_response(configuration_body(call.id))
+
+    def get_properties(self, call: InstanceCall) -> web.Response:
+        """GET /v1/backends/{name}/properties."""
+        self._queue_length(call.now, call.id)  # refuses an unknown name
+        return web.json_response(properties_body(call.id))
 
     def issue_token(self, call: Call) -> web.Response:
         """POST /identity/token, which answers errors in its own form."""
         status, body = self.tokens.answer(call.body, call.now)
         return web.json_response(body, status=status)
+
+    def find_instances(self, call: Call) -> web.Response:
+        """POST /v3/resources/search, of Global Search: it asks for a credential, but for no instance."""
+        self.gate.check_credentials(call.request.headers, call.now)
+        instances = self.instances.values()
+        return web.json_response(search_body((instance.crn, instance.terms.plan) for instance in instances))
+
+    def get_plan(self, call: Call) -> web.Response:
+        """GET /{plan}, of Global Catalog; needs no credentials."""
+        return web.json_response(plan_body(call.id))
 
     def _queue_length(self, now: float, backend: str) -> int:
         """How many jobs a backend has before it, whichever instance they are from. Raises Refusal (404)."""

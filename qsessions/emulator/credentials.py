@@ -42,6 +42,11 @@ class Gate:
 
     def check(self, headers: Mapping[str, str], now: float) -> Instance:
         """Let a request pass to its instance. Raises Refusal, 401 or 403. `headers` must look names up in any case."""
+        self.check_credentials(headers, now)
+        return self._instance(headers.get(SERVICE_CRN))
+
+    def check_credentials(self, headers: Mapping[str, str], now: float) -> None:
+        """Let a request pass that concerns no instance. Raises Refusal, 401. For `headers` see `check`."""
         authorization = headers.get(AUTHORIZATION)
         backend = headers.get(BACKEND_AUTHENTICATION)
         service = headers.get(EXTERNAL_SERVICE_TOKEN)
@@ -57,7 +62,6 @@ class Gate:
         if not all(verdicts):
             solution = "Verify your credentials and try again."
             raise Refusal(401, INVALID_CREDENTIALS, "Invalid credentials.", solution)
-        return self._instance(headers.get(SERVICE_CRN))
 
     def _authorizes(self, authorization: str, now: float) -> bool:
         scheme, _, value = authorization.partition(" ")

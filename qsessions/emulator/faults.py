@@ -33,7 +33,12 @@ OPERATIONS = (
     "list_jobs",
     "get_job",
     "cancel_job",
+    "backends",
     "backend_status",
+    "backend_configuration",
+    "backend_properties",
+    "instances",
+    "plan",
 )
 """What a fault can be bound to."""
 
