@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
 
 from qiskit import QuantumCircuit, transpile
 from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
@@ -16,24 +15,21 @@ from qiskit_ibm_runtime.api.client import RuntimeClient
 from qiskit_ibm_runtime.api.client_parameters import ClientParameters
 
 
-def account() -> dict[str, Any]:
-    """Give what leads the client to the emulator; its own way from `url` to the service loses the port."""
-    return {
-        "channel": "ibm_quantum_platform",
-        "token": os.environ["QISKIT_IBM_TOKEN"],
-        "instance": os.environ["QISKIT_IBM_INSTANCE"],
-        "url_resolver": lambda *_: os.environ["QSESSIONS_BASE_URL"] + "/v1",
-    }
+def base_url(*_: object) -> str:
+    """Give the emulator's address: `url_resolver=`, because the client's own way to the service keeps no port."""
+    return os.environ["QSESSIONS_BASE_URL"] + "/v1"
 
 
 def runtime_client() -> RuntimeClient:
     """Make the part of the client that only sends requests."""
-    return RuntimeClient(ClientParameters(**account()))
+    token, instance = os.environ["QISKIT_IBM_TOKEN"], os.environ["QISKIT_IBM_INSTANCE"]
+    parameters = ClientParameters("ibm_quantum_platform", token, instance=instance, url_resolver=base_url)
+    return RuntimeClient(parameters)
 
 
 def service() -> QiskitRuntimeService:
-    """Make the service as a user does."""
-    return QiskitRuntimeService(**account())
+    """Make the service as a user does whose key and instance are in the environment."""
+    return QiskitRuntimeService(url_resolver=base_url)
 
 
 def entangler() -> QuantumCircuit:
