@@ -21,7 +21,7 @@ from tests.fault_server import FaultServer, http
 from tests.manual_clock import ManualClock
 
 SCRIPT = Path(__file__).with_name("official_client.py")
-QISKIT_BACKENDS = {"ibm_fez", "ibm_torino", "ibm_marrakesh"}
+BACKENDS = {"ibm_fez", "ibm_torino", "ibm_marrakesh"}
 
 
 class Raised(Exception):
@@ -155,7 +155,7 @@ async def test_backends_and_instances(clock: ManualClock) -> None:
         await client("(found := service()) and None")
         (instance,) = await client("found.instances()")
         assert (instance["crn"], instance["plan"]) == (emulator.crn, "open")
-        assert set(await client("[backend.name for backend in found.backends()]")) == QISKIT_BACKENDS
+        assert set(await client("[backend.name for backend in found.backends()]")) == BACKENDS
 
         assert await client("(backend := found.least_busy()).name") == "ibm_marrakesh"
         status = "(status := found.backend('ibm_fez').status()) and [status.operational, status.pending_jobs]"
