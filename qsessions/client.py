@@ -8,27 +8,24 @@ import ssl as tls
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from types import EllipsisType, TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from types import TracebackType
+from typing import Self
 from weakref import WeakValueDictionary
 
 from yarl import URL
 
 from qsessions import config, operations
 from qsessions.attempts import Attempts, Clock
+from qsessions.caller import Caller, Timeout
 from qsessions.codec import decode_session_id
 from qsessions.errors import (
-    CallTimeout,
-    ClientClosed,
-    ConfigurationError,
     Conflict,
     InvalidArgument,
     NotFound,
     QSessionsError,
-    replica,
 )
 from qsessions.events import CreateCancelled, Observer, Observers
-from qsessions.in_flight import ENDING_TIMEOUT, Undo
+from qsessions.in_flight import ENDING_TIMEOUT
 from qsessions.live import AsyncLiveSession, Poll
 from qsessions.models import (
     ApiVersion,
@@ -40,26 +37,10 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
-from qsessions.operations import Operation
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
 from qsessions.transport import AiohttpTransport, HttpSession
-from qsessions.wire import FRAMING_HEADERS, AuthProvider, Response, header_problem
-
-T = TypeVar("T")
-
-# A call's deadline: seconds, a timedelta, text such as "2m", None for none, or `...` for the client's own.
-Timeout: TypeAlias = float | timedelta | str | EllipsisType | None
-
-# Headers that have an argument of their own.
-_INSTEAD = {
-    "authorization": "auth=",
-    "backend-authentication": "auth=",
-    "external-service-token": "auth=",
-    "service-crn": "auth=",
-    "ibm-api-version": "api_version=",
-    "user-agent": "application=",
-}
+from qsessions.wire import AuthProvider, Response
 
 
 class AsyncSessionClient:
@@ -99,9 +80,6 @@ class AsyncSessionClient:
         ConfigurationError: An argument or a variable of the environment is missing or can't be right.
     """
 
-    # For the repr of a client whose making fails, in a traceback that shows locals.
-    _base_url = ""
-
     def __init__(
         self,
         auth: AuthProvider | Iterable[AuthProvider] | None = None,
@@ -130,12 +108,12 @@ class AsyncSessionClient:
                 account_file=account_file,
                 own_tls=ssl is not None or http is not None,
             )
-            self._api_version = None if api_version is None else operations.checked_version(api_version)
-            self._timeout = deadline_seconds(timeout, "timeout")
-            self._extra_headers = _extra_headers({} if headers is None else headers)
-            self._retry = _one_of("retry", retry, RetryPolicy)
-            self._clock = _one_of("clock", clock, Clock)
-            self._observers = Observers(observers)
+            version = None if api_version is None else operations.checked_version(api_version)
+            seconds = deadline_seconds(timeout, "timeout")
+            extra_headers = config.extra_headers({} if headers is None else headers)
+            policy = config.one_of("retry", retry, RetryPolicy)
+            self._clock = config.one_of("clock", clock, Clock)
+            observing = Observers(observers)
             self._transport = AiohttpTransport(
                 application=application,
                 http=http,
@@ -148,26 +126,24 @@ class AsyncSessionClient:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._attempts = Attempts(
+        self._attempts = Attempts(self._transport, retry=policy, clock=self._clock, observers=observing)
+        self._caller = Caller(
+            settings,
             self._transport,
-            retry=self._retry,
-            clock=self._clock,
-            observers=self._observers,
+            self._attempts,
+            self._clock,
+            api_version=version,
+            timeout=seconds,
+            headers=extra_headers,
         )
-        self._search: config.Search | None = None
-        self._searching: asyncio.Task[QSessionsError | None] | None = None
-        if isinstance(settings, config.Search):
-            self._search = settings
-        else:
-            self._settle(settings)
-        self._latest: str | None = None
-        self._latest_lock = asyncio.Lock()
         self._closing: asyncio.Future[None] | None = None
         self._polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         """Show where the client calls, and no credential."""
-        return f"{type(self).__name__}(base_url={self._base_url!r})"
+        # A client whose making fails has none, and a traceback that shows locals shows it all the same.
+        base_url = self._caller.base_url if hasattr(self, "_caller") else ""
+        return f"{type(self).__name__}(base_url={base_url!r})"
 
     async def __aenter__(self) -> Self:
         """Give the client itself, once it has its settings.
@@ -175,7 +151,7 @@ class AsyncSessionClient:
         Raises:
             ConfigurationError: They are in the account file, and it won't do.
         """
-        await self._settled("configure", self._timeout)
+        await self._caller.settled("configure", ...)
         return self
 
     async def __aexit__(
@@ -237,9 +213,9 @@ class AsyncSessionClient:
             "interactive_ttl": interactive_ttl,
             "active_ttl": active_ttl,
         }
-        operation = operations.create(_create_request(request, mode, fields))
+        operation = operations.create(operations.creation(request, mode, fields))
         undo = partial(self._undo_create, api_version)
-        return await self._call(operation, api_version=api_version, timeout=timeout, undo=undo)
+        return await self._caller.call(operation, api_version=api_version, timeout=timeout, undo=undo)
 
     async def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
@@ -255,7 +231,7 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        return await self._call(operations.get(session_id), api_version=api_version, timeout=timeout)
+        return await self._caller.call(operations.get(session_id), api_version=api_version, timeout=timeout)
 
     async def update(
         self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
@@ -274,7 +250,7 @@ class AsyncSessionClient:
             QSessionsError: See errors.py.
         """
         operation = operations.update(session_id, UpdateSession(accepting_jobs))
-        await self._call(operation, api_version=api_version, timeout=timeout)
+        await self._caller.call(operation, api_version=api_version, timeout=timeout)
 
     async def drain(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
         """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
@@ -290,14 +266,14 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        started, seconds = self._clock.monotonic(), self._seconds(timeout)
+        started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
         operation = operations.update(session_id, UpdateSession(accepting_jobs=False), name="drain")
         try:
-            await self._call(operation, api_version=api_version, timeout=seconds)
+            await self._caller.call(operation, api_version=api_version, timeout=seconds)
         except Conflict:
-            left = self._left(seconds, started)
+            left = self._caller.left(seconds, started)
             if not (
-                await self._call(operations.get(session_id), api_version=api_version, timeout=left)
+                await self._caller.call(operations.get(session_id), api_version=api_version, timeout=left)
             ).is_final:
                 raise
 
@@ -315,7 +291,7 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._call(operations.close(session_id), api_version=api_version, timeout=timeout)
+        await self._caller.call(operations.close(session_id), api_version=api_version, timeout=timeout)
 
     async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first. Sends no credentials.
@@ -327,14 +303,7 @@ class AsyncSessionClient:
         Raises:
             QSessionsError: See errors.py.
         """
-        headers = dict(self._extra_headers)
-        if api_version is not None:
-            headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
-        operation = operations.versions()
-        seconds = await self._settled(operation.name, self._seconds(timeout))
-        return await self._attempts.run(
-            operation.request(self._base_url, headers), operation.read, seconds, authenticated=False
-        )
+        return await self._caller.versions(api_version, timeout)
 
     def workloads(
         self,
@@ -386,11 +355,11 @@ class AsyncSessionClient:
             )
             for kind in modes
         ]
-        seconds = self._seconds(timeout)
+        seconds = self._caller.seconds(timeout)
         version = None if api_version is None else operations.checked_version(api_version)
 
         def fetch(query: operations.Query) -> Fetch:
-            return lambda cursor: self._call(
+            return lambda cursor: self._caller.call(
                 operations.workloads(query, cursor), api_version=version, timeout=seconds
             )
 
@@ -410,93 +379,6 @@ class AsyncSessionClient:
         if poll is None:
             poll = self._polls[session_id] = Poll(session_id, self, self._attempts.spawn, self._clock)
         return AsyncLiveSession(poll)
-
-    async def _call(
-        self,
-        operation: Operation[T],
-        *,
-        api_version: str | None,
-        timeout: Timeout,
-        undo: Undo | None = None,
-    ) -> T:
-        seconds = await self._settled(operation.name, self._seconds(timeout))
-        version = self._api_version if api_version is None else operations.checked_version(api_version)
-        if version == operations.LATEST:
-            started = self._clock.monotonic()
-            version = await self._latest_version(operation, seconds)
-            seconds = self._left(seconds, started)
-        headers = {
-            **self._extra_headers,
-            "IBM-API-Version": version or operations.default_version(self._clock.wall()),
-        }
-        request = operation.request(self._base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, undo=undo)
-
-    def _settle(self, settings: config.Settings) -> None:
-        """Take the settings on: here they become where calls go, how they get there and what they carry."""
-        self._base_url = settings.base_url
-        self._transport.proxies = settings.proxies
-        self._attempts.providers = settings.providers
-
-    async def _settled(self, operation: str, seconds: float | None) -> float | None:
-        """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
-        if self._search is None:
-            return seconds
-        started = self._clock.monotonic()
-        # One reading for all who wait, and not one that a caller's cancellation ends.
-        if self._searching is None or self._searching.done():
-            self._searching = self._attempts.spawn(self._look(self._search))
-        searching = self._searching
-        done, _ = await asyncio.wait({searching}, timeout=seconds)
-        if not done:
-            raise CallTimeout(
-                "the call's deadline passed while reading the account file.", operation=operation, sent=False
-            )
-        if searching.cancelled():
-            raise ClientClosed("the client was closed while reading the account file.", operation=operation)
-        error = searching.result()
-        if error is not None:
-            raise replica(error)
-        return self._left(seconds, started)
-
-    async def _look(self, search: config.Search) -> QSessionsError | None:
-        """Find the settings in the account file; give the error that all who wait get, or None."""
-        try:
-            self._settle(await asyncio.to_thread(search.in_file))
-        except QSessionsError as error:
-            return error.with_traceback(None)
-        self._search = None
-        return None
-
-    async def _latest_version(self, operation: Operation[T], seconds: float | None) -> str:
-        if self._latest is not None:
-            return self._latest
-        scope = asyncio.timeout(seconds)
-        try:
-            async with scope, self._latest_lock:
-                return await self._newest_live(seconds)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise CallTimeout(
-                "the call's deadline passed while asking for the latest API version.",
-                operation=operation.name,
-                session_id=operation.session_id,
-                sent=False,
-            ) from None
-
-    async def _newest_live(self, seconds: float | None) -> str:
-        # Whoever had the lock before may have got it.
-        if self._latest is None:
-            self._latest = operations.newest_live(await self.versions(timeout=seconds))
-        return self._latest
-
-    def _seconds(self, timeout: Timeout) -> float | None:
-        return self._timeout if isinstance(timeout, EllipsisType) else deadline_seconds(timeout, "timeout")
-
-    def _left(self, seconds: float | None, started: float) -> float | None:
-        """Give what is left of a deadline; never 0 or less, which would be no deadline at all but a wrong one."""
-        return None if seconds is None else max(seconds - (self._clock.monotonic() - started), 0.001)
 
     async def _close_down(self) -> None:
         await self._attempts.settle(ENDING_TIMEOUT)
@@ -529,45 +411,3 @@ class AsyncSessionClient:
             why = str(error) if isinstance(error, QSessionsError) else type(error).__name__
             return f"create was cancelled in flight; session {session_id!r} was created and could not be closed: {why}"
         return None
-
-
-def _create_request(request: object, mode: str | None, fields: dict[str, Any]) -> CreateSession:
-    if request is None and mode is not None:
-        return CreateSession(mode, **fields)
-    if (
-        isinstance(request, CreateSession)
-        and mode is None
-        and all(value is None for value in fields.values())
-    ):
-        return request
-    raise InvalidArgument(
-        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
-    )
-
-
-def _one_of(name: str, value: object, kind: type[T]) -> T:
-    """Give an argument that is of its kind, or one made anew for None."""
-    if value is None:
-        return kind()
-    if isinstance(value, kind):
-        return value
-    raise ConfigurationError(f"{name}= must be a {kind.__name__}, not {value!r}.")
-
-
-def _extra_headers(headers: object) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        kind = type(headers).__name__
-        del headers
-        raise ConfigurationError(f"headers= must be a mapping of names to values, not {kind}.")
-    for name, value in headers.items():
-        if problem := header_problem(name, value):
-            del value, headers
-            raise ConfigurationError(f"the header {name!r} in headers= {problem}.")
-        if name.lower() in FRAMING_HEADERS or name.lower() in _INSTEAD:
-            del value, headers
-            instead = _INSTEAD.get(name.lower())
-            raise ConfigurationError(
-                f"headers= can't set {name}, which qsessions sets itself.",
-                solution=instead and f"Use {instead}.",
-            )
-    return dict(headers)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 from urllib.request import getproxies_environment
 
 from attrs import field, frozen
@@ -21,7 +21,9 @@ from qsessions.account import ACCOUNT_FILE, CHANNELS, OLD_CHANNEL, check, defaul
 from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
 from qsessions.codec import Account, decode_accounts
 from qsessions.errors import ConfigurationError
-from qsessions.wire import AuthProvider, service_url
+from qsessions.wire import FRAMING_HEADERS, AuthProvider, SecretHeaders, header_problem, service_url
+
+T = TypeVar("T")
 
 BASE_URL = "QSESSIONS_BASE_URL"
 TOKEN = "QISKIT_IBM_TOKEN"  # noqa: S105 - the name of a variable
@@ -37,6 +39,15 @@ DEFAULT_CLOUD_URL = "https://cloud.ibm.com"
 DEFAULT_REGION = "us-east"
 
 _HOST = re.compile(r"[a-z0-9.-]+")
+# Headers that have an argument of their own.
+_INSTEAD = {
+    "authorization": "auth=",
+    "backend-authentication": "auth=",
+    "external-service-token": "auth=",
+    "service-crn": "auth=",
+    "ibm-api-version": "api_version=",
+    "user-agent": "application=",
+}
 _WAYS = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and {INSTANCE} (the CRN), or save an account with "
     "the official client. auth=[] makes a client without credentials, enough for versions()."
@@ -346,3 +357,40 @@ def _refuse_same_header(providers: Sequence[IBMCloudAuth | StaticHeader]) -> Non
                 f"{seen[provider.header]} and {name} both set the header {provider.header}; pass one of them."
             )
         seen[provider.header] = name
+
+
+def one_of(name: str, value: object, kind: type[T]) -> T:
+    """Give an argument that is of its kind, or one made anew for None.
+
+    Raises:
+        ConfigurationError: It is of another kind.
+    """
+    if value is None:
+        return kind()
+    if isinstance(value, kind):
+        return value
+    raise ConfigurationError(f"{name}= must be a {kind.__name__}, not {value!r}.")
+
+
+def extra_headers(headers: object) -> SecretHeaders:
+    """Check `headers=` and give them in a form that a traceback may show.
+
+    Raises:
+        ConfigurationError: They can't be sent, or have an argument of their own. The message doesn't repeat a value.
+    """
+    if not isinstance(headers, Mapping):
+        kind = type(headers).__name__
+        del headers
+        raise ConfigurationError(f"headers= must be a mapping of names to values, not {kind}.")
+    for name, value in headers.items():
+        if problem := header_problem(name, value):
+            del value, headers
+            raise ConfigurationError(f"the header {name!r} in headers= {problem}.")
+        if name.lower() in FRAMING_HEADERS or name.lower() in _INSTEAD:
+            del value, headers
+            instead = _INSTEAD.get(name.lower())
+            raise ConfigurationError(
+                f"headers= can't set {name}, which qsessions sets itself.",
+                solution=instead and f"Use {instead}.",
+            )
+    return SecretHeaders(headers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
@@ -117,6 +117,25 @@ class Operation(Generic[T]):
             self.repeatable,
             self.done_when_repeated,
         )
+
+
+def creation(request: object, mode: str | None, fields: Mapping[str, Any]) -> CreateSession:
+    """Give what to create, which is told either as a whole or as fields.
+
+    Raises:
+        InvalidArgument: It is told in both ways or in neither, or a field can't be right.
+    """
+    if request is None and mode is not None:
+        return CreateSession(mode, **fields)
+    if (
+        isinstance(request, CreateSession)
+        and mode is None
+        and all(value is None for value in fields.values())
+    ):
+        return request
+    raise InvalidArgument(
+        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
+    )
 
 
 def create(request: CreateSession) -> Operation[Session]:

@@ -19,7 +19,7 @@ LAYERS = (
     ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "account", "ledger", "paging"),
-    ("live",),
+    ("live", "caller"),
     ("client",),
     ("loop_thread",),
     ("sync",),

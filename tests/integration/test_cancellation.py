@@ -116,7 +116,7 @@ async def test_a_create_may_be_cancelled_at_every_step(
     for steps in range(2000):
         client = client_of(emulator, time.clock)
         if way.startswith("version"):
-            client._api_version = "latest"
+            client._caller._api_version = "latest"
         elif way.startswith("401"):
             assert [workload async for workload in client.workloads(mode="job")] == []
             emulator.revoke_tokens()

@@ -402,7 +402,7 @@ async def _account_file(harvest: Harvest, file: Path) -> None:
         client = AsyncSessionClient(account_file=file, timeout=None)
         await provoke(harvest, ConfigurationError, client.get("s1"))
         await provoke(harvest, ConfigurationError, client.create(mode="batch"))
-        harvest.look_at(client, vars(client), client._search, client._transport)
+        harvest.look_at(client, vars(client), vars(client._caller), client._transport)
         await client.aclose()
     client = AsyncSessionClient(account_file=file)
     await client.aclose()
