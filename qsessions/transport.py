@@ -103,7 +103,8 @@ class AiohttpTransport:
             not its headers, cookies, timeouts or proxies. One with default auth is refused.
         ssl: The TLS settings, or None for the system's.
         proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any.
-        max_concurrency: How many connections there are at the most; further requests wait.
+        max_concurrency: How many connections there are at the most; further requests wait. Those that can't be repeated have as many of
+            their own, made for each.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
 
     Attributes:
@@ -143,6 +144,7 @@ class AiohttpTransport:
         self._user_agent = _user_agent(application)
         self._allow_insecure = allow_insecure
         self._http: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -155,7 +157,7 @@ class AiohttpTransport:
             ConfigurationError: The URL is plain http to another machine, the proxy for it can't be one, or the running event loop isn't the
                 one of the connections.
         """
-        http = self._open()
+        http = self._open(repeatable=request.repeatable)
         if not (self._allow_insecure or _is_secure(request.url.scheme, request.url.raw_host)):
             raise ConfigurationError(
                 f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
@@ -228,9 +230,10 @@ class AiohttpTransport:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        http, self._http = self._http, None
-        if http is not None:
-            await http.close()
+        opened, self._http, self._fresh = (self._http, self._fresh), None, None
+        for http in opened:
+            if http is not None:
+                await http.close()
 
     def _proxy_for(self, url: URL) -> URL | None:
         if self._proxy is not None or url.scheme not in self.proxies:
@@ -250,21 +253,26 @@ class AiohttpTransport:
             solution="Correct it, pass proxy=, or name the host in NO_PROXY.",
         )
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, *, repeatable: bool) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosed("the client is closed.")
         loop = asyncio.get_running_loop()
-        if self._http is None:
+        if self._loop is None:
             self._loop = loop
-            self._http = self._make()
         elif self._loop is not loop:
             raise ConfigurationError(
                 "this client's connections belong to another event loop.",
                 solution="Make one client for each event loop; auth providers may be shared.",
             )
-        return self._http
+        # A server that drops an idle connection just when a request goes out leaves open whether it was carried out. What must not be
+        # repeated never goes over one; only in a borrowed pool there is no way to say so.
+        if repeatable or self._borrowed is not None:
+            self._http = self._http or self._make()
+            return self._http
+        self._fresh = self._fresh or self._make(force_close=True)
+        return self._fresh
 
-    def _make(self) -> aiohttp.ClientSession:
+    def _make(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status can't be turned off for one request.
         borrowed = self._borrowed
         if borrowed is not None and (borrowed.closed or borrowed.connector is None):
@@ -274,7 +282,8 @@ class AiohttpTransport:
             if borrowed is not None
             else aiohttp.TCPConnector(
                 limit=self._max_concurrency,
-                keepalive_timeout=_KEEP_ALIVE_S,
+                keepalive_timeout=None if force_close else _KEEP_ALIVE_S,
+                force_close=force_close,
                 ssl=True if self._ssl is None else self._ssl,
             ),
             connector_owner=borrowed is None,

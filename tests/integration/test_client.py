@@ -361,16 +361,21 @@ async def test_no_more_connections_than_allowed(against: Against) -> None:
 
 async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Against) -> None:
     """When the deadline of a create passes while it waits for a free connection, that is a timeout and no unknown outcome."""
-    server, client = await against(hang, max_concurrency=1)
-    blocking = asyncio.create_task(client.get("s1"))
+    released = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(http(200, SESSION))
+
+    server, client = await against(late, max_concurrency=1)
+    blocking = asyncio.create_task(client.create(mode="dedicated"))
     await server.arrival()
     with pytest.raises(CallTimeout) as caught:
         await client.create(mode="batch", timeout=0.05)
     assert not caught.value.sent
-    blocking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await blocking
-    assert [request.method for request in server.received] == ["GET"]
+    released.set()
+    assert (await blocking).id == "s1"
+    assert [request.body for request in server.received] == [b'{"mode":"dedicated"}']
 
 
 @pytest.mark.parametrize(
@@ -530,18 +535,21 @@ async def test_a_session_id_that_could_lead_elsewhere_is_refused(
 
 
 async def test_one_connection_serves_the_token_exchange_and_all_calls(against: Against) -> None:
-    """Calls one after the other, and the token exchange before them, use one and the same connection."""
+    """Calls one after the other, and the token exchange before them, use one and the same connection, all but creates."""
     token, first, *rest = http(200, GRANT), http(200, SESSION), http(204), http(200, SESSION)
     server, _ = await against(token, first, *rest)
     auth = [IBMCloudAuth("the-api-key", server.url), static_auth()[1]]
     async with AsyncSessionClient(auth, base_url=server.url) as client:
-        await client.create(mode="batch")
+        await client.get("s1")
         await client.update("s1", accepting_jobs=False)
         for _ in range(10):
             await client.get("s1")
-    assert server.connections == 1
-    assert [request.target for request in server.received[:2]] == ["/identity/token", "/v1/sessions"]
-    assert len(server.received) == 13
+        assert server.connections == 1
+        await client.create(mode="batch")
+        await client.get("s1")
+        assert server.connections == 2
+    assert [request.target for request in server.received[:2]] == ["/identity/token", "/v1/sessions/s1"]
+    assert len(server.received) == 15
     assert "authorization" not in server.received[0].headers
 
 
