@@ -26,12 +26,16 @@ from qsessions.events import Event, Observers, RequestFailed, RequestSent, Respo
 from qsessions.in_flight import InFlight, Undo
 from qsessions.retry import (
     REPEATABLE_STATUSES,
+    SUCCESS_EARNS,
     Action,
     Decision,
+    Facts,
+    RetryBudget,
     RetryPolicy,
     facts_of,
     may_be_carried_out,
     retry_after_of,
+    retry_cost,
 )
 from qsessions.wire import (
     FRAMING_HEADERS,
@@ -71,6 +75,8 @@ class _Call:
     deadline: float | None
     providers: Sequence[AuthProvider]
     undo: Undo | None = None
+    ending: bool = False
+    paid: int = 0
     attempts: int = 0
     refreshed: bool = False
     maybe_done: bool = False
@@ -123,6 +129,9 @@ class Attempts:
     ) -> None:
         self._transport = transport
         self._retry = retry
+        self._budget = RetryBudget(retry.budget)
+        # How many calls that end a session are under way.
+        self._endings = 0
         self._clock = clock
         self._observers = observers
         self.providers = providers
@@ -156,6 +165,7 @@ class Attempts:
         *,
         authenticated: bool = True,
         undo: Undo | None = None,
+        ending: bool = False,
     ) -> T:
         """Carry a request out and read its answer.
 
@@ -165,12 +175,18 @@ class Attempts:
             timeout: The deadline of the whole call in seconds, or None.
             authenticated: Whether to add credentials.
             undo: For a request that can't be repeated: called with the answer of a success when the caller was cancelled meanwhile.
+            ending: Whether it ends a session, so that the retry budget must not refuse it.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
         call = self._call(request, timeout, self.providers if authenticated else (), undo)
-        result, decision = await self._conclude(call)
+        call.ending = ending
+        self._endings += ending
+        try:
+            result, decision = await self._conclude(call)
+        finally:
+            self._endings -= ending
         if not isinstance(result, Response) or not call.is_done(result):
             raise self._failure(call, result, decision)
         try:
@@ -203,6 +219,7 @@ class Attempts:
             result = await self._attempt(call)
             if isinstance(result, Response):
                 if call.is_done(result):
+                    self._budget.earn(call.paid or SUCCESS_EARNS)
                     return result, Decision(Action.FAIL, "")
                 if result.status == 401 and not call.refreshed and self._invalidate(call):
                     call.refreshed = True
@@ -215,6 +232,9 @@ class Attempts:
                 now=self._clock.wall(),
             )
             decision = self._retry.decide(facts, self._clock.random)
+            if decision.action is Action.RETRY and not self._afford(call, facts):
+                spent = "the client's retry budget is spent, since too many of its requests failed of late"
+                decision = Decision(Action.FAIL, f"{decision.reason}: {spent}")
             if decision.action is not Action.RETRY:
                 return result, decision
             call.maybe_done = call.maybe_done or may_be_carried_out(facts)
@@ -228,6 +248,13 @@ class Attempts:
                 )
             )
             await self._clock.sleep(decision.delay)
+
+    def _afford(self, call: _Call, facts: Facts) -> bool:
+        """Pay for another attempt, and say whether there is one. What ends a session is never refused, nor the token that it waits for."""
+        call.paid = retry_cost(facts)
+        # Who asks for a token isn't known here: the exchange is one for all.
+        for_ending = call.ending or (self._endings > 0 and not call.providers)
+        return self._budget.pay(call.paid, whatever_is_left=for_ending)
 
     async def _ask_providers(self, call: _Call) -> None:
         """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""

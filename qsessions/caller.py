@@ -87,17 +87,19 @@ class Caller:
             "IBM-API-Version": version or operations.default_version(self._clock.wall()),
         }
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, undo=undo)
+        return await self._attempts.run(request, operation.read, seconds, undo=undo, ending=operation.ending)
 
-    async def versions(self, api_version: str | None, timeout: Timeout) -> list[ApiVersion]:
-        """List the API versions, without credentials."""
+    async def versions(
+        self, api_version: str | None, timeout: Timeout, *, ending: bool = False
+    ) -> list[ApiVersion]:
+        """List the API versions, without credentials; see `Attempts.run` for `ending`."""
         headers = dict(self._headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
         seconds = await self.settled(operation.name, timeout)
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, authenticated=False)
+        return await self._attempts.run(request, operation.read, seconds, authenticated=False, ending=ending)
 
     async def settled(self, operation: str, timeout: Timeout) -> float | None:
         """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
@@ -154,7 +156,7 @@ class Caller:
         scope = asyncio.timeout(seconds)
         try:
             async with scope, self._latest_lock:
-                return await self._newest_live(seconds)
+                return await self._newest_live(seconds, ending=operation.ending)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -165,8 +167,8 @@ class Caller:
                 sent=False,
             ) from None
 
-    async def _newest_live(self, seconds: float | None) -> str:
+    async def _newest_live(self, seconds: float | None, *, ending: bool) -> str:
         # Whoever had the lock before may have got it.
         if self._latest is None:
-            self._latest = operations.newest_live(await self.versions(None, seconds))
+            self._latest = operations.newest_live(await self.versions(None, seconds, ending=ending))
         return self._latest

@@ -71,7 +71,8 @@ class AsyncSessionClient:
             are never used to reach this machine itself.
         application: A product name to put into the User-Agent, such as "my-orchestrator/1.2".
         headers: Further headers for the requests to the service (never sent to IAM).
-        max_concurrency: How many connections there are at the most; further calls wait.
+        max_concurrency: How many connections there are at the most; further calls wait. Creates have as many of their own, a new one for
+            each, since over a kept one that the server just dropped nobody could tell whether a session was created.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" hears of them anyway.
         clock: Time and chance, for tests.
@@ -245,12 +246,12 @@ class AsyncSessionClient:
             timeout: This call's deadline in seconds; None for none, `...` for the client's.
 
         Raises:
-            Conflict: The session is closed.
+            Conflict: The session is closed. (Where a first answer was lost, and the repeat finds the session as it is wanted, that is a
+                success.)
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        operation = operations.update(session_id, UpdateSession(accepting_jobs))
-        await self._caller.call(operation, api_version=api_version, timeout=timeout)
+        await self._change(session_id, UpdateSession(accepting_jobs), "update", api_version, timeout)
 
     async def drain(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
         """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
@@ -266,16 +267,7 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
-        operation = operations.update(session_id, UpdateSession(accepting_jobs=False), name="drain")
-        try:
-            await self._caller.call(operation, api_version=api_version, timeout=seconds)
-        except Conflict:
-            left = self._caller.left(seconds, started)
-            if not (
-                await self._caller.call(operations.get(session_id), api_version=api_version, timeout=left)
-            ).is_final:
-                raise
+        await self._change(session_id, UpdateSession(accepting_jobs=False), "drain", api_version, timeout)
 
     async def close(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
         """Close a session now: queued jobs never run, running jobs finish.
@@ -379,6 +371,22 @@ class AsyncSessionClient:
         if poll is None:
             poll = self._polls[session_id] = Poll(session_id, self, self._attempts.spawn, self._clock)
         return AsyncLiveSession(poll)
+
+    async def _change(
+        self, session_id: str, wanted: UpdateSession, name: str, api_version: str | None, timeout: Timeout
+    ) -> None:
+        started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
+        operation = operations.update(session_id, wanted, name=name)
+        try:
+            await self._caller.call(operation, api_version, seconds)
+        except Conflict as conflict:
+            # The first of several attempts may have done it; and a drain is done whoever did it.
+            if name != "drain" and conflict.attempts == 1:
+                raise
+            look = operations.get(session_id, ending=operation.ending)
+            session = await self._caller.call(look, api_version, self._caller.left(seconds, started))
+            if not operations.is_reached(wanted, session):
+                raise
 
     async def _close_down(self) -> None:
         await self._attempts.settle(ENDING_TIMEOUT)

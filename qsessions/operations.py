@@ -92,6 +92,7 @@ class Operation(Generic[T]):
         session_id: The session it is about, or None.
         repeatable: Whether carrying it out twice does no harm.
         done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+        ending: Whether it is part of ending a session.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Operation(Generic[T]):
     session_id: str | None = field(default=None, kw_only=True)
     repeatable: bool = field(default=True, kw_only=True)
     done_when_repeated: frozenset[int] = field(default=frozenset(), kw_only=True)
+    ending: bool = field(default=False, kw_only=True)
 
     def request(self, base_url: str, headers: Mapping[str, str]) -> Request:
         """Give the request, without credentials."""
@@ -143,23 +145,39 @@ def create(request: CreateSession) -> Operation[Session]:
     return Operation("create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False)
 
 
-def get(session_id: str) -> Operation[Session]:
+def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
-    return Operation(
-        "get", "GET", _path(session_id), lambda answer: decode_session(answer.body), session_id=session_id
-    )
+    path = _path(session_id)
+    return Operation("get", "GET", path, _read_session, session_id=session_id, ending=ending)
 
 
 def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
     """PATCH /v1/sessions/{id}."""
-    return Operation(name, "PATCH", _path(session_id), _nothing, body=encode(request), session_id=session_id)
+    return Operation(
+        name,
+        "PATCH",
+        _path(session_id),
+        _nothing,
+        body=encode(request),
+        session_id=session_id,
+        ending=not request.accepting_jobs,
+    )
+
+
+def is_reached(request: UpdateSession, session: Session) -> bool:
+    """Say whether a session is as an update wants it, so that a conflict is only about who made it so."""
+    if request.accepting_jobs:
+        return session.accepting_jobs is True and not session.is_final
+    return session.accepting_jobs is False or session.is_final
 
 
 def close(session_id: str) -> Operation[None]:
     """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
     path = _path(session_id) + "/close"
     gone = frozenset({404})
-    return Operation("close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone)
+    return Operation(
+        "close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone, ending=True
+    )
 
 
 def versions() -> Operation[list[ApiVersion]]:
@@ -250,6 +268,10 @@ def _path(session_id: str) -> str:
     if problem:
         raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")
     return "/v1/sessions/" + quote(session_id, safe="")
+
+
+def _read_session(answer: Response) -> Session:
+    return decode_session(answer.body)
 
 
 def _read_versions(answer: Response) -> list[ApiVersion]:

@@ -1,7 +1,8 @@
-"""When to send a request again: facts in, decision out. Nothing here sleeps, sends or reads a clock."""
+"""When to send a request again: facts in, decision out, and what a client may spend on it. Nothing here sleeps, sends or reads a clock."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -27,6 +28,12 @@ NOT_CARRIED_OUT_STATUSES = frozenset({429, 503, 521, 522})
 # A gateway got no proper answer from the service, so the work may have been done whatever the body says. Of the other 5xx, a body in the
 # service's own error form is its word that it failed.
 NO_PROPER_ANSWER_STATUSES = frozenset({502, 504, 520, 524})
+
+# What a retry takes out of the budget, as in the standard mode of AWS's SDKs. No answer costs more: it held a connection all the while.
+RETRY_COST = 5
+UNANSWERED_RETRY_COST = 10
+# What a success at the first attempt brings in; one after a retry brings back what that took.
+SUCCESS_EARNS = 1
 
 
 class Action(Enum):
@@ -89,6 +96,11 @@ def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         )
 
 
+def _count_or_none(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None:
+        _count(owner, attribute, value)
+
+
 @frozen(kw_only=True)
 class RetryPolicy:
     """How often and how long to try. Waits grow exponentially and are drawn at random from zero up to that ("full jitter").
@@ -100,6 +112,9 @@ class RetryPolicy:
         base_delay: The upper bound of the first wait, in seconds; it doubles with each.
         max_delay: The upper bound of any wait, in seconds.
         max_retry_after: The longest Retry-After that is honoured, in seconds; a longer one ends the call at once.
+        budget: How many tokens a client has for the retries of all its calls, so that an outage doesn't make it send several times as much
+            as before; None for no limit. A retry takes 5, one after no answer 10; a success gives back what its last retry took, else 1.
+            Without enough of them calls fail at their first failure, and a note says so; what ends a session is retried all the same.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -109,6 +124,7 @@ class RetryPolicy:
     base_delay: float = field(default=0.5, validator=_positive)
     max_delay: float = field(default=8.0, validator=_positive)
     max_retry_after: float = field(default=60.0, validator=_positive)
+    budget: int | None = field(default=500, validator=_count_or_none)
 
     def decide(self, facts: Facts, random: Callable[[], float]) -> Decision:
         """Say what becomes of a call.
@@ -132,16 +148,51 @@ class RetryPolicy:
                 f"{what}: the service asks to wait {facts.retry_after:g} s, the policy's limit is {self.max_retry_after:g} s",
             )
         # Jitter comes on top of Retry-After: a thousand clients turned away together must not come back together.
-        delay = (facts.retry_after or 0.0) + random() * self._bound(facts.attempt)
+        asked = facts.retry_after or 0.0
+        delay = asked + random() * self._bound(facts.attempt)
         if facts.remaining is not None and delay >= facts.remaining:
+            wait = (
+                f"the service asks to wait {asked:.3g} s"
+                if facts.retry_after is not None and asked >= facts.remaining
+                else f"the next try would be in {delay:.3g} s"
+            )
             return Decision(
-                Action.FAIL, f"{what}: the next try in {delay:.3g} s would come after the call's deadline"
+                Action.FAIL, f"{what}: {wait}, the call's deadline is in {max(facts.remaining, 0.0):.3g} s"
             )
         return Decision(Action.RETRY, what, delay)
 
     def _bound(self, attempt: int) -> float:
         # The exponent is bounded because 2.0**1024 overflows.
         return min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
+
+
+class RetryBudget:
+    """What one client may still spend on retries, all its calls and token exchanges together: a bucket of tokens.
+
+    Args:
+        capacity: How many tokens it holds, and holds at first; None for no limit.
+    """
+
+    __slots__ = ("_capacity", "_tokens")
+
+    def __init__(self, capacity: int | None) -> None:
+        self._capacity = self._tokens = math.inf if capacity is None else capacity
+
+    def pay(self, cost: int, *, whatever_is_left: bool = False) -> bool:
+        """Take tokens and say whether there were enough. `whatever_is_left` makes do with fewer."""
+        if self._tokens < cost and not whatever_is_left:
+            return False
+        self._tokens = max(self._tokens - cost, 0)
+        return True
+
+    def earn(self, tokens: int) -> None:
+        """Put tokens back."""
+        self._tokens = min(self._tokens + tokens, self._capacity)
+
+
+def retry_cost(facts: Facts) -> int:
+    """Say how many tokens another attempt takes after this one."""
+    return UNANSWERED_RETRY_COST if facts.status is None else RETRY_COST
 
 
 def may_be_carried_out(facts: Facts) -> bool:

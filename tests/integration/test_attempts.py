@@ -9,6 +9,7 @@ from email.utils import formatdate
 from itertools import product
 from typing import Any
 
+import aiohttp
 import pytest
 
 from qsessions import (
@@ -17,6 +18,7 @@ from qsessions import (
     CallTimeout,
     Clock,
     ConfigurationError,
+    Conflict,
     ConnectionFailed,
     CreateOutcomeUnknown,
     IBMCloudAPIKey,
@@ -403,7 +405,9 @@ async def test_a_retry_after_beyond_the_deadline_ends_the_call(against: Against,
     server, client = await against(http(429, OWN, headers={"Retry-After": "30"}))
     with pytest.raises(RateLimited) as caught:
         await GET(client, timeout=30)
-    assert "after the call's deadline" in caught.value.__notes__[0]
+    assert caught.value.__notes__ == [
+        "status 429: the service asks to wait 30 s, the call's deadline is in 30 s"
+    ]
     assert (len(server.received), time.slept) == (1, [])
 
 
@@ -417,7 +421,9 @@ async def test_the_deadline_covers_attempts_and_waits(against: Against, time: Ma
     assert time.slept == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert time.now - started < 10
     assert caught.value.attempts == len(server.received) == 6
-    assert caught.value.__notes__ == ["status 503: the next try in 4 s would come after the call's deadline"]
+    assert caught.value.__notes__ == [
+        "status 503: the next try would be in 4 s, the call's deadline is in 2.25 s"
+    ]
 
 
 async def test_the_deadline_covers_both_halves_of_a_drain(against: Against, time: ManualClock) -> None:
@@ -603,6 +609,225 @@ async def test_an_earlier_attempt_is_remembered_over_several(against: Against) -
     server, client = await against(*refused(502, 503, 429, 404))
     await CLOSE(client)
     assert len(server.received) == 4
+
+
+@pytest.mark.parametrize("first", [reset, http(502, OWN), http(500, HTML)], ids=["lost", "502", "500"])
+@pytest.mark.parametrize(
+    ("wanted", "found", "success"),
+    [
+        (False, {"state": "closed", "accepting_jobs": False}, True),
+        (False, {"state": "closed", "accepting_jobs": None}, True),
+        (False, {"state": "active", "accepting_jobs": False}, True),
+        (False, {"state": "active", "accepting_jobs": True}, False),
+        (True, {"state": "active", "accepting_jobs": True}, True),
+        (True, {"state": "closed", "accepting_jobs": False}, False),
+        (True, {"state": "closed", "accepting_jobs": True}, False),
+        (True, {"state": "active", "accepting_jobs": None}, False),
+    ],
+    ids=str,
+)
+async def test_a_repeated_update_that_finds_what_it_wants_is_done(
+    against: Against, *, first: Answer, wanted: bool, found: dict[str, Any], success: bool
+) -> None:
+    """A conflict after a lost answer is a success where the session is as it was wanted, and a conflict where it isn't."""
+    server, client = await against(first, http(409, OWN), http(200, SESSION | found))
+    if success:
+        await client.update("s1", accepting_jobs=wanted)
+    else:
+        with pytest.raises(Conflict) as caught:
+            await client.update("s1", accepting_jobs=wanted)
+        assert (caught.value.operation, caught.value.attempts) == ("update", 2)
+    assert [request.method for request in server.received] == ["PATCH", "PATCH", "GET"]
+
+
+async def test_a_first_update_takes_a_conflict_as_it_is(against: Against) -> None:
+    """An update that was sent once and is refused did nothing, so nobody looks whether somebody else did."""
+    server, client = await against(http(409, OWN))
+    with pytest.raises(Conflict):
+        await client.update("s1", accepting_jobs=False)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("first", [reset, http(502, OWN)], ids=["lost", "502"])
+async def test_a_repeated_drain_that_finds_the_session_draining_is_done(
+    against: Against, first: Answer
+) -> None:
+    """A drain whose answer was lost is a success when the session takes no more jobs, closed or not yet."""
+    for found in ({"state": "active", "accepting_jobs": False}, {"state": "closed"}):
+        _, client = await against(first, http(409, OWN), http(200, SESSION | found))
+        await DRAIN(client)
+
+
+@each(*OTHERS, CREATE)
+async def test_a_connection_that_the_server_drops_as_a_request_goes_out_is_nobodys_business(
+    against: Against, row: Row
+) -> None:
+    """When the server closes each idle connection just as the next request comes in over it, every call is a success all the same."""
+    served: set[object] = set()
+    waiting = [GET.success, row.success]
+
+    async def once(connection: Connection) -> None:
+        if connection.writer in served:
+            connection.reset()
+        else:
+            served.add(connection.writer)
+            await connection.write(waiting.pop(0))
+
+    server, client = await against(once)
+    await GET(client)
+    await row(client)
+    assert waiting == []
+    assert sum(request.method == "POST" for request in server.received) == (row is CREATE)
+
+
+async def test_a_create_over_a_borrowed_pool_may_meet_a_dropped_connection(against: Against) -> None:
+    """A borrowed pool gives a kept connection to a create too; when it is lost the outcome is unknown, and nothing is sent twice."""
+    async with aiohttp.ClientSession() as http_session:
+        server, client = await against(GET.success, reset, http=http_session)
+        await GET(client)
+        with pytest.raises(CreateOutcomeUnknown):
+            await CREATE(client)
+    assert server.connections == 1
+    assert sum(request.method == "POST" for request in server.received) == 1
+
+
+SPENT = "the client's retry budget is spent, since too many of its requests failed of late"
+
+
+@each(GET, CREATE)
+async def test_a_spent_budget_ends_retries(against: Against, row: Row) -> None:
+    """The retries of all calls come out of one budget; without it a call fails at its first failure, and says why."""
+    server, client = await against(*refused(503), retry=RetryPolicy(budget=12))
+    for attempts in (3, 1, 1):
+        with pytest.raises(ServerError) as caught:
+            await row(client)
+        assert caught.value.attempts == attempts
+        assert caught.value.__notes__ == [f"status 503: {SPENT}"]
+    assert len(server.received) == 5
+
+
+async def test_a_retry_after_no_answer_costs_more(against: Against) -> None:
+    """What got no answer held a connection all the while, and takes twice as much out of the budget."""
+    _, client = await against(reset, retry=RetryPolicy(budget=12))
+    with pytest.raises(ConnectionFailed) as caught:
+        await UPDATE(client)
+    assert (caught.value.attempts, caught.value.__notes__) == (2, [f"no answer: {SPENT}"])
+
+
+async def test_successes_refill_the_budget(against: Against) -> None:
+    """A success gives back what its last retry took; one at the first attempt earns a little, up to the budget."""
+    server, client = await against(retry=RetryPolicy(budget=5))
+    for _ in range(3):
+        server.answers = [*refused(503), GET.success]
+        await GET(client)
+    server.answers = refused(503)
+    with pytest.raises(ServerError, match="2 attempts"):
+        await GET(client)
+    for successes in (4, 5, 100):
+        server.answers = [GET.success]
+        for _ in range(successes):
+            await GET(client)
+        server.answers = refused(503)
+        with pytest.raises(ServerError) as caught:
+            await GET(client)
+        assert caught.value.attempts == (1 if successes == 4 else 2)
+
+
+async def test_the_token_exchange_shares_the_budget(against: Against) -> None:
+    """When IAM is away, its retries are limited by the same budget, and those of the calls are by what it took."""
+    iam, _ = await against(*refused(503))
+    auth = [IBMCloudAuth("key", iam.url), static_auth()[1]]
+    server, client = await against(*refused(503), auth=auth, retry=RetryPolicy(budget=5))
+    for attempts in (2, 1):
+        with pytest.raises(TokenExchangeFailed) as caught:
+            await GET(client)
+        assert caught.value.attempts == attempts
+    iam.answers = [http(200, {"access_token": "token", "expires_in": 3600})]
+    with pytest.raises(ServerError) as refusal:
+        await GET(client)
+    assert (refusal.value.attempts, len(server.received)) == (1, 1)
+
+
+async def spent(client: AsyncSessionClient) -> None:
+    """Use up a client's retry budget."""
+    with pytest.raises(ServerError) as caught:
+        await client.get("s1")
+    assert caught.value.__notes__ == [f"status 503: {SPENT}"]
+
+
+SHUT = Row(
+    "update",
+    "PATCH",
+    "/v1/sessions/s1",
+    lambda client, **options: client.update("s1", accepting_jobs=False, **options),
+    http(204),
+)
+
+
+@each(CLOSE, DRAIN, SHUT)
+async def test_the_budget_never_refuses_an_ending(against: Against, row: Row) -> None:
+    """What ends a session is retried to the policy's limit however little is left of the budget."""
+    server, client = await against(*refused(503), retry=RetryPolicy(budget=1))
+    await spent(client)
+    server.answers = [*refused(503, 502, 503, 503), row.success]
+    await row(client)
+    assert len(server.received) == 6
+
+
+async def test_the_budget_never_refuses_what_an_ending_needs(against: Against) -> None:
+    """The token, the API version and the look after a conflict that an ending waits for are retried like the ending itself."""
+    iam, _ = await against(*refused(503, 503), http(200, {"access_token": "token", "expires_in": 3600}))
+    auth = [IBMCloudAuth("key", iam.url), static_auth()[1]]
+    server, client = await against(
+        *refused(503, 503),
+        VERSIONS.success,
+        *refused(503, 409, 503, 503),
+        http(200, SESSION | {"state": "closed"}),
+        auth=auth,
+        api_version="latest",
+        retry=RetryPolicy(budget=1),
+    )
+    await DRAIN(client)
+    assert len(iam.received) == 3
+    assert [request.method for request in server.received] == ["GET"] * 3 + ["PATCH"] * 2 + ["GET"] * 3
+
+
+async def test_the_budget_never_refuses_the_close_of_a_cancelled_create(against: Against) -> None:
+    """The session of a create that was cancelled in flight is closed though the budget is spent."""
+    answered = asyncio.Event()
+
+    async def late(connection: Connection) -> None:
+        await answered.wait()
+        await connection.write(CREATE.success)
+
+    server, client = await against(*refused(503), retry=RetryPolicy(budget=1))
+    await spent(client)
+    server.answers = [late, *refused(503, 503), CLOSE.success]
+    creating = asyncio.create_task(CREATE(client))
+    await server.arrival(2)
+    creating.cancel()
+    answered.set()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert [request.method for request in server.received] == ["GET", "POST", "DELETE", "DELETE", "DELETE"]
+
+
+async def test_a_policy_without_a_budget_has_no_limit_but_its_own(against: Against) -> None:
+    """With budget=None each call makes as many attempts as the policy allows."""
+    server, client = await against(*refused(503), retry=RetryPolicy(budget=None))
+    for _ in range(120):
+        with pytest.raises(ServerError):
+            await GET(client)
+    assert len(server.received) == 600
+
+
+async def test_the_default_budget_is_a_hundred_retries(against: Against) -> None:
+    """In an outage a client sends a hundred requests more than without retries, however many calls it makes."""
+    server, client = await against(*refused(503))
+    for _ in range(120):
+        with pytest.raises(ServerError):
+            await GET(client)
+    assert len(server.received) == 120 + 100
 
 
 KEY = "the-api-key"

@@ -150,7 +150,7 @@ def setting_up(http: aiohttp.ClientSession) -> None:
         account_file=Path("accounts.json"),
         api_version="latest",
         timeout="2m",
-        retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30),
+        retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30, budget=100),
         http=http,
         ssl=ssl.create_default_context(),
         proxy=URL("http://proxy.example:3128"),
@@ -164,6 +164,7 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     AsyncSessionClient(account="mine", account_file="~/accounts.json")
     AsyncSessionClient(timeout=None, proxy="http://proxy.example:3128")
     AsyncSessionClient(timeout=timedelta(minutes=1))
+    AsyncSessionClient(retry=RetryPolicy(budget=None))
     assert_type(transport.spawn(fresh_token()), asyncio.Task[str])
 
     AsyncSessionClient("key")  # type: ignore[arg-type]

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import ConfigurationError, RetryPolicy
-from qsessions.retry import Action, Decision, Facts, may_be_carried_out, parse_retry_after
+from qsessions.retry import (
+    Action,
+    Decision,
+    Facts,
+    RetryBudget,
+    may_be_carried_out,
+    parse_retry_after,
+    retry_cost,
+)
 
 RETRY, FAIL, UNKNOWN = Action.RETRY, Action.FAIL, Action.UNKNOWN
 NOW = 1_780_000_000.0
@@ -99,7 +107,19 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
         ),
         (
             {"status": 503, "remaining": 0.25},
-            Decision(FAIL, "status 503: the next try in 0.25 s would come after the call's deadline"),
+            Decision(FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0.25 s"),
+        ),
+        (
+            {"status": 503, "retry_after": 30.0, "remaining": 12.5},
+            Decision(FAIL, "status 503: the service asks to wait 30 s, the call's deadline is in 12.5 s"),
+        ),
+        (
+            {"status": 503, "retry_after": 30.0, "remaining": 30.1},
+            Decision(FAIL, "status 503: the next try would be in 30.2 s, the call's deadline is in 30.1 s"),
+        ),
+        (
+            {"status": 503, "remaining": -3.0},
+            Decision(FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0 s"),
         ),
     ],
 )
@@ -195,6 +215,42 @@ def test_no_answer_that_was_sent_may_be_carried_out(facts: Facts) -> None:
         assert may_be_carried_out(facts) == facts.sent
     elif facts.status < 500:
         assert not may_be_carried_out(facts)
+
+
+@given(st.integers(1, 1000), st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 20))))
+def test_budget_is_kept_to(capacity: int, steps: list[tuple[bool, bool, int]]) -> None:
+    """What was paid is never more than the capacity and what was earned, save for what must not be refused, and it never holds more."""
+    budget, left = RetryBudget(capacity), capacity
+    for earning, needed, tokens in steps:
+        if earning:
+            budget.earn(tokens)
+            left = min(left + tokens, capacity)
+        else:
+            assert budget.pay(tokens, whatever_is_left=needed) == (needed or tokens <= left)
+            left = max(left - tokens, 0) if needed or tokens <= left else left
+    assert not budget.pay(left + 1)
+    assert budget.pay(left)
+
+
+def test_no_budget_is_no_limit() -> None:
+    """Without a capacity nothing is refused."""
+    budget = RetryBudget(None)
+    assert all(budget.pay(10**6) for _ in range(100))
+    budget.earn(1)
+    assert budget.pay(10**9)
+
+
+def test_what_a_retry_costs() -> None:
+    """A retry after an answer takes half of what one after none takes."""
+    answered = Facts(attempt=1, repeatable=True, status=503)
+    assert (retry_cost(answered), retry_cost(Facts(attempt=1, repeatable=True))) == (5, 10)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "5"])
+def test_budget_refused(value: Any) -> None:
+    """The budget is an int of at least 1, or None."""
+    with pytest.raises(ConfigurationError, match=r"^RetryPolicy: budget must be an int of at least 1, not "):
+        RetryPolicy(budget=value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, 5.0, True, "5", None])
