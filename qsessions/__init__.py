@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         ConfigurationError as ConfigurationError,
         Conflict as Conflict,
         ConnectionFailed as ConnectionFailed,
-        CreateOutcomeUnknown as CreateOutcomeUnknown,
         Forbidden as Forbidden,
         InvalidArgument as InvalidArgument,
         NotFound as NotFound,
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
         UpdateSession as UpdateSession,
         Workload as Workload,
     )
+    from qsessions.outcome import CreateOutcomeUnknown as CreateOutcomeUnknown
     from qsessions.retry import RetryPolicy as RetryPolicy
     from qsessions.sync import LiveSession as LiveSession, SessionClient as SessionClient
     from qsessions.wire import (
@@ -82,7 +82,6 @@ _HOMES = {
         "ConfigurationError",
         "Conflict",
         "ConnectionFailed",
-        "CreateOutcomeUnknown",
         "Forbidden",
         "InvalidArgument",
         "NotFound",
@@ -116,6 +115,7 @@ _HOMES = {
         "UpdateSession",
         "Workload",
     ),
+    "outcome": ("CreateOutcomeUnknown",),
     "retry": ("RetryPolicy",),
     "sync": ("LiveSession", "SessionClient"),
     "wire": ("AuthProvider", "Request", "Response", "Transport"),

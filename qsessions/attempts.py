@@ -17,13 +17,13 @@ from qsessions.codec import decode_fault, printable
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
-    CreateOutcomeUnknown,
     QSessionsError,
     replica,
     response_error_class,
 )
 from qsessions.events import Event, Observers, RequestFailed, RequestSent, ResponseReceived, RetryPlanned
 from qsessions.in_flight import InFlight, Undo
+from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.retry import (
     REPEATABLE_STATUSES,
     SUCCESS_EARNS,

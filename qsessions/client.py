@@ -27,6 +27,7 @@ from qsessions.errors import (
 from qsessions.events import CreateCancelled, Observer, Observers
 from qsessions.in_flight import ENDING_TIMEOUT
 from qsessions.live import AsyncLiveSession, Poll
+from qsessions.lookup import Lookup
 from qsessions.models import (
     ApiVersion,
     CreateSession,
@@ -37,6 +38,7 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
+from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
 from qsessions.transport import AiohttpTransport, HttpSession
@@ -114,7 +116,7 @@ class AsyncSessionClient:
             extra_headers = config.extra_headers({} if headers is None else headers)
             policy = config.one_of("retry", retry, RetryPolicy)
             self._clock = config.one_of("clock", clock, Clock)
-            observing = Observers(observers)
+            self._observers = Observers(observers)
             self._transport = AiohttpTransport(
                 application=application,
                 http=http,
@@ -127,7 +129,7 @@ class AsyncSessionClient:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._attempts = Attempts(self._transport, retry=policy, clock=self._clock, observers=observing)
+        self._attempts = Attempts(self._transport, retry=policy, clock=self._clock, observers=self._observers)
         self._caller = Caller(
             settings,
             self._transport,
@@ -205,7 +207,8 @@ class AsyncSessionClient:
 
         Raises:
             InvalidArgument: Something can't be right; nothing was sent.
-            CreateOutcomeUnknown: A session may have been created, and nobody can tell.
+            CreateOutcomeUnknown: A session may have been created, and nobody can tell. It names the sessions that may have come of it,
+                looked for within what is left of the deadline and 10 s at the most.
             QSessionsError: Nothing was created; the class says why.
         """
         fields = {
@@ -214,9 +217,20 @@ class AsyncSessionClient:
             "interactive_ttl": interactive_ttl,
             "active_ttl": active_ttl,
         }
-        operation = operations.create(operations.creation(request, mode, fields))
+        wanted = operations.creation(request, mode, fields)
         undo = partial(self._undo_create, api_version)
-        return await self._caller.call(operation, api_version=api_version, timeout=timeout, undo=undo)
+        seconds = self._caller.seconds(timeout)
+        lookup = Lookup(
+            wanted,
+            self._clock,
+            lambda operation, left: self._caller.call(operation, api_version, left),
+            self._observers,
+        )
+        try:
+            return await self._caller.call(operations.create(wanted), api_version, seconds, undo)
+        except CreateOutcomeUnknown as error:
+            await lookup.tell(error, seconds)
+            raise
 
     async def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...

@@ -1,4 +1,6 @@
-"""Everything that qsessions raises: one root, `QSessionsError`, and a class for each thing that a caller handles differently.
+"""What qsessions raises: one root, `QSessionsError`, and a class for each thing that a caller handles differently.
+
+`CreateOutcomeUnknown`, which holds values of models.py, is in outcome.py.
 
 Errors carry facts, not sentinels: what isn't known is None. They survive pickling with their fields and notes.
 """
@@ -141,16 +143,6 @@ class TokenExchangeFailed(QSessionsError):
     """IAM refused to exchange the API key for an access token, or its answer can't be read. `code` and `message` are IAM's own."""
 
     hint = "Check the API key and that IAM's URL belongs to the same cloud."
-
-
-class CreateOutcomeUnknown(QSessionsError):
-    """A session may have been created, and nobody can tell from the answer: none came, or it can't be read.
-
-    qsessions doesn't repeat such a request: the service has no idempotency key, so a repeat could be a second session that costs.
-    `session_id` is set in the one case that the answer can't be read but holds an id.
-    """
-
-    hint = "Look through client.workloads() for a session that you don't know, and close it."
 
 
 class StateUnreachable(QSessionsError):

@@ -20,8 +20,10 @@ from qsessions.codec import (
     encode,
     is_object,
 )
-from qsessions.errors import CreateOutcomeUnknown, InvalidArgument, ProtocolError
+from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession
+from qsessions.outcome import CreateOutcomeUnknown
+from qsessions.retry import http_date
 from qsessions.wire import Request, Response
 
 T = TypeVar("T")
@@ -187,10 +189,14 @@ def versions() -> Operation[list[ApiVersion]]:
 
 def workloads(query: Query, cursor: str | None) -> Operation[WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
-    pairs = query if cursor is None else (*query, ("next", cursor))
     return Operation(
-        "workloads", "GET", f"/v1/workloads?{urlencode(pairs)}", lambda answer: decode_workloads(answer.body)
+        "workloads", "GET", _page_path(query, cursor), lambda answer: decode_workloads(answer.body)
     )
+
+
+def dated_workloads(query: Query, cursor: str | None) -> Operation[tuple[WorkloadPage, float | None]]:
+    """GET /v1/workloads: one page, and the service's time in seconds since 1970 where the answer has it."""
+    return Operation("workloads", "GET", _page_path(query, cursor), _read_dated_page)
 
 
 def workloads_query(
@@ -268,6 +274,14 @@ def _path(session_id: str) -> str:
     if problem:
         raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")
     return "/v1/sessions/" + quote(session_id, safe="")
+
+
+def _page_path(query: Query, cursor: str | None) -> str:
+    return f"/v1/workloads?{urlencode(query if cursor is None else (*query, ('next', cursor)))}"
+
+
+def _read_dated_page(answer: Response) -> tuple[WorkloadPage, float | None]:
+    return decode_workloads(answer.body), http_date(answer.header("Date"))
 
 
 def _read_session(answer: Response) -> Session:

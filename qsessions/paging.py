@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 from qsessions.codec import WorkloadPage
@@ -16,7 +16,7 @@ Fetch = Callable[[str | None], Awaitable[WorkloadPage]]
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-async def pages(fetch: Fetch) -> AsyncIterator[Workload]:
+async def pages(fetch: Fetch) -> AsyncGenerator[Workload, None]:
     """Give the workloads of all pages.
 
     Raises:

@@ -254,14 +254,15 @@ def parse_retry_after(value: str | None, *, date: str | None, now: float) -> flo
     text = value.strip()
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text):
         return max(0.0, float(text))
-    until = _http_date(text)
+    until = http_date(text)
     if until is None:
         return None
-    since = _http_date(date)
+    since = http_date(date)
     return max(0.0, until - (now if since is None else since))
 
 
-def _http_date(text: str | None) -> float | None:
+def http_date(text: str | None) -> float | None:
+    """Read an HTTP date as seconds since 1970; None where there is none or it can't be read."""
     try:
         time = parsedate_to_datetime(text or "")
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

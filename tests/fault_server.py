@@ -98,6 +98,10 @@ class FaultServer:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def count(self, method: str) -> int:
+        """Say how many requests with a method there were."""
+        return sum(request.method == method for request in self.received)
+
     async def arrival(self, count: int = 1) -> None:
         """Wait until so many requests have arrived."""
         while len(self.received) < count:

@@ -15,11 +15,11 @@ PACKAGE = Path(qsessions.__file__).parent
 # Lowest first; a module imports from its own row or from rows above it in this list.
 LAYERS = (
     ("errors", "models", "events"),
-    ("wire", "codec", "retry"),
+    ("wire", "codec", "retry", "outcome"),
     ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "account", "ledger", "paging"),
-    ("live", "caller"),
+    ("live", "caller", "lookup"),
     ("client",),
     ("loop_thread",),
     ("sync",),

@@ -9,11 +9,11 @@ from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
     ConnectionFailed,
-    CreateOutcomeUnknown,
     InvalidArgument,
     ProtocolError,
     QSessionsError,
 )
+from qsessions.outcome import CreateOutcomeUnknown
 
 LOOK_FOR_IT = (
     "Look for a session that you don't know: qsessions workloads --status pending --status in_progress --newest-first; "

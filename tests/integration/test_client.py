@@ -574,7 +574,7 @@ async def test_a_redirect_is_never_followed(against: Against, status: int, row: 
         await row(client)
     assert caught.value.status == status
     assert elsewhere.url in caught.value.message
-    assert (len(server.received), elsewhere.received) == (1, [])
+    assert (server.count(row.method), elsewhere.received) == (1, [])
 
 
 @pytest.mark.parametrize("location", ["http://[", "//", "http://user:pw@host:99999/", "javascript:alert(1)"])
@@ -637,7 +637,7 @@ async def test_a_trace_that_fails_is_told_and_hides_no_outcome(against: Against)
         with pytest.raises(CreateOutcomeUnknown, match="LookupError: my mistake"):
             await client.create(mode="batch")
         await client.aclose()
-    assert len(server.received) == 2
+    assert server.count("POST") == 1
 
 
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")

@@ -328,6 +328,9 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.sent, bool)
     except CreateOutcomeUnknown as error:
         assert_type(error.session_id, str | None)
+        assert_type(error.request, CreateSession | None)
+        assert_type(error.asked_at, datetime | None)
+        assert_type(error.candidates, tuple[Workload, ...] | None)
     except (ClientClosed, ConfigurationError, InvalidArgument, ProtocolError) as error:
         assert_type(error.solution, str | None)
     except (StateUnreachable, TokenExchangeFailed) as error:
