@@ -42,6 +42,7 @@ from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
 from qsessions.transport import AiohttpTransport, HttpSession
+from qsessions.watching import Watch, checked_rate
 from qsessions.wire import AuthProvider, Response
 
 
@@ -385,6 +386,43 @@ class AsyncSessionClient:
         if poll is None:
             poll = self._polls[session_id] = Poll(session_id, self, self._attempts.spawn, self._clock)
         return AsyncLiveSession(poll)
+
+    def watch(
+        self, ids: Iterable[str], *, rate: float = 20.0, timeout: float | timedelta | str | None = None
+    ) -> AsyncIterator[tuple[str, Session]]:
+        """Give the id and the `Session` of many sessions, each as it is, then at each change, until all are closed.
+
+        However many there are, this takes no task for each, and `rate` requests a second at the most, spread evenly: 10,000 sessions at 20
+        a second are each read every 500 s; few ones as often as by `AsyncLiveSession.watch`. What counts as a change is the same as there.
+        With a `timeout`, an outage of the service is borne until then; without one, as long as the client's retry policy bears it. Nothing
+        is read while you handle what you got, but for what is under way. The first session that can't be read otherwise ends it.
+
+        Args:
+            ids: Their ids; one that comes twice counts once.
+            rate: How many sessions to read a second at the most, retries not counted.
+            timeout: How long at the most in all: seconds, a `timedelta` or text such as "5m"; None for no limit.
+
+        Raises:
+            InvalidArgument: An id, the rate or the timeout can't be right (at once, before anything is sent).
+            CallTimeout: Time was up (while iterating, like the following); where the service was away then, it says so.
+            NotFound: The instance has no such session; `session_id` says which.
+            QSessionsError: As `get`.
+        """
+        watching = Watch(
+            operations.session_ids(ids),
+            read=self._read,
+            spawn=self._attempts.spawn,
+            clock=self._clock,
+            rate=checked_rate(rate),
+            seconds=deadline_seconds(timeout, "timeout"),
+        )
+        return watching.changes()
+
+    async def _read(self, session_id: str) -> Session:
+        session = await self.get(session_id)
+        if (poll := self._polls.get(session_id)) is not None:
+            poll.saw(session)
+        return session
 
     async def _change(
         self, session_id: str, wanted: UpdateSession, name: str, api_version: str | None, timeout: Timeout

@@ -11,16 +11,28 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 
 from qsessions.attempts import Clock
-from qsessions.errors import CallTimeout, ClientClosed, InvalidArgument, StateUnreachable, replica
+from qsessions.errors import (
+    CallTimeout,
+    ClientClosed,
+    InvalidArgument,
+    QSessionsError,
+    StateUnreachable,
+    replica,
+)
 from qsessions.models import Session, SessionState, StateChange, deadline_seconds
 
 # Runs a background task that ends with the client.
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 # Seconds between two looks: quick after a change, since changes come in groups, then longer and longer.
-_SHORTEST_S = 0.5
+SHORTEST_S = 0.5
 _LONGEST_S = 15.0
 _GROWTH = 1.5
+
+
+def longer(interval: float) -> float:
+    """Give the seconds between two looks that follow `interval` when nothing has changed."""
+    return min(interval * _GROWTH, _LONGEST_S)
 
 
 class Calls(Protocol):
@@ -40,7 +52,11 @@ class Calls(Protocol):
 
 
 class Poll:
-    """Reads one session again and again for as long as anybody waits for the next reading."""
+    """Reads one session again and again for as long as anybody waits for the next reading.
+
+    Attributes:
+        away: The error of ours that the last look ended with, or None.
+    """
 
     def __init__(self, session_id: str, calls: Calls, spawn: Spawn, clock: Clock) -> None:
         self.session_id = session_id
@@ -49,8 +65,9 @@ class Poll:
         self.version = 0
         self.snapshot: Session | None = None
         self._clock = clock
-        self._read_at = -math.inf
-        self._interval = _SHORTEST_S
+        self.away: QSessionsError | None = None
+        self._read_at = self._failed_at = -math.inf
+        self._interval = SHORTEST_S
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
@@ -62,14 +79,16 @@ class Poll:
 
         A reading of just now counts as one not seen yet.
         """
+        self._failed_at = -math.inf
         self.hurry()
-        return self.version if self._clock.monotonic() - self._read_at > _SHORTEST_S else self.version - 1
+        return self.version if self._clock.monotonic() - self._read_at > SHORTEST_S else self.version - 1
 
     def saw(self, snapshot: Session) -> None:
         """Take note of a reading, whoever made it."""
         before, self.snapshot = self.snapshot, snapshot
-        changed = before is None or _changed(before, snapshot)
-        self._interval = _SHORTEST_S if changed else min(self._interval * _GROWTH, _LONGEST_S)
+        changed = before is None or has_changed(before, snapshot)
+        self._interval = SHORTEST_S if changed else longer(self._interval)
+        self.away = None
         self._read_at = self._clock.monotonic()
         self.version += 1
         self._wake()
@@ -77,7 +96,7 @@ class Poll:
 
     def hurry(self) -> None:
         """Look again soon, because something is about to change."""
-        self._interval = _SHORTEST_S
+        self._interval = SHORTEST_S
         self._wake()
 
     async def after(self, seen: int) -> Session:
@@ -110,6 +129,8 @@ class Poll:
             while await self._is_due():
                 self.saw(await self.calls.get(self.session_id))
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
+            self.away = error if isinstance(error, QSessionsError) else None
+            self._interval, self._failed_at = longer(self._interval), self._clock.monotonic()
             self._tell(error.with_traceback(None))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -120,9 +141,7 @@ class Poll:
     async def _is_due(self) -> bool:
         """Wait until it is time for the next look; False when nobody waits for one any more."""
         jitter = 0.8 + 0.4 * self._clock.random()
-        while (
-            self._waiting and (wait := self._read_at + self._interval * jitter - self._clock.monotonic()) > 0
-        ):
+        while self._waiting and (wait := self._next_at(jitter) - self._clock.monotonic()) > 0:
             self._nap = asyncio.ensure_future(self._clock.sleep(wait))
             try:
                 await asyncio.wait({self._nap})
@@ -130,6 +149,9 @@ class Poll:
                 self._nap.cancel()
                 self._nap = None
         return self._waiting > 0
+
+    def _next_at(self, jitter: float) -> float:
+        return max(self._read_at, self._failed_at) + self._interval * jitter
 
     def _wake(self) -> None:
         """Let the wait for the next look be reckoned anew."""
@@ -180,21 +202,29 @@ class AsyncLiveSession:
         await self._poll.calls.close(self.id)
         self._poll.hurry()
 
-    async def watch(self) -> AsyncIterator[Session]:
+    async def watch(self, *, timeout: float | timedelta | str | None = None) -> AsyncIterator[Session]:
         """Give the session as it is, then at each change, until it is closed.
 
         `elapsed_time` and `active_ttl` run all the time; a change of these alone is none. States that come and go between two looks may be
-        skipped; the next snapshot's `timestamps` has them. An outage is borne as long as the client's retry policy does.
+        skipped; the next snapshot's `timestamps` has them. With a `timeout`, an outage of the service is borne until then; without one,
+        as long as the client's retry policy bears it.
+
+        Args:
+            timeout: How long at the most: seconds, a `timedelta` or text such as "5m"; None for no limit.
 
         Raises:
+            CallTimeout: Time was up.
             QSessionsError: As `AsyncSessionClient.get`.
         """
+        seconds = deadline_seconds(timeout, "timeout")
+        deadline = _deadline(seconds)
         last: Session | None = None
         seen = self._poll.join()
         while last is None or not last.is_final:
-            self.snapshot = snapshot = await self._poll.after(seen)
+            looking = self._next(seen, bearing=seconds is not None)
+            snapshot = await self._in_time(looking, deadline, "watch", f"closed{_within(seconds)}")
             seen = self._poll.version
-            if last is None or _changed(last, snapshot):
+            if last is None or has_changed(last, snapshot):
                 last = snapshot
                 yield snapshot
 
@@ -204,7 +234,8 @@ class AsyncLiveSession:
         """Wait until the session is in one of the states, and give it.
 
         A state that the session entered and left between two looks counts, as far as its `timestamps` tell; of a session that was
-        closed before anybody asked, each state in them counts. An outage is borne as long as the client's retry policy does.
+        closed before anybody asked, each state in them counts. With a `timeout`, an outage of the service is borne until then; without
+        one, as long as the client's retry policy bears it.
 
         Args:
             states: At least one of open, active, inactive, closed, pending_inactive, pending_closed; or any `SessionState`.
@@ -212,33 +243,53 @@ class AsyncLiveSession:
 
         Raises:
             StateUnreachable: None of the states can come any more.
-            CallTimeout: Time was up.
+            CallTimeout: Time was up; where the service was away then, it says so.
             InvalidArgument: There is no such state.
             QSessionsError: As `AsyncSessionClient.get`.
         """
         wanted = _wanted(states)
         seconds = deadline_seconds(timeout, "timeout")
-        scope = asyncio.timeout(seconds)
+        waiting = self._wait(wanted, bearing=seconds is not None)
+        goal = f"{_listed(wanted)}{_within(seconds)}"
+        return await self._in_time(waiting, _deadline(seconds), "wait_until", goal)
+
+    async def _in_time(
+        self, waiting: Coroutine[Any, Any, Session], deadline: float | None, operation: str, goal: str
+    ) -> Session:
+        scope = asyncio.timeout_at(deadline)
         try:
             async with scope:
-                return await self._wait(wanted)
+                return await waiting
         except TimeoutError:
             if not scope.expired():
                 raise
         state = self.snapshot.state if self.snapshot else None
+        away = self._poll.away
         raise CallTimeout(
-            f"the session was not {_listed(wanted)} within {seconds:g} s; it was last seen {state or 'in no known state'}.",
-            operation="wait_until",
+            f"the session was not {goal}; it was last seen {state or 'in no known state'}"
+            + (f"; the service could not be read of late: {away.message}" if away else "."),
+            operation=operation,
             session_id=self.id,
             sent=False,
         )
 
-    async def _wait(self, wanted: frozenset[SessionState]) -> Session:
+    async def _next(self, seen: int, *, bearing: bool) -> Session:
+        """Give a reading newer than version `seen`; `bearing` waits through failures that may pass."""
+        while True:
+            try:
+                self.snapshot = await self._poll.after(seen)
+            except QSessionsError as error:
+                if not (bearing and error.retryable):
+                    raise
+            else:
+                return self.snapshot
+
+    async def _wait(self, wanted: frozenset[SessionState], *, bearing: bool) -> Session:
         # Once a session is closed, the question can only be about its past.
         known = self.snapshot.timestamps if self.snapshot and not self.snapshot.is_final else None
         seen = self._poll.join()
         while True:
-            self.snapshot = snapshot = await self._poll.after(seen)
+            snapshot = await self._next(seen, bearing=bearing)
             seen = self._poll.version
             if known is None:
                 # What happened before anybody asked counts only if nothing more can happen.
@@ -254,10 +305,19 @@ class AsyncLiveSession:
                 )
 
 
-def _changed(before: Session, after: Session) -> bool:
+def has_changed(before: Session, after: Session) -> bool:
+    """Say whether two readings differ in anything but the meters that run all the time."""
     return attrs.evolve(before, elapsed_time=None, active_ttl=None) != attrs.evolve(
         after, elapsed_time=None, active_ttl=None
     )
+
+
+def _deadline(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
+def _within(seconds: float | None) -> str:
+    return "" if seconds is None else f" within {seconds:g} s"
 
 
 def _entered(snapshot: Session, known: tuple[StateChange, ...]) -> set[SessionState]:

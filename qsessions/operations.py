@@ -284,6 +284,21 @@ def _read_dated_page(answer: Response) -> tuple[WorkloadPage, float | None]:
     return decode_workloads(answer.body), http_date(answer.header("Date"))
 
 
+def session_ids(ids: Iterable[str]) -> list[str]:
+    """Check the ids of many sessions and give each once, in order.
+
+    Raises:
+        InvalidArgument: One can't be right, or they are a single text.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"ids must be several session ids, such as a list, not {ids!r}.")
+    found = []
+    for session_id in ids:
+        _path(session_id)
+        found.append(session_id)
+    return list(dict.fromkeys(found))
+
+
 def _read_session(answer: Response) -> Session:
     return decode_session(answer.body)
 

@@ -39,3 +39,42 @@ class ManualClock:
     def clock(self) -> Clock:
         """Give what the client takes as `clock=`."""
         return Clock(monotonic=self.time, wall=self.time, sleep=self.sleep, random=lambda: self.chance)
+
+
+class Stepped:
+    """A clock under a test's hand that wakes sleepers only when their time has come."""
+
+    def __init__(self, chance: float = 0.5) -> None:
+        self.now = 1000.0
+        self.chance = chance
+        self.sleeping: list[tuple[float, asyncio.Future[None]]] = []
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep until the clock was moved that far."""
+        entry = (self.now + seconds, asyncio.get_running_loop().create_future())
+        self.sleeping.append(entry)
+        try:
+            await entry[1]
+        finally:
+            self.sleeping.remove(entry)
+
+    async def advance(self, seconds: float) -> None:
+        """Move on, with everything that is due on the way."""
+        until = self.now + seconds
+        await settled()
+        while due := sorted(entry for entry in self.sleeping if entry[0] <= until):
+            self.now, sleeper = due[0]
+            sleeper.set_result(None)
+            await settled()
+        self.now = until
+
+    @property
+    def clock(self) -> Clock:
+        """Give what a poll takes."""
+        return Clock(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: self.chance)
+
+
+async def settled() -> None:
+    """Let everything run that can run by itself."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -19,7 +19,7 @@ LAYERS = (
     ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "account", "ledger", "paging"),
-    ("live", "caller", "lookup"),
+    ("live", "caller", "lookup", "watching"),
     ("client",),
     ("loop_thread",),
     ("sync",),

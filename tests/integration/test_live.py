@@ -17,7 +17,6 @@ from qsessions import (
     AsyncSessionClient,
     CallTimeout,
     ClientClosed,
-    Clock,
     ConfigurationError,
     IBMCloudAPIKey,
     InvalidArgument,
@@ -34,7 +33,7 @@ from qsessions.emulator import Emulator
 from qsessions.live import Poll
 from tests.fault_server import hang, http
 from tests.integration.conftest import CRN, Against
-from tests.manual_clock import ManualClock
+from tests.manual_clock import ManualClock, Stepped, settled
 
 FACTORIES: list[Any] = [None]
 if sys.version_info >= (3, 12):
@@ -52,45 +51,6 @@ def in_state(state: str | None, *history: str, **fields: Any) -> Session:
     return Session(
         id="s1", state=None if state is None else SessionState(state), timestamps=entered, **fields
     )
-
-
-class Stepped:
-    """A clock under a test's hand that wakes sleepers only when their time has come."""
-
-    def __init__(self, chance: float = 0.5) -> None:
-        self.now = 1000.0
-        self.chance = chance
-        self.sleeping: list[tuple[float, asyncio.Future[None]]] = []
-
-    async def sleep(self, seconds: float) -> None:
-        """Sleep until the clock was moved that far."""
-        entry = (self.now + seconds, asyncio.get_running_loop().create_future())
-        self.sleeping.append(entry)
-        try:
-            await entry[1]
-        finally:
-            self.sleeping.remove(entry)
-
-    async def advance(self, seconds: float) -> None:
-        """Move on, with everything that is due on the way."""
-        until = self.now + seconds
-        await settled()
-        while due := sorted(entry for entry in self.sleeping if entry[0] <= until):
-            self.now, sleeper = due[0]
-            sleeper.set_result(None)
-            await settled()
-        self.now = until
-
-    @property
-    def clock(self) -> Clock:
-        """Give what a poll takes."""
-        return Clock(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: self.chance)
-
-
-async def settled() -> None:
-    """Let everything run that can run by itself."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 class Scripted:
@@ -570,7 +530,7 @@ async def test_an_error_while_polling_reaches_everybody(
     cause = LookupError("why")
     failure.__cause__ = cause
     service = Scripted(stepped, failure)
-    waits = [start(service.live().wait_until("closed", timeout=30)) for _ in range(3)]
+    waits = [start(service.live().wait_until("closed")) for _ in range(3)]
     errors = await asyncio.gather(*waits, return_exceptions=True)
     for error in errors:
         assert type(error) is type(failure)
@@ -682,3 +642,83 @@ async def test_a_reading_at_the_very_start_is_not_missed(stepped: Stepped, facto
     assert (await service.live().wait_until("active")).state == "active"
     await settled()
     assert len(service.asked) == 1
+
+
+AWAY = ServerError("the service is down", status=503, retryable=True)
+
+
+async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
+    """Who gave a timeout waits through failures that may pass, less and less often, and gets the state when the service is back."""
+    service = Scripted(stepped, in_state("open"), *[AWAY] * 12, in_state("closed"))
+    waits = [start(service.live().wait_until("closed", timeout="1h")) for _ in range(3)]
+    seen: list[Session] = []
+
+    async def watch() -> None:
+        seen.extend([snapshot async for snapshot in service.live().watch(timeout="1h")])
+
+    watching = asyncio.ensure_future(watch())
+    await stepped.advance(150)
+    assert [(await wait).state for wait in waits] == ["closed"] * 3
+    await watching
+    assert [snapshot.state for snapshot in seen] == ["open", "closed"]
+    assert len(service.asked) == 14
+    pauses = [after - before for before, after in pairwise(service.asked)]
+    assert pauses[1:9] == pytest.approx([0.5 * 1.5**step for step in range(1, 9)])
+    assert pauses[-1] == 15
+
+
+async def test_without_a_timeout_an_outage_ends_the_wait(stepped: Stepped) -> None:
+    """Who waits without a limit gets what the retry policy gave up on; others with one go on, and a newcomer's look is at once."""
+    service = Scripted(stepped, AWAY, AWAY, in_state("closed"))
+    patient = start(service.live().wait_until("closed", timeout="1h"))
+    with pytest.raises(ServerError, match="the service is down"):
+        await service.live().wait_until("closed")
+    with pytest.raises(ServerError, match="the service is down"):
+        await anext(service.live().watch())
+    assert not patient.done()
+    assert service.asked == [stepped.now] * 2
+    await stepped.advance(2)
+    assert (await patient).is_final
+
+
+async def test_what_does_not_pass_is_not_borne(stepped: Stepped) -> None:
+    """A timeout is no reason to wait through what comes again each time."""
+    service = Scripted(stepped, NotFound("no such session", status=404))
+    with pytest.raises(NotFound):
+        await service.live().wait_until("closed", timeout="1h")
+    with pytest.raises(NotFound):
+        await anext(service.live().watch(timeout="1h"))
+
+
+async def test_a_timeout_in_an_outage_says_so(stepped: Stepped) -> None:
+    """When time is up while the service is away, the error tells both."""
+    service = Scripted(stepped, in_state("active"), AWAY)
+    waits = [
+        start(service.live().wait_until("closed", timeout=0.05)),
+        start(_last(service.live().watch(timeout=0.05))),
+    ]
+    await stepped.advance(5)
+    for wait, operation in zip(waits, ("wait_until", "watch"), strict=True):
+        with pytest.raises(CallTimeout) as caught:
+            await wait
+        assert caught.value.operation == operation
+        assert caught.value.message == (
+            "the session was not closed within 0.05 s; it was last seen active; the service could not be read of late: the service is down"
+        )
+    await settled()
+    assert service.tasks == set()
+
+
+async def _last(stream: AsyncIterator[Session]) -> Session:
+    return [snapshot async for snapshot in stream][-1]
+
+
+async def test_a_watch_has_a_timeout_over_all_its_changes(stepped: Stepped) -> None:
+    """The time that the watcher itself takes counts, and a timeout that can be none is refused."""
+    service = Scripted(stepped, in_state("open"))
+    stream = service.live().watch(timeout=0.01)
+    assert (await anext(stream)).state == "open"
+    with pytest.raises(CallTimeout, match=r"not closed within 0.01 s; it was last seen open\."):
+        await anext(stream)
+    with pytest.raises(InvalidArgument, match="timeout"):
+        await anext(service.live().watch(timeout=0))
