@@ -110,10 +110,10 @@ class Watch:
         """Begin the reads whose time has come, as far as the rate allows."""
         while self._pause() <= 0:
             _, _, watched = heapq.heappop(self._due)
-            # A timer that is late is made up for by one read, not by a burst.
-            self._no_start_before = (
-                max(self._no_start_before, self._clock.monotonic() - self._gap) + self._gap
-            )
+            now = self._clock.monotonic()
+            # A timer is always a little late, which must not slow down the rate.
+            late = now - self._no_start_before
+            self._no_start_before = now - (late if late < self._gap else 0.0) + self._gap
             self._reading[self._spawn(self._result(watched.session_id))] = watched
 
     def _pause(self) -> float:

@@ -1,4 +1,4 @@
-"""A clock that moves only when told, or when somebody sleeps on it."""
+"""Clocks under a test's hand: one moves when somebody sleeps on it, one wakes sleepers only when their time has come."""
 
 from __future__ import annotations
 

@@ -232,6 +232,11 @@ async def living(client: AsyncSessionClient) -> None:
     assert_type(live.watch(), AsyncIterator[Session])
     async for snapshot in live.watch():
         assert_type(snapshot, Session)
+    assert_type(live.watch(timeout="5m"), AsyncIterator[Session])
+    assert_type(client.watch(["s-1", "s-2"]), AsyncIterator[tuple[str, Session]])
+    async for session_id, changed in client.watch({"s-1"}, rate=5, timeout=timedelta(hours=1)):
+        assert_type(session_id, str)
+        assert_type(changed, Session)
     assert_type(await live.wait_until("closed"), Session)
     assert_type(await live.wait_until(SessionState.ACTIVE, "closed", timeout="5m"), Session)
     await live.wait_until("closed", timeout=5)

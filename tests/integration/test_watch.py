@@ -1,0 +1,445 @@
+"""Many sessions in one stream: each change once, at a bounded rate, with a handful of tasks, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import aclosing, suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    CallTimeout,
+    ClientClosed,
+    InvalidArgument,
+    NotFound,
+    ServerError,
+    Session,
+    SessionState,
+    Unauthorized,
+)
+from qsessions.emulator import Emulator
+from qsessions.watching import Watch
+from tests.fault_server import hang, http
+from tests.integration.calls import SESSION, fault
+from tests.integration.conftest import Against
+from tests.manual_clock import ManualClock, Stepped, settled
+
+AWAY = ServerError("the service is down", status=503, retryable=True)
+
+
+def ids(count: int) -> list[str]:
+    """Give so many session ids."""
+    return [f"s{number}" for number in range(count)]
+
+
+def all_of(names: list[str], script: list[str | Exception]) -> dict[str, list[str | Exception]]:
+    """Give each of some sessions the same script."""
+    return {name: list(script) for name in names}
+
+
+class Fleet:
+    """Sessions that are read from scripts, the last reading of each again and again."""
+
+    def __init__(self, time: Stepped, scripts: dict[str, list[str | Exception]]) -> None:
+        self.time = time
+        self.scripts = scripts
+        self.asked: list[tuple[float, str]] = []
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.most = 0
+        self.held: asyncio.Event | None = None
+
+    def watch(self, *, rate: float = 20.0, seconds: float | None = None) -> Watch:
+        """Watch all of them."""
+        return Watch(
+            list(self.scripts),
+            read=self.read,
+            spawn=self.spawn,
+            clock=self.time.clock,
+            rate=rate,
+            seconds=seconds,
+        )
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a task."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        self.most = max(self.most, len(self.tasks))
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def read(self, session_id: str) -> Session:
+        """Read one."""
+        self.asked.append((self.time.now, session_id))
+        if self.held is not None:
+            await self.held.wait()
+        script = self.scripts[session_id]
+        state = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(state, Exception):
+            raise state
+        return Session(id=session_id, state=SessionState(state))
+
+    def times(self, session_id: str) -> list[float]:
+        """Say when one was read."""
+        return [at for at, asked in self.asked if asked == session_id]
+
+
+@pytest.fixture
+async def stepped() -> AsyncIterator[Stepped]:
+    """Give a clock that moves in steps, and see that nobody sleeps on it at the end."""
+    time = Stepped()
+    yield time
+    await settled()
+    assert time.sleeping == []
+
+
+class Watcher:
+    """Collects what a watch gives, in the background."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self.task = asyncio.ensure_future(self._collect(watch))
+
+    async def _collect(self, watch: Watch) -> None:
+        async for session_id, snapshot in watch.changes():
+            assert snapshot.id == session_id
+            self.seen.append((session_id, str(snapshot.state)))
+
+    async def leave(self) -> None:
+        """Stop."""
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+
+
+@pytest.mark.smoke
+async def test_many_sessions_from_open_to_closed(
+    emulator: Emulator, client: AsyncSessionClient, time: ManualClock
+) -> None:
+    """Each session's changes come in order, and the stream ends by itself when all are closed."""
+    sessions = [(await client.create(mode="dedicated", max_ttl="10m")).id for _ in range(30)]
+    seen: dict[str, list[str]] = {session_id: [] for session_id in sessions}
+    async for session_id, snapshot in client.watch([*sessions, *sessions]):
+        assert snapshot.id == session_id
+        seen[session_id].append(f"{snapshot.state}")
+        if seen[session_id] == ["open"]:
+            emulator.submit_job(session_id, seconds=30)
+        elif seen[session_id][-1] == "active":
+            await client.drain(session_id)
+    for states in seen.values():
+        assert [state for state, after in pairwise([*states, ""]) if state != after] == [
+            "open",
+            "active",
+            "closed",
+        ]
+
+
+async def test_no_session_is_nothing_to_watch(client: AsyncSessionClient, emulator: Emulator) -> None:
+    """An empty set ends at once, without a request."""
+    assert [change async for change in client.watch([])] == []
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "wrong", ["s1", b"s1", None, 7, [""], ["s1", "a/b"], ["s1", 7], [None], [["s1"]], ["x" * 501]], ids=repr
+)
+async def test_ids_are_checked_up_front(client: AsyncSessionClient, emulator: Emulator, wrong: Any) -> None:
+    """What can be no id, and a single text in place of several, is refused by the call itself."""
+    with pytest.raises(InvalidArgument):
+        client.watch(wrong)
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"rate": rate} for rate in (0, -1, True, "fast", None, float("nan"), float("inf"), 10_001)),
+        *({"timeout": timeout} for timeout in (0, -1, True, "soon")),
+    ],
+    ids=str,
+)
+async def test_rate_and_timeout_are_checked_up_front(client: AsyncSessionClient, wrong: Any) -> None:
+    """A rate or a timeout that can't be right is refused by the call itself."""
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        client.watch(["s1"], **wrong)
+
+
+async def test_only_changes_are_given(stepped: Stepped) -> None:
+    """A session that is as it was is not given again, and one that is closed is read no more."""
+    fleet = Fleet(stepped, {"one": ["open", "open", "active", "active", "closed"], "two": ["open", "closed"]})
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(60)
+    await watcher.task
+    assert watcher.seen == [
+        ("one", "open"),
+        ("two", "open"),
+        ("two", "closed"),
+        ("one", "active"),
+        ("one", "closed"),
+    ]
+    assert Counter(session_id for _, session_id in fleet.asked) == {"one": 5, "two": 2}
+
+
+async def test_each_session_is_polled_less_and_less_often(stepped: Stepped) -> None:
+    """The pauses of a session that stays as it is grow by half from 0.5 s to 15 s, as for a single one."""
+    fleet = Fleet(stepped, {"one": [*["open"] * 12, "active"], "two": ["open"]})
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(120)
+    pauses = [after - before for before, after in pairwise(fleet.times("one"))]
+    grown = [0.5 * 1.5**step for step in range(9)]
+    assert pauses[:14] == pytest.approx([*grown, 15, 15, 15, *grown[:2]], abs=0.06)
+    await watcher.leave()
+
+
+@pytest.mark.parametrize("rate", [0.5, 10.0, 100.0])
+async def test_requests_are_spread_evenly_below_the_rate(stepped: Stepped, rate: float) -> None:
+    """However many sessions are due at once, requests begin one by one, and each session gets its turn before any gets two more."""
+    fleet = Fleet(stepped, all_of(ids(200), ["open"]))
+    watcher = Watcher(fleet.watch(rate=rate))
+    await stepped.advance(1000 / rate)
+    gaps = [after - before for (before, _), (after, _) in pairwise(fleet.asked)]
+    assert min(gaps) >= 1 / rate - 1e-6
+    assert len(fleet.asked) == pytest.approx(1000, abs=10) if rate < 100 else len(fleet.asked) > 200
+    if rate < 100:
+        counts = Counter(session_id for _, session_id in fleet.asked)
+        assert max(counts.values()) - min(counts.values()) <= 2
+    await watcher.leave()
+
+
+async def test_a_slow_service_is_asked_no_more_at_a_time_than_in_a_second(stepped: Stepped) -> None:
+    """When answers fail to come, no more requests are under way than the rate has for one second."""
+    fleet = Fleet(stepped, all_of(ids(50), ["closed"]))
+    fleet.held = asyncio.Event()
+    watcher = Watcher(fleet.watch(rate=5))
+    await stepped.advance(60)
+    assert (len(fleet.tasks), len(fleet.asked)) == (5, 5)
+    fleet.held.set()
+    await stepped.advance(60)
+    await watcher.task
+    assert len(watcher.seen) == 50
+    assert fleet.most == 5
+
+
+async def test_nothing_is_read_while_the_watcher_is_busy(stepped: Stepped) -> None:
+    """Whoever takes long over a change is not run over: only what was under way goes on."""
+    fleet = Fleet(stepped, all_of(ids(100), ["open"]))
+    async with aclosing(fleet.watch().changes()) as changes:
+        await anext(changes)
+        await stepped.advance(100)
+        assert len(fleet.asked) <= 20
+        assert fleet.tasks == set()
+
+
+async def test_ten_thousand_sessions_are_watched_with_a_handful_of_tasks(stepped: Stepped) -> None:
+    """The number of tasks depends on the rate and not on the number of sessions, and all of them come to their end."""
+    fleet = Fleet(stepped, {session_id: ["active", "closed"] for session_id in ids(10_000)})
+    before = len(asyncio.all_tasks())
+    counted: Counter[str] = Counter()
+    most = 0
+
+    async def collect() -> None:
+        nonlocal most
+        async for session_id, _ in fleet.watch(rate=1000).changes():
+            counted[session_id] += 1
+            most = max(most, len(asyncio.all_tasks()) - before)
+
+    collecting = asyncio.ensure_future(collect())
+    while not collecting.done():
+        await stepped.advance(1)
+    await collecting
+    assert len(counted) == 10_000
+    assert set(counted.values()) == {2}
+    assert most < 20
+    assert len(fleet.asked) == 20_000
+
+
+async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -> None:
+    """After breaking out, and after a cancellation, there is no task, no sleeper and no request any more."""
+    fleet = Fleet(stepped, all_of(ids(30), ["open"]))
+    fleet.held = asyncio.Event()
+    before = asyncio.all_tasks()
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(1)
+    assert len(fleet.tasks) > 1
+    await watcher.leave()
+    await settled()
+    assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    fleet.held = None
+    async for _ in fleet.watch().changes():
+        break
+    await settled()
+    assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    asked = len(fleet.asked)
+    await stepped.advance(100)
+    assert len(fleet.asked) == asked
+
+
+async def test_an_unknown_session_ends_the_watch_by_name(client: AsyncSessionClient) -> None:
+    """A session that doesn't exist is told at its first read, with its id."""
+    known = (await client.create(mode="dedicated", max_ttl="10m")).id
+    changes = client.watch([known, "unknown"], timeout="1h")
+    assert (await anext(changes))[0] == known
+    with pytest.raises(NotFound) as caught:
+        await anext(changes)
+    assert caught.value.session_id == "unknown"
+
+
+@pytest.mark.parametrize(
+    "failure", [AWAY, Unauthorized("no", status=401), LookupError("no ticket")], ids=repr
+)
+async def test_without_a_timeout_a_failure_ends_the_watch(stepped: Stepped, failure: Exception) -> None:
+    """What the retry policy gave up on is raised, whatever it is, and nothing of the watch is left."""
+    fleet = Fleet(stepped, all_of(ids(5), ["open"]) | {"s3": [failure]})
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(5)
+    with pytest.raises(type(failure)):
+        await watcher.task
+    assert watcher.seen == [("s0", "open"), ("s1", "open"), ("s2", "open")]
+    await settled()
+    assert fleet.tasks == set()
+
+
+async def test_several_failures_at_once_leave_no_trace(stepped: Stepped) -> None:
+    """When many reads fail together, the first is raised, and none of the others is left unheard."""
+    fleet = Fleet(stepped, {session_id: [LookupError(session_id)] for session_id in ids(10)})
+    fleet.held = asyncio.Event()
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(1)
+    fleet.held.set()
+    with pytest.raises(LookupError):
+        await watcher.task
+
+
+async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
+    """With a timeout, failures that may pass are waited through, less and less often, and the stream goes on afterwards."""
+    fleet = Fleet(stepped, {"one": ["open", *[AWAY] * 12, "closed"], "two": ["closed"]})
+    watcher = Watcher(fleet.watch(seconds=3600))
+    await stepped.advance(200)
+    await watcher.task
+    assert watcher.seen == [("one", "open"), ("two", "closed"), ("one", "closed")]
+    pauses = [after - before for before, after in pairwise(fleet.times("one"))]
+    assert pauses[1:9] == pytest.approx([0.5 * 1.5**step for step in range(1, 9)])
+
+
+async def test_a_timeout_borne_does_not_bear_everything(stepped: Stepped) -> None:
+    """With a timeout too, what comes again each time ends the watch."""
+    fleet = Fleet(stepped, {"one": [Unauthorized("no", status=401)]})
+    with pytest.raises(Unauthorized):
+        await anext(fleet.watch(seconds=3600).changes())
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away(
+    stepped: Stepped, *, away: bool
+) -> None:
+    """When time is up, the error counts the sessions that aren't closed, and tells an outage that goes on."""
+    fleet = Fleet(
+        stepped,
+        {"one": ["closed"], "two": ["open", AWAY] if away else ["open", AWAY, "open"], "three": ["closed"]},
+    )
+    watcher = Watcher(fleet.watch(seconds=0.05))
+    await stepped.advance(3)
+    with pytest.raises(CallTimeout) as caught:
+        await watcher.task
+    outage = "; the service could not be read of late: the service is down" if away else "."
+    assert caught.value.message == f"1 of 3 sessions were not closed within 0.05 s{outage}"
+    assert (caught.value.operation, caught.value.sent) == ("watch", False)
+    assert caught.value.__context__ is None
+
+
+async def test_a_timeout_ends_a_read_that_hangs(against: Against) -> None:
+    """A request without an answer doesn't hold up the timeout."""
+    _, client = await against(hang)
+    with pytest.raises(CallTimeout, match=r"1 of 1 sessions were not closed within 0\.05 s"):
+        await anext(client.watch(["s1"], timeout=0.05))
+
+
+async def test_the_time_of_the_watcher_counts(stepped: Stepped) -> None:
+    """Who comes back for the next change after the timeout is told so."""
+    fleet = Fleet(stepped, {"one": ["open"]})
+    changes = fleet.watch(seconds=0.01).changes()
+    await anext(changes)
+    loop = asyncio.get_running_loop()
+    passed = asyncio.Event()
+    loop.call_later(0.02, passed.set)
+    await passed.wait()
+    with pytest.raises(CallTimeout):
+        await anext(changes)
+
+
+@pytest.mark.parametrize("steps", range(0, 40, 3))
+async def test_closing_the_client_ends_the_watch(against: Against, steps: int) -> None:
+    """Whenever the client is closed, who watches is told, and no task is left."""
+    _, client = await against(hang)
+    before = asyncio.all_tasks()
+    watching = asyncio.ensure_future(anext(client.watch(["s1", "s2"], rate=1000)))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await client.aclose()
+    with pytest.raises(ClientClosed):
+        await watching
+    await settled()
+    assert asyncio.all_tasks() - before <= {watching}
+
+
+async def test_a_live_session_shares_the_readings(against: Against) -> None:
+    """Who waits for one of the sessions gets what the watch has read."""
+    server, client = await against(http(200, SESSION), http(200, SESSION | {"state": "closed"}))
+    live = client.attach("s1")
+    changes = client.watch(["s1"])
+    assert (await anext(changes))[1].state == "open"
+    assert (await live.wait_until("open")).state == "open"
+    assert len(server.received) == 1
+    assert (await anext(changes))[1].state == "closed"
+    assert (await live.wait_until("closed")).state == "closed"
+    assert len(server.received) == 2
+
+
+async def test_an_outage_over_sockets(against: Against, time: ManualClock) -> None:
+    """A service that is down for longer than the retry policy bears ends no watch that has a timeout."""
+    down = [http(503, fault("Down."))] * 12
+    server, client = await against(http(200, SESSION), *down, http(200, SESSION | {"state": "closed"}))
+    states = [str(snapshot.state) async for _, snapshot in client.watch(["s1"], timeout="1h")]
+    assert states == ["open", "closed"]
+    assert len(server.received) == 14
+
+
+async def test_any_iterable_of_ids_will_do(emulator: Emulator, client: AsyncSessionClient) -> None:
+    """Ids may come out of a generator, a set or a mapping's keys."""
+    session = await client.create(mode="dedicated", max_ttl="10m")
+    await client.close(session.id)
+    forms: list[Iterable[str]] = [
+        (one for one in [session.id]),
+        {session.id},
+        {session.id: 1}.keys(),
+        (session.id,),
+    ]
+    for given in forms:
+        assert [session_id async for session_id, _ in client.watch(given)] == [session.id]
+
+
+async def test_chaos_ends_well(stepped: Stepped) -> None:
+    """Sessions of random lives, with failures in between, each give their changes in order and nothing else."""
+    chance = random.Random(7)  # noqa: S311 - no secret
+    scripts: dict[str, list[str | Exception]] = {}
+    expected: dict[str, list[str]] = {}
+    for session_id in ids(300):
+        life = [*chance.choices(["open", "active", "inactive"], k=chance.randrange(12)), "closed"]
+        expected[session_id] = [
+            state for state, before in zip(life, ["", *life], strict=False) if state != before
+        ]
+        scripts[session_id] = [step for state in life for step in ([AWAY] * chance.randrange(3) + [state])]
+    fleet = Fleet(stepped, scripts)
+    watcher = Watcher(fleet.watch(rate=50, seconds=3600))
+    while not watcher.task.done():
+        await stepped.advance(5)
+    await watcher.task
+    seen: dict[str, list[str]] = {session_id: [] for session_id in expected}
+    for session_id, state in watcher.seen:
+        seen[session_id].append(state)
+    assert seen == expected
