@@ -346,22 +346,19 @@ class AsyncSessionClient:
             InvalidArgument: A filter can't be right (at once, before the first page).
             QSessionsError: A page can't be fetched (while iterating).
         """
-        modes, statuses = operations.words("mode", mode), operations.words("status", status)
-        if not modes:
+        query = partial(
+            operations.workloads_query,
+            status=operations.words("status", status),
+            backend=backend,
+            search=search,
+            created_after=created_after,
+            created_before=created_before,
+            newest_first=newest_first,
+            page_size=page_size,
+        )
+        queries = [query(mode=kind) for kind in operations.words("mode", mode)]
+        if not queries:
             raise InvalidArgument("mode must name at least one of job, session, batch.")
-        queries = [
-            operations.workloads_query(
-                mode=kind,
-                status=statuses,
-                backend=backend,
-                search=search,
-                created_after=created_after,
-                created_before=created_before,
-                newest_first=newest_first,
-                page_size=page_size,
-            )
-            for kind in modes
-        ]
         seconds = self._caller.seconds(timeout)
         version = None if api_version is None else operations.checked_version(api_version)
 

@@ -80,6 +80,8 @@ class Poll:
         A reading of just now counts as one not seen yet.
         """
         self._failed_at = -math.inf
+        if not self._waiting:
+            self.away = None
         self.hurry()
         return self.version if self._clock.monotonic() - self._read_at > SHORTEST_S else self.version - 1
 

@@ -82,16 +82,8 @@ class Lookup:
         return tuple(found)
 
     async def _fetch(self, until: float, cursor: str | None) -> WorkloadPage:
-        query = workloads_query(
-            mode="session" if self._request.mode == Mode.DEDICATED else "batch",
-            status=(),
-            backend=None,
-            search=None,
-            created_after=None,
-            created_before=None,
-            newest_first=True,
-            page_size=100,
-        )
+        mode = "session" if self._request.mode == Mode.DEDICATED else "batch"
+        query = workloads_query(mode=mode, newest_first=True)
         left = until - self._age()
         if left <= 0:
             raise CallTimeout("the workloads were not read in time.", operation="workloads", sent=False)

@@ -202,13 +202,13 @@ def dated_workloads(query: Query, cursor: str | None) -> Operation[tuple[Workloa
 def workloads_query(
     *,
     mode: str,
-    status: tuple[str, ...],
-    backend: str | None,
-    search: str | None,
-    created_after: datetime | None,
-    created_before: datetime | None,
-    newest_first: bool,
-    page_size: int,
+    status: tuple[str, ...] = (),
+    backend: str | None = None,
+    search: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    newest_first: bool = False,
+    page_size: int = 100,
 ) -> Query:
     """Check the filters of a list of workloads and give them as query parameters.
 

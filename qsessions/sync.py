@@ -14,7 +14,8 @@ from typing import Any, Self, TypeVar
 from yarl import URL
 
 from qsessions.attempts import Clock
-from qsessions.client import AsyncSessionClient, Timeout
+from qsessions.caller import Timeout
+from qsessions.client import AsyncSessionClient
 from qsessions.errors import QSessionsError
 from qsessions.events import CreateCancelled, Observer
 from qsessions.live import AsyncLiveSession
@@ -250,6 +251,15 @@ class SessionClient:
         )
         return _each(self, self._thread, listed)
 
+    def watch(
+        self, ids: Iterable[str], *, rate: float = 20.0, timeout: float | timedelta | str | None = None
+    ) -> Iterator[tuple[str, Session]]:
+        """Give the id and the `Session` of many sessions at each change, until all are closed; see `AsyncSessionClient.watch`.
+
+        The iterator may be left half-way.
+        """
+        return _each(self, self._thread, self._client.watch(ids, rate=rate, timeout=timeout))
+
     def attach(self, session_id: str) -> LiveSession:
         """Give a handle on a session that exists, to watch it and wait for it; see `AsyncSessionClient.attach`."""
         return LiveSession(self, self._thread, self._thread.run(_done, self._client.attach, session_id))
@@ -291,12 +301,12 @@ class LiveSession:
         """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
         self._thread.run(self._live.close)
 
-    def watch(self) -> Iterator[Session]:
+    def watch(self, *, timeout: float | timedelta | str | None = None) -> Iterator[Session]:
         """Give the session as it is, then at each change, until it is closed; see `AsyncLiveSession.watch`.
 
         The iterator may be left half-way.
         """
-        return _each(self, self._thread, self._live.watch())
+        return _each(self, self._thread, self._live.watch(timeout=timeout))
 
     def wait_until(
         self, *states: SessionState | str, timeout: float | timedelta | str | None = None

@@ -722,3 +722,16 @@ async def test_a_watch_has_a_timeout_over_all_its_changes(stepped: Stepped) -> N
         await anext(stream)
     with pytest.raises(InvalidArgument, match="timeout"):
         await anext(service.live().watch(timeout=0))
+
+
+async def test_an_outage_of_long_ago_is_not_told(stepped: Stepped) -> None:
+    """A timeout speaks of failures of its own time only."""
+    service = Scripted(stepped, AWAY)
+    with pytest.raises(ServerError):
+        await service.live().wait_until("closed")
+    service.held = asyncio.Event()
+    with pytest.raises(CallTimeout) as caught:
+        await service.live().wait_until("closed", timeout=0.02)
+    assert "could not be read" not in caught.value.message
+    service.held.set()
+    await settled()

@@ -90,6 +90,22 @@ def test_a_live_session_is_watched_to_its_end(client: SessionClient, service: Th
 
 
 @pytest.mark.smoke
+def test_many_sessions_are_watched_to_their_end(client: SessionClient) -> None:
+    """The changes of several sessions come in one iterator, which ends with the last one."""
+    sessions = [client.create(mode="batch", backend="ibm_fez").id for _ in range(3)]
+    seen: list[tuple[str, str]] = []
+    for session_id, snapshot in client.watch(sessions, timeout="1h"):
+        seen.append((session_id, str(snapshot.state)))
+        if snapshot.state == "open":
+            client.close(session_id)
+    assert sorted(seen) == sorted(
+        (session_id, state) for session_id in sessions for state in ("closed", "open")
+    )
+    with pytest.raises(InvalidArgument):
+        client.watch("s1")
+
+
+@pytest.mark.smoke
 def test_errors_reach_the_caller_as_they_are(client: SessionClient) -> None:
     """An error has its facts, and arguments are checked before anything is sent."""
     with pytest.raises(NotFound) as caught:

@@ -264,7 +264,8 @@ def synchronous() -> None:
         assert_type(live.refresh(), Session)
         live.drain()
         live.close()
-        assert_type(live.watch(), Iterator[Session])
+        assert_type(live.watch(timeout=5), Iterator[Session])
+        assert_type(client.watch([session.id], rate=5, timeout="1h"), Iterator[tuple[str, Session]])
         assert_type(live.wait_until("closed", SessionState.INACTIVE, timeout="5m"), Session)
 
         live.snapshot = session  # type: ignore[misc]
