@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ConnectionFailed as ConnectionFailed,
         Forbidden as Forbidden,
         InvalidArgument as InvalidArgument,
+        LedgerUnavailable as LedgerUnavailable,
         NotFound as NotFound,
         ProtocolError as ProtocolError,
         QSessionsError as QSessionsError,
@@ -43,12 +44,22 @@ if TYPE_CHECKING:
     from qsessions.events import (
         CreateCancelled as CreateCancelled,
         Event as Event,
+        LedgerFailed as LedgerFailed,
         Observer as Observer,
         RequestFailed as RequestFailed,
         RequestSent as RequestSent,
         ResponseReceived as ResponseReceived,
         RetryPlanned as RetryPlanned,
         TokenRenewed as TokenRenewed,
+    )
+    from qsessions.ledger import (
+        Ledger as Ledger,
+        LedgerEntry as LedgerEntry,
+        LedgerRecord as LedgerRecord,
+        Liveness as Liveness,
+        LocalLedger as LocalLedger,
+        Owner as Owner,
+        RecordState as RecordState,
     )
     from qsessions.live import AsyncLiveSession as AsyncLiveSession
     from qsessions.models import (
@@ -84,6 +95,7 @@ _HOMES = {
         "ConnectionFailed",
         "Forbidden",
         "InvalidArgument",
+        "LedgerUnavailable",
         "NotFound",
         "ProtocolError",
         "QSessionsError",
@@ -97,6 +109,7 @@ _HOMES = {
     "events": (
         "CreateCancelled",
         "Event",
+        "LedgerFailed",
         "Observer",
         "RequestFailed",
         "RequestSent",
@@ -104,6 +117,7 @@ _HOMES = {
         "RetryPlanned",
         "TokenRenewed",
     ),
+    "ledger": ("Ledger", "LedgerEntry", "LedgerRecord", "Liveness", "LocalLedger", "Owner", "RecordState"),
     "live": ("AsyncLiveSession",),
     "models": (
         "ApiVersion",

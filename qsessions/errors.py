@@ -105,6 +105,12 @@ class ClientClosed(QSessionsError):
     hint = "Make the call before `aclose()` or inside `async with`."
 
 
+class LedgerUnavailable(QSessionsError):
+    """The ledger can't be read or written, or was closed. Sessions are created and ended all the same."""
+
+    hint = "Check that the directory exists, has room and is yours, or give another one."
+
+
 class ConnectionFailed(QSessionsError):
     """The service could not be reached, or the connection was lost before the whole answer had come.
 

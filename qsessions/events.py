@@ -87,8 +87,26 @@ class CreateCancelled:
     detail: str
 
 
+@frozen(kw_only=True)
+class LedgerFailed:
+    """The ledger could not keep a record, and `reason` says why; told once for each client.
+
+    Told again when the client is closed, if sessions that may be open are still not recorded; `unrecorded` then has their ids, or the
+    keys of those without one.
+    """
+
+    reason: str
+    unrecorded: tuple[str, ...] = ()
+
+
 Event: TypeAlias = (
-    RequestSent | ResponseReceived | RequestFailed | RetryPlanned | TokenRenewed | CreateCancelled
+    RequestSent
+    | ResponseReceived
+    | RequestFailed
+    | RetryPlanned
+    | TokenRenewed
+    | CreateCancelled
+    | LedgerFailed
 )
 
 
@@ -142,4 +160,6 @@ def log_event(event: Event) -> None:
 def _level(event: Event) -> int:
     if isinstance(event, CreateCancelled):
         return logging.WARNING if event.closed else logging.ERROR
+    if isinstance(event, LedgerFailed):
+        return logging.WARNING
     return logging.INFO if isinstance(event, RetryPlanned) else logging.DEBUG

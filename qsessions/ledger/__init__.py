@@ -1,0 +1,16 @@
+"""The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
+
+from qsessions.ledger.guard import Guard
+from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
+
+__all__ = [
+    "Guard",
+    "Ledger",
+    "LedgerEntry",
+    "LedgerRecord",
+    "Liveness",
+    "LocalLedger",
+    "Owner",
+    "RecordState",
+]

@@ -1,0 +1,380 @@
+"""The local ledger's files: one for each owner, lines of JSON, the first of them about the owner.
+
+Each line holds a whole record, and the last one of a key counts, so a line that is torn or damaged takes nothing else with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import instance_of
+
+from qsessions.events import logger
+from qsessions.ledger import locks
+from qsessions.ledger.locks import Reach
+from qsessions.ledger.records import LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
+
+T = TypeVar("T")
+
+_SUFFIX = ".jsonl"
+# A file that is still being made. One of yesterday was left by a crash.
+_DRAFT = ".draft"
+_DRAFT_LIFE_S = 86_400.0
+
+# A file this large, four times what it was made with, is made anew with what is still open.
+_LARGE_BYTES = 1024 * 1024
+
+# A link or a pipe in the directory is none of ours, and opening a pipe would wait for ever.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+
+@frozen(kw_only=True)
+class _Header:
+    """What a file's first line says about its owner."""
+
+    host: str = field(validator=instance_of(str))
+    pid: int = field(validator=instance_of(int))
+    since: float = field(validator=instance_of(float))
+    system: str = field(validator=instance_of(str))
+    inode: int = field(validator=instance_of(int))
+    locked: bool = field(validator=instance_of(bool))
+    shared: bool = field(validator=instance_of(bool))
+
+
+class _Process:
+    """What one process must know of itself: a forked child starts anew.
+
+    Attributes:
+        own: The files that this process owns, by name. Opening and closing one of them would drop its lock.
+        mutex: Taken to open any other file of a ledger: locks don't keep threads of one process from each other.
+    """
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.own: dict[str, OwnFile] = {}
+        self.mutex = threading.Lock()
+
+
+_process = _Process()
+
+
+def _this() -> _Process:
+    global _process  # noqa: PLW0603 - what is the process's own has no other place
+    if _process.pid != os.getpid():
+        _process = _Process()
+    return _process
+
+
+class OwnFile:
+    """The file of an owner in this process. Its methods take as long as the file system does.
+
+    Args:
+        directory: Where to make it.
+        since: When the owner began, in seconds since 1970.
+        records: The owner's open records by key, which this file is to hold; looked at, not copied.
+
+    Raises:
+        OSError: It can't be made; nothing is left of it.
+    """
+
+    def __init__(self, directory: Path, since: float, records: dict[str, LedgerRecord]) -> None:
+        self._path = directory / f"{uuid4().hex}{_SUFFIX}"
+        self.records = records
+        # An open file can't be renamed where there are no locks either (Windows).
+        draft = self._path.with_suffix(_DRAFT) if locks.available() else self._path
+        _make(directory)
+        self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
+        try:
+            self._inode = os.fstat(self._fd).st_ino
+            self._header = self._about(directory, since)
+            line = _line({"ledger": 1} | attrs.asdict(self._header))
+            self._made_with = self._size = self._write(line + _lines(records.values()))
+            # Others see it only when it is locked and whole; and we know it for our own before anybody sees it.
+            _this().own[self._path.name] = self
+            if draft != self._path:
+                draft.rename(self._path)
+            _sync(directory)
+        except BaseException:
+            self._remove(draft)
+            raise
+
+    @property
+    def owner(self) -> Owner:
+        """This process, as long as it has the file."""
+        header = self._header
+        return Owner(host=header.host, pid=header.pid, since=header.since, liveness=Liveness.ALIVE)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is still where it was made, and not too large."""
+        try:
+            found = self._path.stat().st_ino == self._inode
+        except OSError:
+            found = False
+        return found and not self._size > max(_LARGE_BYTES, 4 * self._made_with)
+
+    def append(self, records: Iterable[LedgerRecord]) -> None:
+        """Add records, durably.
+
+        Raises:
+            OSError: It can't be written, and may now end in the middle of a line.
+        """
+        self._size += self._write(_lines(records))
+
+    def discard(self) -> None:
+        """Delete it."""
+        self._remove(self._path)
+
+    def release(self) -> None:
+        """Leave it to whoever comes to look after a dead owner."""
+        with suppress(OSError):
+            os.close(self._fd)
+        _this().own.pop(self._path.name, None)
+
+    def _about(self, directory: Path, since: float) -> _Header:
+        return _Header(
+            host=locks.host(),
+            pid=os.getpid(),
+            since=float(since),
+            system=locks.running_system(),
+            inode=self._inode,
+            locked=locks.hold(self._fd),
+            shared=locks.reach(directory) is Reach.SHARED,
+        )
+
+    def _write(self, data: bytes) -> int:
+        _write(self._fd, data)
+        return len(data)
+
+    def _remove(self, path: Path) -> None:
+        # Where there are locks, it goes while we still have ours.
+        if locks.available():
+            _unlink(path)
+            self.release()
+        else:
+            self.release()
+            _unlink(path)
+
+
+def read_all(directory: Path, now: float) -> list[LedgerEntry]:
+    """Give the open records in a directory, oldest first, and tidy up what dead owners left there with nothing open.
+
+    A file that can't be read is told in the log and passed over.
+
+    Args:
+        directory: The ledger's; where there is none, nothing was recorded.
+        now: Seconds since 1970.
+
+    Raises:
+        OSError: The directory can't be read.
+    """
+    try:
+        paths = sorted(directory.iterdir())
+    except FileNotFoundError:
+        return []
+    entries: dict[str, LedgerEntry] = {}
+    for path in paths:
+        try:
+            found = _read(path) if path.suffix == _SUFFIX else []
+            if path.suffix == _DRAFT and now - path.stat().st_mtime > _DRAFT_LIFE_S:
+                _unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
+            continue
+        for entry in found:
+            entries[entry.record.key] = _better(entries.get(entry.record.key), entry)
+    return sorted(entries.values(), key=lambda entry: entry.record.asked_at)
+
+
+def amend(path: Path, record: LedgerRecord | None) -> bool:
+    """Add a record to a dead owner's file that has an open one of its key, and delete the file when nothing in it is open any more.
+
+    Args:
+        path: The file.
+        record: What to add; None only tidies up.
+
+    Returns:
+        Whether it was done: the owner is dead, and has such a record.
+
+    Raises:
+        OSError: The file can't be read or written.
+    """
+    this = _this()
+    with this.mutex:
+        if path.name in this.own:
+            return False
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS)
+        except FileNotFoundError:
+            return False
+        try:
+            return _amend(fd, path, record)
+        finally:
+            os.close(fd)
+
+
+def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
+    if _look(fd, path)[1].liveness is not Liveness.DEAD:
+        return False
+    # While we wait, another may delete it or add what we are about to.
+    if not locks.exclude(fd) or not path.exists():
+        return False
+    records, _ = _look(fd, path)
+    if record is not None:
+        if record.key not in records:
+            return False
+        # The last line may have been torn.
+        _write(fd, b"\n" + _lines([record]))
+        records[record.key] = record
+    if all(known.state is RecordState.ENDED for known in records.values()):
+        _unlink(path)
+    return True
+
+
+def _read(path: Path) -> list[LedgerEntry]:
+    this = _this()
+    with this.mutex:
+        own = this.own.get(path.name)
+        if own is not None:
+            records, owner = own.records.copy(), own.owner
+        else:
+            fd = os.open(path, os.O_RDONLY | _FLAGS)
+            try:
+                records, owner = _look(fd, path)
+            finally:
+                os.close(fd)
+    if not records and owner.liveness is Liveness.DEAD:
+        # The directory may be readable only.
+        with suppress(OSError):
+            amend(path, None)
+    return [LedgerEntry(record=record, owner=owner, source=path.name) for record in records.values()]
+
+
+def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
+    # An owner that dies while it makes its file anew leaves both.
+    if known is None:
+        return entry
+    return max(known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at))
+
+
+def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
+    """Give the open records of an open file that isn't our own, and their owner."""
+    # The lock comes before the contents: from then on, no owner adds anything unseen.
+    held = locks.is_held(fd)
+    about = os.fstat(fd)
+    header, records = parse(_contents(fd)) if stat.S_ISREG(about.st_mode) else (None, {})
+    if header is None:
+        owner = Owner(host=None, pid=None, since=None, liveness=_free(held=held, dead=False))
+    else:
+        dead = header.locked and header.inode == about.st_ino and _reaches_us(header, path.parent)
+        owner = Owner(
+            host=header.host, pid=header.pid, since=header.since, liveness=_free(held=held, dead=dead)
+        )
+    return {key: record for key, record in records.items() if record.state is not RecordState.ENDED}, owner
+
+
+def _free(*, held: bool | None, dead: bool) -> Liveness:
+    if held:
+        return Liveness.ALIVE
+    return Liveness.DEAD if held is False and dead else Liveness.UNKNOWN
+
+
+def _reaches_us(header: _Header, directory: Path) -> bool:
+    """Say whether the owner's lock would be seen from here, if it were held."""
+    if header.system == locks.running_system():
+        return True
+    reach = locks.reach(directory)
+    if reach is Reach.PRIVATE:
+        return header.host == locks.host()
+    return reach is Reach.SHARED and header.shared
+
+
+def parse(body: bytes) -> tuple[_Header | None, dict[str, LedgerRecord]]:
+    """Read a file: who its owner is, if it says so, and the last whole record of each key. What can't be read is passed over."""
+    header: _Header | None = None
+    records: dict[str, LedgerRecord] = {}
+    for line in body.split(b"\n"):
+        value = _value(line)
+        if "ledger" in value:
+            header = header or _made(_Header, value)
+        elif (record := _made(LedgerRecord, value)) is not None:
+            records[record.key] = record
+    return header, records
+
+
+def _value(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _made(kind: type[T], value: dict[str, Any]) -> T | None:
+    # A later version may have more fields.
+    names = attrs.fields_dict(kind)  # type: ignore[arg-type]  # both kinds are attrs classes
+    try:
+        return kind(**{name: item for name, item in value.items() if name in names})
+    except (TypeError, ValueError):
+        return None
+
+
+def _lines(records: Iterable[LedgerRecord]) -> bytes:
+    return b"".join(
+        _line(attrs.asdict(record, filter=lambda _, item: item is not None)) for record in records
+    )
+
+
+def _line(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _contents(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    chunks = []
+    while chunk := os.read(fd, 1024 * 1024):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write all of it, durably."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+    os.fsync(fd)
+
+
+def _make(directory: Path) -> None:
+    missing = [level for level in (directory, *directory.parents) if not level.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for level in missing:
+        _sync(level.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Make names durable, where the file system can."""
+    if locks.available():
+        with suppress(OSError):
+            fd = os.open(directory, os.O_RDONLY | _FLAGS)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()

@@ -1,0 +1,150 @@
+"""Between the client and its ledger: whatever the ledger does wrong, sessions are created and ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+from qsessions.errors import ConfigurationError, QSessionsError
+from qsessions.events import LedgerFailed, Observers
+from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.records import Ledger, LedgerRecord, RecordState
+
+# How many seconds a call waits for its record, as a network file system may never answer.
+PATIENCE = 5.0
+
+_Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+class Guard:
+    """Records in a ledger, or nowhere, and never fails.
+
+    What could not be written is kept and written after the next record that could be. The first failure is told to the observers.
+
+    Args:
+        ledger: "local" for the platform's own place, which is closed with the guard; a ledger, which its maker closes; or None.
+        spawn: Makes the tasks that write, so that cancelling a call doesn't tear a record in two.
+        observers: Who is told.
+
+    Raises:
+        ConfigurationError: It is none of these, or "local" can't be had.
+    """
+
+    def __init__(self, ledger: Ledger | str | None, spawn: _Spawn, observers: Observers) -> None:
+        given: object = ledger
+        if not (given is None or given == "local" or isinstance(given, Ledger)):
+            shown = repr(given) if isinstance(given, str) else type(given).__name__
+            raise ConfigurationError(f'ledger= must be "local", a ledger or None, not {shown}.')
+        self._is_ours = isinstance(ledger, str)
+        self._ledger = LocalLedger() if isinstance(ledger, str) else ledger
+        self._spawn = spawn
+        self._observers = observers
+        # The newest record of each key that the ledger doesn't have yet, and who is writing it.
+        self._unwritten: dict[str, LedgerRecord] = {}
+        self._writers: dict[str, asyncio.Task[None]] = {}
+        # The keys of records that it has and that aren't ended.
+        self._written: set[str] = set()
+        self._is_overdue = False
+        self._has_told = False
+
+    def note(self, record: LedgerRecord) -> None:
+        """Begin to write a record; nobody waits for it."""
+        if self._ledger is not None:
+            self._unwritten[record.key] = record
+            self._begin(record.key)
+
+    async def record(self, record: LedgerRecord) -> None:
+        """Write a record and wait until it is kept, 5 s at the most, and not at all while an earlier one is overdue.
+
+        Cancelling this ends the wait, not the writing. It raises nothing else.
+        """
+        self.note(record)
+        writer = self._writers.get(record.key)
+        if writer is None or self._is_overdue:
+            return
+        await asyncio.wait({writer}, timeout=PATIENCE)
+        if not writer.done():
+            self._is_overdue = True
+            self._tell(f"it did not answer within {PATIENCE:g} s")
+
+    async def aclose(self) -> None:
+        """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost."""
+        if self._ledger is None:
+            return
+        for key in tuple(self._unwritten):
+            self._begin(key)
+        ending = self._task(self._end(self._ledger))
+        if ending is not None:
+            await asyncio.wait({ending}, timeout=PATIENCE)
+            ending.cancel()
+        if lost := [one for one in self._unwritten.values() if one.state is not RecordState.ENDED]:
+            names = tuple(record.session_id or record.key for record in lost)
+            self._observers.notify(LedgerFailed(reason="it never took these records", unrecorded=names))
+
+    async def _end(self, ledger: Ledger) -> None:
+        while self._writers:
+            await asyncio.wait(tuple(self._writers.values()))
+        if self._is_ours:
+            try:
+                await ledger.aclose()
+            except Exception as error:  # noqa: BLE001 - closing the client must go on
+                self._tell(_told(error))
+
+    def _begin(self, key: str) -> None:
+        writer = self._writers.get(key)
+        # One that is at work takes the newest record when it is done with the one before.
+        if self._ledger is not None and (writer is None or writer.done()):
+            writer = self._task(self._write(self._ledger, key))
+            if writer is not None:
+                self._writers[key] = writer
+                writer.add_done_callback(lambda done: self._ended(key, done))
+
+    def _ended(self, key: str, writer: asyncio.Task[None]) -> None:
+        # By now there may be another.
+        if self._writers[key] is writer:
+            del self._writers[key]
+
+    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        try:
+            return self._spawn(coroutine)
+        except QSessionsError as error:
+            self._tell(_told(error))
+            return None
+
+    async def _write(self, ledger: Ledger, key: str) -> None:
+        while (record := self._unwritten.get(key)) is not None:
+            try:
+                await ledger.record(record)
+            except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
+                self._tell(_told(error))
+                if self._unwritten[key] is record:
+                    self._keep(record)
+                    return
+            else:
+                self._took(record)
+
+    def _took(self, record: LedgerRecord) -> None:
+        self._is_overdue = False
+        if record.state is RecordState.ENDED:
+            self._written.discard(record.key)
+        else:
+            self._written.add(record.key)
+        if self._unwritten[record.key] is record:
+            del self._unwritten[record.key]
+        for key in tuple(self._unwritten):
+            self._begin(key)
+
+    def _keep(self, record: LedgerRecord) -> None:
+        # Of a session that is over and was never recorded, nothing needs to be.
+        if record.state is RecordState.ENDED and record.key not in self._written:
+            del self._unwritten[record.key]
+
+    def _tell(self, reason: str) -> None:
+        if not self._has_told:
+            self._has_told = True
+            self._observers.notify(LedgerFailed(reason=reason))
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,131 @@
+"""Who lives, told by a lock that the operating system releases at death.
+
+The lock is a POSIX record lock (`fcntl`), since of the three kinds it is the one that
+
+- a forked child does not inherit: a `flock` or an open-file-description lock lives on in every child that a library forks, so a dead
+  owner would seem alive for as long as one of its children;
+- reaches furthest: on NFS it is the protocol's own kind, on which Linux builds `flock` (since 2.6.12), and a mount can make either of the
+  two local to its machine (nfs(5), `local_lock`).
+
+It has a price: a process loses its lock as soon as it closes *any* descriptor of the file. So nothing in a process opens the files that
+are its own; files.py sees to that, and a program must not read its own ledger files by other means.
+
+A lock that is held proves a living owner. A lock that is free proves a dead one only where the owner's lock would be seen from here:
+
+- in the same running system (the kernel's boot id is the same);
+- on a file system that one machine has to itself, on a machine of the same name (it was restarted since);
+- on a network file system whose locks reach all machines, by the mount table of both sides: NFS with `local_lock=none` and Lustre with
+  `flock`. Anything else, and any file that was copied (its inode is another), can't be told.
+
+Known limits. An NFS server that hears nothing from a client for its lease (90 s by default) takes back the locks of that client: the
+owner then seems dead though it may live on, cut off. With NFSv3 the locks of a machine that vanished stay until it is back: the owner
+seems alive. Elsewhere than on Linux there is neither boot id nor mount table: the machine's name stands for both. Without `fcntl`
+(Windows) no owner can be told. Tried: ext4 and tmpfs on Linux. Untried: NFS, Lustre, other cluster file systems, macOS, Windows.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# The owner holds the first byte for life; whoever changes a dead owner's file holds the second meanwhile.
+_OWNER, _REAPER = 0, 1
+
+# File systems that only one running system at a time can have mounted.
+_PRIVATE = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "overlay"})
+# Of network file systems: the mount option by which locks reach all machines.
+_SHARED_IF = {"nfs": "local_lock=none", "nfs4": "local_lock=none", "lustre": "flock"}
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MOUNTS = Path("/proc/self/mounts")
+
+
+class Reach(Enum):
+    """Who sees a lock on a file system."""
+
+    PRIVATE = "one machine has it to itself"
+    SHARED = "locks reach all machines"
+    UNKNOWN = "can't be told"
+
+
+def available() -> bool:
+    """Say whether this platform has locks that we can use."""
+    return fcntl is not None
+
+
+def hold(fd: int) -> bool:
+    """Take the owner's lock on a file that nobody else knows yet; False where there are no locks."""
+    return _lock(fd, _OWNER, exclusive=True) is True
+
+
+def is_held(fd: int) -> bool | None:
+    """Say whether an owner holds its lock on the file, or give None where that can't be told. Others who ask don't get in the way."""
+    got = _lock(fd, _OWNER, exclusive=False)
+    return None if got is None else not got
+
+
+def exclude(fd: int) -> bool:
+    """Wait until no other process is changing the file, and keep others from it until the descriptor is closed; False without locks."""
+    return _lock(fd, _REAPER, exclusive=True, wait=True) is True
+
+
+def _lock(fd: int, byte: int, *, exclusive: bool, wait: bool = False) -> bool | None:
+    """Take a lock: True, False where another process has it, None where there are no locks."""
+    if fcntl is None:
+        return None
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.lockf(fd, kind if wait else kind | fcntl.LOCK_NB, 1, byte)
+    except OSError as error:
+        return False if error.errno in {errno.EACCES, errno.EAGAIN} else None
+    return True
+
+
+def host() -> str:
+    """Give this machine's name."""
+    return socket.gethostname()
+
+
+@cache
+def running_system() -> str:
+    """Give what tells this running system from others, and from itself before a restart."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return host()
+
+
+def reach(directory: Path) -> Reach:
+    """Say who sees the locks in a directory."""
+    try:
+        table = _MOUNTS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Reach.UNKNOWN
+    return reach_in(table, os.path.realpath(directory))
+
+
+def reach_in(table: str, directory: str) -> Reach:
+    """Say who sees the locks in a directory, by a table of mounts in the form of /proc/mounts."""
+    best, kind, options = "", "", ""
+    for line in table.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 4:
+            continue
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
+        inside = directory == point or directory.startswith(point.rstrip("/") + "/")
+        # Of two mounts at one place the later one covers the other.
+        if inside and len(point) >= len(best):
+            best, kind, options = point, fields[2], fields[3]
+    if kind in _PRIVATE:
+        return Reach.PRIVATE
+    return Reach.SHARED if _SHARED_IF.get(kind) in options.split(",") else Reach.UNKNOWN

@@ -1,0 +1,177 @@
+"""What becomes of a session that a dead process may have left open: facts in, decision out. Nothing here sends or reads a clock.
+
+Only sessions of dead owners are closed. One that drains ends by itself and is left alone. One that was made to outlive its maker is closed
+only when it is named. One whose id nobody knows is closed only when a single session can be it, and only by whoever says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from enum import Enum
+
+from attrs import frozen
+
+from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness
+from qsessions.models import Mode, Session, SessionState, Workload
+
+# How many seconds this machine's clock and the service's may be apart, and how long a new session may take to show in the list.
+MARGIN_S = 60.0
+# How many seconds after it was asked for a session may have been created, where the owner died before it knew.
+LONGEST_CREATE_S = 120.0
+
+# What the list of workloads calls a mode.
+_LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
+_ENDED = frozenset({"failed", "completed", "canceled"})
+
+
+class Verdict(Enum):
+    """What to do about a record."""
+
+    CLOSE = "close"
+    LEAVE = "leave"
+    UNDECIDED = "undecided"
+    MARK_ENDED = "mark ended"
+    """Nothing costs any more: the record can be put to `ENDED`."""
+
+
+@frozen
+class Decision:
+    """What to do about a record, and why, in words for people.
+
+    Attributes:
+        verdict: What to do.
+        why: The reason.
+        session_id: The session to close, with `CLOSE`.
+        candidates: Of an unknown outcome, the sessions that can be it.
+    """
+
+    verdict: Verdict
+    why: str
+    session_id: str | None = None
+    candidates: tuple[Workload, ...] = ()
+
+
+def decide(entry: LedgerEntry, found: Session | None, *, named: bool = False) -> Decision:
+    """Decide about a session whose id is known.
+
+    Args:
+        entry: The record and its owner.
+        found: The session as it is now, or None where the service knows no such session.
+        named: Whether the caller named this very session.
+    """
+    if entry.owner.liveness is Liveness.ALIVE:
+        return _owner_lives(entry)
+    if found is None:
+        return Decision(Verdict.MARK_ENDED, "the service knows no such session")
+    if found.is_final:
+        return Decision(Verdict.MARK_ENDED, "it is closed")
+    if found.accepting_jobs is False or found.state == SessionState.PENDING_CLOSED:
+        return Decision(Verdict.LEAVE, "it drains, and closes when its jobs are done")
+    if (kept := _kept_by_owner(entry, named=named)) is not None:
+        return kept
+    if found.accepting_jobs is None and not named:
+        return Decision(Verdict.UNDECIDED, "the service doesn't say whether it drains")
+    return Decision(Verdict.CLOSE, _left_by(entry), session_id=found.id)
+
+
+def decide_unknown(
+    entry: LedgerEntry,
+    candidates: Sequence[Workload] | None,
+    *,
+    now: float,
+    named: bool = False,
+    close_unique: bool = False,
+) -> Decision:
+    """Decide about a session whose id isn't known, and which may not exist.
+
+    Args:
+        entry: The record and its owner.
+        candidates: What `candidates` gave, or None where the instance's workloads could not be read.
+        now: When the workloads were read, in seconds since 1970.
+        named: Whether the caller named this very record.
+        close_unique: Whether the caller wants a single candidate closed.
+    """
+    if entry.owner.liveness is Liveness.ALIVE:
+        return _owner_lives(entry)
+    if candidates is None:
+        return Decision(Verdict.UNDECIDED, "its id isn't known, and the instance's workloads can't be read")
+    seen = tuple(candidates)
+    if not seen:
+        if now <= window(entry.record)[1]:
+            return Decision(Verdict.UNDECIDED, "its id isn't known, and it may still appear")
+        return Decision(Verdict.MARK_ENDED, "no open session can be it")
+    if (kept := _kept_by_owner(entry, named=named)) is not None:
+        return Decision(kept.verdict, kept.why, candidates=seen)
+    if len(seen) > 1:
+        return Decision(Verdict.UNDECIDED, f"{len(seen)} sessions can be it", candidates=seen)
+    if not close_unique:
+        return Decision(
+            Verdict.UNDECIDED, "one session can be it, and nobody said to close it", candidates=seen
+        )
+    why = f"{_left_by(entry)}, and it is the only one that can be it"
+    return Decision(Verdict.CLOSE, why, session_id=seen[0].id, candidates=seen)
+
+
+def window(record: LedgerRecord) -> tuple[float, float]:
+    """Give the times, in seconds since 1970, between which the service may say that a session was created whose id isn't known."""
+    answered = (
+        record.changed_at if record.changed_at > record.asked_at else record.asked_at + LONGEST_CREATE_S
+    )
+    return record.asked_at - MARGIN_S, answered + MARGIN_S
+
+
+def candidates(
+    record: LedgerRecord, workloads: Iterable[Workload], known: Collection[str]
+) -> tuple[Workload, ...]:
+    """Give the sessions that may be the one whose id isn't known.
+
+    Each was created in the `window`, with the mode, backend and instance that were asked for, and is open and accepting jobs: nobody knows
+    of ours, so nobody drains it. What the service doesn't say counts as a match, except for when it was created.
+
+    Args:
+        record: The record.
+        workloads: The instance's.
+        known: The session ids that the ledger has for other records.
+    """
+    first, last = window(record)
+    return tuple(
+        workload
+        for workload in workloads
+        if workload.id not in known
+        and workload.created is not None
+        and first <= workload.created.timestamp() <= last
+        and workload.mode == _LISTED_AS.get(record.mode, str(record.mode))
+        and _may_equal(workload.backend, record.backend)
+        and _may_equal(workload.instance, record.instance)
+        and workload.status not in _ENDED
+        and workload.accepting_jobs is not False
+    )
+
+
+def _may_equal(listed: str | None, asked: str | None) -> bool:
+    return listed is None or asked is None or listed == asked
+
+
+def _owner_lives(entry: LedgerEntry) -> Decision:
+    return Decision(Verdict.LEAVE, f"its owner lives: {_process(entry)}")
+
+
+def _kept_by_owner(entry: LedgerEntry, *, named: bool) -> Decision | None:
+    """Decide by whose it is, where that is enough."""
+    if entry.record.detached:
+        why = "it was made to outlive its maker, and wasn't named"
+        return None if named else Decision(Verdict.LEAVE, why)
+    if entry.owner.liveness is Liveness.UNKNOWN:
+        return Decision(
+            Verdict.UNDECIDED, f"whether its owner lives can't be told from here: {_process(entry)}"
+        )
+    return None
+
+
+def _left_by(entry: LedgerEntry) -> str:
+    return "it was named" if entry.record.detached else f"its owner is dead: {_process(entry)}"
+
+
+def _process(entry: LedgerEntry) -> str:
+    owner = entry.owner
+    return "nobody knows which process" if owner.host is None else f"process {owner.pid} on {owner.host}"
