@@ -102,14 +102,15 @@ def decide_unknown(
         return Decision(Verdict.MARK_ENDED, "no open session can be it")
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
-    if len(seen) > 1:
+    only, *others = seen
+    if others:
         return Decision(Verdict.UNDECIDED, f"{len(seen)} sessions can be it", candidates=seen)
     if not close_unique:
         return Decision(
             Verdict.UNDECIDED, "one session can be it, and nobody said to close it", candidates=seen
         )
     why = f"{_left_by(entry)}, and it is the only one that can be it"
-    return Decision(Verdict.CLOSE, why, session_id=seen[0].id, candidates=seen)
+    return Decision(Verdict.CLOSE, why, session_id=only.id, candidates=seen)
 
 
 def window(record: LedgerRecord) -> tuple[float, float]:

@@ -61,7 +61,7 @@ class LocalLedger:
             LedgerUnavailable: It could not be written, or the ledger was closed.
         """
         self._check()
-        done: Future[None] = _begun()
+        done = _Outcome[None]()
         self._records.put((record, done))
         self._post(self._commit)
         await asyncio.wrap_future(done)
@@ -111,7 +111,7 @@ class LocalLedger:
             self._begin()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        done: Future[T] = _begun()
+        done = _Outcome[T]()
 
         def carry_out() -> None:
             try:
@@ -189,11 +189,12 @@ def _serve(work: _Work) -> None:
         del call
 
 
-def _begun() -> Future[T]:
-    """Make a future that cancelling whoever waits for it doesn't cancel."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()
-    return future
+class _Outcome(Future[T]):
+    """What comes of a job; cancelling whoever waits for it doesn't cancel it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
 
 
 def _default() -> Path:

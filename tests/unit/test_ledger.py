@@ -1,0 +1,946 @@
+"""The ledger in one process: its values, its files, the lock's rules, and the guard that keeps the client from its failures."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import pickle
+import stat
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from qsessions import (
+    ClientClosed,
+    ConfigurationError,
+    CreateSession,
+    Ledger,
+    LedgerEntry,
+    LedgerFailed,
+    LedgerRecord,
+    LedgerUnavailable,
+    Liveness,
+    LocalLedger,
+    RecordState,
+)
+from qsessions.events import Event, Observers
+from qsessions.ledger import Guard, files, guard as guard_module, locks
+from qsessions.ledger.locks import Reach
+from tests.manual_clock import ManualClock
+
+T = TypeVar("T")
+
+NOW = 1_780_000_000.0
+CREATED, DRAINING, ENDED = RecordState.CREATED, RecordState.DRAINING, RecordState.ENDED
+
+
+def intent(**fields: Any) -> LedgerRecord:
+    """Give the record of a create that is about to go out."""
+    request = CreateSession("dedicated", backend="ibm_fez", max_ttl=600)
+    record = LedgerRecord.intent(request, base_url="https://quantum.example/api", instance="crn", now=NOW)
+    return attrs.evolve(record, **fields)
+
+
+async def entries_of(ledger: LocalLedger) -> list[tuple[str, RecordState, Liveness]]:
+    """Give what a ledger lists, in short."""
+    return [(one.record.key, one.record.state, one.owner.liveness) for one in await ledger.entries()]
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run one call on a loop of its own, so that the test may look at files in between."""
+    return asyncio.run(coroutine)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Give a directory that doesn't exist yet."""
+    return tmp_path / "state" / "ledger"
+
+
+def names(place: Path) -> list[str]:
+    """List a directory."""
+    return sorted(path.name for path in place.iterdir())
+
+
+def only_file(place: Path) -> Path:
+    """Give the one file in a directory."""
+    (path,) = place.iterdir()
+    return path
+
+
+def test_intent() -> None:
+    """The record of a create has a key of its own, what was asked and when, and no id yet."""
+    one, two = intent(), intent()
+    assert one.key != two.key
+    assert (one.mode, one.backend, one.max_ttl) == ("dedicated", "ibm_fez", 600)
+    assert (one.asked_at, one.changed_at, one.state, one.session_id) == (NOW, NOW, RecordState.INTENT, None)
+    assert not one.detached
+
+
+def test_becomes() -> None:
+    """A record in another state keeps the id that is known, and when it was asked."""
+    created = intent().becomes(CREATED, now=NOW + 1, session_id="s-1")
+    drains = created.becomes(DRAINING, now=NOW + 2)
+    assert (drains.session_id, drains.asked_at, drains.changed_at) == ("s-1", NOW, NOW + 2)
+
+
+def test_values_survive_pickling(place: Path) -> None:
+    """Records, entries and owners are the same after pickling, as orchestrators send them about."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    (entry,) = run(ledger.entries())
+    assert pickle.loads(pickle.dumps(entry)) == entry  # noqa: S301 - our own
+    run(ledger.aclose())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key": ""},
+        {"key": 5},
+        {"session_id": ""},
+        {"asked_at": float("nan")},
+        {"asked_at": True},
+        {"asked_at": 10**400},
+        {"mode": ""},
+        {"state": 5},
+        {"max_ttl": "10m"},
+        {"detached": None},
+    ],
+)
+def test_no_such_record(wrong: dict[str, Any]) -> None:
+    """What a record can't hold is refused, so that a damaged file yields none."""
+    with pytest.raises((TypeError, ValueError)):
+        intent(**wrong)
+
+
+def test_a_later_versions_state() -> None:
+    """A state that a later version added is read as unknown: the session may be there."""
+    assert RecordState("paused") is RecordState.UNKNOWN
+
+
+@pytest.mark.smoke
+def test_a_life(place: Path) -> None:
+    """Each step replaces the one before; a session that ended is no longer listed, and nothing is left of the ledger at its end."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    assert run(entries_of(ledger)) == [(record.key, "intent", Liveness.ALIVE)]
+    created = record.becomes(CREATED, now=NOW + 1, session_id="s-1")
+    run(ledger.record(created))
+    (entry,) = run(ledger.entries())
+    assert entry.record == created
+    assert entry.owner.pid == os.getpid()
+    run(ledger.record(created.becomes(ENDED, now=NOW + 2)))
+    assert run(entries_of(ledger)) == []
+    assert len(names(place)) == 1
+    run(ledger.aclose())
+    run(ledger.aclose())
+    assert names(place) == []
+
+
+def test_only_its_user_reads_it(place: Path) -> None:
+    """The directory is made for its user only, and so is a file."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+    assert stat.S_IMODE(only_file(place).stat().st_mode) == 0o600
+    run(ledger.aclose())
+
+
+def test_reading_makes_nothing(place: Path) -> None:
+    """Where nothing was recorded there is nothing, and looking at it doesn't make it."""
+    ledger = LocalLedger(place)
+    assert run(ledger.entries()) == []
+    run(ledger.aclose())
+    assert not place.exists()
+
+
+def test_what_is_open_at_the_end_stays(place: Path) -> None:
+    """Records that are open when their ledger is closed are a dead owner's, oldest first, and can be amended until none is open."""
+    ledger, reader = LocalLedger(place), LocalLedger(place)
+    later, earlier = intent(asked_at=NOW + 1), intent(asked_at=NOW)
+    run(ledger.record(later))
+    run(ledger.record(earlier))
+    entries = run(reader.entries())
+    assert not run(reader.amend(entries[0], earlier.becomes(ENDED, now=NOW)))
+    run(ledger.aclose())
+    entries = run(reader.entries())
+    assert [(one.record.key, one.owner.liveness) for one in entries] == [
+        (earlier.key, Liveness.DEAD),
+        (later.key, Liveness.DEAD),
+    ]
+    found = earlier.becomes(CREATED, now=NOW + 2, session_id="s-1")
+    assert run(reader.amend(entries[0], found))
+    assert [one.record for one in run(reader.entries())] == [found, later]
+    assert run(reader.amend(entries[0], found.becomes(ENDED, now=NOW + 3)))
+    assert not run(reader.amend(entries[0], found.becomes(ENDED, now=NOW + 3)))
+    assert [one.record for one in run(reader.entries())] == [later]
+    assert run(reader.amend(entries[1], later.becomes(ENDED, now=NOW + 4)))
+    assert names(place) == []
+    assert not run(reader.amend(entries[1], later.becomes(ENDED, now=NOW + 4)))
+    run(reader.aclose())
+
+
+def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
+    """A reader deletes what a dead owner left with nothing open, and a file that somebody began and never finished, a day later."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    path = only_file(place)
+    body = path.read_bytes()
+    run(ledger.aclose())
+    path.write_bytes(body + body.splitlines()[-1].replace(b'"intent"', b'"ended"') + b"\n")
+    for name, age in (("old.draft", 86_401), ("new.draft", 86_399)):
+        (place / name).touch()
+        os.utime(place / name, (NOW, NOW - age))
+    reader = LocalLedger(place, clock=ManualClock(NOW).clock)
+    assert run(reader.entries()) == []
+    assert names(place) == ["new.draft"]
+    run(reader.aclose())
+
+
+async def test_records_that_come_together_share_one_fsync(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred records at once cost a few fsyncs, not a hundred; each is on the disk when its call returns."""
+    counted: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (counted.append(fd), fsync(fd)))
+    ledger = LocalLedger(place)
+    await ledger.record(intent())
+    counted.clear()
+    await asyncio.gather(*(ledger.record(intent()) for _ in range(100)))
+    assert 1 <= len(counted) <= 20
+    assert len(await ledger.entries()) == 101
+    await ledger.aclose()
+
+
+async def test_a_cancelled_record_is_written(place: Path) -> None:
+    """Cancelling the call that records ends its wait and not the writing."""
+    ledger = LocalLedger(place)
+    record = intent()
+    task = asyncio.create_task(ledger.record(record))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await entries_of(ledger) == [(record.key, "intent", Liveness.ALIVE)]
+    await ledger.aclose()
+
+
+def test_a_closed_ledger_refuses(place: Path) -> None:
+    """After `aclose` every call says that the ledger was closed."""
+    ledger = LocalLedger(place)
+    run(ledger.aclose())
+    for call in (ledger.record(intent()), ledger.entries()):
+        with pytest.raises(LedgerUnavailable, match="was closed"):
+            run(call)
+
+
+def test_two_ledgers_of_one_process_keep_their_locks(place: Path) -> None:
+    """Reading another ledger of the same process doesn't drop its lock, as closing its file would."""
+    one, two = LocalLedger(place), LocalLedger(place)
+    run(one.record(intent()))
+    run(two.record(intent()))
+    for ledger in (one, two):
+        assert {alive for _, _, alive in run(entries_of(ledger))} == {Liveness.ALIVE}
+    held = Path("/proc/locks")
+    if held.exists():
+        inodes = {f":{path.stat().st_ino} " for path in place.iterdir()}
+        assert all(inode in held.read_text() for inode in inodes)
+    run(one.aclose())
+    run(two.aclose())
+
+
+def test_a_large_file_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has grown is replaced by one that holds only what is open, and goes where nothing is."""
+    monkeypatch.setattr(files, "_LARGE_BYTES", 2000)
+    ledger = LocalLedger(place)
+    stays = intent()
+    run(ledger.record(stays))
+    first = only_file(place)
+    for _ in range(10):
+        passing = intent()
+        run(ledger.record(passing))
+        run(ledger.record(passing.becomes(ENDED, now=NOW)))
+    assert only_file(place) != first
+    assert only_file(place).stat().st_size < 4000
+    assert run(entries_of(ledger)) == [(stays.key, "intent", Liveness.ALIVE)]
+    run(ledger.aclose())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_file_that_somebody_deleted(place: Path, is_open: bool) -> None:
+    """When the file is deleted under its owner, the next record brings all that is open back."""
+    ledger = LocalLedger(place)
+    stays, ends = intent(), intent()
+    if is_open:
+        run(ledger.record(stays))
+    run(ledger.record(ends))
+    only_file(place).unlink()
+    run(ledger.record(ends.becomes(ENDED, now=NOW)))
+    assert run(entries_of(ledger)) == ([(stays.key, "intent", Liveness.ALIVE)] if is_open else [])
+    run(ledger.aclose())
+
+
+def test_a_copy_of_a_record_counts_once(place: Path) -> None:
+    """An owner that died while it made its file anew left its records twice; each is listed once, the newer, a living owner's first."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    path = only_file(place)
+    old = path.read_bytes()
+    (place / "0.jsonl").write_bytes(old)
+    newer = record.becomes(CREATED, now=NOW + 1, session_id="s-1")
+    run(ledger.record(newer))
+    (place / "f.jsonl").write_bytes(old)
+    assert run(entries_of(ledger)) == [(record.key, "created", Liveness.ALIVE)]
+    run(ledger.aclose())
+
+
+def body_of(*records: LedgerRecord) -> bytes:
+    """Give lines as a file has them."""
+    return files._lines(records)
+
+
+def test_a_torn_last_line_at_every_offset() -> None:
+    """Wherever a crash tore the last line, the records before it are read, and the last one whole or not at all."""
+    first = intent().becomes(CREATED, now=NOW, session_id="s-1")
+    last = first.becomes(DRAINING, now=NOW + 1)
+    before, line = body_of(first), body_of(last)
+    for cut in range(len(line) + 1):
+        _, records = files.parse(before + line[:cut])
+        # Only the line's end may be missing.
+        assert records == {first.key: last if cut >= len(line) - 1 else first}
+
+
+def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
+    """What a reaper adds after a torn line is read, whatever was torn."""
+    ledger = LocalLedger(place)
+    record = intent().becomes(CREATED, now=NOW, session_id="s-1")
+    run(ledger.record(record))
+    run(ledger.aclose())
+    path = only_file(place)
+    body = path.read_bytes()
+    line = body_of(record.becomes(DRAINING, now=NOW + 1))
+    amended = record.becomes(DRAINING, now=NOW + 2)
+    for cut in range(len(line)):
+        path.write_bytes(body + line[:cut])
+        assert files.amend(path, amended)
+        assert [one.record for one in files.read_all(place, NOW)] == [amended]
+
+
+def test_a_corrupt_line_takes_nothing_with_it() -> None:
+    """Lines after one that can't be read are read."""
+    one, two = intent(), intent()
+    for damage in (b"\x00" * 40, b"\xff\xfe{", b"[" * 100_000, b'{"key": 5}', b"[]", b'{"ledger": 1}', b""):
+        header, records = files.parse(body_of(one) + damage + b"\n" + body_of(two))
+        assert header is None
+        assert list(records.values()) == [one, two]
+
+
+@given(st.binary(), st.binary())
+def test_any_bytes(before: bytes, after: bytes) -> None:
+    """Whatever bytes stand around a record, reading fails at nothing and finds it."""
+    record = intent()
+    _, records = files.parse(before + b"\n" + body_of(record) + after)
+    assert records[record.key] == record
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON))
+def test_any_fields(value: dict[str, Any]) -> None:
+    """Whatever its fields hold, a line is a record or none, and what is read can be written."""
+    _, records = files.parse(json.dumps(value).encode())
+    for record in records.values():
+        assert files.parse(body_of(record))[1] == {record.key: record}
+
+
+def test_fields_of_a_later_version() -> None:
+    """A field that this version doesn't know is passed over, the record isn't."""
+    record = intent()
+    line = body_of(record).replace(b"{", b'{"colour":"red",', 1)
+    assert files.parse(line)[1] == {record.key: record}
+
+
+def header(path: Path, **fields: Any) -> None:
+    """Change a file's first line."""
+    first, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(json.dumps(json.loads(first) | fields).encode() + b"\n" + rest)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reach", "liveness"),
+    [
+        ({}, Reach.UNKNOWN, Liveness.DEAD),
+        ({"host": "other"}, Reach.UNKNOWN, Liveness.DEAD),
+        ({"system": "before"}, Reach.PRIVATE, Liveness.DEAD),
+        ({"system": "before", "host": "other"}, Reach.PRIVATE, Liveness.UNKNOWN),
+        ({"system": "other", "host": "other", "shared": True}, Reach.SHARED, Liveness.DEAD),
+        ({"system": "other", "host": "other", "shared": False}, Reach.SHARED, Liveness.UNKNOWN),
+        ({"system": "other", "shared": True}, Reach.UNKNOWN, Liveness.UNKNOWN),
+        ({"locked": False}, Reach.PRIVATE, Liveness.UNKNOWN),
+        ({"inode": 1}, Reach.PRIVATE, Liveness.UNKNOWN),
+        ({"pid": "no number"}, Reach.PRIVATE, Liveness.UNKNOWN),
+    ],
+)
+def test_a_free_lock(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fields: dict[str, Any],
+    reach: Reach,
+    liveness: Liveness,
+) -> None:
+    """A free lock says that the owner is dead only where the owner's lock would be seen; else it can't be told, and nothing is amended."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    run(ledger.aclose())
+    path = only_file(place)
+    header(path, **fields)
+    monkeypatch.setattr(locks, "reach", lambda _: reach)
+    (entry,) = files.read_all(place, NOW)
+    assert entry.owner.liveness is liveness
+    assert files.amend(path, record.becomes(ENDED, now=NOW)) is (liveness is Liveness.DEAD)
+
+
+MOUNTS = r"""
+rootfs / rootfs rw 0 0
+/dev/vda / ext4 rw,relatime 0 0
+auto.home /home autofs rw,fd=7 0 0
+filer:/home /home nfs4 rw,vers=4.2,local_lock=none,addr=10.0.0.1 0 0
+filer:/old /home/old nfs rw,vers=3,nolock,local_lock=all 0 0
+mds@tcp:/l /scratch lustre rw,flock 0 0
+mds@tcp:/m /work lustre rw,localflock 0 0
+//box/x /with\040space cifs rw 0 0
+broken
+"""
+
+
+@pytest.mark.parametrize(
+    ("directory", "reach"),
+    [
+        ("/", Reach.PRIVATE),
+        ("/var/lib", Reach.PRIVATE),
+        ("/homes", Reach.PRIVATE),
+        ("/home/me/.local", Reach.SHARED),
+        ("/home/old/me", Reach.UNKNOWN),
+        ("/scratch", Reach.SHARED),
+        ("/work/me", Reach.UNKNOWN),
+        ("/with space/me", Reach.UNKNOWN),
+    ],
+)
+def test_reach(directory: str, reach: Reach) -> None:
+    """The mount table tells how far a lock reaches; what it doesn't tell isn't guessed."""
+    assert locks.reach_in(MOUNTS, directory) is reach
+
+
+def test_reach_without_a_table() -> None:
+    """A platform without mount table or boot id: the machine's name stands for both."""
+    assert locks.reach_in("", "/home") is Reach.UNKNOWN
+
+
+def test_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is no /proc, the running system is told by the machine's name, and how far locks reach isn't known."""
+    monkeypatch.setattr(locks, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "none")
+    locks.running_system.cache_clear()
+    try:
+        assert locks.running_system() == locks.host()
+        assert locks.reach(tmp_path) is Reach.UNKNOWN
+    finally:
+        locks.running_system.cache_clear()
+
+
+def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a platform without these locks records are kept and listed; whether another owner lives can't be told."""
+    monkeypatch.setattr(locks, "fcntl", None)
+    ledger, reader = LocalLedger(place), LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    assert run(entries_of(reader)) == [(record.key, "intent", Liveness.ALIVE)]
+    run(ledger.aclose())
+    (entry,) = run(reader.entries())
+    assert entry.owner.liveness is Liveness.UNKNOWN
+    assert not run(reader.amend(entry, record.becomes(ENDED, now=NOW)))
+    run(reader.record(record))
+    run(reader.record(record.becomes(ENDED, now=NOW)))
+    run(reader.aclose())
+    assert names(place) == [entry.source]
+
+
+def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system refuses locks, records are kept, and whether their owner lives can't be told."""
+    assert locks.fcntl is not None
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    ledger = LocalLedger(place)
+    monkeypatch.setattr(locks.fcntl, "lockf", refuse)
+    run(ledger.record(intent()))
+    run(ledger.aclose())
+    monkeypatch.undo()
+    (entry,) = files.read_all(place, NOW)
+    assert entry.owner.liveness is Liveness.UNKNOWN
+
+
+def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead owner's file is left as it is where others can't be kept from it, or where it went meanwhile."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    run(ledger.aclose())
+    path = only_file(place)
+    before = path.read_bytes()
+    monkeypatch.setattr(locks, "exclude", lambda _: False)
+    assert not files.amend(path, record.becomes(ENDED, now=NOW))
+    assert path.read_bytes() == before
+
+    def gone(_: int) -> bool:
+        path.unlink()
+        return True
+
+    monkeypatch.setattr(locks, "exclude", gone)
+    assert not files.amend(path, record.becomes(ENDED, now=NOW))
+
+
+def test_strange_things_in_the_directory(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pipe, a folder, a link and somebody's notes take nothing from what can be read, and a pipe is not waited for."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    os.mkfifo(place / "pipe.jsonl")
+    (place / "folder.jsonl").mkdir()
+    (place / "notes.txt").write_text("{}")
+    (place / "link.jsonl").symlink_to("/nowhere")
+    assert run(entries_of(ledger)) == [(record.key, "intent", Liveness.ALIVE)]
+    assert "link.jsonl can't be read" in caplog.text
+    run(ledger.aclose())
+
+
+def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another reader deletes between listing and opening is no error."""
+    place.mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter([place / "gone.jsonl", place / "gone.draft"]))
+    assert files.read_all(place, NOW) == []
+    assert not files.amend(place / "gone.jsonl", None)
+
+
+def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
+    """A directory that can't be made or read is a clear error that names it."""
+    (tmp_path / "file").touch()
+    ledger = LocalLedger(tmp_path / "file")
+    for call in (ledger.record(intent()), ledger.entries()):
+        with pytest.raises(LedgerUnavailable, match="can't be used: ") as caught:
+            run(call)
+        assert str(tmp_path / "file") in str(caught.value)
+    run(ledger.aclose())
+
+
+def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a full disk refused, even in the middle of a line, is written with the next record that finds room; nothing torn is left."""
+    ledger = LocalLedger(place)
+    one, two, three = intent(), intent(), intent()
+    run(ledger.record(one))
+    write = os.write
+    room = [30, 0, 0]
+
+    def fills_up(fd: int, data: memoryview) -> int:
+        part = room.pop(0)
+        if not part:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data[:part])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", fills_up)
+        for record in (two, three):
+            with pytest.raises(LedgerUnavailable, match="No space left on device"):
+                run(ledger.record(record))
+    assert len(names(place)) == 1
+    run(ledger.record(one.becomes(CREATED, now=NOW, session_id="s-1")))
+    assert {key for key, _, _ in run(entries_of(ledger))} == {one.key, two.key, three.key}
+    assert only_file(place).read_bytes().count(b"\n") == 4
+    run(ledger.aclose())
+
+
+def test_an_error_that_isnt_the_file_systems(place: Path) -> None:
+    """What can't be written as a record at all fails its own call as itself, and the ledger works on."""
+    ledger = LocalLedger(place)
+    with pytest.raises(AttributeError):
+        run(ledger.record("no record"))  # type: ignore[arg-type]
+    run(ledger.record(intent()))
+    assert len(run(ledger.entries())) == 1
+    run(ledger.aclose())
+
+
+def test_a_directory_that_cant_be_synced(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that can't make names durable is used all the same."""
+    fsync = os.fsync
+
+    def only_files(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    run(ledger.aclose())
+
+
+def test_the_default_place(home: Path) -> None:
+    """Without a path the ledger is in the platform's directory for an application's state."""
+    assert str(home) in repr(LocalLedger())
+    assert repr(LocalLedger("~/mine")) == f"LocalLedger({str(home / 'mine')!r})"
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without platformdirs a path is needed, and the error names the extra."""
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(ConfigurationError, match=r'Install "qsessions\[ledger\]"'):
+        LocalLedger()
+    LocalLedger("somewhere")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", 5, "~no-such-user-here/x"])
+def test_no_path(path: Any) -> None:
+    """What can't be a directory's path is refused when the ledger is made."""
+    with pytest.raises(ConfigurationError, match="the ledger's path can't be used"):
+        LocalLedger(path)
+
+
+def test_a_thread_that_hangs_ends_with_the_interpreter(place: Path) -> None:
+    """The ledger's thread is a daemon, so that a file system that hangs keeps no interpreter from ending."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    assert ledger._thread is not None
+    assert ledger._thread.daemon
+    run(ledger.aclose())
+    ledger._thread.join(timeout=10)
+    assert not ledger._thread.is_alive()
+
+
+class MyLedger:
+    """A ledger of the user's own, which does what a test says.
+
+    Attributes:
+        kept: The newest record of each key.
+        calls: Each record that was given, in order.
+        called: Set at the first.
+        fails: What to raise, while it isn't None.
+        gate: Waited for before each record.
+        closed: Whether it was closed.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[str, LedgerRecord] = {}
+        self.calls: list[LedgerRecord] = []
+        self.fails: BaseException | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.called = asyncio.Event()
+        self.closed = False
+
+    async def record(self, record: LedgerRecord) -> None:
+        """Keep it, when the gate is open."""
+        self.calls.append(record)
+        self.called.set()
+        await self.gate.wait()
+        if self.fails is not None:
+            raise self.fails
+        self.kept[record.key] = record
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        """Give nothing; nobody asks."""
+        return []
+
+    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
+        """Amend nothing; nobody asks."""
+        return False
+
+    async def aclose(self) -> None:
+        """Take note."""
+        self.closed = True
+
+
+@pytest.fixture
+def told() -> list[Event]:
+    """Give the events that were told."""
+    return []
+
+
+@pytest.fixture
+def guarded(told: list[Event]) -> Callable[..., Guard]:
+    """Give a function that puts a guard around a ledger."""
+
+    def make(ledger: Ledger | str | None, spawn: Any = asyncio.create_task) -> Guard:
+        return Guard(ledger, spawn, Observers([told.append]))
+
+    return make
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody wait long for a ledger that hangs."""
+    monkeypatch.setattr(guard_module, "PATIENCE", 0.02)
+
+
+async def test_no_ledger(guarded: Callable[..., Guard]) -> None:
+    """Without a ledger the guard does nothing."""
+    guard = guarded(None)
+    await guard.record(intent())
+    guard.note(intent())
+    await guard.aclose()
+
+
+@pytest.mark.parametrize("wrong", ["lokal", 5, object(), ""])
+def test_no_such_ledger(guarded: Callable[..., Guard], wrong: Any) -> None:
+    """What is no ledger is refused when the client is made."""
+    with pytest.raises(ConfigurationError, match='must be "local", a ledger or None'):
+        guarded(wrong)
+
+
+async def test_the_local_one(guarded: Callable[..., Guard], home: Path, told: list[Event]) -> None:
+    """The word "local" is the platform's own place, and closed with the guard."""
+    guard = guarded("local")
+    record = intent()
+    await guard.record(record)
+    reader = LocalLedger()
+    assert await entries_of(reader) == [(record.key, "intent", Liveness.ALIVE)]
+    await guard.aclose()
+    assert await entries_of(reader) == [(record.key, "intent", Liveness.DEAD)]
+    await reader.aclose()
+    assert told == []
+
+
+async def test_a_ledger_that_is_lent_stays_open(guarded: Callable[..., Guard]) -> None:
+    """A ledger that the caller made is the caller's to close."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    await guard.record(intent())
+    await guard.aclose()
+    assert not ledger.closed
+
+
+@pytest.mark.parametrize("eager", [False, True])
+async def test_failures_are_told_once_and_nothing_is_lost(
+    guarded: Callable[..., Guard], told: list[Event], eager: bool
+) -> None:
+    """A ledger that fails is told once; what it didn't take is given to it again after the next record that it does take."""
+    ledger = MyLedger()
+    spawn: Any = asyncio.create_task
+    if eager and sys.version_info >= (3, 12):
+
+        def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+            return asyncio.Task(coroutine, eager_start=True, loop=asyncio.get_running_loop())
+
+    guard = guarded(ledger, spawn)
+    ledger.fails = RuntimeError("the database is away")
+    first, second, third = intent(), intent(), intent()
+    await guard.record(first)
+    await guard.record(second)
+    assert told == [LedgerFailed(reason="RuntimeError: the database is away")]
+    ledger.fails = None
+    await guard.record(third)
+    await guard.aclose()
+    assert ledger.kept == {record.key: record for record in (first, second, third)}
+    assert len(told) == 1
+
+
+async def test_the_log_hears_of_it(guarded: Callable[..., Guard], caplog: pytest.LogCaptureFixture) -> None:
+    """A failing ledger is a warning in the log."""
+    ledger = MyLedger()
+    ledger.fails = LedgerUnavailable("the disk is full")
+    guard = guarded(ledger)
+    await guard.record(intent())
+    assert [(one.levelno, one.message) for one in caplog.records] == [
+        (logging.WARNING, "LedgerFailed reason=the disk is full unrecorded=()")
+    ]
+
+
+async def test_what_is_never_taken_is_told_at_the_end(
+    guarded: Callable[..., Guard], told: list[Event]
+) -> None:
+    """Closing tries once more, and then names the sessions that may be open and stand nowhere."""
+    ledger = MyLedger()
+    ledger.fails = OSError("no")
+    guard = guarded(ledger)
+    asked, made = intent(), intent().becomes(CREATED, now=NOW, session_id="s-1")
+    over = intent()
+    for record in (asked, made, over, over.becomes(ENDED, now=NOW)):
+        await guard.record(record)
+    tried = len(ledger.calls)
+    await guard.aclose()
+    assert len(ledger.calls) == tried + 2
+    (_, last) = told
+    assert isinstance(last, LedgerFailed)
+    assert last.unrecorded == (asked.key, "s-1")
+
+
+async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(guarded: Callable[..., Guard]) -> None:
+    """That a session ended is given again to a ledger that has it as open, and not to one that never heard of it."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    known, unheard = intent(), intent()
+    await guard.record(known)
+    ledger.fails = OSError("no")
+    for record in (known, unheard):
+        await guard.record(record.becomes(ENDED, now=NOW))
+    ledger.fails = None
+    await guard.record(other := intent())
+    await guard.aclose()
+    assert {key: record.state for key, record in ledger.kept.items()} == {
+        known.key: ENDED,
+        other.key: RecordState.INTENT,
+    }
+
+
+async def test_steps_of_one_session_keep_their_order(guarded: Callable[..., Guard]) -> None:
+    """While a step is being written, later ones wait, and only the newest of them is written."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    ledger.gate.clear()
+    record = intent()
+    waiting = asyncio.create_task(guard.record(record))
+    await ledger.called.wait()
+    guard.note(record.becomes(CREATED, now=NOW, session_id="s-1"))
+    await asyncio.sleep(0)
+    last = record.becomes(DRAINING, now=NOW, session_id="s-1")
+    guard.note(last)
+    await asyncio.sleep(0)
+    assert ledger.calls == [record]
+    ledger.gate.set()
+    await waiting
+    assert ledger.calls == [record, last]
+
+
+async def test_a_step_that_comes_while_one_fails(guarded: Callable[..., Guard]) -> None:
+    """A step that came while the one before it failed is tried for itself."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    ledger.gate.clear()
+    ledger.fails = OSError("no")
+    record = intent()
+    waiting = asyncio.create_task(guard.record(record))
+    await ledger.called.wait()
+    newer = record.becomes(CREATED, now=NOW, session_id="s-1")
+    guard.note(newer)
+    ledger.gate.set()
+    await waiting
+    assert ledger.calls == [record, newer]
+    await guard.aclose()
+
+
+async def test_cancelling_doesnt_tear_a_record(guarded: Callable[..., Guard]) -> None:
+    """Cancelling the call that records goes on at once, and the record is written all the same."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    ledger.gate.clear()
+    record = intent()
+    task = asyncio.create_task(guard.record(record))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ledger.gate.set()
+    await guard.aclose()
+    assert ledger.kept == {record.key: record}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_ledger_that_hangs(guarded: Callable[..., Guard], told: list[Event]) -> None:
+    """A hanging ledger holds up one call for as long as patience lasts, and none after it until it answers."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    ledger.gate.clear()
+    first, second, third = intent(), intent(), intent()
+    await guard.record(first)
+    assert told == [LedgerFailed(reason="it did not answer within 0.02 s")]
+    await asyncio.wait_for(guard.record(second), 0.01)
+    ledger.gate.set()
+    await guard.aclose()
+    assert set(ledger.kept) == {first.key, second.key}
+    await guard.record(third)
+    assert third.key in ledger.kept
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_file_system_that_hangs(
+    guarded: Callable[..., Guard], told: list[Event], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the file system answers nothing, the loop runs, recording and closing end in time, and what stands nowhere is named."""
+    hangs = threading.Event()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (hangs.wait(60), fsync(fd)))
+    guard = guarded("local")
+    record = intent()
+    await guard.record(record)
+    await guard.aclose()
+    assert [one.unrecorded for one in told if isinstance(one, LedgerFailed)] == [(), (record.key,)]
+    hangs.set()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def test_a_ledger_that_cant_be_closed(
+    guarded: Callable[..., Guard], told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger of ours that fails at its end is told like any failure."""
+
+    async def fails(_: LocalLedger) -> None:
+        raise LedgerUnavailable("it broke")
+
+    monkeypatch.setattr(LocalLedger, "aclose", fails)
+    await guarded("local").aclose()
+    assert told == [LedgerFailed(reason="it broke")]
+
+
+async def test_after_the_transport(guarded: Callable[..., Guard], told: list[Event]) -> None:
+    """When no task can be had any more, the record is told as not kept, and nothing is raised."""
+
+    def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        coroutine.close()
+        raise ClientClosed("the client is closed.")
+
+    guard = guarded(MyLedger(), spawn)
+    record = intent()
+    await guard.record(record)
+    await guard.aclose()
+    assert told == [
+        LedgerFailed(reason="the client is closed."),
+        LedgerFailed(reason="it never took these records", unrecorded=(record.key,)),
+    ]
+
+
+async def test_a_note_between_the_end_of_a_writer_and_its_callback(guarded: Callable[..., Guard]) -> None:
+    """A step that comes when the writer of the one before is just done gets a writer of its own."""
+    ledger = MyLedger()
+    guard = guarded(ledger)
+    record = intent()
+    guard.note(record)
+    writer = guard._writers[record.key]
+    newer = record.becomes(CREATED, now=NOW, session_id="s-1")
+    while not writer.done():
+        await asyncio.sleep(0)
+        if writer.done():
+            guard.note(newer)
+    await guard.aclose()
+    assert ledger.kept == {record.key: newer}

@@ -1,0 +1,212 @@
+"""What becomes of a session that a dead process may have left open: the rules as one table, and what they hold for anything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from qsessions import LedgerEntry, LedgerRecord, Liveness, Mode, Owner, RecordState, Session, Workload
+from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict, candidates, decide, decide_unknown, window
+
+CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED
+NOW = 1_780_000_000.0
+LONG_AFTER = NOW + 86_400.0
+
+
+def entry(liveness: Liveness = Liveness.DEAD, **fields: Any) -> LedgerEntry:
+    """Give the entry of a created session, of a dead owner unless told otherwise."""
+    about: dict[str, Any] = {
+        "key": "k",
+        "base_url": "https://quantum.example/api",
+        "instance": "crn",
+        "mode": Mode.DEDICATED,
+        "backend": "ibm_fez",
+        "asked_at": NOW,
+        "changed_at": NOW,
+    }
+    owner = Owner(host="node7", pid=42, since=NOW, liveness=liveness)
+    return LedgerEntry(record=LedgerRecord(**about | fields), owner=owner, source="f")
+
+
+def workload(**fields: Any) -> Workload:
+    """Give a workload that can be the session of `entry`."""
+    about: dict[str, Any] = {
+        "id": "s-1",
+        "created": datetime.fromtimestamp(NOW + 1, UTC),
+        "mode": "session",
+        "backend": "ibm_fez",
+        "instance": "crn",
+        "status": "pending",
+        "accepting_jobs": True,
+    }
+    return Workload(**about | fields)
+
+
+LIVE = Session(id="s-1", state="active", accepting_jobs=True)  # type: ignore[arg-type]  # its text compares equal
+DRAINING = Session(id="s-1", accepting_jobs=False)
+SILENT = Session(id="s-1")
+PENDING_CLOSED = Session(id="s-1", state="pending_closed", accepting_jobs=None)  # type: ignore[arg-type]
+CLOSED = Session(id="s-1", state="closed", accepting_jobs=False)  # type: ignore[arg-type]
+DETACHED = {"detached": True}
+
+# (owner, record, live session, verdict, verdict when named)
+RULES: list[tuple[Liveness, dict[str, Any], Session | None, Verdict, Verdict]] = [
+    (Liveness.DEAD, {}, LIVE, CLOSE, CLOSE),
+    (Liveness.DEAD, {"state": "draining"}, LIVE, CLOSE, CLOSE),
+    (Liveness.DEAD, {}, DRAINING, LEAVE, LEAVE),
+    (Liveness.DEAD, {}, PENDING_CLOSED, LEAVE, LEAVE),
+    (Liveness.DEAD, {}, SILENT, UNDECIDED, CLOSE),
+    (Liveness.DEAD, {}, CLOSED, MARK, MARK),
+    (Liveness.DEAD, {}, None, MARK, MARK),
+    (Liveness.DEAD, DETACHED, LIVE, LEAVE, CLOSE),
+    (Liveness.DEAD, DETACHED, DRAINING, LEAVE, LEAVE),
+    (Liveness.DEAD, DETACHED, CLOSED, MARK, MARK),
+    (Liveness.ALIVE, {}, LIVE, LEAVE, LEAVE),
+    (Liveness.ALIVE, {}, CLOSED, LEAVE, LEAVE),
+    (Liveness.ALIVE, DETACHED, LIVE, LEAVE, LEAVE),
+    (Liveness.UNKNOWN, {}, LIVE, UNDECIDED, UNDECIDED),
+    (Liveness.UNKNOWN, {}, None, MARK, MARK),
+    (Liveness.UNKNOWN, DETACHED, LIVE, LEAVE, CLOSE),
+]
+
+
+@pytest.mark.parametrize(("liveness", "fields", "found", "verdict", "when_named"), RULES)
+def test_known_sessions(
+    liveness: Liveness, fields: dict[str, Any], found: Session | None, verdict: Verdict, when_named: Verdict
+) -> None:
+    """A session is closed only where its owner is dead, it doesn't drain, and it wasn't made to outlive its maker or is named."""
+    one = entry(liveness, session_id="s-1", **fields)
+    decision = decide(one, found)
+    assert decision.verdict is verdict
+    assert decide(one, found, named=True).verdict is when_named
+    assert decision.why
+    assert decision.session_id == ("s-1" if verdict is CLOSE else None)
+
+
+def test_reasons_name_the_process() -> None:
+    """Whoever reads a decision learns which process it is about, as far as the file tells."""
+    assert decide(entry(session_id="s-1"), LIVE).why == "its owner is dead: process 42 on node7"
+    nobody = attrs.evolve(
+        entry(session_id="s-1"), owner=Owner(host=None, pid=None, since=None, liveness=Liveness.UNKNOWN)
+    )
+    assert decide(nobody, LIVE).why.endswith("nobody knows which process")
+
+
+ONE, TWO = [workload()], [workload(), workload(id="s-2")]
+
+
+@pytest.mark.parametrize(
+    ("one", "seen", "verdict", "when_told"),
+    [
+        (entry(), ONE, UNDECIDED, CLOSE),
+        (entry(), TWO, UNDECIDED, UNDECIDED),
+        (entry(), [], MARK, MARK),
+        (entry(), None, UNDECIDED, UNDECIDED),
+        (entry(Liveness.ALIVE), ONE, LEAVE, LEAVE),
+        (entry(Liveness.UNKNOWN), ONE, UNDECIDED, UNDECIDED),
+        (entry(detached=True), ONE, LEAVE, LEAVE),
+    ],
+)
+def test_unknown_outcomes(
+    one: LedgerEntry, seen: list[Workload] | None, verdict: Verdict, when_told: Verdict
+) -> None:
+    """A session whose id isn't known is closed only if a single one can be it and somebody said so; what can be it is shown."""
+    decision = decide_unknown(one, seen, now=LONG_AFTER)
+    assert decision.verdict is verdict
+    told = decide_unknown(one, seen, now=LONG_AFTER, close_unique=True)
+    assert told.verdict is when_told
+    assert told.session_id == ("s-1" if when_told is CLOSE else None)
+    if seen and one.owner.liveness is not Liveness.ALIVE:
+        assert decision.candidates == tuple(seen)
+
+
+def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
+    """One that was made to outlive its maker needs both: its name, and the word to close the only one that can be it."""
+    one = entry(detached=True)
+    assert decide_unknown(one, ONE, now=LONG_AFTER, named=True).verdict is UNDECIDED
+    assert decide_unknown(one, ONE, now=LONG_AFTER, named=True, close_unique=True).verdict is CLOSE
+
+
+def test_it_may_still_appear() -> None:
+    """As long as the session may not show in the list yet, that it doesn't says nothing."""
+    end = NOW + LONGEST_CREATE_S + MARGIN_S
+    assert decide_unknown(entry(), [], now=end).verdict is UNDECIDED
+    assert decide_unknown(entry(), [], now=end + 1).verdict is MARK
+
+
+def test_window() -> None:
+    """The window ends with the answer where one came, and with the longest create where the owner died waiting; clocks may differ."""
+    assert window(entry().record) == (NOW - MARGIN_S, NOW + LONGEST_CREATE_S + MARGIN_S)
+    unknown = entry().record.becomes(RecordState.UNKNOWN, now=NOW + 5)
+    assert window(unknown) == (NOW - MARGIN_S, NOW + 5 + MARGIN_S)
+
+
+@pytest.mark.parametrize(
+    ("fields", "matches"),
+    [
+        ({}, True),
+        ({"created": datetime.fromtimestamp(NOW - MARGIN_S, UTC)}, True),
+        ({"created": datetime.fromtimestamp(NOW - MARGIN_S - 1, UTC)}, False),
+        ({"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + MARGIN_S, UTC)}, True),
+        ({"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + MARGIN_S + 1, UTC)}, False),
+        ({"created": None}, False),
+        ({"mode": "batch"}, False),
+        ({"mode": "job"}, False),
+        ({"backend": "ibm_kyiv"}, False),
+        ({"backend": None}, True),
+        ({"instance": "other"}, False),
+        ({"instance": None}, True),
+        ({"status": "in_progress"}, True),
+        ({"status": "completed"}, False),
+        ({"status": "canceled"}, False),
+        ({"status": "failed"}, False),
+        ({"status": "something_new"}, True),
+        ({"accepting_jobs": False}, False),
+        ({"accepting_jobs": None}, True),
+        ({"id": "s-known"}, False),
+    ],
+)
+def test_candidates(fields: dict[str, Any], matches: bool) -> None:
+    """Only an open session of the same mode, backend and instance, created in the window and not known, can be it."""
+    one = workload(**fields)
+    assert candidates(entry().record, [one], {"s-known"}) == ((one,) if matches else ())
+
+
+def test_candidates_of_what_was_left_open() -> None:
+    """A backend or instance that nobody asked for matches any; a batch is listed as one, and a mode of a later version as itself."""
+    anything = entry(backend=None, instance=None).record
+    assert candidates(anything, ONE, ())
+    assert candidates(entry(mode="batch").record, [workload(mode="batch")], ())
+    assert candidates(entry(mode="odd").record, [workload(mode="odd")], ())
+
+
+@given(
+    liveness=st.sampled_from(Liveness),
+    state=st.sampled_from(RecordState),
+    detached=st.booleans(),
+    live=st.sampled_from(["open", "active", "inactive", "pending_closed", "closed", "new", None]),
+    accepting=st.sampled_from([True, False, None]),
+    named=st.booleans(),
+)
+def test_never(
+    *,
+    liveness: Liveness,
+    state: RecordState,
+    detached: bool,
+    live: Any,
+    accepting: bool | None,
+    named: bool,
+) -> None:
+    """Whatever the facts are: a living owner's session, one that drains, and a detached one that isn't named are never closed."""
+    one = entry(liveness, session_id="s-1", state=state, detached=detached)
+    closes = (
+        decide(one, Session(id="s-1", state=live, accepting_jobs=accepting), named=named).verdict is CLOSE
+    )
+    assert not (closes and liveness is Liveness.ALIVE)
+    assert not (closes and accepting is False)
+    assert not (closes and detached and not named)
+    assert not (closes and liveness is Liveness.UNKNOWN and not detached)
