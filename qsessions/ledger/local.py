@@ -89,9 +89,11 @@ class LocalLedger:
 
     async def aclose(self) -> None:
         """Give up the lock, and delete the file if nothing in it is open. Doing it twice does nothing; recording after it fails."""
-        closed, self._closed = self._closed, True
-        if not closed and self._thread is not None:
-            await self._run(self._close)
+        if not self._closed:
+            self._check()
+            self._closed = True
+            if self._thread is not None:
+                await self._run(self._close)
 
     def _begin(self) -> None:
         self._pid = os.getpid()

@@ -123,6 +123,7 @@ sys.stdin.readline()
     )
     key = heard(owner)
     owner.kill()
+    owner.wait()
     (entry,) = listed(place)
     assert (entry.record.key, entry.owner.liveness) == (key, Liveness.DEAD)
     tell(owner)
@@ -140,11 +141,15 @@ sys.stdin.readline()
 
 
 def test_a_child_leaves_its_living_parent_the_lock(place: Path, start: Start) -> None:
-    """A child that reads, records and ends takes nothing from its parent's lock."""
+    """A child that reads, records and ends, or only ends, takes nothing from its parent's lock."""
     owner = start(
         """
 ledger = LocalLedger(place)
 run(ledger.record(intent()))
+if not os.fork():
+    run(ledger.aclose())
+    sys.exit()
+os.wait()
 if not os.fork():
     run(ledger.entries())
     mine = intent()
@@ -212,7 +217,7 @@ say(dead)
     writer = start(
         """
 lost = 0
-for _ in range(150):
+for _ in range(100):
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -237,7 +242,7 @@ for number in range(1_000_000):
     run(ledger.record(record.becomes(RecordState.CREATED, now=number, session_id=f"s-{number}")))
     say(number)
 """
-    for lines in range(1, 40, 4):
+    for lines in range(1, 40, 6):
         owner = start(program)
         for _ in range(lines):
             heard(owner)

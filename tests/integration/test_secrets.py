@@ -35,6 +35,9 @@ from qsessions import (
     IBMCloudAPIKey,
     IBMCloudAuth,
     InvalidArgument,
+    LedgerRecord,
+    LedgerUnavailable,
+    LocalLedger,
     NotFound,
     ProtocolError,
     QSessionsError,
@@ -323,6 +326,15 @@ async def _live(harvest: Harvest) -> None:
         harvest.look_at(live, live._poll)
 
 
+async def _ledger(harvest: Harvest, file: Path) -> None:
+    ledger = LocalLedger(file / "below_a_file")
+    request = CreateSession("batch")
+    record = LedgerRecord.intent(request, base_url="https://service.invalid", instance=CRN, now=0.0)
+    await provoke(harvest, LedgerUnavailable, ledger.record(record))
+    await ledger.aclose()
+    harvest.look_at(ledger, record)
+
+
 async def _through_a_proxy(harvest: Harvest) -> None:
     async with FaultServer(http(407)) as proxy:
         gone = proxy.url
@@ -554,6 +566,7 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
         await _live(harvest)
         await _through_a_proxy(harvest)
         await _account_file(harvest, tmp_path / "accounts.json")
+        await _ledger(harvest, tmp_path / "accounts.json")
         await _cancelled(harvest)
         await _custom_providers(harvest)
 

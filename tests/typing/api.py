@@ -4,7 +4,7 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, assert_type
@@ -35,13 +35,22 @@ from qsessions import (
     IBMCloudAPIKey,
     IBMCloudAuth,
     InvalidArgument,
+    Ledger,
+    LedgerEntry,
+    LedgerFailed,
+    LedgerRecord,
+    LedgerUnavailable,
+    Liveness,
     LiveSession,
+    LocalLedger,
     Mode,
     NotFound,
     Observer,
+    Owner,
     ProtocolError,
     QSessionsError,
     RateLimited,
+    RecordState,
     Request,
     RequestFailed,
     RequestSent,
@@ -98,6 +107,24 @@ class MyTransport:
         return asyncio.create_task(coroutine)
 
 
+class MyLedger:
+    """A ledger of the user's own."""
+
+    async def record(self, record: LedgerRecord) -> None:
+        """Put it into a table."""
+
+    async def entries(self) -> list[LedgerEntry]:
+        """Read the table."""
+        return []
+
+    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
+        """Change the table."""
+        return entry.owner.liveness is Liveness.DEAD
+
+    async def aclose(self) -> None:
+        """Leave."""
+
+
 class Counter:
     """An observer of the user's own."""
 
@@ -113,6 +140,9 @@ class Counter:
                 assert_type(event.expires_in, float)
             case CreateCancelled():
                 assert_type(event.closed, bool)
+            case LedgerFailed():
+                assert_type(event.reason, str)
+                assert_type(event.unrecorded, tuple[str, ...])
 
 
 async def fresh_token() -> str:
@@ -321,6 +351,45 @@ def values(session: Session, workload: Workload, version: ApiVersion, change: St
     session.extra["new"] = 1  # type: ignore[index]
 
 
+async def ledgers() -> None:
+    """A ledger, and every field of its values."""
+    mine: Ledger = MyLedger()
+    ledger: Ledger = LocalLedger()
+    ledger = LocalLedger(Path("ledger"), clock=Clock())
+    record = LedgerRecord.intent(
+        CreateSession("batch"), base_url="https://quantum.example/api", instance=None, now=1.0, detached=True
+    )
+    record = record.becomes(RecordState.CREATED, now=2.0, session_id="s-1")
+    assert_type(record, LedgerRecord)
+    assert_type(record.key, str)
+    assert_type(record.base_url, str)
+    assert_type(record.instance, str | None)
+    assert_type(record.mode, Mode)
+    assert_type(record.backend, str | None)
+    assert_type(record.max_ttl, int | None)
+    assert_type(record.asked_at, float)
+    assert_type(record.changed_at, float)
+    assert_type(record.state, RecordState)
+    assert_type(record.session_id, str | None)
+    assert_type(record.detached, bool)
+    await ledger.record(record)
+    entries = await ledger.entries()
+    assert_type(entries, Sequence[LedgerEntry])
+    for entry in entries:
+        assert_type(entry.record, LedgerRecord)
+        assert_type(entry.source, str)
+        assert_type(entry.owner, Owner)
+        assert_type(entry.owner.host, str | None)
+        assert_type(entry.owner.pid, int | None)
+        assert_type(entry.owner.since, float | None)
+        assert_type(await mine.amend(entry, record), bool)
+    await ledger.aclose()
+
+    await ledger.record("s-1")  # type: ignore[arg-type]
+    wrong: Ledger = Counter()  # type: ignore[assignment]
+    del wrong
+
+
 async def failing(client: AsyncSessionClient) -> None:
     """Every error, from the nearest to the root."""
     try:
@@ -338,6 +407,7 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.asked_at, datetime | None)
         assert_type(error.candidates, tuple[Workload, ...] | None)
     except (ClientClosed, ConfigurationError, InvalidArgument, ProtocolError) as error:
+    except (ClientClosed, ConfigurationError, InvalidArgument, LedgerUnavailable, ProtocolError) as error:
         assert_type(error.solution, str | None)
     except (StateUnreachable, TokenExchangeFailed) as error:
         assert_type(error.code, str | None)

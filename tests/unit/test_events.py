@@ -9,6 +9,7 @@ import pytest
 from qsessions import (
     CreateCancelled,
     Event,
+    LedgerFailed,
     RequestFailed,
     RequestSent,
     ResponseReceived,
@@ -62,6 +63,11 @@ EVENTS: list[tuple[Event, int, str]] = [
         CreateCancelled(session_id=None, closed=False, detail="unknown"),
         logging.ERROR,
         "CreateCancelled closed=False detail=unknown",
+    ),
+    (
+        LedgerFailed(reason="the disk is full", unrecorded=("s-1",)),
+        logging.WARNING,
+        "LedgerFailed reason=the disk is full unrecorded=('s-1',)",
     ),
 ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -215,7 +217,12 @@ async def test_records_that_come_together_share_one_fsync(
     """A hundred records at once cost a few fsyncs, not a hundred; each is on the disk when its call returns."""
     counted: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (counted.append(fd), fsync(fd)))
+
+    def count(fd: int) -> None:
+        counted.append(fd)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", count)
     ledger = LocalLedger(place)
     await ledger.record(intent())
     counted.clear()
@@ -468,6 +475,18 @@ def test_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         locks.running_system.cache_clear()
 
 
+def test_a_platform_without_fcntl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module can be imported where there is no fcntl, and then has no locks to give."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    spec = importlib.util.spec_from_file_location("locks_elsewhere", locks.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    elsewhere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
+    assert not elsewhere.available()
+    assert not elsewhere.hold(0)
+
+
 def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a platform without these locks records are kept and listed; whether another owner lives can't be told."""
     monkeypatch.setattr(locks, "fcntl", None)
@@ -487,13 +506,12 @@ def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system refuses locks, records are kept, and whether their owner lives can't be told."""
-    assert locks.fcntl is not None
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     ledger = LocalLedger(place)
-    monkeypatch.setattr(locks.fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
     run(ledger.record(intent()))
     run(ledger.aclose())
     monkeypatch.undo()
