@@ -174,7 +174,7 @@ class Attempts:
             read: Reads the answer of a success.
             timeout: The deadline of the whole call in seconds, or None.
             authenticated: Whether to add credentials.
-            undo: For a request that can't be repeated: called with the answer of a success when the caller was cancelled meanwhile.
+            undo: For a request that can't be repeated: what becomes of what it did when the caller is cancelled meanwhile.
             ending: Whether it ends a session, so that the retry budget must not refuse it.
 
         Raises:

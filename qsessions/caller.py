@@ -10,11 +10,13 @@ from typing import TypeAlias, TypeVar
 
 from qsessions import config, operations
 from qsessions.attempts import Attempts, Clock
+from qsessions.auth import ServiceCRN
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, replica
 from qsessions.in_flight import Undo
 from qsessions.models import ApiVersion, deadline_seconds
 from qsessions.operations import Operation
 from qsessions.transport import AiohttpTransport
+from qsessions.wire import SecretHeaders
 
 T = TypeVar("T")
 
@@ -33,6 +35,10 @@ class Caller:
         api_version: The API version of calls that name none, or None for the default.
         timeout: The deadline of calls that name none, in seconds, or None.
         headers: Further headers.
+
+    Attributes:
+        base_url: Where it calls, once that is settled.
+        instance: The CRN that it sends, where it is known.
     """
 
     def __init__(
@@ -47,12 +53,14 @@ class Caller:
         headers: Mapping[str, str],
     ) -> None:
         self.base_url = ""
+        self.instance: str | None = None
         self._transport = transport
         self._attempts = attempts
         self._clock = clock
         self._api_version = api_version
         self._timeout = timeout
-        self._headers = headers
+        # The user's own, which a traceback that shows locals must not show.
+        self._headers = SecretHeaders(headers)
         self._search: config.Search | None = None
         self._searching: asyncio.Task[QSessionsError | None] | None = None
         if isinstance(settings, config.Search):
@@ -82,10 +90,8 @@ class Caller:
             started = self._clock.monotonic()
             version = await self._latest_version(operation, seconds)
             seconds = self.left(seconds, started)
-        headers = {
-            **self._headers,
-            "IBM-API-Version": version or operations.default_version(self._clock.wall()),
-        }
+        headers = SecretHeaders(self._headers)
+        headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
         request = operation.request(self.base_url, headers)
         return await self._attempts.run(request, operation.read, seconds, undo=undo, ending=operation.ending)
 
@@ -93,7 +99,7 @@ class Caller:
         self, api_version: str | None, timeout: Timeout, *, ending: bool = False
     ) -> list[ApiVersion]:
         """List the API versions, without credentials; see `Attempts.run` for `ending`."""
-        headers = dict(self._headers)
+        headers = SecretHeaders(self._headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
@@ -138,6 +144,8 @@ class Caller:
     def _settle(self, settings: config.Settings) -> None:
         """Take the settings on: here they become where calls go, how they get there and what they carry."""
         self.base_url = settings.base_url
+        crns = [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
+        self.instance = crns[0] if crns else None
         self._transport.proxies = settings.proxies
         self._attempts.providers = settings.providers
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from weakref import WeakValueDictionary
 
 from yarl import URL
@@ -17,15 +18,11 @@ from yarl import URL
 from qsessions import config, operations
 from qsessions.attempts import Attempts, Clock
 from qsessions.caller import Caller, Timeout
-from qsessions.codec import decode_session_id
-from qsessions.errors import (
-    Conflict,
-    InvalidArgument,
-    NotFound,
-    QSessionsError,
-)
-from qsessions.events import CreateCancelled, Observer, Observers
+from qsessions.creation import Creation
+from qsessions.errors import ClientClosed, Conflict, InvalidArgument, NotFound, QSessionsError
+from qsessions.events import Observer, Observers, logger
 from qsessions.in_flight import ENDING_TIMEOUT
+from qsessions.ledger import Book, Guard, Ledger
 from qsessions.live import AsyncLiveSession, Poll
 from qsessions.lookup import Lookup
 from qsessions.models import (
@@ -38,12 +35,14 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
+from qsessions.opening import How, Opened, Owned
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
+from qsessions.signals import Signals
 from qsessions.transport import AiohttpTransport, HttpSession
 from qsessions.watching import Watch, checked_rate
-from qsessions.wire import AuthProvider, Response
+from qsessions.wire import AuthProvider
 
 
 class AsyncSessionClient:
@@ -76,6 +75,9 @@ class AsyncSessionClient:
         headers: Further headers for the requests to the service (never sent to IAM).
         max_concurrency: How many connections there are at the most; further calls wait. Creates have as many of their own, a new one for
             each, since over a kept one that the server just dropped nobody could tell whether a session was created.
+        ledger: Where to record the sessions that this client creates, so that `qsessions reap` finds those of a process that was killed:
+            "local" for the platform's own place (extra "ledger"), a `LocalLedger` or another `Ledger`, which its maker closes, or None for
+            nowhere. Whatever goes wrong with it is told once, and stops no session from being created or ended.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" hears of them anyway.
         clock: Time and chance, for tests.
@@ -100,6 +102,7 @@ class AsyncSessionClient:
         application: str | None = None,
         headers: Mapping[str, str] | None = None,
         max_concurrency: int = 100,
+        ledger: Ledger | Literal["local"] | None = None,
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -126,6 +129,7 @@ class AsyncSessionClient:
                 max_concurrency=max_concurrency,
                 allow_insecure=allow_insecure,
             )
+            self._guard = Guard(ledger, self._transport.spawn, self._observers)
         except QSessionsError as error:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
@@ -140,6 +144,10 @@ class AsyncSessionClient:
             timeout=seconds,
             headers=extra_headers,
         )
+        self._book = Book(self._guard, self._clock.wall)
+        self._owned = Owned()
+        self._signals = Signals(self._react)
+        self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
         self._polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
 
@@ -168,9 +176,11 @@ class AsyncSessionClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the client: bring creates that are in flight to their end (30 s at the most), then end its tasks and connections.
+        """End the client: the sessions that `open` created, creates in flight, then its tasks and connections.
 
-        Doing it twice does nothing. Sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
+        A session of `open` that is still open ends as after a clean block, within the deadline of its ending; a create that is in flight
+        comes to its end, within 30 s. Other sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
+        Doing it twice does nothing.
         """
         if self._closing is None or self._closing.done():
             # A task of its own, so that cancelling the caller leaves nothing half closed.
@@ -219,19 +229,89 @@ class AsyncSessionClient:
             "active_ttl": active_ttl,
         }
         wanted = operations.creation(request, mode, fields)
-        undo = partial(self._undo_create, api_version)
+        return await self._create(wanted, self._creation(api_version), api_version, timeout)
+
+    def open(
+        self,
+        request: CreateSession | None = None,
+        *,
+        mode: Mode | str | None = None,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractAsyncContextManager[AsyncLiveSession]:
+        """Create a session that ends with an `async with` block, and give its handle there.
+
+        After a clean block it is drained: queued jobs finish. After an error or a cancellation it is closed at once. The ending goes on
+        whoever cancels it meanwhile, within a deadline of its own. When it fails, the error of the block goes on unchanged, with a note;
+        a block without one raises `SessionLeftOpen`. Either way it is logged, and `aclose` tries once more. What can't be promised: when
+        this process is killed or this host vanishes, only `max_ttl` ends the session, or `qsessions reap` where there is a ledger.
+
+        Args:
+            request: What to create; or give its fields as arguments, as for `create`.
+            mode: "dedicated" or "batch".
+            backend: The backend's name.
+            max_ttl: After how long it closes whatever happens. Set it: it is the only guard when this host vanishes.
+            interactive_ttl: How long it may sit without a job; channel partners only.
+            active_ttl: How long it may be active in all; channel partners only.
+            on_exit: What ends it after a clean block: "drain" or "close".
+            on_error: What ends it after an error or a cancellation: "close" or "drain".
+            ending_timeout: The ending's deadline: seconds, a `timedelta` or text such as "1m".
+            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client and then do what they did before; a
+                second one does so at once. Main thread only. While the event loop is held up, the sessions can't be closed.
+            api_version: The API version for creating and ending it.
+            timeout: The deadline of the create in seconds; None for none, `...` for the client's.
+
+        Raises:
+            InvalidArgument: Something can't be right (at once; nothing was sent).
+            QSessionsError: As `create` (on entering).
+            SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
+        """
+        fields = {
+            "backend": backend,
+            "max_ttl": max_ttl,
+            "interactive_ttl": interactive_ttl,
+            "active_ttl": active_ttl,
+        }
+        wanted = operations.creation(request, mode, fields)
         seconds = self._caller.seconds(timeout)
-        lookup = Lookup(
-            wanted,
-            self._clock,
-            lambda operation, left: self._caller.call(operation, api_version, left),
-            self._observers,
+        version = None if api_version is None else operations.checked_version(api_version)
+
+        creation = self._creation(version)
+
+        async def begin() -> AsyncLiveSession:
+            session = await self._create(wanted, creation, version, seconds)
+            live = self.attach(session.id)
+            live.snapshot = session
+            return live
+
+        opened = Opened(
+            begin,
+            partial(self._end, version),
+            creation=creation,
+            request=wanted,
+            owned=self._owned,
+            spawn=self._attempts.spawn,
+            observers=self._observers,
+            clock=self._clock,
+            on_exit=on_exit,
+            on_error=on_error,
+            ending_timeout=ending_timeout,
+            signals=self._signals if handle_signals else None,
         )
-        try:
-            return await self._caller.call(operations.create(wanted), api_version, seconds, undo)
-        except CreateOutcomeUnknown as error:
-            await lookup.tell(error, seconds)
-            raise
+        if wanted.max_ttl is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "open() without max_ttl: if this host vanishes, only the service's default ends the session, after 8 hours"
+            )
+        return opened
 
     async def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
@@ -247,7 +327,9 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        return await self._caller.call(operations.get(session_id), api_version=api_version, timeout=timeout)
+        session = await self._caller.call(operations.get(session_id), api_version, timeout)
+        self._book.saw(session)
+        return session
 
     async def update(
         self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
@@ -298,7 +380,12 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._caller.call(operations.close(session_id), api_version=api_version, timeout=timeout)
+        try:
+            await self._caller.call(operations.close(session_id), api_version, timeout)
+        except NotFound:
+            self._book.ended(session_id)
+            raise
+        self._book.ended(session_id)
 
     async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first. Sends no credentials.
@@ -421,6 +508,54 @@ class AsyncSessionClient:
             poll.saw(session)
         return session
 
+    def _creation(self, api_version: str | None) -> Creation:
+        return Creation(self._book, partial(self._close_unwanted, api_version), self._observers)
+
+    async def _create(
+        self, wanted: CreateSession, creation: Creation, api_version: str | None, timeout: Timeout
+    ) -> Session:
+        caller = self._caller
+        lookup = Lookup(
+            wanted,
+            self._clock,
+            lambda operation, left: caller.call(operation, api_version, left),
+            self._observers,
+        )
+        started, seconds = self._clock.monotonic(), caller.seconds(timeout)
+        try:
+            await caller.settled("create", seconds)
+            await self._book.intend(wanted, creation.key, base_url=caller.base_url, instance=caller.instance)
+            left = caller.left(seconds, started)
+            session = await caller.call(operations.create(wanted), api_version, left, creation)
+        except BaseException as error:
+            creation.failed(error)
+            if isinstance(error, CreateOutcomeUnknown):
+                await lookup.tell(error, seconds)
+            raise
+        creation.succeeded(session)
+        return session
+
+    async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: float) -> None:
+        end = self.drain if how == "drain" else self.close
+        await end(session_id, api_version=api_version, timeout=timeout)
+
+    def _react(self, resume: Callable[[], None]) -> None:
+        """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
+
+        def close() -> None:
+            try:
+                ending = self._attempts.spawn(self._owned.end("close"))
+            except ClientClosed:
+                resume()
+            else:
+                ending.add_done_callback(lambda _: resume())
+
+        try:
+            asyncio.get_running_loop().call_soon_threadsafe(close)
+        except RuntimeError:
+            # The loop stands still, and with it the sessions' connections.
+            resume()
+
     async def _change(
         self, session_id: str, wanted: UpdateSession, name: str, api_version: str | None, timeout: Timeout
     ) -> None:
@@ -436,25 +571,19 @@ class AsyncSessionClient:
             session = await self._caller.call(look, api_version, self._caller.left(seconds, started))
             if not operations.is_reached(wanted, session):
                 raise
+            self._book.saw(session)
+        else:
+            self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
 
     async def _close_down(self) -> None:
+        await self._owned.end()
         await self._attempts.settle(ENDING_TIMEOUT)
+        # What came of creates that were in flight.
+        await self._owned.end()
+        await self._guard.aclose()
         await self._transport.aclose()
 
-    async def _undo_create(self, api_version: str | None, answer: Response) -> str | None:
-        """Close the session of a create whose caller was cancelled; give what is left to tell."""
-        session_id = decode_session_id(answer.body)
-        left: str | None = "create was cancelled in flight; a session was created, and its id can't be read."
-        if session_id is not None:
-            left = await self._close_unwanted(session_id, api_version)
-        self._attempts.notify(
-            CreateCancelled(
-                session_id=session_id, closed=left is None, detail=left or "closed after a cancelled create"
-            )
-        )
-        return left
-
-    async def _close_unwanted(self, session_id: str, api_version: str | None) -> str | None:
+    async def _close_unwanted(self, api_version: str | None, session_id: str) -> str | None:
         try:
             try:
                 await self.close(session_id, api_version=api_version, timeout=ENDING_TIMEOUT)

@@ -102,7 +102,7 @@ class InvalidArgument(QSessionsError, ValueError):
 class ClientClosed(QSessionsError):
     """The client was closed before or during the call."""
 
-    hint = "Make the call before `aclose()` or inside `async with`."
+    hint = "Make the call before the client is closed, inside its `with` block."
 
 
 class LedgerUnavailable(QSessionsError):
@@ -149,6 +149,12 @@ class TokenExchangeFailed(QSessionsError):
     """IAM refused to exchange the API key for an access token, or its answer can't be read. `code` and `message` are IAM's own."""
 
     hint = "Check the API key and that IAM's URL belongs to the same cloud."
+
+
+class SessionLeftOpen(QSessionsError):
+    """A block of `open()` went well, and its session could not be ended: it may go on costing. `__cause__` says why."""
+
+    hint = "End it with close(session_id) as soon as the service can be reached."
 
 
 class StateUnreachable(QSessionsError):

@@ -88,6 +88,15 @@ class CreateCancelled:
 
 
 @frozen(kw_only=True)
+class EndingFailed:
+    """A session that `open()` created could not be ended: `operation`, drain or close, failed, and `detail` says why."""
+
+    session_id: str
+    operation: str
+    detail: str
+
+
+@frozen(kw_only=True)
 class LedgerFailed:
     """The ledger could not keep a record, and `reason` says why; told once for each client.
 
@@ -106,6 +115,7 @@ Event: TypeAlias = (
     | RetryPlanned
     | TokenRenewed
     | CreateCancelled
+    | EndingFailed
     | LedgerFailed
 )
 
@@ -160,6 +170,8 @@ def log_event(event: Event) -> None:
 def _level(event: Event) -> int:
     if isinstance(event, CreateCancelled):
         return logging.WARNING if event.closed else logging.ERROR
+    if isinstance(event, EndingFailed):
+        return logging.ERROR
     if isinstance(event, LedgerFailed):
         return logging.WARNING
     return logging.INFO if isinstance(event, RetryPlanned) else logging.DEBUG

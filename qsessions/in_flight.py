@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from qsessions.errors import ClientClosed, ConnectionFailed, ProtocolError, QSessionsError
 from qsessions.events import CreateCancelled, Observers
@@ -19,9 +19,25 @@ ENDING_TIMEOUT = 30.0
 
 _SHUT_DOWN = "the client or the event loop was shut down meanwhile."
 
-# Undoes what a request did whose caller was cancelled while it was in flight; gives what is left to tell the
-# caller, or None. It raises nothing.
-Undo: TypeAlias = Callable[[Response], Coroutine[Any, Any, str | None]]
+
+class Undo(Protocol):
+    """What becomes of what a request did whose caller was cancelled while it was in flight. None of it raises."""
+
+    def begin(self) -> None:
+        """Take note that the caller was cancelled in flight: one of the others follows."""
+        ...
+
+    def nothing(self) -> None:
+        """Take note that the request did nothing."""
+        ...
+
+    async def undo(self, answer: Response) -> str | None:
+        """Undo what the request did, by the answer of its success; give what is left to tell the caller, or None."""
+        ...
+
+    def lost(self) -> None:
+        """Take note that nobody can tell what it did."""
+        ...
 
 
 class InFlight:
@@ -58,12 +74,15 @@ class InFlight:
         return _result_of(sending)
 
     async def _left_of(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+        undo.begin()
         try:
             ending = self._keep(self._end(request, sending, undo))
         except ClientClosed as error:
-            return self._lost(request, error.message)
+            return self._lost(request, error.message, undo)
         # Not in the task itself: one that is cancelled before its first step runs no line of its own.
-        ending.add_done_callback(lambda _: self._lost(request, _SHUT_DOWN) if ending.cancelled() else None)
+        ending.add_done_callback(
+            lambda _: self._lost(request, _SHUT_DOWN, undo) if ending.cancelled() else None
+        )
         await asyncio.wait({ending})
         return _unknown(request, _SHUT_DOWN) if ending.cancelled() else ending.result()
 
@@ -79,14 +98,16 @@ class InFlight:
         except Exception as error:  # noqa: BLE001 - it must not take the place of the cancellation
             answer = ProtocolError(type(error).__name__)
         if isinstance(answer, Response) and answer.is_success:
-            return await undo(answer)
+            return await undo.undo(answer)
         if not may_be_carried_out(facts_of(request, answer)):
+            undo.nothing()
             return None
         told = f"status {answer.status}" if isinstance(answer, Response) else answer.message
-        return self._lost(request, told)
+        return self._lost(request, told, undo)
 
-    def _lost(self, request: Request, why: str) -> str:
+    def _lost(self, request: Request, why: str, undo: Undo) -> str:
         left = _unknown(request, why)
+        undo.lost()
         self._observers.notify(CreateCancelled(session_id=None, closed=False, detail=left))
         return left
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from qsessions.errors import ClientClosed, ConfigurationError
+from qsessions.events import logger
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +24,8 @@ _GRACE_S = 1.0
 _CANCELLATIONS = 3
 # So many seconds the interpreter's end waits for a loop that nobody shut down: a create and its close, 30 s each, and some to spare.
 _EXIT_S = 70.0
+# So many seconds the first interruption of a call that can be undone waits for that.
+_ENDING_S = 70.0
 
 
 class Call(Generic[T]):
@@ -75,7 +78,7 @@ class Call(Generic[T]):
 
     def interrupted(self, interruption: BaseException) -> None:
         """Leave; the interruption goes on afterwards."""
-        self.thread.post(self.give_up)
+        self.interrupted_again(interruption)
 
     def interrupted_again(self, interruption: BaseException) -> None:
         """Leave because of another interruption, while leaving."""
@@ -100,7 +103,7 @@ class Undoable(Call[T]):
         thread: LoopThread,
         start: Callable[[], Coroutine[Any, Any, T]],
         undo: Callable[[T], Coroutine[Any, Any, str | None]],
-        describe: Callable[[T | None], str],
+        describe: Callable[[], str],
     ) -> None:
         super().__init__(thread, start)
         self.dropped = False
@@ -138,9 +141,7 @@ class Undoable(Call[T]):
 
     def lost(self) -> None:
         """Let the caller go on, since nothing can be done any more: the loop has ended."""
-        self._left = (
-            f"{self._describe(self.value)}; nothing could be done about it, since the client was shut down."
-        )
+        self._left = f"{self._describe()}; nothing could be done about it, since the client was shut down."
         self.over()
 
     async def ended(self) -> None:
@@ -152,9 +153,9 @@ class Undoable(Call[T]):
         self.thread.endings.add(self)
         if not self.thread.post(self.give_up):
             self.lost()
-        self._over.wait()
-        if self._left is not None:
-            interruption.add_note(self._left)
+        # What a user's auth provider does may take any time.
+        self._over.wait(_ENDING_S)
+        self.interrupted_again(interruption)
 
     def interrupted_again(self, interruption: BaseException) -> None:
         """Leave, and tell what was left."""
@@ -163,9 +164,54 @@ class Undoable(Call[T]):
             self.dropped = True
             self.thread.endings.add(self)
             self.thread.post(self.give_up)
-            left = f"{self._describe(self.value)}; its ending goes on in the background while this process lives."
+            left = f"{self._describe()}; its ending goes on in the background while this process lives."
         if left is not None:
             interruption.add_note(left)
+
+
+class Lasting(Call[T]):
+    """A call that is not cancelled when its caller is interrupted: the first interruption waits for its end, which takes a bounded time.
+
+    A second one leaves, with a note, and the call goes on in the background.
+
+    Args:
+        thread: Where it runs.
+        start: Makes the coroutine.
+        describe: Says what is under way, for the note.
+    """
+
+    def __init__(
+        self,
+        thread: LoopThread,
+        start: Callable[[], Coroutine[Any, Any, T]],
+        describe: Callable[[], str],
+    ) -> None:
+        super().__init__(thread, start)
+        self._describe = describe
+        self._over = threading.Event()
+
+    def begin(self) -> None:
+        """Start the coroutine, unless it was."""
+        if self._task is None:
+            super().begin()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Let the caller go on."""
+        super().finish(error)
+        self._over.set()
+
+    def interrupted(self, interruption: BaseException) -> None:
+        """Wait for the end."""
+        # The first post may not have come to be.
+        if self.thread.post(self.begin):
+            self._over.wait()
+        if self.error is not None:
+            interruption.add_note(str(self.error))
+
+    def interrupted_again(self, interruption: BaseException) -> None:
+        """Leave, and tell what is under way."""
+        self.thread.post(self.begin)
+        interruption.add_note(f"{self._describe()}; that goes on in the background while this process lives.")
 
 
 class LoopThread:
@@ -178,9 +224,7 @@ class LoopThread:
         calls: The calls that wait for an answer.
         endings: The calls whose callers were interrupted and that are being undone.
         closing: Whether the end has begun.
-
-    Raises:
-        ConfigurationError: There can be no new thread: the interpreter is shutting down, or the system has no room for one.
+        is_forked: Whether this is a child of the process that the thread is in.
     """
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -192,18 +236,32 @@ class LoopThread:
         self.loop = asyncio.SelectorEventLoop(self._selector)
         self._winding_up: asyncio.Task[None] | None = None
         self._left_early = False
-        self._forked = False
+        self.is_forked = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._main, name="qsessions", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            ConfigurationError: There can be no new thread: the interpreter is shutting down, or the system has no room for one.
+        """
         try:
             if sys.is_finalizing():
                 # Python 3.11 would wait for ever.
                 raise RuntimeError("the interpreter is shutting down")
+            _THREADS.add(self)
             self._thread.start()
-        except RuntimeError as error:
-            self.loop.close()
-            raise ConfigurationError(f"the client's thread can't be started: {error}.") from None
-        _THREADS.add(self)
+        except BaseException as error:
+            # Where this is an interruption, nobody knows whether the thread has begun.
+            self.closing = True
+            self.post(self._wind_up)
+            if isinstance(error, RuntimeError) or not self._ended.wait(_GRACE_S):
+                self.loop.close()
+                self._ended.set()
+            if isinstance(error, RuntimeError):
+                raise ConfigurationError(f"the client's thread can't be started: {error}.") from None
+            raise
 
     def run(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a coroutine on the loop and give its result."""
@@ -252,12 +310,11 @@ class LoopThread:
 
     def shut_down(self) -> None:
         """End what lives on the loop, the loop and its thread, and wait for that; the first interruption waits too, a second one leaves."""
-        if self._forked or sys.is_finalizing():
+        if self.is_forked or sys.is_finalizing():
             # There is no thread any more.
             return
         self._check_thread()
         try:
-            self.closing = True
             self._await_end()
         except BaseException:
             try:
@@ -269,7 +326,7 @@ class LoopThread:
 
     def abandon(self) -> None:
         """End it unasked: its owner was collected, or the interpreter shuts down, which waits for it."""
-        if self._forked or sys.is_finalizing():
+        if self.is_forked or sys.is_finalizing():
             return
         asked, self.closing = self.closing, True
         self.post(self._wind_up)
@@ -286,6 +343,7 @@ class LoopThread:
                 self._ended.wait(_EXIT_S)
 
     def _await_end(self) -> None:
+        self.closing = True
         self.post(self._wind_up)
         self._ended.wait()
 
@@ -296,7 +354,7 @@ class LoopThread:
 
     def _main(self) -> None:
         try:
-            self.loop.run_forever()
+            self._run()
         finally:
             self.loop.close()
             # Those whose callback came too late.
@@ -305,6 +363,15 @@ class LoopThread:
             for ending in tuple(self.endings):
                 ending.lost()
             self._ended.set()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - SystemExit in a task that nobody awaits must not end everybody's calls
+                logger.error("%s on the client's own event loop is ignored", type(error).__name__)
+            else:
+                return
 
     def _wind_up(self) -> None:
         if self._winding_up is None:
@@ -327,7 +394,7 @@ class LoopThread:
         await self._aclose()
 
     def _check(self) -> None:
-        if self._forked:
+        if self.is_forked:
             raise ConfigurationError(
                 "this client belongs to the process that this one was forked from.",
                 solution="Make a client after the fork.",
@@ -354,7 +421,7 @@ class LoopThread:
         Their descriptors are pointed at nothing: whatever the child's collector does to them would else reach the parent's
         connections, or its loop, whose selector the two share.
         """
-        self._forked = True
+        self.is_forked = True
         if not self.loop.is_closed():
             nothing = os.open(os.devnull, os.O_RDWR)
             for descriptor in [key.fd for key in self._selector.get_map().values()]:
@@ -383,4 +450,4 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 def _closed(why: str) -> ClientClosed:
-    return ClientClosed(why, solution="Make the call before `shutdown()` or inside `with`.")
+    return ClientClosed(why)

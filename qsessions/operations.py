@@ -24,7 +24,7 @@ from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.retry import http_date
-from qsessions.wire import Request, Response
+from qsessions.wire import Request, Response, SecretHeaders
 
 T = TypeVar("T")
 
@@ -110,7 +110,7 @@ class Operation(Generic[T]):
     def request(self, base_url: str, headers: Mapping[str, str]) -> Request:
         """Give the request, without credentials."""
         if self.body is not None:
-            headers = {**headers, "Content-Type": "application/json"}
+            headers = SecretHeaders(headers, **{"Content-Type": "application/json"})
         return Request(
             self.name,
             self.method,

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 import ssl as tls
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from yarl import URL
 
+from qsessions import operations
 from qsessions.attempts import Clock
 from qsessions.caller import Timeout
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import QSessionsError
-from qsessions.events import CreateCancelled, Observer
+from qsessions.creation import Creation
+from qsessions.errors import ClientClosed, QSessionsError
+from qsessions.events import Observer
+from qsessions.ledger import Ledger
 from qsessions.live import AsyncLiveSession
-from qsessions.loop_thread import LoopThread, Undoable
+from qsessions.loop_thread import Lasting, LoopThread, Undoable
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
+from qsessions.opening import How, Opened
 from qsessions.retry import RetryPolicy
+from qsessions.signals import Signals
 from qsessions.wire import AuthProvider
 
 T = TypeVar("T")
@@ -32,20 +38,16 @@ _NO_MORE: Any = object()
 class _Client(AsyncSessionClient):
     """The asynchronous client, with what only the facade needs."""
 
-    async def take_back(self, session_id: str, api_version: str | None) -> str | None:
-        """Close a session whose creator has left; give what is left to tell."""
-        left = await self._close_unwanted(session_id, api_version)
-        told = left or "closed after an interrupted create"
-        self._attempts.notify(CreateCancelled(session_id=session_id, closed=left is None, detail=told))
-        return left
+    def creating(
+        self, wanted: CreateSession, api_version: str | None, timeout: Timeout
+    ) -> tuple[Creation, Callable[[], Coroutine[Any, Any, Session]]]:
+        """Give a create that is followed from outside, and what carries it out."""
+        creation = self._creation(api_version)
+        return creation, partial(self._create, wanted, creation, api_version, timeout)
 
-    async def _close_unwanted(self, session_id: str, api_version: str | None) -> str | None:
-        _CREATED.get([]).append(session_id)
-        return await super()._close_unwanted(session_id, api_version)
-
-
-# Where a create that is being taken back leaves the id of its session, for whoever doesn't wait for that.
-_CREATED: ContextVar[list[str]] = ContextVar("qsessions_created")
+    async def close_owned(self) -> None:
+        """Close the sessions that `open` created."""
+        await self._owned.end("close")
 
 
 class SessionClient:
@@ -55,9 +57,10 @@ class SessionClient:
     arguments, results and errors. One client serves any number of threads; it works in a notebook too, where an event loop runs already.
     The calls run on an event loop in a thread of the client's own, and so do observers, auth providers and `clock`.
 
-    Ctrl-C ends a call at once, and the call is cancelled in the background. Only in `create` the first one waits until the session that
-    may have come of it is closed (for 60 s at the most); a second one leaves at once, with a note on the KeyboardInterrupt that names the
-    session, or the request where no id is known. (On Windows, Python gives way to Ctrl-C only when the answer comes.)
+    Ctrl-C ends a call at once, and the call is cancelled in the background. Only in `create`, `open` and `shutdown` the first one waits
+    until the session that may be open is closed (for some 60 s at the most); a second one leaves at once, with a note on the
+    KeyboardInterrupt that names the session, or the request where no id is known. (On Windows, Python gives way to Ctrl-C only when the
+    answer comes; inside `asyncio.run`, whose own handler takes the first one, it is the second that counts.)
 
     After a fork the child needs a client of its own. While the interpreter shuts down, calls raise `ClientClosed` or `ConnectionFailed`.
 
@@ -83,6 +86,7 @@ class SessionClient:
         application: str | None = None,
         headers: Mapping[str, str] | None = None,
         max_concurrency: int = 100,
+        ledger: Ledger | Literal["local"] | None = None,
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -101,6 +105,7 @@ class SessionClient:
                 application=application,
                 headers=headers,
                 max_concurrency=max_concurrency,
+                ledger=ledger,
                 allow_insecure=allow_insecure,
                 observers=observers,
                 clock=clock,
@@ -110,12 +115,16 @@ class SessionClient:
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._thread = LoopThread(self._client.aclose)
+        # It must not hold the client, which would then be collected late.
+        self._signals = Signals(partial(_react, self._thread, self._client))
+        # Before there is a thread, which it ends whatever happens.
         self._finalizer = weakref.finalize(self, self._thread.abandon)
+        self._thread.start()
 
     def __repr__(self) -> str:
         """Show where the client calls, and no credential."""
         # One whose making failed has no client, and is in a traceback that shows locals.
-        return str(getattr(self, "_client", "_Client()")).replace("_Client", type(self).__name__, 1)
+        return f"{type(self).__name__}{str(getattr(self, '_client', '()')).removeprefix('_Client')}"
 
     def __enter__(self) -> Self:
         """Give the client itself, once it has its settings.
@@ -140,10 +149,10 @@ class SessionClient:
         self.shutdown()
 
     def shutdown(self) -> None:
-        """End the client: bring creates that are in flight to their end (30 s at the most), then end its connections and its thread.
+        """End the client: the sessions that `open` created, creates in flight, then its connections and its thread.
 
-        Doing it twice does nothing. Sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`. The first
-        Ctrl-C waits for the end too; a second one leaves at once. In a child after a fork there is nothing to end.
+        See `AsyncSessionClient.aclose`. Doing it twice does nothing. The first Ctrl-C waits for the end too; a second one leaves at once.
+        In a child after a fork there is nothing to end.
         """
         self._thread.shut_down()
         self._finalizer.detach()
@@ -165,31 +174,55 @@ class SessionClient:
         The first Ctrl-C waits until the session that may have come of it is closed; a second one leaves at once.
         """
         fields = {
-            "request": request,
-            "mode": mode,
             "backend": backend,
             "max_ttl": max_ttl,
             "interactive_ttl": interactive_ttl,
             "active_ttl": active_ttl,
         }
-        given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-        created: list[str] = []
-
-        async def start() -> Session:
-            _CREATED.set(created)
-            return await self._client.create(**given, api_version=api_version, timeout=timeout)
-
-        def describe(session: Session | None) -> str:
-            if session is not None or created:
-                return f"create was interrupted; session {session.id if session else created[0]!r} was created and may be open"
-            asked = ", ".join(f"{name}={value!r}" for name, value in given.items())
-            return f"create({asked}) was interrupted, and its outcome is unknown: look through workloads()"
-
+        wanted = operations.creation(request, mode, fields)
+        creation, start = self._client.creating(wanted, api_version, timeout)
         return self._thread.carry(
             Undoable(
-                self._thread, start, lambda session: self._client.take_back(session.id, api_version), describe
+                self._thread, start, lambda _: creation.take_back(), lambda: creation.interrupted(wanted)
             )
         )
+
+    def open(
+        self,
+        request: CreateSession | None = None,
+        *,
+        mode: Mode | str | None = None,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractContextManager[LiveSession]:
+        """Create a session that ends with a `with` block, and give its handle there; see `AsyncSessionClient.open`.
+
+        The first Ctrl-C while it is created or ended waits until it is closed; a second one leaves at once, naming it. With
+        `handle_signals`, SIGTERM and Ctrl-C close the open sessions of this client, whatever the main thread is doing.
+        """
+        opened = self._client.open(
+            request,
+            mode=mode,
+            backend=backend,
+            max_ttl=max_ttl,
+            interactive_ttl=interactive_ttl,
+            active_ttl=active_ttl,
+            on_exit=on_exit,
+            on_error=on_error,
+            ending_timeout=ending_timeout,
+            api_version=api_version,
+            timeout=timeout,
+        )
+        signals = self._signals if handle_signals else None
+        return _Opened(self, self._thread, cast("Opened", opened), signals)
 
     def get(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> Session:
         """Read a session; see `AsyncSessionClient.get`."""
@@ -265,6 +298,13 @@ class SessionClient:
         return LiveSession(self, self._thread, self._thread.run(_done, self._client.attach, session_id))
 
 
+def _react(thread: LoopThread, client: _Client, resume: Callable[[], None]) -> None:
+    """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
+    with suppress(QSessionsError):
+        thread.run(client.close_owned)
+    resume()
+
+
 class LiveSession:
     """A handle on one session, from `SessionClient.attach`; the synchronous form of `AsyncLiveSession`.
 
@@ -313,6 +353,57 @@ class LiveSession:
     ) -> Session:
         """Wait until the session is in one of the states, and give it; see `AsyncLiveSession.wait_until`."""
         return self._thread.run(self._live.wait_until, *states, timeout=timeout)
+
+
+class _Opened(AbstractContextManager[LiveSession]):
+    """What `SessionClient.open` gives."""
+
+    def __init__(
+        self, client: SessionClient, thread: LoopThread, opened: Opened, signals: Signals | None
+    ) -> None:
+        self._client = client
+        self._thread = thread
+        self._opened = opened
+        self._signals = signals
+
+    def __enter__(self) -> LiveSession:
+        """Create the session; see `Opened.__aenter__`."""
+        if self._signals is not None:
+            self._signals.hold()
+        try:
+            # The handle is made there, so that no signal comes between the session and its return.
+            return self._thread.carry(
+                Undoable(
+                    self._thread, self._enter, lambda _: self._opened.take_back(), self._opened.interrupted
+                )
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the session; see `Opened.__aexit__`. In a child after a fork it is the parent's."""
+        leave = partial(self._opened.__aexit__, kind, error, traceback)
+        try:
+            if not (self._opened.is_over or self._thread.is_forked):
+                self._thread.carry(Lasting(self._thread, leave, self._opened.interrupted))
+        except ClientClosed as closed:
+            self._opened.tell(closed, error)
+        finally:
+            self._release()
+
+    async def _enter(self) -> LiveSession:
+        return LiveSession(self._client, self._thread, await self._opened.__aenter__())
+
+    def _release(self) -> None:
+        signals, self._signals = self._signals, None
+        if signals is not None:
+            signals.release()
 
 
 def _each(owner: object, thread: LoopThread, source: AsyncIterator[T]) -> Iterator[T]:

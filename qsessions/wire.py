@@ -51,7 +51,7 @@ class Request:
         operation: The name of the operation, for errors and events.
         method: The HTTP method.
         url: The absolute URL, already encoded.
-        headers: The headers that are no secret.
+        headers: The headers that are the same at every attempt; those that the user set may be secret.
         body: The body's bytes, or None.
         session_id: The session it is about, or None.
         repeatable: False when a request that may have been carried out must not be sent again (creating a session).
@@ -65,7 +65,7 @@ class Request:
     operation: str
     method: str
     url: URL
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
     session_id: str | None = None
     repeatable: bool = True

@@ -1,10 +1,12 @@
 """The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
 
+from qsessions.ledger.book import Book
 from qsessions.ledger.guard import Guard
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
 
 __all__ = [
+    "Book",
     "Guard",
     "Ledger",
     "LedgerEntry",

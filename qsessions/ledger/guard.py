@@ -48,6 +48,11 @@ class Guard:
         self._is_overdue = False
         self._has_told = False
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a ledger."""
+        return self._ledger is not None
+
     def note(self, record: LedgerRecord) -> None:
         """Begin to write a record; nobody waits for it."""
         if self._ledger is not None:

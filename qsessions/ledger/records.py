@@ -89,19 +89,21 @@ class LedgerRecord:
         base_url: str,
         instance: str | None,
         now: float,
+        key: str | None = None,
         detached: bool = False,
     ) -> Self:
-        """Make the record of a request that is about to go out, with a key of its own.
+        """Make the record of a request that is about to go out.
 
         Args:
             request: What is asked for.
             base_url: Of whom.
             instance: The CRN of the instance, or None.
             now: Seconds since 1970.
+            key: The record's own id; None makes one.
             detached: Whether the session is to outlive this process.
         """
         return cls(
-            key=uuid4().hex,
+            key=key or uuid4().hex,
             base_url=base_url,
             instance=instance,
             mode=request.mode,

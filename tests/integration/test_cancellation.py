@@ -681,9 +681,21 @@ class Canned:
         return asyncio.ensure_future(coroutine)
 
 
-async def nothing_left(answer: Response) -> str | None:
-    """Undo, with success."""
-    return None
+class NothingLeft:
+    """Undoes, with success."""
+
+    def begin(self) -> None:
+        """Take note."""
+
+    def nothing(self) -> None:
+        """Take note."""
+
+    def lost(self) -> None:
+        """Take note."""
+
+    async def undo(self, answer: Response) -> str | None:
+        """Undo."""
+        return None
 
 
 def attempts_over(transport: Canned, events: list[object]) -> Attempts:
@@ -714,7 +726,7 @@ async def test_what_a_transport_raises_does_not_take_the_place_of_the_cancellati
     """A foreign error leaves the outcome unknown; one that the transport raises before it sends leaves nothing to tell."""
     transport, events = Canned(outcome), list[object]()
     task = asyncio.ensure_future(
-        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=nothing_left)
+        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=NothingLeft())
     )
     await loop_steps(3)
     task.cancel()
@@ -729,7 +741,7 @@ async def test_a_cancellation_goes_on_even_where_no_task_can_be_made_any_more() 
     """A client that was closed in between can't end anything: the cancellation says that the outcome is unknown."""
     transport, events = Canned(Response(200)), list[object]()
     task = asyncio.ensure_future(
-        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=nothing_left)
+        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=NothingLeft())
     )
     await loop_steps(3)
     transport.refuse_after = 0

@@ -46,6 +46,7 @@ from qsessions import (
     RetryPolicy,
     ServerError,
     ServiceCRN,
+    SessionLeftOpen,
     StateUnreachable,
     TokenExchangeFailed,
     Unauthorized,
@@ -326,6 +327,19 @@ async def _live(harvest: Harvest) -> None:
         harvest.look_at(live, live._poll)
 
 
+async def _block(client: AsyncSessionClient) -> None:
+    async with client.open(mode="batch"):
+        pass
+
+
+async def _opened(harvest: Harvest) -> None:
+    async with (
+        FaultServer(http(200, SESSION), http(403, fault(PLANTED.raw_key))) as server,
+        make_client(server.url, "raw_key") as client,
+    ):
+        await provoke(harvest, SessionLeftOpen, _block(client))
+
+
 async def _ledger(harvest: Harvest, file: Path) -> None:
     ledger = LocalLedger(file / "below_a_file")
     request = CreateSession("batch")
@@ -564,6 +578,7 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
         await _exchanged_token(harvest)
         await _no_answer(harvest)
         await _live(harvest)
+        await _opened(harvest)
         await _through_a_proxy(harvest)
         await _account_file(harvest, tmp_path / "accounts.json")
         await _ledger(harvest, tmp_path / "accounts.json")

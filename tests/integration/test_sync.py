@@ -281,7 +281,7 @@ def test_calls_after_shutdown_are_refused(client: SessionClient) -> None:
     client.shutdown()
     client.shutdown()
     for call in (client.versions, lambda: client.attach("s2"), live.refresh, lambda: next(listed)):
-        with pytest.raises(ClientClosed, match="shutdown"):
+        with pytest.raises(ClientClosed, match="shut down"):
             call()
 
 

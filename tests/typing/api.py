@@ -29,6 +29,7 @@ from qsessions import (
     CreateCancelled,
     CreateOutcomeUnknown,
     CreateSession,
+    EndingFailed,
     Event,
     ExternalServiceToken,
     Forbidden,
@@ -63,6 +64,7 @@ from qsessions import (
     ServiceCRN,
     Session,
     SessionClient,
+    SessionLeftOpen,
     SessionState,
     StateChange,
     StateUnreachable,
@@ -140,6 +142,9 @@ class Counter:
                 assert_type(event.expires_in, float)
             case CreateCancelled():
                 assert_type(event.closed, bool)
+            case EndingFailed():
+                assert_type(event.session_id, str)
+                assert_type(event.operation, str)
             case LedgerFailed():
                 assert_type(event.reason, str)
                 assert_type(event.unrecorded, tuple[str, ...])
@@ -250,6 +255,28 @@ async def calls() -> None:
     await client.aclose()
 
 
+async def owning(client: AsyncSessionClient) -> None:
+    """A session that ends with its block."""
+    AsyncSessionClient(ledger="local")
+    AsyncSessionClient(ledger=LocalLedger("ledger"))
+    async with client.open(
+        mode="dedicated",
+        backend="ibm_fez",
+        max_ttl="1h",
+        on_exit="close",
+        on_error="drain",
+        ending_timeout="1m",
+        handle_signals=True,
+        timeout=None,
+    ) as live:
+        assert_type(live, AsyncLiveSession)
+    async with client.open(CreateSession(Mode.BATCH, max_ttl=600), ending_timeout=5.5) as live:
+        assert_type(live.snapshot, Session | None)
+
+    client.open(mode="batch", on_exit="leave")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncSessionClient(ledger="elsewhere")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 async def living(client: AsyncSessionClient) -> None:
     """A handle on a session."""
     live = client.attach("s-1")
@@ -287,6 +314,8 @@ def synchronous() -> None:
         client.close(session.id)
         assert_type(client.versions(), list[ApiVersion])
         assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
+        with client.open(mode="dedicated", max_ttl="1h", handle_signals=True) as opened:
+            assert_type(opened, LiveSession)
         live = client.attach(session.id)
         assert_type(live, LiveSession)
         assert_type(live.id, str)
@@ -406,10 +435,9 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.request, CreateSession | None)
         assert_type(error.asked_at, datetime | None)
         assert_type(error.candidates, tuple[Workload, ...] | None)
-    except (ClientClosed, ConfigurationError, InvalidArgument, ProtocolError) as error:
     except (ClientClosed, ConfigurationError, InvalidArgument, LedgerUnavailable, ProtocolError) as error:
         assert_type(error.solution, str | None)
-    except (StateUnreachable, TokenExchangeFailed) as error:
+    except (SessionLeftOpen, StateUnreachable, TokenExchangeFailed) as error:
         assert_type(error.code, str | None)
     except QSessionsError as error:
         assert_type(error.message, str)

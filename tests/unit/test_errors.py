@@ -24,6 +24,7 @@ from qsessions import (
     RateLimited,
     ResponseError,
     ServerError,
+    SessionLeftOpen,
     StateUnreachable,
     TokenExchangeFailed,
     Unauthorized,
@@ -38,6 +39,7 @@ PLAIN: list[type[QSessionsError]] = [
     InvalidArgument,
     LedgerUnavailable,
     ProtocolError,
+    SessionLeftOpen,
     StateUnreachable,
     TokenExchangeFailed,
 ]

@@ -8,6 +8,7 @@ import pytest
 
 from qsessions import (
     CreateCancelled,
+    EndingFailed,
     Event,
     LedgerFailed,
     RequestFailed,
@@ -63,6 +64,11 @@ EVENTS: list[tuple[Event, int, str]] = [
         CreateCancelled(session_id=None, closed=False, detail="unknown"),
         logging.ERROR,
         "CreateCancelled closed=False detail=unknown",
+    ),
+    (
+        EndingFailed(session_id="s-1", operation="close", detail="it said no"),
+        logging.ERROR,
+        "EndingFailed session_id=s-1 operation=close detail=it said no",
     ),
     (
         LedgerFailed(reason="the disk is full", unrecorded=("s-1",)),

@@ -22,6 +22,7 @@ async def nothing() -> None:
 def thread() -> Iterator[LoopThread]:
     """Give a running loop."""
     thread = LoopThread(nothing)
+    thread.start()
     yield thread
     thread.shut_down()
 
@@ -42,9 +43,9 @@ class Interrupting:
         """Do nothing."""
 
 
-def describe(value: object) -> str:
-    """Say what a call was about."""
-    return f"the call made {value}"
+def describe() -> str:
+    """Say what a call is about."""
+    return "the call made what"
 
 
 def interrupted(call: Call[Any], after: threading.Event | None = None) -> list[str]:
@@ -181,6 +182,7 @@ def test_shutdown_finishes_what_is_being_undone() -> None:
         return None
 
     thread = LoopThread(nothing)
+    thread.start()
     call = Undoable(thread, done, slowly, describe)
     thread.carry(call)
     thread.endings.add(call)

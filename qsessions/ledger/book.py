@@ -1,0 +1,79 @@
+"""What one client records of the sessions that it creates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qsessions.ledger.guard import Guard
+from qsessions.ledger.records import LedgerRecord, RecordState
+from qsessions.models import CreateSession, Session
+
+
+class Book:
+    """Keeps the records of one client's sessions in its ledger. Without a ledger it does nothing.
+
+    Args:
+        guard: Writes the records, and never fails.
+        wall: Gives the seconds since 1970.
+    """
+
+    def __init__(self, guard: Guard, wall: Callable[[], float]) -> None:
+        self._guard = guard
+        self._wall = wall
+        # The records that aren't ended, by their keys, and the keys by session.
+        self._records: dict[str, LedgerRecord] = {}
+        self._keys: dict[str, str] = {}
+
+    async def intend(self, request: CreateSession, key: str, *, base_url: str, instance: str | None) -> None:
+        """Record that a request is about to go out, and wait until that is kept.
+
+        Args:
+            request: What is asked for.
+            key: The record's own id.
+            base_url: Of whom.
+            instance: The CRN of the instance, or None.
+        """
+        if self._guard.is_on:
+            record = LedgerRecord.intent(
+                request, key=key, base_url=base_url, instance=instance, now=self._wall()
+            )
+            self._records[key] = record
+            await self._guard.record(record)
+
+    def created(self, key: str, session_id: str) -> None:
+        """Record that a session came of it."""
+        self._keys[session_id] = key
+        self._becomes(key, RecordState.CREATED, session_id)
+
+    def unknown(self, key: str, session_id: str | None = None) -> None:
+        """Record that nobody can tell what came of it."""
+        self._becomes(key, RecordState.UNKNOWN, session_id)
+
+    def nothing(self, key: str) -> None:
+        """Record that nothing came of it."""
+        self._becomes(key, RecordState.ENDED)
+
+    def updated(self, session_id: str, *, accepting_jobs: bool) -> None:
+        """Record that a session takes no more jobs, or takes them again."""
+        state = RecordState.CREATED if accepting_jobs else RecordState.DRAINING
+        self._becomes(self._keys.get(session_id), state)
+
+    def ended(self, session_id: str) -> None:
+        """Record that a session is closed."""
+        self._becomes(self._keys.pop(session_id, None), RecordState.ENDED)
+
+    def saw(self, session: Session) -> None:
+        """Take note of how a session is."""
+        if session.is_final:
+            self.ended(session.id)
+
+    def _becomes(self, key: str | None, state: RecordState, session_id: str | None = None) -> None:
+        record = None if key is None else self._records.get(key)
+        if record is None or record.state is state:
+            return
+        record = record.becomes(state, now=self._wall(), session_id=session_id)
+        if state is RecordState.ENDED:
+            del self._records[record.key]
+        else:
+            self._records[record.key] = record
+        self._guard.note(record)

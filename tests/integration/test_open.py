@@ -1,0 +1,602 @@
+"""A session that ends with its block: on a clean exit, on an error, on cancellation, and when its ending itself fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    ConfigurationError,
+    CreateSession,
+    EndingFailed,
+    Forbidden,
+    IBMCloudAPIKey,
+    InvalidArgument,
+    LedgerEntry,
+    LocalLedger,
+    QSessionsError,
+    RecordState,
+    ServiceCRN,
+    SessionLeftOpen,
+)
+from qsessions.emulator import Emulator
+from tests.conftest import client_of
+from tests.fault_server import Connection, FaultServer, hang, http
+from tests.integration.calls import SESSION, fault
+from tests.integration.conftest import Against, static_auth
+from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
+from tests.manual_clock import ManualClock
+from tests.threaded import threaded
+
+CREATED = http(200, SESSION)
+DONE = http(204)
+WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}
+
+
+def calls_of(server: FaultServer) -> list[str]:
+    """List what a server was asked."""
+    return [f"{request.method} {request.target}" for request in server.received]
+
+
+DRAINED = ["POST /v1/sessions", "PATCH /v1/sessions/s1"]
+CLOSED = ["POST /v1/sessions", "DELETE /v1/sessions/s1/close"]
+
+
+@pytest.mark.smoke
+async def test_a_clean_block_drains_its_session(client: AsyncSessionClient, emulator: Emulator) -> None:
+    """The block gets a handle that knows the session; afterwards queued jobs still finish, and the session closes."""
+    async with client.open(**WANTED) as live:
+        assert live.snapshot is not None
+        assert live.snapshot.backend_name == "ibm_fez"
+        job = emulator.submit_job(live.id, seconds=30)
+    assert emulator.sessions[live.id].accepting_jobs is False
+    assert emulator.jobs[job].status == "Running"
+    assert (await live.wait_until("closed")).is_final
+
+
+@pytest.mark.smoke
+async def test_an_error_closes_the_session_and_goes_on(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
+    """An error of the block closes the session at once, and is raised unchanged."""
+    error = RuntimeError("the block's own")
+    with pytest.raises(RuntimeError) as caught:
+        async with client.open(CreateSession("batch", max_ttl=600)):
+            raise error
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+    assert open_sessions(emulator) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "raised", "expected"),
+    [
+        ({}, None, DRAINED),
+        ({"on_exit": "close"}, None, CLOSED),
+        ({}, KeyError("x"), CLOSED),
+        ({"on_error": "drain"}, KeyError("x"), DRAINED),
+        ({}, asyncio.CancelledError(), CLOSED),
+    ],
+)
+async def test_each_way_out_ends_it_as_chosen(
+    options: dict[str, Any], raised: BaseException | None, expected: list[str], against: Against
+) -> None:
+    """`on_exit` chooses what ends the session after a clean block, `on_error` after an error or a cancellation."""
+    server, client = await against(CREATED, DONE)
+    with suppress(KeyError, asyncio.CancelledError):
+        async with client.open(**WANTED, **options):
+            if raised is not None:
+                raise raised
+    assert calls_of(server) == expected
+
+
+async def test_a_session_seen_closed_needs_no_ending(client: AsyncSessionClient, emulator: Emulator) -> None:
+    """A block that waited for its session's end sends nothing more."""
+    async with client.open(**WANTED) as live:
+        await live.close()
+        await live.refresh()
+        before = len(emulator.requests)
+    assert len(emulator.requests) == before
+
+
+async def test_a_session_that_closed_by_itself_is_no_error(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
+    """A session that was closed behind the block's back ends well."""
+    async with client.open(**WANTED) as live:
+        await client.close(live.id)
+    assert open_sessions(emulator) == []
+
+
+@pytest.mark.parametrize("how", ["close", "drain"])
+async def test_a_session_that_is_gone_counts_as_ended(how: str, against: Against) -> None:
+    """404 to the ending is success: the HTTP library may have sent it twice."""
+    _, client = await against(CREATED, http(404, fault()))
+    async with client.open(**WANTED, on_exit=how):  # type: ignore[arg-type]  # one of the two
+        pass
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_exit": "leave"},
+        {"on_error": "ignore"},
+        {"ending_timeout": None},
+        {"ending_timeout": 0},
+        {"max_ttl": -1},
+        {"timeout": -1},
+        {"api_version": "new"},
+    ],
+    ids=str,
+)
+async def test_arguments_are_checked_at_once(wrong: dict[str, Any], against: Against) -> None:
+    """What can't be right is refused before the block, and nothing is sent."""
+    server, client = await against(CREATED)
+    with pytest.raises(InvalidArgument):
+        client.open(**{**WANTED, **wrong})
+    assert server.received == []
+
+
+async def test_it_is_entered_once(against: Against) -> None:
+    """What `open` gives can't be used twice, since nobody could tell the two sessions apart."""
+    server, client = await against(CREATED, DONE)
+    opened = client.open(**WANTED)
+    async with opened:
+        pass
+    with pytest.raises(ConfigurationError, match="once"):
+        await opened.__aenter__()
+    assert len(server.received) == 2
+
+
+async def test_a_create_that_fails_leaves_nothing_to_end(against: Against) -> None:
+    """When the session can't be created, the block is not entered and nothing is ended."""
+    server, client = await against(http(403, fault()))
+    with pytest.raises(Forbidden):
+        async with client.open(**WANTED):
+            raise AssertionError("the block was entered")
+    await client.aclose()
+    assert len(server.received) == 1
+
+
+async def test_a_missing_max_ttl_is_told_once(against: Against, caplog: pytest.LogCaptureFixture) -> None:
+    """Without `max_ttl` nothing ends the session when the host vanishes, which the log says once for each client."""
+    _, client = await against(CREATED, DONE, CREATED, DONE)
+    for _ in range(2):
+        async with client.open(mode="batch"):
+            pass
+    told = [record for record in caplog.records if "max_ttl" in record.message]
+    assert [record.levelno for record in told] == [logging.WARNING]
+
+
+@pytest.mark.smoke
+async def test_a_clean_block_whose_ending_fails_says_so(
+    against: Against, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody may believe that the session has ended: the error names it, with the service's facts, and so does the log."""
+    events: list[object] = []
+    _, client = await against(CREATED, http(403, fault("You may not.", code=1200)), observers=[events.append])
+    with pytest.raises(SessionLeftOpen, match="You may not") as caught:
+        async with client.open(**WANTED):
+            pass
+    error = caught.value
+    assert (error.session_id, error.operation, error.status, error.code, error.trace_id) == (
+        "s1",
+        "drain",
+        403,
+        "1200",
+        "trace-1",
+    )
+    assert isinstance(error.__cause__, Forbidden)
+    (failed,) = [event for event in events if isinstance(event, EndingFailed)]
+    assert (failed.session_id, failed.operation) == ("s1", "drain")
+    assert [record.levelname for record in caplog.records if "EndingFailed" in record.message] == ["ERROR"]
+
+
+async def test_an_error_goes_on_with_a_note_where_the_ending_failed(against: Against) -> None:
+    """The block's error is what counts; that the session is left open is a note on it."""
+    _, client = await against(CREATED, http(403, fault("You may not.")))
+    with pytest.raises(KeyError) as caught:
+        async with client.open(**WANTED):
+            raise KeyError("x")
+    (note,) = caught.value.__notes__
+    assert note.startswith("session 's1' is left open: close of session 's1': You may not")
+
+
+async def test_an_ending_is_bounded_by_its_own_deadline(against: Against) -> None:
+    """An ending that gets no answer is given up after `ending_timeout`, whatever the client's timeout is."""
+    _, client = await against(CREATED, hang, timeout=None)
+    with pytest.raises(SessionLeftOpen, match="deadline"):
+        async with client.open(**WANTED, ending_timeout=0.05):
+            pass
+
+
+async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_blocks(time: ManualClock) -> None:
+    """What a user's auth provider raises during the ending becomes a note."""
+
+    class Once:
+        given = 0
+
+        async def headers(self, transport: object) -> dict[str, str]:
+            self.given += 1
+            if self.given > 1:
+                raise ValueError("planted secret")
+            return {}
+
+        def invalidate(self, refused: object) -> bool:
+            return False
+
+    async with FaultServer(CREATED) as server:
+        client = AsyncSessionClient(Once(), base_url=server.url, clock=time.clock)
+        with pytest.raises(KeyError) as caught:
+            async with client.open(**WANTED):
+                raise KeyError("x")
+        await client.aclose()
+    assert "ValueError" in caught.value.__notes__[0]
+    assert "secret" not in caught.value.__notes__[0]
+
+
+async def test_closing_the_client_tries_a_failed_ending_again(against: Against) -> None:
+    """A session whose ending failed still belongs to the client, which tries once more at its own end."""
+    server, client = await against(CREATED, http(403, fault()), DONE)
+    with pytest.raises(SessionLeftOpen):
+        async with client.open(**WANTED):
+            pass
+    await client.aclose()
+    assert calls_of(server) == [*DRAINED, "PATCH /v1/sessions/s1"]
+
+
+@pytest.mark.smoke
+async def test_closing_the_client_ends_what_is_open(against: Against) -> None:
+    """`aclose` first ends the sessions of blocks that are still running, which then have nothing left to do."""
+    server, client = await against(CREATED, DONE)
+    async with client.open(**WANTED):
+        await client.aclose()
+    assert calls_of(server) == DRAINED
+
+
+async def test_closing_the_client_ends_what_a_create_in_flight_makes(against: Against) -> None:
+    """A session that is created while the client is being closed is ended too."""
+    released, inside = asyncio.Event(), asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(CREATED)
+
+    server, client = await against(slowly, DONE)
+
+    async def work() -> None:
+        async with client.open(**WANTED):
+            inside.set()
+
+    working = asyncio.ensure_future(work())
+    await server.arrival()
+    closing = asyncio.ensure_future(client.aclose())
+    await loop_steps(20)
+    released.set()
+    await closing
+    await working
+    assert calls_of(server) == DRAINED
+
+
+async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(against: Against) -> None:
+    """When `aclose` failed to end it, the clean block that ends later says so."""
+    _, client = await against(CREATED, http(403, fault("You may not.")))
+    with pytest.raises(SessionLeftOpen, match="You may not"):
+        async with client.open(**WANTED):
+            await client.aclose()
+
+
+async def _body(client: AsyncSessionClient, steps: int = 3) -> None:
+    async with client.open(**WANTED) as live:
+        await client.get(live.id)
+        await loop_steps(steps)
+        await live.refresh()
+
+
+async def _sweep(emulator: Emulator, time: ManualClock, again: int | None) -> int:
+    """Cancel at every round of the event loop, and a second time `again` rounds later; give how often something was open."""
+    rescued = 0
+    for steps in range(3000):
+        client = client_of(emulator, time.clock)
+        known = len(emulator.sessions)
+        task = asyncio.ensure_future(_body(client))
+        await loop_steps(steps)
+        if task.done():
+            await client.aclose()
+            return rescued
+        rescued += bool(open_sessions(emulator))
+        task.cancel()
+        if again is not None:
+            await loop_steps(again)
+            task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled() or len(emulator.sessions) > known
+        # A second cancellation in create leaves its ending to the background, and closing waits for that.
+        await client._attempts.settle(30)
+        assert open_sessions(emulator) == [], steps
+        session = await client.create(mode="batch", max_ttl=60)
+        await client.close(session.id)
+        await client.aclose()
+        assert ours() == set()
+    raise AssertionError("the call never came to its end")
+
+
+@pytest.mark.smoke
+async def test_a_block_may_be_cancelled_at_every_step(emulator: Emulator, time: ManualClock) -> None:
+    """After any number of rounds of the event loop, a cancelled block leaves no open session, no task, and a client that works."""
+    assert await _sweep(emulator, time, None) > 10
+
+
+@pytest.mark.parametrize("again", [0, 1, 2, 3, 5, 8, 13])
+async def test_a_block_may_be_cancelled_twice_at_every_step(
+    again: int, emulator: Emulator, time: ManualClock
+) -> None:
+    """A second cancellation, some rounds later, changes nothing of that."""
+    assert await _sweep(emulator, time, again) > 10
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_an_ending_is_not_cut_short_by_cancellation(times: int, against: Against) -> None:
+    """Cancelled while its session is being ended, the block first sees to that, then the cancellation goes on."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(DONE)
+
+    server, client = await against(CREATED, slowly)
+
+    async def work() -> None:
+        async with client.open(**WANTED):
+            pass
+
+    task = asyncio.ensure_future(work())
+    await server.arrival(2)
+    for _ in range(times):
+        task.cancel()
+        await loop_steps(5)
+    assert not task.done()
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert calls_of(server) == DRAINED
+
+
+async def test_a_cancellation_is_told_of_an_ending_that_failed(against: Against) -> None:
+    """When a cancelled block's session can't be closed, the cancellation goes on with a note."""
+    server, client = await against(CREATED, http(403, fault("You may not.")))
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with client.open(**WANTED):
+            inside.set()
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.ensure_future(work())
+    await inside.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert "is left open" in caught.value.__notes__[0]
+    assert calls_of(server) == CLOSED
+
+
+async def test_timeouts_and_task_groups_keep_their_meaning(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
+    """`asyncio.timeout` around the block raises TimeoutError, a failing TaskGroup its group, and no session is left."""
+    loop = asyncio.get_running_loop()
+
+    async def too_long() -> None:
+        async with asyncio.timeout(None) as scope, client.open(**WANTED):
+            scope.reschedule(loop.time())
+            await loop.create_future()
+
+    with pytest.raises(TimeoutError):
+        await too_long()
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with client.open(**WANTED):
+            inside.set()
+            await loop.create_future()
+
+    async def fail() -> None:
+        await inside.wait()
+        raise KeyError("x")
+
+    async def together() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work())
+            group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await together()
+    assert isinstance(caught.value.exceptions[0], KeyError)
+    assert open_sessions(emulator) == []
+
+
+def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
+    """A block that `asyncio.run` cancels at its end, or while it is being ended, has its session closed."""
+    with threaded(Emulator()) as service:
+        emulator = service.server
+        auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
+
+        async def main(*, leave: bool) -> None:
+            inside = asyncio.Event()
+
+            async def work() -> None:
+                async with AsyncSessionClient(auth, base_url=emulator.url) as client, client.open(**WANTED):
+                    inside.set()
+                    await asyncio.get_running_loop().create_future()
+
+            working = asyncio.ensure_future(work())
+            await inside.wait()
+            if leave:
+                # Its ending has begun, and is cancelled too when the loop shuts down.
+                working.cancel()
+                await loop_steps(2)
+
+        for leave in (False, True):
+            asyncio.run(main(leave=leave))
+        states = [session.state for session in service.ask(lambda emulator: emulator.sessions).values()]
+    assert states == ["closed", "closed"]
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
+    """Give a ledger."""
+    ledger = LocalLedger(tmp_path / "ledger")
+    yield ledger
+    await ledger.aclose()
+
+
+async def states(ledger: LocalLedger) -> list[tuple[RecordState, str | None]]:
+    """List what the ledger has open."""
+    entries: list[LedgerEntry] = list(await ledger.entries())
+    return [(entry.record.state, entry.record.session_id) for entry in entries]
+
+
+async def settled(client: AsyncSessionClient) -> None:
+    """Wait until everything is written."""
+    await until(lambda: not client._guard._writers)
+
+
+@pytest.mark.smoke
+async def test_the_ledger_follows_a_session(against: Against, ledger: LocalLedger) -> None:
+    """Intent is on the disk before the POST goes out, then the id, then that it drains, and nothing once it was seen closed."""
+    seen: list[list[tuple[RecordState, str | None]]] = []
+
+    async def look(connection: Connection) -> None:
+        seen.append(await states(ledger))
+        await connection.write(CREATED)
+
+    _, client = await against(
+        look, DONE, http(200, SESSION | {"state": "closed"}), ledger=ledger, timeout=None
+    )
+    async with client.open(**WANTED) as live:
+        await settled(client)
+        assert await states(ledger) == [(RecordState.CREATED, "s1")]
+    await settled(client)
+    assert seen == [[(RecordState.INTENT, None)]]
+    assert await states(ledger) == [(RecordState.DRAINING, "s1")]
+    (entry,) = await ledger.entries()
+    assert (entry.record.base_url, entry.record.backend, entry.record.max_ttl) == (
+        client._caller.base_url,
+        "ibm_fez",
+        600,
+    )
+    await live.refresh()
+    await settled(client)
+    assert await states(ledger) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "call", "expected"),
+    [
+        ((http(403, fault()),), "create", []),
+        ((http(504),), "create", [(RecordState.UNKNOWN, None)]),
+        ((http(200, {"id": "s1", "mode": 5, "state": 5}),), "create", [(RecordState.UNKNOWN, "s1")]),
+        ((CREATED, DONE), "close", []),
+        ((CREATED, http(404, fault())), "close", []),
+        ((CREATED, http(403, fault())), "close", [(RecordState.CREATED, "s1")]),
+        ((CREATED, DONE, DONE), "reopen", [(RecordState.CREATED, "s1")]),
+        ((CREATED, http(409, fault()), http(200, SESSION | {"state": "closed"})), "drain", []),
+    ],
+)
+async def test_the_ledger_has_what_may_be_open(
+    answers: tuple[bytes, ...],
+    call: str,
+    expected: list[tuple[RecordState, str | None]],
+    against: Against,
+    ledger: LocalLedger,
+) -> None:
+    """Whatever a call comes to, the ledger has the session as long as it may be open, and no longer."""
+    _, client = await against(*answers, ledger=ledger)
+    # What the calls raise belongs to other tests.
+    with suppress(QSessionsError):
+        session = await client.create(mode="dedicated", max_ttl=600)
+        if call == "reopen":
+            await client.drain(session.id)
+            await client.update(session.id, accepting_jobs=True)
+        else:
+            await getattr(client, call)(session.id)
+    await settled(client)
+    assert await states(ledger) == expected
+
+
+@pytest.mark.parametrize(
+    ("ending", "expected"),
+    [
+        ([http(200, SESSION), DONE], []),
+        ([http(200, SESSION), http(403, fault())], [(RecordState.CREATED, "s1")]),
+        ([http(200, {"no": "id"})], [(RecordState.UNKNOWN, None)]),
+        ([http(504)], [(RecordState.UNKNOWN, None)]),
+        ([http(403, fault())], []),
+    ],
+    ids=["closed", "not closed", "no id", "unknown", "refused"],
+)
+async def test_the_ledger_has_what_is_left_of_a_cancelled_create(
+    ending: list[bytes], expected: list[tuple[RecordState, str | None]], against: Against, ledger: LocalLedger
+) -> None:
+    """A create that is cancelled in flight is recorded by what came of it."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(ending[0])
+
+    server, client = await against(slowly, *ending[1:] or [DONE], ledger=ledger)
+    task = asyncio.ensure_future(client.create(mode="dedicated", max_ttl=600))
+    await server.arrival()
+    task.cancel()
+    await loop_steps(3)
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await settled(client)
+    assert await states(ledger) == expected
+
+
+async def test_a_create_that_was_never_sent_is_not_in_the_ledger(
+    against: Against, ledger: LocalLedger
+) -> None:
+    """Cancelled before anything was sent, a create leaves no record that somebody would look into."""
+    server, client = await against(CREATED, ledger=ledger)
+    task = asyncio.ensure_future(client.create(mode="dedicated", max_ttl=600))
+    await until(lambda: client._guard._writers)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await settled(client)
+    assert server.received == []
+    assert await states(ledger) == []
+
+
+async def test_a_ledger_that_fails_stops_nothing(
+    against: Against, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a ledger that can't be written, sessions are created and ended all the same, and the log says so once."""
+    file = tmp_path / "file"
+    await asyncio.to_thread(file.touch)
+    ledger = LocalLedger(file / "ledger")
+    server, client = await against(CREATED, DONE, ledger=ledger)
+    async with client.open(**WANTED):
+        pass
+    await client.aclose()
+    await ledger.aclose()
+    assert calls_of(server) == DRAINED
+    assert len([record for record in caplog.records if "LedgerFailed" in record.message]) == 2
+
+
+async def test_a_wrong_ledger_is_refused() -> None:
+    """What is no ledger is told when the client is made."""
+    with pytest.raises(ConfigurationError, match="ledger="):
+        AsyncSessionClient(static_auth(), ledger="elsewhere")  # type: ignore[arg-type]  # that is the point
