@@ -579,7 +579,7 @@ class AsyncSessionClient:
         await self._owned.end()
         await self._attempts.settle(ENDING_TIMEOUT)
         # What came of creates that were in flight.
-        await self._owned.end()
+        await self._owned.end(again=False)
         await self._guard.aclose()
         await self._transport.aclose()
 

@@ -54,9 +54,14 @@ class Owned:
         """Let go of one that has ended."""
         self._opened.discard(opened)
 
-    async def end(self, how: How | None = None) -> None:
-        """End them all, or try to; those that fail are told to observers and stay. None ends each as a clean block would."""
-        endings = [opened.end(how or opened.on_exit) for opened in tuple(self._opened)]
+    async def end(self, how: How | None = None, *, again: bool = True) -> None:
+        """End them all, or try to; those that fail are told to observers and stay.
+
+        Args:
+            how: What ends them; None ends each as a clean block would.
+            again: Whether to try those again that could not be ended before.
+        """
+        endings = [opened.end(how or opened.on_exit, again=again) for opened in tuple(self._opened)]
         if tasks := [ending for ending in endings if ending is not None]:
             await asyncio.wait(tasks)
 
@@ -196,9 +201,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         """Whether the session was ended."""
         return self._outcome() is None
 
-    def end(self, how: How) -> _Ending | None:
+    def end(self, how: How, *, again: bool = True) -> _Ending | None:
         """Begin to end the session, unless that is under way or done; give the task, or None where the client is closed already."""
-        if self._ending is None or (self._ending.done() and not self.is_over):
+        if self._ending is None or (again and self._ending.done() and not self.is_over):
             with suppress(ClientClosed):
                 self._ending = self._spawn(self._carry(how))
         return self._ending

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -28,11 +30,12 @@ from qsessions import (
     RequestSent,
     ServiceCRN,
     SessionClient,
+    SessionLeftOpen,
     Transport,
 )
 from qsessions.emulator import Emulator
 from tests.fault_server import FaultServer, hang, http
-from tests.integration.calls import SESSION
+from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import static_auth
 from tests.manual_clock import ManualClock
 from tests.threaded import Threaded, threaded
@@ -379,3 +382,56 @@ def test_no_call_is_begun_while_the_interpreter_ends(
             SessionClient(static_auth(), base_url="https://example.com")
         client.shutdown()
     client.versions()
+
+
+@pytest.mark.smoke
+def test_a_block_ends_its_session(client: SessionClient, service: Threaded[Emulator]) -> None:
+    """A clean block drains its session, one that fails closes it, and the handle knows the session."""
+    with client.open(mode="batch", backend="ibm_fez", max_ttl="10m") as live:
+        assert isinstance(live, LiveSession)
+        assert live.snapshot is not None
+    with pytest.raises(KeyError), client.open(mode="batch", backend="ibm_fez", max_ttl="10m"):
+        raise KeyError("x")
+    assert {session.state for session in service.ask(lambda emulator: emulator.sessions).values()} == {
+        "closed"
+    }
+    with pytest.raises(InvalidArgument):
+        client.open(mode="batch", on_exit="leave")  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_block_whose_ending_fails_says_so() -> None:
+    """A clean block raises SessionLeftOpen, another error goes on with a note."""
+    refused = http(403, fault("You may not."))
+    with (
+        threaded(FaultServer(http(200, SESSION), refused, http(200, SESSION), refused)) as server,
+        SessionClient(static_auth(), base_url=server.server.url) as client,
+    ):
+        with pytest.raises(SessionLeftOpen, match="You may not"), client.open(mode="batch", max_ttl=600):
+            pass
+        with pytest.raises(KeyError) as caught, client.open(mode="batch", max_ttl=600):
+            raise KeyError("x")
+    assert "is left open" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("ending", [http(204), http(403, fault("You may not."))], ids=["done", "refused"])
+def test_shutdown_in_a_block_ends_its_session(ending: bytes) -> None:
+    """`shutdown` ends the session of a block that is still running; where it could not, the block says so."""
+    with threaded(FaultServer(http(200, SESSION), ending)) as server:
+        client = SessionClient(static_auth(), base_url=server.server.url)
+        left = (
+            pytest.raises(SessionLeftOpen, match="shut down")
+            if ending.startswith(b"HTTP/1.1 403")
+            else nullcontext()
+        )
+        with left, client.open(mode="batch", max_ttl=600):
+            client.shutdown()
+        assert [request.method for request in server.server.received] == ["POST", "PATCH"]
+
+
+def test_user_headers_are_in_no_traceback(service: Threaded[Emulator]) -> None:
+    """A header that the user set may be secret, and isn't shown by a traceback with locals."""
+    with client_of(service.server, headers={"X-Mine": "planted-secret"}) as client:
+        with pytest.raises(NotFound) as caught:
+            client.get("no-such-session")
+        told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "planted-secret" not in "".join(told.format())

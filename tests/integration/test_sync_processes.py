@@ -30,8 +30,7 @@ from qsessions import IBMCloudAPIKey, ServiceCRN, SessionClient
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
-def connect(**options):
-    return SessionClient(**options)
+connect = SessionClient
 
 
 def say(*words):
@@ -142,6 +141,7 @@ TOKEN = http(200, {"access_token": "a-token", "expires_in": 3600, "token_type": 
 
 # Each public call: what it needs, and the call itself.
 CALLS = {
+    "make": "lambda: connect().shutdown()",
     "enter": "client.__enter__",
     "create": "lambda: client.create(mode='batch', backend='ibm_fez')",
     "get": "lambda: client.get(session_id)",
@@ -156,6 +156,9 @@ CALLS = {
     "live close": "lambda: client.attach(session_id).close()",
     "watch": "lambda: next(client.attach(session_id).watch())",
     "wait_until": "lambda: client.attach(session_id).wait_until('open')",
+    "watch many": "lambda: next(client.watch([session_id]))",
+    "open": "lambda: client.open(mode='batch', max_ttl=600).__enter__()",
+    "block": "lambda: block(client)",
     "shutdown": "client.shutdown",
 }
 
@@ -166,6 +169,11 @@ async def test_ctrl_c_at_ten_moments(call: str, service: dict[str, str]) -> None
     code, output, errors = await output_of(
         INTERRUPTER
         + f"""
+def block(client):
+    with client.open(mode="batch", max_ttl=600) as live:
+        live.refresh()
+
+
 def once(at):
     client = connect()
     helper = connect()
@@ -192,7 +200,7 @@ say(sum(interrupted for _, interrupted in map(once, moments)))
     )
     assert (code, errors) == (0, "")
     # The last moments may come after the answer; the shortest calls take the loop a callback or two.
-    assert int(output) >= (1 if call in {"attach", "enter", "shutdown"} else 8)
+    assert int(output) >= (1 if call in {"attach", "enter", "make", "shutdown"} else 8)
 
 
 # Raises at a moment at which the interpreter would let a signal strike: after a call into C, at a function's beginning, at a loop's end.
@@ -258,6 +266,60 @@ say(moment)
     )
     assert (code, errors) == (0, "")
     assert int(output) > 10
+
+
+async def test_a_client_interrupted_while_it_is_made_leaves_no_thread(service: dict[str, str]) -> None:
+    """Wherever an interruption strikes the making of a client, its thread ends and its loop is closed."""
+    code, output, errors = await output_of(
+        STRIKER
+        + """
+import warnings
+
+# Collected before it was given to anybody: nobody could have shut it down.
+warnings.filterwarnings("ignore", "a SessionClient was not shut down")
+for moment in range(1, 10_000):
+    client, notes = struck(connect, moment)
+    if client is not None:
+        break
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name == "qsessions":
+            thread.join()
+client.shutdown()
+say(moment)
+""",
+        env=service,
+    )
+    # The development mode tells a loop that nobody had got yet.
+    assert code == 0, errors
+    assert int(output) > 5
+
+
+async def test_a_block_interrupted_wherever_a_signal_can_strike(service: dict[str, str]) -> None:
+    """Wherever in the facade's own code an interruption strikes a block, its session ends, at the latest with the client."""
+    code, output, errors = await output_of(
+        STRIKER
+        + """
+def block(client):
+    with client.open(mode="batch", max_ttl=600) as live:
+        live.refresh()
+    return live
+
+
+with connect() as helper:
+    for moment in range(1, 10_000):
+        client = connect()
+        live, notes = struck(lambda: block(client), moment)
+        client.shutdown()
+        assert (notes or [], opened(helper)) == ([], []), (moment, notes)
+        if live is not None:
+            break
+say(moment)
+""",
+        env=service,
+    )
+    assert (code, errors) == (0, "")
+    assert int(output) > 20
 
 
 async def test_a_create_interrupted_again_wherever_a_signal_can_strike(service: dict[str, str]) -> None:
@@ -404,9 +466,7 @@ async def test_a_second_ctrl_c_leaves_and_names_the_request() -> None:
         await interrupt(process)
         process.send_signal(signal.SIGINT)
         told = await line_of(process)
-        assert told.startswith(
-            "left create(mode='dedicated', backend='ibm_fez', max_ttl='10m') was interrupted"
-        )
+        assert told.startswith("left create(mode=dedicated, backend=ibm_fez, max_ttl=600) was interrupted")
         assert "workloads()" in told
         released.set()
         await server.arrival(3)
@@ -618,3 +678,255 @@ def late(given=None, os=os):
     assert code == 0
     expected = "ConnectionFailed" if where == "atexit, after" else "ClientClosed"
     assert output.startswith(expected)
+
+
+BLOCK = """
+client = connect()
+observe(client)
+try:
+    with client.open(mode="dedicated", backend="ibm_fez", max_ttl="10m") as live:
+        say("inside")
+        sys.stdin.readline()
+    say("clean")
+except BaseException as error:
+    say("left", type(error).__name__, *getattr(error, "__notes__", []))
+sys.stdin.readline()
+client.shutdown()
+"""
+
+
+async def test_ctrl_c_in_a_block_closes_its_session() -> None:
+    """Ctrl-C in the block closes the session at once, then goes on."""
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), http(204)) as server,
+        program(PRELUDE + TOLD + BLOCK, env=leading_to(server)) as process,
+    ):
+        assert await line_of(process) == "inside"
+        process.send_signal(signal.SIGINT)
+        assert await line_of(process) == "left KeyboardInterrupt"
+        assert server.received[-1].method == "DELETE"
+        _, errors = await process.communicate(b"\n")
+        assert (process.returncode, errors) == (0, b"")
+
+
+async def test_a_second_ctrl_c_leaves_a_block_that_is_being_ended() -> None:
+    """The first Ctrl-C at the end of a block waits for the ending; a second one leaves, naming the session."""
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), hang) as server,
+        program(
+            PRELUDE
+            + """
+from qsessions.loop_thread import Lasting
+
+waits = Lasting.interrupted
+
+
+def told(call, interruption):
+    say("interrupted")
+    waits(call, interruption)
+
+
+Lasting.interrupted = told
+"""
+            + BLOCK.replace("observe(client)\n", ""),
+            env=leading_to(server),
+        ) as process,
+    ):
+        assert await line_of(process) == "inside"
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        await server.arrival(3)
+        await interrupt(process)
+        process.send_signal(signal.SIGINT)
+        told = await line_of(process)
+        assert told.startswith("left KeyboardInterrupt session 's1' is being ended and may be open")
+
+
+async def test_one_ctrl_c_at_the_end_of_a_block_waits_for_the_ending() -> None:
+    """The first Ctrl-C at the end of a block goes on once the session has ended, with a note where it could not be."""
+    released = asyncio.Event()
+    refused = http(403, fault("You may not."))
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), held(released, refused)) as server,
+        program(
+            PRELUDE
+            + """
+from qsessions.loop_thread import Lasting
+
+waits = Lasting.interrupted
+
+
+def told(call, interruption):
+    say("interrupted")
+    waits(call, interruption)
+
+
+Lasting.interrupted = told
+"""
+            + BLOCK.replace("observe(client)\n", ""),
+            env=leading_to(server),
+        ) as process,
+    ):
+        assert await line_of(process) == "inside"
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        await server.arrival(3)
+        await interrupt(process)
+        released.set()
+        told = await line_of(process)
+        assert told.startswith("left KeyboardInterrupt")
+        assert "You may not" in told
+
+
+async def test_a_child_leaves_its_parents_block_alone(service: dict[str, str]) -> None:
+    """A forked child that leaves the parent's block doesn't end the parent's session, nor hides its own error."""
+    code, output, errors = await output_of(
+        """
+with connect() as client:
+    with client.open(mode="batch", max_ttl=600) as live:
+        child = os.fork()
+        if child == 0:
+            sys.exit(7)
+        say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), live.refresh().accepting_jobs)
+    say(live.refresh().state)
+""",
+        env=service,
+    )
+    assert (code, output, errors) == (0, "7 True\nclosed\n", "")
+
+
+SIGNALLED = {
+    "async": """
+async def main():
+    async with AsyncSessionClient() as client:
+        async with client.open(mode="batch", max_ttl=600, handle_signals=True) as live:
+            say("inside")
+            await asyncio.get_running_loop().create_future()
+
+
+asyncio.run(main())
+""",
+    "sync": """
+with connect() as client:
+    with client.open(mode="batch", max_ttl=600, handle_signals=True) as live:
+        say("inside")
+        sys.stdin.readline()
+""",
+    "sync, in a call": """
+with connect() as client:
+    with client.open(mode="batch", max_ttl=600, handle_signals=True) as live:
+        say("inside")
+        live.wait_until("inactive")
+""",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("way", SIGNALLED)
+async def test_signals_close_what_is_open_first(way: str, number: signal.Signals) -> None:
+    """With `handle_signals`, the open session is closed, then the process ends by the signal as it did before."""
+    async with Emulator() as emulator:
+        text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + SIGNALLED[way]
+        async with program(text, env=emulator.env()) as process:
+            assert await line_of(process) == "inside"
+            process.send_signal(number)
+            _, errors = await process.communicate()
+        (session,) = emulator.sessions.values()
+    assert session.state == "closed"
+    if number is signal.SIGTERM:
+        assert (process.returncode, errors) == (-signal.SIGTERM, b"")
+    else:
+        assert process.returncode == -signal.SIGINT
+        assert errors.strip().endswith(b"KeyboardInterrupt")
+
+
+async def test_a_second_signal_acts_at_once() -> None:
+    """While the session is being closed because of a signal, the next one does what it did before, at once."""
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), hang) as server,
+        program(PRELUDE + SIGNALLED["sync"], env=leading_to(server)) as process,
+    ):
+        assert await line_of(process) == "inside"
+        process.send_signal(signal.SIGTERM)
+        await server.arrival(3)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == -signal.SIGTERM
+
+
+async def test_a_user_handler_is_called_afterwards_and_ignored_signals_stay_ignored(
+    service: dict[str, str],
+) -> None:
+    """A handler that was set before runs after the session was closed, and a signal that was ignored does nothing."""
+    code, output, errors = await output_of(
+        """
+def mine(number, frame):
+    say("mine", live.refresh().state)
+
+
+signal.signal(signal.SIGTERM, mine)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with connect() as client:
+    with client.open(mode="batch", max_ttl=600, handle_signals=True) as live:
+        with client.open(mode="batch", max_ttl=600, handle_signals=True) as other:
+            os.kill(os.getpid(), signal.SIGINT)
+            say("outer", live.refresh().state)
+            os.kill(os.getpid(), signal.SIGTERM)
+            say("inner", other.refresh().state)
+    say(signal.getsignal(signal.SIGTERM) is mine, signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+""",
+        env=service,
+    )
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == ["outer open", "mine closed", "inner closed", "True True"]
+
+
+async def test_signals_are_handled_in_the_main_thread_only(service: dict[str, str]) -> None:
+    """In another thread `handle_signals` is refused before anything is created."""
+    code, output, errors = await output_of(
+        """
+def work():
+    try:
+        with client.open(mode="batch", max_ttl=600, handle_signals=True):
+            say("inside")
+    except Exception as error:
+        say(type(error).__name__, error)
+
+
+with connect() as client:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    say(len(list(client.workloads())))
+""",
+        env=service,
+    )
+    assert (code, errors) == (0, "")
+    told, count = output.splitlines()
+    assert told.startswith("ConfigurationError handle_signals=True works in the main thread only")
+    assert count == "0"
+
+
+async def test_what_ends_in_the_loop_thread_ends_nobody_elses_calls(service: dict[str, str]) -> None:
+    """SystemExit in a task that nobody awaits is logged and ignored: the client goes on, and ends cleanly."""
+    code, output, errors = await output_of(
+        """
+from qsessions import TokenRenewed
+
+
+def leave(event):
+    if isinstance(event, TokenRenewed):
+        sys.exit(5)
+
+
+with connect(observers=[leave], timeout=5) as client:
+    try:
+        client.get("s1")
+    except Exception as error:
+        say(type(error).__name__)
+    say(len(client.versions()) > 0)
+""",
+        env=service,
+    )
+    assert code == 0
+    assert output.splitlines()[-1] == "True"
+    assert "Unclosed" not in errors
