@@ -600,3 +600,20 @@ async def test_a_wrong_ledger_is_refused() -> None:
     """What is no ledger is told when the client is made."""
     with pytest.raises(ConfigurationError, match="ledger="):
         AsyncSessionClient(static_auth(), ledger="elsewhere")  # type: ignore[arg-type]  # that is the point
+
+
+async def test_a_signal_after_the_client_was_closed_goes_on_at_once(against: Against) -> None:
+    """Where nothing is open any more, the signal does what it did before."""
+    _, client = await against(CREATED, DONE)
+    await client.aclose()
+    went_on = asyncio.Event()
+    client._react(went_on.set)
+    await went_on.wait()
+
+
+def test_a_signal_while_the_event_loop_stands_still_goes_on_at_once() -> None:
+    """Between two runs of the event loop nothing can be closed, so the signal isn't held back."""
+    went_on: list[int] = []
+    client = AsyncSessionClient(static_auth(), base_url="https://service.invalid")
+    client._react(lambda: went_on.append(1))
+    assert went_on == [1]

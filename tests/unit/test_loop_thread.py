@@ -6,12 +6,13 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from qsessions import ClientClosed, QSessionsError
-from qsessions.loop_thread import Call, LoopThread, Undoable
+from qsessions import ClientClosed, QSessionsError, loop_thread
+from qsessions.loop_thread import Call, Lasting, LoopThread, Undoable
 
 
 async def nothing() -> None:
@@ -211,3 +212,84 @@ def test_a_loop_is_not_ended_while_the_interpreter_ends(
         patched.setattr(sys, "is_finalizing", lambda: True)
         thread.abandon()
     assert thread.run(done) == "what"
+
+
+@pytest.mark.parametrize(
+    ("error", "notes"), [(None, []), (QSessionsError("it failed."), ["it failed."])], ids=["well", "failed"]
+)
+def test_a_lasting_call_is_waited_for_when_interrupted(
+    error: QSessionsError | None, notes: list[str], thread: LoopThread
+) -> None:
+    """The interruption goes on once the call has come to its end, with a note where that was an error."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        ended.set()
+        if error is not None:
+            raise error
+
+    assert interrupted(Lasting(thread, work, describe), begun) == notes
+    assert ended.is_set()
+
+
+def test_a_lasting_call_that_was_not_begun_is_begun_when_interrupted(thread: LoopThread) -> None:
+    """Interrupted before it could be handed over, the call is made all the same, once."""
+    made: list[int] = []
+
+    async def work() -> None:
+        made.append(1)
+
+    call = Lasting(thread, work, describe)
+    call.interrupted(KeyboardInterrupt())
+    call.interrupted_again(again := KeyboardInterrupt())
+    assert made == [1]
+    assert again.__notes__ == ["the call made what; that goes on in the background while this process lives."]
+
+
+def test_a_lasting_call_on_a_loop_that_has_ended_is_not_waited_for(thread: LoopThread) -> None:
+    """Where nothing runs any more, the interruption goes on at once."""
+    thread.shut_down()
+    Lasting(thread, done, describe).interrupted(KeyboardInterrupt())
+
+
+def test_a_call_that_goes_on_too_long_is_left_with_a_note(
+    thread: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first interruption waits a bounded time only, whatever a user's provider does with a cancellation."""
+    monkeypatch.setattr(loop_thread, "_ENDING_S", 0.01)
+    released = asyncio.Event()
+
+    async def stubborn() -> str:
+        begun.set()
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+        return "what"
+
+    begun = threading.Event()
+    (note,) = interrupted(Undoable(thread, stubborn, undo, describe), begun)
+    assert note.startswith("the call made what; its ending goes on in the background")
+    thread.post(released.set)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_thread_whose_start_is_interrupted_ends(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interruption while the thread starts ends it where it has begun, and its loop in any case."""
+    thread = LoopThread(nothing)
+    start = thread._thread.start
+
+    def interrupted_start() -> None:
+        if begun:
+            start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_thread, "_GRACE_S", 5.0 if begun else 0.01)
+    monkeypatch.setattr(thread._thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+    assert thread.loop.is_closed()
+    with pytest.raises(ClientClosed):
+        thread.run(done)

@@ -1,0 +1,71 @@
+"""What happens between a signal and what it did before."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+import pytest
+
+from qsessions.signals import Signals
+
+
+class Told:
+    """A handler of the user's, and what a client does first."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+        self.resume: Callable[[], None] | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Stand for what the signal did before."""
+        self.order.append("before")
+
+    def react(self, resume: Callable[[], None]) -> None:
+        """Stand for what must happen first."""
+        self.order.append("react")
+        self.resume = resume
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    """Give a handler for SIGTERM that the user has set."""
+    told = Told()
+    kept = signal.signal(signal.SIGTERM, told.handle)
+    yield told
+    signal.signal(signal.SIGTERM, kept)
+
+
+def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told: Told) -> None:
+    """The second signal does what it did before, at once; when the first has been dealt with, nothing more happens."""
+    signals = Signals(told.react)
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    assert told.order == ["react", "before"]
+    assert told.resume is not None
+    told.resume()
+    signals.release()
+    assert told.order == ["react", "before"]
+
+
+def test_each_hold_wants_its_release(told: Told) -> None:
+    """The handlers stay until the last one who holds them lets go."""
+    signals = Signals(told.react)
+    signals.hold()
+    signals.hold()
+    signals.release()
+    assert signal.getsignal(signal.SIGTERM) == signals._handle
+    signals.release()
+    assert signal.getsignal(signal.SIGTERM) == told.handle
+
+
+def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
+    """Who sets a handler while signals are held keeps it."""
+    signals = Signals(told.react)
+    signals.hold()
+    other = Told()
+    signal.signal(signal.SIGTERM, other.handle)
+    signals.release()
+    assert signal.getsignal(signal.SIGTERM) == other.handle
