@@ -52,6 +52,9 @@ _WAYS = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and {INSTANCE} (the CRN), or save an account with "
     "the official client. auth=[] makes a client without credentials, enough for versions()."
 )
+_WAYS_OF_NAMED = (
+    "Name another account with account= or account_file=, or neither: then the environment is looked at first."
+)
 
 
 @frozen
@@ -176,7 +179,8 @@ class Search:
         if self._can_do_without:
             return self._settings(self._environment(), None)
         choose = f"Name one with account=, or its channel in {CHANNEL}. " if accounts else ""
-        raise self._refused(f"{self.file} has no {self._sought()}, {listed(accounts)}", choose + _WAYS)
+        solution = None if self.account is not None else choose + self._ways
+        raise self._refused(f"{self.file} has no {self._sought()}, {listed(accounts)}", solution)
 
     @property
     def _can_do_without(self) -> bool:
@@ -278,7 +282,12 @@ class Search:
             alone = f" ({INSTANCE} is, and counts only together with it)" if self._has_lone_crn else ""
             looked.append(f"{self.wanted[0]} is not set{alone}")
         what = "there are no usable credentials" if self.wanted else "the settings can't be used"
-        return ConfigurationError(f"{what}: {'; '.join([*looked, found])}.", solution=solution or _WAYS)
+        return ConfigurationError(f"{what}: {'; '.join([*looked, found])}.", solution=solution or self._ways)
+
+    @property
+    def _ways(self) -> str:
+        """Say how to give credentials where nothing better is known."""
+        return _WAYS_OF_NAMED if self.named else _WAYS
 
     @property
     def _has_lone_crn(self) -> bool:

@@ -390,6 +390,18 @@ def test_advice(home: Path) -> None:
     assert "base_url= or QSESSIONS_BASE_URL" in str(refused(home, {"a": account(url="x")}))
 
 
+@pytest.mark.parametrize("fields", [None, {"channel": "ibm_quantum"}, {"token": ""}])
+def test_advice_for_an_account_that_is_named(tmp_path: Path, home: Path, fields: dict[str, Any] | None) -> None:
+    """Where the account is named, advice is about names and files; the environment, which is passed over, is no way out."""
+    file = tmp_path / "accounts.json"
+    if fields is not None:
+        save(tmp_path, {"a": account(**fields)})
+    error = refused(home, {}, account="a", account_file=file)
+    assert error.solution == (
+        "Name another account with account= or account_file=, or neither: then the environment is looked at first."
+    )
+
+
 def test_verify_false_with_own_tls(home: Path) -> None:
     """Who brings TLS settings may use an account that would have certificates unchecked."""
     assert crns(look(home, {"a": account(verify=False)}, own_tls=True)) == [CRN_EU]
