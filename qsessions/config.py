@@ -52,9 +52,7 @@ _WAYS = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and {INSTANCE} (the CRN), or save an account with "
     "the official client. auth=[] makes a client without credentials, enough for versions()."
 )
-_WAYS_OF_NAMED = (
-    "Name another account with account= or account_file=, or neither: then the environment is looked at first."
-)
+_WAYS_OF_NAMED = "Name another account with account= or account_file=, or neither: then the environment is looked at first."
 
 
 @frozen

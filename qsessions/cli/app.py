@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,6 +73,7 @@ def emulator(
     Example: eval "$(qsessions emulator & echo pid=$!)", and kill $pid at the end.
     """
     from qsessions.cli.emulator import load_faults, serve
+    from qsessions.cli.failures import Exit, complain, in_a_shell
     from qsessions.emulator import Emulator
 
     try:
@@ -90,8 +90,8 @@ def emulator(
         for terms in instance:
             service.add_instance(plan="open" if terms == "open" else "paid", partner=terms == "partner")
     except ValueError as error:
-        print(f"qsessions emulator: {error}\nSee: qsessions emulator --help", file=sys.stderr)
-        return 2
+        complain("emulator", f"{in_a_shell(str(error))}.", "See: qsessions emulator --help")
+        return Exit.WRONG_USE
     return serve(service, host, log)
 
 

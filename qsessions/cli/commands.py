@@ -38,8 +38,9 @@ def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None =
                 os._exit(Exit.INTERRUPTED)
             return Exit.INTERRUPTED
         except QSessionsError as error:
-            notes = getattr(error, "__notes__", [])
-            complain(command, "; ".join([what_happened(error), *notes]), what_to_do(error, command))
+            told = [what_happened(error, command), *getattr(error, "__notes__", [])]
+            what = "; ".join(part.removesuffix(".") for part in told)
+            complain(command, f"{what}.", what_to_do(error, command))
             return exit_code(error)
         except BrokenPipeError:
             # Whoever read has had enough.
@@ -71,7 +72,7 @@ def deadline(options: Options) -> float | None:
         given: float | str | None = None if text == "none" else float(text)
     except ValueError:
         given = text
-    return deadline_seconds(given, "timeout")
+    return deadline_seconds(given, "--timeout")
 
 
 async def create(

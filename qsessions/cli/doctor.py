@@ -80,7 +80,9 @@ def _row(check: Check) -> dict[str, Any]:
 
 
 def _failed(name: str, error: QSessionsError) -> Check:
-    return Check(name, "failed", what_happened(error), what_to_do(error, "doctor"), exit_code(error))
+    return Check(
+        name, "failed", what_happened(error, "doctor"), what_to_do(error, "doctor"), exit_code(error)
+    )
 
 
 def _skipped(name: str, first: str) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from enum import IntEnum
 
@@ -20,7 +21,11 @@ LOOK_FOR_IT = (
     "end it: qsessions close ID"
 )
 
-# Errors speak Python; here they speak to a shell.
+# Errors speak Python; here they speak to a shell. What the command line has as an option is called so: an argument that the sentence is
+# about, a keyword, a TTL wherever it stands. What it has no option for is put in other words.
+_OPTION = re.compile(
+    r"^[a-z_]+(?= must )|\b(?:account|account_file|base_url)=|\b(?:interactive|active|max)_ttl\b"
+)
 _IN_A_SHELL = (
     ("auth= was not given; ", ""),
     ("Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set", "Set"),
@@ -28,9 +33,15 @@ _IN_A_SHELL = (
         " auth=[] makes a client without credentials, enough for versions().",
         " Name an account with --account.",
     ),
+    ("; credentials go into auth=", ""),
     ("pass ssl=ssl.create_default_context(cafile=...)", "name its file in SSL_CERT_FILE"),
     ("Pass ssl=ssl.create_default_context(cafile=...) with", "Take that line out, and name in SSL_CERT_FILE"),
     (", or pass allow_insecure=True", ""),
+    ("Pass proxy= with the URL of a proxy", "Take that out, and name in HTTPS_PROXY a proxy"),
+    (", or pass proxy=", ""),
+    (", pass proxy=", ""),
+    (", or None,", ", or 'none',"),
+    ("get()", "qsessions get"),
 )
 
 
@@ -69,10 +80,12 @@ def exit_code(error: QSessionsError) -> Exit:
             return Exit.REFUSED
 
 
-def what_happened(error: QSessionsError) -> str:
-    """Give an error's text without its advice."""
-    text = str(error)
-    return _in_a_shell(text.removesuffix(error.solution).strip() if error.solution else text)
+def what_happened(error: QSessionsError, command: str) -> str:
+    """Give an error's text without its advice, and without the name of the command, which is told already."""
+    text = str(error).removesuffix(error.solution or "").strip()
+    text = text.removeprefix(f"{command}: ").removeprefix(f"{command} of ")
+    # What was answered has words of its own.
+    return in_a_shell(text) if isinstance(error, ConfigurationError | InvalidArgument) else text
 
 
 def what_to_do(error: QSessionsError, command: str) -> str:
@@ -83,10 +96,12 @@ def what_to_do(error: QSessionsError, command: str) -> str:
         case CallTimeout():
             return "Run it again, or give it more time with --timeout."
         case _:
-            return _in_a_shell(error.solution or f"See: qsessions {command} --help")
+            return in_a_shell(error.solution or f"See: qsessions {command} --help")
 
 
-def _in_a_shell(text: str) -> str:
+def in_a_shell(text: str) -> str:
+    """Put what speaks of Python into the words of the command line."""
+    text = _OPTION.sub(lambda name: "--" + name[0].removesuffix("=").replace("_", "-"), text)
     for python, shell in _IN_A_SHELL:
         text = text.replace(python, shell)
     return text

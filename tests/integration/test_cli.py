@@ -169,13 +169,13 @@ async def test_emulator_on_a_port_in_use_says_so() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("emulator", "--token-seconds", "0"), ("emulator", "--plan", "free"), ("nonsense",), ("demo", "--x")],
+    [("emulator", "--speed", "-1"), ("emulator", "--plan", "free"), ("nonsense",), ("demo", "--x")],
 )
 async def test_wrong_use_is_exit_code_2(arguments: tuple[str, ...]) -> None:
-    """Wrong use ends with 2, says something on standard error, and nothing on standard output."""
+    """Wrong use ends with 2, says in two lines what and whose, and nothing on standard output."""
     code, out, err = await qsessions(*arguments)
-    assert (code, out) == (2, "")
-    assert err
+    assert (code, out, len(err.splitlines())) == (2, "", 2)
+    assert arguments[-2 if len(arguments) == 3 else -1] in err.splitlines()[0]
 
 
 async def test_help_does_not_pay_for_the_client() -> None:

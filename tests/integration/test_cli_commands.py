@@ -111,6 +111,8 @@ def validate(value: object, form: str, command: str) -> None:
 def told(err: str) -> tuple[str, str]:
     """Give the two lines of an error: what happened and what to do."""
     assert "Traceback" not in err
+    # A shell is not told Python: no keyword arguments, no calls, no None.
+    assert re.findall(r"\b[a-z_]+=|\w\(\)|\bNone\b", err) == []
     what, advice = err.splitlines()
     return what, advice
 
@@ -281,14 +283,23 @@ async def test_output_that_cannot_be_written(shell: Shell) -> None:
     [
         (("create",), "requires an argument"),
         (("create", "--mode", "fast"), '"dedicated", "batch"'),
-        (("create", "--mode", "batch", "--max-ttl", "10x"), "max_ttl"),
-        (("create", "--mode", "batch", "--max-ttl", "0"), "max_ttl"),
-        (("create", "--mode", "batch", "--timeout", "soon"), "timeout"),
+        (("create", "--mode", "batch", "--max-ttl", "10x"), "create: --max-ttl must be text such as"),
+        (("create", "--mode", "batch", "--max-ttl", "0"), "create: --max-ttl must be from 1 to"),
+        (
+            ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
+            "create: --active-ttl (120 s) must not be longer than --max-ttl (60 s).",
+        ),
+        (("create", "--mode", "batch", "--timeout", "soon"), "create: --timeout must be text such as"),
+        (("get", "x", "--timeout", "-1"), "up to 2147483647, or 'none', not -1.0."),
         (("get",), "requires an argument"),
         (("get", "a/b"), "path"),
         (("get", "x", "--json", "--jsonl"), "exclude each other"),
-        (("get", "x", "--api-version", "newest"), "api_version"),
-        (("versions", "--base-url", "ftp://example"), "base_url"),
+        (("get", "x", "--api-version", "newest"), "get: --api-version must be a date"),
+        (("get", "x", "--account", ""), "get: --account must be the name of an account."),
+        (("versions", "--base-url", "ftp://example"), "versions: --base-url must be an absolute URL"),
+        (("versions", "--base-url", "https://me@example"), "must not hold a user name or password."),
+        (("versions", "--base-url", "http://example"), "plain http"),
+        (("workloads", "--search", ""), "workloads: --search must be"),
         (("update", "x"), "accepting-jobs"),
         (("workloads", "--limit", "0"), "--limit"),
         (("workloads", "--status", "open"), "--status"),
@@ -334,6 +345,71 @@ async def test_no_credentials(tmp_path: Path, service: Emulator) -> None:
     # Advice is in the words of the command line, not of Python.
     assert "auth=" not in err
     assert len(await shell.lines("versions")) > 1
+
+
+GOOD = {"channel": "ibm_quantum_platform", "token": "the-secret-key", "instance": CRN}
+NAME_ANOTHER = "Name another account with --account or --account-file, or neither: then the environment is looked at first."
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "advice"),
+    [
+        ({}, ["--account", "zz"], NAME_ANOTHER),
+        (None, ["--account", "a"], NAME_ANOTHER),
+        ({"channel": "ibm_quantum"}, ["--account", "a"], NAME_ANOTHER),
+        (
+            {"channel": "ibm_cloud"},
+            [],
+            f"Name one with --account, or its channel in QISKIT_IBM_CHANNEL. {NAME_ANOTHER}",
+        ),
+        (
+            {"verify": False},
+            [],
+            "Take that line out, and name in SSL_CERT_FILE the CA that signed the server's certificate.",
+        ),
+        (
+            {"proxies": {"username_ntlm": "me", "password_ntlm": "x"}},
+            [],
+            "Take that out, and name in HTTPS_PROXY a proxy that does without.",
+        ),
+        ({"proxies": {"urls": {"ftp": "http://proxy.example"}}}, [], "Name them by these two."),
+        (
+            {"url": "https://cloud.ibm.com/x"},
+            [],
+            "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
+        ),
+        ({"proxies": {"urls": {"https": "ftp://x"}}}, [], "Correct it, or name the host in NO_PROXY."),
+    ],
+)
+async def test_an_account_that_will_not_do(
+    shell: Shell, tmp_path: Path, fields: dict[str, object] | None, arguments: list[str], advice: str
+) -> None:
+    """Advice about an account is in the words of the command line, and leads to something that can work."""
+    path = tmp_path / "accounts.json"
+    if fields is not None:
+        await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
+    shell.env["QSESSIONS_BASE_URL"] = "https://quantum.invalid/api" if advice.startswith("Correct") else ""
+    shell.env["IAM_URL"] = "https://quantum.invalid" if advice.startswith("Correct") else ""
+    code, _, err = await shell("get", "x", "--account-file", str(path), *arguments)
+    assert code == 2
+    assert told(err)[1] == advice
+
+
+async def test_an_error_is_told_once(shell: Shell, tmp_path: Path) -> None:
+    """A command's name comes once, and what is added to an error follows in the same sentence."""
+    code, _, err = await shell("create", "--mode", "batch", "--backend", "nowhere")
+    assert code == 1
+    assert told(err)[0].startswith("qsessions create: Backend not found (status 400")
+    code, _, err = await shell("get", "00000000-0000-0000-0000-000000000000")
+    assert code == 1
+    assert told(err)[0].startswith("qsessions get: session '00000000-")
+    refusal = http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key."})
+    async with FaultServer(refusal) as server:
+        _, _, err = await shell_of(server, tmp_path)("get", "s-1")
+    assert told(err)[0] == (
+        "qsessions get: token_exchange: IAM at 127.0.0.1 refused to exchange the API key: No such key (status 400, code BXNIM0415E); "
+        "get needed the credentials; nothing was sent to the service."
+    )
 
 
 async def test_unreachable(tmp_path: Path) -> None:

@@ -391,7 +391,9 @@ def test_advice(home: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [None, {"channel": "ibm_quantum"}, {"token": ""}])
-def test_advice_for_an_account_that_is_named(tmp_path: Path, home: Path, fields: dict[str, Any] | None) -> None:
+def test_advice_for_an_account_that_is_named(
+    tmp_path: Path, home: Path, fields: dict[str, Any] | None
+) -> None:
     """Where the account is named, advice is about names and files; the environment, which is passed over, is no way out."""
     file = tmp_path / "accounts.json"
     if fields is not None:
