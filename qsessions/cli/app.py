@@ -11,6 +11,7 @@ from cyclopts.types import PositiveInt
 
 from qsessions import __version__
 from qsessions.cli.options import DEFAULTS, Options
+from qsessions.cli.terminal import Terminal
 
 SessionId = Annotated[str, Parameter(help="The session's id.")]
 
@@ -20,6 +21,7 @@ app = App(
     version=__version__,
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
+    console=Terminal(),
 )
 
 

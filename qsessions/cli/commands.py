@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from attrs import AttrsInstance, define
 from qsessions.cli.failures import LOOK_FOR_IT, Exit, complain, exit_code, what_happened, what_to_do
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, row
+from qsessions.cli.terminal import forget_output
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import InvalidArgument, QSessionsError
 from qsessions.events import CreateCancelled, Event, RequestSent
@@ -42,14 +42,6 @@ def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None =
             what = "; ".join(part.removesuffix(".") for part in told)
             complain(command, f"{what}.", what_to_do(error, command))
             return exit_code(error)
-        except BrokenPipeError:
-            # Whoever read has had enough.
-            _forget_output()
-            return Exit.DONE
-        except OSError:
-            # Of the network's none gets here.
-            _forget_output()
-            raise
 
 
 def connect(options: Options, **more: Any) -> AsyncSessionClient:
@@ -87,7 +79,7 @@ async def create(
         try:
             output.record(row(session))
         except OSError as error:
-            _forget_output()
+            forget_output()
             complain(
                 "create",
                 f"session {session.id} was created and goes on, and its description could not be written: {error}.",
@@ -212,10 +204,3 @@ async def _first(limit: int | None, listed: AsyncIterator[AttrsInstance]) -> Asy
 async def _each(items: list[Any]) -> AsyncIterator[AttrsInstance]:
     for item in items:
         yield item
-
-
-def _forget_output() -> None:
-    # The interpreter flushes standard output once more at its end.
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 
-from rich.console import Console
 from rich.text import Text
 
 from qsessions import AsyncLiveSession, AsyncSessionClient, IBMCloudAuth, ServiceCRN, Session
+from qsessions.cli.terminal import Terminal
 from qsessions.emulator import Emulator
 
 _JOBS = 3
@@ -20,8 +20,8 @@ _STYLES = {"open": "cyan", "active": "bold green", "inactive": "yellow", "closed
 
 
 async def run() -> None:
-    """Show the life of one session: colours and a spinner on a terminal, plain lines elsewhere."""
-    console = Console(highlight=False, soft_wrap=True)
+    """Show the life of one session: colours and a spinner on a terminal that has them, plain lines elsewhere."""
+    console = Terminal(soft_wrap=True)
     async with Emulator(queue_seconds=_QUEUE_S) as emulator:
         _say(console, "emulator", f"serves the sessions API at {emulator.url}")
         auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
@@ -29,7 +29,7 @@ async def run() -> None:
             await _show(console, client, emulator)
 
 
-async def _show(console: Console, client: AsyncSessionClient, emulator: Emulator) -> None:
+async def _show(console: Terminal, client: AsyncSessionClient, emulator: Emulator) -> None:
     session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
     _say(
         console,
@@ -40,13 +40,13 @@ async def _show(console: Console, client: AsyncSessionClient, emulator: Emulator
         emulator.submit_job(session.id, seconds=_JOB_S)
     _say(console, "jobs", f"{_JOBS} queued, {_JOB_S:g} s each")
     live = client.attach(session.id)
-    with console.status("watching the session") if console.is_terminal else nullcontext():
+    with console.status("watching the session") if console.color_system else nullcontext():
         await _watch(console, live)
     closed = await live.refresh()
     _say(console, "usage", f"{closed.elapsed_time:.1f} s, billed while the session had the backend")
 
 
-async def _watch(console: Console, live: AsyncLiveSession) -> None:
+async def _watch(console: Terminal, live: AsyncLiveSession) -> None:
     started = time.monotonic()
     drained = False
     async for snapshot in live.watch():
@@ -63,5 +63,5 @@ def _state(snapshot: Session, seconds: float) -> Text:
     return text.append(", draining") if snapshot.accepting_jobs is False and not snapshot.is_final else text
 
 
-def _say(console: Console, what: str, text: str | Text) -> None:
+def _say(console: Terminal, what: str, text: str | Text) -> None:
     console.print(Text.assemble((f"{what:<9}", "dim"), text))

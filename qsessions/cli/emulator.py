@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -15,6 +14,7 @@ from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
 
+from qsessions.cli.terminal import forget_output
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.admin import is_loopback
 from qsessions.emulator.faults import read_faults
@@ -99,15 +99,9 @@ async def _serve(emulator: Emulator) -> int:
         if sys.stdout.isatty():
             print("# Serving. Stop with Ctrl-C.", file=sys.stderr)
         else:
-            _close_stdout()
+            # Whoever reads the pipe must see its end; the descriptor stays valid for what may still print.
+            forget_output()
         await stop.wait()
     finally:
         await emulator.stop()
     return 0
-
-
-def _close_stdout() -> None:
-    # Whoever reads the pipe must see its end; the descriptor stays valid for what may still print.
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,13 +10,13 @@ from typing import Any, TypeAlias
 
 import attrs
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from qsessions.cli.failures import one_line
 from qsessions.cli.options import Options
-from qsessions.errors import ConfigurationError, InvalidArgument
+from qsessions.cli.terminal import Terminal
+from qsessions.errors import InvalidArgument
 
 # An object as it is printed in JSON.
 Row: TypeAlias = Mapping[str, Any]
@@ -47,17 +46,11 @@ class Output:
 
     Raises:
         InvalidArgument: The options ask for two forms.
-        ConfigurationError: There is no standard output.
     """
 
     def __init__(self, options: Options) -> None:
         if options.json and options.jsonl:
             raise InvalidArgument("--json and --jsonl exclude each other.")
-        # A shell's `>&-` leaves none.
-        if not sys.stdout:
-            raise ConfigurationError(
-                "standard output is closed.", solution="Send it to /dev/null if nobody wants it."
-            )
         self._json = options.json
         self.lines = options.jsonl
         # What the service says may have characters that the terminal's encoding lacks.
@@ -123,13 +116,7 @@ def _write(text: str) -> None:
 
 
 def _show(renderable: Table | Text) -> None:
-    # rich keeps bold and dim with NO_COLOR; without a colour system it writes no escape at all.
-    console = Console(
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-        highlight=False,
-        soft_wrap=isinstance(renderable, Text),
-    )
-    console.print(renderable)
+    Terminal(soft_wrap=isinstance(renderable, Text)).print(renderable)
     sys.stdout.flush()
 
 

@@ -83,6 +83,18 @@ async def test_demo_shows_colours_on_a_terminal() -> None:
     assert "\x1b[1;35mclosed" in shown
 
 
+async def test_demo_without_colours_writes_no_escape() -> None:
+    """With NO_COLOR the demo has neither colours nor a spinner on a terminal."""
+    master, slave = pty.openpty()
+    env = os.environ | {"TERM": "xterm", "NO_COLOR": "1"}
+    process = await asyncio.create_subprocess_exec(QSESSIONS, "demo", stdout=slave, env=env)
+    os.close(slave)
+    shown = await asyncio.to_thread(_read_all, master)
+    assert await process.wait() == 0
+    assert "closed" in shown
+    assert "\x1b" not in shown
+
+
 def _read_all(descriptor: int) -> str:
     parts: list[bytes] = []
     # A terminal whose other end is gone reads as an error on Linux and as the end elsewhere.

@@ -227,6 +227,9 @@ async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
     assert "─" in listed
     assert ("\x1b[36mopen" in record) is not bool(no_color)
     assert ("\x1b" in record + listed) is not bool(no_color)
+    code, helped = await shell.on_terminal("workloads", "--help", NO_COLOR=no_color)
+    assert code == 0
+    assert ("\x1b" in helped) is not bool(no_color)
 
 
 async def test_json_on_a_terminal_has_no_colours(shell: Shell) -> None:
@@ -264,18 +267,38 @@ async def test_a_reader_that_is_gone(shell: Shell, service: Emulator) -> None:
     assert advice == f"End it: qsessions close {session_id}"
 
 
-async def test_output_that_cannot_be_written(shell: Shell) -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["get", "--help"], ["--version"], ["demo"], ["doctor"]])
+async def test_any_output_that_nobody_reads(shell: Shell, arguments: list[str]) -> None:
+    """Whatever is printed ends quietly where its reader is gone, help too."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert await shell(*arguments, stdout=writing) == (0, "", "")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["versions"], ["emulator"]])
+async def test_output_that_cannot_be_written(shell: Shell, arguments: list[str]) -> None:
     """A full disk and a closed standard output are told in two lines."""
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
-        code, _, err = await shell("versions", stdout=full)
+        code, _, err = await shell(*arguments, stdout=full)
     assert code == 2
     assert "No space left on device" in told(err)[0]
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", f"{shlex.quote(QSESSIONS)} versions >&-", stderr=PIPE, env=shell.env
-    )
+    script = f"{shlex.quote(QSESSIONS)} {shlex.join(arguments)} >&-"
+    process = await asyncio.create_subprocess_exec("bash", "-c", script, stderr=PIPE, env=shell.env)
     _, closed = await process.communicate()
     assert process.returncode == 2
     assert "standard output is closed" in told(closed.decode())[0]
+
+
+async def test_a_closed_standard_error(shell: Shell) -> None:
+    """Without a standard error the exit code says it all, and standard output stays clean."""
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", f"{shlex.quote(QSESSIONS)} get a/b 2>&-", stdout=PIPE, env=shell.env
+    )
+    out, _ = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
 
 
 @pytest.mark.parametrize(
