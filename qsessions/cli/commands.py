@@ -19,7 +19,8 @@ from qsessions.errors import InvalidArgument, QSessionsError
 from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session, deadline_seconds
 
-_WORKLOAD_COLUMNS = ("id", "mode", "status", "backend", "created", "usage_seconds", "accepting_jobs")
+# Where a terminal is narrow, the first ones stay.
+_WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
 _PAGE = 100
 

@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import attrs
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from qsessions.cli.failures import one_line
@@ -21,6 +21,7 @@ from qsessions.errors import InvalidArgument
 # An object as it is printed in JSON.
 Row: TypeAlias = Mapping[str, Any]
 
+_GAP = "  "
 _STYLES = {
     "open": "cyan",
     "active": "bold green",
@@ -62,20 +63,13 @@ class Output:
         return self._json or self.lines
 
     def record(self, fields: Row) -> None:
-        """Print one object; as a table or text, a field a line, without those that are empty."""
+        """Print one object; as text, a field a line, without those that are empty."""
         if self.as_json:
             self._print_json(fields)
             return
         filled = {name: value for name, value in fields.items() if value not in (None, [], (), {})}
-        if not sys.stdout.isatty():
-            _write(_aligned([(name, _cell(value)) for name, value in filled.items()]))
-            return
-        table = Table(show_header=False, box=None)
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in filled.items():
-            table.add_row(name, _styled(value))
-        _show(table)
+        width = max(map(len, filled))
+        _print([[Text(name.ljust(width), "dim"), _styled(value)] for name, value in filled.items()])
 
     async def rows(self, name: str, rows: AsyncIterator[Row], columns: Sequence[str]) -> None:
         """Print a list: with --jsonl each row as it comes, with --json one object with the list by its name."""
@@ -86,24 +80,12 @@ class Output:
         items = [item async for item in rows]
         if self.as_json:
             self._print_json({name: items})
-        elif sys.stdout.isatty():
-            table = Table(box=SIMPLE_HEAD)
-            for column in columns:
-                table.add_column(column.replace("_", " "), no_wrap=column == "id", overflow="fold")
-            for item in items:
-                table.add_row(*(_styled(item[column]) for column in columns))
-            _show(table)
         else:
-            _write(
-                _aligned([tuple(columns), *(tuple(_cell(item[name]) for name in columns) for item in items)])
-            )
+            _print_table(_padded([columns, *([_cell(item[name]) for name in columns] for item in items)]))
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
-        if sys.stdout.isatty():
-            _show(Text("  ").join(_styled(cell) for cell in cells))
-        else:
-            _write("  ".join(map(_cell, cells)).rstrip() + "\n")
+        _print([list(map(_styled, cells))])
 
     def _print_json(self, value: Row) -> None:
         _write(json.dumps(value, indent=None if self.lines else 2, default=_time) + "\n")
@@ -115,18 +97,36 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _show(renderable: Table | Text) -> None:
-    Terminal(soft_wrap=isinstance(renderable, Text)).print(renderable)
-    sys.stdout.flush()
+def _print(lines: Sequence[Sequence[Text]]) -> None:
+    """Print lines of cells, none of them cut or broken: a terminal wraps what is too long for it, and it can be copied."""
+    joined = [Text(_GAP).join(cells) for cells in lines]
+    for line in joined:
+        line.rstrip()
+    if sys.stdout.isatty():
+        Terminal(soft_wrap=True).print(Text("\n").join(joined))
+    else:
+        _write("".join(f"{line.plain}\n" for line in joined))
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in rows
-    )
-    return "".join(f"{line}\n" for line in lines)
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print a header and rows of padded cells; on a terminal as many columns as there is room for, and the names of the others."""
+    header, *rows = rows
+    if not sys.stdout.isatty():
+        _print([list(map(Text, cells)) for cells in (header, *rows)])
+        return
+    ends = [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
+    shown = max(1, sum(end <= Terminal().width for end in ends))
+    lines = [[Text(name, "bold") for name in header[:shown]], [Text("-" * ends[shown - 1], "dim")]]
+    lines += [list(map(_styled, cells[:shown])) for cells in rows]
+    if hidden := [name.strip() for name in header[shown:]]:
+        lines.append([Text(f"no room for {', '.join(hidden)}", "dim")])
+    _print(lines)
+
+
+def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Fill cells with spaces to the width of their columns."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return [[set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True)] for cells in rows]
 
 
 def _styled(value: object) -> Text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Literal
 
 from rich.console import Console
 
@@ -13,8 +14,8 @@ class Terminal(Console):
 
     def __init__(self, *, soft_wrap: bool = False) -> None:
         # rich keeps bold and dim with NO_COLOR; without a colour system it writes no escape at all.
-        color_system = None if os.environ.get("NO_COLOR") else "auto"
-        super().__init__(color_system=color_system, highlight=False, soft_wrap=soft_wrap)  # type: ignore[arg-type]
+        color_system: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+        super().__init__(color_system=color_system, highlight=False, soft_wrap=soft_wrap)
 
     def on_broken_pipe(self) -> None:
         """Tell that the reader is gone; rich itself would end the process with 1."""

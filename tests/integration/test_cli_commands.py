@@ -208,8 +208,8 @@ async def test_plain_text_is_aligned(shell: Shell) -> None:
     assert await shell("drain", session_id) == (0, f"id    {session_id}\ndone  drain\n", "")
     _, listed, _ = await shell("workloads")
     header, line = listed.splitlines()
-    assert header.split() == ["id", "mode", "status", "backend", "created", "usage_seconds", "accepting_jobs"]
-    assert re.fullmatch(rf"{session_id}  batch  completed  -        \S+Z  0.0            no", line)
+    assert header.split() == ["id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs"]
+    assert re.fullmatch(rf"{session_id}  batch  completed  \S+Z  -        0.0            no", line)
     assert header.index("mode") == line.index("batch")
     assert "\x1b" not in made + listed
 
@@ -224,12 +224,55 @@ async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
     code, listed = await shell.on_terminal("workloads", NO_COLOR=no_color)
     assert code == 0
     assert re.search(rf"{session_id}.* batch ", listed)
-    assert "─" in listed
+    assert "-----" in listed
     assert ("\x1b[36mopen" in record) is not bool(no_color)
     assert ("\x1b" in record + listed) is not bool(no_color)
     code, helped = await shell.on_terminal("workloads", "--help", NO_COLOR=no_color)
     assert code == 0
     assert ("\x1b" in helped) is not bool(no_color)
+
+
+@pytest.mark.parametrize(
+    ("width", "fields", "hidden"),
+    [
+        (20, ["id"], "mode, status, created, backend, usage_seconds, accepting_jobs"),
+        (80, ["id", "mode", "status", "created"], "backend, usage_seconds, accepting_jobs"),
+        (100, ["id", "mode", "status", "created", "backend"], "usage_seconds, accepting_jobs"),
+        (
+            160,
+            ["id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs"],
+            None,
+        ),
+    ],
+)
+async def test_tables_fit_the_terminal(
+    shell: Shell, service: Emulator, width: int, fields: list[str], hidden: str | None
+) -> None:
+    """A list has the columns that there is room for, each workload whole on one line, and names what it leaves out."""
+    made = await shell.data("create", "--mode", "dedicated", "--backend", "ibm_marrakesh", "--max-ttl", "10m")
+    service.submit_job(made["id"], seconds=3600)
+    (told,) = await shell.lines("workloads")
+    assert told["status"] == "in_progress"
+    code, shown = await shell.on_terminal("workloads", COLUMNS=str(width), NO_COLOR="1")
+    assert code == 0
+    header, rule, line, *rest = shown.splitlines()
+    assert header.split() == fields
+    assert set(rule) == {"-"}
+    cells = line.split()
+    assert cells[0] == told["id"]
+    assert cells[1:4] == ["session", "in_progress", told["created"][:19] + "Z"][: len(fields) - 1]
+    assert cells[4:5] == ["ibm_marrakesh"][: len(fields) - 4]
+    assert len(rule) <= max(width, len(told["id"]))
+    assert max(len(header), len(line)) <= len(rule)
+    assert " ".join(" ".join(rest).split()) == ("" if hidden is None else f"no room for {hidden}")
+
+
+async def test_a_record_on_a_narrow_terminal(shell: Shell) -> None:
+    """A session's id is never broken: the terminal itself wraps what is too long for it, and it can be copied."""
+    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    code, shown = await shell.on_terminal("get", session_id, COLUMNS="20", NO_COLOR="1")
+    assert code == 0
+    assert re.search(rf"^id +{session_id}$", shown, re.MULTILINE)
 
 
 async def test_json_on_a_terminal_has_no_colours(shell: Shell) -> None:
