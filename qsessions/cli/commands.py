@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import AttrsInstance, define
 
@@ -23,6 +23,8 @@ from qsessions.models import CreateSession, Session, deadline_seconds
 _WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
 _PAGE = 100
+
+NumberT = TypeVar("NumberT", int, float)
 
 
 def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None = None) -> int:
@@ -60,11 +62,7 @@ def connect(options: Options, **more: Any) -> AsyncSessionClient:
 
 def deadline(options: Options) -> float | None:
     """Read --timeout: plain numbers are seconds."""
-    text = options.timeout
-    try:
-        given: float | str | None = None if text == "none" else float(text)
-    except ValueError:
-        given = text
+    given = None if options.timeout == "none" else _number(options.timeout, float)
     return deadline_seconds(given, "--timeout")
 
 
@@ -73,7 +71,7 @@ async def create(
 ) -> int | None:
     """Create a session and print it; `fate` knows what became of it when this is interrupted."""
     output = Output(options)
-    given = {name: int(text) if text and text.isdecimal() else text for name, text in ttls.items()}
+    given = {name: None if text is None else _number(text, int) for name, text in ttls.items()}
     request = CreateSession(mode, backend=backend, **given)
     async with connect(options, observers=[fate]) as client:
         session = fate.session = await client.create(request)
@@ -181,6 +179,14 @@ class Fate:
         if left and self.sent:
             return "interrupted twice; a session may have been created.", LOOK_FOR_IT
         return "interrupted; no session was created.", "Nothing is left to do."
+
+
+def _number(text: str, kind: Callable[[str], NumberT]) -> NumberT | str:
+    """Read a plain number; other text is given as it is, for those who know durations."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 def _time(name: str, text: str | None) -> datetime | None:

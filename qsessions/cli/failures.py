@@ -24,7 +24,7 @@ LOOK_FOR_IT = (
 # Errors speak Python; here they speak to a shell. What the command line has as an option is called so: an argument that the sentence is
 # about, a keyword, a TTL wherever it stands. What it has no option for is put in other words.
 _OPTION = re.compile(
-    r"^[a-z_]+(?= must )|\b(?:account|account_file|base_url)=|\b(?:interactive|active|max)_ttl\b"
+    r"^[a-z_]+(?= must )|(?<!\S)(?:account|account_file|base_url)=|(?<!\S)(?:interactive|active|max)_ttl\b"
 )
 _IN_A_SHELL = (
     ("auth= was not given; ", ""),
@@ -40,6 +40,7 @@ _IN_A_SHELL = (
     ("Pass proxy= with the URL of a proxy", "Take that out, and name in HTTPS_PROXY a proxy"),
     (", or pass proxy=", ""),
     (", pass proxy=", ""),
+    ("must be text such as", "must be seconds or text such as"),
     (", or None,", ", or 'none',"),
     ("get()", "qsessions get"),
 )

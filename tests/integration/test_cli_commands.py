@@ -112,7 +112,7 @@ def told(err: str) -> tuple[str, str]:
     """Give the two lines of an error: what happened and what to do."""
     assert "Traceback" not in err
     # A shell is not told Python: no keyword arguments, no calls, no None.
-    assert re.findall(r"\b[a-z_]+=|\w\(\)|\bNone\b", err) == []
+    assert re.findall(r"(?<!\S)[a-z_]+=|\w\(\)|\bNone\b", err) == []
     what, advice = err.splitlines()
     return what, advice
 
@@ -349,19 +349,28 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
     [
         (("create",), "requires an argument"),
         (("create", "--mode", "fast"), '"dedicated", "batch"'),
-        (("create", "--mode", "batch", "--max-ttl", "10x"), "create: --max-ttl must be text such as"),
+        (
+            ("create", "--mode", "batch", "--max-ttl", "10x"),
+            "create: --max-ttl must be seconds or text such as",
+        ),
+        (("create", "--mode", "batch", "--max-ttl", "-5"), "2147483647 seconds, not -5."),
+        (("create", "--mode", "batch", "--max-ttl", "9" * 5000), "create: --max-ttl must be seconds or text"),
         (("create", "--mode", "batch", "--max-ttl", "0"), "create: --max-ttl must be from 1 to"),
         (
             ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
             "create: --active-ttl (120 s) must not be longer than --max-ttl (60 s).",
         ),
-        (("create", "--mode", "batch", "--timeout", "soon"), "create: --timeout must be text such as"),
+        (
+            ("create", "--mode", "batch", "--timeout", "soon"),
+            "create: --timeout must be seconds or text such as",
+        ),
         (("get", "x", "--timeout", "-1"), "up to 2147483647, or 'none', not -1.0."),
         (("get",), "requires an argument"),
         (("get", "a/b"), "path"),
         (("get", "x", "--json", "--jsonl"), "exclude each other"),
         (("get", "x", "--api-version", "newest"), "get: --api-version must be a date"),
         (("get", "x", "--account", ""), "get: --account must be the name of an account."),
+        (("get", "x", "--account-file", "/nowhere/account=a"), "; /nowhere/account=a doesn't exist."),
         (("versions", "--base-url", "ftp://example"), "versions: --base-url must be an absolute URL"),
         (("versions", "--base-url", "https://me@example"), "must not hold a user name or password."),
         (("versions", "--base-url", "http://example"), "plain http"),
