@@ -112,3 +112,18 @@ async def test_taking_it_back_closes_it() -> None:
     told = await opened.take_back()
     assert told is not None
     assert told.startswith("session 's1' is left open")
+
+
+async def test_an_ending_that_is_cancelled_again_and_again_leaves_the_session_open() -> None:
+    """A request that is cut off twice is not sent a third time, and the block says that its session is left open."""
+
+    class CutOff(Client):
+        async def end(self, how: How, session_id: str, /, *, timeout: float) -> None:
+            await super().end(how, session_id, timeout=timeout)
+            raise asyncio.CancelledError
+
+    client = CutOff()
+    with pytest.raises(SessionLeftOpen, match="shut down"):
+        async with client.open():
+            pass
+    assert client.ended == ["drain s1", "drain s1"]
