@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from heapq import merge
 from operator import attrgetter
@@ -271,9 +271,13 @@ class Emulator:
             machine.advance(now)
         return tuple(merge(*(machine.events for machine in self._machines()), key=attrgetter("at")))
 
-    def assert_no_open_sessions(self) -> None:
-        """Check that every session is closed. Raises AssertionError, which tells the story of each that is not."""
+    def assert_no_open_sessions(self, ignoring: Collection[str] = ()) -> None:
+        """Check that every session is closed. Raises AssertionError, which tells the story of each that is not.
+
+        ignoring: the ids of sessions that may be open.
+        """
         told = stories(self._instances.values(), self.requests, self.now())
+        told = {session_id: story for session_id, story in told.items() if session_id not in ignoring}
         if told:
             count = "1 session was" if len(told) == 1 else f"{len(told)} sessions were"
             raise AssertionError("\n  ".join([f"{count} left open:", *told.values()]))
