@@ -57,13 +57,13 @@ class ThreadedEmulator:
 
     def __exit__(self, *_: object) -> None:
         """Stop listening and end the thread."""
+        loop = self._running()
         try:
             self.stop()
         finally:
-            loop, self._loop = self._loop, None
-            if loop is not None:
-                loop.call_soon_threadsafe(self._ended.set)
-                self._thread.join()
+            self._loop = None
+            loop.call_soon_threadsafe(self._ended.set)
+            self._thread.join()
 
     async def _live(self, begun: SimpleQueue[asyncio.AbstractEventLoop]) -> None:
         self._ended = asyncio.Event()
@@ -195,9 +195,13 @@ class ThreadedEmulator:
         return self._run(answer)
 
     def _run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if self._loop is None:
-            raise RuntimeError("the emulator's thread isn't running: use the emulator inside `with`")
+        loop = self._running()
         # A queue, since waiting on a Future would pass for blocking with those who look for it in a test's event loop; it is bounded here.
         answered: SimpleQueue[Future[T]] = SimpleQueue()
-        asyncio.run_coroutine_threadsafe(function(), self._loop).add_done_callback(answered.put)
+        asyncio.run_coroutine_threadsafe(function(), loop).add_done_callback(answered.put)
         return answered.get().result()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise RuntimeError("the emulator's thread isn't running: use the emulator inside `with`")
+        return self._loop
