@@ -15,8 +15,18 @@ import pytest
 from qsessions.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    """Give a page's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+README = snippets(ROOT / "README.md", "python")
+PROGRAMS = [snippet for snippet in README if "def test_" not in snippet]
+TESTS = [snippet for snippet in README if "def test_" in snippet] + snippets(
+    ROOT / "docs/pytest.md", "python"
+)
 
 
 async def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -42,17 +52,33 @@ async def service() -> Emulator:
     return Emulator()
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.split("\n")[0])
+@pytest.mark.parametrize("snippet", PROGRAMS, ids=lambda snippet: snippet.split("\n")[0])
 async def test_readme_snippet_runs_as_pasted(snippet: str) -> None:
-    """Each Python snippet of the README is a whole program that ends well."""
+    """Each Python snippet of the README that is no test is a whole program that ends well."""
     code, output = await run("-c", snippet)
     assert code == 0, output
     assert "SessionState.CLOSED" in output
 
 
 def test_readme_has_snippets() -> None:
-    """There is at least one snippet to try."""
-    assert SNIPPETS
+    """There is at least one snippet of each kind to try."""
+    assert PROGRAMS
+    assert len(TESTS) >= 2
+
+
+@pytest.mark.parametrize("snippet", TESTS, ids=lambda snippet: snippet.split("\n")[0])
+async def test_tests_in_the_pages_pass(snippet: str, tmp_path: Path) -> None:
+    """Each test in README and docs/pytest.md passes under pytest, as it stands."""
+    await asyncio.to_thread((tmp_path / "test_it.py").write_text, snippet)
+    code, output = await run(
+        "-m",
+        "pytest",
+        *("-p", "no:cacheprovider", "--strict-markers", "--rootdir", str(tmp_path)),
+        *("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"),
+        str(tmp_path),
+    )
+    assert code == 0, output
+    assert f"{snippet.count('def test_')} passed" in output
 
 
 async def test_quickstart(service: Emulator) -> None:
@@ -96,28 +122,80 @@ async def test_example_test() -> None:
     assert "1 passed" in output
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="examples/session.sh needs jq, which isn't installed")
-async def test_shell_script(service: Emulator) -> None:
+def missing(*tools: str) -> pytest.MarkDecorator:
+    """Skip a test on a machine without the tools that it needs; the gate installs them."""
+    lacking = [tool for tool in tools if shutil.which(tool) is None]
+    return pytest.mark.skipif(bool(lacking), reason=f"not installed: {', '.join(lacking)}")
+
+
+async def bash(*arguments: str, folder: Path, env: dict[str, str]) -> tuple[int | None, str, str]:
+    """Run bash with our commands in its PATH; give the exit code, standard output and standard error."""
+    scripts = Path(sys.executable).parent
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        *arguments,
+        cwd=folder,
+        env=os.environ | env | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    return process.returncode, output.decode(), errors.decode()
+
+
+@missing("jq")
+async def test_shell_script(service: Emulator, tmp_path: Path) -> None:
     """The shell script creates, reads and drains a session with --json and jq."""
     async with service:
-        scripts = Path(sys.executable).parent
-        process = await asyncio.create_subprocess_exec(
-            "bash",
-            str(ROOT / "examples/session.sh"),
-            env=os.environ | service.env() | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        code, output, errors = await bash(
+            str(ROOT / "examples/session.sh"), folder=tmp_path, env=service.env()
         )
-        output, errors = await process.communicate()
         (session,) = service.sessions.values()
-    assert (process.returncode, errors) == (0, b"")
-    assert output.decode().splitlines() == [
+    assert (code, errors) == (0, "")
+    assert output.splitlines() == [
         f"{session.id} is open on ibm_fez, at most 600 s",
         f"may cost: {session.id}, session, pending",
         f"{session.id}: drain",
     ]
     assert session.state == "closed"
+
+
+# What the commands of docs/emulator.md print, a pattern for each line.
+PRINTED = [
+    r'\["open",true\]',
+    r'\["closed","drained"\]',
+    r"Running",
+    r"\d{4}-.*Z",
+    r"Completed",
+    r'\{"faults":\[\{"kind":"answer",.*\}\]\}',
+    r"429",
+    r"200",
+    r'\["get",200,"Bearer .*"\]',
+    r".*: batch on ibm_fez, active, takes jobs; .*",
+    r"    created at .* by POST /api/v1/sessions from curl/.*",
+    *[r"    \+.*"] * 5,
+    r"    left alone it closes in .*",
+    r"true",
+    r"open",
+]
+
+
+@missing("curl", "jq", "node")
+async def test_the_page_for_other_languages(tmp_path: Path) -> None:
+    """The commands of docs/emulator.md run in their order as they stand, and its program runs under Node."""
+    page = ROOT / "docs/emulator.md"
+    commands = await asyncio.to_thread(snippets, page, "sh")
+    (program,) = await asyncio.to_thread(snippets, page, "js")
+    await asyncio.to_thread((tmp_path / "session.mjs").write_text, program)
+    # The emulator must not outlive the commands, wherever they end.
+    script = "\n".join(["trap 'kill \"$pid\" 2>/dev/null || true' EXIT", *commands])
+    code, output, errors = await bash("-euo", "pipefail", "-c", script, folder=tmp_path, env={})
+    assert (code, errors) == (0, "curl: (22) The requested URL returned error: 429\n"), output
+    printed = output.splitlines()
+    assert len(printed) == len(PRINTED), output
+    for line, pattern in zip(printed, PRINTED, strict=True):
+        assert re.fullmatch(pattern, line), output
 
 
 async def test_script(service: Emulator) -> None:

@@ -92,7 +92,7 @@ class TestShared:
 
     async def test_that_all_share(self, qsessions_shared_client, qsessions_shared_emulator):
         live = qsessions_shared_client.attach([*qsessions_shared_emulator.sessions][0])
-        assert (await live.wait_until("closed")).is_final
+        assert (await live.wait_until("closed", timeout="30s")).is_final
         assert len([workload async for workload in qsessions_shared_client.workloads()]) == 2
 
 
@@ -155,6 +155,7 @@ def test_loops_of_the_test(qsessions_client):
 """
 
 
+@pytest.mark.smoke
 def test_without_an_asyncio_plugin(run: Run) -> None:
     """Where no asyncio plugin is installed, all that isn't an asynchronous test works."""
     run(SYNC_TESTS).assert_outcomes(passed=3)
