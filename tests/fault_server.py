@@ -70,24 +70,58 @@ async def hang(connection: Connection) -> None:
     await connection.hang()
 
 
+def cut(data: bytes) -> Answer:
+    """Answer with these bytes, then end the connection."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.write(data)
+        connection.writer.close()
+
+    return answer
+
+
+def stall(data: bytes) -> Answer:
+    """Answer with these bytes, then say nothing more."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.write(data)
+        await connection.hang()
+
+    return answer
+
+
+def endless(head: bytes, piece: bytes) -> Answer:
+    """Answer with the head, then with the piece again and again for as long as somebody listens."""
+
+    async def answer(connection: Connection) -> None:
+        await connection.write(head)
+        while True:
+            await connection.write(piece)
+
+    return answer
+
+
 class FaultServer:
     """Answers request after request from a script.
 
     Args:
         answers: What to answer, in order; the last goes on being used.
         tls: The TLS settings, or None for plain HTTP.
+        deaf: Whether it tears every connection down before it has read anything.
 
     Attributes:
         received: Every request, in order.
         connections: How many connections there were in all.
     """
 
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, deaf: bool = False) -> None:
         self._tls = tls
+        self._deaf = deaf
         self.answers = list(answers)
         self.received: list[Received] = []
         self.connections = 0
         self._arrived = asyncio.Event()
+        self._left = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -108,6 +142,12 @@ class FaultServer:
             self._arrived.clear()
             await self._arrived.wait()
 
+    async def idle(self) -> None:
+        """Wait until there is no connection."""
+        while self._open:
+            self._left.clear()
+            await self._left.wait()
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         return self
@@ -115,6 +155,10 @@ class FaultServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Tear every connection down and listen no more."""
         assert self._server is not None
         self._server.close()
         for writer in tuple(self._open):
@@ -124,12 +168,14 @@ class FaultServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._open.add(writer)
+        connection = Connection(reader, writer)
         try:
+            if self._deaf:
+                connection.reset()
             while (request := await self._read(reader)) is not None:
                 self.received.append(request)
                 self._arrived.set()
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-                connection = Connection(reader, writer)
+                answer = await self._answer_to(request)
                 if isinstance(answer, bytes):
                     await connection.write(answer)
                 else:
@@ -138,7 +184,11 @@ class FaultServer:
             pass
         finally:
             self._open.discard(writer)
+            self._left.set()
             writer.close()
+
+    async def _answer_to(self, request: Received) -> Answer:
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     async def _read(self, reader: asyncio.StreamReader) -> Received | None:
         try:

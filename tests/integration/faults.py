@@ -1,0 +1,100 @@
+"""What can go wrong with one request, as a table: the answer, and what each kind of operation makes of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+from attrs import frozen
+
+from qsessions import CallTimeout, ConnectionFailed, CreateOutcomeUnknown, ProtocolError, QSessionsError
+from tests.fault_server import Answer, cut, endless, hang, http, reset, stall
+from tests.integration.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row
+
+MIB = 1024 * 1024
+
+# What comes of a create, of a read, and of what needs no answer but a yes. None is success.
+Outcome = tuple[type[QSessionsError], type[QSessionsError], type[QSessionsError] | None]
+LOST: Outcome = (CreateOutcomeUnknown, ConnectionFailed, ConnectionFailed)
+LATE: Outcome = (CreateOutcomeUnknown, CallTimeout, CallTimeout)
+UNREADABLE: Outcome = (CreateOutcomeUnknown, ProtocolError, ProtocolError)
+# Whoever only waits for a yes has got it.
+EMPTY: Outcome = (CreateOutcomeUnknown, ProtocolError, None)
+
+
+@frozen
+class Fault:
+    """One thing that goes wrong with an answer, for as long as anybody asks."""
+
+    name: str
+    answer: Answer
+    outcome: Outcome
+
+    def error(self, row: Row) -> type[QSessionsError] | None:
+        """Give the class of what an operation raises, or None where it is a success all the same."""
+        if row is CREATE:
+            return self.outcome[0]
+        return self.outcome[1 if row in {GET, VERSIONS, WORKLOADS} else 2]
+
+    @property
+    def is_late(self) -> bool:
+        """Whether only the deadline ends it."""
+        return self.outcome is LATE
+
+
+def _with_length(length: object) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+_BODY = json.dumps(SESSION).encode()
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_PACKED = {"Content-Encoding": "gzip"}
+
+FAULTS = (
+    Fault("reset", reset, LOST),
+    Fault("end without a word", cut(b""), LOST),
+    Fault("half a status line", cut(b"HTTP/1.1 20"), LOST),
+    Fault("half a header", cut(b"HTTP/1.1 200 OK\r\nContent-Ty"), LOST),
+    Fault("half the headers", cut(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"), LOST),
+    Fault("no body", cut(_with_length(len(_BODY))), LOST),
+    Fault("half a body", cut(_with_length(len(_BODY)) + _BODY[:20]), LOST),
+    Fault("half a chunk", cut(_CHUNKED + b"64\r\n" + _BODY[:20]), LOST),
+    Fault("no last chunk", cut(_CHUNKED + b"%x\r\n%s\r\n" % (len(_BODY), _BODY)), LOST),
+    Fault("too great a length", cut(_with_length(len(_BODY) + 1) + _BODY), LOST),
+    Fault("silence", hang, LATE),
+    Fault("slow status line", stall(b"HTTP/1.1 20"), LATE),
+    Fault("slow header", stall(b"HTTP/1.1 200 OK\r\nContent-Ty"), LATE),
+    Fault("slow body", stall(_with_length(len(_BODY)) + _BODY[:20]), LATE),
+    Fault("interim answers without end", endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 10), LATE),
+    Fault("headers without end", endless(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 100), UNREADABLE),
+    Fault("a header without end", endless(b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * 1000), UNREADABLE),
+    Fault("no HTTP", b"SSH-2.0-x\r\n\r\n", UNREADABLE),
+    Fault("a status that is none", b"HTTP/1.1 abc OK\r\n\r\n", UNREADABLE),
+    Fault("a length that is none", _with_length("many"), UNREADABLE),
+    Fault("a length below zero", _with_length(-1), UNREADABLE),
+    Fault("two lengths", http(200, SESSION, headers={"Content-length": "7"}), UNREADABLE),
+    Fault("too small a length", _with_length(len(_BODY) - 9) + _BODY, UNREADABLE),
+    Fault("101", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", UNREADABLE),
+    Fault("204 with a body", http(204, SESSION), UNREADABLE),
+    Fault("204", http(204), EMPTY),
+    Fault("200 without a body", http(200), EMPTY),
+    Fault("100 MB", endless(_with_length(100 * MIB), b" " * MIB), UNREADABLE),
+    Fault("chunks without end", endless(_CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n"), UNREADABLE),
+    Fault("gzip bomb", http(200, gzip.compress(b" " * (100 * MIB)), headers=_PACKED), UNREADABLE),
+    Fault("packed wrongly", http(200, b"plain", headers=_PACKED), UNREADABLE),
+    Fault("HTML", http(200, "<!DOCTYPE html><title>Please log in</title>"), UNREADABLE),
+    Fault("no JSON", http(200, b'{"id": "s1", "mo'), UNREADABLE),
+    Fault("no UTF-8", http(200, b'{"id": "s1", "user_id": "\xff"}'), UNREADABLE),
+    Fault("NaN", http(200, b'{"id": "s1", "elapsed_time": NaN}'), UNREADABLE),
+    Fault("a number of 5000 digits", http(200, b'{"id": "s1", "max_ttl": %s}' % (b"9" * 5000)), UNREADABLE),
+    Fault("100,000 deep", http(200, b'{"id": "s1", "extra": ' + b"[" * 100_000), UNREADABLE),
+    Fault("an array", http(200, [SESSION]), UNREADABLE),
+    Fault("null", http(200, b"null"), UNREADABLE),
+    Fault("an empty object", http(200, {}), EMPTY),
+)
+
+
+def each_fault(*faults: Fault) -> pytest.MarkDecorator:
+    """Run a test once for each of these faults, or for all."""
+    return pytest.mark.parametrize("fault", faults or FAULTS, ids=lambda fault: fault.name)
