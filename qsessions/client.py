@@ -182,7 +182,7 @@ class AsyncSessionClient:
         comes to its end, within 30 s. Other sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
         Doing it twice does nothing.
         """
-        if self._closing is None or self._closing.done():
+        if self._closing is None or self._closing.cancelled():
             # A task of its own, so that cancelling the caller leaves nothing half closed.
             self._closing = asyncio.ensure_future(self._close_down())
         await asyncio.shield(self._closing)

@@ -20,6 +20,7 @@ from qsessions import (
     IBMCloudAPIKey,
     InvalidArgument,
     LedgerEntry,
+    LedgerFailed,
     LocalLedger,
     QSessionsError,
     RecordState,
@@ -594,6 +595,19 @@ async def test_a_ledger_that_fails_stops_nothing(
     await ledger.aclose()
     assert calls_of(server) == DRAINED
     assert len([record for record in caplog.records if "LedgerFailed" in record.message]) == 2
+
+
+async def test_closing_a_client_twice_says_nothing_of_its_ledger(
+    against: Against, ledger: LocalLedger
+) -> None:
+    """A second `aclose` has nothing to write, so it can't fail to."""
+    events: list[object] = []
+    _, client = await against(CREATED, DONE, ledger=ledger, observers=[events.append])
+    async with client.open(**WANTED):
+        pass
+    await client.aclose()
+    await client.aclose()
+    assert [event for event in events if isinstance(event, LedgerFailed)] == []
 
 
 async def test_a_wrong_ledger_is_refused() -> None:
