@@ -321,15 +321,23 @@ def _nothing(answer: Response) -> None:
 
 def _read_created(answer: Response) -> Session:
     try:
-        return decode_session(answer.body)
+        session = decode_session(answer.body)
+        # Nobody could end a session that no call can name.
+        _path(session.id)
+        return session
     except ProtocolError as error:
-        problem = error.message
+        problem, remedy = error.message, "Close session {!r}."
+    except InvalidArgument as error:
+        problem, remedy = (
+            error.message,
+            "Close session {!r} by other means, such as the cloud's own web pages.",
+        )
     session_id = decode_session_id(answer.body)
     raise CreateOutcomeUnknown(
         f"the service created a session, but its answer can't be used. {problem}",
         status=answer.status,
         session_id=session_id,
-        solution=f"Close session {session_id!r}." if session_id else None,
+        solution=remedy.format(session_id) if session_id else None,
     )
 
 
