@@ -373,7 +373,7 @@ NOON = 1_780_000_000.0
     ids=str,
 )
 @pytest.mark.parametrize("status", [429, 503, 500])
-@each(GET, CREATE)
+@each()
 async def test_a_retry_after_is_kept_to(
     against: Against, time: ManualClock, *, headers: dict[str, str], asked: float, status: int, row: Row
 ) -> None:
@@ -387,13 +387,14 @@ async def test_a_retry_after_is_kept_to(
 @pytest.mark.parametrize(
     "asked", ["61", "86400", "9" * 400, formatdate(NOON + 61, usegmt=True)], ids=lambda v: v[:9]
 )
+@each()
 async def test_a_retry_after_over_the_limit_ends_the_call(
-    against: Against, time: ManualClock, asked: str
+    against: Against, time: ManualClock, asked: str, row: Row
 ) -> None:
     """A Retry-After above the policy's limit is told at once, with the seconds and the reason."""
     server, client = await against(http(429, OWN, headers={"Retry-After": asked}))
     with pytest.raises(RateLimited) as caught:
-        await CREATE(client, timeout=None)
+        await row(client, timeout=None)
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 61
     assert "the service asks to wait" in caught.value.__notes__[0]

@@ -253,11 +253,10 @@ async def test_each_field_of_the_wrong_shape_is_named(shape: Shape, time: Manual
         assert server.count(shape.row.method) == 1
     # Text and true are right for some.
     assert len(refused) >= len(WRONG) - 2
-    for error in refused:
-        assert type(error) is expected
-        assert shape.field in error.message
+    assert {type(failure) for failure in refused} == {expected}
+    assert all(shape.field in failure.message for failure in refused)
     if expected is CreateOutcomeUnknown:
-        assert {error.session_id for error in refused} == {None if shape.field == "id" else "s1"}
+        assert {failure.session_id for failure in refused} == {None if shape.field == "id" else "s1"}
 
 
 @each()

@@ -1,0 +1,246 @@
+"""Whatever fails, each session that the service has is closed, or the error and the ledger name it or say that there may be one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from attrs import frozen
+
+from qsessions import (
+    AsyncSessionClient,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    IBMCloudAuth,
+    LedgerRecord,
+    LocalLedger,
+    QSessionsError,
+    RecordState,
+    ServiceCRN,
+    SessionLeftOpen,
+    TokenExchangeFailed,
+)
+from qsessions.emulator import Emulator, Fault as EmulatorFault
+from tests.fault_proxy import Broken, FaultProxy
+from tests.fault_server import http
+from tests.integration.calls import SESSION, fault as own
+from tests.integration.faults import FAULTS, LOST, Fault, each_fault
+from tests.integration.test_cancellation import ours, until
+from tests.manual_clock import ManualClock
+
+WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}
+# So long a create or an ending takes whose answer never comes.
+SHORT_S = 0.3
+METHODS = {"drain": "PATCH", "close": "DELETE"}
+
+
+@frozen
+class Scene:
+    """A client with a ledger, and a proxy between it and the service."""
+
+    emulator: Emulator
+    proxy: FaultProxy
+    ledger: LocalLedger
+    client: AsyncSessionClient
+
+    @property
+    def open(self) -> list[str]:
+        """The ids of the sessions that cost or may cost."""
+        return [session.id for session in self.emulator.open_sessions]
+
+    async def recorded(self) -> list[tuple[RecordState, str | None]]:
+        """List what the ledger has open, once everything is written."""
+        await until(lambda: not self.client._guard._writers)
+        records: list[LedgerRecord] = [entry.record for entry in await self.ledger.entries()]
+        return [(record.state, record.session_id) for record in records]
+
+
+@pytest.fixture
+async def scene(emulator: Emulator, time: ManualClock, tmp_path: Path) -> AsyncIterator[Scene]:
+    """Give a scene; once its client is closed, see that no task and no connection is left."""
+    ledger = LocalLedger(tmp_path / "ledger")
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    async with FaultProxy(emulator.url) as proxy:
+        url = f"{proxy.url}/api"
+        async with AsyncSessionClient(auth, base_url=url, clock=time.clock, ledger=ledger) as client:
+            yield Scene(emulator, proxy, ledger, client)
+        assert ours() == set()
+        await proxy.idle()
+    await ledger.aclose()
+
+
+async def enter(scene: Scene, **options: Any) -> None:
+    """Open a session for a block that isn't reached."""
+    async with scene.client.open(**WANTED, **options):
+        raise AssertionError("the block was entered")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@each_fault()
+async def test_a_create_that_meets_a_fault_is_accounted_for(fault: Fault, after: bool, scene: Scene) -> None:
+    """Whether or not the work was done, the outcome is unknown, is in the ledger as such, and a session that came of it is shown."""
+    scene.proxy.broken["POST"] = Broken(fault.answer, after)
+    with pytest.raises(CreateOutcomeUnknown) as caught:
+        await enter(scene, timeout=SHORT_S if fault.is_late else 60)
+    assert len(scene.open) == after
+    assert await scene.recorded() == [(RecordState.UNKNOWN, None)]
+    if not fault.is_late:
+        assert [candidate.id for candidate in caught.value.candidates or ()] == scene.open
+
+
+UNKNOWN: list[tuple[int, object]] = [(303, own()), *((status, own()) for status in (502, 504, 520, 524))]
+UNKNOWN += [(status, "<title>Oh no</title>") for status in range(500, 525) if status not in {503, 521, 522}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), UNKNOWN, ids=[f"{status}-{type(body).__name__}" for status, body in UNKNOWN]
+)
+async def test_a_failure_after_a_create_was_carried_out_is_accounted_for(
+    status: int, body: object, scene: Scene
+) -> None:
+    """A status that leaves open whether the work was done is unknown, and the session that came of it is shown."""
+    scene.proxy.broken["POST"] = Broken(http(status, body), after=True)
+    with pytest.raises(CreateOutcomeUnknown) as caught:
+        await enter(scene)
+    assert len(scene.open) == 1
+    assert [candidate.id for candidate in caught.value.candidates or ()] == scene.open
+    assert await scene.recorded() == [(RecordState.UNKNOWN, None)]
+
+
+@pytest.mark.parametrize(
+    "status", [400, 401, 403, 404, 407, 409, 413, 418, 425, 429, 500, 501, 503, 521, 522]
+)
+async def test_a_service_that_denies_what_it_did_is_believed(status: int, scene: Scene) -> None:
+    """This can't be promised: a service that creates a session and says that it didn't leaves one that only `max_ttl` ends."""
+    scene.proxy.broken["POST"] = Broken(http(status, own()), after=True)
+    with pytest.raises(QSessionsError) as caught:
+        await enter(scene)
+    assert caught.value.status == status
+    assert len(scene.open) == caught.value.attempts
+    assert {session.ttls.maximum for session in scene.emulator.open_sessions} == {600}
+    assert await scene.recorded() == []
+
+
+@pytest.mark.parametrize("session_id", ["a/b", "..", "x" * 501, "line\nend", "\ud800"], ids=ascii)
+async def test_an_id_that_no_call_can_name_is_told(session_id: str, scene: Scene) -> None:
+    """A session whose id can't be sent back can't be ended, so that nobody may believe to have opened it."""
+    scene.proxy.broken["POST"] = Broken(http(200, SESSION | {"id": session_id}), after=True)
+    with pytest.raises(CreateOutcomeUnknown, match="the session id") as caught:
+        await enter(scene)
+    assert caught.value.session_id == session_id
+    assert await scene.recorded() == [(RecordState.UNKNOWN, session_id)]
+
+
+async def test_a_create_that_was_never_sent_leaves_no_record(scene: Scene) -> None:
+    """When the service can't be reached, nothing was created, and the ledger has nothing to look into."""
+    await scene.proxy.stop()
+    with pytest.raises(ConnectionFailed):
+        await enter(scene)
+    assert (scene.open, await scene.recorded()) == ([], [])
+
+
+REFUSALS = tuple(
+    Fault(str(status), http(status, own()), LOST)
+    for status in (400, 401, 403, 407, 413, 418, 425, 429, 500, 502, 503, 504, 520, 521, 522, 524)
+)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("how", METHODS)
+@each_fault(*(fault for fault in FAULTS if fault.outcome[2] is not None), *REFUSALS)
+async def test_an_ending_that_meets_a_fault_is_accounted_for(
+    *, fault: Fault, how: Any, after: bool, scene: Scene
+) -> None:
+    """A session that can't be ended is named by the error and the ledger, and ended once the fault has passed."""
+    scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after)
+    timeout = SHORT_S if fault.is_late else 30
+    with pytest.raises(SessionLeftOpen) as caught:
+        async with scene.client.open(**WANTED, on_exit=how, ending_timeout=timeout) as live:
+            pass
+    assert caught.value.session_id == live.id
+    assert await scene.recorded() == [(RecordState.CREATED, live.id)]
+    assert scene.open == ([] if after else [live.id])
+    scene.proxy.broken.clear()
+    await scene.client.aclose()
+    assert scene.open == []
+    # One that drains is in the ledger until it was seen closed, as in the conflict that the repeat meets.
+    drains = how == "drain" and not after
+    assert await scene.recorded() == ([(RecordState.DRAINING, live.id)] if drains else [])
+
+
+@pytest.mark.parametrize("how", METHODS)
+@each_fault(*(fault for fault in FAULTS if fault.outcome[2] is None))
+async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, how: Any, scene: Scene) -> None:
+    """A success whose answer says nothing ends a session all the same."""
+    scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after=True)
+    async with scene.client.open(**WANTED, on_exit=how):
+        pass
+    assert scene.open == []
+
+
+async def test_a_service_that_claims_what_it_did_not_do_is_believed(scene: Scene) -> None:
+    """This can't be promised: a service that says that it closed a session, and didn't, leaves one that only `max_ttl` ends."""
+    scene.proxy.broken["DELETE"] = Broken(http(204), after=False)
+    async with scene.client.open(**WANTED, on_exit="close") as live:
+        pass
+    assert (scene.open, await scene.recorded()) == ([live.id], [])
+
+
+@pytest.mark.parametrize("raised", [None, KeyError("x")], ids=["clean", "error"])
+async def test_a_server_that_is_gone_for_good_leaves_a_record(raised: Exception | None, scene: Scene) -> None:
+    """When the service vanishes within a block, the error or a note on the block's own says what is left, and so does the ledger."""
+    ids = []
+
+    async def work() -> None:
+        async with scene.client.open(**WANTED) as live:
+            ids.append(live.id)
+            await scene.proxy.stop()
+            if raised is not None:
+                raise raised
+
+    with pytest.raises(SessionLeftOpen if raised is None else KeyError) as caught:
+        await work()
+    if raised is None:
+        assert isinstance(caught.value.__cause__, ConnectionFailed)
+    else:
+        assert caught.value.__notes__[0].startswith(f"session {ids[0]!r} is left open")
+    await scene.client.aclose()
+    assert scene.open == ids
+    assert await scene.recorded() == [(RecordState.CREATED, ids[0])]
+
+
+async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None:
+    """When the token ends within a block and IAM gives no other, the session is named; with IAM back it is ended."""
+    opened = scene.client.open(**WANTED)
+    live = await opened.__aenter__()
+    scene.emulator.revoke_tokens()
+    scene.emulator.faults.add(EmulatorFault(kind="iam_down"))
+    with pytest.raises(SessionLeftOpen) as caught:
+        await opened.__aexit__(None, None, None)
+    assert isinstance(caught.value.__cause__, TokenExchangeFailed)
+    assert await scene.recorded() == [(RecordState.CREATED, live.id)]
+    scene.emulator.faults.clear()
+    await scene.client.aclose()
+    assert scene.open == []
+
+
+@pytest.mark.parametrize("how", METHODS)
+async def test_a_token_that_is_revoked_in_mid_flight_costs_one_more_try(how: Any, scene: Scene) -> None:
+    """Each request that finds its token revoked gets a new one, is carried out once, and the session ends."""
+    revoke = EmulatorFault(kind="revoke_tokens", nth=1)
+    scene.emulator.faults.add(
+        *(attrs.evolve(revoke, operations=[operation]) for operation in ("create", "get", "update", "close"))
+    )
+    async with scene.client.open(**WANTED, on_exit=how) as live:
+        await live.refresh()
+    assert (len(scene.emulator.sessions), scene.open) == (1, [])
+
+
+async def test_a_clock_that_jumps_an_hour_within_a_block(scene: Scene, time: ManualClock) -> None:
+    """A jump of the clock, with the token past its life, keeps no session from being ended."""
+    async with scene.client.open(**WANTED, on_exit="close"):
+        time.advance(3600)
+    assert (scene.open, await scene.recorded()) == ([], [])
