@@ -209,7 +209,7 @@ WORKLOAD_FIELDS = (
 )
 VERSION = {"version": "2026-04-15", "status": "live"}
 # Whatever a field holds, one of these isn't it.
-WRONG: tuple[object, ...] = ({}, {"a": 1}, [[]], [None], "\ud800 no", -1.5, True)
+WRONG: tuple[object, ...] = ({}, {"a": 1}, [[]], [None], "no", -1.5, True)
 
 
 @frozen
