@@ -52,7 +52,7 @@ class Admin:
             ("POST", "/advance", self.advance),
         ]
         for method, path, handler in routes:
-            router.add_route(method, ADMIN_PATH + path, _local(handler))
+            router.add_route(method, ADMIN_PATH + path, local(_answering(handler)))
 
     def list_faults(self, _: bytes) -> web.Response:
         """GET /emulator/faults: the plan, with how many requests each fault matched and struck."""
@@ -105,12 +105,21 @@ class Admin:
         return web.json_response({"now": date_time(now)})
 
 
-def _local(handler: Callable[[bytes], web.Response]) -> Handler:
+def local(handler: Handler) -> Handler:
+    """What serves this machine alone: a peer from elsewhere gets a 403."""
+
     async def serve(request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        await request.read()  # a connection can be kept only once its request is read
         if not is_loopback(request.remote or ""):
             raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
-        return handler(body)
+        return await handler(request)
+
+    return serve
+
+
+def _answering(handler: Callable[[bytes], web.Response]) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        return handler(await request.read())
 
     return serve
 

@@ -20,7 +20,7 @@ from qsessions.emulator.credentials import Gate
 from qsessions.emulator.directory import PLANS, plan_body, search_body
 from qsessions.emulator.front import Handler, subject
 from qsessions.emulator.iam import TokenOffice
-from qsessions.emulator.instances import Instance
+from qsessions.emulator.instances import Instance, queue_length
 from qsessions.emulator.listing import cut_page, read_job_query, read_workload_query
 from qsessions.emulator.refusals import invalid
 
@@ -205,7 +205,7 @@ class Service:
 
     def _queue_length(self, now: float, backend: str) -> int:
         """How many jobs a backend has before it, whichever instance they are from. Raises Refusal (404)."""
-        return sum(instance.machine.pending_jobs(now, backend) for instance in self.instances.values())
+        return queue_length(self.instances.values(), now, backend)
 
     def _guarded(self, handler: Callable[[InstanceCall], web.Response]) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:

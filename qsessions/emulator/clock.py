@@ -34,6 +34,11 @@ class ServiceClock:
         self._base_monotonic = time.monotonic()
         self._latest = -math.inf
 
+    @property
+    def speed(self) -> float | None:
+        """Seconds of the service in one real second; None where the clock that was passed sets the pace."""
+        return None if self._given else self._speed
+
     def now(self) -> float:
         """The time."""
         self._latest = max(self._latest, round(self._read(), 6))

@@ -26,6 +26,7 @@ from qsessions.emulator.refusals import (
 )
 
 ADMIN_PATH = "/emulator"
+PAGE_PATH = "/"
 subject: ContextVar[str | None] = ContextVar("subject", default=None)
 """Where a handler notes which session its request was about."""
 
@@ -37,7 +38,8 @@ _log = logging.getLogger("qsessions.emulator")
 class Front:
     """The one middleware of the emulator.
 
-    Requests below `ADMIN_PATH` are not the service's: faults don't touch them, and no record is kept.
+    Requests below `ADMIN_PATH`, and for the page, are not the service's: faults don't touch them, and no record
+    is kept.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Front:
         """Serve one request, whatever it is."""
         if "//" in request.rel_url.raw_path:
             request, handler = await _tidied(request)
-        if request.path.startswith(f"{ADMIN_PATH}/"):
+        if request.path == PAGE_PATH or request.path.startswith(f"{ADMIN_PATH}/"):
             return await self._admin(request, handler)
         subject.set(None)
         fired = self._faults.fire(request.match_info.route.name)

@@ -1,6 +1,7 @@
 """Service instances: each a service of its own, behind one address and one set of credentials."""
 
 import uuid
+from collections.abc import Iterable
 from random import Random
 
 import attrs
@@ -16,6 +17,11 @@ class Instance:
     crn: str
     terms: Terms
     machine: Machine
+
+
+def queue_length(instances: Iterable[Instance], now: float, backend: str) -> int:
+    """How many jobs a backend has before it, whichever instance they are from. Raises Refusal (404) for an unknown one."""
+    return sum(instance.machine.pending_jobs(now, backend) for instance in instances)
 
 
 def invented_account(random: Random) -> str:

@@ -1,7 +1,8 @@
 """Jobs waiting in line and running side by side."""
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
+from itertools import islice
 
 import attrs
 
@@ -12,12 +13,13 @@ LANES = 5
 
 
 class Book:
-    """Every job as it stands, every event in order, and how many jobs each backend has before it."""
+    """Every job as it stands, every event in order, how many jobs each backend has before it, and each session's ended jobs."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.events: list[Event] = []
         self.pending: Counter[str] = Counter()
+        self.ended: defaultdict[str | None, list[str]] = defaultdict(list)
 
     def note(self, at: float, what: Happening, session_id: str | None, job_id: str | None = None) -> None:
         """Add an event."""
@@ -31,6 +33,7 @@ class Book:
             self.pending[job.backend] += 1
         elif what == "job_ended":
             self.pending[job.backend] -= 1
+            self.ended[job.session_id].append(job.id)
 
 
 class Lanes:
@@ -55,6 +58,10 @@ class Lanes:
     def running(self) -> int:
         """How many jobs run."""
         return len(self._running)
+
+    def unended(self, most_queued: int) -> list[Job]:
+        """The jobs that run, then the first in line, up to `most_queued`."""
+        return [*self._running.values(), *islice(self._queued.values(), most_queued)]
 
     def twin(self, book: Book) -> "Lanes":
         """The same jobs in lanes of their own, which write to another book."""

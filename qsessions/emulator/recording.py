@@ -5,6 +5,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from sys import intern
 from types import MappingProxyType
 
@@ -60,9 +61,10 @@ class ReceivedRequest:
 
 
 class Recorder:
-    """Keeps the last 100,000 requests. `secrets` maps each label to the value that it stands for."""
+    """Keeps the last 100,000 requests; `received` counts them all. `secrets` maps each label to the value that it stands for."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
+        self.received = 0
         self._secrets = tuple(secrets.items())
         self._requests: deque[ReceivedRequest] = deque(maxlen=MOST_REQUESTS)
 
@@ -70,6 +72,10 @@ class Recorder:
     def requests(self) -> list[ReceivedRequest]:
         """What was kept, in the order of the answers."""
         return list(self._requests)
+
+    def latest(self, most: int) -> list[ReceivedRequest]:
+        """The newest of them, up to `most`, newest first."""
+        return list(islice(reversed(self._requests), most))
 
     def record(
         self,
@@ -100,6 +106,7 @@ class Recorder:
             faults=faults,
         )
         self._requests.append(kept)
+        self.received += 1
         if request_log.isEnabledFor(logging.INFO):
             shown = {name: getattr(kept, name) for name in _LOGGED}
             request_log.info("%s", json.dumps({**shown, "at": date_time(at)}))

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from qsessions.emulator.admin import Admin
 from qsessions.emulator.app import BASE_PATH, Service
+from qsessions.emulator.board import Board
 from qsessions.emulator.checks import Plan, Terms, is_duration
 from qsessions.emulator.clock import ServiceClock, read_duration
 from qsessions.emulator.credentials import Gate, Secrets
@@ -21,6 +22,7 @@ from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.front import Front
 from qsessions.emulator.iam import TokenOffice
 from qsessions.emulator.instances import Instance, invented_account, invented_crn
+from qsessions.emulator.page import Page
 from qsessions.emulator.recording import ReceivedRequest, Recorder
 from qsessions.emulator.refusals import invalid
 from qsessions.emulator.state import Machine
@@ -161,6 +163,7 @@ class Emulator:
             faults=self.faults,
             user_id=_USER_ID,
         ).add_routes(app.router)
+        Page(Board(instances=self._instances, clock=self._clock, recorder=self._recorder)).add_to(app)
         return app
 
     async def start(self) -> None:

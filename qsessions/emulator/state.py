@@ -62,6 +62,11 @@ class Machine:
         """All that has happened up to the last call, oldest first."""
         return tuple(self._book.events)
 
+    @property
+    def revision(self) -> int:
+        """A number that grows with all that happens."""
+        return len(self._book.events)
+
     def advance(self, now: float) -> float:
         """Let happen all that is due by `now`; returns the time that it then is."""
         while self._due and self._due[0][0] <= now:
@@ -177,6 +182,14 @@ class Machine:
         """All jobs, oldest first."""
         self.advance(now)
         return list(self._book.jobs.values())
+
+    def session_jobs(self, session_id: str, *, most_ended: int, most_queued: int) -> list[Job]:
+        """The jobs that a session ended last, those that run, and the first in line."""
+        ended = self._book.ended.get(session_id, [])[-most_ended:]
+        return [
+            *(self._book.jobs[job_id] for job_id in ended),
+            *self._track(session_id).lanes.unended(most_queued),
+        ]
 
     def cancel_job(self, now: float, job_id: str) -> None:
         """Cancel a job. Raises Refusal: 404 for an unknown id, 409 for a job that has ended."""

@@ -611,7 +611,7 @@ async def test_received_requests_are_kept_without_secrets(call: Caller) -> None:
     await call("GET", f"/v1/workloads?{query}", headers=headers)
     await call("GET", "/v1/%2Fx", headers={"Authorization": "Basic abc", "Service-CRN": "abc"})
     await call("GET", "/v1/none", headers={"Authorization": "abc", "Service-CRN": emulator.crn})
-    raw = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n"
+    raw = "GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Two: 1\r\nX-Two: 2\r\n\r\n"
     await speak(emulator, raw)
     exchange, foreign, listing, basic, bare, twice = emulator.requests
     assert exchange.body == urlencode({"grant_type": GRANT}) + "&apikey=<api_key>"
