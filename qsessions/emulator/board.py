@@ -123,10 +123,10 @@ class Board:
         }
 
 
-def _weight(session: Session) -> tuple[bool, float]:
-    """What is open matters more than what is closed, then what something happened to last."""
+def _weight(session: Session) -> tuple[bool, float, int]:
+    """What is open matters more than what is closed, then what something happened to last, then what is newer."""
     latest = max(session.changes[-1].at, session.last_job_started or 0, session.last_job_completed or 0)
-    return session.state != "closed", latest
+    return session.state != "closed", latest, session.serial
 
 
 def _job(job: Job) -> dict[str, object]:

@@ -67,8 +67,7 @@ class Page:
     async def _stopped(self) -> bool:
         """Wait for the next tick; says whether the emulator stops instead."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_TICK_SECONDS):
-                await self._stopping.wait()
+            await asyncio.wait_for(self._stopping.wait(), _TICK_SECONDS)
         return self._stopping.is_set()
 
     async def _stop(self, _: web.Application) -> None:

@@ -271,17 +271,18 @@ async def test_faults_spare_the_way_to_end_them() -> None:
     ],
 )
 async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> None:
-    """A peer with an address that is not loopback gets a 403, and so does one without an address."""
+    """A peer with an address that is not loopback gets a 403, and so does one without an address; the page is for peers here too."""
     app = Emulator()._application()
-    request = make_mocked_request("GET", "/emulator/faults").clone(remote=peer)
-    request._read_bytes = b""
-    handler = (await app.router.resolve(request)).handler
-    if local:
-        assert isinstance(await handler(request), Response)
-    else:
-        with pytest.raises(Refusal) as refused:
-            await handler(request)
-        assert (refused.value.status, refused.value.code) == (403, 1200)
+    for path in ("/", "/emulator/faults") if local else ("/", "/emulator/faults", "/emulator/events"):
+        request = make_mocked_request("GET", path).clone(remote=peer)
+        request._read_bytes = b""
+        handler = (await app.router.resolve(request)).handler
+        if local:
+            assert isinstance(await handler(request), Response)
+        else:
+            with pytest.raises(Refusal) as refused:
+                await handler(request)
+            assert (refused.value.status, refused.value.code) == (403, 1200)
 
 
 TARGETS = [
