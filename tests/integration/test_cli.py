@@ -126,12 +126,15 @@ async def test_emulator_prints_exports_and_stops_cleanly(number: signal.Signals)
 
 
 async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
-    """On a terminal, a line on standard error says how to stop; it is no part of what a shell evals."""
+    """On a terminal, a line on standard error says where the page is and how to stop; it is no part of what a shell evals."""
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(QSESSIONS, "emulator", stdout=slave, stderr=PIPE)
     os.close(slave)
     assert process.stderr is not None
-    assert await process.stderr.readline() == b"# Serving. Stop with Ctrl-C.\n"
+    told = (await process.stderr.readline()).decode()
+    assert re.fullmatch(
+        r"# Serving, with a live view at http://127\.0\.0\.1:\d+/ \(Ctrl-C stops it\)\n", told
+    )
     process.send_signal(signal.SIGINT)
     shown = await asyncio.to_thread(_read_all, master)
     await process.communicate()
