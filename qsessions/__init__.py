@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ServiceCRN as ServiceCRN,
     )
     from qsessions.client import AsyncSessionClient as AsyncSessionClient
+    from qsessions.closing import Ending as Ending
     from qsessions.errors import (
         BadRequest as BadRequest,
         CallTimeout as CallTimeout,
@@ -88,6 +89,7 @@ _HOMES = {
     "attempts": ("Clock",),
     "auth": ("BackendAuthentication", "ExternalServiceToken", "IBMCloudAPIKey", "IBMCloudAuth", "ServiceCRN"),
     "client": ("AsyncSessionClient",),
+    "closing": ("Ending",),
     "errors": (
         "BadRequest",
         "CallTimeout",

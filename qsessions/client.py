@@ -15,9 +15,10 @@ from weakref import WeakValueDictionary
 
 from yarl import URL
 
-from qsessions import config, operations
+from qsessions import closing, config, operations
 from qsessions.attempts import Attempts, Clock
 from qsessions.caller import Caller, Timeout
+from qsessions.closing import Ending, How
 from qsessions.creation import Creation
 from qsessions.errors import ClientClosed, Conflict, InvalidArgument, NotFound, QSessionsError
 from qsessions.events import Observer, Observers, logger
@@ -35,7 +36,7 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
-from qsessions.opening import How, Opened, Owned
+from qsessions.opening import Opened, Owned
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import Fetch, by_creation, pages
 from qsessions.retry import RetryPolicy
@@ -387,6 +388,48 @@ class AsyncSessionClient:
             raise
         self._book.ended(session_id)
 
+    async def close_all(
+        self,
+        *,
+        how: How = "close",
+        mode: str | Iterable[str] = ("session", "batch"),
+        backend: str | None = None,
+        created_before: datetime | None = None,
+        include_owned: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> list[Ending]:
+        """End the instance's open sessions, whoever created them, and give what became of each, oldest first.
+
+        They are found in the list of workloads. Where this client has a ledger, those whose owner lives there, or may live, are passed
+        over, its own too. One that can't be ended doesn't stop the others.
+
+        Args:
+            how: "close", at once, or "drain": queued and running jobs finish.
+            mode: Which kinds: "session" (dedicated ones), "batch", or both.
+            backend: Only those on this backend.
+            created_before: Only those created before this time; without an offset it is UTC.
+            include_owned: Whether to end those too whose owner lives.
+            api_version: The API version for these calls.
+            timeout: The deadline of each call in seconds; None for none, `...` for the client's.
+
+        Raises:
+            InvalidArgument: Something can't be right; nothing was sent.
+            LedgerUnavailable: Whose they are can't be read; nothing was ended. With `include_owned` nobody asks.
+            QSessionsError: They can't be listed; nothing was ended.
+        """
+        closing.checked_way("how", how)
+        listed = self.workloads(
+            mode=closing.session_modes(mode),
+            status=closing.OPEN_STATUSES,
+            backend=backend,
+            created_before=created_before,
+            api_version=api_version,
+            timeout=timeout,
+        )
+        found = await closing.find(listed, None if include_owned else self._guard.entries)
+        return await closing.end(found, how, partial(self._end, api_version, how, timeout=timeout))
+
     async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first. Sends no credentials.
 
@@ -535,7 +578,7 @@ class AsyncSessionClient:
         creation.succeeded(session)
         return session
 
-    async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: float) -> None:
+    async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout) -> None:
         end = self.drain if how == "drain" else self.close
         await end(session_id, api_version=api_version, timeout=timeout)
 

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from qsessions.attempts import Clock
+from qsessions.closing import How, checked_way
 from qsessions.creation import Creation
 from qsessions.errors import (
     ClientClosed,
@@ -23,9 +24,6 @@ from qsessions.events import EndingFailed, Observers
 from qsessions.live import AsyncLiveSession
 from qsessions.models import CreateSession, deadline_seconds
 from qsessions.signals import Signals
-
-How: TypeAlias = Literal["drain", "close"]
-_WAYS = ("drain", "close")
 
 # Gives None when a session has ended, else why it hasn't.
 _Ending: TypeAlias = "asyncio.Task[QSessionsError | None]"
@@ -103,9 +101,8 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         ending_timeout: float | timedelta | str,
         signals: Signals | None = None,
     ) -> None:
-        for name, how in (("on_exit", on_exit), ("on_error", on_error)):
-            if how not in _WAYS:
-                raise InvalidArgument(f'{name} must be "drain" or "close", not {how!r}.')
+        checked_way("on_exit", on_exit)
+        checked_way("on_error", on_error)
         seconds = deadline_seconds(ending_timeout, "ending_timeout")
         if seconds is None:
             raise InvalidArgument(

@@ -18,6 +18,7 @@ from qsessions import operations
 from qsessions.attempts import Clock
 from qsessions.caller import Timeout
 from qsessions.client import AsyncSessionClient
+from qsessions.closing import Ending, How
 from qsessions.creation import Creation
 from qsessions.errors import ClientClosed, QSessionsError
 from qsessions.events import Observer
@@ -25,7 +26,7 @@ from qsessions.ledger import Ledger
 from qsessions.live import AsyncLiveSession
 from qsessions.loop_thread import Lasting, LoopThread, Undoable
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
-from qsessions.opening import How, Opened
+from qsessions.opening import Opened
 from qsessions.retry import RetryPolicy
 from qsessions.signals import Signals
 from qsessions.wire import AuthProvider
@@ -247,6 +248,29 @@ class SessionClient:
     def close(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
         """Close a session now: queued jobs never run, running jobs finish; see `AsyncSessionClient.close`."""
         self._thread.run(self._client.close, session_id, api_version=api_version, timeout=timeout)
+
+    def close_all(
+        self,
+        *,
+        how: How = "close",
+        mode: str | Iterable[str] = ("session", "batch"),
+        backend: str | None = None,
+        created_before: datetime | None = None,
+        include_owned: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> list[Ending]:
+        """End the instance's open sessions, whoever created them, and give what became of each; see `AsyncSessionClient.close_all`."""
+        return self._thread.run(
+            self._client.close_all,
+            how=how,
+            mode=mode,
+            backend=backend,
+            created_before=created_before,
+            include_owned=include_owned,
+            api_version=api_version,
+            timeout=timeout,
+        )
 
     def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first; see `AsyncSessionClient.versions`."""

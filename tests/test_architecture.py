@@ -19,7 +19,7 @@ LAYERS = (
     ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "account", "ledger", "reaping", "paging"),
-    ("live", "caller", "lookup", "watching", "signals", "creation"),
+    ("live", "caller", "lookup", "watching", "signals", "creation", "closing"),
     ("opening",),
     ("client",),
     ("loop_thread",),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
-from qsessions.errors import ConfigurationError, QSessionsError
+from qsessions.errors import ConfigurationError, LedgerUnavailable, QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger.local import LocalLedger
-from qsessions.ledger.records import Ledger, LedgerRecord, RecordState
+from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, RecordState
 
 # How many seconds a call waits for its record, as a network file system may never answer.
 PATIENCE = 5.0
@@ -72,6 +72,14 @@ class Guard:
         if not writer.done():
             self._is_overdue = True
             self._tell(f"it did not answer within {PATIENCE:g} s")
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        """Give every record that isn't ended, whoever owns it; none where there is no ledger.
+
+        Raises:
+            LedgerUnavailable: They can't be read.
+        """
+        return () if self._ledger is None else await entries_of(self._ledger)
 
     async def aclose(self) -> None:
         """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost."""
@@ -149,6 +157,23 @@ class Guard:
         if not self._has_told:
             self._has_told = True
             self._observers.notify(LedgerFailed(reason=reason))
+
+
+async def entries_of(ledger: Ledger) -> Sequence[LedgerEntry]:
+    """Give a ledger's entries.
+
+    Raises:
+        LedgerUnavailable: It did not give them within 5 s, or not at all.
+    """
+    scope = asyncio.timeout(PATIENCE)
+    try:
+        async with scope:
+            return await ledger.entries()
+    except LedgerUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
+        why = f"it did not answer within {PATIENCE:g} s" if scope.expired() else _told(error)
+    raise LedgerUnavailable(f"the ledger can't be read: {why}.")
 
 
 def _told(error: Exception) -> str:

@@ -5,9 +5,9 @@ import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, assert_type
+from typing import Any, Literal, TypeVar, assert_type
 
 import aiohttp
 from yarl import URL
@@ -29,6 +29,7 @@ from qsessions import (
     CreateCancelled,
     CreateOutcomeUnknown,
     CreateSession,
+    Ending,
     EndingFailed,
     Event,
     ExternalServiceToken,
@@ -232,6 +233,16 @@ async def calls() -> None:
         await client.update(session.id, accepting_jobs=False, api_version="2026-04-15", timeout=5.5)
         await client.drain(session.id, api_version="2026-04-15", timeout=timedelta(seconds=5))
         await client.close(session.id, api_version="2026-04-15", timeout=...)
+        endings = await client.close_all(
+            how="drain", mode="session", backend="ibm_fez", created_before=datetime.now(UTC), timeout="30s"
+        )
+        assert_type(endings, list[Ending])
+        for ending in await client.close_all(include_owned=True):
+            assert_type(ending.workload, Workload)
+            assert_type(ending.done, Literal["drain", "close"] | None)
+            assert_type(ending.owner, Owner | None)
+            assert_type(ending.error, Exception | None)
+        await client.close_all(how="stop")  # type: ignore[arg-type]
         assert_type(await client.versions(api_version="2026-04-15", timeout=5), list[ApiVersion])
         assert_type(client.workloads(), AsyncIterator[Workload])
         async for workload in client.workloads(
@@ -312,6 +323,7 @@ def synchronous() -> None:
         client.update(session.id, accepting_jobs=False)
         client.drain(session.id)
         client.close(session.id)
+        assert_type(client.close_all(mode="batch"), list[Ending])
         assert_type(client.versions(), list[ApiVersion])
         assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
         with client.open(mode="dedicated", max_ttl="1h", handle_signals=True) as opened:

@@ -9,11 +9,12 @@ from typing import Any, cast
 import pytest
 
 from qsessions import AsyncLiveSession, ClientClosed, Clock, CreateSession, SessionLeftOpen
+from qsessions.closing import How
 from qsessions.creation import Creation
 from qsessions.events import Observers
 from qsessions.ledger import Book, Guard
 from qsessions.live import Poll
-from qsessions.opening import How, Opened, Owned
+from qsessions.opening import Opened, Owned
 
 
 class Client:
