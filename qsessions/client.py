@@ -158,6 +158,16 @@ class AsyncSessionClient:
         base_url = self._caller.base_url if hasattr(self, "_caller") else ""
         return f"{type(self).__name__}(base_url={base_url!r})"
 
+    @property
+    def base_url(self) -> str:
+        """Where it calls, the part before /v1; empty until its settings are read, on entering it or at the first call."""
+        return self._caller.base_url
+
+    @property
+    def instance(self) -> str | None:
+        """The CRN that it sends, or None where it sends none, its own provider does, or its settings aren't read yet."""
+        return self._caller.instance
+
     async def __aenter__(self) -> Self:
         """Give the client itself, once it has its settings.
 

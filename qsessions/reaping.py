@@ -74,6 +74,19 @@ def decide(entry: LedgerEntry, found: Session | None, *, named: bool = False) ->
     return Decision(Verdict.CLOSE, _left_by(entry), session_id=found.id)
 
 
+def decide_unread(entry: LedgerEntry, why: str, *, named: bool = False) -> Decision:
+    """Decide about a session of which nothing can be read now: whose it is may be enough.
+
+    Args:
+        entry: The record and its owner.
+        why: Why nothing can be read.
+        named: Whether the caller named this very session.
+    """
+    if entry.owner.liveness is Liveness.ALIVE:
+        return _owner_lives(entry)
+    return _kept_by_owner(entry, named=named) or Decision(Verdict.UNDECIDED, why)
+
+
 def decide_unknown(
     entry: LedgerEntry,
     candidates: Sequence[Workload] | None,
@@ -81,6 +94,7 @@ def decide_unknown(
     now: float,
     named: bool = False,
     close_unique: bool = False,
+    contested: Collection[str] = (),
 ) -> Decision:
     """Decide about a session whose id isn't known, and which may not exist.
 
@@ -90,6 +104,7 @@ def decide_unknown(
         now: When the workloads were read, in seconds since 1970.
         named: Whether the caller named this very record.
         close_unique: Whether the caller wants a single candidate closed.
+        contested: The ids of candidates that may as well be those of other processes that live or may live, or belong to nobody.
     """
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
@@ -105,6 +120,9 @@ def decide_unknown(
     only, *others = seen
     if others:
         return Decision(Verdict.UNDECIDED, f"{len(seen)} sessions can be it", candidates=seen)
+    if only.id in contested:
+        why = "the one session that can be it can be another process's as well"
+        return Decision(Verdict.UNDECIDED, why, candidates=seen)
     if not close_unique:
         return Decision(
             Verdict.UNDECIDED, "one session can be it, and nobody said to close it", candidates=seen

@@ -22,7 +22,7 @@ LAYERS = (
     ("live", "caller", "lookup", "watching", "signals", "creation", "closing"),
     ("opening",),
     ("client",),
-    ("loop_thread",),
+    ("loop_thread", "reaper"),
     ("sync",),
     ("cli", "testing"),
 )

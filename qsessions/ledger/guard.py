@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 from qsessions.errors import ConfigurationError, LedgerUnavailable, QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, RecordState
+
+T = TypeVar("T")
 
 # How many seconds a call waits for its record, as a network file system may never answer.
 PATIENCE = 5.0
@@ -79,7 +81,7 @@ class Guard:
         Raises:
             LedgerUnavailable: They can't be read.
         """
-        return () if self._ledger is None else await entries_of(self._ledger)
+        return () if self._ledger is None else await answer_of(self._ledger.entries())
 
     async def aclose(self) -> None:
         """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost."""
@@ -159,21 +161,21 @@ class Guard:
             self._observers.notify(LedgerFailed(reason=reason))
 
 
-async def entries_of(ledger: Ledger) -> Sequence[LedgerEntry]:
-    """Give a ledger's entries.
+async def answer_of(asked: Awaitable[T]) -> T:
+    """Give what a ledger answers.
 
     Raises:
-        LedgerUnavailable: It did not give them within 5 s, or not at all.
+        LedgerUnavailable: It did not answer within 5 s, or raised something.
     """
     scope = asyncio.timeout(PATIENCE)
     try:
         async with scope:
-            return await ledger.entries()
+            return await asked
     except LedgerUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
         why = f"it did not answer within {PATIENCE:g} s" if scope.expired() else _told(error)
-    raise LedgerUnavailable(f"the ledger can't be read: {why}.")
+    raise LedgerUnavailable(f"the ledger can't be used: {why}.")
 
 
 def _told(error: Exception) -> str:

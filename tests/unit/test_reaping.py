@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import LedgerEntry, LedgerRecord, Liveness, Mode, Owner, RecordState, Session, Workload
-from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict, candidates, decide, decide_unknown, window
+from qsessions.reaping import (
+    LONGEST_CREATE_S,
+    MARGIN_S,
+    Verdict,
+    candidates,
+    decide,
+    decide_unknown,
+    decide_unread,
+    window,
+)
 
 CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED
 NOW = 1_780_000_000.0
@@ -210,3 +219,33 @@ def test_never(
     assert not (closes and accepting is False)
     assert not (closes and detached and not named)
     assert not (closes and liveness is Liveness.UNKNOWN and not detached)
+
+
+@pytest.mark.parametrize(
+    ("liveness", "fields", "verdict", "when_named"),
+    [
+        (Liveness.DEAD, {}, UNDECIDED, UNDECIDED),
+        (Liveness.DEAD, DETACHED, LEAVE, UNDECIDED),
+        (Liveness.UNKNOWN, {}, UNDECIDED, UNDECIDED),
+        (Liveness.ALIVE, {}, LEAVE, LEAVE),
+        (Liveness.ALIVE, DETACHED, LEAVE, LEAVE),
+    ],
+)
+def test_sessions_that_cannot_be_read(
+    liveness: Liveness, fields: dict[str, Any], verdict: Verdict, when_named: Verdict
+) -> None:
+    """Of what can't be read, only what is nobody's business to close is decided: a living owner's, and what outlives its maker."""
+    one = entry(liveness, session_id="s-1", **fields)
+    assert decide_unread(one, "the network is down").verdict is verdict
+    assert decide_unread(one, "the network is down", named=True).verdict is when_named
+    assert decide_unread(entry(), "the network is down").why == "the network is down"
+
+
+def test_a_candidate_that_may_be_anothers_is_not_closed() -> None:
+    """The only session that can be it is left alone where it can be that of a process that may live."""
+    seen = [workload()]
+    decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, contested={"s-1"})
+    assert (decision.verdict, decision.session_id) == (UNDECIDED, None)
+    assert decision.candidates == tuple(seen)
+    decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, contested={"s-2"})
+    assert decision.verdict is CLOSE

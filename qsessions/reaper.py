@@ -1,0 +1,214 @@
+"""The sessions that dead processes left open: looks at each record of a ledger, decides by the rules of reaping.py, and does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import attrs
+from attrs import define, frozen
+
+from qsessions.client import AsyncSessionClient
+from qsessions.closing import each
+from qsessions.errors import InvalidArgument, NotFound
+from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState, answer_of
+from qsessions.models import Workload
+from qsessions.reaping import (
+    Decision,
+    Verdict,
+    candidates,
+    decide,
+    decide_unknown,
+    decide_unread,
+    window,
+)
+
+ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that it was created in"
+
+# The year 3000, in seconds since 1970.
+_LATEST = 32_503_680_000.0
+
+
+@frozen(kw_only=True)
+class Reaped:
+    """What `reap` made of one record.
+
+    Attributes:
+        entry: The record and its owner.
+        decision: What is to be done about it, and why.
+        done: Whether its session was closed, or where that was over, its record put to ended.
+        error: What went wrong, in reading, closing or recording it, or None.
+    """
+
+    entry: LedgerEntry
+    decision: Decision
+    done: bool = False
+    error: Exception | None = None
+
+
+async def reap(
+    client: AsyncSessionClient,
+    ledger: Ledger,
+    *,
+    only: Collection[str] = (),
+    dry_run: bool = False,
+    close_unique: bool = False,
+    wall: Callable[[], float] = time.time,
+) -> list[Reaped]:
+    """Close what dead owners left open, by the rules of reaping.py, and give what became of each record, oldest first.
+
+    Records of other instances than the client's are undecided: its credentials go nowhere else. One that fails doesn't stop the others.
+
+    Args:
+        client: Of the instance; it must have been entered.
+        ledger: Whose records.
+        only: The keys or session ids of the records to look at, which then count as named; empty for all.
+        dry_run: Whether to decide only.
+        close_unique: Whether to close a session whose id isn't known, where a single one can be it.
+        wall: Gives the seconds since 1970.
+
+    Raises:
+        InvalidArgument: `only` has a name that the ledger doesn't know; nothing was done.
+        LedgerUnavailable: The ledger can't be read; nothing was done.
+    """
+    entries = _chosen(await answer_of(ledger.entries()), only)
+    mine = [entry for entry in entries if is_served(client, entry.record)]
+    without_id = [
+        entry
+        for entry in mine
+        if entry.record.session_id is None and entry.owner.liveness is not Liveness.ALIVE
+    ]
+    look = await _look(client, ledger, [entry.record for entry in without_id], wall)
+    # One after the other, since a session that is one's is not another's.
+    unknown = {
+        entry.record.key: look.decide(entry, named=bool(only), close_unique=close_unique)
+        for entry in without_id
+    }
+
+    async def one(entry: LedgerEntry) -> Reaped:
+        decided = unknown.get(entry.record.key) or await _decided(client, entry, named=bool(only))
+        return decided if dry_run else await _carried_out(client, ledger, wall, decided)
+
+    return await each(entries, one)
+
+
+def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
+    """Say whether a client's credentials are for the instance that a record is about."""
+    return (record.base_url, record.instance) == (client.base_url, client.instance)
+
+
+def _chosen(entries: Sequence[LedgerEntry], only: Collection[str]) -> list[LedgerEntry]:
+    names = set(only)
+    known = {name for entry in entries for name in (entry.record.key, entry.record.session_id)}
+    if unknown := sorted(names - known):
+        raise InvalidArgument(f"the ledger has no open record of {', '.join(map(repr, unknown))}.")
+    return [entry for entry in entries if not names or names & {entry.record.key, entry.record.session_id}]
+
+
+async def _decided(client: AsyncSessionClient, entry: LedgerEntry, *, named: bool) -> Reaped:
+    unread = partial(decide_unread, entry, named=named)
+    session_id = entry.record.session_id
+    if entry.owner.liveness is Liveness.ALIVE or session_id is None or not is_served(client, entry.record):
+        return Reaped(entry=entry, decision=unread(ANOTHER_INSTANCE))
+    try:
+        found = await client.get(session_id)
+    except NotFound:
+        if entry.record.instance is None:
+            why = "there is no such session, but nobody knows which instance it was created in"
+            return Reaped(entry=entry, decision=unread(why))
+        return Reaped(entry=entry, decision=decide(entry, None, named=named))
+    except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
+        return Reaped(
+            entry=entry, decision=unread("its state can't be read"), error=error.with_traceback(None)
+        )
+    return Reaped(entry=entry, decision=decide(entry, found, named=named))
+
+
+async def _carried_out(
+    client: AsyncSessionClient, ledger: Ledger, wall: Callable[[], float], decided: Reaped
+) -> Reaped:
+    decision, record = decided.decision, decided.entry.record
+    if decision.verdict not in {Verdict.CLOSE, Verdict.MARK_ENDED}:
+        return decided
+    try:
+        if decision.session_id is not None:
+            with suppress(NotFound):
+                await client.close(decision.session_id)
+            decided = attrs.evolve(decided, done=True)
+        ended = record.becomes(RecordState.ENDED, now=wall(), session_id=decision.session_id)
+        # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
+        is_amended = await answer_of(ledger.amend(decided.entry, ended))
+        return attrs.evolve(decided, done=decided.done or is_amended)
+    except Exception as error:  # noqa: BLE001 - as above
+        return attrs.evolve(decided, error=error.with_traceback(None))
+
+
+@define
+class _Look:
+    """What was seen of the sessions that may be those whose ids aren't known.
+
+    Attributes:
+        workloads: Those of the time in question, or None where they could not be read.
+        error: Why not.
+        now: When they were read, in seconds since 1970.
+        taken: The ids of sessions that are some other record's.
+        others: The entries without an id whose sessions are not to be closed in place of another's.
+    """
+
+    workloads: Sequence[Workload] | None
+    error: Exception | None = None
+    now: float = 0.0
+    taken: set[str] = attrs.field(factory=set)
+    others: Sequence[LedgerEntry] = ()
+
+    def decide(self, entry: LedgerEntry, *, named: bool, close_unique: bool) -> Reaped:
+        """Decide about one of them."""
+        seen = None if self.workloads is None else candidates(entry.record, self.workloads, self.taken)
+        contested = {
+            workload.id
+            for other in self.others
+            if other.record.key != entry.record.key
+            for workload in candidates(other.record, seen or (), self.taken)
+        }
+        decision = decide_unknown(
+            entry, seen, now=self.now, named=named, close_unique=close_unique, contested=contested
+        )
+        if decision.session_id is not None:
+            self.taken.add(decision.session_id)
+        return Reaped(entry=entry, decision=decision, error=self.error)
+
+
+async def _look(
+    client: AsyncSessionClient, ledger: Ledger, records: Sequence[LedgerRecord], wall: Callable[[], float]
+) -> _Look:
+    if not records:
+        return _Look(())
+    first = min(window(record)[0] for record in records)
+    last = max(window(record)[1] for record in records)
+    listed = client.workloads(created_after=_time(first), created_before=_time(last))
+    try:
+        workloads = [workload async for workload in listed]
+    except Exception as error:  # noqa: BLE001 - as above
+        return _Look(None, error.with_traceback(None))
+    now = wall()
+    # Read again: whoever created what is listed by now had recorded it before.
+    entries = await answer_of(ledger.entries())
+    return _Look(
+        workloads,
+        now=now,
+        taken={entry.record.session_id for entry in entries if entry.record.session_id is not None},
+        others=[
+            entry
+            for entry in entries
+            if entry.record.session_id is None
+            and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
+        ],
+    )
+
+
+def _time(seconds: float) -> datetime:
+    # A clock that was far off must not keep the other records from being looked at.
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)

@@ -1,0 +1,270 @@
+"""What dead processes left open, closed by the rules: a client and a ledger against an emulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    Forbidden,
+    InvalidArgument,
+    LedgerEntry,
+    LedgerUnavailable,
+    Liveness,
+    RecordState,
+)
+from qsessions.emulator import Emulator, Fault
+from qsessions.reaper import Reaped, reap
+from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict
+from tests.given_ledger import GivenLedger, entry
+from tests.manual_clock import ManualClock
+
+START = 1_780_000_000.0
+CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED
+
+
+class Place:
+    """An instance with sessions, and a ledger about them."""
+
+    def __init__(self, client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> None:
+        self.client = client
+        self.emulator = emulator
+        self.time = time
+        self.ledger = GivenLedger()
+
+    async def session(self) -> str:
+        """Create a session and give its id."""
+        return (await self.client.create(mode="dedicated", backend="ibm_fez", max_ttl="8h")).id
+
+    def record(self, liveness: Liveness = Liveness.DEAD, **fields: Any) -> LedgerEntry:
+        """Put a record of this instance into the ledger."""
+        about: dict[str, Any] = {"base_url": self.emulator.url, "instance": self.emulator.crn}
+        about |= {"asked_at": START, "changed_at": START, "key": f"k{len(self.ledger.given)}"}
+        one = entry(liveness, **(about | fields))
+        self.ledger.given.append(one)
+        return one
+
+    async def reap(self, **options: Any) -> list[Reaped]:
+        """Reap, on the test's time."""
+        return await reap(self.client, self.ledger, wall=self.time.time, **options)
+
+    def still_open(self) -> list[str]:
+        """Give the ids of the sessions that are open."""
+        return [session.id for session in self.emulator.open_sessions]
+
+    def ended(self) -> list[tuple[str, str | None]]:
+        """Give the keys and session ids of the records that were put to ended."""
+        assert all(record.state is RecordState.ENDED for record in self.ledger.amended)
+        return [(record.key, record.session_id) for record in self.ledger.amended]
+
+
+@pytest.fixture
+async def place(client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> Place:
+    """Give an instance and a ledger."""
+    await client.__aenter__()
+    return Place(client, emulator, time)
+
+
+def verdicts(reaped: list[Reaped]) -> list[tuple[Verdict, bool]]:
+    """Give what was decided of each record, and whether it was done."""
+    return [(one.decision.verdict, one.done) for one in reaped]
+
+
+@pytest.mark.smoke
+async def test_what_dead_owners_left_is_closed(place: Place) -> None:
+    """A dead owner's session is closed and its record ended; a living owner's, a detached and a draining one stay open."""
+    dead, alive, detached, draining, unknown = [await place.session() for _ in range(5)]
+    place.emulator.submit_job(draining, seconds=1000)
+    await place.client.drain(draining)
+    place.record(session_id=dead)
+    place.record(Liveness.ALIVE, session_id=alive)
+    place.record(session_id=detached, detached=True)
+    place.record(session_id=draining)
+    place.record(Liveness.UNKNOWN, session_id=unknown)
+    reaped = await place.reap()
+    assert verdicts(reaped) == [
+        (CLOSE, True), (LEAVE, False), (LEAVE, False), (LEAVE, False), (UNDECIDED, False),
+    ]  # fmt: skip
+    assert place.still_open() == [alive, detached, draining, unknown]
+    assert place.ended() == [("k0", dead)]
+    assert [one.error for one in reaped] == [None] * 5
+
+
+async def test_what_is_over_is_put_to_ended(place: Place) -> None:
+    """A session that is closed or unknown to the service costs nothing: its record ends, unless nobody can tell whether the owner lives."""
+    closed = await place.session()
+    await place.client.close(closed)
+    place.record(session_id=closed)
+    place.record(session_id="s-gone")
+    place.record(Liveness.UNKNOWN, session_id=closed)
+    assert verdicts(await place.reap()) == [(MARK, True), (MARK, True), (MARK, False)]
+    assert place.ended()[:2] == [("k0", closed), ("k1", "s-gone")]
+
+
+async def test_dry_run(place: Place) -> None:
+    """A dry run decides the same, with an unknown id too, and does nothing."""
+    place.record(session_id=await place.session())
+    place.record()
+    await place.session()
+    assert verdicts(await place.reap(dry_run=True, close_unique=True)) == [(CLOSE, False), (CLOSE, False)]
+    assert len(place.still_open()) == 2
+    assert place.ended() == []
+
+
+async def test_named_ones(place: Place) -> None:
+    """Only the records that are named, by key or session id, are looked at, and a detached session is then closed."""
+    first, second, third = [await place.session() for _ in range(3)]
+    place.record(session_id=first, detached=True)
+    place.record(session_id=second)
+    place.record(session_id=third, detached=True)
+    assert verdicts(await place.reap(only=[first, "k2"])) == [(CLOSE, True), (CLOSE, True)]
+    assert place.still_open() == [second]
+    with pytest.raises(InvalidArgument, match="no open record of 's-1', 's-2'"):
+        await place.reap(only=["s-2", second, "s-1"])
+    assert place.still_open() == [second]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": "crn:other"}, {"instance": None}]
+)
+async def test_another_instance(place: Place, fields: dict[str, Any]) -> None:
+    """A record of another instance is undecided, and nothing is sent for it; one that needs no look is decided all the same."""
+    session_id = await place.session()
+    before = len(place.emulator.requests)
+    place.record(session_id=session_id, **fields)
+    place.record(**fields)
+    place.record(Liveness.ALIVE, session_id=session_id, **fields)
+    place.record(session_id=session_id, detached=True, **fields)
+    reaped = await place.reap(close_unique=True)
+    assert verdicts(reaped) == [(UNDECIDED, False), (UNDECIDED, False), (LEAVE, False), (LEAVE, False)]
+    assert reaped[0].decision.why.startswith("another instance")
+    assert len(place.emulator.requests) == before
+
+
+async def test_an_instance_that_nobody_knows(place: Place, emulator: Emulator, time: ManualClock) -> None:
+    """Where the record doesn't say which instance it is about, a session that isn't found may be in another one."""
+
+    class Own:
+        """A provider of the user's own."""
+
+        async def headers(self, transport: object) -> dict[str, str]:
+            return {"Authorization": f"apikey {emulator.api_key}", "Service-CRN": emulator.crn}
+
+        def invalidate(self, refused: object) -> bool:
+            return False
+
+    session_id = await place.session()
+    place.record(session_id=session_id, instance=None)
+    place.record(session_id="s-gone", instance=None)
+    async with AsyncSessionClient(Own(), base_url=emulator.url, clock=time.clock) as client:
+        place.client = client
+        reaped = await place.reap()
+    assert verdicts(reaped) == [(CLOSE, True), (UNDECIDED, False)]
+    assert "which instance" in reaped[1].decision.why
+
+
+async def test_unknown_ids(place: Place) -> None:
+    """A session whose id isn't known is closed only as the single candidate, by whoever says so; its record ends with the id."""
+    session_id = await place.session()
+    place.record()
+    (reaped,) = await place.reap()
+    assert reaped.decision.verdict is UNDECIDED
+    assert [workload.id for workload in reaped.decision.candidates] == [session_id]
+    assert verdicts(await place.reap(close_unique=True)) == [(CLOSE, True)]
+    assert place.still_open() == []
+    assert place.ended() == [("k0", session_id)]
+
+
+async def test_one_session_is_not_two_records(place: Place) -> None:
+    """A session that is closed for one record is not another one's too: that may still appear, and later can't any more."""
+    await place.session()
+    place.record()
+    place.record()
+    first, second = await place.reap(close_unique=True, dry_run=True)
+    assert (first.decision.verdict, second.decision.verdict) == (CLOSE, UNDECIDED)
+    assert "may still appear" in second.decision.why
+    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
+    assert verdicts(await place.reap(close_unique=True)) == [(CLOSE, True), (MARK, True)]
+
+
+@pytest.mark.parametrize(
+    ("liveness", "fields"),
+    [(Liveness.ALIVE, {}), (Liveness.UNKNOWN, {}), (Liveness.DEAD, {"detached": True})],
+)
+async def test_what_may_be_another_processs_is_not_closed(
+    place: Place, liveness: Liveness, fields: dict[str, Any]
+) -> None:
+    """A candidate that may as well be the one that a living process is just creating, or one that is nobody's, is not closed."""
+    session_id = await place.session()
+    place.record()
+    place.record(liveness, **fields)
+    reaped = await place.reap(close_unique=True)
+    assert (reaped[0].decision.verdict, reaped[0].done) == (UNDECIDED, False)
+    assert "another process's" in reaped[0].decision.why
+    assert place.still_open() == [session_id]
+
+
+async def test_what_another_record_knows_is_no_candidate(place: Place) -> None:
+    """A session whose id another record has is not the one whose id isn't known."""
+    place.record(Liveness.ALIVE, session_id=await place.session())
+    place.record()
+    assert verdicts(await place.reap(close_unique=True))[1] == (UNDECIDED, False)
+    assert len(place.still_open()) == 1
+
+
+async def test_a_record_of_a_clock_far_off(place: Place) -> None:
+    """A record from a clock that was thousands of years ahead or far behind doesn't keep the others from being reaped."""
+    place.record(asked_at=9e11, changed_at=9e11)
+    place.record(asked_at=-9e11, changed_at=-9e11)
+    place.record(session_id=await place.session())
+    assert verdicts(await place.reap()) == [(UNDECIDED, False), (MARK, True), (CLOSE, True)]
+
+
+async def test_what_cannot_be_read_or_closed(place: Place) -> None:
+    """A session that can't be read is undecided, one that can't be closed keeps its record, each with its error; others are closed."""
+    for _ in range(3):
+        place.record(session_id=await place.session())
+    place.emulator.faults.add(Fault(kind="answer", status=403, operations=["get"], nth=1))
+    place.emulator.faults.add(Fault(kind="answer", status=403, operations=["close"], nth=1))
+    reaped = await place.reap()
+    assert sorted(str(one.decision.verdict.value) for one in reaped) == ["close", "close", "undecided"]
+    assert sum(one.done for one in reaped) == 1
+    assert [type(one.error) for one in reaped if not one.done] == [Forbidden, Forbidden]
+    assert len(place.still_open()) == 2
+    assert len(place.ended()) == 1
+
+
+async def test_workloads_that_cannot_be_listed(place: Place) -> None:
+    """Where the workloads can't be read, sessions whose ids aren't known are undecided, and others are closed all the same."""
+    place.record()
+    place.record(session_id=await place.session())
+    place.emulator.faults.add(Fault(kind="answer", status=403, operations=["workloads"]))
+    first, second = await place.reap()
+    assert (first.decision.verdict, type(first.error)) == (UNDECIDED, Forbidden)
+    assert (second.decision.verdict, second.done) == (CLOSE, True)
+
+
+async def test_a_session_that_is_gone_when_it_is_to_be_closed(place: Place) -> None:
+    """Somebody else may have closed it meanwhile: that is what was wanted."""
+    place.record(session_id=await place.session())
+    place.emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
+    assert verdicts(await place.reap()) == [(CLOSE, True)]
+    assert len(place.ended()) == 1
+
+
+async def test_a_ledger_that_cannot_be_used(place: Place) -> None:
+    """One that can't be read reaps nothing; one that can't be changed doesn't keep a session from being closed, and that is told."""
+    place.record(session_id=await place.session())
+    place.record(session_id="s-gone")
+    place.ledger.failure = OSError("no disk")
+    with pytest.raises(LedgerUnavailable, match="OSError: no disk"):
+        await place.reap()
+    assert len(place.still_open()) == 1
+    place.ledger.failure = None
+    place.ledger.amend_failure = LedgerUnavailable("it is read-only.")
+    reaped = await place.reap()
+    assert verdicts(reaped) == [(CLOSE, True), (MARK, False)]
+    assert [str(one.error) for one in reaped] == [str(place.ledger.amend_failure)] * 2
+    assert place.still_open() == []
