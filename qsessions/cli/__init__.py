@@ -17,6 +17,7 @@ def main() -> None:
     try:
         from cyclopts import CycloptsError
 
+        import qsessions.cli.upkeep  # noqa: F401 - it adds its commands
         from qsessions.cli.app import app
         from qsessions.cli.terminal import forget_output
     except ModuleNotFoundError as error:

@@ -14,6 +14,15 @@ from qsessions.cli.options import DEFAULTS, Options
 from qsessions.cli.terminal import Terminal
 
 SessionId = Annotated[str, Parameter(help="The session's id.")]
+Mode = Annotated[Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")]
+Backend = Annotated[str | None, Parameter(help="The backend's name.")]
+MaxTtl = Annotated[
+    str | None, Parameter(help="After how long it closes whatever happens: seconds, or text such as 10m.")
+]
+InteractiveTtl = Annotated[
+    str | None, Parameter(help="How long it may sit without a job; channel partners only.")
+]
+ActiveTtl = Annotated[str | None, Parameter(help="How long it may be active in all; channel partners only.")]
 
 app = App(
     name="qsessions",
@@ -100,17 +109,11 @@ def emulator(
 @app.command
 def create(
     *,
-    mode: Annotated[Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")],
-    backend: Annotated[str | None, Parameter(help="The backend's name.")] = None,
-    max_ttl: Annotated[
-        str | None, Parameter(help="After how long it closes whatever happens: seconds, or text such as 10m.")
-    ] = None,
-    interactive_ttl: Annotated[
-        str | None, Parameter(help="How long it may sit without a job; channel partners only.")
-    ] = None,
-    active_ttl: Annotated[
-        str | None, Parameter(help="How long it may be active in all; channel partners only.")
-    ] = None,
+    mode: Mode,
+    backend: Backend = None,
+    max_ttl: MaxTtl = None,
+    interactive_ttl: InteractiveTtl = None,
+    active_ttl: ActiveTtl = None,
     options: Options = DEFAULTS,
 ) -> int:
     """Create a session and print it.

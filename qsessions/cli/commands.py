@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 from attrs import AttrsInstance, define
 
 from qsessions.cli.failures import LOOK_FOR_IT, Exit, complain, exit_code, what_happened, what_to_do
+from qsessions.cli.keeping import Detached, Warner, local_ledger, note_ended
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, row
 from qsessions.cli.terminal import forget_output
@@ -23,6 +24,8 @@ from qsessions.models import CreateSession, Session, deadline_seconds
 _WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
 _PAGE = 100
+# How many seconds one of many looks at a session may take.
+_READ_S = 60.0
 
 NumberT = TypeVar("NumberT", int, float)
 
@@ -49,21 +52,28 @@ def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None =
 
 def connect(options: Options, **more: Any) -> AsyncSessionClient:
     """Make the client that the options ask for."""
-    chosen: dict[str, Any] = {"account": options.account, "account_file": options.account_file}
+    named = {"account": options.account, "account_file": options.account_file}
+    chosen: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    chosen |= {"timeout": deadline(options)} | more
     return AsyncSessionClient(
-        base_url=options.base_url,
-        api_version=options.api_version,
-        timeout=deadline(options),
-        application="qsessions-cli",
-        **{name: value for name, value in chosen.items() if value is not None},
-        **more,
+        base_url=options.base_url, api_version=options.api_version, application="qsessions-cli", **chosen
     )
 
 
 def deadline(options: Options) -> float | None:
-    """Read --timeout: plain numbers are seconds."""
-    given = None if options.timeout == "none" else _number(options.timeout, float)
-    return deadline_seconds(given, "--timeout")
+    """Read --timeout."""
+    return duration("--timeout", options.timeout)
+
+
+def duration(option: str, text: str) -> float | None:
+    """Read how long something may take: plain numbers are seconds, and "none" is no limit."""
+    return deadline_seconds(None if text == "none" else _number(text, float), option)
+
+
+def creation(mode: str, backend: str | None, ttls: Mapping[str, str | None]) -> CreateSession:
+    """Read what to create."""
+    given = {name: None if text is None else _number(text, int) for name, text in ttls.items()}
+    return CreateSession(mode, backend=backend, **given)
 
 
 async def create(
@@ -71,9 +81,12 @@ async def create(
 ) -> int | None:
     """Create a session and print it; `fate` knows what became of it when this is interrupted."""
     output = Output(options)
-    given = {name: None if text is None else _number(text, int) for name, text in ttls.items()}
-    request = CreateSession(mode, backend=backend, **given)
-    async with connect(options, observers=[fate]) as client:
+    request = creation(mode, backend, ttls)
+    observers = [fate, Warner("create")]
+    async with (
+        local_ledger() as ledger,
+        connect(options, ledger=Detached(ledger), observers=observers) as client,
+    ):
         session = fate.session = await client.create(request)
         try:
             output.record(row(session))
@@ -116,14 +129,24 @@ async def close(options: Options, session_id: str) -> None:
     output = Output(options)
     async with connect(options) as client:
         await client.close(session_id)
+    await note_ended(session_id)
     output.record({"id": session_id, "done": "close"})
+
+
+async def wait(options: Options, session_id: str, states: Sequence[str]) -> None:
+    """Wait until a session is in one of the states, and print it."""
+    output = Output(options)
+    seconds = deadline(options)
+    async with connect(options, timeout=_READ_S) as client:
+        session = await client.attach(session_id).wait_until(*states, timeout=seconds)
+    output.record(row(session))
 
 
 async def workloads(options: Options, *, limit: int | None, **filters: Any) -> None:
     """Print what the instance has of sessions, batches and jobs."""
     output = Output(options)
     for name in ("created_after", "created_before"):
-        filters[name] = _time(name, filters[name])
+        filters[name] = moment(name, filters[name])
     page_size = _PAGE if limit is None else min(limit, _PAGE)
     async with connect(options) as client:
         listed = client.workloads(**filters, page_size=page_size)
@@ -189,7 +212,8 @@ def _number(text: str, kind: Callable[[str], NumberT]) -> NumberT | str:
         return text
 
 
-def _time(name: str, text: str | None) -> datetime | None:
+def moment(name: str, text: str | None) -> datetime | None:
+    """Read a time."""
     try:
         return None if text is None else datetime.fromisoformat(text)
     except ValueError:

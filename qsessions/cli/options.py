@@ -33,4 +33,13 @@ class Options:
     ] = False
 
 
+@Parameter(name="*", group=Group("Options of every command", sort_key=2))
+@dataclass(frozen=True, kw_only=True)
+class WaitOptions(Options):
+    """The same for a command that waits."""
+
+    timeout: Annotated[str, Parameter(help="How long to wait: seconds, text such as 5m, or 'none'.")] = "none"
+
+
 DEFAULTS = Options()
+WAIT_DEFAULTS = WaitOptions()
