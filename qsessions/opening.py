@@ -56,10 +56,10 @@ class Owned:
         """End them all, or try to; those that fail are told to observers and stay.
 
         Args:
-            how: What ends them; None ends each as a clean block would.
+            how: What ends them; None ends each as its block did, or would if it were clean.
             again: Whether to try those again that could not be ended before.
         """
-        endings = [opened.end(how or opened.on_exit, again=again) for opened in tuple(self._opened)]
+        endings = [opened.end(how or opened.how, again=again) for opened in tuple(self._opened)]
         if tasks := [ending for ending in endings if ending is not None]:
             await asyncio.wait(tasks)
 
@@ -108,7 +108,8 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             raise InvalidArgument(
                 "ending_timeout must be a limit: an ending that can't succeed would go on for ever."
             )
-        self.on_exit: How = on_exit
+        # As after a clean block, until it has ended otherwise.
+        self.how: How = on_exit
         self._on_error: How = on_error
         self.creation = creation
         self._request = request
@@ -157,7 +158,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             SessionLeftOpen: The block was clean, and the ending failed.
             CancelledError: Somebody cancelled this meanwhile.
         """
-        failure, cancelled = await self._through(self.on_exit if error is None else self._on_error)
+        if error is not None:
+            self.how = self._on_error
+        failure, cancelled = await self._through(self.how)
         if failure is not None:
             self.tell(failure, cancelled or error)
         if cancelled is not None:

@@ -20,6 +20,8 @@ VARIABLES = (
     "QISKIT_IBM_URL",
     "QISKIT_IBM_CHANNEL",
     "IAM_URL",
+    # Where the ledger is.
+    "XDG_STATE_HOME",
     *(
         name
         for proxy in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from attrs import frozen
@@ -19,9 +19,11 @@ from qsessions.cli.failures import Exit, complain, exit_code, what_happened
 from qsessions.cli.keeping import Warner, local_ledger
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
+from qsessions.cli.terminal import forget_output
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import How
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
+from qsessions.events import EndingFailed, Event
 from qsessions.models import CreateSession, Session
 
 # How many seconds the look at what the session has used may take.
@@ -117,6 +119,7 @@ class _Run:
         self._ended: How | None = None
         self._stopped_by: int | None = None
         self._is_over = False
+        self._failed_endings = 0
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in one
         self._cancel: Callable[[], bool] = task.cancel
@@ -125,7 +128,7 @@ class _Run:
     async def carry_out(self, options: Options) -> int:
         """Do it all."""
         self._child.listen()
-        observers = [self._fate, Warner("run")]
+        observers = [self._fate, Warner("run"), self._hear]
         try:
             async with (
                 local_ledger() as ledger,
@@ -143,9 +146,7 @@ class _Run:
         if isinstance(self._plan.session, str):
             self._session_id = self._plan.session
             if (await client.get(self._session_id)).is_final:
-                complain(
-                    "run", f"session {self._session_id} is closed.", "To create one, leave --attach out."
-                )
+                _tell(f"session {self._session_id} is closed.", "To create one, leave --attach out.")
                 return Exit.REFUSED
             code = await self._command(client)
         else:
@@ -155,7 +156,8 @@ class _Run:
         return code
 
     async def _in_own_session(self, client: AsyncSessionClient, wanted: CreateSession) -> int:
-        code = 0
+        code, left = 0, None
+        code_if_left = Exit.REFUSED
         self._ended = self._plan.on_exit
         try:
             async with client.open(wanted, on_exit=self._plan.on_exit, on_error=self._plan.on_error) as live:
@@ -165,13 +167,21 @@ class _Run:
                     self._ended = self._plan.on_error
                     raise _CommandFailed
         except _CommandFailed as failed:
-            for note in getattr(failed, "__notes__", ()):
-                self._left_open(note)
+            left = "; ".join(getattr(failed, "__notes__", ()))
         except SessionLeftOpen as error:
-            self._left_open(what_happened(error, "run"))
-            cause = error.__cause__
-            code = exit_code(cause) if isinstance(cause, QSessionsError) else Exit.REFUSED
+            left = what_happened(error, "run")
+            if isinstance(error.__cause__, QSessionsError):
+                code_if_left = exit_code(error.__cause__)
+        if left and not await self._is_ended_by_closing(client):
+            self._left_open(left)
+            code = code or code_if_left
         return code
+
+    async def _is_ended_by_closing(self, client: AsyncSessionClient) -> bool:
+        """Close the client, which tries once more to end the session; say whether it did."""
+        failures = self._failed_endings
+        await client.aclose()
+        return self._failed_endings == failures
 
     async def _command(self, client: AsyncSessionClient) -> int:
         """Run the command in the session; give its exit code."""
@@ -189,6 +199,9 @@ class _Run:
         finally:
             self._is_over = True
 
+    def _hear(self, event: Event) -> None:
+        self._failed_endings += isinstance(event, EndingFailed)
+
     def _stop(self, number: int) -> None:
         # Once the command has run, its session is being ended, which is what a signal wants.
         if not self._is_over:
@@ -196,26 +209,23 @@ class _Run:
             self._cancel()
 
     def _leave(self, number: int) -> None:
-        with suppress(OSError):
-            if self._session_id is None:
-                complain("run", *self._fate.told(left=True))
-            else:
-                self._left_open(f"interrupted twice; session {self._session_id} may be open.")
+        if self._session_id is None:
+            _tell(*self._fate.told(left=True))
+        else:
+            self._left_open(f"interrupted twice; session {self._session_id} may be open.")
         os._exit(BY_SIGNAL + number)
 
     def _interrupted(self, notes: Sequence[str]) -> None:
-        with suppress(OSError):
-            if self._session_id is None:
-                complain("run", *self._fate.told(left=False))
-            elif notes:
-                self._left_open("; ".join(notes))
-            else:
-                complain("run", "interrupted before the command began.", "Nothing is left to do.")
+        if self._session_id is None:
+            _tell(*self._fate.told(left=False))
+        elif notes:
+            self._left_open("; ".join(notes))
+        else:
+            _tell("interrupted before the command began.", "Nothing is left to do.")
 
     def _left_open(self, what: str) -> None:
         self._ended = None
-        with suppress(OSError):
-            complain("run", what, f"End it: qsessions close {self._session_id}")
+        _tell(what, f"End it: qsessions close {self._session_id}")
 
     async def _look(self, client: AsyncSessionClient) -> Session | None:
         """Give the session as it is now, or None where that can't be read soon."""
@@ -239,11 +249,23 @@ class _Run:
         usage = "its usage isn't known" if used is None else f"it used {used:.1f} s"
         so_far = "" if found is None or found.is_final or used is None else " so far"
         text = f"qsessions run: session {self._session_id} {told} after {seconds:.1f} s; {usage}{so_far}."
-        # The exit code is the command's, whoever reads this.
-        with suppress(OSError):
+        with _whoever_reads():
             print(json.dumps(row) if self._as_json else text, file=sys.stderr)
 
 
 def _cant_start(command: str, why: str) -> None:
-    with suppress(OSError):
-        complain("run", f"{command} can't be started: {why}.", "Give the command after --, as for a shell.")
+    _tell(f"{command} can't be started: {why}.", "Give the command after --, as for a shell.")
+
+
+def _tell(what: str, advice: str) -> None:
+    with _whoever_reads():
+        complain("run", what, advice)
+
+
+@contextmanager
+def _whoever_reads() -> Iterator[None]:
+    """Write to standard error, which may be gone: the exit code is the command's all the same."""
+    try:
+        yield
+    except OSError:
+        forget_output(sys.stderr)

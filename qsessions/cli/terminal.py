@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 from rich.console import Console
 
@@ -22,8 +22,8 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
-def forget_output() -> None:
-    """Send what is still written to standard output nowhere; the interpreter flushes it once more at its end."""
+def forget_output(stream: TextIO | None = None) -> None:
+    """Send what is still written to a stream, by default standard output, nowhere; the interpreter flushes it once more at its end."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, (stream or sys.stdout).fileno())
     os.close(nothing)

@@ -49,6 +49,7 @@ class Guard:
         self._written: set[str] = set()
         self._is_overdue = False
         self._has_told = False
+        self._is_closed = False
 
     @property
     def is_on(self) -> bool:
@@ -84,9 +85,10 @@ class Guard:
         return () if self._ledger is None else await answer_of(self._ledger.entries())
 
     async def aclose(self) -> None:
-        """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost."""
-        if self._ledger is None:
+        """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost; once."""
+        if self._ledger is None or self._is_closed:
             return
+        self._is_closed = True
         for key in tuple(self._unwritten):
             self._begin(key)
         ending = self._task(self._end(self._ledger))

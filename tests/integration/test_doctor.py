@@ -18,7 +18,7 @@ import trustme
 from qsessions.emulator import Emulator
 from tests.fault_server import FaultServer, hang, http
 from tests.integration.conftest import CRN
-from tests.integration.test_cli_commands import Shell, shell_of, told, validate
+from tests.integration.shell import Shell, shell_of, told, validate
 
 VERSIONS = {"versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]}
 LIVE = {"versions": [{"version": "2026-04-15", "status": "live"}]}

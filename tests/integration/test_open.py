@@ -16,6 +16,7 @@ from qsessions import (
     ConfigurationError,
     CreateSession,
     EndingFailed,
+    Event,
     Forbidden,
     IBMCloudAPIKey,
     InvalidArgument,
@@ -631,3 +632,23 @@ def test_a_signal_while_the_event_loop_stands_still_goes_on_at_once() -> None:
     client = AsyncSessionClient(static_auth(), base_url="https://service.invalid")
     client._react(lambda: went_on.append(1))
     assert went_on == [1]
+
+
+async def test_leaving_ends_it_as_its_block_meant_to(against: Against) -> None:
+    """A session that an error was to close, and could not, is closed when the client tries once more, not drained."""
+    server, client = await against(http(200, SESSION), http(403), http(204))
+    with pytest.raises(ValueError, match="of the block"):
+        async with client.open(mode="batch", max_ttl="1h"):
+            raise ValueError("of the block")
+    await client.aclose()
+    assert [request.method for request in server.received] == ["POST", "DELETE", "DELETE"]
+
+
+async def test_closing_twice_with_a_ledger_says_nothing(against: Against, ledger: LocalLedger) -> None:
+    """A client that is closed a second time has nothing more to record, and no failure to tell."""
+    events: list[Event] = []
+    _, client = await against(CREATED, ledger=ledger, observers=[events.append])
+    await client.create(**WANTED)
+    await client.aclose()
+    await client.aclose()
+    assert [event for event in events if isinstance(event, LedgerFailed)] == []
