@@ -1,0 +1,125 @@
+"""Sessions by the thousand through their whole life, against a service that fails a fifth of all requests; then the reaper.
+
+Run it as `python benchmarks/soak.py [SESSIONS]` (Linux: memory is read from /proc). It prints what became of the sessions, and how much
+memory the client took at a fifth of them and at all of them. The emulator runs in a process of its own on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from qsessions import AsyncSessionClient, IBMCloudAuth, LocalLedger, QSessionsError, RetryPolicy, ServiceCRN
+from qsessions.emulator import Emulator, Fault
+from qsessions.reaper import reap
+
+AT_ONCE = 200
+# Each strikes so many of a thousand requests, one independent of the others: a fifth in all.
+FAULTS = [
+    Fault(kind="reset", rate=0.03, seed=1),
+    Fault(kind="reset", rate=0.03, seed=2, after=True),
+    Fault(kind="answer", rate=0.03, seed=3, status=503, retry_after=1),
+    Fault(kind="answer", rate=0.03, seed=4, status=500, after=True),
+    Fault(kind="answer", rate=0.03, seed=5, status=502, body="<html>Bad gateway</html>", after=True),
+    Fault(kind="answer", rate=0.02, seed=6, status=429),
+    Fault(kind="truncate", rate=0.02, seed=7),
+    Fault(kind="malformed", rate=0.02, seed=8),
+    Fault(kind="latency", rate=0.01, seed=9, seconds=0.5),
+]
+
+
+async def _serve(told: Connection) -> None:
+    async with Emulator(seed=1, faults=FAULTS) as emulator:
+        told.send((emulator.env(), emulator.iam_url))
+        while (asked := await asyncio.to_thread(told.recv)) is not None:
+            if asked == "well":
+                emulator.faults.clear()
+            told.send([session.id for session in emulator.open_sessions if session.accepting_jobs])
+
+
+def serve(told: Connection) -> None:
+    """Run the emulator in this process."""
+    asyncio.run(_serve(told))
+
+
+def memory_mb() -> float:
+    """Give what this process has in memory, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+async def live(client: AsyncSessionClient, became: Counter[str]) -> None:
+    """Take one session through its life, and count what became of it."""
+    try:
+        async with client.open(mode="batch", backend="ibm_fez", max_ttl="10m") as session:
+            await session.refresh()
+            await client.update(session.id, accepting_jobs=True)
+        await session.wait_until("closed", timeout="1m")
+        became["closed"] += 1
+    except QSessionsError as error:
+        became[type(error).__name__] += 1
+
+
+async def soak(sessions: int, told: Connection) -> None:
+    """Run the sessions, then the reaper, and print what was left by each."""
+    env, iam_url = told.recv()
+    auth = [IBMCloudAuth(env["QISKIT_IBM_TOKEN"], iam_url), ServiceCRN(env["QISKIT_IBM_INSTANCE"])]
+    base_url = env["QSESSIONS_BASE_URL"]
+    became: Counter[str] = Counter()
+    taken: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        started = time.perf_counter()
+        ledger = LocalLedger(directory)
+        # Without a budget for retries: a fifth of failures all the time is an outage that it is there to end.
+        retry = RetryPolicy(base_delay=0.05, budget=None)
+        async with AsyncSessionClient(auth, base_url=base_url, ledger=ledger, retry=retry) as client:
+            left = iter(range(sessions))
+
+            async def worker() -> None:
+                for number in left:
+                    await live(client, became)
+                    if number + 1 in {sessions // 5, sessions}:
+                        taken[number + 1] = memory_mb()
+
+            await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+            taken[sessions] = memory_mb()
+        await ledger.aclose()
+        print(
+            f"{sessions} sessions, {AT_ONCE} at a time, in {time.perf_counter() - started:.0f} s: {dict(became)}"
+        )
+        small, large = taken[sessions // 5], taken[sessions]
+        print(
+            f"memory: {small:.0f} MB at {sessions // 5}, {large:.0f} MB at {sessions}: {large / small:.2f} times"
+        )
+        told.send("well")
+        print(f"open afterwards: {len(await asyncio.to_thread(told.recv))}")
+        ledger = LocalLedger(directory)
+        async with AsyncSessionClient(auth, base_url=base_url) as client:
+            # Long enough ago for a session that was asked for to be listed, were it there.
+            reaped = await reap(client, ledger, wall=lambda: time.time() + 1000)
+            print(f"reaped: {dict(Counter(one.decision.verdict.value for one in reaped))}")
+            told.send("look")
+            still = set(await asyncio.to_thread(told.recv))
+            listed = {candidate.id for one in reaped for candidate in one.decision.candidates}
+            print(f"open then: {len(still)}, of which the ledger lists as undecided: {len(still & listed)}")
+            ended = await client.close_all()
+            told.send("look")
+            print(f"close_all ended {len(ended)}; open at the end: {len(await asyncio.to_thread(told.recv))}")
+        await ledger.aclose()
+    with suppress(BrokenPipeError):
+        told.send(None)
+
+
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    asyncio.run(soak(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, ours))
+    process.join()
