@@ -48,7 +48,8 @@ class Run:
     def __call__(self, tests: str, *options: str) -> pytest.RunResult:
         """Run the tests, without the other plugins unless options are given."""
         self._pytester.makepyfile(test_it=tests)
-        result = self._pytester.runpytest_subprocess(*(options or WITHOUT_PLUGINS))
+        # Less than what a test may take, since only then is a run that hangs killed.
+        result = self._pytester.runpytest_subprocess(*(options or WITHOUT_PLUGINS), timeout=90)
         # What is told once pytest has gone: threads that were left, warnings of the interpreter's end.
         told = result.stderr.str()
         assert not told, told
