@@ -37,7 +37,7 @@ class ServiceClock:
     @property
     def speed(self) -> float | None:
         """Seconds of the service in one real second; None where the clock that was passed sets the pace."""
-        return None if self._given else self._speed
+        return self._speed if self._given is None else None
 
     def now(self) -> float:
         """The time."""

@@ -47,7 +47,8 @@ class Emulator:
     Start it with `async with Emulator() as emulator:` or with `start` and `stop`; then point a client at
     `url` and `iam_url` with `api_key` and `crn` (`env` has them as environment variables). It belongs to the
     event loop that started it: from another thread, call in through that loop. Everything is kept in memory
-    and survives a stop, and a stopped emulator starts again on the same port: so an outage can be played.
+    and survives a stop, and a stopped emulator starts again on the same port: so an outage can be played. A browser
+    on this machine that opens `iam_url` sees all of it live.
 
     host: where to listen. The default is reachable from this machine only; the emulator speaks plain HTTP and
         its credentials protect nothing, so leave it there unless the network is yours.
