@@ -198,6 +198,29 @@ async def test_the_page_for_other_languages(tmp_path: Path) -> None:
         assert re.fullmatch(pattern, line), output
 
 
+async def test_job(service: Emulator) -> None:
+    """The job runs a program inside a session, which ends with it, and passes its exit code on."""
+    async with service:
+        scripts = Path(sys.executable).parent
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            str(ROOT / "examples/run_job.sh"),
+            "sh",
+            "-c",
+            "echo in $QSESSIONS_SESSION_ID; exit 3",
+            env=os.environ | service.env() | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
+        (session,) = service.sessions.values()
+    assert process.returncode == 3
+    assert output.decode().splitlines()[-1] == f"in {session.id}"
+    assert f"session {session.id} was closed after" in errors.decode()
+    assert session.state == "closed"
+
+
 async def test_script(service: Emulator) -> None:
     """The script takes a session from create to closed with what the environment says."""
     async with service:
@@ -254,5 +277,6 @@ def test_every_example_is_run() -> None:
         "custom_auth.py",
         "test_with_emulator.py",
         "session.sh",
+        "run_job.sh",
     }
     assert {path.name for path in (ROOT / "examples").iterdir() if path.suffix} == tested

@@ -1,0 +1,476 @@
+"""`qsessions wait`, `ledger`, `reap` and `close-all`, each in a process of its own, against an emulator and a ledger on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    CreateSession,
+    IBMCloudAuth,
+    LedgerRecord,
+    LocalLedger,
+    RecordState,
+    ServiceCRN,
+)
+from qsessions.emulator import Emulator, Fault
+from tests.fault_server import FaultServer, http
+from tests.integration.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told
+
+# Records what it is told, as the owner, until it is killed.
+OWNER = """
+import asyncio, json, sys
+from qsessions import LedgerRecord, LocalLedger
+
+async def main():
+    ledger = LocalLedger(sys.argv[1])
+    for fields in json.loads(sys.argv[2]):
+        await ledger.record(LedgerRecord(**fields))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Emulator]:
+    """Give a running emulator on real time."""
+    async with Emulator() as service:
+        yield service
+
+
+@pytest.fixture
+def shell(service: Emulator, tmp_path: Path) -> Shell:
+    """Give a shell whose environment leads to the emulator."""
+    return Shell(service.env(), tmp_path)
+
+
+@pytest.fixture
+async def client(service: Emulator) -> AsyncIterator[AsyncSessionClient]:
+    """Give a client of the emulator."""
+    auth = [IBMCloudAuth(service.api_key, service.iam_url), ServiceCRN(service.crn)]
+    async with AsyncSessionClient(auth, base_url=service.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
+    """Give the ledger that the commands use, in which the test itself is a living owner."""
+    ledger = LocalLedger(place(tmp_path))
+    yield ledger
+    await ledger.aclose()
+
+
+def place(home: Path) -> Path:
+    """Give the directory of the ledger below a home folder."""
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "qsessions" / "ledger"
+    return home / ".local" / "state" / "qsessions" / "ledger"
+
+
+def break_ledger(home: Path) -> None:
+    """Put a file where the ledger's directory should be."""
+    place(home).parent.mkdir(parents=True)
+    place(home).write_text("a file")
+
+
+def record(service: Emulator, **fields: Any) -> dict[str, Any]:
+    """Give the fields of a record of a session of the emulator."""
+    about: dict[str, Any] = {
+        "key": f"key-{fields.get('session_id')}", "base_url": service.url, "instance": service.crn, "mode": "batch",
+        "asked_at": service.now(), "changed_at": service.now(), "state": "created" if "session_id" in fields else "intent",
+    }  # fmt: skip
+    return about | fields
+
+
+async def left_by_the_dead(home: Path, *records: dict[str, Any]) -> None:
+    """Let a process record something and end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNER, str(place(home)), json.dumps(records)
+    )
+    assert await process.wait() == 0
+
+
+def still_open(service: Emulator) -> list[str]:
+    """Give the ids of the sessions that are open."""
+    return [session.id for session in service.open_sessions]
+
+
+@pytest.mark.smoke
+async def test_wait(shell: Shell, service: Emulator, client: AsyncSessionClient) -> None:
+    """wait ends with the session once it is in one of the states."""
+    session_id = (await client.create(mode="dedicated", backend="ibm_fez", max_ttl="1h")).id
+    assert (await shell.data("wait", session_id, "--for", "open"))["state"] == "open"
+    process = await shell.start("wait", session_id, "--for", "active", "--for", "closed", "--timeout", "1m")
+    async with asyncio.timeout(60):
+        while not service.requests[-1].path.endswith(session_id):  # noqa: ASYNC110 - a process of its own, which takes what it takes
+            await asyncio.sleep(0)
+    service.submit_job(session_id, seconds=3600)
+    out, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    assert re.search(r"^state +active$", out.decode(), re.MULTILINE)
+
+
+async def test_waits_in_vain(shell: Shell, client: AsyncSessionClient) -> None:
+    """A wait that is too long ends with 4, one for a state that can't come any more with 1, and one for nothing with 2."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    code, out, err = await shell("wait", session_id, "--for", "active", "--timeout", "0.3")
+    assert (code, out) == (4, "")
+    assert "last seen open" in told(err)[0]
+    await client.close(session_id)
+    code, _, err = await shell("wait", session_id, "--for", "active")
+    assert code == 1
+    assert "can't become active any more" in told(err)[0]
+    for wrong in ((), ("--for", "done"), ("--for", "open", "--timeout", "soon")):
+        code, _, err = await shell("wait", session_id, *wrong)
+        assert code == 2
+        assert told(err)
+    assert (await shell("wait", "s-none", "--for", "open"))[0] == 1
+
+
+@pytest.mark.smoke
+async def test_create_belongs_to_nobody(shell: Shell, service: Emulator) -> None:
+    """A session of create is recorded as detached and reaped only when it is named; close takes it off the ledger."""
+    first = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
+    second = (await shell.data("create", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "10m"))[
+        "id"
+    ]
+    one, other = (await shell.data("ledger"))["ledger"]
+    assert [one["record"], other["record"]] == [first, second]
+    assert (one["owner"], one["detached"], one["recorded_state"], one["live_state"]) == (
+        "dead", True, "created", "open",
+    )  # fmt: skip
+    assert (other["mode"], other["backend"], other["max_ttl"]) == ("dedicated", "ibm_fez", 600)
+    assert (other["base_url"], other["instance"]) == (service.url, service.crn)
+    assert 0 < other["age_seconds"] < 60
+    assert [row["verdict"] for row in (await shell.data("reap"))["records"]] == ["leave", "leave"]
+    assert still_open(service) == [first, second]
+    (reaped,) = (await shell.data("reap", first))["records"]
+    assert (reaped["record"], reaped["verdict"], reaped["done"]) == (first, "close", True)
+    assert still_open(service) == [second]
+    await shell.data("close", second)
+    assert await shell.lines("ledger") == []
+
+
+async def test_a_create_that_came_to_nothing(shell: Shell, service: Emulator) -> None:
+    """What was refused, and what was wrong use, is not on the ledger."""
+    service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
+    assert (await shell("create", "--mode", "batch"))[0] == 1
+    assert (await shell("create", "--mode", "batch", "--max-ttl", "soon"))[0] == 2
+    assert await shell.lines("ledger") == []
+
+
+async def test_the_ledger_as_text(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, ledger: LocalLedger
+) -> None:
+    """Without JSON it is a table; a living owner is shown with its process, and what can't be read as such."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    assert (await shell("ledger"))[1].split()[:2] == ["record", "live_state"]
+    await ledger.record(LedgerRecord(**record(service, session_id=session_id)))
+    code, out, err = await shell("ledger")
+    assert (code, err) == (0, "")
+    header, line = out.splitlines()
+    assert header.split()[:4] == ["record", "live_state", "owner", "age_seconds"]
+    assert line.split()[:3] == [session_id, "open", "alive"]
+    assert str(os.getpid()) in line.split()
+
+
+async def test_states_that_cannot_be_read(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, ledger: LocalLedger
+) -> None:
+    """Each record that has no live state says why; nothing is asked of another instance."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    for fields in (
+        {"key": "intent"},
+        {"session_id": "s-gone"},
+        {"session_id": "s-other", "instance": "crn:other"},
+        {"session_id": session_id},
+        {"session_id": "s-future", "instance": "crn:other", "asked_at": 9e11},
+    ):
+        await ledger.record(LedgerRecord(**record(service, **fields)))
+    rows = {row["record"]: row for row in await shell.lines("ledger")}
+    assert rows["intent"]["unread"] == "its id isn't known"
+    assert rows["s-gone"]["unread"] == "the service knows no such session"
+    assert rows["s-other"]["unread"].startswith("another instance")
+    assert rows["s-future"]["asked_at"] is None
+    assert (rows[session_id]["unread"], rows[session_id]["live_state"]) == (None, "open")
+    service.faults.add(Fault(kind="answer", status=403, operations=["get"]))
+    rows = {row["record"]: row for row in await shell.lines("ledger")}
+    assert "403" in rows[session_id]["unread"]
+    assert rows[session_id]["live_state"] is None
+    assert not any("s-other" in request.path for request in service.requests)
+
+
+async def test_the_ledger_without_credentials(shell: Shell, service: Emulator, ledger: LocalLedger) -> None:
+    """What is recorded is listed all the same, and why there are no live states is told."""
+    del shell.env["QISKIT_IBM_TOKEN"]
+    assert await shell("ledger", "--jsonl") == (0, "", "")
+    await ledger.record(LedgerRecord(**record(service, session_id="s-1")))
+    code, out, err = await shell("ledger", "--jsonl")
+    assert code == 0
+    assert '"unread": "there are no credentials"' in out
+    assert "live states are not shown" in told(err)[0]
+    assert "QISKIT_IBM_TOKEN" in err
+
+
+async def test_reap_tells_what_it_cannot_decide(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """What is undecided is listed with its reason, and ends it with 1; a dry run does nothing; a unique candidate is closed if told to."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    await left_by_the_dead(
+        tmp_path,
+        record(service, key="intent", changed_at=service.now() + 1),
+        record(service, session_id="s-other", instance="crn:other"),
+        record(service, session_id="s-gone"),
+    )
+    for options in (("--dry-run",), ()):
+        code, out, err = await shell("reap", *options)
+        assert code == 1
+        assert told(err)[0] == (
+            "qsessions reap: of 3 records, 2 are undecided, and 0 could not be read, closed or recorded."
+        )
+        assert re.search(
+            r"^intent +undecided +no +one session can be it, and nobody said to close it", out, re.MULTILINE
+        )
+        assert re.search(r"^s-other +undecided +no +another instance", out, re.MULTILINE)
+        assert ("mark ended  no" in out) is bool(options)
+    assert still_open(service) == [session_id]
+    rows = await shell.lines("reap", "intent", "--close-unique")
+    assert [(row["record"], row["session_id"], row["done"], row["candidates"]) for row in rows] == [
+        ("intent", session_id, True, [session_id])
+    ]
+    assert still_open(service) == []
+
+
+async def test_reap_goes_on_when_one_fails(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """A session that can't be closed is told with its error and the code that fits; the others are closed."""
+    ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
+    await left_by_the_dead(tmp_path, *(record(service, session_id=session_id) for session_id in ids))
+    service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
+    code, out, err = await shell("reap", "--jsonl")
+    assert code == 1
+    assert "1 could not be read, closed or recorded" in told(err)[0]
+    assert len(out.splitlines()) == 2
+    (left,) = still_open(service)
+    assert [row["record"] for row in await shell.lines("reap")] == [left]
+    assert still_open(service) == []
+
+
+async def test_reap_without_an_answer(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+    """A service that can't be reached leaves everything undecided: 3."""
+    await left_by_the_dead(tmp_path, record(service, session_id="s-1"))
+    service.faults.add(Fault(kind="reset"))
+    code, out, err = await shell("reap", "--timeout", "5")
+    assert code in {3, 4}
+    assert "its state can't be read" in out
+    assert "1 are undecided" in told(err)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("s-none",), "no open record of 's-none'"),
+        (("--json", "--jsonl"), "exclude each other"),
+        (("--timeout", "0"), "--timeout"),
+    ],
+)
+async def test_wrong_use_of_reap(shell: Shell, arguments: tuple[str, ...], what: str) -> None:
+    """A record that isn't there, and what can't be right, is told with exit code 2."""
+    code, out, err = await shell("reap", *arguments)
+    assert (code, out) == (2, "")
+    assert what in told(err)[0]
+
+
+async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> None:
+    """It is told in two lines: 1."""
+    await asyncio.to_thread(break_ledger, tmp_path)
+    for command in ("ledger", "reap"):
+        code, _, err = await shell(command)
+        assert code == 1
+        assert "can't be used" in told(err)[0]
+
+
+@pytest.fixture
+async def made(client: AsyncSessionClient) -> list[str]:
+    """Give the ids of a dedicated session and of two batches."""
+    wanted = [CreateSession("dedicated", backend="ibm_fez", max_ttl=600)]
+    wanted += [CreateSession("batch", backend="ibm_torino", max_ttl=600)] * 2
+    return [(await client.create(request)).id for request in wanted]
+
+
+@pytest.mark.smoke
+async def test_close_all(shell: Shell, service: Emulator, made: list[str]) -> None:
+    """With --yes all that fit are ended and listed, without a ledger; and again there is nothing to end."""
+    service.submit_job(made[1], seconds=3600)
+    assert await shell.lines("close-all", "--yes", "--created-before", "2026-01-01") == []
+    (drained,) = await shell.lines("close-all", "--yes", "--mode", "session", "--drain")
+    assert (drained["id"], drained["done"], drained["mode"]) == (made[0], "drain", "session")
+    endings = (await shell.data("close-all", "--yes", "--backend", "ibm_torino"))["sessions"]
+    assert [(one["id"], one["done"], one["owner"], one["error"]) for one in endings] == [
+        (session_id, "close", None, None) for session_id in made[1:]
+    ]
+    assert still_open(service) == []
+    assert (await shell.data("close-all", "--yes"))["sessions"] == []
+
+
+async def test_close_all_passes_over_what_is_owned(
+    shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger
+) -> None:
+    """A living owner's session is left and shown with its owner, unless all are to end."""
+    await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
+    endings = await shell.lines("close-all", "--yes")
+    assert [one["done"] for one in endings] == [None, "close", "close"]
+    assert (endings[0]["owner"], endings[0]["owner_pid"]) == ("alive", os.getpid())
+    assert still_open(service) == made[:1]
+    assert [one["done"] for one in await shell.lines("close-all", "--yes", "--all")] == ["close"]
+
+
+async def test_close_all_goes_on_when_one_fails(shell: Shell, service: Emulator, made: list[str]) -> None:
+    """A session that can't be ended is told, and the others are."""
+    service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
+    code, out, err = await shell("close-all", "--yes", "--jsonl")
+    assert code == 1
+    assert told(err)[0] == "qsessions close-all: 1 of 3 sessions could not be ended."
+    assert out.count('"error": null') == 2
+    assert len(still_open(service)) == 1
+
+
+async def test_close_all_without_a_terminal(shell: Shell, service: Emulator, made: list[str]) -> None:
+    """Where nobody can be asked, nothing is ended without --yes, and nothing is sent."""
+    before = len(service.requests)
+    code, out, err = await shell("close-all")
+    assert (code, out) == (2, "")
+    assert "there is no terminal" in told(err)[0]
+    assert "--yes" in told(err)[1]
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", f"exec {QSESSIONS} close-all <&-", stdout=PIPE, stderr=PIPE, env=shell.env
+    )
+    await process.communicate()
+    assert process.returncode == 2
+    assert still_open(service) == made
+    assert len(service.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--yes", "--mode", "job"), "--mode"),
+        (("--yes", "--created-before", "yesterday"), "--created-before"),
+    ],
+)
+async def test_wrong_use_of_close_all(
+    shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
+) -> None:
+    """What can't be right is told with exit code 2, and nothing is sent."""
+    code, out, err = await shell("close-all", *arguments)
+    assert (code, out) == (2, "")
+    assert what in told(err)[0]
+    assert service.requests == []
+
+
+async def asked(shell: Shell, answer: bytes, *arguments: str) -> tuple[int | None, str, str]:
+    """Run close-all at a terminal, and answer once it asks; give the exit code, standard output and what the terminal showed."""
+    master, slave = pty.openpty()
+    process = await shell.start("close-all", *arguments, stdin=slave, stderr=slave)
+    os.close(slave)
+    shown = ""
+    while "[y/N]" not in shown:
+        shown += (await asyncio.to_thread(os.read, master, 4096)).decode()
+    if answer:
+        await asyncio.to_thread(os.write, master, answer)
+    else:
+        process.send_signal(signal.SIGINT)
+    shown += await asyncio.to_thread(read_all, master)
+    out, _ = await process.communicate()
+    return process.returncode, out.decode(), shown.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("answer", [b"y\n", b"YES\n"])
+async def test_close_all_asks(
+    shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger, answer: bytes
+) -> None:
+    """At a terminal it shows what it would end and what it passes over, and ends exactly that once somebody says yes."""
+    await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
+    code, out, shown = await asked(shell, answer, "--jsonl")
+    assert code == 0
+    first, second, third, question = shown.splitlines()[:4]
+    assert first.startswith(f"{made[0]}  session  pending  ibm_fez  ")
+    assert first.endswith(f"left to process {os.getpid()} on {os.uname().nodename}")
+    assert [second.split()[0], third.split()[0]] == made[1:]
+    assert question.startswith("Close these 2 sessions? Queued jobs never run. [y/N] ")
+    assert len(out.splitlines()) == 3
+    assert still_open(service) == made[:1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(b"n\n", 1), (b"\n", 1), (b"\x04", 1), (b"yesterday\n", 1), (b"", 130)]
+)
+async def test_close_all_takes_no_for_an_answer(
+    shell: Shell, service: Emulator, made: list[str], answer: bytes, expected: int
+) -> None:
+    """Anything but yes, the end of input and Ctrl-C end nothing."""
+    code, out, shown = await asked(shell, answer, "--mode", "session", "--drain")
+    assert (code, out) == (expected, "")
+    assert "Drain this session? Queued jobs finish. [y/N] " in shown
+    assert ("nothing was ended" in shown) is (expected == 1)
+    assert still_open(service) == made
+
+
+async def test_close_all_ends_only_what_it_showed(tmp_path: Path) -> None:
+    """What was shown is ended, without another look at what is open by now; what the service says can't command the terminal."""
+    listed = {
+        "id": "s-1",
+        "mode": "batch",
+        "status": "pending",
+        "backend": "\x1b[31mred",
+        "created": "2026-01-01T00:00:00Z",
+    }
+    empty = http(200, {"workloads": [], "next": None})
+    server = FaultServer(GRANT, empty, http(200, {"workloads": [listed], "next": None}), GRANT, http(204))
+    async with server:
+        code, _, shown = await asked(shell_of(server, tmp_path), b"y\n", "--jsonl")
+        assert server.count("GET") == 2
+        assert server.count("DELETE") == 1
+    assert "\x1b" not in shown
+    assert code == 0
+
+
+async def test_nothing_to_close_is_not_asked(shell: Shell) -> None:
+    """Without an open session nobody is asked."""
+    master, slave = pty.openpty()
+    code, out, _ = await shell("close-all", "--json", stdin=slave, stderr=slave)
+    os.close(slave)
+    os.close(master)
+    assert (code, out) == (0, '{\n  "sessions": []\n}\n')
+
+
+async def test_a_close_that_cannot_use_the_ledger(
+    shell: Shell, service: Emulator, made: list[str], tmp_path: Path
+) -> None:
+    """A session is closed though the ledger can't be read."""
+    await asyncio.to_thread(break_ledger, tmp_path)
+    await shell.data("close", made[0])
+    assert still_open(service) == made[1:]
+
+
+async def test_another_owners_record_stays(
+    shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger
+) -> None:
+    """close leaves a living owner's record to its owner."""
+    await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
+    await shell.data("close", made[0])
+    (entry,) = await ledger.entries()
+    assert entry.record.state is RecordState.CREATED
