@@ -50,6 +50,17 @@ def threaded(context: AbstractAsyncContextManager[T]) -> Iterator[Threaded[T]]:
         finally:
             asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(_PATIENCE_S)
     finally:
+        asyncio.run_coroutine_threadsafe(_wind_up(), loop).result(_PATIENCE_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def _wind_up() -> None:
+    """End what still runs, and let transports that were torn down close their sockets."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for _ in range(10):
+        await asyncio.sleep(0)
