@@ -57,7 +57,11 @@ def threaded(context: AbstractAsyncContextManager[T]) -> Iterator[Threaded[T]]:
 
 
 async def _wind_up() -> None:
-    """End what still runs, and let transports that were torn down close their sockets."""
+    """Let what still runs come to its end, such as a connection that was accepted last, then end the rest."""
+    for _ in range(1000):
+        if len(asyncio.all_tasks()) == 1:
+            break
+        await asyncio.sleep(0)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
