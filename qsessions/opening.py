@@ -246,7 +246,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
 
     async def _attempt(self, how: How) -> QSessionsError | None:
         assert self._live is not None  # noqa: S101 - only what was entered is ended
-        if self._live.snapshot is not None and self._live.snapshot.is_final:
+        seen = self._live.snapshot
+        # An answer about another session, as a cache in between may give, says nothing about this one.
+        if seen is not None and seen.is_final and seen.id == self.session_id:
             return None
         until = self._clock.monotonic() + self._seconds
         try:

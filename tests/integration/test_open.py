@@ -108,6 +108,14 @@ async def test_a_session_seen_closed_needs_no_ending(client: AsyncSessionClient,
     assert len(emulator.requests) == before
 
 
+async def test_an_answer_about_another_session_does_not_keep_it_from_being_ended(against: Against) -> None:
+    """That another session is closed, which something in between may answer, says nothing about this one."""
+    server, client = await against(CREATED, http(200, SESSION | {"id": "s2", "state": "closed"}), DONE)
+    async with client.open(**WANTED) as live:
+        await live.refresh()
+    assert server.received[-1].method == "PATCH"
+
+
 async def test_a_session_that_closed_by_itself_is_no_error(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
