@@ -7,7 +7,6 @@ import gzip
 import json
 import pickle
 import socket
-import ssl
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, FaultServer, http, reset
+from tests.fault_server import Connection, http, reset
 from tests.integration.calls import (
     CLOSE,
     CREATE,
@@ -278,14 +277,6 @@ async def test_a_connection_that_is_torn_down_is_a_connection_failure(against: A
     assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (True, True, 1)
 
 
-@pytest.mark.parametrize("body", [b"", b'{"id": "s1", "mo'], ids=["nothing", "part"])
-async def test_a_success_that_is_cut_off_is_a_connection_failure(against: Against, body: bytes) -> None:
-    """When the connection is lost within the body of a success, there is no answer."""
-    _, client = await against(*cut(200, body), retry=ONCE)  # type: ignore[arg-type]
-    with pytest.raises(ConnectionFailed, match="connection was lost"):
-        await client.get("s1")
-
-
 @pytest.mark.parametrize(
     ("host", "told", "retryable"),
     [
@@ -319,21 +310,6 @@ def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
         assert (caught.value.sent, caught.value.retryable) == (False, False)
 
     asyncio.run(call_late())
-
-
-async def test_a_certificate_that_nobody_trusts_is_told_with_the_way_out(
-    server_tls: ssl.SSLContext, time: ManualClock
-) -> None:
-    """A certificate of an unknown authority ends the call at once, says so, and names ssl=."""
-    async with (
-        FaultServer(GET.success, tls=server_tls) as server,
-        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
-    ):
-        with pytest.raises(ConnectionFailed, match="certificate can't be trusted") as caught:
-            await client.create(mode="batch")
-    assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (False, False, 1)
-    assert "ssl=" in (caught.value.solution or "")
-    assert server.received == []
 
 
 async def test_a_server_that_speaks_no_tls_is_told(time: ManualClock) -> None:
@@ -441,19 +417,6 @@ async def test_a_body_over_the_cap_is_refused(against: Against, packed: bool) ->
         with pytest.raises(ProtocolError, match="larger than 1048576 bytes") as caught:
             await client.get("s1")
         assert (caught.value.status, caught.value.attempts) == (200, 1)
-
-
-async def test_an_answer_that_never_ends_is_refused(against: Against) -> None:
-    """An answer in chunks without end is given up at the cap."""
-
-    async def endless(connection: Connection) -> None:
-        await connection.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:
-            await connection.write(b"10000\r\n" + b" " * 65_536 + b"\r\n")
-
-    _, client = await against(endless)
-    with pytest.raises(ProtocolError, match="larger than"):
-        await client.get("s1")
 
 
 async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:
@@ -571,14 +534,6 @@ async def test_what_is_no_http_is_a_protocol_error(against: Against, answer: byt
     with pytest.raises(ProtocolError, match="no HTTP answer") as caught:
         await client.get("s1")
     assert caught.value.attempts == 1
-
-
-@pytest.mark.parametrize("field", ["mode", "state", "backend_name"])
-async def test_one_field_of_the_wrong_form_is_named(against: Against, field: str) -> None:
-    """A field of the wrong form is named by its path."""
-    _, client = await against(http(200, SESSION | {field: 7}))
-    with pytest.raises(ProtocolError, match=rf"expected text, got a number @ \$\.{field}"):
-        await client.get("s1")
 
 
 @each(GET, UPDATE, CLOSE, VERSIONS, WORKLOADS, CREATE)

@@ -332,6 +332,7 @@ async def test_a_certificate_that_is_not_right_ends_the_call(
             await row(client)
     error = caught.value
     assert (error.sent, error.retryable, error.attempts) == (False, False, 1)
+    assert "ssl=" in (error.solution or "")
     assert server.received == []
 
 
