@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 # As shells have them.
@@ -48,7 +49,8 @@ class Child:
         self._stop = stop
         self._leave = leave
         self._is_stopping = False
-        self._pid: int | None = None
+        # Takes a signal, while there is a command or one is being started.
+        self._take: Callable[[signal.Signals], None] | None = None
         self._killing: asyncio.TimerHandle | None = None
 
     def listen(self) -> None:
@@ -68,21 +70,28 @@ class Child:
         Raises:
             OSError: It can't be started.
         """
-        process = await asyncio.create_subprocess_exec(*command, env=env)
-        self._pid = process.pid
+        waiting: list[signal.Signals] = []
+        self._take = waiting.append
         try:
-            code = await process.wait()
+            process = await asyncio.create_subprocess_exec(*command, env=env)
+            self._take = partial(self._pass_on, process.pid)
+            for number in waiting:
+                self._take(number)
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                _send(process.pid, signal.SIGKILL)
+                await process.wait()
+                raise
         finally:
-            self._pid = None
+            self._take = None
             if self._killing is not None:
                 self._killing.cancel()
-            if process.returncode is None:
-                process.kill()
         return code if code >= 0 else BY_SIGNAL - code
 
     def _receive(self, number: signal.Signals) -> None:
-        if self._pid is not None:
-            self._pass_on(self._pid, number)
+        if self._take is not None:
+            self._take(number)
         elif number.name in _TO_STOP:
             act = self._leave if self._is_stopping else self._stop
             self._is_stopping = True
@@ -105,11 +114,9 @@ def _is_in_front() -> bool:
     """Say whether this process runs in front at a terminal, as what a shell waits for does."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        finally:
+            os.close(terminal)
     except OSError:
         return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)

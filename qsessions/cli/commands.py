@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from attrs import AttrsInstance, define
 
 from qsessions.cli.failures import LOOK_FOR_IT, Exit, complain, exit_code, what_happened, what_to_do
-from qsessions.cli.keeping import Detached, Warner, local_ledger, note_ended
+from qsessions.cli.keeping import Warner, local_ledger, note_ended
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, row
 from qsessions.cli.terminal import forget_output
@@ -84,8 +84,8 @@ async def create(
     request = creation(mode, backend, ttls)
     observers = [fate, Warner("create")]
     async with (
-        local_ledger() as ledger,
-        connect(options, ledger=Detached(ledger), observers=observers) as client,
+        local_ledger(detached=True) as ledger,
+        connect(options, ledger=ledger, observers=observers) as client,
     ):
         session = fate.session = await client.create(request)
         try:

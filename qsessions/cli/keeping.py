@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -11,13 +11,22 @@ import attrs
 from qsessions.cli.failures import complain
 from qsessions.errors import LedgerUnavailable
 from qsessions.events import Event, LedgerFailed
-from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, LocalLedger, RecordState, answer_of
+from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, answer_of
+
+
+class _Detached(LocalLedger):
+    async def record(self, record: LedgerRecord) -> None:
+        await super().record(attrs.evolve(record, detached=True))
 
 
 @asynccontextmanager
-async def local_ledger() -> AsyncIterator[LocalLedger]:
-    """Give the ledger in the platform's own place, and give up its lock at the end, waiting 5 s at the most."""
-    ledger = LocalLedger()
+async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
+    """Give the ledger in the platform's own place, and give up its lock at the end, waiting 5 s at the most.
+
+    Args:
+        detached: Whether the sessions that are recorded belong to nobody, since they are made to outlive this process.
+    """
+    ledger = _Detached() if detached else LocalLedger()
     try:
         yield ledger
     finally:
@@ -33,29 +42,6 @@ async def note_ended(session_id: str) -> None:
                 if entry.record.session_id == session_id:
                     ended = entry.record.becomes(RecordState.ENDED, now=time.time())
                     await answer_of(ledger.amend(entry, ended))
-
-
-class Detached:
-    """A ledger whose records belong to nobody: their sessions are made to outlive their maker."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    async def record(self, record: LedgerRecord) -> None:
-        """Keep it as detached."""
-        await self._ledger.record(attrs.evolve(record, detached=True))
-
-    async def entries(self) -> Sequence[LedgerEntry]:
-        """Give every record that isn't ended."""
-        return await self._ledger.entries()
-
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
-        """Put `record` in place of a dead owner's."""
-        return await self._ledger.amend(entry, record)
-
-    async def aclose(self) -> None:
-        """Close it."""
-        await self._ledger.aclose()
 
 
 class Warner:

@@ -72,8 +72,8 @@ async def reap_sessions(
     return max([Exit.REFUSED, *(failure_code(error) for error in failures)])
 
 
-def failure_code(error: Exception) -> Exit:
-    """Give the exit code that fits an error of one among many."""
+def failure_code(error: BaseException | None) -> Exit:
+    """Give the exit code that fits why something could not be done."""
     return exit_code(error) if isinstance(error, QSessionsError) else Exit.REFUSED
 
 

@@ -15,8 +15,9 @@ from attrs import frozen
 
 from qsessions.cli.child import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, Child, unusable
 from qsessions.cli.commands import Fate, connect, creation, duration
-from qsessions.cli.failures import Exit, complain, exit_code, what_happened
+from qsessions.cli.failures import Exit, complain, what_happened
 from qsessions.cli.keeping import Warner, local_ledger
+from qsessions.cli.ledger import failure_code
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
 from qsessions.cli.terminal import forget_output
@@ -85,7 +86,7 @@ async def run_command(
     plan = Plan(
         command=command, session=_session(attach, *wanted), on_exit=on_exit, on_error=on_error, grace=seconds
     )
-    if (code := unusable(command[0])) is not None:
+    if (code := await asyncio.to_thread(unusable, command[0])) is not None:
         _cant_start(command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable")
         return code
     return await _Run(plan, as_json=as_json).carry_out(options)
@@ -135,10 +136,13 @@ class _Run:
                 connect(options, ledger=ledger, observers=observers) as client,
             ):
                 return await self._in_session(client)
-        except asyncio.CancelledError as cancelled:
+        except asyncio.CancelledError:
             if self._stopped_by is None:
                 raise
-            self._interrupted(getattr(cancelled, "__notes__", ()))
+            if self._session_id is None:
+                _tell(*self._fate.told(left=False))
+            else:
+                _tell("interrupted before the command began.", "Nothing is left to do.")
             return BY_SIGNAL + self._stopped_by
 
     async def _in_session(self, client: AsyncSessionClient) -> int:
@@ -170,8 +174,7 @@ class _Run:
             left = "; ".join(getattr(failed, "__notes__", ()))
         except SessionLeftOpen as error:
             left = what_happened(error, "run")
-            if isinstance(error.__cause__, QSessionsError):
-                code_if_left = exit_code(error.__cause__)
+            code_if_left = failure_code(error.__cause__)
         if left and not await self._is_ended_by_closing(client):
             self._left_open(left)
             code = code or code_if_left
@@ -188,9 +191,8 @@ class _Run:
         env = os.environ | {
             "QSESSIONS_SESSION_ID": str(self._session_id),
             "QSESSIONS_BASE_URL": client.base_url,
+            "QISKIT_IBM_INSTANCE": client.instance or "",
         }
-        if client.instance is not None:
-            env["QISKIT_IBM_INSTANCE"] = client.instance
         try:
             return await self._child.run(self._plan.command, env)
         except OSError as error:
@@ -214,14 +216,6 @@ class _Run:
         else:
             self._left_open(f"interrupted twice; session {self._session_id} may be open.")
         os._exit(BY_SIGNAL + number)
-
-    def _interrupted(self, notes: Sequence[str]) -> None:
-        if self._session_id is None:
-            _tell(*self._fate.told(left=False))
-        elif notes:
-            self._left_open("; ".join(notes))
-        else:
-            _tell("interrupted before the command began.", "Nothing is left to do.")
 
     def _left_open(self, what: str) -> None:
         self._ended = None

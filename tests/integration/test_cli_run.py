@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from qsessions.cli.options import Options
+from qsessions.cli.running import run_command
 from qsessions.emulator import Emulator, Fault
 from tests.fault_server import FaultServer, hang, http
 from tests.integration.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told, validate
@@ -25,18 +27,18 @@ CLOSED = http(200, {"id": "s-1", "state": "closed", "elapsed_time": 1.5})
 
 # Says which signals come; ends with 0 at SIGTERM or at the end of its input, and never by itself.
 LISTENER = """
-import signal, sys
+import os, signal, sys
 names = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
          if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
 def say(number, frame):
-    print(signal.Signals(number).name, flush=True)
+    os.write(1, f"{signal.Signals(number).name}\\n".encode())
     if number == signal.SIGTERM:
         sys.exit(0)
 for name in names:
     signal.signal(getattr(signal, name), say)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 sys.stdin.read()
-print("end", flush=True)
+os.write(1, b"end\\n")
 """
 # Ends as signals end any program.
 IDLE = (
@@ -448,6 +450,21 @@ async def test_a_session_that_exists(shell: Shell, service: Emulator) -> None:
     assert (code, out) == (1, "")
     assert "is closed" in told(err)[0]
     assert (await shell("run", "--attach", "s-none", "--", "echo", "ran"))[:2] == (1, "")
+
+
+async def test_being_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no signal stops it, as on Windows, a cancellation goes on like any other."""
+    async with FaultServer(GRANT, hang) as server:
+        for name, value in shell_of(server, tmp_path).env.items():
+            monkeypatch.setenv(name, value)
+        body = run_command(
+            Options(), ["true"], "s-1", (None, None, {}), on_exit="drain", on_error="close", grace="1"
+        )
+        running = asyncio.ensure_future(body)
+        await server.arrival(2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
 
 async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> None:

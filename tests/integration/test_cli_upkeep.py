@@ -155,10 +155,11 @@ async def test_create_belongs_to_nobody(shell: Shell, service: Emulator) -> None
     assert 0 < other["age_seconds"] < 60
     assert [row["verdict"] for row in (await shell.data("reap"))["records"]] == ["leave", "leave"]
     assert still_open(service) == [first, second]
+    await shell.data("close", second)
+    assert [row["record"] for row in await shell.lines("ledger")] == [first]
     (reaped,) = (await shell.data("reap", first))["records"]
     assert (reaped["record"], reaped["verdict"], reaped["done"]) == (first, "close", True)
-    assert still_open(service) == [second]
-    await shell.data("close", second)
+    assert still_open(service) == []
     assert await shell.lines("ledger") == []
 
 

@@ -29,10 +29,7 @@ async def test_cancelling_kills_the_command(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     with pytest.raises(ProcessLookupError):
-        while True:
-            # It is there until the event loop's watcher has taken note of its end.
-            os.kill(pid, 0)
-            await asyncio.sleep(0)
+        os.kill(pid, 0)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +39,17 @@ async def test_cancelling_kills_the_command(tmp_path: Path) -> None:
 async def test_exit_codes(program: str, code: int) -> None:
     """An exit code is the command's own, or 128 and the signal that killed it."""
     assert await child().run(["sh", "-c", program], dict(os.environ)) == code
+
+
+async def test_signals_while_the_command_is_being_started() -> None:
+    """A signal that comes before the command is there is passed on to it as soon as it is."""
+    told: list[int] = []
+    one = Child(grace=60, stop=told.append, leave=told.append)
+    one.listen()
+    running = asyncio.ensure_future(one.run(["sleep", "60"], dict(os.environ)))
+    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGUSR1)
+    assert await running == 128 + signal.SIGUSR1
+    assert told == []
 
 
 def test_commands_that_cannot_be_used(tmp_path: Path) -> None:
