@@ -233,13 +233,14 @@ class AsyncSessionClient:
                 looked for within what is left of the deadline and 10 s at the most.
             QSessionsError: Nothing was created; the class says why.
         """
-        fields = {
-            "backend": backend,
-            "max_ttl": max_ttl,
-            "interactive_ttl": interactive_ttl,
-            "active_ttl": active_ttl,
-        }
-        wanted = operations.creation(request, mode, fields)
+        wanted = operations.creation(
+            request,
+            mode,
+            backend=backend,
+            max_ttl=max_ttl,
+            interactive_ttl=interactive_ttl,
+            active_ttl=active_ttl,
+        )
         return await self._create(wanted, self._creation(api_version), api_version, timeout)
 
     def open(
@@ -285,13 +286,14 @@ class AsyncSessionClient:
             QSessionsError: As `create` (on entering).
             SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
         """
-        fields = {
-            "backend": backend,
-            "max_ttl": max_ttl,
-            "interactive_ttl": interactive_ttl,
-            "active_ttl": active_ttl,
-        }
-        wanted = operations.creation(request, mode, fields)
+        wanted = operations.creation(
+            request,
+            mode,
+            backend=backend,
+            max_ttl=max_ttl,
+            interactive_ttl=interactive_ttl,
+            active_ttl=active_ttl,
+        )
         seconds = self._caller.seconds(timeout)
         version = None if api_version is None else operations.checked_version(api_version)
 

@@ -21,7 +21,7 @@ from qsessions.codec import (
     is_object,
 )
 from qsessions.errors import InvalidArgument, ProtocolError
-from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession
+from qsessions.models import ApiVersion, CreateSession, Duration, Session, UpdateSession
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.retry import http_date
 from qsessions.wire import Request, Response, SecretHeaders
@@ -123,19 +123,30 @@ class Operation(Generic[T]):
         )
 
 
-def creation(request: object, mode: str | None, fields: Mapping[str, Any]) -> CreateSession:
+def creation(
+    request: object,
+    mode: str | None,
+    *,
+    backend: str | None,
+    max_ttl: Duration | None,
+    interactive_ttl: Duration | None,
+    active_ttl: Duration | None,
+) -> CreateSession:
     """Give what to create, which is told either as a whole or as fields.
 
     Raises:
         InvalidArgument: It is told in both ways or in neither, or a field can't be right.
     """
+    fields = {
+        "backend": backend,
+        "max_ttl": max_ttl,
+        "interactive_ttl": interactive_ttl,
+        "active_ttl": active_ttl,
+    }
+    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if request is None and mode is not None:
-        return CreateSession(mode, **fields)
-    if (
-        isinstance(request, CreateSession)
-        and mode is None
-        and all(value is None for value in fields.values())
-    ):
+        return CreateSession(mode, **given)
+    if isinstance(request, CreateSession) and mode is None and not given:
         return request
     raise InvalidArgument(
         "create takes either one CreateSession or mode= and the other fields as keyword arguments."

@@ -174,13 +174,14 @@ class SessionClient:
 
         The first Ctrl-C waits until the session that may have come of it is closed; a second one leaves at once.
         """
-        fields = {
-            "backend": backend,
-            "max_ttl": max_ttl,
-            "interactive_ttl": interactive_ttl,
-            "active_ttl": active_ttl,
-        }
-        wanted = operations.creation(request, mode, fields)
+        wanted = operations.creation(
+            request,
+            mode,
+            backend=backend,
+            max_ttl=max_ttl,
+            interactive_ttl=interactive_ttl,
+            active_ttl=active_ttl,
+        )
         creation, start = self._client.creating(wanted, api_version, timeout)
         return self._thread.carry(
             Undoable(

@@ -680,6 +680,21 @@ def late(given=None, os=os):
     assert output.startswith(expected)
 
 
+# Says each Ctrl-C that strikes the ending of a block.
+LASTING = """
+from qsessions.loop_thread import Lasting
+
+waits = Lasting.interrupted
+
+
+def told(call, interruption):
+    say("interrupted")
+    waits(call, interruption)
+
+
+Lasting.interrupted = told
+"""
+
 BLOCK = """
 client = connect()
 observe(client)
@@ -714,21 +729,7 @@ async def test_a_second_ctrl_c_leaves_a_block_that_is_being_ended() -> None:
     async with (
         FaultServer(TOKEN, http(200, SESSION), hang) as server,
         program(
-            PRELUDE
-            + """
-from qsessions.loop_thread import Lasting
-
-waits = Lasting.interrupted
-
-
-def told(call, interruption):
-    say("interrupted")
-    waits(call, interruption)
-
-
-Lasting.interrupted = told
-"""
-            + BLOCK.replace("observe(client)\n", ""),
+            PRELUDE + LASTING + BLOCK.replace("observe(client)\n", ""),
             env=leading_to(server),
         ) as process,
     ):
@@ -749,21 +750,7 @@ async def test_one_ctrl_c_at_the_end_of_a_block_waits_for_the_ending() -> None:
     async with (
         FaultServer(TOKEN, http(200, SESSION), held(released, refused)) as server,
         program(
-            PRELUDE
-            + """
-from qsessions.loop_thread import Lasting
-
-waits = Lasting.interrupted
-
-
-def told(call, interruption):
-    say("interrupted")
-    waits(call, interruption)
-
-
-Lasting.interrupted = told
-"""
-            + BLOCK.replace("observe(client)\n", ""),
+            PRELUDE + LASTING + BLOCK.replace("observe(client)\n", ""),
             env=leading_to(server),
         ) as process,
     ):
