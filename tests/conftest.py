@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from qsessions import AsyncSessionClient, Clock, IBMCloudAuth, ServiceCRN
 from qsessions.emulator import Emulator
 from tests.manual_clock import ManualClock
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every program that they start with them.
+for _number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 # All that leads a client somewhere.
 VARIABLES = (
