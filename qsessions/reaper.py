@@ -16,6 +16,7 @@ from qsessions.closing import each
 from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState, answer_of
 from qsessions.models import Workload
+from qsessions.operations import words
 from qsessions.reaping import (
     Decision,
     Verdict,
@@ -53,7 +54,7 @@ async def reap(
     client: AsyncSessionClient,
     ledger: Ledger,
     *,
-    only: Collection[str] = (),
+    only: str | Collection[str] = (),
     dry_run: bool = False,
     close_unique: bool = False,
     wall: Callable[[], float] = time.time,
@@ -100,8 +101,8 @@ def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     return (record.base_url, record.instance) == (client.base_url, client.instance)
 
 
-def _chosen(entries: Sequence[LedgerEntry], only: Collection[str]) -> list[LedgerEntry]:
-    names = set(only)
+def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
+    names = set(words("only", only))
     known = {name for entry in entries for name in (entry.record.key, entry.record.session_id)}
     if unknown := sorted(names - known):
         raise InvalidArgument(f"the ledger has no open record of {', '.join(map(repr, unknown))}.")

@@ -198,26 +198,17 @@ async def test_the_page_for_other_languages(tmp_path: Path) -> None:
         assert re.fullmatch(pattern, line), output
 
 
-async def test_job(service: Emulator) -> None:
+async def test_job(service: Emulator, tmp_path: Path) -> None:
     """The job runs a program inside a session, which ends with it, and passes its exit code on."""
     async with service:
-        scripts = Path(sys.executable).parent
-        process = await asyncio.create_subprocess_exec(
-            "bash",
-            str(ROOT / "examples/run_job.sh"),
-            "sh",
-            "-c",
-            "echo in $QSESSIONS_SESSION_ID; exit 3",
-            env=os.environ | service.env() | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        command = ["sh", "-c", "echo in $QSESSIONS_SESSION_ID; exit 3"]
+        code, output, errors = await bash(
+            str(ROOT / "examples/run_job.sh"), *command, folder=tmp_path, env=service.env()
         )
-        output, errors = await process.communicate()
         (session,) = service.sessions.values()
-    assert process.returncode == 3
-    assert output.decode().splitlines()[-1] == f"in {session.id}"
-    assert f"session {session.id} was closed after" in errors.decode()
+    assert code == 3
+    assert output.splitlines()[-1] == f"in {session.id}"
+    assert f"session {session.id} was closed after" in errors
     assert session.state == "closed"
 
 

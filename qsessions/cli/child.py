@@ -63,7 +63,7 @@ class Child:
                     loop.add_signal_handler(number, self._receive, number)
 
     async def run(self, command: Sequence[str], env: Mapping[str, str]) -> int:
-        """Run a command with this process's own standard streams, and give its exit code as a shell does.
+        """Run a command with the standard streams and open files that this process was given, and give its exit code as a shell does.
 
         Cancelling this kills the command.
 
@@ -73,7 +73,8 @@ class Child:
         waiting: list[signal.Signals] = []
         self._take = waiting.append
         try:
-            process = await asyncio.create_subprocess_exec(*command, env=env)
+            # What this process was given open, such as a shell's <(…), is the command's; Python's own files are never inherited.
+            process = await asyncio.create_subprocess_exec(*command, env=env, close_fds=False)
             self._take = partial(self._pass_on, process.pid)
             for number in waiting:
                 self._take(number)

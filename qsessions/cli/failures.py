@@ -6,6 +6,7 @@ import re
 import sys
 from enum import IntEnum
 
+from qsessions.cli.terminal import forget_output
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
@@ -64,7 +65,15 @@ def one_line(text: str) -> str:
 
 def complain(command: str, what: str, advice: str) -> None:
     """Say on standard error what happened and what to do, a line each."""
-    print(f"qsessions {command}: {one_line(what)}\n{one_line(advice)}", file=sys.stderr)
+    tell(f"qsessions {command}: {one_line(what)}\n{one_line(advice)}")
+
+
+def tell(text: str) -> None:
+    """Print lines on standard error. Where nobody reads that any more, the exit code has to say it all."""
+    try:
+        print(text, file=sys.stderr)
+    except OSError:
+        forget_output(sys.stderr)
 
 
 def exit_code(error: QSessionsError) -> Exit:

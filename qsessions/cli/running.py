@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from qsessions.cli.child import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, Child, unusable
 from qsessions.cli.commands import Fate, connect, creation, duration
-from qsessions.cli.failures import Exit, complain, what_happened
+from qsessions.cli.failures import Exit, complain, tell, what_happened
 from qsessions.cli.keeping import Warner, local_ledger
 from qsessions.cli.ledger import failure_code
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
-from qsessions.cli.terminal import forget_output
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import How
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
@@ -140,9 +137,9 @@ class _Run:
             if self._stopped_by is None:
                 raise
             if self._session_id is None:
-                _tell(*self._fate.told(left=False))
+                complain("run", *self._fate.told(left=False))
             else:
-                _tell("interrupted before the command began.", "Nothing is left to do.")
+                complain("run", "interrupted before the command began.", "Nothing is left to do.")
             return BY_SIGNAL + self._stopped_by
 
     async def _in_session(self, client: AsyncSessionClient) -> int:
@@ -150,7 +147,9 @@ class _Run:
         if isinstance(self._plan.session, str):
             self._session_id = self._plan.session
             if (await client.get(self._session_id)).is_final:
-                _tell(f"session {self._session_id} is closed.", "To create one, leave --attach out.")
+                complain(
+                    "run", f"session {self._session_id} is closed.", "To create one, leave --attach out."
+                )
                 return Exit.REFUSED
             code = await self._command(client)
         else:
@@ -212,14 +211,14 @@ class _Run:
 
     def _leave(self, number: int) -> None:
         if self._session_id is None:
-            _tell(*self._fate.told(left=True))
+            complain("run", *self._fate.told(left=True))
         else:
             self._left_open(f"interrupted twice; session {self._session_id} may be open.")
         os._exit(BY_SIGNAL + number)
 
     def _left_open(self, what: str) -> None:
         self._ended = None
-        _tell(what, f"End it: qsessions close {self._session_id}")
+        complain("run", what, f"End it: qsessions close {self._session_id}")
 
     async def _look(self, client: AsyncSessionClient) -> Session | None:
         """Give the session as it is now, or None where that can't be read soon."""
@@ -243,23 +242,8 @@ class _Run:
         usage = "its usage isn't known" if used is None else f"it used {used:.1f} s"
         so_far = "" if found is None or found.is_final or used is None else " so far"
         text = f"qsessions run: session {self._session_id} {told} after {seconds:.1f} s; {usage}{so_far}."
-        with _whoever_reads():
-            print(json.dumps(row) if self._as_json else text, file=sys.stderr)
+        tell(json.dumps(row) if self._as_json else text)
 
 
 def _cant_start(command: str, why: str) -> None:
-    _tell(f"{command} can't be started: {why}.", "Give the command after --, as for a shell.")
-
-
-def _tell(what: str, advice: str) -> None:
-    with _whoever_reads():
-        complain("run", what, advice)
-
-
-@contextmanager
-def _whoever_reads() -> Iterator[None]:
-    """Write to standard error, which may be gone: the exit code is the command's all the same."""
-    try:
-        yield
-    except OSError:
-        forget_output(sys.stderr)
+    complain("run", f"{command} can't be started: {why}.", "Give the command after --, as for a shell.")

@@ -166,6 +166,18 @@ async def test_how_the_session_ends(
     assert ("was closed" in err) is (reason == "closed on request")
 
 
+async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
+    """What the caller has open for the command, such as bash's <(…), the command can read; nothing of our own."""
+    script = f"exec {QSESSIONS} {' '.join(NEW)} -- sh -c 'cat \"$0\"; ls -l /dev/fd/ >&2' <(echo piped)"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=shell.env
+    )
+    code, out, err = await outcome(process)
+    assert (code, out) == (0, "piped\n")
+    assert "socket" not in err
+    assert "ledger" not in err
+
+
 async def test_jobs_that_go_on(shell: Shell, service: Emulator) -> None:
     """A session whose jobs go on after the command drains, and what it used so far is told."""
     process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
@@ -522,6 +534,8 @@ async def test_nobody_reads_the_report(shell: Shell, service: Emulator) -> None:
         for exit_code in (0, 8):
             assert (await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}", stderr=writing))[0] == exit_code
         assert (await shell(*NEW, "--", "no-such-command", stderr=writing))[0] == 127
+        service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
+        assert (await shell(*NEW, "--", "true", stderr=writing))[0] == 1
     finally:
         os.close(writing)
     service.assert_no_open_sessions()

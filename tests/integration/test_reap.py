@@ -121,6 +121,8 @@ async def test_named_ones(place: Place) -> None:
     place.record(session_id=third, detached=True)
     assert verdicts(await place.reap(only=[first, "k2"])) == [(CLOSE, True), (CLOSE, True)]
     assert place.still_open() == [second]
+    (one,) = await place.reap(only="k1", dry_run=True)
+    assert one.entry.record.session_id == second
     with pytest.raises(InvalidArgument, match="no open record of 's-1', 's-2'"):
         await place.reap(only=["s-2", second, "s-1"])
     assert place.still_open() == [second]
