@@ -166,9 +166,7 @@ class _Run:
             async with client.open(wanted, on_exit=self._plan.on_exit, on_error=self._plan.on_error) as live:
                 self._session_id = live.id
                 code = await self._command(client)
-                if code:
-                    self._ended = self._plan.on_error
-                    raise _CommandFailed
+                self._judge(code)
         except _CommandFailed as failed:
             left = "; ".join(getattr(failed, "__notes__", ()))
         except SessionLeftOpen as error:
@@ -178,6 +176,11 @@ class _Run:
             self._left_open(left)
             code = code or code_if_left
         return code
+
+    def _judge(self, code: int) -> None:
+        if code:
+            self._ended = self._plan.on_error
+            raise _CommandFailed
 
     async def _is_ended_by_closing(self, client: AsyncSessionClient) -> bool:
         """Close the client, which tries once more to end the session; say whether it did."""

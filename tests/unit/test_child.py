@@ -45,9 +45,9 @@ async def test_signals_while_the_command_is_being_started() -> None:
     """A signal that comes before the command is there is passed on to it as soon as it is."""
     told: list[int] = []
     one = Child(grace=60, stop=told.append, leave=told.append)
-    one.listen()
     running = asyncio.ensure_future(one.run(["sleep", "60"], dict(os.environ)))
-    asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGUSR1)
+    # Runs as soon as that waits for the first time, which is for the process.
+    asyncio.get_running_loop().call_soon(one._receive, signal.SIGUSR1)
     assert await running == 128 + signal.SIGUSR1
     assert told == []
 
