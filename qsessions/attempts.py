@@ -145,6 +145,10 @@ class Attempts:
         """Tell the observers."""
         self._observers.notify(event)
 
+    def close(self) -> None:
+        """Begin no request any more that can't be repeated."""
+        self._in_flight.is_closed = True
+
     async def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
         await self._in_flight.settle(timeout)

@@ -599,7 +599,7 @@ class AsyncSessionClient:
 
         def close() -> None:
             try:
-                ending = self._attempts.spawn(self._owned.end("close"))
+                ending = self._attempts.spawn(self._end_owned("close"))
             except ClientClosed:
                 resume()
             else:
@@ -631,12 +631,16 @@ class AsyncSessionClient:
             self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
 
     async def _close_down(self) -> None:
-        await self._owned.end()
-        await self._attempts.settle(ENDING_TIMEOUT)
-        # What came of creates that were in flight.
-        await self._owned.end(again=False)
+        self._attempts.close()
+        await self._end_owned(None)
         await self._guard.aclose()
         await self._transport.aclose()
+
+    async def _end_owned(self, how: How | None) -> None:
+        """End what `open` created, and what comes of creates that are in flight; None ends each as its block would."""
+        await self._owned.end(how)
+        await self._attempts.settle(ENDING_TIMEOUT)
+        await self._owned.end(how, again=False)
 
     async def _close_unwanted(self, api_version: str | None, session_id: str) -> str | None:
         try:

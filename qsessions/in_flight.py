@@ -41,11 +41,16 @@ class Undo(Protocol):
 
 
 class InFlight:
-    """Sends requests so that cancelling their callers doesn't tear them in two."""
+    """Sends requests so that cancelling their callers doesn't tear them in two.
+
+    Attributes:
+        is_closed: Whether none is begun any more, since nobody would be there to bring it to its end.
+    """
 
     def __init__(self, transport: Transport, observers: Observers) -> None:
         self._transport = transport
         self._observers = observers
+        self.is_closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def settle(self, timeout: float) -> None:
@@ -62,6 +67,8 @@ class InFlight:
         and what it did is undone; then the cancellation goes on, with a note where something is left to tell. A second cancellation ends
         the wait for that, not the ending itself.
         """
+        if self.is_closed:
+            raise ClientClosed("the client is being closed.")
         sending = self._keep(self._transport.send(request))
         try:
             await asyncio.wait({sending})

@@ -24,10 +24,7 @@ class Signals:
     """
 
     def __init__(self, react: Callable[[Callable[[], None]], None]) -> None:
-        self._react = react
-        self._holds = 0
-        self._is_reacting = False
-        self._before: dict[int, Any] = {}
+        self.react = react
 
     def hold(self) -> None:
         """Begin to listen; each call wants its `release`.
@@ -40,24 +37,49 @@ class Signals:
                 "handle_signals=True works in the main thread only.",
                 solution="Open the session there, or handle the signals yourself and call aclose() or shutdown().",
             )
-        self._holds += 1
-        if self._holds == 1:
+        _process.hold(self)
+
+    def release(self) -> None:
+        """Listen no longer."""
+        _process.release(self)
+
+
+class _Process:
+    """The process's handlers. There is one for all who hold them: two that each put back what they found would not come apart again."""
+
+    def __init__(self) -> None:
+        self._holders: list[Signals] = []
+        self._before: dict[int, Any] = {}
+        self._is_reacting = False
+
+    def hold(self, signals: Signals) -> None:
+        self._holders.append(signals)
+        if not self._before:
             for number in _NUMBERS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
 
-    def release(self) -> None:
-        """Listen no longer, once nobody holds it."""
-        self._holds -= 1
-        if not self._holds:
+    def release(self, signals: Signals) -> None:
+        self._holders.remove(signals)
+        if not self._holders:
             self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_reacting:
             self._go_on(number)
-        else:
-            self._is_reacting = True
-            self._react(lambda: self._go_on(number))
+            return
+        self._is_reacting = True
+        holders = list(dict.fromkeys(self._holders))
+        left = len(holders)
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._go_on(number)
+
+        for holder in holders:
+            holder.react(done)
 
     def _go_on(self, number: int) -> None:
         # A second signal may have done so meanwhile.
@@ -72,3 +94,6 @@ class Signals:
             if signal.getsignal(number) == self._handle:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
         self._before.clear()
+
+
+_process = _Process()

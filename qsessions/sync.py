@@ -47,8 +47,8 @@ class _Client(AsyncSessionClient):
         return creation, partial(self._create, wanted, creation, api_version, timeout)
 
     async def close_owned(self) -> None:
-        """Close the sessions that `open` created."""
-        await self._owned.end("close")
+        """Close the sessions that `open` created or is creating."""
+        await self._end_owned("close")
 
 
 class SessionClient:

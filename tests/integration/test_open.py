@@ -14,6 +14,7 @@ import pytest
 from qsessions import (
     AsyncLiveSession,
     AsyncSessionClient,
+    ClientClosed,
     ConfigurationError,
     CreateSession,
     EndingFailed,
@@ -290,6 +291,34 @@ async def test_closing_the_client_ends_what_a_create_in_flight_makes(against: Ag
     await server.arrival()
     closing = asyncio.ensure_future(client.aclose())
     await loop_steps(20)
+    released.set()
+    await closing
+    await working
+    assert calls_of(server) == DRAINED
+
+
+async def test_no_session_is_created_while_the_client_is_being_closed(against: Against) -> None:
+    """A create that begins while others are being ended is refused, since nobody would be there to end what came of it."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(DONE)
+
+    server, client = await against(CREATED, slowly)
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with client.open(**WANTED):
+            inside.set()
+            await released.wait()
+
+    working = asyncio.ensure_future(work())
+    await inside.wait()
+    closing = asyncio.ensure_future(client.aclose())
+    await server.arrival(2)
+    with pytest.raises(ClientClosed, match="being closed"):
+        await client.create(**WANTED)
     released.set()
     await closing
     await working

@@ -827,6 +827,25 @@ async def test_signals_close_what_is_open_first(way: str, number: signal.Signals
         assert errors.strip().endswith(b"KeyboardInterrupt")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("way", ["async", "sync"])
+async def test_signals_close_what_is_being_created(way: str, number: signal.Signals) -> None:
+    """With `handle_signals`, a signal while the create is in flight waits for its end, and the session is closed."""
+    released = asyncio.Event()
+    text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + SIGNALLED[way]
+    async with (
+        FaultServer(TOKEN, held(released, http(200, SESSION)), http(204)) as server,
+        program(text, env=leading_to(server)) as process,
+    ):
+        await server.arrival(2)
+        process.send_signal(number)
+        # The signal is there before the answer: both come to the same process in this order.
+        released.set()
+        await process.wait()
+        assert [one.method for one in server.received[1:]] == ["POST", "DELETE"]
+    assert process.returncode == -number
+
+
 async def test_a_second_signal_acts_at_once() -> None:
     """While the session is being closed because of a signal, the next one does what it did before, at once."""
     async with (

@@ -56,9 +56,33 @@ def test_each_hold_wants_its_release(told: Told) -> None:
     signals.hold()
     signals.hold()
     signals.release()
-    assert signal.getsignal(signal.SIGTERM) == signals._handle
+    assert signal.getsignal(signal.SIGTERM) != told.handle
     signals.release()
     assert signal.getsignal(signal.SIGTERM) == told.handle
+
+
+def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
+    """Whoever lets go first, both clients react to a signal, once each, and afterwards it does what it did before."""
+    one, two = Told(), Told()
+    first, second = Signals(one.react), Signals(two.react)
+    first.hold()
+    second.hold()
+    second.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert (one.order, two.order, told.order) == (["react"], ["react"], [])
+    for each in (one, two):
+        assert each.resume is not None
+        each.resume()
+    assert told.order == ["before"]
+    first.release()
+    second.release()
+    second.release()
+    first.hold()
+    second.hold()
+    first.release()
+    second.release()
+    signal.raise_signal(signal.SIGTERM)
+    assert (one.order, two.order, told.order) == (["react"], ["react"], ["before", "before"])
 
 
 def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
