@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 
 import attrs
 from attrs import define, frozen
 
 from qsessions.client import AsyncSessionClient
-from qsessions.closing import each
+from qsessions.closing import OPEN_STATUSES, each
 from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState, answer_of
 from qsessions.models import Workload
@@ -24,13 +23,9 @@ from qsessions.reaping import (
     decide,
     decide_unknown,
     decide_unread,
-    window,
 )
 
 ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that it was created in"
-
-# The year 3000, in seconds since 1970.
-_LATEST = 32_503_680_000.0
 
 
 @frozen(kw_only=True)
@@ -152,7 +147,7 @@ class _Look:
     """What was seen of the sessions that may be those whose ids aren't known.
 
     Attributes:
-        workloads: Those of the time in question, or None where they could not be read.
+        workloads: The open ones of the instance, or None where they could not be read.
         error: Why not.
         now: When they were read, in seconds since 1970.
         taken: The ids of sessions that are some other record's.
@@ -167,7 +162,8 @@ class _Look:
 
     def decide(self, entry: LedgerEntry, *, named: bool, close_unique: bool) -> Reaped:
         """Decide about one of them."""
-        seen = None if self.workloads is None else candidates(entry.record, self.workloads, self.taken)
+        listed = self.workloads or ()
+        seen = None if self.workloads is None else candidates(entry.record, listed, self.taken)
         contested = {
             workload.id
             for other in self.others
@@ -175,7 +171,13 @@ class _Look:
             for workload in candidates(other.record, seen or (), self.taken)
         }
         decision = decide_unknown(
-            entry, seen, now=self.now, named=named, close_unique=close_unique, contested=contested
+            entry,
+            seen,
+            now=self.now,
+            named=named,
+            close_unique=close_unique,
+            contested=contested,
+            of_another_time=candidates(entry.record, listed, self.taken, at_any_time=True),
         )
         if decision.session_id is not None:
             self.taken.add(decision.session_id)
@@ -187,9 +189,8 @@ async def _look(
 ) -> _Look:
     if not records:
         return _Look(())
-    first = min(window(record)[0] for record in records)
-    last = max(window(record)[1] for record in records)
-    listed = client.workloads(created_after=_time(first), created_before=_time(last))
+    # Of any time: a record has its owner's, whose clock may have been wrong.
+    listed = client.workloads(status=OPEN_STATUSES)
     try:
         workloads = [workload async for workload in listed]
     except Exception as error:  # noqa: BLE001 - as above
@@ -208,8 +209,3 @@ async def _look(
             and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
         ],
     )
-
-
-def _time(seconds: float) -> datetime:
-    # A clock that was far off must not keep the other records from being looked at.
-    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)

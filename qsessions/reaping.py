@@ -95,6 +95,7 @@ def decide_unknown(
     named: bool = False,
     close_unique: bool = False,
     contested: Collection[str] = (),
+    of_another_time: Sequence[Workload] = (),
 ) -> Decision:
     """Decide about a session whose id isn't known, and which may not exist.
 
@@ -105,6 +106,7 @@ def decide_unknown(
         named: Whether the caller named this very record.
         close_unique: Whether the caller wants a single candidate closed.
         contested: The ids of candidates that may as well be those of other processes that live or may live, or belong to nobody.
+        of_another_time: The sessions that would be candidates but for when they were created: the owner's clock may have been wrong.
     """
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
@@ -114,6 +116,9 @@ def decide_unknown(
     if not seen:
         if now <= window(entry.record)[1]:
             return Decision(Verdict.UNDECIDED, "its id isn't known, and it may still appear")
+        if of_another_time:
+            why = "no session was created when it was asked for; if its owner's clock was wrong, one of another time can be it"
+            return Decision(Verdict.UNDECIDED, why, candidates=tuple(of_another_time))
         return Decision(Verdict.MARK_ENDED, "no open session can be it")
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
@@ -140,7 +145,7 @@ def window(record: LedgerRecord) -> tuple[float, float]:
 
 
 def candidates(
-    record: LedgerRecord, workloads: Iterable[Workload], known: Collection[str]
+    record: LedgerRecord, workloads: Iterable[Workload], known: Collection[str], *, at_any_time: bool = False
 ) -> tuple[Workload, ...]:
     """Give the sessions that may be the one whose id isn't known.
 
@@ -151,6 +156,7 @@ def candidates(
         record: The record.
         workloads: The instance's.
         known: The session ids that the ledger has for other records.
+        at_any_time: Whether to pass over when it was created.
     """
     first, last = window(record)
     return tuple(
@@ -158,7 +164,7 @@ def candidates(
         for workload in workloads
         if workload.id not in known
         and workload.created is not None
-        and first <= workload.created.timestamp() <= last
+        and (at_any_time or first <= workload.created.timestamp() <= last)
         and workload.mode == _LISTED_AS.get(record.mode, str(record.mode))
         and _may_equal(workload.backend, record.backend)
         and _may_equal(workload.instance, record.instance)

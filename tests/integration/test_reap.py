@@ -224,6 +224,25 @@ async def test_a_record_of_a_clock_far_off(place: Place) -> None:
     assert verdicts(await place.reap()) == [(UNDECIDED, False), (MARK, True), (CLOSE, True)]
 
 
+@pytest.mark.parametrize("off", [-3600.0, -300.0, 300.0, 3600.0])
+async def test_a_record_of_a_wrong_clock_is_kept_while_its_session_may_be_open(
+    off: float, place: Place, time: ManualClock
+) -> None:
+    """When the owner's clock was wrong, its session was created at another time than recorded: it is shown, and the record is kept."""
+    session_id = await place.session()
+    place.record(asked_at=time.now + off, changed_at=time.now + off)
+
+    def later() -> float:
+        return time.now + 10_000
+
+    (reaped,) = await reap(place.client, place.ledger, wall=later, close_unique=True)
+    assert (reaped.decision.verdict, reaped.done) == (UNDECIDED, False)
+    assert [one.id for one in reaped.decision.candidates] == [session_id]
+    assert place.still_open() == [session_id]
+    await place.client.close(session_id)
+    assert verdicts(await reap(place.client, place.ledger, wall=later)) == [(MARK, True)]
+
+
 async def test_what_cannot_be_read_or_closed(place: Place) -> None:
     """A session that can't be read is undecided, one that can't be closed keeps its record, each with its error; others are closed."""
     for _ in range(3):
