@@ -3,6 +3,7 @@
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 import attrs
 from aiohttp import web
@@ -106,15 +107,25 @@ class Admin:
 
 
 def local(handler: Handler) -> Handler:
-    """What serves this machine alone: a peer from elsewhere gets a 403."""
+    """What serves this machine alone: a peer from elsewhere gets a 403, and so does a page from elsewhere in a browser here."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         await request.read()  # a connection can be kept only once its request is read
-        if not is_loopback(request.remote or ""):
+        if not (is_loopback(request.remote or "") and _is_of_here(request.headers.get("Origin"))):
             raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
         return await handler(request)
 
     return serve
+
+
+def _is_of_here(origin: str | None) -> bool:
+    """Whether a request comes from no web page, or from one of this machine."""
+    if origin is None:
+        return True
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False
 
 
 def _answering(handler: Callable[[bytes], web.Response]) -> Handler:

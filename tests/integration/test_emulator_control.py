@@ -355,3 +355,20 @@ async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -
     assert (lines[1]["status"], lines[1]["faults"], lines[1]["operation"]) == (None, ["reset"], "get")
     assert lines[-1]["session_id"] == "<api_key>"
     assert call.emulator.api_key not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:1", 204),
+        ("http://localhost", 204),
+        ("https://elsewhere.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+    ],
+)
+async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, status: int) -> None:
+    """A web page that a browser on this machine shows can't move the time or the faults, unless it is of this machine."""
+    url = f"{call.emulator.iam_url}/emulator/faults"
+    answered, _ = await call("DELETE", url, headers={"Origin": origin})
+    assert answered == status
