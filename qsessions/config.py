@@ -168,7 +168,7 @@ class Search:
             raise self._refused(f"{self.file} doesn't exist")
         accounts = decode_accounts(body) if isinstance(body, bytes) else body
         if isinstance(accounts, str):
-            raise self._refused(f"{self.file} can't be read: {accounts}")
+            raise self._refused(f"{self.file} can't be read: {accounts}", f"Correct the file. {self._ways}")
         name = self.account if self.account in accounts else None
         if self.account is None:
             name = default_name(accounts, self.environ.get(CHANNEL, CHANNELS[0]))

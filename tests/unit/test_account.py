@@ -531,3 +531,15 @@ def test_any_content(
         shown = f"{seen(error)} {type(error).__name__}"
         assert shown.endswith(" ConfigurationError")
     assert "pLaNtEd" not in shown
+
+
+def test_a_malformed_file_is_to_be_corrected(tmp_path: Path) -> None:
+    """The advice about a file that can't be read is to correct it, before any other way."""
+    file = tmp_path / "accounts.json"
+    file.write_text("{", encoding="utf-8")
+    search = resolve(None, account_file=file, environ={})
+    assert isinstance(search, Search)
+    with pytest.raises(ConfigurationError) as caught:
+        search.in_file()
+    assert caught.value.solution is not None
+    assert caught.value.solution.startswith("Correct the file. ")
