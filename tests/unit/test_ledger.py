@@ -434,7 +434,7 @@ auto.home /home autofs rw,fd=7 0 0
 filer:/home /home nfs4 rw,vers=4.2,local_lock=none,addr=10.0.0.1 0 0
 filer:/old /home/old nfs rw,vers=3,nolock,local_lock=all 0 0
 mds@tcp:/l /scratch lustre rw,flock 0 0
-mds@tcp:/m /work lustre rw,localflock 0 0
+mds@tcp:/m /wide lustre rw,localflock 0 0
 //box/x /with\040space cifs rw 0 0
 broken
 """
@@ -449,7 +449,7 @@ broken
         ("/home/me/.local", Reach.SHARED),
         ("/home/old/me", Reach.UNKNOWN),
         ("/scratch", Reach.SHARED),
-        ("/work/me", Reach.UNKNOWN),
+        ("/wide/me", Reach.UNKNOWN),
         ("/with space/me", Reach.UNKNOWN),
     ],
 )
