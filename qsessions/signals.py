@@ -65,6 +65,11 @@ class _Process:
             self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self._holders:
+            # Somebody put this back who had found it: by now nothing comes before what the signal does by itself.
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
         if self._is_reacting:
             self._go_on(number)
             return

@@ -93,3 +93,18 @@ def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
     signal.signal(signal.SIGTERM, other.handle)
     signals.release()
     assert signal.getsignal(signal.SIGTERM) == other.handle
+
+
+def test_a_handler_that_is_put_back_too_late_swallows_nothing() -> None:
+    """Who saved our handler and puts it back when nobody holds signals any more still gets what Ctrl-C does by itself."""
+    kept = signal.getsignal(signal.SIGINT)
+    signals = Signals(Told().react)
+    signals.hold()
+    found = signal.getsignal(signal.SIGINT)
+    signals.release()
+    signal.signal(signal.SIGINT, found)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, kept)
