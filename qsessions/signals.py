@@ -69,10 +69,12 @@ class _Process:
             # Somebody put this back who had found it: by now nothing comes before what the signal does by itself.
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
-            return
-        if self._is_reacting:
+        elif self._is_reacting:
             self._go_on(number)
-            return
+        else:
+            self._react(number)
+
+    def _react(self, number: int) -> None:
         self._is_reacting = True
         holders = list(dict.fromkeys(self._holders))
         left = len(holders)
