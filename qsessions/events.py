@@ -6,6 +6,7 @@ No event holds a credential, a header or a body.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Iterable
 from typing import Protocol, TypeAlias
 
@@ -151,7 +152,8 @@ class Observers:
         for observer in self._observers:
             try:
                 observer(event)
-            except Exception:
+            except (Exception, CancelledError):
+                # Nobody cancels in here, where nothing is awaited: it is the observer's own error, and a session may hang on what follows.
                 logger.warning("an observer failed on %s", type(event).__name__, exc_info=True)
 
 

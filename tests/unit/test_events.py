@@ -1,6 +1,7 @@
 """Events: who hears of them, how they are logged, and that nobody who listens can break a call."""
 
 import logging
+from asyncio import CancelledError
 from typing import Any
 
 import attrs
@@ -123,12 +124,13 @@ def test_observers_hear_in_order() -> None:
     assert heard == [("first", SENT), ("second", SENT)]
 
 
-def test_a_failing_observer(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, CancelledError])
+def test_a_failing_observer(kind: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     """What an observer raises is logged with its traceback and disturbs neither the call nor the next observer."""
     heard: list[Event] = []
 
     def broken(event: Event) -> None:
-        raise RuntimeError("the observer's own fault")
+        raise kind("the observer's own fault")
 
     Observers([broken, heard.append]).notify(SENT)
     assert heard == [SENT]
@@ -138,7 +140,7 @@ def test_a_failing_observer(caplog: pytest.LogCaptureFixture) -> None:
     assert str(record.exc_info[1]) == "the observer's own fault"
 
 
-def test_a_cancelled_observer() -> None:
+def test_an_interrupted_observer() -> None:
     """What must stop a program passes through an observer."""
 
     def stopped(event: Event) -> None:
