@@ -8,7 +8,7 @@ from typing import Any
 
 from qsessions.cli.commands import connect, moment, run
 from qsessions.cli.failures import Exit, complain, one_line
-from qsessions.cli.keeping import local_ledger
+from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row
@@ -52,6 +52,8 @@ async def _end(options: Options, found: list[Ending], how: How) -> int | None:
     output = Output(options)
     async with connect(options) as client:
         endings = await end(found, how, client.drain if how == "drain" else client.close)
+    if how == "close":
+        await note_ended({one.workload.id for one in endings if one.done})
     await output.rows("sessions", _rows(endings), _COLUMNS)
     errors = [one.error for one in endings if one.error is not None]
     if not errors:

@@ -129,7 +129,7 @@ async def close(options: Options, session_id: str) -> None:
     output = Output(options)
     async with connect(options) as client:
         await client.close(session_id)
-    await note_ended(session_id)
+    await note_ended({session_id})
     output.record({"id": session_id, "done": "close"})
 
 

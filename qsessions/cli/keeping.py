@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
 import attrs
@@ -21,7 +21,7 @@ class _Detached(LocalLedger):
 
 @asynccontextmanager
 async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
-    """Give the ledger in the platform's own place, and give up its lock at the end, waiting 5 s at the most.
+    """Give the ledger in the platform's own place, and close it at the end, waiting 5 s at the most.
 
     Args:
         detached: Whether the sessions that are recorded belong to nobody, since they are made to outlive this process.
@@ -34,12 +34,14 @@ async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
             await answer_of(ledger.aclose())
 
 
-async def note_ended(session_id: str) -> None:
-    """Put the records of a session that was closed to ended, those of dead owners; what goes wrong is left to `reap`."""
+async def note_ended(session_ids: Collection[str]) -> None:
+    """Put the records of sessions that were closed to ended, those of dead owners; what goes wrong is left to `reap`."""
+    if not session_ids:
+        return
     with suppress(LedgerUnavailable):
         async with local_ledger() as ledger:
             for entry in await answer_of(ledger.entries()):
-                if entry.record.session_id == session_id:
+                if entry.record.session_id in session_ids:
                     ended = entry.record.becomes(RecordState.ENDED, now=time.time())
                     await answer_of(ledger.amend(entry, ended))
 

@@ -339,6 +339,18 @@ async def test_close_all_passes_over_what_is_owned(
     assert [one["done"] for one in await shell.lines("close-all", "--yes", "--all")] == ["close"]
 
 
+async def test_what_close_all_closed_is_no_longer_recorded(
+    shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger, tmp_path: Path
+) -> None:
+    """The records of dead owners whose sessions were closed are put to ended; those of sessions that drain stay until they are over."""
+    await left_by_the_dead(tmp_path, *(record(service, session_id=one) for one in made))
+    assert len(await shell.lines("close-all", "--yes", "--mode", "session", "--drain")) == 1
+    assert len(await ledger.entries()) == len(made)
+    endings = await shell.lines("close-all", "--yes", "--all")
+    closed = {one["id"] for one in endings}
+    assert {one.record.session_id for one in await ledger.entries()} == set(made) - closed
+
+
 async def test_close_all_goes_on_when_one_fails(shell: Shell, service: Emulator, made: list[str]) -> None:
     """A session that can't be ended is told, and the others are."""
     service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
