@@ -56,12 +56,14 @@ class _Process:
 
     Attributes:
         own: The files that this process owns, by name. Opening and closing one of them would drop its lock.
+        left: Of these, by directory, the one with what closed ledgers left open.
         mutex: Taken to open any other file of a ledger: locks don't keep threads of one process from each other.
     """
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.own: dict[str, OwnFile] = {}
+        self.left: dict[Path, OwnFile] = {}
         self.mutex = threading.Lock()
 
 
@@ -89,6 +91,7 @@ class OwnFile:
 
     def __init__(self, directory: Path, since: float, records: dict[str, LedgerRecord]) -> None:
         self._path = directory / f"{uuid4().hex}{_SUFFIX}"
+        self._since = since
         self.records = records
         # An open file can't be renamed where there are no locks either (Windows).
         draft = self._path.with_suffix(_DRAFT) if locks.available() else self._path
@@ -96,7 +99,7 @@ class OwnFile:
         self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
         try:
             self._inode = os.fstat(self._fd).st_ino
-            self._header = self._about(directory, since)
+            self._header = self._about(directory)
             line = _line({"ledger": 1} | attrs.asdict(self._header))
             self._made_with = self._size = self._write(line + _lines(records.values()))
             # Others see it only when it is locked and whole; and we know it for our own before anybody sees it.
@@ -135,17 +138,35 @@ class OwnFile:
         """Delete it."""
         self._remove(self._path)
 
-    def release(self) -> None:
-        """Leave it to whoever comes to look after a dead owner."""
+    def leave(self) -> None:
+        """Keep it, and its lock, for as long as this process lives. All that is left in a directory so goes into one file.
+
+        Raises:
+            OSError: It can't be put together with what was left before; it is kept by itself.
+        """
+        this = _this()
+        directory = self._path.parent
+        with this.mutex:
+            before = this.left.get(directory)
+            if before is None:
+                this.left[directory] = self
+                return
+            # Each is deleted only when the new one is there: an open record is never without a living owner.
+            both = before.records | self.records
+            this.left[directory] = OwnFile(directory, min(before._since, self._since), both)  # noqa: SLF001 - of its own kind
+            before.discard()
+            self.discard()
+
+    def _release(self) -> None:
         with suppress(OSError):
             os.close(self._fd)
         _this().own.pop(self._path.name, None)
 
-    def _about(self, directory: Path, since: float) -> _Header:
+    def _about(self, directory: Path) -> _Header:
         return _Header(
             host=locks.host(),
             pid=os.getpid(),
-            since=float(since),
+            since=float(self._since),
             system=locks.running_system(),
             inode=self._inode,
             locked=locks.hold(self._fd),
@@ -160,9 +181,9 @@ class OwnFile:
         # Where there are locks, it goes while we still have ours.
         if locks.available():
             _unlink(path)
-            self.release()
+            self._release()
         else:
-            self.release()
+            self._release()
             _unlink(path)
 
 

@@ -88,7 +88,13 @@ class LocalLedger:
         return await self._run(lambda: files.amend(self._directory / entry.source, record))
 
     async def aclose(self) -> None:
-        """Give up the lock, and delete the file if nothing in it is open. Doing it twice does nothing; recording after it fails."""
+        """Delete the file if nothing in it is open; else keep it, locked, so that what is open is this process's as long as it lives.
+
+        Doing it twice does nothing; recording after it fails.
+
+        Raises:
+            LedgerUnavailable: The file system failed; nothing that was recorded is lost.
+        """
         if not self._closed:
             self._check()
             self._closed = True
@@ -170,12 +176,11 @@ class LocalLedger:
         self._is_whole = True
 
     def _close(self) -> None:
-        if self._file is not None:
-            if self._mine:
-                self._file.release()
-            else:
-                self._file.discard()
-        self._work.put(None)
+        try:
+            if self._file is not None:
+                self._file.leave() if self._mine else self._file.discard()
+        finally:
+            self._work.put(None)
 
     def _told(self, error: Exception) -> Exception:
         if not isinstance(error, OSError):

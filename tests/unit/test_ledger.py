@@ -62,6 +62,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
+def die() -> None:
+    """Do to this process's ledgers what its death would: the operating system takes their locks, and nobody knows their files for ours."""
+    for file in tuple(files._process.own.values()):
+        file._release()
+    files._process = files._Process()
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Give a directory that doesn't exist yet."""
@@ -168,14 +175,14 @@ def test_reading_makes_nothing(place: Path) -> None:
 
 
 def test_what_is_open_at_the_end_stays(place: Path) -> None:
-    """Records that are open when their ledger is closed are a dead owner's, oldest first, and can be amended until none is open."""
+    """Records that are open when their process ends are a dead owner's, oldest first, and can be amended until none is open."""
     ledger, reader = LocalLedger(place), LocalLedger(place)
     later, earlier = intent(asked_at=NOW + 1), intent(asked_at=NOW)
     run(ledger.record(later))
     run(ledger.record(earlier))
     entries = run(reader.entries())
     assert not run(reader.amend(entries[0], earlier.becomes(ENDED, now=NOW)))
-    run(ledger.aclose())
+    die()
     entries = run(reader.entries())
     assert [(one.record.key, one.owner.liveness) for one in entries] == [
         (earlier.key, Liveness.DEAD),
@@ -193,6 +200,51 @@ def test_what_is_open_at_the_end_stays(place: Path) -> None:
     run(reader.aclose())
 
 
+def test_what_a_closed_ledger_left_is_its_process_s(place: Path) -> None:
+    """Who closes its ledgers and lives on still owns what is open, in one file whatever number of them; none of it is listed twice."""
+    reader = LocalLedger(place)
+    left = [intent() for _ in range(3)]
+    for record in left:
+        ledger = LocalLedger(place)
+        run(ledger.record(record))
+        run(ledger.aclose())
+    entries = run(reader.entries())
+    assert {(one.record.key, one.owner.liveness) for one in entries} == {
+        (record.key, Liveness.ALIVE) for record in left
+    }
+    assert len(names(place)) == 1
+    assert not run(reader.amend(entries[0], entries[0].record.becomes(ENDED, now=NOW)))
+    held = Path("/proc/locks")
+    assert not held.exists() or f":{only_file(place).stat().st_ino} " in held.read_text()
+    die()
+    assert {one.owner.liveness for one in run(reader.entries())} == {Liveness.DEAD}
+
+
+def test_what_a_closed_ledger_left_stays_when_it_cant_be_put_together(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is full each closed ledger's file stays as it is, with its lock, and its thread ends."""
+    ledgers = [LocalLedger(place) for _ in range(2)]
+    left = [intent() for _ in ledgers]
+    for ledger, record in zip(ledgers, left, strict=True):
+        run(ledger.record(record))
+    run(ledgers[0].aclose())
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", full)
+        with pytest.raises(LedgerUnavailable, match="No space left on device"):
+            run(ledgers[1].aclose())
+    assert ledgers[1]._thread is not None
+    ledgers[1]._thread.join(timeout=10)
+    assert not ledgers[1]._thread.is_alive()
+    assert len(names(place)) == 2
+    entries = run(LocalLedger(place).entries())
+    assert [one.owner.liveness for one in entries] == [Liveness.ALIVE, Liveness.ALIVE]
+
+
 def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
     """A reader deletes what a dead owner left with nothing open, and a file that somebody began and never finished, a day later."""
     ledger = LocalLedger(place)
@@ -200,7 +252,7 @@ def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
     run(ledger.record(record))
     path = only_file(place)
     body = path.read_bytes()
-    run(ledger.aclose())
+    die()
     path.write_bytes(body + body.splitlines()[-1].replace(b'"intent"', b'"ended"') + b"\n")
     for name, age in (("old.draft", 86_401), ("new.draft", 86_399)):
         (place / name).touch()
@@ -336,7 +388,7 @@ def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
     ledger = LocalLedger(place)
     record = intent().becomes(CREATED, now=NOW, session_id="s-1")
     run(ledger.record(record))
-    run(ledger.aclose())
+    die()
     path = only_file(place)
     body = path.read_bytes()
     line = body_of(record.becomes(DRAINING, now=NOW + 1))
@@ -418,7 +470,7 @@ def test_a_free_lock(
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
-    run(ledger.aclose())
+    die()
     path = only_file(place)
     header(path, **fields)
     monkeypatch.setattr(locks, "reach", lambda _: reach)
@@ -494,7 +546,7 @@ def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = intent()
     run(ledger.record(record))
     assert run(entries_of(reader)) == [(record.key, "intent", Liveness.ALIVE)]
-    run(ledger.aclose())
+    die()
     (entry,) = run(reader.entries())
     assert entry.owner.liveness is Liveness.UNKNOWN
     assert not run(reader.amend(entry, record.becomes(ENDED, now=NOW)))
@@ -513,7 +565,7 @@ def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatc
     ledger = LocalLedger(place)
     monkeypatch.setattr(fcntl, "lockf", refuse)
     run(ledger.record(intent()))
-    run(ledger.aclose())
+    die()
     monkeypatch.undo()
     (entry,) = files.read_all(place, NOW)
     assert entry.owner.liveness is Liveness.UNKNOWN
@@ -524,7 +576,7 @@ def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.M
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
-    run(ledger.aclose())
+    die()
     path = only_file(place)
     before = path.read_bytes()
     monkeypatch.setattr(locks, "exclude", lambda _: False)
@@ -743,7 +795,8 @@ async def test_the_local_one(guarded: Callable[..., Guard], home: Path, told: li
     reader = LocalLedger()
     assert await entries_of(reader) == [(record.key, "intent", Liveness.ALIVE)]
     await guard.aclose()
-    assert await entries_of(reader) == [(record.key, "intent", Liveness.DEAD)]
+    with pytest.raises(LedgerUnavailable, match="was closed"):
+        await guard.entries()
     await reader.aclose()
     assert told == []
 
