@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from qsessions import AsyncSessionClient, IBMCloudAuth, LocalLedger, QSessionsError, RetryPolicy, ServiceCRN
 from qsessions.emulator import Emulator, Fault
@@ -55,6 +56,12 @@ def memory_mb() -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
+def settings(env: dict[str, str], iam_url: str) -> dict[str, Any]:
+    """Give what leads a client to the emulator."""
+    auth = [IBMCloudAuth(env["QISKIT_IBM_TOKEN"], iam_url), ServiceCRN(env["QISKIT_IBM_INSTANCE"])]
+    return {"auth": auth, "base_url": env["QSESSIONS_BASE_URL"]}
+
+
 async def live(client: AsyncSessionClient, became: Counter[str]) -> None:
     """Take one session through its life, and count what became of it."""
     try:
@@ -67,41 +74,52 @@ async def live(client: AsyncSessionClient, became: Counter[str]) -> None:
         became[type(error).__name__] += 1
 
 
-async def soak(sessions: int, told: Connection) -> None:
-    """Run the sessions, then the reaper, and print what was left by each."""
-    env, iam_url = told.recv()
-    auth = [IBMCloudAuth(env["QISKIT_IBM_TOKEN"], iam_url), ServiceCRN(env["QISKIT_IBM_INSTANCE"])]
-    base_url = env["QSESSIONS_BASE_URL"]
+async def _work(sessions: int, env: dict[str, str], iam_url: str, directory: str) -> None:
+    started = time.perf_counter()
     became: Counter[str] = Counter()
     taken: dict[int, float] = {}
+    # Without a budget for retries: a fifth of failures all the time is an outage that it is there to end.
+    retry = RetryPolicy(base_delay=0.05, budget=None)
+    async with AsyncSessionClient(
+        **settings(env, iam_url), ledger=LocalLedger(directory), retry=retry
+    ) as client:
+        left = iter(range(sessions))
+
+        async def worker() -> None:
+            for number in left:
+                await live(client, became)
+                if number + 1 in {sessions // 5, sessions}:
+                    taken[number + 1] = memory_mb()
+
+        await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+        taken[sessions] = memory_mb()
+    print(
+        f"{sessions} sessions, {AT_ONCE} at a time, in {time.perf_counter() - started:.0f} s: {dict(became)}"
+    )
+    small, large = taken[sessions // 5], taken[sessions]
+    print(
+        f"memory: {small:.0f} MB at {sessions // 5}, {large:.0f} MB at {sessions}: {large / small:.2f} times"
+    )
+
+
+def work(sessions: int, env: dict[str, str], iam_url: str, directory: str) -> None:
+    """Run the sessions in this process, which then dies and leaves what it could not end."""
+    asyncio.run(_work(sessions, env, iam_url, directory))
+
+
+async def soak(sessions: int, told: Connection) -> None:
+    """Run the sessions, then the reaper, and print what was left by each."""
+    env, iam_url = await asyncio.to_thread(told.recv)
     with tempfile.TemporaryDirectory() as directory:
-        started = time.perf_counter()
-        ledger = LocalLedger(directory)
-        # Without a budget for retries: a fifth of failures all the time is an outage that it is there to end.
-        retry = RetryPolicy(base_delay=0.05, budget=None)
-        async with AsyncSessionClient(auth, base_url=base_url, ledger=ledger, retry=retry) as client:
-            left = iter(range(sessions))
-
-            async def worker() -> None:
-                for number in left:
-                    await live(client, became)
-                    if number + 1 in {sessions // 5, sessions}:
-                        taken[number + 1] = memory_mb()
-
-            await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
-            taken[sessions] = memory_mb()
-        await ledger.aclose()
-        print(
-            f"{sessions} sessions, {AT_ONCE} at a time, in {time.perf_counter() - started:.0f} s: {dict(became)}"
+        worker = multiprocessing.get_context("spawn").Process(
+            target=work, args=(sessions, env, iam_url, directory)
         )
-        small, large = taken[sessions // 5], taken[sessions]
-        print(
-            f"memory: {small:.0f} MB at {sessions // 5}, {large:.0f} MB at {sessions}: {large / small:.2f} times"
-        )
+        worker.start()
+        await asyncio.to_thread(worker.join)
         told.send("well")
         print(f"open afterwards: {len(await asyncio.to_thread(told.recv))}")
         ledger = LocalLedger(directory)
-        async with AsyncSessionClient(auth, base_url=base_url) as client:
+        async with AsyncSessionClient(**settings(env, iam_url)) as client:
             # Long enough ago for a session that was asked for to be listed, were it there.
             reaped = await reap(client, ledger, wall=lambda: time.time() + 1000)
             print(f"reaped: {dict(Counter(one.decision.verdict.value for one in reaped))}")
