@@ -580,6 +580,8 @@ class AsyncSessionClient:
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
             await caller.settled("create", seconds)
+            if self._closing is not None:
+                raise ClientClosed("the client is being closed.", operation="create")
             await self._book.intend(wanted, creation.key, base_url=caller.base_url, instance=caller.instance)
             left = caller.left(seconds, started)
             session = await caller.call(operations.create(wanted), api_version, left, creation)
@@ -633,6 +635,7 @@ class AsyncSessionClient:
 
     async def _close_down(self) -> None:
         self._attempts.close()
+        self._book.withdraw()
         await self._end_owned(None)
         await self._guard.aclose()
         await self._transport.aclose()

@@ -51,6 +51,10 @@ class Creation:
         elif isinstance(error, QSessionsError) or not self._is_taken_over:
             self._book.nothing(self.key)
 
+    def sent(self) -> None:
+        """Take note that the request is about to go out."""
+        self._book.sent(self.key)
+
     def begin(self) -> None:
         """Take note that its caller was cancelled while the request was in flight."""
         self._is_taken_over = True

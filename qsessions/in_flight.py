@@ -13,6 +13,7 @@ from qsessions.retry import facts_of, may_be_carried_out
 from qsessions.wire import Request, Response, Transport
 
 T = TypeVar("T")
+F = TypeVar("F", bound="asyncio.Future[Any]")
 
 # How many seconds a create that was cancelled in flight, and the close of the session that came of it, may each take.
 ENDING_TIMEOUT = 30.0
@@ -25,6 +26,10 @@ class Undo(Protocol):
 
     def begin(self) -> None:
         """Take note that the caller was cancelled in flight: one of the others follows."""
+        ...
+
+    def sent(self) -> None:
+        """Take note that the request is about to go out, each time that it is."""
         ...
 
     def nothing(self) -> None:
@@ -51,14 +56,15 @@ class InFlight:
         self._transport = transport
         self._observers = observers
         self.is_closed = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # What is in flight, and the callers who have yet to hear of it: each is done when there is nothing more to wait for.
+        self._pending: set[asyncio.Future[Any]] = set()
 
     async def settle(self, timeout: float) -> None:
-        """Wait, `timeout` seconds at the most, until nothing is in flight."""
+        """Wait, `timeout` seconds at the most, until nothing is in flight and every caller has got its answer."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
+                while self._pending:
+                    await asyncio.wait(self._pending)
 
     async def send(self, request: Request, undo: Undo) -> Response:
         """Carry a request as `Transport.send` does.
@@ -69,6 +75,14 @@ class InFlight:
         """
         if self.is_closed:
             raise ClientClosed("the client is being closed.")
+        undo.sent()
+        heard = self._until_done(asyncio.get_running_loop().create_future())
+        try:
+            return await self._send(request, undo)
+        finally:
+            heard.set_result(None)
+
+    async def _send(self, request: Request, undo: Undo) -> Response:
         sending = self._keep(self._transport.send(request))
         try:
             await asyncio.wait({sending})
@@ -119,10 +133,12 @@ class InFlight:
         return left
 
     def _keep(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = self._transport.spawn(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._until_done(self._transport.spawn(coroutine))
+
+    def _until_done(self, future: F) -> F:
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
+        return future
 
 
 async def _never_began(request: Request, sending: asyncio.Task[Response]) -> bool:

@@ -23,6 +23,8 @@ class Book:
         # The records that aren't ended, by their keys, and the keys by session.
         self._records: dict[str, LedgerRecord] = {}
         self._keys: dict[str, str] = {}
+        # The keys of requests of which none has gone out yet.
+        self._unsent: set[str] = set()
 
     async def intend(self, request: CreateSession, key: str, *, base_url: str, instance: str | None) -> None:
         """Record that a request is about to go out, and wait until that is kept.
@@ -38,7 +40,17 @@ class Book:
                 request, key=key, base_url=base_url, instance=instance, now=self._wall()
             )
             self._records[key] = record
+            self._unsent.add(key)
             await self._guard.record(record)
+
+    def sent(self, key: str) -> None:
+        """Take note that a request goes out."""
+        self._unsent.discard(key)
+
+    def withdraw(self) -> None:
+        """Record that nothing comes of the requests that haven't gone out, since none goes out any more."""
+        for key in tuple(self._unsent):
+            self.nothing(key)
 
     def created(self, key: str, session_id: str) -> None:
         """Record that a session came of it."""
@@ -74,6 +86,7 @@ class Book:
         record = record.becomes(state, now=self._wall(), session_id=session_id)
         if state is RecordState.ENDED:
             del self._records[record.key]
+            self._unsent.discard(record.key)
         else:
             self._records[record.key] = record
         self._guard.note(record)

@@ -157,7 +157,7 @@ async def test_a_create_may_be_cancelled_twice_at_every_step(
                 await loop_steps(2)
                 # Two cancellations within one round of the loop are one to the task: asyncio delivers them together.
                 assert task.done() or later == 0
-                left_early += bool(client._attempts._in_flight._tasks)
+                left_early += bool(client._attempts._in_flight._pending)
             await asyncio.wait({task})
             if not task.cancelled():
                 await client.close(task.result().id)
@@ -239,7 +239,7 @@ async def test_a_task_group_that_fails_closes_what_its_creates_made(
     # Those that had been done before the failure are the caller's own.
     assert {session.id for session in emulator.sessions.values() if session.state == "closed"} == finished
     assert len(finished) >= 1
-    assert client._attempts._in_flight._tasks == set()
+    assert client._attempts._in_flight._pending == set()
 
 
 async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualClock) -> None:
@@ -683,6 +683,9 @@ class Canned:
 
 class NothingLeft:
     """Undoes, with success."""
+
+    def sent(self) -> None:
+        """Take no note."""
 
     def begin(self) -> None:
         """Take note."""

@@ -328,6 +328,52 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
     assert calls_of(server) == DRAINED
 
 
+@pytest.mark.parametrize("stride", [1, 7])
+async def test_a_client_may_be_closed_at_every_step(
+    stride: int, emulator: Emulator, time: ManualClock
+) -> None:
+    """Closed at any moment while tasks open one session after the other, a client leaves none open and no create in the ledger."""
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    for steps in range(0, 60 * stride, stride):
+        ledger = LoopLedger()
+        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
+
+        async def work(client: AsyncSessionClient = client) -> None:
+            with suppress(ClientClosed, SessionLeftOpen):
+                while True:
+                    async with client.open(**WANTED):
+                        await loop_steps(2)
+
+        workers = [asyncio.ensure_future(work()) for _ in range(8)]
+        await loop_steps(steps)
+        await client.aclose()
+        drained = [request.method for request in emulator.requests].count("PATCH")
+        await asyncio.gather(*workers)
+        assert [request.method for request in emulator.requests].count("PATCH") == drained, steps
+        assert open_sessions(emulator) == [], steps
+        left = {entry.record.state for entry in await ledger.entries()}
+        assert left <= {RecordState.DRAINING}, steps
+        assert ours() == set()
+    assert len(emulator.sessions) > 8
+
+
+async def test_a_create_that_is_answered_while_the_client_is_closed_is_recorded(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """Closed at any moment, a client has recorded each create that gives a session, with its id, and none that gives an error."""
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    for steps in range(60):
+        ledger = LoopLedger()
+        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
+        creating = [asyncio.ensure_future(client.create(mode="batch", max_ttl=60)) for _ in range(3)]
+        await loop_steps(steps)
+        await client.aclose()
+        results = await asyncio.gather(*creating, return_exceptions=True)
+        ids = {result.id for result in results if not isinstance(result, BaseException)}
+        recorded = {(entry.record.state, entry.record.session_id) for entry in await ledger.entries()}
+        assert recorded == {(RecordState.CREATED, session_id) for session_id in ids}, steps
+
+
 async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(against: Against) -> None:
     """When `aclose` failed to end it, the clean block that ends later says so."""
     _, client = await against(CREATED, http(403, fault("You may not.")))
