@@ -580,10 +580,6 @@ class AsyncSessionClient:
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
             await caller.settled("create", seconds)
-            if self._closing is not None:
-                raise ClientClosed(
-                    "the client is being closed.", operation="create", method="POST", path="/v1/sessions"
-                )
             await self._book.intend(wanted, creation.key, base_url=caller.base_url, instance=caller.instance)
             left = caller.left(seconds, started)
             session = await caller.call(operations.create(wanted), api_version, left, creation)

@@ -25,9 +25,10 @@ class Book:
         self._keys: dict[str, str] = {}
         # The keys of requests of which none has gone out yet.
         self._unsent: set[str] = set()
+        self._is_withdrawn = False
 
     async def intend(self, request: CreateSession, key: str, *, base_url: str, instance: str | None) -> None:
-        """Record that a request is about to go out, and wait until that is kept.
+        """Record that a request is about to go out, and wait until that is kept; after `withdraw`, when none goes out, do nothing.
 
         Args:
             request: What is asked for.
@@ -35,7 +36,7 @@ class Book:
             base_url: Of whom.
             instance: The CRN of the instance, or None.
         """
-        if self._guard.is_on:
+        if self._guard.is_on and not self._is_withdrawn:
             record = LedgerRecord.intent(
                 request, key=key, base_url=base_url, instance=instance, now=self._wall()
             )
@@ -49,6 +50,7 @@ class Book:
 
     def withdraw(self) -> None:
         """Record that nothing comes of the requests that haven't gone out, since none goes out any more."""
+        self._is_withdrawn = True
         for key in tuple(self._unsent):
             self.nothing(key)
 
