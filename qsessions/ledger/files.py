@@ -91,7 +91,6 @@ class OwnFile:
 
     def __init__(self, directory: Path, since: float, records: dict[str, LedgerRecord]) -> None:
         self._path = directory / f"{uuid4().hex}{_SUFFIX}"
-        self._since = since
         self.records = records
         # An open file can't be renamed where there are no locks either (Windows).
         draft = self._path.with_suffix(_DRAFT) if locks.available() else self._path
@@ -99,7 +98,7 @@ class OwnFile:
         self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
         try:
             self._inode = os.fstat(self._fd).st_ino
-            self._header = self._about(directory)
+            self._header = self._about(directory, since)
             line = _line({"ledger": 1} | attrs.asdict(self._header))
             self._made_with = self._size = self._write(line + _lines(records.values()))
             # Others see it only when it is locked and whole; and we know it for our own before anybody sees it.
@@ -153,7 +152,8 @@ class OwnFile:
                 return
             # Each is deleted only when the new one is there: an open record is never without a living owner.
             both = before.records | self.records
-            this.left[directory] = OwnFile(directory, min(before._since, self._since), both)  # noqa: SLF001 - of its own kind
+            since = min(before._header.since, self._header.since)  # noqa: SLF001 - it is of the same class
+            this.left[directory] = OwnFile(directory, since, both)
             before.discard()
             self.discard()
 
@@ -162,11 +162,11 @@ class OwnFile:
             os.close(self._fd)
         _this().own.pop(self._path.name, None)
 
-    def _about(self, directory: Path) -> _Header:
+    def _about(self, directory: Path, since: float) -> _Header:
         return _Header(
             host=locks.host(),
             pid=os.getpid(),
-            since=float(self._since),
+            since=float(since),
             system=locks.running_system(),
             inode=self._inode,
             locked=locks.hold(self._fd),

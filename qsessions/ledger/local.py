@@ -178,7 +178,10 @@ class LocalLedger:
     def _close(self) -> None:
         try:
             if self._file is not None:
-                self._file.leave() if self._mine else self._file.discard()
+                if self._mine:
+                    self._file.leave()
+                else:
+                    self._file.discard()
         finally:
             self._work.put(None)
 
