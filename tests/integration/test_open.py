@@ -458,8 +458,8 @@ async def _sweep(
     rescued = 0
     auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
     for steps in range(3000):
-        # One slot in each pool: one that were lost would be missed by the next call.
         ledger = LoopLedger()
+        # One slot in each pool: one that were lost would be missed by the next call.
         client = AsyncSessionClient(
             auth,
             base_url=emulator.url,
