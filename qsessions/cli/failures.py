@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
 
 from qsessions.cli.terminal import forget_output
@@ -21,6 +22,9 @@ LOOK_FOR_IT = (
     "Look for a session that you don't know: qsessions workloads --status pending --status in_progress --newest-first; "
     "end it: qsessions close ID"
 )
+
+# How many ids a line names.
+_LISTED = 5
 
 # Errors speak Python; here they speak to a shell. What the command line has as an option is called so: an argument that the sentence is
 # about, a keyword, a TTL wherever it stands. What it has no option for is put in other words.
@@ -102,11 +106,29 @@ def what_to_do(error: QSessionsError, command: str) -> str:
     """Give the advice that fits an error, in the words of the command line."""
     match error:
         case CreateOutcomeUnknown():
-            return f"End it: qsessions close {error.session_id}" if error.session_id else LOOK_FOR_IT
+            return _end_it(error)
         case CallTimeout():
             return "Run it again, or give it more time with --timeout."
         case _:
             return in_a_shell(error.solution or f"See: qsessions {command} --help")
+
+
+def few(ids: Sequence[str]) -> str:
+    """Give ids in a row; of a long list the first ones, and how many more there are."""
+    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
+    return ", ".join(ids[:_LISTED]) + more
+
+
+def _end_it(error: CreateOutcomeUnknown) -> str:
+    if error.session_id:
+        return f"End it: qsessions close {error.session_id}"
+    match [candidate.id for candidate in error.candidates or ()]:
+        case []:
+            return LOOK_FOR_IT
+        case [only]:
+            return f"It may be session {only}: if you don't know it, end it: qsessions close {only}"
+        case ids:
+            return f"It may be one of {few(ids)}: end the one that you don't know: qsessions close ID"
 
 
 def in_a_shell(text: str) -> str:

@@ -20,7 +20,7 @@ import jsonschema
 import pytest
 
 from qsessions import ApiVersion, Session, Workload
-from qsessions.emulator import Emulator
+from qsessions.emulator import Emulator, Fault
 from tests.fault_server import FaultServer, hang, http
 from tests.integration.conftest import CRN
 from tests.integration.shell import GRANT, PIPE, QSESSIONS, SCHEMA, Shell, shell_of, told, validate
@@ -418,6 +418,24 @@ async def test_outcome_unknown(tmp_path: Path) -> None:
         code, _, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
     assert code == 3
     assert told(err)[1] == "End it: qsessions close s-1"
+
+
+@pytest.mark.parametrize("lost", [1, 2, 6])
+async def test_outcome_unknown_with_candidates(shell: Shell, service: Emulator, lost: int) -> None:
+    """What may have come of a lost create is named, the way to end it too; of many the newest five."""
+    service.faults.add(Fault(kind="reset", operations=["create"], after=True))
+    for _ in range(lost):
+        code, out, err = await shell("create", "--mode", "batch")
+        assert (code, out) == (3, "")
+    ids = [session.id for session in reversed(service.open_sessions)]
+    assert (
+        told(err)[1]
+        == {
+            1: f"It may be session {ids[0]}: if you don't know it, end it: qsessions close {ids[0]}",
+            2: f"It may be one of {', '.join(ids)}: end the one that you don't know: qsessions close ID",
+            6: f"It may be one of {', '.join(ids[:5])} and 1 more: end the one that you don't know: qsessions close ID",
+        }[lost]
+    )
 
 
 async def test_an_answer_without_advice(tmp_path: Path) -> None:
