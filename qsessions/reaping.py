@@ -1,7 +1,8 @@
 """What becomes of a session that a dead process may have left open: facts in, decision out. Nothing here sends or reads a clock.
 
 Only sessions of dead owners are closed. One that drains ends by itself and is left alone. One that was made to outlive its maker is closed
-only when it is named. One whose id nobody knows is closed only when a single session can be it, and only by whoever says so.
+only when it is named. One whose id nobody knows is closed only when a single session can be it, and only by whoever says so. Until then it
+is undecided, even where it was made to outlive its maker: nobody was told that it is there.
 """
 
 from __future__ import annotations
@@ -122,18 +123,11 @@ def decide_unknown(
         return Decision(Verdict.MARK_ENDED, "no open session can be it")
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
-    only, *others = seen
-    if others:
-        return Decision(Verdict.UNDECIDED, f"{len(seen)} sessions can be it", candidates=seen)
-    if only.id in contested:
-        why = "the one session that can be it can be another process's as well"
+    why = _undecided(entry, seen, named=named, close_unique=close_unique, contested=contested)
+    if why is not None:
         return Decision(Verdict.UNDECIDED, why, candidates=seen)
-    if not close_unique:
-        return Decision(
-            Verdict.UNDECIDED, "one session can be it, and nobody said to close it", candidates=seen
-        )
-    why = f"{_left_by(entry)}, and it is the only one that can be it"
-    return Decision(Verdict.CLOSE, why, session_id=only.id, candidates=seen)
+    left = f"{_left_by(entry)}, and it is the only one that can be it"
+    return Decision(Verdict.CLOSE, left, session_id=seen[0].id, candidates=seen)
 
 
 def window(record: LedgerRecord) -> tuple[float, float]:
@@ -185,11 +179,32 @@ def _kept_by_owner(entry: LedgerEntry, *, named: bool) -> Decision | None:
     """Decide by whose it is, where that is enough."""
     if entry.record.detached:
         why = "it was made to outlive its maker, and wasn't named"
-        return None if named else Decision(Verdict.LEAVE, why)
+        # Where its maker died before it knew the id, nobody was given the session.
+        return None if named or entry.record.session_id is None else Decision(Verdict.LEAVE, why)
     if entry.owner.liveness is Liveness.UNKNOWN:
         return Decision(
             Verdict.UNDECIDED, f"whether its owner lives can't be told from here: {_process(entry)}"
         )
+    return None
+
+
+def _undecided(
+    entry: LedgerEntry,
+    seen: Sequence[Workload],
+    *,
+    named: bool,
+    close_unique: bool,
+    contested: Collection[str],
+) -> str | None:
+    """Say why none of the sessions that can be it is closed, or None where the only one is."""
+    if len(seen) > 1:
+        return f"{len(seen)} sessions can be it"
+    if seen[0].id in contested:
+        return "the one session that can be it can be another process's as well"
+    if not close_unique:
+        return "one session can be it, and nobody said to close it"
+    if entry.record.detached and not named:
+        return "one session can be it, and it wasn't named"
     return None
 
 

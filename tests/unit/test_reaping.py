@@ -117,7 +117,12 @@ ONE, TWO = [workload()], [workload(), workload(id="s-2")]
         (entry(), None, UNDECIDED, UNDECIDED),
         (entry(Liveness.ALIVE), ONE, LEAVE, LEAVE),
         (entry(Liveness.UNKNOWN), ONE, UNDECIDED, UNDECIDED),
-        (entry(detached=True), ONE, LEAVE, LEAVE),
+        (entry(detached=True), ONE, UNDECIDED, UNDECIDED),
+        (entry(detached=True), TWO, UNDECIDED, UNDECIDED),
+        (entry(detached=True), [], MARK, MARK),
+        (entry(detached=True), None, UNDECIDED, UNDECIDED),
+        (entry(Liveness.UNKNOWN, detached=True), ONE, UNDECIDED, UNDECIDED),
+        (entry(Liveness.ALIVE, detached=True), ONE, LEAVE, LEAVE),
     ],
 )
 def test_unknown_outcomes(
@@ -136,6 +141,7 @@ def test_unknown_outcomes(
 def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
     """One that was made to outlive its maker needs both: its name, and the word to close the only one that can be it."""
     one = entry(detached=True)
+    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith("it wasn't named")
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True).verdict is UNDECIDED
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True, close_unique=True).verdict is CLOSE
 
@@ -238,7 +244,9 @@ def test_sessions_that_cannot_be_read(
     one = entry(liveness, session_id="s-1", **fields)
     assert decide_unread(one, "the network is down").verdict is verdict
     assert decide_unread(one, "the network is down", named=True).verdict is when_named
-    assert decide_unread(entry(), "the network is down").why == "the network is down"
+    for nobodys in (entry(), entry(detached=True)):
+        unknown = decide_unread(nobodys, "the network is down")
+        assert (unknown.verdict, unknown.why) == (UNDECIDED, "the network is down")
 
 
 def test_a_candidate_that_may_be_anothers_is_not_closed() -> None:
