@@ -117,9 +117,10 @@ async def _decided(client: AsyncSessionClient, entry: LedgerEntry, *, named: boo
             return Reaped(entry=entry, decision=unread(why))
         return Reaped(entry=entry, decision=decide(entry, None, named=named))
     except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
-        return Reaped(
-            entry=entry, decision=unread("its state can't be read"), error=error.with_traceback(None)
-        )
+        decision = unread("its state can't be read")
+        # What is left as it is anyway needed no look.
+        needed = decision.verdict is not Verdict.LEAVE
+        return Reaped(entry=entry, decision=decision, error=error.with_traceback(None) if needed else None)
     return Reaped(entry=entry, decision=decide(entry, found, named=named))
 
 

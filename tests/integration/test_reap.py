@@ -257,6 +257,32 @@ async def test_what_cannot_be_read_or_closed(place: Place) -> None:
     assert len(place.ended()) == 1
 
 
+async def test_what_is_left_anyway_needs_no_look(place: Place) -> None:
+    """That a detached session can't be read is no error unless it is named; when it can be and is closed, its record ends."""
+    session_id = await place.session()
+    place.record(session_id=session_id, detached=True)
+    place.emulator.faults.add(Fault(kind="answer", status=403, operations=["get"]))
+    (left,) = await place.reap()
+    assert (left.decision.verdict, left.error) == (LEAVE, None)
+    (named,) = await place.reap(only=session_id)
+    assert (named.decision.verdict, type(named.error)) == (UNDECIDED, Forbidden)
+    place.emulator.faults.clear()
+    await place.client.close(session_id)
+    assert verdicts(await place.reap()) == [(MARK, True)]
+
+
+async def test_a_create_that_died_belongs_to_who_finds_it(place: Place) -> None:
+    """A detached session whose id nobody was told is undecided and shown, and closed only by its record's name and the word to."""
+    session_id = await place.session()
+    place.record(detached=True)
+    for options in ({}, {"close_unique": True}, {"only": "k0"}):
+        (one,) = await place.reap(**options)
+        assert (one.decision.verdict, one.done) == (UNDECIDED, False)
+        assert [workload.id for workload in one.decision.candidates] == [session_id]
+    assert verdicts(await place.reap(only="k0", close_unique=True)) == [(CLOSE, True)]
+    assert place.ended() == [("k0", session_id)]
+
+
 async def test_workloads_that_cannot_be_listed(place: Place) -> None:
     """Where the workloads can't be read, sessions whose ids aren't known are undecided, and others are closed all the same."""
     place.record()
