@@ -123,11 +123,11 @@ def decide_unknown(
         return Decision(Verdict.MARK_ENDED, "no open session can be it")
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
-    why = _undecided(entry, seen, named=named, close_unique=close_unique, contested=contested)
-    if why is not None:
-        return Decision(Verdict.UNDECIDED, why, candidates=seen)
-    left = f"{_left_by(entry)}, and it is the only one that can be it"
-    return Decision(Verdict.CLOSE, left, session_id=seen[0].id, candidates=seen)
+    undecided = _undecided(entry, seen, named=named, close_unique=close_unique, contested=contested)
+    if undecided is not None:
+        return Decision(Verdict.UNDECIDED, undecided, candidates=seen)
+    why = f"{_left_by(entry)}, and it is the only one that can be it"
+    return Decision(Verdict.CLOSE, why, session_id=seen[0].id, candidates=seen)
 
 
 def window(record: LedgerRecord) -> tuple[float, float]:

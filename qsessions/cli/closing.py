@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from qsessions.cli.commands import connect, moment, run
-from qsessions.cli.failures import Exit, complain, one_line
+from qsessions.cli.failures import Exit, complain, count
 from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
-from qsessions.cli.output import Output, Row
+from qsessions.cli.output import Output, Row, cell
 from qsessions.closing import OPEN_STATUSES, Ending, How, end, find
 from qsessions.ledger import answer_of
 
@@ -54,13 +54,13 @@ async def _end(options: Options, found: list[Ending], how: How) -> int | None:
         endings = await end(found, how, client.drain if how == "drain" else client.close)
     if how == "close":
         await note_ended({one.workload.id for one in endings if one.done})
-    await output.rows("sessions", _rows(endings), _COLUMNS)
+    await output.rows("sessions", _rows(endings), _COLUMNS, "qsessions close-all: no open session fits.")
     errors = [one.error for one in endings if one.error is not None]
     if not errors:
         return None
     complain(
         "close-all",
-        f"{len(errors)} of {len(endings)} sessions could not be ended.",
+        f"{len(errors)} of {count(len(endings), 'session')} could not be ended.",
         "The list says why. Run it again, or end them one by one: qsessions close ID",
     )
     return max(map(failure_code, errors))
@@ -77,7 +77,7 @@ def _agreed(found: Sequence[Ending], how: How) -> bool:
         cells = [workload.id, workload.mode, workload.status, workload.backend, workload.created]
         if one.owner is not None:
             cells.append(f"left to process {one.owner.pid} on {one.owner.host}")
-        print("  ".join(one_line(str("-" if cell is None else cell)) for cell in cells), file=sys.stderr)
+        print("  ".join(map(cell, cells)), file=sys.stderr)
     number = sum(one.owner is None for one in found)
     which = "this session" if number == 1 else f"these {number} sessions"
     asked = (

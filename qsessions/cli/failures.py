@@ -113,6 +113,11 @@ def what_to_do(error: QSessionsError, command: str) -> str:
             return in_a_shell(error.solution or f"See: qsessions {command} --help")
 
 
+def count(number: int, thing: str) -> str:
+    """Give a number of things in words: 1 record, 2 records."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def few(ids: Sequence[str]) -> str:
     """Give ids in a row; of a long list the first ones, and how many more there are."""
     more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qsessions.cli.commands import connect
-from qsessions.cli.failures import Exit, complain, exit_code, what_happened, what_to_do
+from qsessions.cli.failures import Exit, complain, count, exit_code, few, what_happened, what_to_do
 from qsessions.cli.keeping import local_ledger
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row
@@ -19,7 +19,7 @@ from qsessions.errors import ConfigurationError, NotFound, QSessionsError
 from qsessions.ledger import LedgerEntry, LedgerRecord, answer_of
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, is_served, reap
-from qsessions.reaping import Verdict
+from qsessions.reaping import Decision, Verdict
 
 # Where a terminal is narrow, the first ones stay.
 _LEDGER_COLUMNS = (
@@ -34,7 +34,8 @@ _LEDGER_COLUMNS = (
     "mode",
     "backend",
 )
-_REAP_COLUMNS = ("record", "verdict", "done", "why", "error")
+_REAP_COLUMNS = ("record", "verdict", "done", "why", "error", "candidates")
+_NOTHING = "qsessions {}: no open sessions are recorded."
 
 
 async def list_ledger(options: Options) -> None:
@@ -49,7 +50,9 @@ async def list_ledger(options: Options) -> None:
             found, unread = await _live(client, entry.record)
             return _row(entry, found, unread)
 
-        await output.rows("ledger", _each(await each(entries, described)), _LEDGER_COLUMNS)
+        await output.rows(
+            "ledger", _each(await each(entries, described)), _LEDGER_COLUMNS, _NOTHING.format("ledger")
+        )
 
 
 async def reap_sessions(
@@ -59,17 +62,33 @@ async def reap_sessions(
     output = Output(options)
     async with local_ledger() as ledger, connect(options) as client:
         reaped = await reap(client, ledger, only=only, dry_run=dry_run, close_unique=close_unique)
-    await output.rows("records", _each([_reaped_row(one) for one in reaped]), _REAP_COLUMNS)
-    undecided = sum(one.decision.verdict is Verdict.UNDECIDED for one in reaped)
+    await output.rows(
+        "records", _each([_reaped_row(one) for one in reaped]), _REAP_COLUMNS, _NOTHING.format("reap")
+    )
+    undecided = [one.decision for one in reaped if one.decision.verdict is Verdict.UNDECIDED]
     failures = [one.error for one in reaped if one.error is not None]
     if not undecided and not failures:
         return None
     complain(
         "reap",
-        f"of {len(reaped)} records, {undecided} are undecided, and {len(failures)} could not be read, closed or recorded.",
-        "The list says why. To end a session whatever the ledger says: qsessions close ID",
+        f"of {count(len(reaped), 'record')}, {len(undecided)} {'is' if len(undecided) == 1 else 'are'} undecided, "
+        f"and {len(failures)} could not be read, closed or recorded.",
+        _to_end(undecided),
     )
     return max([Exit.REFUSED, *(failure_code(error) for error in failures)])
+
+
+def _to_end(undecided: Sequence[Decision]) -> str:
+    """Say how to end what is undecided, by id, whatever the ledger says."""
+    match list(dict.fromkeys(workload.id for decision in undecided for workload in decision.candidates)):
+        case []:
+            return "The list says why. To end a session whatever the ledger says: qsessions close ID"
+        case [only]:
+            return f"The list says why. An unknown id may be {only}; to end that: qsessions close {only}"
+        case ids:
+            return (
+                f"The list says why. An unknown id may be one of {few(ids)}; to end one: qsessions close ID"
+            )
 
 
 def failure_code(error: BaseException | None) -> Exit:

@@ -13,7 +13,7 @@ import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from qsessions.cli.failures import one_line
+from qsessions.cli.failures import one_line, tell
 from qsessions.cli.options import Options
 from qsessions.cli.terminal import Terminal
 from qsessions.errors import InvalidArgument
@@ -71,8 +71,13 @@ class Output:
         width = max(map(len, filled))
         _print([[Text(name.ljust(width), "dim"), _styled(value)] for name, value in filled.items()])
 
-    async def rows(self, name: str, rows: AsyncIterator[Row], columns: Sequence[str]) -> None:
-        """Print a list: with --jsonl each row as it comes, with --json one object with the list by its name."""
+    async def rows(
+        self, name: str, rows: AsyncIterator[Row], columns: Sequence[str], nothing: str | None = None
+    ) -> None:
+        """Print a list: with --jsonl each row as it comes, with --json one object with the list by its name.
+
+        `nothing` is told on standard error in place of a table without rows.
+        """
         if self.lines:
             async for item in rows:
                 self._print_json(item)
@@ -80,8 +85,10 @@ class Output:
         items = [item async for item in rows]
         if self.as_json:
             self._print_json({name: items})
+        elif nothing is not None and not items:
+            tell(nothing)
         else:
-            _print_table(_padded([columns, *([_cell(item[name]) for name in columns] for item in items)]))
+            _print_table(_padded([columns, *([cell(item[name]) for name in columns] for item in items)]))
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
@@ -130,11 +137,11 @@ def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _styled(value: object) -> Text:
-    text = _cell(value)
+    text = cell(value)
     return Text(text, _STYLES.get(text.strip(), ""))
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     """Write a value for people: one line, nothing that a terminal would obey."""
     match value:
         case None:
@@ -144,11 +151,11 @@ def _cell(value: object) -> str:
         case float():
             return f"{value:.1f}"
         case list() | tuple():
-            return ", ".join(map(_cell, value))
+            return ", ".join(map(cell, value))
         case datetime():
             return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
         case {"status": status, "timestamp": timestamp}:
-            return f"{_cell(status)} {_cell(timestamp)}"
+            return f"{cell(status)} {cell(timestamp)}"
         case dict():
             return json.dumps(value)
         case _:
