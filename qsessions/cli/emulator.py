@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shlex
 import signal
+import socket
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
 
+from qsessions.cli.failures import Exit, complain
 from qsessions.cli.terminal import forget_output
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.admin import is_loopback
@@ -36,19 +39,17 @@ def serve(emulator: Emulator, host: str, log: str | None) -> int:
 
     Every request is logged to the file `log`, or to standard error for "-".
     """
-    if not is_loopback(host):
-        print(
-            f"qsessions emulator: WARNING: {host} can be reached from other machines.\n"
-            "The emulator speaks plain HTTP, and its credentials protect nothing.",
-            file=sys.stderr,
-        )
     try:
         handler = None if log is None else _log_handler(log)
     except OSError as error:
-        print(f"qsessions emulator: can't write the log: {error}", file=sys.stderr)
-        return 2
+        complain(
+            "emulator",
+            f"can't write the log {log}: {error.strerror}.",
+            "Give --log a file in a folder that is there and can be written, or - for standard error.",
+        )
+        return Exit.WRONG_USE
     with nullcontext() if handler is None else _logging_to(handler):
-        return asyncio.run(_serve(emulator))
+        return asyncio.run(_serve(emulator, host))
 
 
 def _log_handler(log: str) -> logging.Handler:
@@ -71,7 +72,7 @@ def _logging_to(handler: logging.Handler) -> Iterator[None]:
         handler.close()
 
 
-async def _serve(emulator: Emulator) -> int:
+async def _serve(emulator: Emulator, host: str) -> int:
     """Serve until a signal.
 
     What is printed is only what a shell can eval; standard output is closed after it, so that `eval "$(qsessions emulator &)"` goes on.
@@ -86,12 +87,16 @@ async def _serve(emulator: Emulator) -> int:
                 loop.add_signal_handler(number, stop.set)
     try:
         await emulator.start()
-    except OSError as error:
-        print(
-            f"qsessions emulator: can't listen: {error}\nTry --port 0, which takes a free port.",
-            file=sys.stderr,
+    except (OSError, UnicodeError) as error:  # what can't be a host's name is the latter
+        reason = getattr(error, "strerror", None) or error
+        complain("emulator", f"can't listen at {host!r}: {reason}.", _to_listen(error))
+        return Exit.WRONG_USE
+    if not is_loopback(host):
+        complain(
+            "emulator",
+            f"WARNING: {host} can be reached from other machines.",
+            "The emulator speaks plain HTTP, and its credentials protect nothing.",
         )
-        return 2
     try:
         for name, value in emulator.env().items():
             print(f"export {name}={shlex.quote(value)}")
@@ -105,3 +110,9 @@ async def _serve(emulator: Emulator) -> int:
     finally:
         await emulator.stop()
     return 0
+
+
+def _to_listen(error: OSError | UnicodeError) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
+        return "Give --host an address of this machine, such as 127.0.0.1."
+    return "Try --port 0, which takes a free port."

@@ -33,6 +33,7 @@ _OPTION = re.compile(
 )
 _IN_A_SHELL = (
     ("auth= was not given; ", ""),
+    ("a token must live for at least", "--token-seconds must be at least"),
     ("Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set", "Set"),
     (
         " auth=[] makes a client without credentials, enough for versions().",
