@@ -84,7 +84,7 @@ async def run_command(
         command=command, session=_session(attach, *wanted), on_exit=on_exit, on_error=on_error, grace=seconds
     )
     if (code := await asyncio.to_thread(unusable, command[0])) is not None:
-        _cant_start(command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable")
+        _cant_start(command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable", code)
         return code
     return await _Run(plan, as_json=as_json).carry_out(options)
 
@@ -198,8 +198,9 @@ class _Run:
         try:
             return await self._child.run(self._plan.command, env)
         except OSError as error:
-            _cant_start(self._plan.command[0], str(error.strerror))
-            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            _cant_start(self._plan.command[0], str(error.strerror), code)
+            return code
         finally:
             self._is_over = True
 
@@ -248,5 +249,9 @@ class _Run:
         tell(json.dumps(row) if self._as_json else text)
 
 
-def _cant_start(command: str, why: str) -> None:
-    complain("run", f"{command} can't be started: {why}.", "Give the command after --, as for a shell.")
+def _cant_start(command: str, why: str, code: int) -> None:
+    advice = {
+        NOT_FOUND: "Check the command's name and PATH.",
+        NOT_EXECUTABLE: "Make it executable (chmod +x); a script needs a first line such as #!/bin/sh too.",
+    }
+    complain("run", f"{command} can't be started: {why}.", advice[code])

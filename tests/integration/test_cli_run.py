@@ -227,6 +227,7 @@ async def test_commands_that_cannot_be_started(shell: Shell, service: Emulator, 
         code, out, err = await shell(*NEW, "--", command)
         assert (code, out) == (expected, "")
         assert f"{command} can't be started" in told(err)[0]
+        assert ("PATH" if expected == 127 else "chmod +x") in told(err)[1]
     assert service.requests == []
     junk.chmod(0o700)
     code, _, err = await shell(*NEW, "--", str(junk))
