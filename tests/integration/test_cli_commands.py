@@ -524,6 +524,22 @@ async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
     assert "qsessions workloads" in advice
 
 
+async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> None:
+    """SIGTERM ends a create at once; its session is on the ledger, and reap shows what it can be."""
+    service.faults.add(Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1))
+    process = await shell.start("create", "--mode", "batch")
+    async with asyncio.timeout(60):
+        while not service.open_sessions:  # noqa: ASYNC110 - a process of its own, which takes what it takes
+            await asyncio.sleep(0)
+    process.send_signal(signal.SIGTERM)
+    assert await process.communicate() == (b"", b"")
+    assert process.returncode == -signal.SIGTERM
+    (session,) = service.open_sessions
+    code, out, _ = await shell("reap", "--json")
+    (row,) = json.loads(out)["records"]
+    assert (code, row["verdict"], row["candidates"]) == (1, "undecided", [session.id])
+
+
 async def test_ctrl_c_twice_while_the_create_is_in_flight(tmp_path: Path) -> None:
     """A second Ctrl-C leaves at once and says that a session may have been created."""
     async with FaultServer(GRANT, hang) as server:
