@@ -19,6 +19,7 @@ from yarl import URL
 
 from qsessions.account import ACCOUNT_FILE, CHANNELS, OLD_CHANNEL, check, default_name, listed, read, shown
 from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
+from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.codec import Account, decode_accounts
 from qsessions.errors import ConfigurationError
 from qsessions.wire import FRAMING_HEADERS, AuthProvider, SecretHeaders, header_problem, service_url
@@ -192,11 +193,27 @@ class Search:
     def _settings(self, account: Account, name: str | None) -> Settings:
         """Make settings of the arguments and of an account; its name is None where it stands for the environment."""
         try:
+            self._check_addresses(account)
+        except ConfigurationError as error:
+            # The frames of the check hold the address, and that may hold a password.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        try:
             return self._made_of(account, name)
         except ConfigurationError as error:
             problem, solution = error.message.rstrip("."), error.solution
         # Out here, so that the frames of the former, which hold the key, aren't its context.
         raise self._refused(problem, solution)
+
+    def _check_addresses(self, account: Account) -> None:
+        """Refuse an address in the environment that counts and can't be right: it is no matter of credentials."""
+        if TOKEN in self.wanted and IAM_URL in self.environ:
+            try:
+                service_url(self.environ[IAM_URL], IAM_URL, DEFAULT_IAM_URL)
+            except ConfigurationError as error:
+                error.solution = f"Correct {IAM_URL}, or take it out."
+                raise
+        if not account.url and (not self.base_url or (TOKEN in self.wanted and IAM_URL not in self.environ)):
+            self._cloud(account, None)
 
     def _made_of(self, account: Account, name: str | None) -> Settings:
         if name is not None:
@@ -236,7 +253,7 @@ class Search:
         if _HOST.fullmatch(url.raw_host or "") and url.explicit_port is None and url.path in {"", "/"}:
             return url
         raise ConfigurationError(
-            f"{label} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and path",
+            f"{label} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and path.",
             solution=f"The service's own base URL goes into base_url= or {BASE_URL}.",
         )
 

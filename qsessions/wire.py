@@ -190,12 +190,13 @@ class AuthProvider(Protocol):
         ...
 
 
-def service_url(value: object, name: str) -> str:
+def service_url(value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api") -> str:
     """Check the base URL of a service and give it without a slash at its end.
 
     Args:
-        value: Such as "https://quantum.cloud.ibm.com/api".
+        value: The URL.
         name: What the message calls it.
+        example: One that is right, for the message.
 
     Raises:
         ConfigurationError: It is no absolute http(s) URL, or has a user name, password, query or fragment. The message doesn't repeat
@@ -212,7 +213,7 @@ def service_url(value: object, name: str) -> str:
         url, host = URL(), None
     problem = None
     if url.scheme not in {"http", "https"} or not host:
-        problem = 'must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api"'
+        problem = f'must be an absolute URL that begins with http:// or https://, without white space, such as "{example}"'
     elif url.user is not None or url.password is not None:
         problem = "must not hold a user name or password; credentials go into auth="
     elif url.query_string or url.fragment:
@@ -263,7 +264,7 @@ def header_problem(name: object, value: object) -> str | None:
     if not value:
         return "is empty"
     if any(character in value for character in "\r\n\0"):
-        return "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"
+        return "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"
     if value != value.strip():
         return "starts or ends with white space"
     return "contains characters outside printable ASCII"

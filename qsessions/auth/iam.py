@@ -97,6 +97,7 @@ class TokenExchange:
     """
 
     def __init__(self, api_key: str, iam_url: str | None, clock: Clock) -> None:
+        name = "IAM_URL" if iam_url is None else "iam_url"
         base_url = iam_url if iam_url is not None else os.environ.get("IAM_URL") or DEFAULT_IAM_URL
         self._clock = clock
         # Guards the three fields below; held for a few instructions. Re-entrant, since an eager task factory runs a task inside spawn.
@@ -108,7 +109,7 @@ class TokenExchange:
         self._request = Request(
             "token_exchange",
             "POST",
-            URL(service_url(base_url, "the IAM URL") + "/identity/token", encoded=True),
+            URL(service_url(base_url, name, DEFAULT_IAM_URL) + "/identity/token", encoded=True),
             {"Content-Type": "application/x-www-form-urlencoded"},
             urlencode(form).encode(),
             secrets=(api_key,),

@@ -42,7 +42,7 @@ def test_urls_are_checked(url: Any) -> None:
     """A base URL or IAM URL that is none is refused when it is given, the empty one included."""
     with pytest.raises(ConfigurationError, match="base_url must be an absolute URL"):
         AsyncSessionClient(static_auth(), base_url=url)
-    with pytest.raises(ConfigurationError, match="the IAM URL must be an absolute URL"):
+    with pytest.raises(ConfigurationError, match="iam_url must be an absolute URL"):
         IBMCloudAuth("key-0123456789", url)
 
 

@@ -150,8 +150,8 @@ NO_CLOUD = (
             None,
             {"QISKIT_IBM_TOKEN": "planted\n", "QISKIT_IBM_INSTANCE": CRN},
             NO_CREDENTIALS
-            + "QISKIT_IBM_TOKEN: the API key for IBMCloudAuth contains a line end (CR, LF) or NUL; "
-            "was it read from a file without strip()?.",
+            + "QISKIT_IBM_TOKEN: the API key for IBMCloudAuth contains a line end (CR, LF) or NUL, "
+            "as text read from a file without strip() does.",
         ),
         (
             None,
@@ -173,11 +173,22 @@ NO_CLOUD = (
             None,
             None,
             {**BOTH, "IAM_URL": "https://u:planted@iam.example"},
-            NO_CREDENTIALS
-            + "QISKIT_IBM_TOKEN: the IAM URL must not hold a user name or password; credentials go into auth=.",
+            "IAM_URL must not hold a user name or password; credentials go into auth=.",
         ),
         *(
-            ([], None, {"QISKIT_IBM_URL": url}, "the settings can't be used: " + NO_CLOUD)
+            (
+                None,
+                None,
+                {**BOTH, "IAM_URL": url},
+                (
+                    "IAM_URL must be an absolute URL that begins with http:// or https://, without white space, "
+                    'such as "https://iam.cloud.ibm.com".'
+                ),
+            )
+            for url in ("planted", "ftp://planted", "https://planted example")
+        ),
+        *(
+            ([], None, {"QISKIT_IBM_URL": url}, NO_CLOUD)
             for url in (
                 "planted",
                 "https://u:planted@cloud.ibm.com",
@@ -188,7 +199,8 @@ NO_CLOUD = (
             )
         ),
         # The same where only the key's IAM is derived from it.
-        (None, US, {**BOTH, "QISKIT_IBM_URL": "planted"}, NO_CREDENTIALS + NO_CLOUD),
+        (None, US, {**BOTH, "QISKIT_IBM_URL": "planted"}, NO_CLOUD),
+        (None, None, {**BOTH, "QISKIT_IBM_URL": "http://planted/api"}, NO_CLOUD),
         (
             None,
             None,
@@ -261,7 +273,7 @@ NO_CLOUD = (
             [],
             "",
             {"QSESSIONS_BASE_URL": US},
-            'base_url must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api".',
+            'base_url must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".',
         ),
         (
             [],
@@ -273,7 +285,7 @@ NO_CLOUD = (
             [],
             None,
             {"QSESSIONS_BASE_URL": "nonsense"},
-            'QSESSIONS_BASE_URL must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api".',
+            'QSESSIONS_BASE_URL must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".',
         ),
         (
             [],
@@ -295,6 +307,24 @@ def test_refused(auth: Any, base_url: str | None, environ: dict[str, str], probl
         resolve(auth, base_url, environ=environ)
     assert caught.value.message == problem
     assert "planted" not in str(caught.value)
+
+
+def test_advice_about_an_address() -> None:
+    """A wrong address in the environment is to be corrected itself; how to give credentials is no help."""
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(None, environ={**BOTH, "IAM_URL": "foo"})
+    assert caught.value.solution == "Correct IAM_URL, or take it out."
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(None, environ={**BOTH, "QISKIT_IBM_URL": "http://foo/api"})
+    assert caught.value.solution == "The service's own base URL goes into base_url= or QSESSIONS_BASE_URL."
+
+
+def test_an_address_that_does_not_count_is_not_looked_at() -> None:
+    """IAM's address matters only where a key is sought, the cloud's only where something is derived from it."""
+    wrong = {"IAM_URL": "foo", "QISKIT_IBM_URL": "foo"}
+    assert isinstance(resolve([], US, environ=wrong), Settings)
+    own = {**BOTH, "QISKIT_IBM_URL": "foo", "IAM_URL": "https://iam.example"}
+    assert isinstance(resolve(None, US, environ=own), Settings)
 
 
 @pytest.mark.parametrize(

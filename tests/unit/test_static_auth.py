@@ -70,12 +70,12 @@ def test_crn() -> None:
     ("value", "problem"),
     [
         ("", "is empty"),
-        ("planted\n", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        ("planted\n", "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"),
         (
             "planted\r\nX-Evil: 1",
-            "contains a line end (CR, LF) or NUL; was it read from a file without strip()?",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
         ),
-        ("plan\0ted", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        ("plan\0ted", "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"),
         (" planted", "starts or ends with white space"),
         ("plantéd", "contains characters outside printable ASCII"),
         (None, "is no text but NoneType"),

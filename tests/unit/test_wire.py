@@ -119,9 +119,7 @@ def test_service_url(value: str | URL, url: str) -> None:
     assert service_url(value, "base_url") == url
 
 
-NOT_ABSOLUTE = (
-    'base_url must be an absolute URL without white space, such as "https://quantum.cloud.ibm.com/api".'
-)
+NOT_ABSOLUTE = 'base_url must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".'
 NO_PASSWORD = "base_url must not hold a user name or password; credentials go into auth=."
 NO_QUERY = "base_url must have neither query nor fragment."
 
@@ -197,11 +195,23 @@ def test_any_service_url(text: str) -> None:
         (
             "X-Mine",
             "a\r\nX-Evil: 1",
-            "contains a line end (CR, LF) or NUL; was it read from a file without strip()?",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
         ),
-        ("X-Mine", "a\n", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
-        ("X-Mine", "a\rb", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
-        ("X-Mine", "a\0", "contains a line end (CR, LF) or NUL; was it read from a file without strip()?"),
+        (
+            "X-Mine",
+            "a\n",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
+        ),
+        (
+            "X-Mine",
+            "a\rb",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
+        ),
+        (
+            "X-Mine",
+            "a\0",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
+        ),
         ("X-Mine", " value", "starts or ends with white space"),
         ("X-Mine", "value\t", "starts or ends with white space"),
         ("X-Mine", "valué", "contains characters outside printable ASCII"),
