@@ -64,7 +64,8 @@ class QSessionsError(Exception):
         self.retryable = retryable
 
     def __str__(self) -> str:
-        what = self.operation or ""
+        # The messages of a token exchange name it themselves, with IAM's host.
+        what = self.operation if self.operation not in {None, "token_exchange"} else ""
         if self.session_id is not None:
             what += f" of session {self.session_id!r}" if what else f"session {self.session_id!r}"
         facts = [
@@ -146,7 +147,10 @@ class ProtocolError(QSessionsError):
 
 
 class TokenExchangeFailed(QSessionsError):
-    """IAM refused to exchange the API key for an access token, or its answer can't be read. `code` and `message` are IAM's own."""
+    """IAM refused to exchange the API key for an access token, failed, or gave an answer that can't be read.
+
+    `code` is IAM's own, and `message` ends with its words.
+    """
 
     hint = "Check the API key and that IAM's URL belongs to the same cloud."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
+import re
 import threading
 from contextlib import suppress
 from functools import partial
@@ -16,7 +17,7 @@ from yarl import URL
 
 from qsessions.attempts import Attempts, Clock
 from qsessions.codec import decode_fault, decode_grant
-from qsessions.errors import TokenExchangeFailed, replica
+from qsessions.errors import ConnectionFailed, ProtocolError, QSessionsError, TokenExchangeFailed, replica
 from qsessions.events import TokenRenewed
 from qsessions.retry import REPEATABLE_STATUSES
 from qsessions.wire import Request, Response, Transport, service_url
@@ -25,6 +26,15 @@ DEFAULT_IAM_URL = "https://iam.cloud.ibm.com"
 
 # IBM's own SDK core renews at this share of a token's life.
 _RENEW_AT = 0.8
+# The statuses that are about the key.
+_REFUSALS = frozenset({400, 401, 403})
+_LATER = "Make the call again later."
+_CHECK_URL = "Check that IAM_URL is IAM's address, and that no proxy answers in its place."
+# What the errors of a service advise, and what to do instead where it is IAM.
+_ADVICE: dict[str | None, str] = {
+    ConnectionFailed.hint: "Check the network, the proxy and IAM_URL.",
+    ProtocolError.hint: _CHECK_URL,
+}
 # The exchange has a deadline of its own: it serves everybody, not the caller that happened to start it.
 _EXCHANGE_TIMEOUT_S = 60.0
 # After a failed early renewal, at the most this long until the next try; less when the token has less than twice that left.
@@ -173,30 +183,54 @@ class TokenExchange:
 
     async def _exchange(self, transport: Transport) -> _Token:
         started = self._clock.monotonic()
-        response = await transport.send(self._request)
+        try:
+            response = await transport.send(self._request)
+        except QSessionsError as error:
+            # Who carries the request calls everybody "the service".
+            told = f"the token exchange with {self._iam}: {re.sub('^the service(?= )', 'it', error.message)}"
+            error.message, error.args = told, (told,)
+            error.solution = _ADVICE.get(error.solution) or error.solution
+            raise
         if not response.is_success:
-            raise self._failed(response, decode_fault(response.body).message or "IAM gave no reason")
+            raise self._refused(response)
         grant = decode_grant(response.body)
         if grant is None:
-            raise self._failed(response, "IAM's answer holds no access token with a lifetime.")
+            told = f"the answer of {self._iam} holds no access token with a lifetime."
+            raise self._failed(response, told, _CHECK_URL)
         if grant.expires_in <= 0:
-            raise self._failed(response, "IAM gave a token that has expired already.")
+            raise self._failed(response, f"{self._iam} gave a token that has expired already.", _LATER)
         if isinstance(transport, Attempts):
             transport.notify(TokenRenewed(host=self._request.url.host or "", expires_in=grant.expires_in))
         return _Token(grant.access_token, started + _RENEW_AT * grant.expires_in, started + grant.expires_in)
 
-    def _failed(self, response: Response, message: str) -> TokenExchangeFailed:
+    @property
+    def _iam(self) -> str:
+        return f"IAM at {self._request.url.host}"
+
+    def _refused(self, response: Response) -> TokenExchangeFailed:
+        """Tell a status that is no success: whether it is the key's fault, IAM's or the address's."""
+        what = "has no token to give"
+        solution: str | None = _CHECK_URL
+        if response.status in _REFUSALS:
+            what, solution = "refused to exchange the API key", None
+        elif response.status == 429:
+            what, solution = "is overloaded", _LATER
+        elif response.status >= 500:
+            what, solution = "failed", _LATER
+        reason = self._request.mask(decode_fault(response.body).message or "it gave no reason")
+        return self._failed(response, f"{self._iam} {what}: {reason}", solution)
+
+    def _failed(self, response: Response, message: str, solution: str | None) -> TokenExchangeFailed:
         fault = decode_fault(response.body)
         mask = self._request.mask
         return TokenExchangeFailed(
-            f"IAM at {self._request.url.host} refused to exchange the API key: {mask(message)}"
-            if response.status >= 300
-            else message,
+            message,
             operation=self._request.operation,
             method=self._request.method,
             path=self._request.url.raw_path,
             status=response.status,
             code=fault.code and mask(fault.code),
+            solution=solution,
             trace_id=fault.trace_id and mask(fault.trace_id),
             attempts=response.attempts,
             retryable=response.status in REPEATABLE_STATUSES,

@@ -80,7 +80,7 @@ class IBMCloudAuth(AuthProvider):
         """Give the header, after an exchange where no token is at hand.
 
         Raises:
-            TokenExchangeFailed: IAM refused, or its answer can't be read.
+            TokenExchangeFailed: IAM refused or failed, or its answer can't be read.
             ConnectionFailed: IAM can't be reached.
             CallTimeout: IAM didn't answer in time.
         """

@@ -383,7 +383,7 @@ async def test_an_error_is_told_once(shell: Shell, tmp_path: Path) -> None:
     async with FaultServer(refusal) as server:
         _, _, err = await shell_of(server, tmp_path)("get", "s-1")
     assert told(err)[0] == (
-        "qsessions get: token_exchange: IAM at 127.0.0.1 refused to exchange the API key: No such key (status 400, code BXNIM0415E); "
+        "qsessions get: IAM at 127.0.0.1 refused to exchange the API key: No such key (status 400, code BXNIM0415E); "
         "get needed the credentials; nothing was sent to the service."
     )
 

@@ -639,23 +639,44 @@ async def test_a_token_that_is_born_dead_is_an_error(staged: Staged, life: int) 
 
 
 @pytest.mark.parametrize(
-    ("answer", "told", "status", "asked"),
+    ("answer", "told", "advice", "asked"),
     [
-        (http(302, headers={"Location": "http://127.0.0.1:1/"}), "gave no reason", 302, 1),
-        (http(403, "<title>No entry</title>"), "No entry", 403, 1),
-        (http(400), "gave no reason", 400, 1),
-        (http(429, headers={"Retry-After": "61"}), "gave no reason", 429, 1),
-        (http(500, "oops"), "oops", 500, 5),
+        (
+            http(302, headers={"Location": "http://127.0.0.1:1/"}),
+            "has no token to give: it gave no reason",
+            "Check that IAM_URL",
+            1,
+        ),
+        (http(404, "oops"), "has no token to give: oops", "Check that IAM_URL", 1),
+        (
+            http(403, "<title>No entry</title>"),
+            "refused to exchange the API key: No entry",
+            "Check the API key",
+            1,
+        ),
+        (http(401, "no"), "refused to exchange the API key: no", "Check the API key", 1),
+        (http(400), "refused to exchange the API key: it gave no reason", "Check the API key", 1),
+        (
+            http(429, headers={"Retry-After": "61"}),
+            "is overloaded: it gave no reason",
+            "Make the call again later",
+            1,
+        ),
+        (http(500, "oops"), "failed: oops", "Make the call again later", 5),
     ],
-    ids=["redirect", "HTML 403", "empty 400", "too long a wait", "500 all the time"],
+    ids=["redirect", "404", "HTML 403", "401", "empty 400", "too long a wait", "500 all the time"],
 )
 async def test_a_refusal_of_iam_is_told_with_what_could_be_learnt(
-    staged: Staged, answer: bytes, told: str, status: int, asked: int
+    staged: Staged, answer: bytes, told: str, advice: str, asked: int
 ) -> None:
-    """Whatever the form of IAM's refusal, the error has its status and its words, and the service hears nothing."""
+    """Whatever the form of IAM's refusal, the error has its status, its words and advice that fits, and the service hears nothing."""
+    status = int(answer.split()[1])
     stage = await staged(answer)
-    with pytest.raises(TokenExchangeFailed, match=told) as caught:
+    with pytest.raises(TokenExchangeFailed) as caught:
         await (await stage.client()).get("s1")
+    assert str(caught.value).startswith(f"IAM at 127.0.0.1 {told} (status {status}")
+    assert caught.value.solution is not None
+    assert caught.value.solution.startswith(advice)
     assert (caught.value.status, caught.value.attempts) == (status, asked)
     assert caught.value.retryable == (status in {429, 500})
     assert (len(stage.iam.received), stage.api.received) == (asked, [])
@@ -673,6 +694,9 @@ async def test_an_iam_that_is_none_is_a_protocol_error(staged: Staged, answer: b
     with pytest.raises(ProtocolError, match=told) as caught:
         await (await stage.client()).get("s1")
     assert caught.value.operation == "token_exchange"
+    assert str(caught.value).startswith("the token exchange with IAM at 127.0.0.1: ")
+    assert caught.value.solution is not None
+    assert "IAM_URL" in caught.value.solution
     assert (len(stage.iam.received), stage.api.received) == (1, [])
 
 
@@ -744,7 +768,7 @@ async def test_iams_url_comes_from_the_argument_then_from_the_environment(
 )
 def test_a_wrong_iam_url_is_refused_without_repeating_it(url: str) -> None:
     """What can't be IAM's URL is refused at once, and the message doesn't hold it."""
-    with pytest.raises(ConfigurationError, match="the IAM URL") as caught:
+    with pytest.raises(ConfigurationError, match="iam_url") as caught:
         IBMCloudAuth(KEY, url)
     assert "planted" not in str(caught.value)
 
