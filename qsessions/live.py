@@ -181,8 +181,13 @@ class AsyncLiveSession:
 
     def __repr__(self) -> str:
         """Show the id and the last known state."""
+        seen = f"last seen {self._last_state}" if self.snapshot else "not read yet"
+        return f"<{type(self).__name__} {self.id!r} {seen}>"
+
+    @property
+    def _last_state(self) -> str:
         state = self.snapshot.state if self.snapshot else None
-        return f"{type(self).__name__}({self.id!r}, state={state and str(state)!r})"
+        return str(state) if state else "in no known state"
 
     async def refresh(self) -> Session:
         """Read the session now and give it.
@@ -265,11 +270,15 @@ class AsyncLiveSession:
         except TimeoutError:
             if not scope.expired():
                 raise
-        state = self.snapshot.state if self.snapshot else None
         away = self._poll.away
+        if self.snapshot is None:
+            told = "it could not be read in that time" + (f": {away.message}" if away else ".")
+        else:
+            told = f"it was last seen {self._last_state}" + (
+                f"; the service could not be read of late: {away.message}" if away else "."
+            )
         raise CallTimeout(
-            f"the session was not {goal}; it was last seen {state or 'in no known state'}"
-            + (f"; the service could not be read of late: {away.message}" if away else "."),
+            f"the session was not {goal}; {told}",
             operation=operation,
             session_id=self.id,
             sent=False,

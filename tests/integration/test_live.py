@@ -162,13 +162,13 @@ async def test_watch_shows_a_session_from_open_to_closed(
         "inactive True",
         "closed False",
     ]
-    assert repr(live) == f"AsyncLiveSession({session.id!r}, state='closed')"
+    assert repr(live) == f"<AsyncLiveSession {session.id!r} last seen closed>"
 
 
 async def test_a_handle_reads_drains_and_closes(emulator: Emulator, client: AsyncSessionClient) -> None:
     """`refresh`, `drain` and `close` do at once what the client's calls do."""
     live = client.attach((await client.create(mode="dedicated", max_ttl="10m")).id)
-    assert repr(live) == f"AsyncLiveSession({live.id!r}, state=None)"
+    assert repr(live) == f"<AsyncLiveSession {live.id!r} not read yet>"
     emulator.submit_job(live.id, seconds=50)
     assert (await live.refresh()).state == "active"
     await live.drain()
@@ -498,7 +498,7 @@ async def test_a_timeout_before_the_first_look_is_one_too(stepped: Stepped) -> N
     """Time may be up before anything is known."""
     service = Scripted(stepped, in_state("open"))
     service.held = asyncio.Event()
-    with pytest.raises(CallTimeout, match="last seen in no known state"):
+    with pytest.raises(CallTimeout, match="; it could not be read in that time"):
         await service.live().wait_until("closed", timeout=0.02)
     service.held.set()
     await settled()
@@ -690,6 +690,18 @@ async def test_what_does_not_pass_is_not_borne(stepped: Stepped) -> None:
         await anext(service.live().watch(timeout="1h"))
 
 
+async def test_a_timeout_of_what_was_never_read_tells_the_last_failure(stepped: Stepped) -> None:
+    """When no reading came at all, the error says so, and why as far as that is known; no state is told."""
+    service = Scripted(stepped, AWAY)
+    wait = start(service.live().wait_until("closed", timeout=0.05))
+    await stepped.advance(5)
+    with pytest.raises(CallTimeout) as caught:
+        await wait
+    assert caught.value.message == (
+        "the session was not closed within 0.05 s; it could not be read in that time: the service is down"
+    )
+
+
 async def test_a_timeout_in_an_outage_says_so(stepped: Stepped) -> None:
     """When time is up while the service is away, the error tells both."""
     service = Scripted(stepped, in_state("active"), AWAY)
@@ -732,6 +744,6 @@ async def test_an_outage_of_long_ago_is_not_told(stepped: Stepped) -> None:
     service.held = asyncio.Event()
     with pytest.raises(CallTimeout) as caught:
         await service.live().wait_until("closed", timeout=0.02)
-    assert "could not be read" not in caught.value.message
+    assert caught.value.message.endswith("; it could not be read in that time.")
     service.held.set()
     await settled()

@@ -84,7 +84,7 @@ def test_a_live_session_is_watched_to_its_end(client: SessionClient, service: Th
     assert isinstance(live, LiveSession)
     assert live.snapshot is None
     assert live.refresh() == live.snapshot
-    assert repr(live) == f"LiveSession({live.id!r}, state='open')"
+    assert repr(live) == f"<LiveSession {live.id!r} last seen open>"
     service.ask(lambda emulator: emulator.submit_job(live.id, seconds=30))
     assert live.wait_until("active", timeout="5m").state == "active"
     live.drain()
