@@ -148,7 +148,7 @@ class _Examination:
         host = self.url.raw_host or ""
         try:
             async with asyncio.timeout(deadline(self.options)):
-                found = await asyncio.get_running_loop().getaddrinfo(
+                answers = await asyncio.get_running_loop().getaddrinfo(
                     host, self.url.port, type=socket.SOCK_STREAM
                 )
         except TimeoutError:
@@ -161,8 +161,9 @@ class _Examination:
             return Check(
                 "dns", "failed", f"{host} has no address: {error.strerror}.", _NETWORK, Exit.UNREACHABLE
             )
-        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-        return Check("dns", "ok", f"{host} is {', '.join(addresses)}")
+        addresses = dict.fromkeys(str(address[0]) for *_, address in answers)
+        found = "an address already" if [*addresses] == [host] else ", ".join(addresses)
+        return Check("dns", "ok", f"{host} is {found}")
 
     async def tls(self) -> Check:
         """Ask for the versions, which takes no credentials, and see what the connection is worth."""

@@ -67,6 +67,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
         assert (code, statuses(checks, "ok")) == (0, CHECKS)
         assert service.crn in checks["credentials"]["found"]
         assert checks["base_url"]["found"].startswith(service.url)
+        assert checks["dns"]["found"] == "127.0.0.1 is an address already"
         code, out, err = await shell("doctor", "--api-version", "latest")
         assert (code, err) == (0, "")
         assert [line.split()[:2] for line in out.splitlines()] == [[name, "ok"] for name in CHECKS]
