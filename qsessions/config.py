@@ -49,10 +49,12 @@ _INSTEAD = {
     "ibm-api-version": "api_version=",
     "user-agent": "application=",
 }
-_WAYS = (
+_GIVE = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and {INSTANCE} (the CRN), or save an account with "
-    "the official client. auth=[] makes a client without credentials, enough for versions()."
+    "the official client."
 )
+_WAYS = f"{_GIVE} auth=[] makes a client without credentials, enough for versions()."
+_WITHOUT_FILE = "Without account_file=, the environment is looked at first."
 _WAYS_OF_NAMED = "Name another account with account= or account_file=, or neither: then the environment is looked at first."
 
 
@@ -177,8 +179,10 @@ class Search:
             return self._settings(accounts[name], name)
         if self._can_do_without:
             return self._settings(self._environment(), None)
-        choose = f"Name one with account=, or its channel in {CHANNEL}. " if accounts else ""
-        solution = None if self.account is not None else choose + self._ways
+        solution = None
+        if self.account is None and any(account.channel in CHANNELS for account in accounts.values()):
+            choose = f"Name one with account=, or its channel in {CHANNEL}."
+            solution = f"{choose} {_WITHOUT_FILE if self.named else _GIVE}"
         raise self._refused(f"{self.file} has no {self._sought()}, {listed(accounts)}", solution)
 
     @property

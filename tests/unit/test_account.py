@@ -386,6 +386,9 @@ def test_advice(home: Path) -> None:
     assert "Name one with account=, or its channel in QISKIT_IBM_CHANNEL. Pass auth=" in str(
         refused(home, {"a": account(channel=CLOUD)})
     )
+    assert "auth=[]" not in str(refused(home, {"a": account(channel=CLOUD)}))
+    # What is only of a channel that is gone can't be named.
+    assert "account=" not in str(refused(home, {"a": account(channel=OLD)}))
     assert "starts with crn:v1:bluemix" in str(refused(home, {"a": account(instance="x")}))
     assert "base_url= or QSESSIONS_BASE_URL" in str(refused(home, {"a": account(url="x")}))
 
