@@ -17,6 +17,7 @@ from qsessions.codec import decode_fault, printable
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
+    NotFound,
     QSessionsError,
     replica,
     response_error_class,
@@ -331,7 +332,7 @@ class Attempts:
 
     def _failure(self, call: _Call, result: Response | QSessionsError, decision: Decision) -> QSessionsError:
         """Make the error that a call ends with."""
-        error = self._response_error(result) if isinstance(result, Response) else result
+        error = self._response_error(call.request, result) if isinstance(result, Response) else result
         if decision.action is Action.UNKNOWN:
             error = CreateOutcomeUnknown(
                 f"the session may have been created: {error.message}",
@@ -340,10 +341,10 @@ class Attempts:
                 trace_id=error.trace_id,
             )
         elif decision.reason:
-            error.add_note(decision.reason)
+            error.add_note(_untold(decision.reason, call.attempts))
         return call.located(error)
 
-    def _response_error(self, response: Response) -> QSessionsError:
+    def _response_error(self, request: Request, response: Response) -> QSessionsError:
         fault = decode_fault(response.body)
         if 300 <= response.status < 400:
             to = printable(response.header("Location") or "nowhere")
@@ -354,11 +355,27 @@ class Attempts:
             message,
             status=response.status,
             code=fault.code,
-            solution=fault.solution,
+            solution=_advice_on_url(request, fault.solution) if response.status == 404 else fault.solution,
             trace_id=fault.trace_id,
             retry_after=retry_after_of(response, self._clock.wall()),
             retryable=response.status in REPEATABLE_STATUSES,
         )
+
+
+def _advice_on_url(request: Request, solution: str | None) -> str | None:
+    """Give the advice on a 404, which may come from a base URL that isn't the service's."""
+    base_url = str(request.url).partition("/v1/")[0]
+    if base_url.endswith("/api"):
+        return solution
+    check = f"Check the base URL, {base_url}, which normally ends in /api."
+    # Where no session is named, the hint on its id is none.
+    first = solution or (NotFound.hint if request.session_id is not None else None)
+    return f"{first.removesuffix('.')}. {check}" if first else check
+
+
+def _untold(reason: str, attempts: int) -> str:
+    """Give the part of a decision's reason that the error's text doesn't say: that one has the status and counts the attempts."""
+    return reason.partition(": ")[2].replace(f" after {attempts} attempts,", " at")
 
 
 def _own(provider: AuthProvider, given: object) -> SecretHeaders:

@@ -329,9 +329,7 @@ async def test_waits_grow_and_are_drawn_at_random(
         await GET(client)
     assert time.slept == slept
     assert caught.value.attempts == len(server.received) == policy.max_attempts
-    assert caught.value.__notes__ == [
-        f"status 503: gave up after {policy.max_attempts} attempts, the policy's limit"
-    ]
+    assert caught.value.__notes__ == ["gave up at the policy's limit"]
 
 
 async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(against: Against) -> None:
@@ -340,7 +338,7 @@ async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(again
     with pytest.raises(ConnectionFailed) as caught:
         await UPDATE(client)
     assert caught.value.attempts == 3
-    assert caught.value.__notes__ == ["no answer: gave up after 3 attempts, the policy's limit"]
+    assert caught.value.__notes__ == ["gave up at the policy's limit"]
     assert "3 attempts" in str(caught.value)
 
 
@@ -407,9 +405,7 @@ async def test_a_retry_after_beyond_the_deadline_ends_the_call(against: Against,
     server, client = await against(http(429, OWN, headers={"Retry-After": "30"}))
     with pytest.raises(RateLimited) as caught:
         await GET(client, timeout=30)
-    assert caught.value.__notes__ == [
-        "status 429: the service asks to wait 30 s, the call's deadline is in 30 s"
-    ]
+    assert caught.value.__notes__ == ["the service asks to wait 30 s, the call's deadline is in 30 s"]
     assert (len(server.received), time.slept) == (1, [])
 
 
@@ -423,9 +419,7 @@ async def test_the_deadline_covers_attempts_and_waits(against: Against, time: Ma
     assert time.slept == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert time.now - started < 10
     assert caught.value.attempts == len(server.received) == 6
-    assert caught.value.__notes__ == [
-        "status 503: the next try would be in 4 s, the call's deadline is in 2.25 s"
-    ]
+    assert caught.value.__notes__ == ["the next try would be in 4 s, the call's deadline is in 2.25 s"]
 
 
 async def test_the_deadline_covers_both_halves_of_a_drain(against: Against, time: ManualClock) -> None:
@@ -704,7 +698,7 @@ async def test_a_spent_budget_ends_retries(against: Against, row: Row) -> None:
         with pytest.raises(ServerError) as caught:
             await row(client)
         assert caught.value.attempts == attempts
-        assert caught.value.__notes__ == [f"status 503: {SPENT}"]
+        assert caught.value.__notes__ == [SPENT]
     assert len(server.received) == 5
 
 
@@ -713,7 +707,7 @@ async def test_a_retry_after_no_answer_costs_more(against: Against) -> None:
     _, client = await against(reset, retry=RetryPolicy(budget=12))
     with pytest.raises(ConnectionFailed) as caught:
         await UPDATE(client)
-    assert (caught.value.attempts, caught.value.__notes__) == (2, [f"no answer: {SPENT}"])
+    assert (caught.value.attempts, caught.value.__notes__) == (2, [SPENT])
 
 
 async def test_successes_refill_the_budget(against: Against) -> None:
@@ -754,7 +748,7 @@ async def spent(client: AsyncSessionClient) -> None:
     """Use up a client's retry budget."""
     with pytest.raises(ServerError) as caught:
         await client.get("s1")
-    assert caught.value.__notes__ == [f"status 503: {SPENT}"]
+    assert caught.value.__notes__ == [SPENT]
 
 
 SHUT = Row(

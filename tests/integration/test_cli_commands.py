@@ -336,7 +336,10 @@ NAME_ANOTHER = "Name another account with --account or --account-file, or neithe
         (
             {"channel": "ibm_cloud"},
             [],
-            f"Name one with --account, or its channel in QISKIT_IBM_CHANNEL. {NAME_ANOTHER}",
+            (
+                "Name one with --account, or its channel in QISKIT_IBM_CHANNEL. "
+                "Without --account-file, the environment is looked at first."
+            ),
         ),
         (
             {"verify": False},
@@ -385,6 +388,16 @@ async def test_an_error_is_told_once(shell: Shell, tmp_path: Path) -> None:
     assert told(err)[0] == (
         "qsessions get: IAM at 127.0.0.1 refused to exchange the API key: No such key (status 400, code BXNIM0415E); "
         "get needed the credentials; nothing was sent to the service."
+    )
+
+
+async def test_the_attempts_and_the_status_are_told_once(tmp_path: Path) -> None:
+    """What an error's own text has, the words on why the call gave up don't repeat."""
+    # No attempt is ever waited for: the service asks for longer than the policy's limit.
+    async with FaultServer(http(429, headers={"Retry-After": "61"})) as server:
+        _, _, err = await shell_of(server, tmp_path)("versions")
+    assert told(err)[0] == (
+        "qsessions versions: the service gave no reason (status 429); the service asks to wait 61 s, the policy's limit is 60 s."
     )
 
 

@@ -30,7 +30,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, http, reset
+from tests.fault_server import Connection, FaultServer, http, reset
 from tests.integration.calls import (
     CLOSE,
     CREATE,
@@ -89,7 +89,10 @@ async def test_each_status_has_its_class_with_all_facts(
 ) -> None:
     """A refusal has the class of its status and every fact that the answer held, the code always as text."""
     body = fault("No way.", code=code, solution="Ask again.", trace="trace-7")
-    _, client = await against(http(status, body, headers={"Retry-After": "7"}), retry=ONCE)
+    server, client = await against(http(status, body, headers={"Retry-After": "7"}), retry=ONCE)
+    advice = "Ask again."
+    if status == 404:
+        advice += f" Check the base URL, {server.url}, which normally ends in /api."
     with pytest.raises(expected) as caught:
         await client.close("s1")
     error = caught.value
@@ -104,11 +107,11 @@ async def test_each_status_has_its_class_with_all_facts(
         status,
         read,
         "No way.",
-        "Ask again.",
+        advice,
         "trace-7",
     )
     assert (error.attempts, error.retryable, error.retry_after) == (1, retryable, 7.0)
-    text = f"close of session 's1': No way (status {status}, code {read}, trace trace-7). Ask again."
+    text = f"close of session 's1': No way (status {status}, code {read}, trace trace-7). {advice}"
     assert str(error) == text
     copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert vars(copied) == vars(error)
@@ -140,6 +143,44 @@ async def test_an_unknown_session_is_not_found(
     assert caught.value.path == f"/api{row.path}"
     assert caught.value.code is not None
     assert caught.value.trace_id is not None
+
+
+@pytest.mark.smoke
+async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """A 404 under a base URL that doesn't end as the service's says to check it, after the service's own advice."""
+    root = emulator.url.removesuffix("/api")
+    check = f"Check the base URL, {root}, which normally ends in /api."
+    async with AsyncSessionClient(static_auth(), base_url=root, clock=time.clock) as client:
+        with pytest.raises(NotFound, match="Path not found") as caught:
+            await client.versions()
+    assert caught.value.solution == f"Check the path against the API reference. {check}"
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "advice"),
+    [
+        ("", VERSIONS, "Check the base URL, {}, which normally ends in /api."),
+        (
+            "",
+            GET,
+            "Check the id, and that the session belongs to this instance. Check the base URL, {}, which normally ends in /api.",
+        ),
+        ("/api", GET, "Check the id, and that the session belongs to this instance."),
+    ],
+    ids=["no session", "a session", "the usual path"],
+)
+async def test_a_404_without_words_advises_on_what_may_be_wrong(
+    time: ManualClock, path: str, call: Row, advice: str
+) -> None:
+    """Our own advice on a 404 is about the id only where there is one, and about the base URL only where that is unusual."""
+    async with FaultServer(http(404)) as server:
+        base_url = server.url + path
+        async with AsyncSessionClient(static_auth(), base_url=base_url, clock=time.clock) as client:
+            with pytest.raises(NotFound) as caught:
+                await call(client)
+    assert caught.value.solution == advice.format(base_url)
 
 
 @pytest.mark.smoke
