@@ -297,7 +297,7 @@ class Search:
             looked.append(f"auth= has no {'key or token' if TOKEN in self.wanted else 'CRN'}")
         if self.named:
             looked.append("the environment was passed over, since the account is named")
-        elif self.wanted and self.wanted[0] not in self.environ:
+        elif self.wanted[0] not in self.environ:
             alone = f" ({INSTANCE} is, and counts only together with it)" if self._has_lone_crn else ""
             looked.append(f"{self.wanted[0]} is not set{alone}")
         what = "there are no usable credentials" if self.wanted else "the settings can't be used"

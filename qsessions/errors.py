@@ -65,7 +65,7 @@ class QSessionsError(Exception):
 
     def __str__(self) -> str:
         # The messages of a token exchange name it themselves, with IAM's host.
-        what = self.operation if self.operation not in {None, "token_exchange"} else ""
+        what = "" if self.operation in {None, "token_exchange"} else str(self.operation)
         if self.session_id is not None:
             what += f" of session {self.session_id!r}" if what else f"session {self.session_id!r}"
         facts = [

@@ -181,13 +181,8 @@ class AsyncLiveSession:
 
     def __repr__(self) -> str:
         """Show the id and the last known state."""
-        seen = f"last seen {self._last_state}" if self.snapshot else "not read yet"
+        seen = f"last seen {_state(self.snapshot)}" if self.snapshot else "not read yet"
         return f"<{type(self).__name__} {self.id!r} {seen}>"
-
-    @property
-    def _last_state(self) -> str:
-        state = self.snapshot.state if self.snapshot else None
-        return str(state) if state else "in no known state"
 
     async def refresh(self) -> Session:
         """Read the session now and give it.
@@ -274,7 +269,7 @@ class AsyncLiveSession:
         if self.snapshot is None:
             told = "it could not be read in that time" + (f": {away.message}" if away else ".")
         else:
-            told = f"it was last seen {self._last_state}" + (
+            told = f"it was last seen {_state(self.snapshot)}" + (
                 f"; the service could not be read of late: {away.message}" if away else "."
             )
         raise CallTimeout(
@@ -321,6 +316,10 @@ def has_changed(before: Session, after: Session) -> bool:
     return attrs.evolve(before, elapsed_time=None, active_ttl=None) != attrs.evolve(
         after, elapsed_time=None, active_ttl=None
     )
+
+
+def _state(snapshot: Session) -> str:
+    return str(snapshot.state) if snapshot.state else "in no known state"
 
 
 def _deadline(seconds: float | None) -> float | None:

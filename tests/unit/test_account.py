@@ -366,6 +366,15 @@ def test_refused_by_name(home: Path, tmp_path: Path, fields: dict[str, Any] | No
     )
 
 
+def test_an_account_that_is_named_and_needed_for_no_credentials_must_be_there(home: Path) -> None:
+    """Where the account gives no credentials, its absence isn't told as their lack."""
+    error = refused(home, {"b": account()}, [], account="a")
+    assert error.message == (
+        "the settings can't be used: the environment was passed over, since the account is named; "
+        f"{FILE} has no account 'a', only 'b' (ibm_quantum_platform)."
+    )
+
+
 def test_a_lone_crn_counts_for_nothing(home: Path) -> None:
     """A CRN in the environment without a key doesn't mix with the account's, and the error says so."""
     environ = {"QISKIT_IBM_INSTANCE": CRN_JP}
