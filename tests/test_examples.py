@@ -23,7 +23,11 @@ def snippets(page: Path, language: str) -> list[str]:
 
 
 README = snippets(ROOT / "README.md", "python")
-PROGRAMS = [snippet for snippet in README if "def test_" not in snippet]
+# Whole programs, and what each prints.
+PROGRAMS = [
+    ([snippet for snippet in README if "def test_" not in snippet], r"\S{36}\nclosed\n"),
+    (snippets(ROOT / "docs/emulator.md", "python"), r"open\n"),
+]
 # The README's need no other plugin, in a project as it comes.
 PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 AUTO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
@@ -54,18 +58,18 @@ async def service() -> Emulator:
     return Emulator()
 
 
-@pytest.mark.parametrize("snippet", PROGRAMS, ids=lambda snippet: snippet.split("\n")[0])
-async def test_readme_snippet_runs_as_pasted(snippet: str) -> None:
-    """Each Python snippet of the README that is no test is a whole program that ends well."""
-    code, output = await run("-c", snippet)
+@pytest.mark.parametrize(("found", "printed"), PROGRAMS)
+async def test_the_program_in_a_page_runs_as_pasted(found: list[str], printed: str) -> None:
+    """The one Python snippet of the page that is no test is a whole program, which ends well without pytest."""
+    (snippet,) = found
+    code, output = await run("-c", f"import sys; sys.modules['pytest'] = None\n{snippet}")
     assert code == 0, output
-    assert re.fullmatch(r"\S{36}\nclosed\n", output)
+    assert re.fullmatch(printed, output)
 
 
 def test_readme_has_snippets() -> None:
-    """There is at least one snippet of each kind to try."""
-    assert PROGRAMS
-    assert len(TESTS) >= 2
+    """There is a test to try in the README, and there are some in the plugin's page."""
+    assert {options for _, options in TESTS} == {PLAIN, AUTO}
 
 
 @pytest.mark.parametrize(("snippet", "options"), TESTS)

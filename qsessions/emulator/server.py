@@ -7,7 +7,7 @@ from datetime import timedelta
 from heapq import merge
 from operator import attrgetter
 from random import Random, SystemRandom
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import attrs
 from aiohttp import web
@@ -120,6 +120,16 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    if not TYPE_CHECKING:
+        # Python's own error doesn't say what to do.
+        def __enter__(self):
+            raise TypeError(
+                "Emulator is entered with `async with`; for a plain `with` there is "
+                "`with ThreadedEmulator(Emulator())`, from qsessions.testing.threaded"
+            )
+
+        __exit__ = __aexit__
 
     def add_instance(self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int = 60) -> str:
         """Open another service instance, at any time; gives its CRN.

@@ -1,4 +1,4 @@
-"""The emulator on an event loop in a thread of its own, for tests on any event loop or on none."""
+"""The emulator on an event loop in a thread of its own, for tests and scripts on any event loop or on none."""
 
 from __future__ import annotations
 

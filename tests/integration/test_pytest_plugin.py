@@ -364,13 +364,13 @@ import sys
 
 def test_modules():
     ours = {name for name in sys.modules if name.partition(".")[0] == "qsessions"}
-    assert ours == {"qsessions", "qsessions.testing"}
+    assert ours == {"qsessions", "qsessions.testing", "qsessions.testing.plugin"}
     assert not {"aiohttp", "attrs", "cattrs", "jwt", "yarl"} & set(sys.modules)
 """
 
 
 def test_it_costs_nothing_until_it_is_used(run: Run) -> None:
-    """A run that uses no fixture imports the plugin's own module and nothing else, of ours or of others."""
+    """A run that uses no fixture imports the plugin's own module and its packages, and nothing else, of ours or of others."""
     run(COST).assert_outcomes(passed=1)
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,18 @@ def public(kind: type) -> dict[str, object]:
 def test_it_has_what_the_emulator_has() -> None:
     """Each public method and property of the emulator is there, with the same parameters and results; `crn` is a property here."""
     assert public(ThreadedEmulator) == public(Emulator) | {"crn": property}
+
+
+def test_a_plain_with_leads_here() -> None:
+    """Who enters the emulator itself without awaiting is told what there is for that."""
+    emulator: Any = Emulator()
+    with (
+        pytest.raises(
+            TypeError, match=r"`with ThreadedEmulator\(Emulator\(\)\)`, from qsessions\.testing\.threaded"
+        ),
+        emulator,
+    ):
+        pass
 
 
 def test_all_of_it_is_asked_in_its_thread(emulator: ThreadedEmulator, sync: SessionClient) -> None:
