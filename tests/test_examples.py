@@ -27,6 +27,7 @@ README = snippets(ROOT / "README.md", "python")
 PROGRAMS = [
     ([snippet for snippet in README if "def test_" not in snippet], r"\S{36}\nclosed\n"),
     (snippets(ROOT / "docs/emulator.md", "python"), r"open\n"),
+    (snippets(ROOT / "docs/faults.md", "python"), r"token 200\ncreate 503\ncreate 200\nclose 204\n"),
 ]
 # The README's need no other plugin, in a project as it comes.
 PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
