@@ -67,9 +67,13 @@ async def reap(
         wall: Gives the seconds since 1970.
 
     Raises:
-        InvalidArgument: `only` has a name that the ledger doesn't know; nothing was done.
+        InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
         LedgerUnavailable: The ledger can't be read; nothing was done.
     """
+    given: object = ledger
+    if not isinstance(given, Ledger):
+        shown = repr(given) if isinstance(given, str) else type(given).__name__
+        raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
     entries = _chosen(await answer_of(ledger.entries()), only)
     mine = [entry for entry in entries if is_served(client, entry.record)]
     without_id = [

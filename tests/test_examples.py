@@ -129,6 +129,36 @@ async def test_example_test() -> None:
     assert "1 passed" in output
 
 
+# Ends as a crash does, with a session open that the ledger has the id of.
+CRASH = """
+import asyncio
+import os
+from qsessions import AsyncSessionClient, LocalLedger
+
+async def main():
+    ledger = LocalLedger()
+    client = AsyncSessionClient(ledger=ledger)
+    session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
+    while [entry.record.session_id for entry in await ledger.entries()] != [session.id]:
+        pass
+    print(session.id, flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_program_that_reaps(service: Emulator) -> None:
+    """The program of docs/failures.md closes what a process left that died with its session open."""
+    (program,) = await asyncio.to_thread(snippets, ROOT / "docs/failures.md", "python")
+    async with service:
+        _, left = await run("-c", CRASH, env=service.env())
+        code, output = await run("-c", program, env=service.env())
+        assert service.open_sessions == []
+    assert code == 0, output
+    assert re.fullmatch(rf"{left.strip()} Verdict\.CLOSE True .* None\n", output)
+
+
 def missing(*tools: str) -> pytest.MarkDecorator:
     """Skip a test on a machine without the tools that it needs; the gate installs them."""
     lacking = [tool for tool in tools if shutil.which(tool) is None]

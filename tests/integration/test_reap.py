@@ -72,6 +72,15 @@ def verdicts(reaped: list[Reaped]) -> list[tuple[Verdict, bool]]:
     return [(one.decision.verdict, one.done) for one in reaped]
 
 
+@pytest.mark.parametrize(("given", "shown"), [("local", "'local'"), (None, "NoneType")])
+async def test_what_is_no_ledger_is_refused(place: Place, given: Any, shown: str) -> None:
+    """Where the client takes "local", reaping takes a ledger, and says so."""
+    with pytest.raises(
+        InvalidArgument, match=rf"^ledger must be a ledger, such as LocalLedger\(\), not {shown}\."
+    ):
+        await reap(place.client, given)
+
+
 @pytest.mark.smoke
 async def test_what_dead_owners_left_is_closed(place: Place) -> None:
     """A dead owner's session is closed and its record ended; a living owner's, a detached and a draining one stay open."""
