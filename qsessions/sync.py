@@ -127,6 +127,16 @@ class SessionClient:
         # One whose making failed has no client, and is in a traceback that shows locals.
         return f"{type(self).__name__}{str(getattr(self, '_client', '()')).removeprefix('_Client')}"
 
+    @property
+    def base_url(self) -> str:
+        """Where it calls, the part before /v1; see `AsyncSessionClient.base_url`."""
+        return self._client.base_url
+
+    @property
+    def instance(self) -> str | None:
+        """The CRN that it sends, or None; see `AsyncSessionClient.instance`."""
+        return self._client.instance
+
     def __enter__(self) -> Self:
         """Give the client itself, once it has its settings.
 

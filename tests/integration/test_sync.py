@@ -132,6 +132,11 @@ def test_repr_shows_where_it_calls() -> None:
         assert repr(client) == "SessionClient(base_url='https://example.com/api')"
 
 
+def test_it_tells_where_it_calls(client: SessionClient, service: Threaded[Emulator]) -> None:
+    """The base URL and the instance can be read."""
+    assert (client.base_url, client.instance) == (service.server.url, service.server.crn)
+
+
 def test_a_client_that_cannot_be_made_leaves_no_thread() -> None:
     """A wrong argument is refused before there is a thread, and its traceback shows no secret."""
     before = threading.active_count()

@@ -20,17 +20,23 @@ NAMES = {
 ENTRANCES = {"__aenter__", "__aexit__", "__enter__", "__exit__"}
 # Over an event loop that the caller owns; the facade's is its own.
 EXEMPT = {"http"}
+# Plain attributes of the asynchronous one.
+ATTRIBUTES = {"snapshot"}
 PAIRS = ((AsyncSessionClient, SessionClient), (AsyncLiveSession, LiveSession))
 
 
 def methods(kind: type) -> dict[str, inspect.Signature]:
-    """Give the signature of each public method, under its synchronous name."""
+    """Give the signature of each public method and property, under its synchronous name."""
     found = {
-        name: value
+        name: value.fget if isinstance(value, property) else value
         for name, value in vars(kind).items()
-        if inspect.isfunction(value) and (not name.startswith("_") or name in ENTRANCES)
+        if not name.startswith("_") or name in ENTRANCES
     }
-    return {NAMES.get(name, name): inspect.signature(value) for name, value in found.items()}
+    return {
+        NAMES.get(name, name): inspect.signature(value)
+        for name, value in found.items()
+        if inspect.isfunction(value) and name not in ATTRIBUTES
+    }
 
 
 def in_sync_words(annotation: object) -> str:
@@ -44,7 +50,7 @@ def in_sync_words(annotation: object) -> str:
 @pytest.mark.smoke
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
 def test_methods_have_the_same_names_and_signatures(asynchronous: type, synchronous: type) -> None:
-    """Each public method is there with the same parameters, defaults and result."""
+    """Each public method and property is there with the same parameters, defaults and result."""
     theirs, ours = methods(asynchronous), methods(synchronous)
     assert ours.keys() == theirs.keys()
     for name, signature in theirs.items():
@@ -62,6 +68,6 @@ def test_clients_take_the_same_arguments() -> None:
 
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
 def test_every_method_is_told(asynchronous: type, synchronous: type) -> None:
-    """Each public method has a docstring, which leads to the asynchronous one for what isn't repeated."""
+    """Each public method and property has a docstring, which leads to the asynchronous one for what isn't repeated."""
     for name in methods(asynchronous):
         assert getattr(synchronous, name).__doc__
