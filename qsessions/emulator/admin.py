@@ -18,18 +18,24 @@ from qsessions.emulator.refusals import CONFLICT, NOT_AUTHORISED, Refusal, inval
 from qsessions.emulator.stories import stories
 
 _MOST_SHOWN = 1000
+HOST = web.AppKey("host", str)
+"""Where the emulator was told to listen."""
 
 
 def is_loopback(address: str) -> bool:
     """Whether an address of a peer, or to listen on, belongs to this machine alone. A name other than localhost doesn't."""
     if address.lower() == "localhost":
         return True
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return False
+    known = _address(address)
     # A socket for both families tells IPv4 peers as mapped ones.
-    return (getattr(known, "ipv4_mapped", None) or known).is_loopback
+    return known is not None and (getattr(known, "ipv4_mapped", None) or known).is_loopback
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 @attrs.frozen(kw_only=True)
@@ -111,21 +117,31 @@ def local(handler: Handler) -> Handler:
 
     async def serve(request: web.Request) -> web.StreamResponse:
         await request.read()  # a connection can be kept only once its request is read
-        if not (is_loopback(request.remote or "") and _is_of_here(request.headers.get("Origin"))):
-            raise Refusal(403, NOT_AUTHORISED, "The emulator is ruled from its own machine only.")
+        if not (is_loopback(request.remote or "") and _is_of_here(request)):
+            raise Refusal(
+                403, NOT_AUTHORISED, "The emulator is ruled from its own machine only, by its address."
+            )
         return await handler(request)
 
     return serve
 
 
-def _is_of_here(origin: str | None) -> bool:
-    """Whether a request comes from no web page, or from one of this machine."""
-    if origin is None:
-        return True
-    try:
-        return is_loopback(urlsplit(origin).hostname or "")
-    except ValueError:
+def _is_of_here(request: web.Request) -> bool:
+    """Whether a request comes from no web page, or from one of this machine, and not by a name that somebody else has led here."""
+    origin, host = request.headers.get("Origin"), request.headers.get("Host")
+    if origin is not None and not is_loopback(_name(origin)):
         return False
+    if host is None:
+        return True
+    name = _name(f"//{host}")
+    return name == request.app[HOST].lower() or name == "localhost" or _address(name) is not None
+
+
+def _name(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _answering(handler: Callable[[bytes], web.Response]) -> Handler:

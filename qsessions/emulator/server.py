@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import attrs
 from aiohttp import web
 
-from qsessions.emulator.admin import Admin
+from qsessions.emulator.admin import HOST, Admin
 from qsessions.emulator.app import BASE_PATH, Service
 from qsessions.emulator.board import Board
 from qsessions.emulator.checks import Plan, Terms, is_duration
@@ -122,7 +122,7 @@ class Emulator:
         await self.stop()
 
     if not TYPE_CHECKING:
-        # Python's own error doesn't say what to do.
+        # Python's own error doesn't say what to do. It looks for both methods before it calls one.
         def __enter__(self):
             raise TypeError(
                 "Emulator is entered with `async with`; for a plain `with` there is "
@@ -164,6 +164,7 @@ class Emulator:
             random=self._random,
         )
         app = web.Application(middlewares=[front.answer])
+        app[HOST] = self._host
         Service(
             instances=self._instances, tokens=self._tokens, gate=gate, clock=self._clock, user_id=_USER_ID
         ).add_routes(app.router)

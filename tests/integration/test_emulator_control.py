@@ -372,3 +372,33 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
     url = f"{call.emulator.iam_url}/emulator/faults"
     answered, _ = await call("DELETE", url, headers={"Origin": origin})
     assert answered == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("LOCALHOST:1", 200),
+        ("[::1]:1", 200),
+        ("192.0.2.1:1", 200),
+        ("elsewhere.example:1", 403),
+        ("localhost.elsewhere.example", 403),
+        ("127.1:1", 403),
+        ("", 403),
+        ("[", 403),
+    ],
+)
+async def test_a_name_that_was_led_here_rules_nothing(call: Caller, host: str, status: int) -> None:
+    """A page whose own name was made to lead to this machine sees nothing: an address does, and localhost."""
+    for path in ("/emulator/requests", "/"):
+        answered, _, _ = await call.full("GET", call.emulator.iam_url + path, headers={"Host": host})
+        assert answered == status
+    assert (await call("GET", "/v1/workloads", headers=call.good() | {"Host": host}))[0] == 200
+
+
+async def test_the_name_that_it_listens_on_rules_it() -> None:
+    """Who told the emulator to listen on a name can use that name."""
+    # To the system an address, and to us a name like any other.
+    async with Emulator(host="127.1") as emulator, ClientSession() as http:
+        url = f"http://127.0.0.1:{emulator.iam_url.rpartition(':')[2]}/emulator/requests"
+        assert (await Caller(http, emulator)("GET", url, headers={"Host": "127.1"}))[0] == 200
