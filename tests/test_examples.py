@@ -218,7 +218,7 @@ PRINTED = [
 ]
 
 
-@missing("curl", "jq", "node")
+@missing("curl", "jq", "node", "timeout")
 async def test_the_page_for_other_languages(tmp_path: Path) -> None:
     """The commands of docs/emulator.md run in their order as they stand, and its program runs under Node."""
     page = ROOT / "docs/emulator.md"
