@@ -16,6 +16,7 @@ from attrs import define, field, frozen
 from qsessions.codec import decode_fault, printable
 from qsessions.errors import (
     CallTimeout,
+    ClientClosed,
     ConfigurationError,
     NotFound,
     QSessionsError,
@@ -146,9 +147,9 @@ class Attempts:
         """Tell the observers."""
         self._observers.notify(event)
 
-    def close(self) -> None:
-        """Begin no request any more that can't be repeated."""
-        self._in_flight.is_closed = True
+    def refuse(self, why: ClientClosed | None) -> None:
+        """Begin no request any more that can't be repeated, and say why; None begins them again."""
+        self._in_flight.refusal = why
 
     async def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""

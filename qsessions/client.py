@@ -148,7 +148,7 @@ class AsyncSessionClient:
         )
         self._book = Book(self._guard, self._clock.wall)
         self._owned = Owned()
-        self._signals = Signals(self._react)
+        self._signals = Signals(self._react, self._create_again)
         self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
         self._polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
@@ -580,7 +580,13 @@ class AsyncSessionClient:
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
             await caller.settled("create", seconds)
-            await self._book.intend(wanted, creation.key, base_url=caller.base_url, instance=caller.instance)
+            await self._book.intend(
+                wanted,
+                creation.key,
+                base_url=caller.base_url,
+                instance=caller.instance,
+                seconds=caller.left(seconds, started),
+            )
             left = caller.left(seconds, started)
             session = await caller.call(operations.create(wanted), api_version, left, creation)
         except BaseException as error:
@@ -598,19 +604,40 @@ class AsyncSessionClient:
     def _react(self, resume: Callable[[], None]) -> None:
         """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
 
+        def go_on(ending: asyncio.Task[None]) -> None:
+            if ending.cancelled():
+                # The event loop is shutting down, which cancels every task once; the endings themselves go on.
+                close()
+            else:
+                resume()
+
         def close() -> None:
             try:
-                ending = self._attempts.spawn(self._end_owned("close"))
+                ending = self._attempts.spawn(self._close_owned())
             except ClientClosed:
                 resume()
             else:
-                ending.add_done_callback(lambda _: resume())
+                ending.add_done_callback(go_on)
 
         try:
             asyncio.get_running_loop().call_soon_threadsafe(close)
         except RuntimeError:
             # The loop stands still, and with it the sessions' connections.
             resume()
+
+    async def _close_owned(self) -> None:
+        """Close what `open` created, and let nobody create more until `_create_again`."""
+        if self._closing is None:
+            why = ClientClosed(
+                "a signal is ending the client's sessions, and none is created meanwhile.",
+                solution="Let the program end, or make the call again when the signal has been handled.",
+            )
+            self._attempts.refuse(why)
+        await self._end_owned("close")
+
+    def _create_again(self) -> None:
+        if self._closing is None:
+            self._attempts.refuse(None)
 
     async def _change(
         self, session_id: str, wanted: UpdateSession, name: str, api_version: str | None, timeout: Timeout
@@ -632,7 +659,7 @@ class AsyncSessionClient:
             self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
 
     async def _close_down(self) -> None:
-        self._attempts.close()
+        self._attempts.refuse(ClientClosed("the client is being closed."))
         self._book.withdraw()
         await self._end_owned(None)
         await self._guard.aclose()

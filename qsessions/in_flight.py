@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from qsessions.errors import ClientClosed, ConnectionFailed, ProtocolError, QSessionsError
+from qsessions.errors import ClientClosed, ConnectionFailed, ProtocolError, QSessionsError, replica
 from qsessions.events import CreateCancelled, Observers
 from qsessions.retry import facts_of, may_be_carried_out
 from qsessions.wire import Request, Response, Transport
@@ -49,13 +49,13 @@ class InFlight:
     """Sends requests so that cancelling their callers doesn't tear them in two.
 
     Attributes:
-        is_closed: Whether none is begun any more, since nobody would be there to bring it to its end.
+        refusal: Why none is begun, since nobody would be there to end what comes of it; None while they are.
     """
 
     def __init__(self, transport: Transport, observers: Observers) -> None:
         self._transport = transport
         self._observers = observers
-        self.is_closed = False
+        self.refusal: ClientClosed | None = None
         # What is in flight, and the callers who have yet to hear of it: each is done when there is nothing more to wait for.
         self._pending: set[asyncio.Future[Any]] = set()
 
@@ -73,8 +73,10 @@ class InFlight:
         and what it did is undone; then the cancellation goes on, with a note where something is left to tell. A second cancellation ends
         the wait for that, not the ending itself.
         """
-        if self.is_closed:
-            raise ClientClosed("the client is being closed.")
+        if (refusal := self.refusal) is not None:
+            # Whoever tries again at once must not keep the loop from what it waits for.
+            await asyncio.sleep(0)
+            raise replica(refusal)
         undo.sent()
         heard = self._until_done(asyncio.get_running_loop().create_future())
         try:

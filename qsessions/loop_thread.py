@@ -7,6 +7,7 @@ import os
 import selectors
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine
@@ -24,6 +25,8 @@ _GRACE_S = 1.0
 _CANCELLATIONS = 3
 # So many seconds the interpreter's end waits for a loop that nobody shut down: a create and its close, 30 s each, and some to spare.
 _EXIT_S = 70.0
+# So often whoever can take no lock looks whether the loop has ended.
+_POLL_S = 0.01
 # So many seconds the first interruption of a call that can be undone waits for that.
 _ENDING_S = 70.0
 
@@ -341,6 +344,11 @@ class LoopThread:
             # Else it is the collector's call, which may come in the middle of anything and must not wait.
             if not (threading.main_thread().is_alive() or self._is_own_thread() or self._is_left):
                 self._ended.wait(_EXIT_S)
+
+    def await_end(self) -> None:
+        """Where the end has begun, wait for it; from a signal's handler, whose thread may hold any lock, so that none is taken."""
+        while self.closing and not (self.loop.is_closed() or self.is_forked):
+            time.sleep(_POLL_S)
 
     def _await_end(self) -> None:
         self.closing = True

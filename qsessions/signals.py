@@ -21,10 +21,12 @@ class Signals:
 
     Args:
         react: Called in the main thread, between any two instructions, with what it is to call there when it is done.
+        acted: Called there when the signal has done what it did before, unless that ended the process.
     """
 
-    def __init__(self, react: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, react: Callable[[Callable[[], None]], None], acted: Callable[[], None]) -> None:
         self.react = react
+        self.acted = acted
 
     def hold(self) -> None:
         """Begin to listen; each call wants its `release`.
@@ -50,7 +52,8 @@ class _Process:
     def __init__(self) -> None:
         self._holders: list[Signals] = []
         self._before: dict[int, Any] = {}
-        self._is_reacting = False
+        # Those who react to a signal now.
+        self._reacting: list[Signals] = []
 
     def hold(self, signals: Signals) -> None:
         self._holders.append(signals)
@@ -69,14 +72,13 @@ class _Process:
             # Somebody put this back who had found it: by now nothing comes before what the signal does by itself.
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
-        elif self._is_reacting:
+        elif self._reacting:
             self._go_on(number)
         else:
             self._react(number)
 
     def _react(self, number: int) -> None:
-        self._is_reacting = True
-        holders = list(dict.fromkeys(self._holders))
+        holders = self._reacting = list(dict.fromkeys(self._holders))
         left = len(holders)
 
         def done() -> None:
@@ -90,10 +92,14 @@ class _Process:
 
     def _go_on(self, number: int) -> None:
         # A second signal may have done so meanwhile.
-        if self._is_reacting:
-            self._is_reacting = False
+        if self._reacting:
+            reacting, self._reacting = self._reacting, []
             self._restore()
-            signal.raise_signal(number)
+            try:
+                signal.raise_signal(number)
+            finally:
+                for holder in reacting:
+                    holder.acted()
 
     def _restore(self) -> None:
         for number, before in self._before.items():

@@ -47,8 +47,12 @@ class _Client(AsyncSessionClient):
         return creation, partial(self._create, wanted, creation, api_version, timeout)
 
     async def close_owned(self) -> None:
-        """Close the sessions that `open` created or is creating."""
-        await self._end_owned("close")
+        """Close the sessions that `open` created or is creating, and create none until `create_again`."""
+        await self._close_owned()
+
+    def create_again(self) -> None:
+        """Create sessions again, unless the client is being closed."""
+        self._create_again()
 
 
 class SessionClient:
@@ -117,7 +121,7 @@ class SessionClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._thread = LoopThread(self._client.aclose)
         # It must not hold the client, which would then be collected late.
-        self._signals = Signals(partial(_react, self._thread, self._client))
+        self._signals = Signals(partial(_react, self._thread, self._client), self._client.create_again)
         # Before there is a thread, which it ends whatever happens.
         self._finalizer = weakref.finalize(self, self._thread.abandon)
         self._thread.start()
@@ -337,6 +341,8 @@ def _react(thread: LoopThread, client: _Client, resume: Callable[[], None]) -> N
     """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
     with suppress(QSessionsError):
         thread.run(client.close_owned)
+    # While it shuts down it takes no call, and ends the sessions unasked.
+    thread.await_end()
     resume()
 
 

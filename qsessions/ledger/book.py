@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qsessions.ledger.guard import Guard
+from qsessions.ledger.guard import PATIENCE, Guard
 from qsessions.ledger.records import LedgerRecord, RecordState
 from qsessions.models import CreateSession, Session
 
@@ -27,7 +27,15 @@ class Book:
         self._unsent: set[str] = set()
         self._is_withdrawn = False
 
-    async def intend(self, request: CreateSession, key: str, *, base_url: str, instance: str | None) -> None:
+    async def intend(
+        self,
+        request: CreateSession,
+        key: str,
+        *,
+        base_url: str,
+        instance: str | None,
+        seconds: float | None = None,
+    ) -> None:
         """Record that a request is about to go out, and wait until that is kept; after `withdraw`, when none goes out, do nothing.
 
         Args:
@@ -35,6 +43,7 @@ class Book:
             key: The record's own id.
             base_url: Of whom.
             instance: The CRN of the instance, or None.
+            seconds: What is left of the call's deadline, of which the ledger gets half at the most; None for no deadline.
         """
         if self._guard.is_on and not self._is_withdrawn:
             record = LedgerRecord.intent(
@@ -42,7 +51,8 @@ class Book:
             )
             self._records[key] = record
             self._unsent.add(key)
-            await self._guard.record(record)
+            # However slow the ledger is, the request itself must have a chance.
+            await self._guard.record(record, PATIENCE if seconds is None else seconds / 2)
 
     def sent(self, key: str) -> None:
         """Take note that a request goes out."""

@@ -62,19 +62,24 @@ class Guard:
             self._unwritten[record.key] = record
             self._begin(record.key)
 
-    async def record(self, record: LedgerRecord) -> None:
-        """Write a record and wait until it is kept, 5 s at the most, and not at all while an earlier one is overdue.
+    async def record(self, record: LedgerRecord, patience: float = PATIENCE) -> None:
+        """Write a record and wait until it is kept, and not at all while an earlier one is overdue.
 
         Cancelling this ends the wait, not the writing. It raises nothing else.
+
+        Args:
+            record: The record.
+            patience: How many seconds to wait, 5 at the most.
         """
         self.note(record)
         writer = self._writers.get(record.key)
         if writer is None or self._is_overdue:
             return
-        await asyncio.wait({writer}, timeout=PATIENCE)
+        seconds = min(patience, PATIENCE)
+        await asyncio.wait({writer}, timeout=seconds)
         if not writer.done():
             self._is_overdue = True
-            self._tell(f"it did not answer within {PATIENCE:g} s")
+            self._tell(f"it did not answer within {seconds:.2g} s")
 
     async def entries(self) -> Sequence[LedgerEntry]:
         """Give every record that isn't ended, whoever owns it; none where there is no ledger.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,7 @@ from tests.threaded import threaded
 
 CREATED = http(200, SESSION)
 DONE = http(204)
+posix = pytest.mark.skipif(sys.platform == "win32", reason="the signals are those of POSIX")
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}
 
 
@@ -325,6 +328,84 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
     released.set()
     await closing
     await working
+    assert calls_of(server) == DRAINED
+
+
+@pytest.fixture
+def signalled() -> Iterator[asyncio.Event]:
+    """Give what is set when SIGTERM is handled, as a program's own handler would."""
+    happened = asyncio.Event()
+    kept = signal.signal(signal.SIGTERM, lambda *_: happened.set())
+    yield happened
+    signal.signal(signal.SIGTERM, kept)
+
+
+@posix
+async def test_no_session_is_created_while_a_signal_ends_others(
+    against: Against, signalled: asyncio.Event
+) -> None:
+    """While a signal waits for the end of open sessions, nobody creates another; when it has acted, everybody may."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(DONE)
+
+    server, client = await against(CREATED, slowly, CREATED)
+    async with client.open(**WANTED, handle_signals=True):
+        signal.raise_signal(signal.SIGTERM)
+        await server.arrival(2)
+        with pytest.raises(ClientClosed, match="a signal is ending the client's sessions") as caught:
+            await client.create(**WANTED)
+        assert "when the signal has been handled" in str(caught.value)
+        released.set()
+        await signalled.wait()
+        await client.create(**WANTED)
+    assert calls_of(server) == [*CLOSED, "POST /v1/sessions"]
+
+
+@posix
+async def test_whoever_goes_on_creating_keeps_no_signal_waiting(
+    against: Against, signalled: asyncio.Event
+) -> None:
+    """A task that tries again at once, and awaits nothing else, doesn't keep the event loop from ending the sessions."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(DONE)
+
+    server, client = await against(CREATED, slowly)
+    async with client.open(**WANTED, handle_signals=True):
+        signal.raise_signal(signal.SIGTERM)
+        await server.arrival(2)
+        released.set()
+        while not signalled.is_set():
+            with suppress(ClientClosed):
+                await client.create(**WANTED)
+
+
+@posix
+async def test_a_signal_while_the_client_is_being_closed(against: Against, signalled: asyncio.Event) -> None:
+    """A signal waits for the sessions that are being ended anyway, and the client creates none afterwards."""
+    released = asyncio.Event()
+
+    async def slowly(connection: Connection) -> None:
+        await released.wait()
+        await connection.write(DONE)
+
+    server, client = await against(CREATED, slowly)
+    async with client.open(**WANTED, handle_signals=True):
+        closing = asyncio.ensure_future(client.aclose())
+        await server.arrival(2)
+        signal.raise_signal(signal.SIGTERM)
+        await loop_steps(20)
+        assert not signalled.is_set()
+        released.set()
+        await signalled.wait()
+        with pytest.raises(ClientClosed, match="being closed"):
+            await client.create(**WANTED)
+        await closing
     assert calls_of(server) == DRAINED
 
 

@@ -859,6 +859,57 @@ async def test_a_second_signal_acts_at_once() -> None:
         assert await process.wait() == -signal.SIGTERM
 
 
+async def test_a_signal_at_the_event_loops_end() -> None:
+    """A signal waits for its sessions' end also where the program returns meanwhile and `asyncio.run` cancels whatever goes on."""
+    text = """
+async def main():
+    client = AsyncSessionClient()
+    opened = client.open(mode="batch", max_ttl=600, handle_signals=True)
+    await opened.__aenter__()
+    say("inside")
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+asyncio.run(main())
+"""
+    released = asyncio.Event()
+    text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + text
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), hang, held(released, http(204))) as server,
+        program(text, env=leading_to(server)) as process,
+    ):
+        assert await line_of(process) == "inside"
+        process.send_signal(signal.SIGTERM)
+        await server.arrival(3)
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        # The first was given up with the loop's tasks.
+        await server.arrival(4)
+        assert process.returncode is None
+        released.set()
+        assert await process.wait() == -signal.SIGTERM
+        assert [one.method for one in server.received[1:]] == ["POST", "DELETE", "DELETE"]
+
+
+async def test_a_signal_while_the_client_shuts_down() -> None:
+    """A signal waits for the sessions that `shutdown` is ending."""
+    text = """
+with connect() as client:
+    opened = client.open(mode="batch", max_ttl=600, handle_signals=True)
+    opened.__enter__()
+"""
+    released = asyncio.Event()
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), held(released, http(503)), http(204)) as server,
+        program(PRELUDE + text, env=leading_to(server)) as process,
+    ):
+        await server.arrival(3)
+        process.send_signal(signal.SIGTERM)
+        released.set()
+        assert await process.wait() == -signal.SIGTERM
+        assert [one.method for one in server.received[1:]] == ["POST", "PATCH", "PATCH"]
+
+
 async def test_a_user_handler_is_called_afterwards_and_ignored_signals_stay_ignored(
     service: dict[str, str],
 ) -> None:

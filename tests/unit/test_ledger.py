@@ -35,7 +35,7 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import Guard, files, guard as guard_module, locks
+from qsessions.ledger import Book, Guard, files, guard as guard_module, locks
 from qsessions.ledger.locks import Reach
 from tests.manual_clock import ManualClock
 
@@ -953,6 +953,21 @@ async def test_a_ledger_that_hangs(guarded: Callable[..., Guard], told: list[Eve
     await guard.record(third)
     assert third.key in ledger.kept
     assert len(told) == 1
+
+
+async def test_a_ledger_leaves_a_create_half_of_its_time(
+    guarded: Callable[..., Guard], told: list[Event]
+) -> None:
+    """A create whose deadline is short waits for a hanging ledger no longer than half of it, then its request goes out."""
+    ledger = MyLedger()
+    ledger.gate.clear()
+    guard = guarded(ledger)
+    book = Book(guard, lambda: NOW)
+    await book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None, seconds=0.04)
+    assert told == [LedgerFailed(reason="it did not answer within 0.02 s")]
+    ledger.gate.set()
+    await guard.aclose()
+    assert set(ledger.kept) == {"k"}
 
 
 @pytest.mark.usefixtures("impatient")

@@ -27,6 +27,14 @@ class Told:
         self.order.append("react")
         self.resume = resume
 
+    def acted(self) -> None:
+        """Stand for what may happen again afterwards."""
+        self.order.append("acted")
+
+    def signals(self) -> Signals:
+        """Give the signals that it reacts to."""
+        return Signals(self.react, self.acted)
+
 
 @pytest.fixture
 def told() -> Iterator[Told]:
@@ -39,20 +47,20 @@ def told() -> Iterator[Told]:
 
 def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told: Told) -> None:
     """The second signal does what it did before, at once; when the first has been dealt with, nothing more happens."""
-    signals = Signals(told.react)
+    signals = told.signals()
     signals.hold()
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
-    assert told.order == ["react", "before"]
+    assert told.order == ["react", "before", "acted"]
     assert told.resume is not None
     told.resume()
     signals.release()
-    assert told.order == ["react", "before"]
+    assert told.order == ["react", "before", "acted"]
 
 
 def test_each_hold_wants_its_release(told: Told) -> None:
     """The handlers stay until the last one who holds them lets go."""
-    signals = Signals(told.react)
+    signals = told.signals()
     signals.hold()
     signals.hold()
     signals.release()
@@ -64,16 +72,19 @@ def test_each_hold_wants_its_release(told: Told) -> None:
 def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
     """Whoever lets go first, both clients react to a signal, once each, and afterwards it does what it did before."""
     one, two = Told(), Told()
-    first, second = Signals(one.react), Signals(two.react)
+    first, second = one.signals(), two.signals()
     first.hold()
     second.hold()
     second.hold()
     signal.raise_signal(signal.SIGTERM)
     assert (one.order, two.order, told.order) == (["react"], ["react"], [])
-    for each in (one, two):
-        assert each.resume is not None
-        each.resume()
-    assert told.order == ["before"]
+    assert one.resume is not None
+    assert two.resume is not None
+    one.resume()
+    # One is done, and must begin nothing while the other isn't.
+    assert (one.order, two.order, told.order) == (["react"], ["react"], [])
+    two.resume()
+    assert (one.order, two.order, told.order) == (["react", "acted"], ["react", "acted"], ["before"])
     first.release()
     second.release()
     second.release()
@@ -82,12 +93,16 @@ def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
     first.release()
     second.release()
     signal.raise_signal(signal.SIGTERM)
-    assert (one.order, two.order, told.order) == (["react"], ["react"], ["before", "before"])
+    assert (one.order, two.order, told.order) == (
+        ["react", "acted"],
+        ["react", "acted"],
+        ["before", "before"],
+    )
 
 
 def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
     """Who sets a handler while signals are held keeps it."""
-    signals = Signals(told.react)
+    signals = told.signals()
     signals.hold()
     other = Told()
     signal.signal(signal.SIGTERM, other.handle)
@@ -98,7 +113,7 @@ def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
 def test_a_handler_that_is_put_back_too_late_swallows_nothing() -> None:
     """Who saved our handler and puts it back when nobody holds signals any more still gets what Ctrl-C does by itself."""
     kept = signal.getsignal(signal.SIGINT)
-    signals = Signals(Told().react)
+    signals = Told().signals()
     signals.hold()
     found = signal.getsignal(signal.SIGINT)
     signals.release()
