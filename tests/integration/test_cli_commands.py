@@ -406,7 +406,7 @@ async def test_unreachable(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     shell = Shell({"QSESSIONS_BASE_URL": f"http://127.0.0.1:{port}"}, tmp_path)
-    code, out, err = await shell("versions", "--timeout", "0.1")
+    code, out, err = await shell("versions", "--timeout", "2")
     assert (code, out) == (3, "")
     assert "can't be reached" in told(err)[0]
 
