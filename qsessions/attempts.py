@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 
-from qsessions.codec import decode_fault, printable
+from qsessions.codec import Fault, decode_fault, printable
 from qsessions.errors import (
     CallTimeout,
     ClientClosed,
@@ -88,7 +88,10 @@ class _Call:
         return SecretHeaders({name: value for _, headers in self.given for name, value in headers.items()})
 
     def is_done(self, response: Response) -> bool:
-        return response.is_success or (self.maybe_done and response.status in self.request.done_when_repeated)
+        if self.maybe_done and response.status in self.request.done_when_repeated:
+            # As for `response_error_class`, another's answer says nothing about the session.
+            return decode_fault(response.body).own
+        return response.is_success
 
     def masked(self, text: str) -> str:
         return self.request.attempt(self.credentials(), None).mask(text)
@@ -352,25 +355,27 @@ class Attempts:
             message = f"the service answered with a redirect to {to}, and redirects aren't followed."
         else:
             message = fault.message or "the service gave no reason"
-        return response_error_class(response.status)(
+        return response_error_class(response.status, own=fault.own)(
             message,
             status=response.status,
             code=fault.code,
-            solution=_advice_on_url(request, fault.solution) if response.status == 404 else fault.solution,
+            solution=_advice_on_404(request, fault) if response.status == 404 else fault.solution,
             trace_id=fault.trace_id,
             retry_after=retry_after_of(response, self._clock.wall()),
             retryable=response.status in REPEATABLE_STATUSES,
         )
 
 
-def _advice_on_url(request: Request, solution: str | None) -> str | None:
+def _advice_on_404(request: Request, fault: Fault) -> str | None:
     """Give the advice on a 404, which may come from a base URL that isn't the service's."""
     base_url = str(request.url).partition("/v1/")[0]
+    if not fault.own:
+        return f"Something else than the service answered: check the base URL, {base_url}, which normally ends in /api, and any proxy."
     if base_url.endswith("/api"):
-        return solution
+        return fault.solution
     check = f"Check the base URL, {base_url}, which normally ends in /api."
     # Where no session is named, the hint on its id is none.
-    first = solution or (NotFound.hint if request.session_id is not None else None)
+    first = fault.solution or (NotFound.hint if request.session_id is not None else None)
     return f"{first.removesuffix('.')}. {check}" if first else check
 
 

@@ -652,7 +652,8 @@ class AsyncSessionClient:
                 raise
             look = operations.get(session_id, ending=operation.ending)
             session = await self._caller.call(look, api_version, self._caller.left(seconds, started))
-            if not operations.is_reached(wanted, session):
+            # An answer about another session, as a cache in between may give, says nothing about this one.
+            if session.id != session_id or not operations.is_reached(wanted, session):
                 raise
             self._book.saw(session)
         else:

@@ -194,7 +194,7 @@ class Forbidden(ResponseError):
 
 
 class NotFound(ResponseError):
-    """404: the instance has no such session."""
+    """404 in the service's own form: the instance has no such session."""
 
     hint = "Check the id, and that the session belongs to this instance."
 
@@ -225,8 +225,14 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
 }
 
 
-def response_error_class(status: int) -> type[ResponseError]:
-    """Return the class for an HTTP status that is no success."""
+def response_error_class(status: int, *, own: bool) -> type[ResponseError]:
+    """Return the class for an HTTP status that is no success; `own` says whether the answer has the service's own form.
+
+    A 404 of another form comes from something in between, for example while the service is away: who took it for the end of a session
+    would leave that open.
+    """
+    if status == 404 and not own:
+        return ResponseError
     return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
 
 

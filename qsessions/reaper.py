@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,7 +13,7 @@ from attrs import define, frozen
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import OPEN_STATUSES, each
 from qsessions.errors import InvalidArgument, NotFound
-from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState, answer_of
+from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState, answer_of
 from qsessions.models import Workload
 from qsessions.operations import words
 from qsessions.reaping import (
@@ -74,7 +74,8 @@ async def reap(
     if not isinstance(given, Ledger):
         shown = repr(given) if isinstance(given, str) else type(given).__name__
         raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    entries = _chosen(await answer_of(ledger.entries()), only)
+    known = await answer_of(ledger.entries())
+    entries, owners = _chosen(known, only), _living(known)
     mine = [entry for entry in entries if is_served(client, entry.record)]
     without_id = [
         entry
@@ -89,7 +90,7 @@ async def reap(
     }
 
     async def one(entry: LedgerEntry) -> Reaped:
-        decided = unknown.get(entry.record.key) or await _decided(client, entry, named=bool(only))
+        decided = unknown.get(entry.record.key) or await _decided(client, entry, owners, named=bool(only))
         return decided if dry_run else await _carried_out(client, ledger, wall, decided)
 
     return await each(entries, one)
@@ -108,7 +109,19 @@ def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list
     return [entry for entry in entries if not names or names & {entry.record.key, entry.record.session_id}]
 
 
-async def _decided(client: AsyncSessionClient, entry: LedgerEntry, *, named: bool) -> Reaped:
+def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
+    """Give the owners that live, or else may live, by the ids of their sessions."""
+    owners: dict[str | None, Owner] = {}
+    for liveness in (Liveness.UNKNOWN, Liveness.ALIVE):
+        owners |= {
+            entry.record.session_id: entry.owner for entry in known if entry.owner.liveness is liveness
+        }
+    return owners
+
+
+async def _decided(
+    client: AsyncSessionClient, entry: LedgerEntry, owners: Mapping[str | None, Owner], *, named: bool
+) -> Reaped:
     unread = partial(decide_unread, entry, named=named)
     session_id = entry.record.session_id
     if entry.owner.liveness is Liveness.ALIVE or session_id is None or not is_served(client, entry.record):
@@ -125,7 +138,14 @@ async def _decided(client: AsyncSessionClient, entry: LedgerEntry, *, named: boo
         # What is left as it is anyway needed no look.
         needed = decision.verdict is not Verdict.LEAVE
         return Reaped(entry=entry, decision=decision, error=error.with_traceback(None) if needed else None)
-    return Reaped(entry=entry, decision=decide(entry, found, named=named))
+    if found.id != session_id:
+        # As a cache in between may give it: it says nothing about this one, and may be another process's.
+        return Reaped(entry=entry, decision=unread("the answer was about another session"))
+    decision = decide(entry, found, named=named)
+    if decision.verdict is Verdict.CLOSE and session_id in owners:
+        # Several processes have recorded it.
+        decision = decide(attrs.evolve(entry, owner=owners[session_id]), found, named=named)
+    return Reaped(entry=entry, decision=decision)
 
 
 async def _carried_out(

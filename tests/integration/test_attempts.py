@@ -475,11 +475,11 @@ async def test_a_refusal_whose_body_hangs_is_told_by_its_status(against: Against
     """When only the body of a refusal fails to come in time, the status says enough."""
 
     async def slow(connection: Connection) -> None:
-        await connection.write(b"HTTP/1.1 404 No\r\nContent-Length: 100\r\n\r\nnot her")
+        await connection.write(b"HTTP/1.1 409 No\r\nContent-Length: 100\r\n\r\nnot her")
         await connection.hang()
 
     _, client = await against(slow)
-    with pytest.raises(NotFound, match="not her"):
+    with pytest.raises(Conflict, match="not her"):
         await GET(client, timeout=0.2)
 
 
@@ -590,6 +590,14 @@ async def test_a_close_that_is_repeated_takes_a_404_as_done(
             await CLOSE(client)
         assert caught.value.attempts == 2
     assert len(server.received) == len(before) + 1
+
+
+async def test_a_repeated_close_takes_no_proxys_404_as_done(against: Against) -> None:
+    """A 404 that isn't the service's own doesn't say that the first attempt closed the session."""
+    _, client = await against(*LOST["DELETE"], http(404, "<html>default backend - 404</html>"))
+    with pytest.raises(ResponseError) as caught:
+        await CLOSE(client)
+    assert type(caught.value) is ResponseError
 
 
 @each(GET, UPDATE, DRAIN)

@@ -463,10 +463,11 @@ async def test_draining_a_closed_session_is_a_success(client: AsyncSessionClient
     ("look", "expected", "operation"),
     [
         (http(200, SESSION), Conflict, "drain"),
+        (http(200, SESSION | {"id": "another", "state": "closed"}), Conflict, "drain"),
         (http(200, {"id": "s1"}), Conflict, "drain"),
         (http(404, fault()), NotFound, "get"),
     ],
-    ids=["open", "no state", "gone"],
+    ids=["open", "another", "no state", "gone"],
 )
 async def test_a_drain_that_meets_another_conflict_fails(
     against: Against, look: bytes, expected: type[ResponseError], operation: str

@@ -171,16 +171,27 @@ async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
     ],
     ids=["no session", "a session", "the usual path"],
 )
-async def test_a_404_without_words_advises_on_what_may_be_wrong(
+async def test_a_404_advises_on_what_may_be_wrong(
     time: ManualClock, path: str, call: Row, advice: str
 ) -> None:
     """Our own advice on a 404 is about the id only where there is one, and about the base URL only where that is unusual."""
-    async with FaultServer(http(404)) as server:
+    async with FaultServer(http(404, fault("No.", solution=None))) as server:
         base_url = server.url + path
         async with AsyncSessionClient(static_auth(), base_url=base_url, clock=time.clock) as client:
             with pytest.raises(NotFound) as caught:
                 await call(client)
     assert caught.value.solution == advice.format(base_url)
+
+
+async def test_a_404_of_something_else_says_so(against: Against) -> None:
+    """A 404 that isn't the service's own says nothing about the session, and what to check."""
+    server, client = await against(http(404, "<html>default backend - 404</html>"))
+    with pytest.raises(ResponseError) as caught:
+        await client.get("s1")
+    assert (type(caught.value), caught.value.status) == (ResponseError, 404)
+    assert caught.value.solution == (
+        f"Something else than the service answered: check the base URL, {server.url}, which normally ends in /api, and any proxy."
+    )
 
 
 @pytest.mark.smoke
@@ -263,8 +274,8 @@ async def test_an_error_body_that_is_cut_off_keeps_its_status(
     against: Against, body: bytes, message: str
 ) -> None:
     """When the connection is lost within the body of a refusal, the class is that of the status and what came is told."""
-    _, client = await against(*cut(404, body))  # type: ignore[arg-type]
-    with pytest.raises(NotFound) as caught:
+    _, client = await against(*cut(409, body))  # type: ignore[arg-type]
+    with pytest.raises(Conflict) as caught:
         await client.get("s1")
     assert caught.value.message == message
 

@@ -331,6 +331,17 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
     assert calls_of(server) == DRAINED
 
 
+async def test_a_404_that_is_not_the_services_is_no_end(against: Against, ledger: LocalLedger) -> None:
+    """Where a proxy answers 404 in the service's place, the session counts as left open, and its record stays."""
+    _, client = await against(CREATED, http(404, "<html>default backend - 404</html>"), DONE, ledger=ledger)
+    with pytest.raises(SessionLeftOpen, match="status 404"):
+        async with client.open(**WANTED, on_exit="close"):
+            pass
+    assert await states(ledger) == [(RecordState.CREATED, "s1")]
+    await client.aclose()
+    assert await states(ledger) == []
+
+
 @pytest.fixture
 def signalled() -> Iterator[asyncio.Event]:
     """Give what is set when SIGTERM is handled, as a program's own handler would."""

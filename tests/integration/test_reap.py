@@ -14,6 +14,7 @@ from qsessions import (
     LedgerUnavailable,
     Liveness,
     RecordState,
+    ResponseError,
 )
 from qsessions.emulator import Emulator, Fault
 from qsessions.reaper import Reaped, reap
@@ -308,6 +309,46 @@ async def test_a_session_that_is_gone_when_it_is_to_be_closed(place: Place) -> N
     place.emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
     assert verdicts(await place.reap()) == [(CLOSE, True)]
     assert len(place.ended()) == 1
+
+
+async def test_another_sessions_answer_decides_nothing(place: Place) -> None:
+    """Where the service answers about another session, as a cache in between may, neither that nor the record's own is closed."""
+    mine, other = await place.session(), await place.session()
+    place.record(session_id=mine)
+    for state in ("open", "closed"):
+        answer = {"id": other, "mode": "dedicated", "state": state, "accepting_jobs": state == "open"}
+        place.emulator.faults.add(Fault(kind="answer", status=200, body=answer, operations=["get"], times=1))
+        assert verdicts(await place.reap()) == [(UNDECIDED, False)]
+    assert place.still_open() == [mine, other]
+    assert place.ended() == []
+
+
+@pytest.mark.parametrize(
+    ("liveness", "verdict"), [(Liveness.ALIVE, LEAVE), (Liveness.UNKNOWN, UNDECIDED), (Liveness.DEAD, CLOSE)]
+)
+async def test_a_session_that_two_processes_recorded(
+    place: Place, liveness: Liveness, verdict: Verdict
+) -> None:
+    """A session that a dead and another process recorded is closed only when that one is dead too."""
+    session_id = await place.session()
+    dead = place.record(session_id=session_id)
+    place.record(liveness, session_id=session_id)
+    (one,) = await place.reap(only=dead.record.key)
+    assert one.decision.verdict is verdict
+
+
+async def test_a_404_that_is_not_the_services_ends_nothing(place: Place) -> None:
+    """A proxy's 404 says nothing about a session: it is undecided, or could not be closed, and its record stays."""
+    place.record(session_id=await place.session())
+    for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
+        place.emulator.faults.add(
+            Fault(kind="answer", status=404, body="<html>", operations=[operation], times=1)
+        )
+        (one,) = await place.reap()
+        assert (one.decision.verdict, one.done) == (verdict, False)
+        assert isinstance(one.error, ResponseError)
+    assert len(place.still_open()) == 1
+    assert place.ended() == []
 
 
 async def test_a_ledger_that_cannot_be_used(place: Place) -> None:

@@ -196,7 +196,12 @@ def test_builtin_kin(kind: type[QSessionsError], builtin: type[Exception]) -> No
 )
 def test_class_of_a_status(status: int, kind: type[ResponseError]) -> None:
     """Each status has the class that the documentation names, and one without a class of its own the nearest base."""
-    assert response_error_class(status) is kind
+    assert response_error_class(status, own=True) is kind
+
+
+def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
+    """A 404 that isn't the service's own is no NotFound: who took it for the end of a session would leave that open."""
+    assert response_error_class(404, own=False) is ResponseError
 
 
 @pytest.mark.parametrize(
