@@ -77,7 +77,8 @@ class _Call:
     deadline: float | None
     providers: Sequence[AuthProvider]
     undo: Undo | None = None
-    ending: bool = False
+    # Whether the end of a session depends on it, or may: a token is for whoever needs one.
+    urgent: bool = False
     paid: int = 0
     attempts: int = 0
     refreshed: bool = False
@@ -161,6 +162,7 @@ class Attempts:
     async def send(self, request: Request) -> Response:
         """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
         call = self._call(request, request.timeout, ())
+        call.urgent = True
         result, decision = await self._conclude(call)
         if isinstance(result, Response):
             return Response(result.status, result.headers, result.body, call.attempts)
@@ -184,13 +186,13 @@ class Attempts:
             timeout: The deadline of the whole call in seconds, or None.
             authenticated: Whether to add credentials.
             undo: For a request that can't be repeated: what becomes of what it did when the caller is cancelled meanwhile.
-            ending: Whether it ends a session, so that the retry budget must not refuse it.
+            ending: Whether it ends a session, so that neither the retry budget nor a full pool must hold it up.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
         call = self._call(request, timeout, self.providers if authenticated else (), undo)
-        call.ending = ending
+        call.urgent = ending
         self._endings += ending
         try:
             result, decision = await self._conclude(call)
@@ -261,9 +263,7 @@ class Attempts:
     def _afford(self, call: _Call, facts: Facts) -> bool:
         """Pay for another attempt, and say whether there is one. What ends a session is never refused, nor the token that it waits for."""
         call.paid = retry_cost(facts)
-        # Who asks for a token isn't known here: the exchange is one for all.
-        for_ending = call.ending or (self._endings > 0 and not call.providers)
-        return self._budget.pay(call.paid, whatever_is_left=for_ending)
+        return self._budget.pay(call.paid, whatever_is_left=call.urgent and self._endings > 0)
 
     async def _ask_providers(self, call: _Call) -> None:
         """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""
@@ -306,7 +306,7 @@ class Attempts:
         remaining = self._remaining(call)
         if remaining is not None and remaining <= 0:
             return CallTimeout("the call's deadline passed before the request was sent.", sent=False)
-        request = call.request.attempt(call.credentials(), remaining)
+        request = call.request.attempt(call.credentials(), remaining, urgent=call.urgent)
         if not self._observers.listening:
             return await self._send(call, request)
         about: dict[str, Any] = {

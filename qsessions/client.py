@@ -75,7 +75,8 @@ class AsyncSessionClient:
         application: A product name to put into the User-Agent, such as "my-orchestrator/1.2".
         headers: Further headers for the requests to the service (never sent to IAM).
         max_concurrency: How many connections there are at the most; further calls wait. Creates have as many of their own, a new one for
-            each, since over a kept one that the server just dropped nobody could tell whether a session was created.
+            each, since over a kept one that the server just dropped nobody could tell whether a session was created. What ends a session
+            waits for no other call: where all are taken, it has as many again. (With `http=` there is only the pool of that.)
         ledger: Where to record the sessions that this client creates, so that `qsessions reap` finds those of a process that was killed:
             "local" for the platform's own place (extra "ledger"), a `LocalLedger` or another `Ledger`, which its maker closes, or None for
             nowhere. A session is this process's as long as that lives, also when the client was closed. Whatever goes wrong with the

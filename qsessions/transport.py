@@ -104,7 +104,7 @@ class AiohttpTransport:
         ssl: The TLS settings, or None for the system's.
         proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any.
         max_concurrency: How many connections there are at the most; further requests wait. Those that can't be repeated have as many of
-            their own, made for each.
+            their own, made for each, and so have urgent ones that would wait.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
 
     Attributes:
@@ -145,6 +145,9 @@ class AiohttpTransport:
         self._allow_insecure = allow_insecure
         self._http: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
+        self._spare: aiohttp.ClientSession | None = None
+        # How many requests are under way.
+        self._load = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -157,7 +160,7 @@ class AiohttpTransport:
             ConfigurationError: The URL is plain http to another machine, the proxy for it can't be one, or the running event loop isn't the
                 one of the connections.
         """
-        http = self._open(repeatable=request.repeatable)
+        http = self._open(request)
         if not (self._allow_insecure or _is_secure(request.url.scheme, request.url.raw_host)):
             raise ConfigurationError(
                 f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
@@ -168,16 +171,7 @@ class AiohttpTransport:
         failure: QSessionsError
         try:
             async with asyncio.timeout(request.timeout):
-                response = await http.request(
-                    request.method,
-                    request.url,
-                    headers=_headers(request),
-                    data=body,
-                    # Not in a local, since it may hold a password.
-                    proxy=self._proxy_for(request.url),
-                    allow_redirects=False,
-                )
-                await incoming.read(response)
+                await self._exchange(http, request, body, incoming)
         except asyncio.CancelledError as error:
             # The frames of the HTTP library hold headers.
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
@@ -230,10 +224,29 @@ class AiohttpTransport:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        opened, self._http, self._fresh = (self._http, self._fresh), None, None
+        opened = self._http, self._fresh, self._spare
+        self._http = self._fresh = self._spare = None
         for http in opened:
             if http is not None:
                 await http.close()
+
+    async def _exchange(
+        self, http: aiohttp.ClientSession, request: Request, body: _Body | None, incoming: _Incoming
+    ) -> None:
+        self._load += 1
+        try:
+            response = await http.request(
+                request.method,
+                request.url,
+                headers=_headers(request),
+                data=body,
+                # Not in a local, since it may hold a password.
+                proxy=self._proxy_for(request.url),
+                allow_redirects=False,
+            )
+            await incoming.read(response)
+        finally:
+            self._load -= 1
 
     def _proxy_for(self, url: URL) -> URL | None:
         if self._proxy is not None or url.scheme not in self.proxies:
@@ -253,7 +266,7 @@ class AiohttpTransport:
             solution="Correct it, pass proxy=, or name the host in NO_PROXY.",
         )
 
-    def _open(self, *, repeatable: bool) -> aiohttp.ClientSession:
+    def _open(self, request: Request) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosed("the client is closed.")
         loop = asyncio.get_running_loop()
@@ -266,11 +279,15 @@ class AiohttpTransport:
             )
         # A server that drops an idle connection just when a request goes out leaves open whether it was carried out. What must not be
         # repeated never goes over one; only in a borrowed pool there is no way to say so.
-        if repeatable or self._borrowed is not None:
-            self._http = self._http or self._make()
-            return self._http
-        self._fresh = self._fresh or self._make(force_close=True)
-        return self._fresh
+        if not (request.repeatable or self._borrowed is not None):
+            self._fresh = self._fresh or self._make(force_close=True)
+            return self._fresh
+        # Calls that hang must not keep a session from being ended.
+        if request.urgent and self._load >= self._max_concurrency and self._borrowed is None:
+            self._spare = self._spare or self._make()
+            return self._spare
+        self._http = self._http or self._make()
+        return self._http
 
     def _make(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status can't be turned off for one request.

@@ -59,6 +59,7 @@ class Request:
         secrets: Texts in the body that must never show up anywhere else.
         credentials: The headers that are secret, set for each attempt.
         timeout: How many seconds `Transport.send` may take, or None.
+        urgent: Whether it must not wait for a connection that other requests hold: the end of a session depends on it, or may.
         progress: What a transport that can tell fills in.
     """
 
@@ -73,10 +74,11 @@ class Request:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     credentials: SecretHeaders = field(factory=SecretHeaders)
     timeout: float | None = None
+    urgent: bool = False
     progress: Progress = field(factory=Progress, eq=False)
 
-    def attempt(self, credentials: SecretHeaders, timeout: float | None) -> Request:
-        """Return the same request with the credentials and the timeout of one attempt."""
+    def attempt(self, credentials: SecretHeaders, timeout: float | None, *, urgent: bool = False) -> Request:
+        """Return the same request with what is one attempt's own."""
         # Not attrs.evolve: this runs for every attempt, and evolve looks up each field anew.
         return Request(
             self.operation,
@@ -90,6 +92,7 @@ class Request:
             self.secrets,
             credentials,
             timeout,
+            urgent,
         )
 
     def mask(self, text: str) -> str:

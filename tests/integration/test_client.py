@@ -52,7 +52,7 @@ from tests.integration.calls import (
     each,
     fault,
 )
-from tests.integration.conftest import Against, static_auth
+from tests.integration.conftest import CRN, Against, static_auth
 from tests.manual_clock import ManualClock
 
 SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z
@@ -357,6 +357,20 @@ async def test_no_more_connections_than_allowed(against: Against) -> None:
     server, client = await against(answer, max_concurrency=3)
     await asyncio.gather(*(client.get("s1") for _ in range(12)))
     assert (peak, server.connections, len(server.received)) == (3, 3, 12)
+
+
+@pytest.mark.parametrize("row", [DRAIN, CLOSE], ids=lambda row: row.name)
+async def test_an_ending_waits_for_no_other_call(row: Row) -> None:
+    """Where calls that hang hold every connection, what ends a session goes out at once, the token that it needs too."""
+    async with FaultServer(hang, hang, http(200, GRANT), row.success) as server:
+        auth = [IBMCloudAuth("the-api-key", server.url), ServiceCRN(CRN)]
+        async with AsyncSessionClient(auth, base_url=server.url, max_concurrency=2) as client:
+            hanging = [asyncio.create_task(client.versions(timeout=None)) for _ in range(2)]
+            await server.arrival(2)
+            await row(client)
+            for task in hanging:
+                task.cancel()
+    assert [request.method for request in server.received[2:]] == ["POST", row.method]
 
 
 async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Against) -> None:
