@@ -5,6 +5,7 @@ Each line holds a whole record, and the last one of a key counts, so a line that
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -36,6 +37,10 @@ _LARGE_BYTES = 1024 * 1024
 
 # A link or a pipe in the directory is none of ours, and opening a pipe would wait for ever.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+# What opening says of a file that is another user's, or no file of a ledger: a link (ELOOP, EMLINK), or a socket (ENXIO, EOPNOTSUPP). No
+# later try would do better. Any other error may pass, and may have met a living owner's file.
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP})
 
 
 @frozen(kw_only=True)
@@ -190,14 +195,15 @@ class OwnFile:
 def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     """Give the open records in a directory, oldest first, and tidy up what dead owners left there with nothing open.
 
-    A file that can't be read is told in the log and passed over.
+    What is another user's file, or none (a link, a folder, a pipe), is told in the log and passed over. A list that leaves out a living
+    owner's file would be believed, so any other error is raised.
 
     Args:
         directory: The ledger's; where there is none, nothing was recorded.
         now: Seconds since 1970.
 
     Raises:
-        OSError: The directory can't be read.
+        OSError: The directory, or a file that may be a living owner's, can't be read. Its `filename` says which.
     """
     try:
         paths = sorted(directory.iterdir())
@@ -207,11 +213,14 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     for path in paths:
         try:
             found = _read(path) if path.suffix == _SUFFIX else []
-            if path.suffix == _DRAFT and now - path.stat().st_mtime > _DRAFT_LIFE_S:
-                _unlink(path)
+            if path.suffix == _DRAFT:
+                _tidy(path, now)
         except FileNotFoundError:
             continue
         except OSError as error:
+            if error.errno not in _NOT_OURS:
+                error.filename = str(path)
+                raise
             logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
             continue
         for entry in found:
@@ -283,6 +292,13 @@ def _read(path: Path) -> list[LedgerEntry]:
     return [LedgerEntry(record=record, owner=owner, source=path.name) for record in records.values()]
 
 
+def _tidy(draft: Path, now: float) -> None:
+    # Whatever keeps us from it, nothing of an owner's is in it.
+    with suppress(OSError):
+        if now - draft.stat().st_mtime > _DRAFT_LIFE_S:
+            draft.unlink()
+
+
 def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
     # An owner that dies while it makes its file anew leaves both.
     if known is None:
@@ -295,7 +311,9 @@ def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
     # The lock comes before the contents: from then on, no owner adds anything unseen.
     held = locks.is_held(fd)
     about = os.fstat(fd)
-    header, records = parse(_contents(fd)) if stat.S_ISREG(about.st_mode) else (None, {})
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.ENXIO, "it is no regular file")
+    header, records = parse(_contents(fd))
     if header is None:
         owner = Owner(host=None, pid=None, since=None, liveness=_free(held=held, dead=False))
     else:

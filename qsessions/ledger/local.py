@@ -70,7 +70,8 @@ class LocalLedger:
         """Give every record that isn't ended, whoever owns it, oldest first; files of dead owners with nothing open are deleted.
 
         Raises:
-            LedgerUnavailable: The directory can't be read, or the ledger was closed. A file that can't be is told in the log.
+            LedgerUnavailable: The directory, or a file in it, can't be read just now, or the ledger was closed. Another user's file, and
+                what is no file, is told in the log and passed over.
         """
         self._check()
         return await self._run(lambda: files.read_all(self._directory, self._clock.wall()))
@@ -189,6 +190,8 @@ class LocalLedger:
         if not isinstance(error, OSError):
             return error
         why = error.strerror or type(error).__name__
+        if error.filename is not None:
+            why = f"{why}: {error.filename}"
         return LedgerUnavailable(f"the ledger in {self._directory} can't be used: {why}.")
 
 

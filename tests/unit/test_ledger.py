@@ -10,6 +10,8 @@ import json
 import logging
 import os
 import pickle
+import re
+import socket
 import stat
 import sys
 import threading
@@ -593,8 +595,10 @@ def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.M
     assert not files.amend(path, record.becomes(ENDED, now=NOW))
 
 
-def test_strange_things_in_the_directory(place: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A pipe, a folder, a link and somebody's notes take nothing from what can be read, and a pipe is not waited for."""
+def test_strange_things_in_the_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pipe, a socket, a folder and a link are told and take nothing from what can be read; nobody waits for a pipe."""
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -602,9 +606,74 @@ def test_strange_things_in_the_directory(place: Path, caplog: pytest.LogCaptureF
     (place / "folder.jsonl").mkdir()
     (place / "notes.txt").write_text("{}")
     (place / "link.jsonl").symlink_to("/nowhere")
+    (place / "link.draft").symlink_to("/nowhere")
+    # A socket's path must be short.
+    monkeypatch.chdir(place)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.jsonl")
     assert run(entries_of(ledger)) == [(record.key, "intent", Liveness.ALIVE)]
-    assert "link.jsonl can't be read" in caplog.text
+    told = [Path(one.args[0]).name for one in caplog.records if isinstance(one.args, tuple)]  # type: ignore[arg-type]
+    assert told == ["folder.jsonl", "link.jsonl", "pipe.jsonl", "socket.jsonl"]
     run(ledger.aclose())
+
+
+def refuse(number: int, path: Path) -> Callable[..., int]:
+    """Give an `os.open` that has an error for one path, and opens all others."""
+    real = os.open
+
+    def opened(what: str | Path, *args: Any, **more: Any) -> int:
+        if Path(what) == path:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(what, *args, **more)
+
+    return opened
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_of_another_user(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """A file that this user may not read is told in the log, and doesn't keep the others from being read."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    (place / "theirs.jsonl").touch()
+    monkeypatch.setattr(os, "open", refuse(number, place / "theirs.jsonl"))
+    assert run(entries_of(ledger)) == [(record.key, "intent", Liveness.ALIVE)]
+    assert "theirs.jsonl can't be read" in caplog.text
+    run(ledger.aclose())
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EINTR]
+)
+def test_a_file_that_cant_be_opened_just_now(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file that a later try may read fails the reading, by name: who believes a list without it ends what a living owner has."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    die()
+    path = only_file(place)
+    monkeypatch.setattr(os, "open", refuse(number, path))
+    with pytest.raises(LedgerUnavailable, match=f"{os.strerror(number)}: {re.escape(str(path))}"):
+        run(LocalLedger(place).entries())
+    monkeypatch.undo()
+    assert len(run(LocalLedger(place).entries())) == 1
+
+
+def test_a_file_that_cant_be_read_to_its_end_just_now(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error in the middle of a file fails the reading and names the file, too."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    die()
+
+    def broken(fd: int, size: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(LedgerUnavailable, match=re.escape(str(only_file(place)))):
+        run(LocalLedger(place).entries())
 
 
 def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
