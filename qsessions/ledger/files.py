@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,9 @@ _SUFFIX = ".jsonl"
 # A file that is still being made. One of yesterday was left by a crash.
 _DRAFT = ".draft"
 _DRAFT_LIFE_S = 86_400.0
+
+# A reader lists the directory again until it finds nothing new, and so often at most.
+_LISTINGS = 100
 
 # A file this large, four times what it was made with, is made anew with what is still open.
 _LARGE_BYTES = 1024 * 1024
@@ -203,29 +206,20 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
         now: Seconds since 1970.
 
     Raises:
-        OSError: The directory, or a file that may be a living owner's, can't be read. Its `filename` says which.
+        OSError: The directory, or a file that may be a living owner's, can't be read; its `filename` says which. Or files come faster
+            than they can be read.
     """
-    try:
-        paths = sorted(directory.iterdir())
-    except FileNotFoundError:
-        return []
     entries: dict[str, LedgerEntry] = {}
-    for path in paths:
-        try:
-            found = _read(path) if path.suffix == _SUFFIX else []
-            if path.suffix == _DRAFT:
-                _tidy(path, now)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            if error.errno not in _NOT_OURS:
-                error.filename = str(path)
-                raise
-            logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
-            continue
-        for entry in found:
+    seen: set[Path] = set()
+    for _ in range(_LISTINGS):
+        # An owner that makes its file anew takes the old one away when the new one is there: a later listing has it.
+        paths = _listed(directory) - seen
+        if not paths:
+            return sorted(entries.values(), key=lambda entry: entry.record.asked_at)
+        seen |= paths
+        for entry in _read_each(sorted(paths), now):
             entries[entry.record.key] = _better(entries.get(entry.record.key), entry)
-    return sorted(entries.values(), key=lambda entry: entry.record.asked_at)
+    raise OSError(errno.EAGAIN, "its files change faster than they can be read", str(directory))
 
 
 def amend(path: Path, record: LedgerRecord | None) -> bool:
@@ -247,19 +241,19 @@ def amend(path: Path, record: LedgerRecord | None) -> bool:
             return False
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS)
+            try:
+                return _amend(fd, path, record)
+            finally:
+                os.close(fd)
         except FileNotFoundError:
             return False
-        try:
-            return _amend(fd, path, record)
-        finally:
-            os.close(fd)
 
 
 def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
     if _look(fd, path)[1].liveness is not Liveness.DEAD:
         return False
     # While we wait, another may delete it or add what we are about to.
-    if not locks.exclude(fd) or not path.exists():
+    if not locks.exclude(fd):
         return False
     records, _ = _look(fd, path)
     if record is not None:
@@ -271,6 +265,30 @@ def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
     if all(known.state is RecordState.ENDED for known in records.values()):
         _unlink(path)
     return True
+
+
+def _listed(directory: Path) -> set[Path]:
+    try:
+        return set(directory.iterdir())
+    except FileNotFoundError:
+        return set()
+
+
+def _read_each(paths: Iterable[Path], now: float) -> Iterator[LedgerEntry]:
+    for path in paths:
+        try:
+            if path.suffix == _SUFFIX:
+                yield from _read(path)
+            elif path.suffix == _DRAFT:
+                _tidy(path, now)
+        except FileNotFoundError:
+            # Nothing in it is open any more, or another file has it.
+            continue
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                error.filename = str(path)
+                raise
+            logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
 
 
 def _read(path: Path) -> list[LedgerEntry]:
@@ -307,9 +325,15 @@ def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
 
 
 def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
-    """Give the open records of an open file that isn't our own, and their owner."""
+    """Give the open records of an open file that isn't our own, and their owner.
+
+    Raises:
+        FileNotFoundError: It was deleted after it had been opened.
+    """
     # The lock comes before the contents: from then on, no owner adds anything unseen.
     held = locks.is_held(fd)
+    # And an owner that lives lets go of it only when its file is deleted.
+    path.lstat()
     about = os.fstat(fd)
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.ENXIO, "it is no regular file")

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qsessions import LedgerEntry, Liveness, LocalLedger, RecordState
-from qsessions.ledger import files
+from qsessions.ledger import files, locks
 
 # What each program begins with.
 PRELUDE = """
@@ -231,6 +232,45 @@ say(lost)
     Path(f"{place}.stop").touch()
     assert [heard(reader) for reader in readers] == ["0"] * 2
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("where", "name"), [(os, "open"), (locks, "is_held")])
+def test_an_owner_that_makes_its_file_anew_while_it_is_read(
+    place: Path, start: Start, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    """An owner whose file goes between a reader's listing and its opening, or before its lock is looked at, is seen, and lives."""
+    owner = start(
+        """
+from qsessions.ledger import files, locks
+files._LARGE_BYTES = 0
+ledger = LocalLedger(place)
+stays = intent()
+run(ledger.record(stays))
+say(stays.key)
+sys.stdin.readline()
+before = os.listdir(place)
+while os.listdir(place) == before:
+    run(ledger.record(stays))
+say('anew')
+sys.stdin.readline()
+"""
+    )
+    key = heard(owner)
+    real = getattr(where, name)
+    calls = []
+
+    def first_anew(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            tell(owner)
+            assert heard(owner) == "anew"
+        return real(*args)
+
+    monkeypatch.setattr(where, name, first_anew)
+    (entry,) = files.read_all(place, 1.78e9)
+    assert (entry.record.key, entry.owner.liveness) == (key, Liveness.ALIVE)
+    assert [entry.source] == [path.name for path in place.iterdir()]
+    assert len(calls) > 1
 
 
 def test_what_was_recorded_survives_a_kill(place: Path, start: Start) -> None:

@@ -684,6 +684,48 @@ def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.Monk
     assert not files.amend(place / "gone.jsonl", None)
 
 
+def moving(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, times: int) -> Callable[[Path], None]:
+    """Let the file that is watched get a new name whenever a function is called, as a file that is made anew does, so many times."""
+    real = getattr(where, name)
+    at: list[Path] = []
+
+    def call(*args: Any) -> Any:
+        if at and len(at) <= times:
+            at.append(at[0].with_name(f"{len(at)}.jsonl"))
+            at[-2].rename(at[-1])
+        return real(*args)
+
+    monkeypatch.setattr(where, name, call)
+    return at.append
+
+
+@pytest.mark.parametrize(("where", "name"), [(os, "open"), (locks, "is_held")])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_file_that_is_made_anew_while_it_is_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, times: int
+) -> None:
+    """What gets another file after the listing, even when the old one was opened, is read from the new one, once."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    die()
+    watch = moving(monkeypatch, where, name, times=times)
+    watch(only_file(place))
+    (entry,) = files.read_all(place, NOW)
+    assert (entry.record, entry.source) == (record, f"{times}.jsonl")
+
+
+def test_files_that_change_faster_than_they_can_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that never catches up with an owner says so in the end, and gives no list without it."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    die()
+    watch = moving(monkeypatch, os, "open", times=1_000_000)
+    watch(only_file(place))
+    with pytest.raises(LedgerUnavailable, match="change faster than they can be read"):
+        run(LocalLedger(place).entries())
+
+
 def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     """A directory that can't be made or read is a clear error that names it."""
     (tmp_path / "file").touch()
