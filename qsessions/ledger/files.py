@@ -1,6 +1,7 @@
 """The local ledger's files: one for each owner, lines of JSON, the first of them about the owner.
 
-Each line holds a whole record, and the last one of a key counts, so a line that is torn or damaged takes nothing else with it.
+Each line holds a whole record, and the last one of a key counts, so a line that is torn or damaged takes nothing else with it. Only the
+last line can be torn, by a crash: then it was not recorded yet. A file in which anything else can't be read is never deleted by us.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     """Give the open records in a directory, oldest first, and tidy up what dead owners left there with nothing open.
 
     What is another user's file, or none (a link, a folder, a pipe), is told in the log and passed over. A list that leaves out a living
-    owner's file would be believed, so any other error is raised.
+    owner's file would be believed, so any other error is raised. A file that can't be read wholly is told in the log, and stays.
 
     Args:
         directory: The ledger's; where there is none, nothing was recorded.
@@ -224,6 +225,8 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
 
 def amend(path: Path, record: LedgerRecord | None) -> bool:
     """Add a record to a dead owner's file that has an open one of its key, and delete the file when nothing in it is open any more.
+
+    A file that can't be read wholly stays.
 
     Args:
         path: The file.
@@ -255,14 +258,15 @@ def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
     # While we wait, another may delete it or add what we are about to.
     if not locks.exclude(fd):
         return False
-    records, _ = _look(fd, path)
+    records, _, is_whole = _look(fd, path)
     if record is not None:
         if record.key not in records:
             return False
-        # The last line may have been torn.
+        _cut_torn(fd)
+        # The last line may lack its end.
         _write(fd, b"\n" + _lines([record]))
         records[record.key] = record
-    if all(known.state is RecordState.ENDED for known in records.values()):
+    if is_whole and all(known.state is RecordState.ENDED for known in records.values()):
         _unlink(path)
     return True
 
@@ -291,19 +295,32 @@ def _read_each(paths: Iterable[Path], now: float) -> Iterator[LedgerEntry]:
             logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
 
 
+def _cut_torn(fd: int) -> None:
+    """Take away a last line that was torn: with an end, it would count as damage."""
+    body = _contents(fd)
+    last = body.rpartition(b"\n")[2]
+    if _item(last) is None:
+        os.ftruncate(fd, len(body) - len(last))
+
+
 def _read(path: Path) -> list[LedgerEntry]:
     this = _this()
     with this.mutex:
         own = this.own.get(path.name)
         if own is not None:
-            records, owner = own.records.copy(), own.owner
+            records, owner, is_whole = own.records.copy(), own.owner, True
         else:
             fd = os.open(path, os.O_RDONLY | _FLAGS)
             try:
-                records, owner = _look(fd, path)
+                records, owner, is_whole = _look(fd, path)
             finally:
                 os.close(fd)
-    if not records and owner.liveness is Liveness.DEAD:
+    if not is_whole:
+        logger.warning(
+            "the ledger's file %s can't be read wholly, so it is kept: look for session ids in it, and delete it when none of them is open",
+            path,
+        )
+    elif not records and owner.liveness is Liveness.DEAD:
         # The directory may be readable only.
         with suppress(OSError):
             amend(path, None)
@@ -324,8 +341,8 @@ def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
     return max(known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at))
 
 
-def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
-    """Give the open records of an open file that isn't our own, and their owner.
+def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner, bool]:
+    """Give the open records of an open file that isn't our own, their owner, and whether all of it could be read.
 
     Raises:
         FileNotFoundError: It was deleted after it had been opened.
@@ -337,7 +354,7 @@ def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
     about = os.fstat(fd)
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.ENXIO, "it is no regular file")
-    header, records = parse(_contents(fd))
+    header, records, is_whole = parse(_contents(fd))
     if header is None:
         owner = Owner(host=None, pid=None, since=None, liveness=_free(held=held, dead=False))
     else:
@@ -345,7 +362,8 @@ def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner]:
         owner = Owner(
             host=header.host, pid=header.pid, since=header.since, liveness=_free(held=held, dead=dead)
         )
-    return {key: record for key, record in records.items() if record.state is not RecordState.ENDED}, owner
+    still = {key: record for key, record in records.items() if record.state is not RecordState.ENDED}
+    return still, owner, is_whole
 
 
 def _free(*, held: bool | None, dead: bool) -> Liveness:
@@ -364,17 +382,31 @@ def _reaches_us(header: _Header, directory: Path) -> bool:
     return reach is Reach.SHARED and header.shared
 
 
-def parse(body: bytes) -> tuple[_Header | None, dict[str, LedgerRecord]]:
-    """Read a file: who its owner is, if it says so, and the last whole record of each key. What can't be read is passed over."""
+def parse(body: bytes) -> tuple[_Header | None, dict[str, LedgerRecord], bool]:
+    """Read a file. What can't be read is passed over.
+
+    Returns:
+        Who its owner is, if it says so; the last whole record of each key; and whether it has a record, as a file has from the start, and
+        each line could be read, but for a blank one and a last one without its end.
+    """
     header: _Header | None = None
     records: dict[str, LedgerRecord] = {}
-    for line in body.split(b"\n"):
-        value = _value(line)
-        if "ledger" in value:
-            header = header or _made(_Header, value)
-        elif (record := _made(LedgerRecord, value)) is not None:
-            records[record.key] = record
-    return header, records
+    is_damaged = False
+    lines = body.split(b"\n")
+    for number, line in enumerate(lines, 1):
+        item = _item(line)
+        if isinstance(item, _Header):
+            header = header or item
+        elif item is not None:
+            records[item.key] = item
+        elif line.strip() and number < len(lines):
+            is_damaged = True
+    return header, records, bool(records) and not is_damaged
+
+
+def _item(line: bytes) -> _Header | LedgerRecord | None:
+    value = _value(line)
+    return _made(_Header, value) if "ledger" in value else _made(LedgerRecord, value)
 
 
 def _value(line: bytes) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class LocalLedger:
     async def entries(self) -> Sequence[LedgerEntry]:
         """Give every record that isn't ended, whoever owns it, oldest first; files of dead owners with nothing open are deleted.
 
+        A file of which a line can't be read stays, and the log tells it.
+
         Raises:
             LedgerUnavailable: The directory, or a file in it, can't be read just now, or the ledger was closed. Another user's file, and
                 what is no file, is told in the log and passed over.

@@ -382,7 +382,8 @@ def test_a_torn_last_line_at_every_offset() -> None:
     last = first.becomes(DRAINING, now=NOW + 1)
     before, line = body_of(first), body_of(last)
     for cut in range(len(line) + 1):
-        _, records = files.parse(before + line[:cut])
+        _, records, is_whole = files.parse(before + line[:cut])
+        assert is_whole
         # Only the line's end may be missing.
         assert records == {first.key: last if cut >= len(line) - 1 else first}
 
@@ -403,20 +404,99 @@ def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
         assert [one.record for one in files.read_all(place, NOW)] == [amended]
 
 
+def test_a_torn_file_goes_with_its_last_open_record(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What a crash tore was not recorded yet: it keeps no file from being deleted, in however many steps it is amended."""
+    ledger = LocalLedger(place)
+    first, second = intent(), intent()
+    run(ledger.record(first))
+    run(ledger.record(second))
+    die()
+    path = only_file(place)
+    with path.open("ab") as file:
+        file.write(body_of(intent())[:50])
+    for record in (first, second):
+        assert len(files.read_all(place, NOW)) == 2
+        assert files.amend(path, record.becomes(DRAINING, now=NOW + 1))
+    for record in (first, second):
+        assert files.amend(path, record.becomes(ENDED, now=NOW + 2))
+    assert names(place) == []
+    assert caplog.records == []
+
+
+def test_a_torn_file_with_nothing_open_is_tidied_up(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A dead owner's file in which all has ended goes, with blank lines in it and a last line that was torn."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    die()
+    with only_file(place).open("ab") as file:
+        file.write(b"\n \r\n" + body_of(record.becomes(ENDED, now=NOW)) + body_of(intent())[:50])
+    assert files.read_all(place, NOW) == []
+    assert names(place) == []
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda body: body.replace(b'"mode":', b'"mo\x00e":'),
+        lambda body: body.split(b"\n")[0] + b"\n",
+        lambda body: body[: body.index(b"\n") + 80],
+        lambda body: body.replace(b'"intent"', b'"ended"') + b'{"sessions":["s-1"]}\n',
+    ],
+    ids=["every record is damaged", "no record is left", "half a record is left", "a later version's line"],
+)
+def test_a_file_that_cant_be_read_wholly_is_kept(
+    place: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
+) -> None:
+    """A dead owner's file is deleted only if all of it was read: else it is told, once in each reading, and stays, with the ids in it."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent(session_id="s-1")))
+    die()
+    path = only_file(place)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    for reading in (1, 2):
+        assert files.read_all(place, NOW) == []
+        assert path.read_bytes() == damaged
+        assert len(caplog.records) == reading
+    assert f"{path} can't be read wholly" in caplog.text
+    assert "delete it" in caplog.text
+
+
+def test_a_damaged_file_is_kept_when_its_last_open_record_ends(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever ends the last session that could be read leaves the file with those that couldn't."""
+    ledger = LocalLedger(place)
+    record = intent()
+    run(ledger.record(record))
+    run(ledger.record(intent(session_id="s-1", backend="damaged")))
+    die()
+    path = only_file(place)
+    path.write_bytes(path.read_bytes().replace(b'"damaged"', b"damaged"))
+    (entry,) = files.read_all(place, NOW)
+    assert str(path) in caplog.text
+    assert files.amend(path, entry.record.becomes(ENDED, now=NOW))
+    assert files.read_all(place, NOW) == []
+    assert b'"s-1"' in path.read_bytes()
+
+
 def test_a_corrupt_line_takes_nothing_with_it() -> None:
     """Lines after one that can't be read are read."""
     one, two = intent(), intent()
     for damage in (b"\x00" * 40, b"\xff\xfe{", b"[" * 100_000, b'{"key": 5}', b"[]", b'{"ledger": 1}', b""):
-        header, records = files.parse(body_of(one) + damage + b"\n" + body_of(two))
+        header, records, is_whole = files.parse(body_of(one) + damage + b"\n" + body_of(two))
         assert header is None
         assert list(records.values()) == [one, two]
+        assert is_whole is (damage == b"")
 
 
 @given(st.binary(), st.binary())
 def test_any_bytes(before: bytes, after: bytes) -> None:
     """Whatever bytes stand around a record, reading fails at nothing and finds it."""
     record = intent()
-    _, records = files.parse(before + b"\n" + body_of(record) + after)
+    _, records, _ = files.parse(before + b"\n" + body_of(record) + after)
     assert records[record.key] == record
 
 
@@ -430,7 +510,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON))
 def test_any_fields(value: dict[str, Any]) -> None:
     """Whatever its fields hold, a line is a record or none, and what is read can be written."""
-    _, records = files.parse(json.dumps(value).encode())
+    _, records, _ = files.parse(json.dumps(value).encode())
     for record in records.values():
         assert files.parse(body_of(record))[1] == {record.key: record}
 
