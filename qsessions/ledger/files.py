@@ -1,32 +1,25 @@
-"""The local ledger's files: one for each owner, lines of JSON, the first of them about the owner.
+"""The local ledger's files, one for each owner.
 
-Each line holds a whole record, and the last one of a key counts, so a line that is torn or damaged takes nothing else with it. Only the
-last line can be torn, by a crash: then it was not recorded yet. A file in which anything else can't be read is never deleted by us.
+Only a file's last line can be torn, by a crash: then it was not recorded yet. A file in which anything else can't be read is never deleted
+by us.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
 from uuid import uuid4
-
-import attrs
-from attrs import field, frozen
-from attrs.validators import instance_of
 
 from qsessions.events import logger
 from qsessions.ledger import locks
+from qsessions.ledger.lines import Header, header_line, parse, parse_line, record_lines
 from qsessions.ledger.locks import Reach
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
-
-T = TypeVar("T")
 
 _SUFFIX = ".jsonl"
 # A file that is still being made. One of yesterday was left by a crash.
@@ -45,19 +38,6 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NON
 # What opening says of a file that is another user's, or no file of a ledger: a link (ELOOP, EMLINK), or a socket (ENXIO, EOPNOTSUPP). No
 # later try would do better. Any other error may pass, and may have met a living owner's file.
 _NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP})
-
-
-@frozen(kw_only=True)
-class _Header:
-    """What a file's first line says about its owner."""
-
-    host: str = field(validator=instance_of(str))
-    pid: int = field(validator=instance_of(int))
-    since: float = field(validator=instance_of(float))
-    system: str = field(validator=instance_of(str))
-    inode: int = field(validator=instance_of(int))
-    locked: bool = field(validator=instance_of(bool))
-    shared: bool = field(validator=instance_of(bool))
 
 
 class _Process:
@@ -108,8 +88,8 @@ class OwnFile:
         try:
             self._inode = os.fstat(self._fd).st_ino
             self._header = self._about(directory, since)
-            line = _line({"ledger": 1} | attrs.asdict(self._header))
-            self._made_with = self._size = self._write(line + _lines(records.values()))
+            body = header_line(self._header) + record_lines(records.values())
+            self._made_with = self._size = self._write(body)
             # Others see it only when it is locked and whole; and we know it for our own before anybody sees it.
             _this().own[self._path.name] = self
             if draft != self._path:
@@ -140,7 +120,7 @@ class OwnFile:
         Raises:
             OSError: It can't be written, and may now end in the middle of a line.
         """
-        self._size += self._write(_lines(records))
+        self._size += self._write(record_lines(records))
 
     def discard(self) -> None:
         """Delete it."""
@@ -171,8 +151,8 @@ class OwnFile:
             os.close(self._fd)
         _this().own.pop(self._path.name, None)
 
-    def _about(self, directory: Path, since: float) -> _Header:
-        return _Header(
+    def _about(self, directory: Path, since: float) -> Header:
+        return Header(
             host=locks.host(),
             pid=os.getpid(),
             since=float(since),
@@ -264,7 +244,7 @@ def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
             return False
         _cut_torn(fd)
         # The last line may lack its end.
-        _write(fd, b"\n" + _lines([record]))
+        _write(fd, b"\n" + record_lines([record]))
         records[record.key] = record
     if is_whole and all(known.state is RecordState.ENDED for known in records.values()):
         _unlink(path)
@@ -299,7 +279,7 @@ def _cut_torn(fd: int) -> None:
     """Take away a last line that was torn: with an end, it would count as damage."""
     body = _contents(fd)
     last = body.rpartition(b"\n")[2]
-    if _item(last) is None:
+    if last and parse_line(last) is None:
         os.ftruncate(fd, len(body) - len(last))
 
 
@@ -372,7 +352,7 @@ def _free(*, held: bool | None, dead: bool) -> Liveness:
     return Liveness.DEAD if held is False and dead else Liveness.UNKNOWN
 
 
-def _reaches_us(header: _Header, directory: Path) -> bool:
+def _reaches_us(header: Header, directory: Path) -> bool:
     """Say whether the owner's lock would be seen from here, if it were held."""
     if header.system == locks.running_system():
         return True
@@ -380,60 +360,6 @@ def _reaches_us(header: _Header, directory: Path) -> bool:
     if reach is Reach.PRIVATE:
         return header.host == locks.host()
     return reach is Reach.SHARED and header.shared
-
-
-def parse(body: bytes) -> tuple[_Header | None, dict[str, LedgerRecord], bool]:
-    """Read a file. What can't be read is passed over.
-
-    Returns:
-        Who its owner is, if it says so; the last whole record of each key; and whether it has a record, as a file has from the start, and
-        each line could be read, but for a blank one and a last one without its end.
-    """
-    header: _Header | None = None
-    records: dict[str, LedgerRecord] = {}
-    is_damaged = False
-    lines = body.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        item = _item(line)
-        if isinstance(item, _Header):
-            header = header or item
-        elif item is not None:
-            records[item.key] = item
-        elif line.strip() and number < len(lines):
-            is_damaged = True
-    return header, records, bool(records) and not is_damaged
-
-
-def _item(line: bytes) -> _Header | LedgerRecord | None:
-    value = _value(line)
-    return _made(_Header, value) if "ledger" in value else _made(LedgerRecord, value)
-
-
-def _value(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _made(kind: type[T], value: dict[str, Any]) -> T | None:
-    # A later version may have more fields.
-    names = attrs.fields_dict(kind)  # type: ignore[arg-type]  # both kinds are attrs classes
-    try:
-        return kind(**{name: item for name, item in value.items() if name in names})
-    except (TypeError, ValueError):
-        return None
-
-
-def _lines(records: Iterable[LedgerRecord]) -> bytes:
-    return b"".join(
-        _line(attrs.asdict(record, filter=lambda _, item: item is not None)) for record in records
-    )
-
-
-def _line(value: Mapping[str, object]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
 def _contents(fd: int) -> bytes:

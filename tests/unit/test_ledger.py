@@ -37,7 +37,7 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import Book, Guard, files, guard as guard_module, locks
+from qsessions.ledger import Book, Guard, files, guard as guard_module, lines, locks
 from qsessions.ledger.locks import Reach
 from tests.manual_clock import ManualClock
 
@@ -373,7 +373,7 @@ def test_a_copy_of_a_record_counts_once(place: Path) -> None:
 
 def body_of(*records: LedgerRecord) -> bytes:
     """Give lines as a file has them."""
-    return files._lines(records)
+    return lines.record_lines(records)
 
 
 def test_a_torn_last_line_at_every_offset() -> None:
@@ -382,7 +382,7 @@ def test_a_torn_last_line_at_every_offset() -> None:
     last = first.becomes(DRAINING, now=NOW + 1)
     before, line = body_of(first), body_of(last)
     for cut in range(len(line) + 1):
-        _, records, is_whole = files.parse(before + line[:cut])
+        _, records, is_whole = lines.parse(before + line[:cut])
         assert is_whole
         # Only the line's end may be missing.
         assert records == {first.key: last if cut >= len(line) - 1 else first}
@@ -486,7 +486,7 @@ def test_a_corrupt_line_takes_nothing_with_it() -> None:
     """Lines after one that can't be read are read."""
     one, two = intent(), intent()
     for damage in (b"\x00" * 40, b"\xff\xfe{", b"[" * 100_000, b'{"key": 5}', b"[]", b'{"ledger": 1}', b""):
-        header, records, is_whole = files.parse(body_of(one) + damage + b"\n" + body_of(two))
+        header, records, is_whole = lines.parse(body_of(one) + damage + b"\n" + body_of(two))
         assert header is None
         assert list(records.values()) == [one, two]
         assert is_whole is (damage == b"")
@@ -496,7 +496,7 @@ def test_a_corrupt_line_takes_nothing_with_it() -> None:
 def test_any_bytes(before: bytes, after: bytes) -> None:
     """Whatever bytes stand around a record, reading fails at nothing and finds it."""
     record = intent()
-    _, records, _ = files.parse(before + b"\n" + body_of(record) + after)
+    _, records, _ = lines.parse(before + b"\n" + body_of(record) + after)
     assert records[record.key] == record
 
 
@@ -510,16 +510,16 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON))
 def test_any_fields(value: dict[str, Any]) -> None:
     """Whatever its fields hold, a line is a record or none, and what is read can be written."""
-    _, records, _ = files.parse(json.dumps(value).encode())
+    _, records, _ = lines.parse(json.dumps(value).encode())
     for record in records.values():
-        assert files.parse(body_of(record))[1] == {record.key: record}
+        assert lines.parse(body_of(record))[1] == {record.key: record}
 
 
 def test_fields_of_a_later_version() -> None:
     """A field that this version doesn't know is passed over, the record isn't."""
     record = intent()
     line = body_of(record).replace(b"{", b'{"colour":"red",', 1)
-    assert files.parse(line)[1] == {record.key: record}
+    assert lines.parse(line)[1] == {record.key: record}
 
 
 def header(path: Path, **fields: Any) -> None:
