@@ -8,6 +8,8 @@ from datetime import timedelta
 from types import EllipsisType
 from typing import TypeAlias, TypeVar
 
+from yarl import URL
+
 from qsessions import config, operations
 from qsessions.attempts import Attempts, Clock
 from qsessions.auth import ServiceCRN
@@ -35,6 +37,9 @@ class Caller:
         api_version: The API version of calls that name none, or None for the default.
         timeout: The deadline of calls that name none, in seconds, or None.
         headers: Further headers.
+
+    Raises:
+        ConfigurationError: The service's address is plain http to another machine.
 
     Attributes:
         base_url: Where it calls, once that is settled.
@@ -143,6 +148,7 @@ class Caller:
 
     def _settle(self, settings: config.Settings) -> None:
         """Take the settings on: here they become where calls go, how they get there and what they carry."""
+        self._transport.check(URL(settings.base_url))
         self.base_url = settings.base_url
         crns = [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
         self.instance = crns[0] if crns else None

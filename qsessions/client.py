@@ -133,20 +133,22 @@ class AsyncSessionClient:
                 allow_insecure=allow_insecure,
             )
             self._guard = Guard(ledger, self._transport.spawn, self._observers)
+            self._attempts = Attempts(
+                self._transport, retry=policy, clock=self._clock, observers=self._observers
+            )
+            self._caller = Caller(
+                settings,
+                self._transport,
+                self._attempts,
+                self._clock,
+                api_version=version,
+                timeout=seconds,
+                headers=extra_headers,
+            )
         except QSessionsError as error:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._attempts = Attempts(self._transport, retry=policy, clock=self._clock, observers=self._observers)
-        self._caller = Caller(
-            settings,
-            self._transport,
-            self._attempts,
-            self._clock,
-            api_version=version,
-            timeout=seconds,
-            headers=extra_headers,
-        )
         self._book = Book(self._guard, self._clock.wall)
         self._owned = Owned()
         self._signals = Signals(self._react, self._create_again)

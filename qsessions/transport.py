@@ -152,6 +152,18 @@ class AiohttpTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
+    def check(self, url: URL) -> None:
+        """Check whether requests may go to an address.
+
+        Raises:
+            ConfigurationError: It is plain http to another machine.
+        """
+        if not (self._allow_insecure or _is_secure(url.scheme, url.raw_host)):
+            raise ConfigurationError(
+                f"{url.origin()} is plain http: credentials would travel readable by everybody on the way.",
+                solution="Use https, or pass allow_insecure=True.",
+            )
+
     async def send(self, request: Request) -> Response:
         """Carry one request; see `Transport.send`.
 
@@ -161,11 +173,7 @@ class AiohttpTransport:
                 one of the connections.
         """
         http = self._open(request)
-        if not (self._allow_insecure or _is_secure(request.url.scheme, request.url.raw_host)):
-            raise ConfigurationError(
-                f"{request.url.origin()} is plain http: credentials would travel readable by everybody on the way.",
-                solution="Use https, or pass allow_insecure=True.",
-            )
+        self.check(request.url)
         body = None if request.body is None else _Body(request.body, request.progress)
         incoming = _Incoming()
         failure: QSessionsError

@@ -764,12 +764,11 @@ async def test_a_private_authority_is_trusted_when_told(
 
 
 async def test_plain_http_to_another_machine_is_refused(time: ManualClock) -> None:
-    """Plain http to another machine is refused with the way out, and tried when that way is taken."""
+    """Plain http to another machine is refused when the client is made, with the way out, and tried when that way is taken."""
     for url in ("http://service.invalid", "http://192.0.2.1", "http://[2001:db8::1]"):
-        async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock) as client:
-            with pytest.raises(ConfigurationError, match="plain http") as caught:
-                await client.get("s1")
-            assert caught.value.solution
+        with pytest.raises(ConfigurationError, match="plain http") as caught:
+            AsyncSessionClient(static_auth(), base_url=url, clock=time.clock)
+        assert caught.value.solution
     async with AsyncSessionClient(
         static_auth(), base_url="http://service.invalid", clock=time.clock, allow_insecure=True
     ) as client:

@@ -310,8 +310,7 @@ async def _no_answer(harvest: Harvest) -> None:
     for scheme in SCHEMES:
         async with make_client(url, scheme) as client:
             await provoke(harvest, ConnectionFailed, client.create(mode="batch"))
-        async with make_client("http://service.invalid", scheme) as client:
-            await provoke(harvest, ConfigurationError, client.get("s1"))
+        refuse(harvest, ConfigurationError, partial(make_client, "http://service.invalid", scheme))
         await provoke(harvest, ClientClosed, client.get("s1"))
         await provoke(harvest, ClientClosed, client.create(mode="batch"))
 
