@@ -1,4 +1,7 @@
-"""The sessions that dead processes left open: looks at each record of a ledger, decides by the rules of reaping.py, and does it."""
+"""The sessions that dead processes left open: looks at each record of a ledger, decides by the rules of reaping.py, and does it.
+
+And `forget`, for the records that nobody can decide about.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from attrs import define, frozen
 
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import OPEN_STATUSES, each
-from qsessions.errors import InvalidArgument, NotFound
+from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
 from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState, answer_of
 from qsessions.models import Workload
 from qsessions.operations import words
@@ -70,11 +73,7 @@ async def reap(
         InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
         LedgerUnavailable: The ledger can't be read; nothing was done.
     """
-    given: object = ledger
-    if not isinstance(given, Ledger):
-        shown = repr(given) if isinstance(given, str) else type(given).__name__
-        raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    known = await answer_of(ledger.entries())
+    known = await _read(ledger)
     entries, owners = _chosen(known, only), _living(known)
     mine = [entry for entry in entries if is_served(client, entry.record)]
     without_id = [
@@ -96,9 +95,46 @@ async def reap(
     return await each(entries, one)
 
 
+async def forget(
+    ledger: Ledger, only: str | Collection[str], *, wall: Callable[[], float] = time.time
+) -> list[Reaped]:
+    """Put records of dead owners to ended unseen, and give what became of each. Nothing is sent; their sessions stay as they are.
+
+    It is for those that nobody will ever decide about, as of an instance that is gone.
+
+    Args:
+        ledger: Whose records.
+        only: Their keys or session ids.
+        wall: Gives the seconds since 1970.
+
+    Raises:
+        InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know, or none at all; nothing was done.
+        LedgerUnavailable: The ledger can't be read; nothing was done.
+    """
+    if not only:
+        raise InvalidArgument("a record to forget must be named.")
+    entries = _chosen(await _read(ledger), only)
+
+    async def one(entry: LedgerEntry) -> Reaped:
+        decision = decide_unread(entry, "whether its owner lives can't be told from here", named=True)
+        if entry.owner.liveness is not Liveness.DEAD:
+            return Reaped(entry=entry, decision=decision)
+        decision = Decision(Verdict.MARK_ENDED, "it was named, and nobody looked at its session")
+        return await _ended(ledger, wall, Reaped(entry=entry, decision=decision))
+
+    return await each(entries, one)
+
+
 def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     """Say whether a client's credentials are for the instance that a record is about."""
     return (record.base_url, record.instance) == (client.base_url, client.instance)
+
+
+async def _read(ledger: object) -> Sequence[LedgerEntry]:
+    if not isinstance(ledger, Ledger):
+        shown = repr(ledger) if isinstance(ledger, str) else type(ledger).__name__
+        raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
+    return await answer_of(ledger.entries())
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
@@ -151,20 +187,29 @@ async def _decided(
 async def _carried_out(
     client: AsyncSessionClient, ledger: Ledger, wall: Callable[[], float], decided: Reaped
 ) -> Reaped:
-    decision, record = decided.decision, decided.entry.record
+    decision = decided.decision
     if decision.verdict not in {Verdict.CLOSE, Verdict.MARK_ENDED}:
         return decided
-    try:
-        if decision.session_id is not None:
+    if decision.session_id is not None:
+        try:
             with suppress(NotFound):
                 await client.close(decision.session_id)
-            decided = attrs.evolve(decided, done=True)
-        ended = record.becomes(RecordState.ENDED, now=wall(), session_id=decision.session_id)
+        except Exception as error:  # noqa: BLE001 - as above
+            return attrs.evolve(decided, error=error.with_traceback(None))
+        decided = attrs.evolve(decided, done=True)
+    return await _ended(ledger, wall, decided)
+
+
+async def _ended(ledger: Ledger, wall: Callable[[], float], decided: Reaped) -> Reaped:
+    record = decided.entry.record.becomes(
+        RecordState.ENDED, now=wall(), session_id=decided.decision.session_id
+    )
+    try:
         # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
-        is_amended = await answer_of(ledger.amend(decided.entry, ended))
-        return attrs.evolve(decided, done=decided.done or is_amended)
-    except Exception as error:  # noqa: BLE001 - as above
+        is_amended = await answer_of(ledger.amend(decided.entry, record))
+    except LedgerUnavailable as error:
         return attrs.evolve(decided, error=error.with_traceback(None))
+    return attrs.evolve(decided, done=decided.done or is_amended)
 
 
 @define

@@ -1,4 +1,4 @@
-"""What the ledger has, listed by `ledger` and cleared up by `reap`."""
+"""What the ledger has, listed by `ledger` and cleared up by `reap` and `forget`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qsessions.closing import each
 from qsessions.errors import ConfigurationError, NotFound, QSessionsError
 from qsessions.ledger import LedgerEntry, LedgerRecord, answer_of
 from qsessions.models import Session
-from qsessions.reaper import ANOTHER_INSTANCE, Reaped, is_served, reap
+from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
 from qsessions.reaping import Decision, Verdict
 
 # Where a terminal is narrow, the first ones stay.
@@ -59,12 +59,9 @@ async def reap_sessions(
     options: Options, only: Sequence[str], *, dry_run: bool, close_unique: bool
 ) -> int | None:
     """Close what dead owners left open, and print what became of each record."""
-    output = Output(options)
     async with local_ledger() as ledger, connect(options) as client:
         reaped = await reap(client, ledger, only=only, dry_run=dry_run, close_unique=close_unique)
-    await output.rows(
-        "records", _each([_reaped_row(one) for one in reaped]), _REAP_COLUMNS, _NOTHING.format("reap")
-    )
+    await _print("reap", reaped, options)
     undecided = [one.decision for one in reaped if one.decision.verdict is Verdict.UNDECIDED]
     failures = [one.error for one in reaped if one.error is not None]
     if not undecided and not failures:
@@ -78,11 +75,32 @@ async def reap_sessions(
     return max([Exit.REFUSED, *(failure_code(error) for error in failures)])
 
 
+async def forget_records(options: Options, only: Sequence[str]) -> int | None:
+    """Take records of dead owners out of the ledger, and print what became of each."""
+    async with local_ledger() as ledger:
+        forgotten = await forget(ledger, only)
+    await _print("forget", forgotten, options)
+    kept = sum(not one.done for one in forgotten)
+    if not kept:
+        return None
+    what = f"of {count(len(forgotten), 'record')}, {kept} {'is' if kept == 1 else 'are'} kept."
+    complain("forget", what, "The list says why. A record is kept while its owner lives, or may live.")
+    return Exit.REFUSED
+
+
+async def _print(command: str, records: Sequence[Reaped], options: Options) -> None:
+    rows = _each([_reaped_row(command, one) for one in records])
+    await Output(options).rows("records", rows, _REAP_COLUMNS, _NOTHING.format(command))
+
+
 def _to_end(undecided: Sequence[Decision]) -> str:
     """Say how to end what is undecided, by id, whatever the ledger says."""
     match list(dict.fromkeys(workload.id for decision in undecided for workload in decision.candidates)):
         case []:
-            return "The list says why. To end a session whatever the ledger says: qsessions close ID"
+            return (
+                "The list says why. To end a session whatever the ledger says: qsessions close ID; "
+                "to drop the record of one that is over: qsessions forget ID"
+            )
         case [only]:
             return f"The list says why. An unknown id may be {only}; to end that: qsessions close {only}"
         case ids:
@@ -157,7 +175,7 @@ def _row(entry: LedgerEntry, found: Session | None, unread: str | None) -> dict[
     }
 
 
-def _reaped_row(one: Reaped) -> dict[str, Any]:
+def _reaped_row(command: str, one: Reaped) -> dict[str, Any]:
     record, decision = one.entry.record, one.decision
     return {
         "record": record.session_id or record.key,
@@ -165,7 +183,7 @@ def _reaped_row(one: Reaped) -> dict[str, Any]:
         "verdict": decision.verdict.value,
         "why": decision.why,
         "done": one.done,
-        "error": failure_text(one.error, "reap"),
+        "error": failure_text(one.error, command),
         "candidates": [workload.id for workload in decision.candidates],
     }
 

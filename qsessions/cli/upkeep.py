@@ -126,6 +126,26 @@ def reap(
 
 
 @app.command
+def forget(
+    *records: Annotated[
+        str,
+        Parameter(help="Session ids, or what `qsessions ledger` shows where there is none.", required=True),
+    ],
+    options: Options = DEFAULTS,
+) -> int:
+    """Take records of dead processes out of the ledger unseen; their sessions stay as they are.
+
+    It is for what `qsessions reap` can't decide any more, such as sessions of an instance that is gone. It needs no credentials.
+
+    Example: qsessions forget SESSION_ID
+    """
+    from qsessions.cli import commands
+    from qsessions.cli.ledger import forget_records
+
+    return commands.run("forget", forget_records(options, records))
+
+
+@app.command
 def close_all(
     *,
     mode: Annotated[

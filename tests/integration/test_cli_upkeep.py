@@ -1,4 +1,4 @@
-"""`qsessions wait`, `ledger`, `reap` and `close-all`, each in a process of its own, against an emulator and a ledger on the disk."""
+"""`qsessions wait`, `ledger`, `reap`, `forget`, `close-all`, each in a process of its own, against an emulator and a ledger on the disk."""
 
 from __future__ import annotations
 
@@ -334,11 +334,41 @@ async def test_wrong_use_of_reap(shell: Shell, arguments: tuple[str, ...], what:
     assert what in told(err)[0]
 
 
+async def test_forget(shell: Shell, service: Emulator, ledger: LocalLedger, tmp_path: Path) -> None:
+    """Named records of dead owners go, unseen and without credentials; a living owner's stays, and that ends it with 1."""
+    await left_by_the_dead(
+        tmp_path,
+        record(service, session_id="s-other", base_url="https://gone.example/api"),
+        record(service, key="intent"),
+        record(service, session_id="s-kept"),
+    )
+    await ledger.record(LedgerRecord(**record(service, session_id="s-alive")))
+    alone = Shell({}, tmp_path)
+    (gone,) = await alone.lines("forget", "s-other")
+    assert (gone["record"], gone["verdict"], gone["done"]) == ("s-other", "mark ended", True)
+    code, out, err = await alone("forget", "intent", "s-alive")
+    assert (code, told(err)[0]) == (1, "qsessions forget: of 2 records, 1 is kept.")
+    assert re.search(r"^s-alive +leave +no +its owner lives", out, re.MULTILINE)
+    assert service.requests == []
+    rows = await shell.lines("ledger")
+    assert sorted(row["record"] for row in rows) == ["s-alive", "s-kept"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"), [((), "records"), (("s-none",), "no open record of 's-none'")]
+)
+async def test_wrong_use_of_forget(shell: Shell, arguments: tuple[str, ...], what: str) -> None:
+    """Without a record's name, or with one that isn't there, it ends with exit code 2."""
+    code, out, err = await shell("forget", *arguments)
+    assert (code, out) == (2, "")
+    assert what in told(err)[0].lower()
+
+
 async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> None:
     """It is told in two lines: 1."""
     await asyncio.to_thread(break_ledger, tmp_path)
-    for command in ("ledger", "reap"):
-        code, _, err = await shell(command)
+    for command in (("ledger",), ("reap",), ("forget", "s1")):
+        code, _, err = await shell(*command)
         assert code == 1
         assert "can't be used" in told(err)[0]
 

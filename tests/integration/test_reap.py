@@ -17,7 +17,7 @@ from qsessions import (
     ResponseError,
 )
 from qsessions.emulator import Emulator, Fault
-from qsessions.reaper import Reaped, reap
+from qsessions.reaper import Reaped, forget, reap
 from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict
 from tests.given_ledger import GivenLedger, entry
 from tests.manual_clock import ManualClock
@@ -348,6 +348,34 @@ async def test_a_404_that_is_not_the_services_ends_nothing(place: Place) -> None
         assert (one.decision.verdict, one.done) == (verdict, False)
         assert isinstance(one.error, ResponseError)
     assert len(place.still_open()) == 1
+    assert place.ended() == []
+
+
+async def test_what_is_forgotten(place: Place) -> None:
+    """A named record of a dead owner is put to ended and its session left alone; other records stay."""
+    session_id = await place.session()
+    place.record(session_id=session_id)
+    place.record(Liveness.ALIVE, session_id="s-alive")
+    place.record(Liveness.UNKNOWN, session_id="s-unknown", detached=True)
+    place.record()
+    requests = len(place.emulator.requests)
+    names = [session_id, "s-alive", "s-unknown"]
+    forgotten = await forget(place.ledger, names, wall=place.time.time)
+    assert verdicts(forgotten) == [(MARK, True), (LEAVE, False), (UNDECIDED, False)]
+    assert place.ended() == [("k0", session_id)]
+    assert place.still_open() == [session_id]
+    assert len(place.emulator.requests) == requests
+    place.ledger.amend_failure = OSError("no disk")
+    (one,) = await forget(place.ledger, "k3")
+    assert (one.done, type(one.error)) == (False, LedgerUnavailable)
+
+
+@pytest.mark.parametrize(("only", "problem"), [((), "must be named"), ("k9", "no open record of 'k9'")])
+async def test_nothing_else_is_forgotten(place: Place, only: Any, problem: str) -> None:
+    """Forgetting wants the names of records that there are."""
+    place.record()
+    with pytest.raises(InvalidArgument, match=problem):
+        await forget(place.ledger, only)
     assert place.ended() == []
 
 
