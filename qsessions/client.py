@@ -177,7 +177,10 @@ class AsyncSessionClient:
 
         Raises:
             ConfigurationError: They are in the account file, and it won't do.
+            ClientClosed: It was closed: a client lives once.
         """
+        if self._closing is not None:
+            raise ClientClosed("the client was closed.", solution="Make another one.")
         await self._caller.settled("configure", ...)
         return self
 

@@ -84,6 +84,9 @@ class Emulator:
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError("port must be from 0 to 65535")
+        if not host:
+            # It would be every address, which is to be said.
+            raise ValueError("host must not be empty")
         random = SystemRandom() if seed is None else Random(seed)  # noqa: S311 - a seed asks for no secrets
         self.faults = FaultPlan(faults)
         self._host = host

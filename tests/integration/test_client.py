@@ -693,6 +693,8 @@ async def test_a_closed_client_says_so(against: Against, row: Row) -> None:
     with pytest.raises(ClientClosed) as caught:
         await row(client)
     assert (caught.value.operation, caught.value.method) == (row.name, row.method)
+    with pytest.raises(ClientClosed, match="Make another one"):
+        await client.__aenter__()
     assert len(server.received) == 1
 
 

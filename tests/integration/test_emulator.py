@@ -773,6 +773,12 @@ def test_missing_library(missing: str, said: str) -> None:
     assert said in done.stderr
 
 
+def test_an_empty_host() -> None:
+    """No host is refused when the emulator is made, and isn't taken for all addresses."""
+    with pytest.raises(ValueError, match="host must not be empty"):
+        Emulator(host="")
+
+
 async def test_listening_everywhere_has_an_address_to_call() -> None:
     """An emulator that listens on every address names one that a client can call."""
     async with Emulator(host="0.0.0.0") as emulator:  # noqa: S104 - it is the case
