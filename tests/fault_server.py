@@ -90,6 +90,16 @@ def stall(data: bytes) -> Answer:
     return answer
 
 
+def held(until: asyncio.Event, answer: bytes) -> Answer:
+    """Answer with these bytes when the test says so."""
+
+    async def wait(connection: Connection) -> None:
+        await until.wait()
+        await connection.write(answer)
+
+    return wait
+
+
 def endless(head: bytes, piece: bytes) -> Answer:
     """Answer with the head, then with the piece again and again for as long as somebody listens."""
 

@@ -37,7 +37,7 @@ from qsessions import (
     SessionLeftOpen,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, FaultServer, hang, http
+from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import Against, static_auth
 from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
@@ -283,11 +283,7 @@ async def test_closing_the_client_ends_what_a_create_in_flight_makes(against: Ag
     """A session that is created while the client is being closed is ended too."""
     released, inside = asyncio.Event(), asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(CREATED)
-
-    server, client = await against(slowly, DONE)
+    server, client = await against(held(released, CREATED), DONE)
 
     async def work() -> None:
         async with client.open(**WANTED):
@@ -307,11 +303,7 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
     """A create that begins while others are being ended is refused, since nobody would be there to end what came of it."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(DONE)
-
-    server, client = await against(CREATED, slowly)
+    server, client = await against(CREATED, held(released, DONE))
     inside = asyncio.Event()
 
     async def work() -> None:
@@ -358,11 +350,7 @@ async def test_no_session_is_created_while_a_signal_ends_others(
     """While a signal waits for the end of open sessions, nobody creates another; when it has acted, everybody may."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(DONE)
-
-    server, client = await against(CREATED, slowly, CREATED)
+    server, client = await against(CREATED, held(released, DONE), CREATED)
     async with client.open(**WANTED, handle_signals=True):
         signal.raise_signal(signal.SIGTERM)
         await server.arrival(2)
@@ -382,11 +370,7 @@ async def test_whoever_goes_on_creating_keeps_no_signal_waiting(
     """A task that tries again at once, and awaits nothing else, doesn't keep the event loop from ending the sessions."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(DONE)
-
-    server, client = await against(CREATED, slowly)
+    server, client = await against(CREATED, held(released, DONE))
     async with client.open(**WANTED, handle_signals=True):
         signal.raise_signal(signal.SIGTERM)
         await server.arrival(2)
@@ -401,11 +385,7 @@ async def test_a_signal_while_the_client_is_being_closed(against: Against, signa
     """A signal waits for the sessions that are being ended anyway, and the client creates none afterwards."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(DONE)
-
-    server, client = await against(CREATED, slowly)
+    server, client = await against(CREATED, held(released, DONE))
     async with client.open(**WANTED, handle_signals=True):
         closing = asyncio.ensure_future(client.aclose())
         await server.arrival(2)
@@ -612,11 +592,7 @@ async def test_an_ending_is_not_cut_short_by_cancellation(times: int, against: A
     """Cancelled while its session is being ended, the block first sees to that, then the cancellation goes on."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(DONE)
-
-    server, client = await against(CREATED, slowly)
+    server, client = await against(CREATED, held(released, DONE))
 
     async def work() -> None:
         async with client.open(**WANTED):
@@ -814,11 +790,7 @@ async def test_the_ledger_has_what_is_left_of_a_cancelled_create(
     """A create that is cancelled in flight is recorded by what came of it."""
     released = asyncio.Event()
 
-    async def slowly(connection: Connection) -> None:
-        await released.wait()
-        await connection.write(ending[0])
-
-    server, client = await against(slowly, *ending[1:] or [DONE], ledger=ledger)
+    server, client = await against(held(released, ending[0]), *ending[1:] or [DONE], ledger=ledger)
     task = asyncio.ensure_future(client.create(mode="dedicated", max_ttl=600))
     await server.arrival()
     task.cancel()

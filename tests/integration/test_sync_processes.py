@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qsessions.emulator import Emulator
-from tests.fault_server import Answer, Connection, FaultServer, hang, http
+from tests.fault_server import Answer, Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN
 
@@ -404,16 +404,6 @@ async def creating(*answers: Answer) -> AsyncIterator[tuple[FaultServer, asyncio
     ):
         await server.arrival(2)
         yield server, process
-
-
-def held(until: asyncio.Event, answer: bytes) -> Answer:
-    """Give an answer that comes when the test says so."""
-
-    async def wait(connection: Connection) -> None:
-        await until.wait()
-        await connection.write(answer)
-
-    return wait
 
 
 async def test_the_first_ctrl_c_waits_for_the_end_of_a_create() -> None:
