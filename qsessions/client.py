@@ -80,7 +80,7 @@ class AsyncSessionClient:
         ledger: Where to record the sessions that this client creates, so that `qsessions reap` finds those of a process that was killed:
             "local" for the platform's own place (extra "ledger"), a `LocalLedger` or another `Ledger`, which its maker closes, or None for
             nowhere. A session is this process's as long as that lives, also when the client was closed. Whatever goes wrong with the
-            ledger is told once, and stops no session from being created or ended.
+            ledger stops no session from being created or ended, and is told once; sessions that it never took are named at the end.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" hears of them anyway.
         clock: Time and chance, for tests.

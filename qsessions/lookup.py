@@ -14,7 +14,7 @@ from qsessions.codec import WorkloadPage
 from qsessions.errors import CallTimeout
 from qsessions.events import CreateCancelled, Observers
 from qsessions.models import CreateSession, Mode, Workload
-from qsessions.operations import Operation, dated_workloads, workloads_query
+from qsessions.operations import ENDED_STATUSES, Operation, dated_workloads, workloads_query
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import pages
 
@@ -70,14 +70,15 @@ class Lookup:
         error.narrow(self._asked_at, found)
 
     async def _candidates(self, until: float) -> tuple[Workload, ...]:
-        """Give what was created since and fits the request, newest first, before the create has the age `until`."""
+        """Give what was created since, fits the request and is open, newest first, before the create has the age `until`."""
         fetch = partial(self._fetch, until)
         found: list[Workload] = []
         async with aclosing(pages(fetch)) as workloads:
             async for workload in workloads:
                 if workload.created is None or workload.created < self._asked_at - _APART:
                     break
-                if self._request.backend is None or workload.backend in {None, self._request.backend}:
+                fits = self._request.backend is None or workload.backend in {None, self._request.backend}
+                if fits and workload.status not in ENDED_STATUSES:
                     found.append(workload)
         return tuple(found)
 

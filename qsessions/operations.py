@@ -35,6 +35,8 @@ Query: TypeAlias = tuple[tuple[str, str], ...]
 MAX_ID_LENGTH = 500
 WORKLOAD_MODES = ("job", "session", "batch")
 WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
+# Those of sessions that are over.
+ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
 MAX_PAGE = 200
 
 

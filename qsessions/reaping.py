@@ -14,6 +14,7 @@ from attrs import frozen
 
 from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness
 from qsessions.models import Mode, Session, SessionState, Workload
+from qsessions.operations import ENDED_STATUSES
 
 # How many seconds this machine's clock and the service's may be apart, and how long a new session may take to show in the list.
 MARGIN_S = 60.0
@@ -22,7 +23,6 @@ LONGEST_CREATE_S = 120.0
 
 # What the list of workloads calls a mode.
 _LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
-_ENDED = frozenset({"failed", "completed", "canceled"})
 
 
 class Verdict(Enum):
@@ -162,7 +162,7 @@ def candidates(
         and workload.mode == _LISTED_AS.get(record.mode, str(record.mode))
         and _may_equal(workload.backend, record.backend)
         and _may_equal(workload.instance, record.instance)
-        and workload.status not in _ENDED
+        and workload.status not in ENDED_STATUSES
         and workload.accepting_jobs is not False
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 from qsessions import AsyncSessionClient, Clock, IBMCloudAuth, ServiceCRN
 from qsessions.emulator import Emulator
@@ -17,6 +18,10 @@ from tests.manual_clock import ManualClock
 for _number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
+
+# How long an example takes says something about the machine, and nothing about what must hold.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 # All that leads a client somewhere.
 VARIABLES = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
 import attrs
 
-from qsessions.cli.failures import complain
+from qsessions.cli.failures import complain, one_line, tell
 from qsessions.errors import LedgerUnavailable
 from qsessions.events import Event, LedgerFailed
 from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, answer_of
@@ -27,11 +28,29 @@ async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
         detached: Whether the sessions that are recorded belong to nobody, since they are made to outlive this process.
     """
     ledger = _Detached() if detached else LocalLedger()
+    told, log = _Told(logging.WARNING), logging.getLogger("qsessions.ledger")
+    log.addHandler(told)
     try:
         yield ledger
     finally:
         with suppress(LedgerUnavailable):
             await answer_of(ledger.aclose())
+        log.removeHandler(told)
+
+
+class _Told(logging.Handler):
+    """Tells on standard error what the ledger warns of, each thing once."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._known: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell a warning."""
+        text = record.getMessage()
+        if text not in self._known:
+            self._known.add(text)
+            tell(f"qsessions: {one_line(text)}")
 
 
 async def note_ended(session_ids: Collection[str]) -> None:
@@ -60,5 +79,5 @@ class Warner:
             complain(
                 self._command,
                 f"the session is not recorded: {event.reason}",
-                "It is created and ended all the same; if this process is killed, only qsessions workloads finds it.",
+                f"{self._command} goes on all the same; should nobody end it, only qsessions workloads finds it.",
             )

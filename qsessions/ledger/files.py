@@ -7,6 +7,7 @@ by us.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import threading
@@ -15,11 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from qsessions.events import logger
+from qsessions.errors import LedgerUnavailable
 from qsessions.ledger import locks
 from qsessions.ledger.lines import Header, header_line, parse, parse_line, record_lines
 from qsessions.ledger.locks import Reach
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
+
+logger = logging.getLogger("qsessions.ledger")
 
 _SUFFIX = ".jsonl"
 # A file that is still being made. One of yesterday was left by a crash.
@@ -180,7 +183,8 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     """Give the open records in a directory, oldest first, and tidy up what dead owners left there with nothing open.
 
     What is another user's file, or none (a link, a folder, a pipe), is told in the log and passed over. A list that leaves out a living
-    owner's file would be believed, so any other error is raised. A file that can't be read wholly is told in the log, and stays.
+    owner's file, or a record in it, would be believed, so any other error is raised. A dead owner's file that can't be read wholly is told
+    in the log, and stays.
 
     Args:
         directory: The ledger's; where there is none, nothing was recorded.
@@ -189,6 +193,7 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     Raises:
         OSError: The directory, or a file that may be a living owner's, can't be read; its `filename` says which. Or files come faster
             than they can be read.
+        LedgerUnavailable: A living owner's file is damaged.
     """
     entries: dict[str, LedgerEntry] = {}
     seen: set[Path] = set()
@@ -295,6 +300,12 @@ def _read(path: Path) -> list[LedgerEntry]:
                 records, owner, is_whole = _look(fd, path)
             finally:
                 os.close(fd)
+    if not is_whole and owner.liveness is Liveness.ALIVE:
+        which = "" if owner.host is None else f" (process {owner.pid} on {owner.host})"
+        raise LedgerUnavailable(
+            f"the ledger's file {path} is damaged, and its owner lives{which}: nobody can tell all the sessions that it owns.",
+            solution="End that process, then do this again: what it left is read as far as it can be.",
+        )
     if not is_whole:
         logger.warning(
             "the ledger's file %s can't be read wholly, so it is kept: look for session ids in it, and delete it when none of them is open",

@@ -100,7 +100,9 @@ class Guard:
         if ending is not None:
             await asyncio.wait({ending}, timeout=PATIENCE)
             ending.cancel()
-        if lost := [one for one in self._unwritten.values() if one.state is not RecordState.ENDED]:
+        # What drains ends by itself.
+        over = {RecordState.ENDED, RecordState.DRAINING}
+        if lost := [one for one in self._unwritten.values() if one.state not in over]:
             names = tuple(record.session_id or record.key for record in lost)
             self._observers.notify(LedgerFailed(reason="it never took these records", unrecorded=names))
 

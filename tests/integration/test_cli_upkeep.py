@@ -373,6 +373,24 @@ async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> Non
         assert "can't be used" in told(err)[0]
 
 
+async def test_a_damaged_file_is_named(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+    """What can't be read in the ledger is told on standard error, once, and the rest goes on."""
+    await left_by_the_dead(tmp_path, record(service, session_id="s-1"))
+
+    def damage() -> Path:
+        (path,) = place(tmp_path).iterdir()
+        with path.open("ab") as file:
+            file.write(b"no JSON\n")
+        return path
+
+    path = await asyncio.to_thread(damage)
+    for command in (("ledger",), ("reap", "--dry-run")):
+        code, out, err = await shell(*command)
+        assert code == 0
+        assert "s-1" in out
+        assert err.count(f"{path} can't be read wholly") == 1
+
+
 @pytest.fixture
 async def made(client: AsyncSessionClient) -> list[str]:
     """Give the ids of a dedicated session and of two batches."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from qsessions import LedgerEntry, Liveness, LocalLedger, RecordState
+from qsessions import LedgerEntry, LedgerUnavailable, Liveness, LocalLedger, RecordState
 from qsessions.ledger import files, locks
 
 # What each program begins with.
@@ -103,6 +103,26 @@ def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
     assert entry.owner.liveness is Liveness.DEAD
     assert files.amend(place / entry.source, ended)
     assert list(place.iterdir()) == []
+
+
+def test_a_damaged_file_of_a_living_owner(place: Path, start: Start) -> None:
+    """While its owner lives, a damaged file fails the reading, since sessions of its may be missing; then what can be read is."""
+    owner = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    assert heard(owner) == "ready"
+    (path,) = place.iterdir()
+    whole = path.read_bytes()
+    for damaged, which in (
+        (whole.replace(b'"mode":', b'"mo\x00e":'), rf"lives \(process {owner.pid} on "),
+        (b"#" * whole.index(b"\n") + whole[whole.index(b"\n") :], "lives: "),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(LedgerUnavailable, match=which) as caught:
+            listed(place)
+        assert str(path) in str(caught.value)
+        assert "End that process" in str(caught.value)
+    owner.kill()
+    owner.wait()
+    assert [entry.owner.liveness for entry in listed(place)] == [Liveness.UNKNOWN]
 
 
 def test_a_forked_child_is_not_the_owner(place: Path, start: Start) -> None:

@@ -830,7 +830,7 @@ async def test_a_ledger_that_fails_stops_nothing(
     await client.aclose()
     await ledger.aclose()
     assert calls_of(server) == DRAINED
-    assert len([record for record in caplog.records if "LedgerFailed" in record.message]) == 2
+    assert len([record for record in caplog.records if "LedgerFailed" in record.message]) == 1
 
 
 async def test_closing_a_client_twice_says_nothing_of_its_ledger(
