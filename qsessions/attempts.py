@@ -155,6 +155,13 @@ class Attempts:
         """Begin no request any more that can't be repeated, and say why; None begins them again."""
         self._in_flight.refusal = why
 
+    async def admit(self, request: Request) -> None:
+        """Raise, for a request that can't be repeated, what refuses it, if something does."""
+        try:
+            await self._in_flight.admit()
+        except ClientClosed as error:
+            raise self._call(request, None, ()).located(error) from None
+
     async def settle(self, timeout: float) -> None:
         """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
         await self._in_flight.settle(timeout)

@@ -100,6 +100,14 @@ class Caller:
         request = operation.request(self.base_url, headers)
         return await self._attempts.run(request, operation.read, seconds, undo=undo, ending=operation.ending)
 
+    async def admit(self, operation: Operation[T]) -> None:
+        """Raise what refuses an operation that can't be repeated, if something does; the settings must be settled.
+
+        Raises:
+            ClientClosed: The client begins none any more, or none just now.
+        """
+        await self._attempts.admit(operation.request(self.base_url, {}))
+
     async def versions(
         self, api_version: str | None, timeout: Timeout, *, ending: bool = False
     ) -> list[ApiVersion]:
@@ -170,7 +178,7 @@ class Caller:
         scope = asyncio.timeout(seconds)
         try:
             async with scope, self._latest_lock:
-                return await self._newest_live(seconds, ending=operation.ending)
+                return await self._newest_live(seconds)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -181,8 +189,8 @@ class Caller:
                 sent=False,
             ) from None
 
-    async def _newest_live(self, seconds: float | None, *, ending: bool) -> str:
-        # Whoever had the lock before may have got it.
+    async def _newest_live(self, seconds: float | None) -> str:
+        # Whoever had the lock before may have got it. And whoever waits for it may be about to end a session.
         if self._latest is None:
-            self._latest = operations.newest_live(await self.versions(None, seconds, ending=ending))
+            self._latest = operations.newest_live(await self.versions(None, seconds, ending=True))
         return self._latest

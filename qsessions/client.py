@@ -74,9 +74,10 @@ class AsyncSessionClient:
             are never used to reach this machine itself.
         application: A product name to put into the User-Agent, such as "my-orchestrator/1.2".
         headers: Further headers for the requests to the service (never sent to IAM).
-        max_concurrency: How many connections there are at the most; further calls wait. Creates have as many of their own, a new one for
-            each, since over a kept one that the server just dropped nobody could tell whether a session was created. What ends a session
-            waits for no other call: where all are taken, it has as many again. (With `http=` there is only the pool of that.)
+        max_concurrency: How many requests there are at a time, over a connection for each; further calls wait. Creates have as many
+            connections of their own, a new one for each, since over a kept one that the server just dropped nobody could tell whether a
+            session was created. What ends a session, and the token that it may need, waits for none of these: of such requests there are
+            at least 100 at a time. (With `http=` the limit is that pool's own, for everything.)
         ledger: Where to record the sessions that this client creates, so that `qsessions reap` finds those of a process that was killed:
             "local" for the platform's own place (extra "ledger"), a `LocalLedger` or another `Ledger`, which its maker closes, or None for
             nowhere. A session is this process's as long as that lives, also when the client was closed. Whatever goes wrong with the
@@ -151,7 +152,7 @@ class AsyncSessionClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._book = Book(self._guard, self._clock.wall)
         self._owned = Owned()
-        self._signals = Signals(self._react, self._create_again)
+        self._signals = Signals(self._react, insisted=self._name_owned, acted=self._create_again)
         self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
         self._polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
@@ -283,8 +284,10 @@ class AsyncSessionClient:
             on_exit: What ends it after a clean block: "drain" or "close".
             on_error: What ends it after an error or a cancellation: "close" or "drain".
             ending_timeout: The ending's deadline: seconds, a `timedelta` or text such as "1m".
-            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client and then do what they did before; a
-                second one does so at once. Main thread only. While the event loop is held up, the sessions can't be closed.
+            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client, which creates none meanwhile, and then
+                do what they did before; a second one does so at once, and the log names the sessions. (Under `asyncio.run`, what Ctrl-C did
+                before is to cancel the main task, whose blocks still end their sessions; and of a handler of your own, asyncio lets only
+                SystemExit and KeyboardInterrupt through.) Main thread only. While the event loop is held up, nothing can be closed.
             api_version: The API version for creating and ending it.
             timeout: The deadline of the create in seconds; None for none, `...` for the client's.
 
@@ -586,6 +589,9 @@ class AsyncSessionClient:
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
             await caller.settled("create", seconds)
+            operation = operations.create(wanted)
+            # First of all, so that the ledger hears of no request that doesn't go out.
+            await caller.admit(operation)
             await self._book.intend(
                 wanted,
                 creation.key,
@@ -594,7 +600,7 @@ class AsyncSessionClient:
                 seconds=caller.left(seconds, started),
             )
             left = caller.left(seconds, started)
-            session = await caller.call(operations.create(wanted), api_version, left, creation)
+            session = await caller.call(operation, api_version, left, creation)
         except BaseException as error:
             creation.failed(error)
             if isinstance(error, CreateOutcomeUnknown):
@@ -639,7 +645,14 @@ class AsyncSessionClient:
                 solution="Let the program end, or make the call again when the signal has been handled.",
             )
             self._attempts.refuse(why)
+        self._book.withdraw()
         await self._end_owned("close")
+        # After the signal there may be no more time for that.
+        await self._guard.settle()
+
+    def _name_owned(self) -> None:
+        for told in self._owned.interrupted():
+            logger.error("a second signal came: %s", told)
 
     def _create_again(self) -> None:
         if self._closing is None:

@@ -66,6 +66,13 @@ class InFlight:
                 while self._pending:
                     await asyncio.wait(self._pending)
 
+    async def admit(self) -> None:
+        """Raise the refusal, if there is one."""
+        if (refusal := self.refusal) is not None:
+            # Whoever tries again at once must not keep the loop from what it waits for.
+            await asyncio.sleep(0)
+            raise replica(refusal)
+
     async def send(self, request: Request, undo: Undo) -> Response:
         """Carry a request as `Transport.send` does.
 
@@ -73,10 +80,7 @@ class InFlight:
         and what it did is undone; then the cancellation goes on, with a note where something is left to tell. A second cancellation ends
         the wait for that, not the ending itself.
         """
-        if (refusal := self.refusal) is not None:
-            # Whoever tries again at once must not keep the loop from what it waits for.
-            await asyncio.sleep(0)
-            raise replica(refusal)
+        await self.admit()
         undo.sent()
         heard = self._until_done(asyncio.get_running_loop().create_future())
         try:

@@ -202,6 +202,7 @@ class Lasting(Call[T]):
         """Let the caller go on."""
         super().finish(error)
         self._over.set()
+        self.thread.left.discard(self)
 
     def interrupted(self, interruption: BaseException) -> None:
         """Wait for the end."""
@@ -213,8 +214,19 @@ class Lasting(Call[T]):
 
     def interrupted_again(self, interruption: BaseException) -> None:
         """Leave, and tell what is under way."""
+        self.thread.left.add(self)
         self.thread.post(self.begin)
+        if self._over.is_set():
+            self.thread.left.discard(self)
         interruption.add_note(f"{self._describe()}; that goes on in the background while this process lives.")
+
+
+class Leavable(Lasting[T]):
+    """A lasting call that already the first interruption leaves, since it is the second one of whoever makes the call."""
+
+    def interrupted(self, interruption: BaseException) -> None:
+        """Leave, and tell what is under way."""
+        self.interrupted_again(interruption)
 
 
 class LoopThread:
@@ -226,6 +238,7 @@ class LoopThread:
     Attributes:
         calls: The calls that wait for an answer.
         endings: The calls whose callers were interrupted and that are being undone.
+        left: The calls under way on whose end somebody insisted not to wait.
         closing: Whether the end has begun.
         is_forked: Whether this is a child of the process that the thread is in.
     """
@@ -233,6 +246,7 @@ class LoopThread:
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.calls: set[Call[Any]] = set()
         self.endings: set[Undoable[Any]] = set()
+        self.left: set[Lasting[Any]] = set()
         self.closing = False
         self._aclose = aclose
         self._selector = selectors.DefaultSelector()
@@ -342,11 +356,14 @@ class LoopThread:
                 )
         finally:
             # Else it is the collector's call, which may come in the middle of anything and must not wait.
-            if not (threading.main_thread().is_alive() or self._is_own_thread() or self._is_left):
+            if not (threading.main_thread().is_alive() or self._is_own_thread() or self.is_left):
                 self._ended.wait(_EXIT_S)
 
     def await_end(self) -> None:
         """Where the end has begun, wait for it; from a signal's handler, whose thread may hold any lock, so that none is taken."""
+        if self.closing:
+            # The signal may have come before that was asked for.
+            self.post(self._wind_up)
         while self.closing and not (self.loop.is_closed() or self.is_forked):
             time.sleep(_POLL_S)
 
@@ -356,9 +373,9 @@ class LoopThread:
         self._ended.wait()
 
     @property
-    def _is_left(self) -> bool:
+    def is_left(self) -> bool:
         """Whether somebody insisted on not waiting for what is still under way."""
-        return self._left_early or any(call.dropped for call in tuple(self.endings))
+        return self._left_early or bool(self.left) or any(call.dropped for call in tuple(self.endings))
 
     def _main(self) -> None:
         try:
@@ -387,11 +404,11 @@ class LoopThread:
 
     async def _end(self) -> None:
         try:
-            closing = self.loop.create_task(self._close())
-            await asyncio.wait({closing}, timeout=_GRACE_S if self._is_left else None)
+            patience = _GRACE_S if self.is_left else None
+            await asyncio.wait({self.loop.create_task(self._close())}, timeout=patience)
             for _ in range(_CANCELLATIONS):
                 await _cancelled(asyncio.all_tasks() - {asyncio.current_task()})
-            await self._aclose()
+            await asyncio.wait({self.loop.create_task(self._aclose())}, timeout=patience)
             await self.loop.shutdown_asyncgens()
         finally:
             self.loop.stop()

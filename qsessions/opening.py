@@ -52,6 +52,10 @@ class Owned:
         """Let go of one that has ended."""
         self._opened.discard(opened)
 
+    def interrupted(self) -> list[str]:
+        """Say of each what somebody who leaves now must know."""
+        return [opened.interrupted() for opened in tuple(self._opened)]
+
     async def end(self, how: How | None = None, *, again: bool = True) -> None:
         """End them all, or try to; those that fail are told to observers and stay.
 

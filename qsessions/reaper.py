@@ -16,7 +16,16 @@ from attrs import define, frozen
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import OPEN_STATUSES, each
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
-from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState, answer_of
+from qsessions.ledger import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    Liveness,
+    Owner,
+    RecordState,
+    answer_of,
+    entries_of,
+)
 from qsessions.models import Workload
 from qsessions.operations import words
 from qsessions.reaping import (
@@ -134,7 +143,7 @@ async def _read(ledger: object) -> Sequence[LedgerEntry]:
     if not isinstance(ledger, Ledger):
         shown = repr(ledger) if isinstance(ledger, str) else type(ledger).__name__
         raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    return await answer_of(ledger.entries())
+    return await entries_of(ledger)
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
@@ -267,7 +276,7 @@ async def _look(
         return _Look(None, error.with_traceback(None))
     now = wall()
     # Read again: whoever created what is listed by now had recorded it before.
-    entries = await answer_of(ledger.entries())
+    entries = await entries_of(ledger)
     return _Look(
         workloads,
         now=now,

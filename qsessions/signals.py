@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from attrs import define
+
 from qsessions.errors import ConfigurationError
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
@@ -21,11 +23,20 @@ class Signals:
 
     Args:
         react: Called in the main thread, between any two instructions, with what it is to call there when it is done.
-        acted: Called there when the signal has done what it did before, unless that ended the process.
+        insisted: Called there when a second signal comes before it is done, before that one acts.
+        acted: Called there when the signal has done what it did before, unless that ended the process; where a second signal overtook the
+            reaction, once more when that is done.
     """
 
-    def __init__(self, react: Callable[[Callable[[], None]], None], acted: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        react: Callable[[Callable[[], None]], None],
+        *,
+        insisted: Callable[[], None],
+        acted: Callable[[], None],
+    ) -> None:
         self.react = react
+        self.insisted = insisted
         self.acted = acted
 
     def hold(self) -> None:
@@ -34,7 +45,7 @@ class Signals:
         Raises:
             ConfigurationError: This isn't the main thread, which alone gets signals.
         """
-        if threading.current_thread() is not threading.main_thread():
+        if not _is_main_thread():
             raise ConfigurationError(
                 "handle_signals=True works in the main thread only.",
                 solution="Open the session there, or handle the signals yourself and call aclose() or shutdown().",
@@ -46,67 +57,105 @@ class Signals:
         _process.release(self)
 
 
+@define
+class _Reaction:
+    """What happens between a signal and what it did before.
+
+    Attributes:
+        number: The signal.
+        holders: Who reacts to it.
+        left: How many of them aren't done yet.
+    """
+
+    number: int
+    holders: list[Signals]
+    left: int
+
+
 class _Process:
     """The process's handlers. There is one for all who hold them: two that each put back what they found would not come apart again."""
 
     def __init__(self) -> None:
         self._holders: list[Signals] = []
+        # What was found in place of ours when that was last set.
         self._before: dict[int, Any] = {}
-        # Those who react to a signal now.
-        self._reacting: list[Signals] = []
+        self._reaction: _Reaction | None = None
+        self._is_acting = False
 
     def hold(self, signals: Signals) -> None:
         self._holders.append(signals)
-        if not self._before:
-            for number in _NUMBERS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
+        for number in _NUMBERS:
+            found = signal.getsignal(number)
+            if found is not signal.SIG_IGN and found != self._handle:
+                # First, since a signal may come at once.
+                self._before[number] = found
+                signal.signal(number, self._handle)
+        if (reaction := self._reaction) is not None and signals not in reaction.holders:
+            # What it is about to open must not be left either.
+            reaction.holders.append(signals)
+            reaction.left += 1
+            self._ask(reaction, signals)
 
     def release(self, signals: Signals) -> None:
         self._holders.remove(signals)
-        if not self._holders:
+        # Elsewhere nobody may change handlers; ours then does what was there before.
+        if not self._holders and _is_main_thread():
             self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self._holders:
-            # Somebody put this back who had found it: by now nothing comes before what the signal does by itself.
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if self._is_acting or not self._holders:
+            # Somebody calls this who had found it, or it could not be taken back: nothing comes first any more.
+            self._set(number)
             signal.raise_signal(number)
-        elif self._reacting:
-            self._go_on(number)
+        elif self._reaction is not None:
+            for holder in self._reaction.holders:
+                holder.insisted()
+            self._act(number)
         else:
-            self._react(number)
+            holders = list(dict.fromkeys(self._holders))
+            reaction = self._reaction = _Reaction(number, holders, len(holders))
+            for holder in tuple(holders):
+                self._ask(reaction, holder)
 
-    def _react(self, number: int) -> None:
-        holders = self._reacting = list(dict.fromkeys(self._holders))
-        left = len(holders)
-
+    def _ask(self, reaction: _Reaction, holder: Signals) -> None:
         def done() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                self._go_on(number)
+            reaction.left -= 1
+            current = self._reaction
+            if current is reaction:
+                if not reaction.left:
+                    self._act(reaction.number)
+            elif current is None or holder not in current.holders:
+                # A second signal acted meanwhile, perhaps before this had even begun.
+                holder.acted()
 
-        for holder in holders:
-            holder.react(done)
+        holder.react(done)
 
-    def _go_on(self, number: int) -> None:
-        # A second signal may have done so meanwhile.
-        if self._reacting:
-            reacting, self._reacting = self._reacting, []
-            self._restore()
-            try:
-                signal.raise_signal(number)
-            finally:
-                for holder in reacting:
-                    holder.acted()
+    def _act(self, number: int) -> None:
+        """Let a signal do what it did before."""
+        reaction, self._reaction = self._reaction, None
+        assert reaction is not None  # noqa: S101 - it is what comes to its end here
+        self._restore()
+        self._is_acting = True
+        try:
+            signal.raise_signal(number)
+        finally:
+            self._is_acting = False
+            for holder in reaction.holders:
+                holder.acted()
 
     def _restore(self) -> None:
-        for number, before in self._before.items():
+        for number in _NUMBERS:
             # Somebody may have set another since, which then is theirs to take back.
             if signal.getsignal(number) == self._handle:
-                signal.signal(number, signal.SIG_DFL if before is None else before)
-        self._before.clear()
+                self._set(number)
+
+    def _set(self, number: int) -> None:
+        before = self._before[number]
+        signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 _process = _Process()

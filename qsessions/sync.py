@@ -24,7 +24,7 @@ from qsessions.errors import ClientClosed, QSessionsError
 from qsessions.events import Observer
 from qsessions.ledger import Ledger
 from qsessions.live import AsyncLiveSession
-from qsessions.loop_thread import Lasting, LoopThread, Undoable
+from qsessions.loop_thread import Lasting, Leavable, LoopThread, Undoable
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
 from qsessions.opening import Opened
 from qsessions.retry import RetryPolicy
@@ -49,6 +49,14 @@ class _Client(AsyncSessionClient):
     async def close_owned(self) -> None:
         """Close the sessions that `open` created or is creating, and create none until `create_again`."""
         await self._close_owned()
+
+    def interrupted(self) -> str:
+        """Say what somebody who leaves now must know of the sessions that `open` created."""
+        return "; ".join(self._owned.interrupted()) or "what open() created is being ended"
+
+    def name_owned(self) -> None:
+        """Tell the log which sessions may be open."""
+        self._name_owned()
 
     def create_again(self) -> None:
         """Create sessions again, unless the client is being closed."""
@@ -121,7 +129,11 @@ class SessionClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._thread = LoopThread(self._client.aclose)
         # It must not hold the client, which would then be collected late.
-        self._signals = Signals(partial(_react, self._thread, self._client), self._client.create_again)
+        self._signals = Signals(
+            partial(_react, self._thread, self._client),
+            insisted=self._client.name_owned,
+            acted=self._client.create_again,
+        )
         # Before there is a thread, which it ends whatever happens.
         self._finalizer = weakref.finalize(self, self._thread.abandon)
         self._thread.start()
@@ -340,7 +352,7 @@ class SessionClient:
 def _react(thread: LoopThread, client: _Client, resume: Callable[[], None]) -> None:
     """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
     with suppress(QSessionsError):
-        thread.run(client.close_owned)
+        thread.carry(Leavable(thread, client.close_owned, client.interrupted))
     # While it shuts down it takes no call, and ends the sessions unasked.
     thread.await_end()
     resume()
@@ -432,7 +444,13 @@ class _Opened(AbstractContextManager[LiveSession]):
         leave = partial(self._opened.__aexit__, kind, error, traceback)
         try:
             if not (self._opened.is_over or self._thread.is_forked):
-                self._thread.carry(Lasting(self._thread, leave, self._opened.interrupted))
+                call_kind = Leavable if isinstance(error, KeyboardInterrupt) else Lasting
+                call = call_kind(self._thread, leave, self._opened.interrupted)
+                if self._thread.is_left and error is not None and not isinstance(error, Exception):
+                    # Who insisted on leaving one session doesn't wait for the next one.
+                    call.interrupted_again(error)
+                else:
+                    self._thread.carry(call)
         except ClientClosed as closed:
             self._opened.tell(closed, error)
         finally:

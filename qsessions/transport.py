@@ -9,6 +9,7 @@ import platform
 import ssl as tls
 import zlib
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Self, TypeAlias, TypeVar
 from urllib.request import (  # type: ignore[attr-defined]  # the stubs leave out what getproxies_environment() is read with
     proxy_bypass_environment,  # pyright: ignore[reportAttributeAccessIssue]
@@ -40,6 +41,8 @@ MAX_BODY_BYTES = 1024 * 1024
 _KEEP_ALIVE_S = 15.0
 # We ask for none of these; some proxies pack all the same.
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+# How many urgent requests there may be at a time, however few others.
+_URGENT = 100
 # Tells zlib to recognise gzip and zlib by their first bytes.
 _ANY_FORM = zlib.MAX_WBITS | 32
 # A host that doesn't answer at all must leave time for another attempt within the call's deadline.
@@ -103,8 +106,8 @@ class AiohttpTransport:
             not its headers, cookies, timeouts or proxies. One with default auth is refused.
         ssl: The TLS settings, or None for the system's.
         proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any.
-        max_concurrency: How many connections there are at the most; further requests wait. Those that can't be repeated have as many of
-            their own, made for each, and so have urgent ones that would wait.
+        max_concurrency: How many requests there are at a time, a connection for each; further ones wait. Those that can't be repeated have
+            as many connections of their own, made for each, and urgent ones at least 100.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
 
     Attributes:
@@ -140,14 +143,14 @@ class AiohttpTransport:
         self._ssl = ssl
         self._proxy = None if proxy is None else _proxy_url(proxy)
         self.proxies: Mapping[str, str] = {}
-        self._max_concurrency = max_concurrency
         self._user_agent = _user_agent(application)
         self._allow_insecure = allow_insecure
         self._http: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
-        self._spare: aiohttp.ClientSession | None = None
-        # How many requests are under way.
-        self._load = 0
+        # The HTTP library's own limit loses a free connection when whoever it wakes is cancelled just then.
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._fresh_slots = asyncio.Semaphore(max_concurrency)
+        self._urgent_slots = asyncio.Semaphore(max(max_concurrency, _URGENT))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -232,8 +235,8 @@ class AiohttpTransport:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        opened = self._http, self._fresh, self._spare
-        self._http = self._fresh = self._spare = None
+        opened = self._http, self._fresh
+        self._http = self._fresh = None
         for http in opened:
             if http is not None:
                 await http.close()
@@ -241,8 +244,7 @@ class AiohttpTransport:
     async def _exchange(
         self, http: aiohttp.ClientSession, request: Request, body: _Body | None, incoming: _Incoming
     ) -> None:
-        self._load += 1
-        try:
+        async with self._slot(request):
             response = await http.request(
                 request.method,
                 request.url,
@@ -253,8 +255,15 @@ class AiohttpTransport:
                 allow_redirects=False,
             )
             await incoming.read(response)
-        finally:
-            self._load -= 1
+
+    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
+        if self._borrowed is not None:
+            # It has a limit of its own.
+            return nullcontext()
+        if request.urgent:
+            # Calls that hang must not keep a session from being ended.
+            return self._urgent_slots
+        return self._slots if request.repeatable else self._fresh_slots
 
     def _proxy_for(self, url: URL) -> URL | None:
         if self._proxy is not None or url.scheme not in self.proxies:
@@ -287,15 +296,11 @@ class AiohttpTransport:
             )
         # A server that drops an idle connection just when a request goes out leaves open whether it was carried out. What must not be
         # repeated never goes over one; only in a borrowed pool there is no way to say so.
-        if not (request.repeatable or self._borrowed is not None):
-            self._fresh = self._fresh or self._make(force_close=True)
-            return self._fresh
-        # Calls that hang must not keep a session from being ended.
-        if request.urgent and self._load >= self._max_concurrency and self._borrowed is None:
-            self._spare = self._spare or self._make()
-            return self._spare
-        self._http = self._http or self._make()
-        return self._http
+        if request.repeatable or self._borrowed is not None:
+            self._http = self._http or self._make()
+            return self._http
+        self._fresh = self._fresh or self._make(force_close=True)
+        return self._fresh
 
     def _make(self, *, force_close: bool = False) -> aiohttp.ClientSession:
         # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status can't be turned off for one request.
@@ -306,7 +311,7 @@ class AiohttpTransport:
             connector=borrowed.connector
             if borrowed is not None
             else aiohttp.TCPConnector(
-                limit=self._max_concurrency,
+                limit=0,
                 keepalive_timeout=None if force_close else _KEEP_ALIVE_S,
                 force_close=force_close,
                 ssl=True if self._ssl is None else self._ssl,

@@ -13,7 +13,7 @@ from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, cell
 from qsessions.closing import OPEN_STATUSES, Ending, How, end, find
-from qsessions.ledger import answer_of
+from qsessions.ledger import entries_of
 
 _COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
 
@@ -45,7 +45,7 @@ async def _find(
     filters["created_before"] = moment("created_before", filters["created_before"])
     async with local_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
-        found += await find(listed, None if include_owned else lambda: answer_of(ledger.entries()))
+        found += await find(listed, None if include_owned else lambda: entries_of(ledger))
 
 
 async def _end(options: Options, found: list[Ending], how: How) -> int | None:

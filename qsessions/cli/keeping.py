@@ -12,7 +12,7 @@ import attrs
 from qsessions.cli.failures import complain, one_line, tell
 from qsessions.errors import LedgerUnavailable
 from qsessions.events import Event, LedgerFailed
-from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, answer_of
+from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, answer_of, entries_of
 
 
 class _Detached(LocalLedger):
@@ -59,7 +59,7 @@ async def note_ended(session_ids: Collection[str]) -> None:
         return
     with suppress(LedgerUnavailable):
         async with local_ledger() as ledger:
-            for entry in await answer_of(ledger.entries()):
+            for entry in await entries_of(ledger):
                 if entry.record.session_id in session_ids:
                     ended = entry.record.becomes(RecordState.ENDED, now=time.time())
                     await answer_of(ledger.amend(entry, ended))

@@ -16,7 +16,7 @@ from qsessions.cli.output import Output, Row
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import each
 from qsessions.errors import ConfigurationError, NotFound, QSessionsError
-from qsessions.ledger import LedgerEntry, LedgerRecord, answer_of
+from qsessions.ledger import LedgerEntry, LedgerRecord, entries_of
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
 from qsessions.reaping import Decision, Verdict
@@ -43,7 +43,7 @@ async def list_ledger(options: Options) -> None:
     output = Output(options)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(local_ledger())
-        entries = await answer_of(ledger.entries())
+        entries = await entries_of(ledger)
         client = await _client(stack, options) if entries else None
 
         async def described(entry: LedgerEntry) -> Row:

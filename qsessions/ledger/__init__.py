@@ -1,7 +1,7 @@
 """The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
 
 from qsessions.ledger.book import Book
-from qsessions.ledger.guard import Guard, answer_of
+from qsessions.ledger.guard import Guard, answer_of, entries_of
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
 
@@ -16,4 +16,5 @@ __all__ = [
     "Owner",
     "RecordState",
     "answer_of",
+    "entries_of",
 ]

@@ -23,9 +23,9 @@ class Book:
         # The records that aren't ended, by their keys, and the keys by session.
         self._records: dict[str, LedgerRecord] = {}
         self._keys: dict[str, str] = {}
-        # The keys of requests of which none has gone out yet.
+        # The keys of requests of which none has gone out yet, and the records that were withdrawn.
         self._unsent: set[str] = set()
-        self._is_withdrawn = False
+        self._withdrawn: dict[str, LedgerRecord] = {}
 
     async def intend(
         self,
@@ -36,7 +36,7 @@ class Book:
         instance: str | None,
         seconds: float | None = None,
     ) -> None:
-        """Record that a request is about to go out, and wait until that is kept; after `withdraw`, when none goes out, do nothing.
+        """Record that a request is about to go out, and wait until that is kept.
 
         Args:
             request: What is asked for.
@@ -45,7 +45,7 @@ class Book:
             instance: The CRN of the instance, or None.
             seconds: What is left of the call's deadline, of which the ledger gets half at the most; None for no deadline.
         """
-        if self._guard.is_on and not self._is_withdrawn:
+        if self._guard.is_on:
             record = LedgerRecord.intent(
                 request, key=key, base_url=base_url, instance=instance, now=self._wall()
             )
@@ -57,12 +57,17 @@ class Book:
     def sent(self, key: str) -> None:
         """Take note that a request goes out."""
         self._unsent.discard(key)
+        if (record := self._withdrawn.pop(key, None)) is not None:
+            # It was refused for a while only. Nobody waits for this: it is better than none.
+            self._records[key] = record
+            self._guard.note(record)
 
     def withdraw(self) -> None:
-        """Record that nothing comes of the requests that haven't gone out, since none goes out any more."""
-        self._is_withdrawn = True
+        """Record that nothing comes of the requests that haven't gone out, since they are refused from now on."""
         for key in tuple(self._unsent):
+            record = self._records[key]
             self.nothing(key)
+            self._withdrawn[key] = record
 
     def created(self, key: str, session_id: str) -> None:
         """Record that a session came of it."""
@@ -75,6 +80,7 @@ class Book:
 
     def nothing(self, key: str) -> None:
         """Record that nothing came of it."""
+        self._withdrawn.pop(key, None)
         self._becomes(key, RecordState.ENDED)
 
     def updated(self, session_id: str, *, accepting_jobs: bool) -> None:

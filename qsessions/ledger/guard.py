@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 # How many seconds a call waits for its record, as a network file system may never answer.
 PATIENCE = 5.0
+# How many seconds everybody's records may take to be read.
+READING = 60.0
 
 _Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -75,11 +77,12 @@ class Guard:
         writer = self._writers.get(record.key)
         if writer is None or self._is_overdue:
             return
-        seconds = min(patience, PATIENCE)
-        await asyncio.wait({writer}, timeout=seconds)
-        if not writer.done():
-            self._is_overdue = True
-            self._tell(f"it did not answer within {seconds:.2g} s")
+        await asyncio.wait({writer}, timeout=min(patience, PATIENCE))
+
+    async def settle(self) -> None:
+        """Wait until what was noted is kept, 5 s at the most, and not at all while a record is overdue."""
+        if self._writers and not self._is_overdue:
+            await asyncio.wait(tuple(self._writers.values()), timeout=PATIENCE)
 
     async def entries(self) -> Sequence[LedgerEntry]:
         """Give every record that isn't ended, whoever owns it; none where there is no ledger.
@@ -87,7 +90,7 @@ class Guard:
         Raises:
             LedgerUnavailable: They can't be read.
         """
-        return () if self._ledger is None else await answer_of(self._ledger.entries())
+        return () if self._ledger is None else await entries_of(self._ledger)
 
     async def aclose(self) -> None:
         """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost; once."""
@@ -122,9 +125,15 @@ class Guard:
             writer = self._task(self._write(self._ledger, key))
             if writer is not None:
                 self._writers[key] = writer
-                writer.add_done_callback(lambda done: self._ended(key, done))
+                timer = asyncio.get_running_loop().call_later(PATIENCE, self._late)
+                writer.add_done_callback(lambda done: self._ended(key, done, timer))
 
-    def _ended(self, key: str, writer: asyncio.Task[None]) -> None:
+    def _late(self) -> None:
+        self._is_overdue = True
+        self._tell(f"it did not answer within {PATIENCE:g} s")
+
+    def _ended(self, key: str, writer: asyncio.Task[None], timer: asyncio.TimerHandle) -> None:
+        timer.cancel()
         # By now there may be another.
         if self._writers[key] is writer:
             del self._writers[key]
@@ -170,21 +179,31 @@ class Guard:
             self._observers.notify(LedgerFailed(reason=reason))
 
 
-async def answer_of(asked: Awaitable[T]) -> T:
-    """Give what a ledger answers.
+async def answer_of(asked: Awaitable[T], seconds: float | None = None) -> T:
+    """Give what a ledger answers within so many seconds, by default 5.
 
     Raises:
-        LedgerUnavailable: It did not answer within 5 s, or raised something.
+        LedgerUnavailable: It did not answer in time, or raised something.
     """
-    scope = asyncio.timeout(PATIENCE)
+    seconds = PATIENCE if seconds is None else seconds
+    scope = asyncio.timeout(seconds)
     try:
         async with scope:
             return await asked
     except LedgerUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
-        why = f"it did not answer within {PATIENCE:g} s" if scope.expired() else _told(error)
+        why = f"it did not answer within {seconds:g} s" if scope.expired() else _told(error)
     raise LedgerUnavailable(f"the ledger can't be used: {why}.")
+
+
+async def entries_of(ledger: Ledger) -> Sequence[LedgerEntry]:
+    """Give every record in a ledger that isn't ended.
+
+    Raises:
+        LedgerUnavailable: It did not answer within 60 s, or raised something.
+    """
+    return await answer_of(ledger.entries(), READING)
 
 
 def _told(error: Exception) -> str:

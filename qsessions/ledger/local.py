@@ -20,7 +20,8 @@ from qsessions.ledger.records import LedgerEntry, LedgerRecord, RecordState
 
 T = TypeVar("T")
 
-_Work: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
+_Job: TypeAlias = Callable[[], None]
+_Work: TypeAlias = "SimpleQueue[_Job | None]"
 
 
 class LocalLedger:
@@ -76,7 +77,11 @@ class LocalLedger:
                 what is no file, is told in the log and passed over.
         """
         self._check()
-        return await self._run(lambda: files.read_all(self._directory, self._clock.wall()))
+        if self._thread is not None:
+            # What was recorded before comes first.
+            await self._run(lambda: None)
+        # In a thread of its own: it may take long, and no create is to wait for it.
+        return await self._run(lambda: files.read_all(self._directory, self._clock.wall()), _apart)
 
     async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
         """Put `record` in place of the one in `entry`, whose owner is dead; on the disk when this returns.
@@ -121,7 +126,7 @@ class LocalLedger:
             # A forked child has neither the thread nor the lock, and owns nothing yet.
             self._begin()
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    async def _run(self, call: Callable[[], T], hand_over: Callable[[_Job], None] | None = None) -> T:
         done = _Outcome[T]()
 
         def carry_out() -> None:
@@ -130,10 +135,10 @@ class LocalLedger:
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
                 done.set_exception(self._told(error))
 
-        self._post(carry_out)
+        (hand_over or self._post)(carry_out)
         return await asyncio.wrap_future(done)
 
-    def _post(self, job: Callable[[], None]) -> None:
+    def _post(self, job: _Job) -> None:
         if self._thread is None:
             self._thread = threading.Thread(
                 target=_serve, args=(self._work,), name="qsessions-ledger", daemon=True
@@ -202,6 +207,10 @@ def _serve(work: _Work) -> None:
         call()
         # What it holds must not live on until the next one comes.
         del call
+
+
+def _apart(job: _Job) -> None:
+    threading.Thread(target=job, name="qsessions-ledger-reader", daemon=True).start()
 
 
 class _Outcome(Future[T]):

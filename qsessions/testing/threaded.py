@@ -39,13 +39,19 @@ class ThreadedEmulator:
         return f"<Threaded{repr(self._emulator)[1:]}"
 
     def __enter__(self) -> Self:
-        """Start the thread and listen. Raises OSError if the address can't be had, RuntimeError inside `with` already."""
+        """Start the thread and listen. Raises OSError if the address or an event loop can't be had, RuntimeError inside `with` already."""
         if self._loop is not None:
             raise RuntimeError("the emulator's thread runs already")
         begun: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live(begun)), name="qsessions-emulator", daemon=True
-        )
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        # Made here, where somebody hears of it if there can be none.
+        runner.get_loop()
+
+        def live() -> None:
+            with runner:
+                runner.run(self._live(begun))
+
+        self._thread = threading.Thread(target=live, name="qsessions-emulator", daemon=True)
         self._thread.start()
         self._loop = begun.get()
         try:

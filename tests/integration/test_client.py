@@ -38,7 +38,7 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from tests.conftest import client_of
-from tests.fault_server import Connection, FaultServer, hang, http
+from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import (
     CLOSE,
     CREATE,
@@ -53,6 +53,7 @@ from tests.integration.calls import (
     fault,
 )
 from tests.integration.conftest import CRN, Against, static_auth
+from tests.integration.test_cancellation import loop_steps
 from tests.manual_clock import ManualClock
 
 SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z
@@ -357,6 +358,23 @@ async def test_no_more_connections_than_allowed(against: Against) -> None:
     server, client = await against(answer, max_concurrency=3)
     await asyncio.gather(*(client.get("s1") for _ in range(12)))
     assert (peak, server.connections, len(server.received)) == (3, 3, 12)
+
+
+async def test_a_free_connection_is_not_lost(against: Against) -> None:
+    """When the one who is to get a connection is cancelled just as it gets free, the next one who waits gets it."""
+    released = asyncio.Event()
+    server, client = await against(held(released, GET.success), max_concurrency=1)
+    for steps in range(30):
+        released.clear()
+        arrived = len(server.received)
+        calls = [asyncio.create_task(client.get("s1", timeout=None)) for _ in range(3)]
+        await server.arrival(arrived + 1)
+        released.set()
+        # Whether it still waits, just got its turn, or is on its way.
+        await loop_steps(steps)
+        calls[1].cancel()
+        assert (await asyncio.wait_for(calls[2], 10)).id == "s1"
+        await asyncio.wait(calls)
 
 
 @pytest.mark.parametrize("row", [DRAIN, CLOSE], ids=lambda row: row.name)

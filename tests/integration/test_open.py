@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,12 @@ from qsessions import (
     RecordState,
     ServiceCRN,
     SessionLeftOpen,
+    Transport,
 )
 from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import Against, static_auth
+from tests.integration.conftest import CRN, Against, static_auth
 from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
 from tests.manual_clock import ManualClock
 from tests.threaded import threaded
@@ -361,6 +362,43 @@ async def test_no_session_is_created_while_a_signal_ends_others(
         await signalled.wait()
         await client.create(**WANTED)
     assert calls_of(server) == [*CLOSED, "POST /v1/sessions"]
+
+
+@posix
+async def test_refused_creates_leave_no_record(
+    against: Against, ledger: LocalLedger, signalled: asyncio.Event
+) -> None:
+    """A create that is refused because of a signal is in no ledger, nor is one that had not gone out; one that goes out later is."""
+    released, token = asyncio.Event(), asyncio.Event()
+
+    class Slow(IBMCloudAPIKey):
+        async def headers(self, transport: Transport) -> Mapping[str, str]:
+            if len(server.received) > 0:
+                await token.wait()
+            return await super().headers(transport)
+
+    answers = [CREATED, held(released, DONE), http(200, SESSION | {"id": "s2"})]
+    server, client = await against(*answers, ledger=ledger, auth=[Slow("the-api-key"), ServiceCRN(CRN)])
+    live = client.open(**WANTED, handle_signals=True)
+    await live.__aenter__()
+    waiting = asyncio.ensure_future(client.create(**WANTED))
+    await until(lambda: client._book._unsent and not client._guard._writers)
+    assert await states(ledger) == [(RecordState.CREATED, "s1"), (RecordState.INTENT, None)]
+    signal.raise_signal(signal.SIGTERM)
+    await until(lambda: client._attempts._in_flight.refusal)
+    with pytest.raises(ClientClosed):
+        await client.create(**WANTED)
+    await client._guard.settle()
+    assert await states(ledger) == [(RecordState.CREATED, "s1")]
+    released.set()
+    token.set()
+    await signalled.wait()
+    assert await states(ledger) == []
+    with suppress(ClientClosed):
+        assert (await waiting).id == "s2"
+        await client._guard.settle()
+        assert await states(ledger) == [(RecordState.CREATED, "s2")]
+    await live.__aexit__(None, None, None)
 
 
 @posix

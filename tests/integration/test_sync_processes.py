@@ -836,17 +836,40 @@ async def test_signals_close_what_is_being_created(way: str, number: signal.Sign
     assert process.returncode == -number
 
 
-async def test_a_second_signal_acts_at_once() -> None:
-    """While the session is being closed because of a signal, the next one does what it did before, at once."""
+@pytest.mark.parametrize("way", ["async", "sync"])
+async def test_a_second_signal_acts_at_once(way: str) -> None:
+    """While a signal's session is being closed, the next signal does what it did before, at once; the log names the session."""
+    text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + "logging.basicConfig()\n"
     async with (
         FaultServer(TOKEN, http(200, SESSION), hang) as server,
-        program(PRELUDE + SIGNALLED["sync"], env=leading_to(server)) as process,
+        program(text + SIGNALLED[way], env=leading_to(server)) as process,
     ):
         assert await line_of(process) == "inside"
         process.send_signal(signal.SIGTERM)
         await server.arrival(3)
         process.send_signal(signal.SIGTERM)
-        assert await process.wait() == -signal.SIGTERM
+        _, errors = await process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    assert b"a second signal came: session 's1' is being ended and may be open" in errors
+
+
+@pytest.mark.parametrize("handled", [True, False])
+async def test_two_ctrl_c_in_a_block_end_the_program(handled: bool) -> None:
+    """Two Ctrl-C are out of a block and its client in seconds, also where the session can't be ended, and name it."""
+    text = SIGNALLED["sync"].replace("handle_signals=True", f"handle_signals={handled}")
+    async with (
+        FaultServer(TOKEN, http(200, SESSION), hang) as server,
+        program(PRELUDE + text, env=leading_to(server)) as process,
+    ):
+        assert await line_of(process) == "inside"
+        process.send_signal(signal.SIGINT)
+        await server.arrival(3)
+        process.send_signal(signal.SIGINT)
+        # An ending has 30 s, and closing the client would begin another.
+        async with asyncio.timeout(25):
+            _, errors = await process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert b"session 's1' is being ended and may be open; that goes on in the background" in errors
 
 
 async def test_a_signal_at_the_event_loops_end() -> None:

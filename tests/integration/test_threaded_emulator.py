@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -239,3 +241,14 @@ async def test_a_client_whose_loop_still_runs(emulator: ThreadedEmulator) -> Non
     with async_client(emulator) as client:
         assert await client.versions()
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def test_without_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there can be no event loop, as with too many open files, entering it says so."""
+
+    def none() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(asyncio, "new_event_loop", none)
+    with pytest.raises(OSError, match="Too many open files"), ThreadedEmulator(Emulator()):
+        pass

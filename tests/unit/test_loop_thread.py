@@ -249,6 +249,50 @@ def test_a_lasting_call_that_was_not_begun_is_begun_when_interrupted(thread: Loo
     assert again.__notes__ == ["the call made what; that goes on in the background while this process lives."]
 
 
+def test_the_end_waits_a_moment_only_for_what_somebody_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a second interruption left a call, the end of the loop doesn't wait until that is done, nor for the closing."""
+    monkeypatch.setattr(loop_thread, "_GRACE_S", 0.01)
+    never = asyncio.Event()
+    thread = LoopThread(lambda: _suppressing(never))
+    thread.start()
+    call = Lasting(thread, lambda: _suppressing(never), describe)
+    call.interrupted_again(KeyboardInterrupt())
+    assert thread.is_left
+    thread.shut_down()
+    assert thread.loop.is_closed()
+
+
+async def _suppressing(never: asyncio.Event) -> None:
+    """Wait for ever, however often somebody cancels that, but for the last time."""
+    for _ in range(2):
+        with suppress(asyncio.CancelledError):
+            await never.wait()
+    await never.wait()
+
+
+def test_a_signals_handler_waits_for_an_end_that_has_begun() -> None:
+    """Where the end was meant to begin, the wait for it begins it, and lasts until the loop has ended; else there is no wait."""
+    released, begun = threading.Event(), threading.Event()
+
+    async def closing() -> None:
+        begun.set()
+        await asyncio.to_thread(released.wait)
+
+    thread = LoopThread(closing)
+    thread.start()
+    thread.await_end()
+    assert not begun.is_set()
+    thread.closing = True
+    waiting = threading.Thread(target=thread.await_end)
+    waiting.start()
+    begun.wait()
+    assert waiting.is_alive()
+    released.set()
+    waiting.join()
+    assert thread.loop.is_closed()
+    thread.shut_down()
+
+
 def test_a_lasting_call_on_a_loop_that_has_ended_is_not_waited_for(thread: LoopThread) -> None:
     """Where nothing runs any more, the interruption goes on at once."""
     thread.shut_down()

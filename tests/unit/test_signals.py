@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -27,13 +28,17 @@ class Told:
         self.order.append("react")
         self.resume = resume
 
+    def insisted(self) -> None:
+        """Stand for what a second signal makes a client say."""
+        self.order.append("insisted")
+
     def acted(self) -> None:
         """Stand for what may happen again afterwards."""
         self.order.append("acted")
 
     def signals(self) -> Signals:
         """Give the signals that it reacts to."""
-        return Signals(self.react, self.acted)
+        return Signals(self.react, insisted=self.insisted, acted=self.acted)
 
 
 @pytest.fixture
@@ -51,11 +56,11 @@ def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told:
     signals.hold()
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
-    assert told.order == ["react", "before", "acted"]
+    assert told.order == ["react", "insisted", "before", "acted"]
     assert told.resume is not None
     told.resume()
     signals.release()
-    assert told.order == ["react", "before", "acted"]
+    assert told.order == ["react", "insisted", "before", "acted", "acted"]
 
 
 def test_each_hold_wants_its_release(told: Told) -> None:
@@ -98,6 +103,80 @@ def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
         ["react", "acted"],
         ["before", "before"],
     )
+
+
+def test_who_begins_to_hold_during_a_reaction_is_waited_for(told: Told) -> None:
+    """A client that joins while others react reacts too, once, and the signal waits for it."""
+    one, two = Told(), Told()
+    first, second = one.signals(), two.signals()
+    first.hold()
+    signal.raise_signal(signal.SIGTERM)
+    second.hold()
+    second.hold()
+    assert two.order == ["react"]
+    assert one.resume is not None
+    one.resume()
+    assert told.order == []
+    assert two.resume is not None
+    two.resume()
+    assert (two.order, told.order) == (["react", "acted"], ["before"])
+    for signals in (first, second, second):
+        signals.release()
+
+
+def test_a_reaction_that_was_overtaken_ends_no_other(told: Told) -> None:
+    """When the reaction to a first signal is done late, a third signal still waits for its own."""
+    signals = told.signals()
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    first = told.resume
+    signal.raise_signal(signal.SIGTERM)
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert first is not None
+    first()
+    assert told.order == ["react", "insisted", "before", "acted", "react"]
+    assert told.resume is not None
+    told.resume()
+    assert told.order[5:] == ["before", "acted"]
+    signals.release()
+    signals.release()
+
+
+def test_a_handler_that_calls_the_one_it_found(told: Told) -> None:
+    """A handler set meanwhile that calls ours gets what was there before it, once, after the reaction."""
+    signals = told.signals()
+    signals.hold()
+    found = signal.getsignal(signal.SIGTERM)
+
+    def chained(number: int, frame: FrameType | None) -> None:
+        told.order.append("chained")
+        assert callable(found)
+        found(number, frame)
+
+    signal.signal(signal.SIGTERM, chained)
+    signal.raise_signal(signal.SIGTERM)
+    assert told.order == ["chained", "react"]
+    assert told.resume is not None
+    told.resume()
+    assert told.order == ["chained", "react", "chained", "before", "acted"]
+    signals.release()
+
+
+def test_released_in_another_thread(told: Told) -> None:
+    """Where handlers can't be taken back, since it isn't the main thread, a signal does what it did before, and the next hold works."""
+    signals = told.signals()
+    signals.hold()
+    releasing = threading.Thread(target=signals.release)
+    releasing.start()
+    releasing.join()
+    signal.raise_signal(signal.SIGTERM)
+    assert told.order == ["before"]
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert told.order == ["before", "react"]
+    signals.release()
+    assert signal.getsignal(signal.SIGTERM) == told.handle
 
 
 def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
