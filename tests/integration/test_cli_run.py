@@ -309,8 +309,8 @@ async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, t
 
 async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> None:
     """A command that stops within its grace is not killed, whatever the ending takes."""
-    service.faults.add(Fault(kind="latency", seconds=0.5, operations=["update"]))
-    process = await begun(shell, *NEW, "--grace", "0.3", *python(LISTENER), stdin=PIPE)
+    service.faults.add(Fault(kind="latency", seconds=2, operations=["update"]))
+    process = await begun(shell, *NEW, "--grace", "1.5", *python(LISTENER), stdin=PIPE)
     process.send_signal(signal.SIGTERM)
     code, _, err = await outcome(process)
     assert code == 0
