@@ -6,15 +6,14 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qsessions import (
-    AsyncLiveSession,
     AsyncSessionClient,
     ClientClosed,
     ConfigurationError,
@@ -23,14 +22,10 @@ from qsessions import (
     Event,
     Forbidden,
     IBMCloudAPIKey,
-    IBMCloudAuth,
     InvalidArgument,
     LedgerEntry,
     LedgerFailed,
-    LedgerRecord,
-    Liveness,
     LocalLedger,
-    Owner,
     QSessionsError,
     RecordState,
     ServiceCRN,
@@ -41,7 +36,7 @@ from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
+from tests.integration.test_cancellation import loop_steps, open_sessions, until
 from tests.manual_clock import ManualClock
 from tests.threaded import threaded
 
@@ -438,191 +433,12 @@ async def test_a_signal_while_the_client_is_being_closed(against: Against, signa
     assert calls_of(server) == DRAINED
 
 
-@pytest.mark.parametrize("stride", [1, 7])
-async def test_a_client_may_be_closed_at_every_step(
-    stride: int, emulator: Emulator, time: ManualClock
-) -> None:
-    """Closed at any moment while tasks open one session after the other, a client leaves none open and no create in the ledger."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
-    for steps in range(0, 60 * stride, stride):
-        ledger = LoopLedger()
-        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
-
-        async def work(client: AsyncSessionClient = client) -> None:
-            with suppress(ClientClosed, SessionLeftOpen):
-                while True:
-                    async with client.open(**WANTED):
-                        await loop_steps(2)
-
-        workers = [asyncio.ensure_future(work()) for _ in range(8)]
-        await loop_steps(steps)
-        await client.aclose()
-        drained = [request.method for request in emulator.requests].count("PATCH")
-        await asyncio.gather(*workers)
-        assert [request.method for request in emulator.requests].count("PATCH") == drained, steps
-        assert open_sessions(emulator) == [], steps
-        left = {entry.record.state for entry in await ledger.entries()}
-        assert left <= {RecordState.DRAINING}, steps
-        assert ours() == set()
-    assert len(emulator.sessions) > 8
-
-
-async def test_a_create_that_is_answered_while_the_client_is_closed_is_recorded(
-    emulator: Emulator, time: ManualClock
-) -> None:
-    """Closed at any moment, a client has recorded each create that gives a session, with its id, and none that gives an error."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
-    for steps in range(60):
-        ledger = LoopLedger()
-        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
-        creating = [asyncio.ensure_future(client.create(mode="batch", max_ttl=60)) for _ in range(3)]
-        await loop_steps(steps)
-        await client.aclose()
-        results = await asyncio.gather(*creating, return_exceptions=True)
-        ids = {result.id for result in results if not isinstance(result, BaseException)}
-        recorded = {(entry.record.state, entry.record.session_id) for entry in await ledger.entries()}
-        assert recorded == {(RecordState.CREATED, session_id) for session_id in ids}, steps
-
-
 async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(against: Against) -> None:
     """When `aclose` failed to end it, the clean block that ends later says so."""
     _, client = await against(CREATED, http(403, fault("You may not.")))
     with pytest.raises(SessionLeftOpen, match="You may not"):
         async with client.open(**WANTED):
             await client.aclose()
-
-
-async def _first(items: AsyncIterator[object]) -> None:
-    async with aclosing(items):  # type: ignore[type-var]  # an asynchronous generator
-        await anext(items)
-
-
-# Each call that a block may be in when it is cancelled.
-CALLS: dict[str, Callable[[AsyncSessionClient, AsyncLiveSession], Awaitable[object]]] = {
-    "get": lambda client, live: client.get(live.id),
-    "update": lambda client, live: client.update(live.id, accepting_jobs=True),
-    "drain": lambda client, live: client.drain(live.id),
-    "close": lambda client, live: client.close(live.id),
-    "close_all": lambda client, live: client.close_all(),
-    "versions": lambda client, live: client.versions(),
-    "workloads": lambda client, live: _first(client.workloads()),
-    "watch many": lambda client, live: _first(client.watch([live.id])),
-    "refresh": lambda client, live: live.refresh(),
-    "live drain": lambda client, live: live.drain(),
-    "live close": lambda client, live: live.close(),
-    "watch": lambda client, live: _first(live.watch()),
-    "wait_until": lambda client, live: live.wait_until("open", "closed"),
-    "another block": lambda client, live: _block(client),
-    "nothing": lambda client, live: loop_steps(3),
-}
-
-
-async def _block(client: AsyncSessionClient) -> None:
-    async with client.open(**WANTED):
-        pass
-
-
-async def _body(client: AsyncSessionClient, call: str, done: list[int]) -> None:
-    async with client.open(**WANTED) as live:
-        await CALLS[call](client, live)
-    done.append(1)
-
-
-class LoopLedger:
-    """A ledger that takes three rounds of the event loop, and no thread, for each record: the same at each run.
-
-    Attributes:
-        records: The newest record of each key.
-    """
-
-    def __init__(self) -> None:
-        self.records: dict[str, LedgerRecord] = {}
-
-    async def record(self, record: LedgerRecord) -> None:
-        """Keep a record."""
-        await loop_steps(3)
-        self.records[record.key] = record
-
-    async def entries(self) -> Sequence[LedgerEntry]:
-        """Give what isn't ended."""
-        await loop_steps(3)
-        owner = Owner(host="here", pid=1, since=0.0, liveness=Liveness.ALIVE)
-        return [
-            LedgerEntry(record=record, owner=owner, source="memory")
-            for record in self.records.values()
-            if record.state is not RecordState.ENDED
-        ]
-
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
-        """Change nothing: the owner lives."""
-        return False
-
-    async def aclose(self) -> None:
-        """Do nothing."""
-
-
-async def _sweep(
-    emulator: Emulator, time: ManualClock, call: str, again: int | None, *, recorded: bool = True
-) -> int:
-    """Cancel at every round of the event loop, and a second time `again` rounds later; give how often something was open."""
-    rescued = 0
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
-    for steps in range(3000):
-        ledger = LoopLedger()
-        # One slot in each pool: one that were lost would be missed by the next call.
-        client = AsyncSessionClient(
-            auth,
-            base_url=emulator.url,
-            clock=time.clock,
-            max_concurrency=1,
-            timeout=5,
-            ledger=ledger if recorded else None,
-        )
-        done: list[int] = []
-        task = asyncio.ensure_future(_body(client, call, done))
-        await loop_steps(steps)
-        if task.done():
-            await task
-            await client.aclose()
-            return rescued
-        rescued += bool(open_sessions(emulator))
-        task.cancel()
-        if again is not None:
-            await loop_steps(again)
-            task.cancel()
-        await asyncio.wait({task})
-        assert task.cancelled() or done
-        # A second cancellation in create leaves its ending to the background, and closing waits for that.
-        await client._attempts.settle(30)
-        assert open_sessions(emulator) == [], steps
-        session = await client.create(mode="batch", max_ttl=60)
-        await client.get(session.id)
-        await client.close(session.id)
-        await client.aclose()
-        assert ours() == set()
-        # One that was drained is recorded until it is seen closed.
-        left = {entry.record.state for entry in await ledger.entries()}
-        assert left <= {RecordState.DRAINING}, steps
-    raise AssertionError("the call never came to its end")
-
-
-@pytest.mark.smoke
-@pytest.mark.parametrize("recorded", [True, False])
-@pytest.mark.parametrize("call", CALLS)
-async def test_a_block_may_be_cancelled_at_every_step(
-    call: str, recorded: bool, emulator: Emulator, time: ManualClock
-) -> None:
-    """After any number of rounds of the event loop, a cancelled block leaves nothing open, no task, and a client that works."""
-    assert await _sweep(emulator, time, call, None, recorded=recorded) > 5
-
-
-@pytest.mark.parametrize("again", [0, 1, 3, 8])
-@pytest.mark.parametrize("call", CALLS)
-async def test_a_block_may_be_cancelled_twice_at_every_step(
-    call: str, again: int, emulator: Emulator, time: ManualClock
-) -> None:
-    """A second cancellation, some rounds later, changes nothing of that."""
-    assert await _sweep(emulator, time, call, again) > 5
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -665,41 +481,6 @@ async def test_a_cancellation_is_told_of_an_ending_that_failed(against: Against)
         await task
     assert "is left open" in caught.value.__notes__[0]
     assert calls_of(server) == CLOSED
-
-
-async def test_timeouts_and_task_groups_keep_their_meaning(
-    client: AsyncSessionClient, emulator: Emulator
-) -> None:
-    """`asyncio.timeout` around the block raises TimeoutError, a failing TaskGroup its group, and no session is left."""
-    loop = asyncio.get_running_loop()
-
-    async def too_long() -> None:
-        async with asyncio.timeout(None) as scope, client.open(**WANTED):
-            scope.reschedule(loop.time())
-            await loop.create_future()
-
-    with pytest.raises(TimeoutError):
-        await too_long()
-    inside = asyncio.Event()
-
-    async def work() -> None:
-        async with client.open(**WANTED):
-            inside.set()
-            await loop.create_future()
-
-    async def fail() -> None:
-        await inside.wait()
-        raise KeyError("x")
-
-    async def together() -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(work())
-            group.create_task(fail())
-
-    with pytest.raises(ExceptionGroup) as caught:
-        await together()
-    assert isinstance(caught.value.exceptions[0], KeyError)
-    assert open_sessions(emulator) == []
 
 
 def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
