@@ -27,7 +27,9 @@ from qsessions import (
     SessionLeftOpen,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import FaultServer, hang
+from tests.fault_server import FaultServer, hang, held, http
+from tests.integration.calls import SESSION
+from tests.integration.conftest import Against
 from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
 from tests.manual_clock import ManualClock
 
@@ -407,6 +409,90 @@ async def test_timeouts_and_task_groups_keep_their_meaning(
     with pytest.raises(ExceptionGroup) as caught:
         await together()
     assert isinstance(caught.value.exceptions[0], KeyError)
+    assert open_sessions(emulator) == []
+
+
+async def _group(blocks: list[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for block in blocks:
+            group.create_task(block)
+
+
+async def _gather(blocks: list[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*blocks, return_exceptions=True)
+
+
+async def _wait_for(blocks: list[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.wait_for(_group(blocks), 60)
+
+
+async def _timeout(blocks: list[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.timeout(60):
+        await _group(blocks)
+
+
+@pytest.mark.parametrize("parent", [_group, _gather, _wait_for, _timeout])
+async def test_a_cancelled_parent_goes_on_when_its_blocks_have_ended(
+    parent: Callable[[list[Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]],
+    client: AsyncSessionClient,
+    emulator: Emulator,
+) -> None:
+    """Cancelling a task whose children are in blocks ends as asyncio has it, and not before their sessions are closed."""
+    inside = [asyncio.Event() for _ in range(3)]
+
+    async def work(entered: asyncio.Event) -> None:
+        async with client.open(**WANTED):
+            entered.set()
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.ensure_future(parent([work(entered) for entered in inside]))
+    for entered in inside:
+        await entered.wait()
+    assert len(open_sessions(emulator)) == 3
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert task.cancelling() == 1
+    assert open_sessions(emulator) == []
+
+
+async def test_a_timeout_that_passes_while_a_block_is_ended_keeps_its_meaning(against: Against) -> None:
+    """The session is ended first, then it is a TimeoutError, and no cancellation is left over."""
+    released = asyncio.Event()
+    server, client = await against(http(200, SESSION), held(released, http(204)))
+
+    async def run_out(scope: asyncio.Timeout) -> None:
+        await server.arrival(2)
+        scope.reschedule(asyncio.get_running_loop().time())
+        await until(scope.expired)
+        released.set()
+
+    scope = asyncio.timeout(None)
+    running_out = asyncio.create_task(run_out(scope))
+    with pytest.raises(TimeoutError):
+        async with scope, client.open(**WANTED):
+            pass
+    await running_out
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+    assert [request.method for request in server.received] == ["POST", "PATCH"]
+
+
+async def test_a_timeout_within_a_block_is_the_blocks_own_business(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
+    """A timeout that is handled in the block cancels a call in it, and the block still ends as a clean one."""
+
+    async def too_long(live: AsyncLiveSession) -> None:
+        async with asyncio.timeout(0):
+            await live.refresh()
+
+    async with client.open(**WANTED) as live:
+        with pytest.raises(TimeoutError):
+            await too_long(live)
+        assert open_sessions(emulator) == [live.id]
+    assert emulator.requests[-1].method == "PATCH"
     assert open_sessions(emulator) == []
 
 
