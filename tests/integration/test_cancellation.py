@@ -138,7 +138,7 @@ async def test_a_create_may_be_cancelled_at_every_step(
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-@pytest.mark.parametrize("later", [0, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("later", [1, 2, 3, 5, 8, 13])
 async def test_a_create_may_be_cancelled_twice_at_every_step(
     emulator: Emulator, time: ManualClock, later: int, factory: Any
 ) -> None:
@@ -155,8 +155,7 @@ async def test_a_create_may_be_cancelled_twice_at_every_step(
             if not task.done():
                 task.cancel()
                 await loop_steps(2)
-                # Two cancellations within one round of the loop are one to the task: asyncio delivers them together.
-                assert task.done() or later == 0
+                assert task.done()
                 left_early += bool(client._attempts._in_flight._pending)
             await asyncio.wait({task})
             if not task.cancelled():
