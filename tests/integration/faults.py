@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import inspect
 import json
+import time as real
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 
 import aiohttp
 import pytest
@@ -13,8 +16,15 @@ from attrs import frozen
 from qsessions import CallTimeout, ConnectionFailed, CreateOutcomeUnknown, ProtocolError, QSessionsError
 from tests.fault_server import Answer, cut, endless, hang, http, reset, stall
 from tests.integration.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row
+from tests.manual_clock import ManualClock
 
 MIB = 1024 * 1024
+
+# So long a call takes whose answer never comes, and any other at the most.
+SHORT_S = 0.2
+LONG_S = 60.0
+# So much later than its deadline a call may end on a slow machine.
+SLACK_S = 2.0
 
 # What comes of a create, of a read, and of what needs no answer but a yes. None is success.
 Outcome = tuple[type[QSessionsError], type[QSessionsError], type[QSessionsError] | None]
@@ -45,6 +55,11 @@ class Fault:
     def is_late(self) -> bool:
         """Whether only the deadline ends it."""
         return self.outcome is LATE
+
+    @property
+    def timeout(self) -> float:
+        """The deadline of a call that meets it, in seconds."""
+        return SHORT_S if self.is_late else LONG_S
 
 
 def _with_length(length: object) -> bytes:
@@ -97,6 +112,23 @@ FAULTS = (
     Fault("null", http(200, b"null"), UNREADABLE),
     Fault("an empty object", http(200, {}), EMPTY),
 )
+
+
+async def failure_of(call: Awaitable[object]) -> QSessionsError | None:
+    """Wait for a call; give what it raises, or None."""
+    try:
+        await call
+    except QSessionsError as error:
+        return error
+    return None
+
+
+@contextmanager
+def within(seconds: float, time: ManualClock) -> Iterator[None]:
+    """See that what is done meanwhile ends within a deadline, the time that really passes and what is slept on the test's clock together."""
+    started = real.monotonic() + time.now
+    yield
+    assert real.monotonic() + time.now - started < seconds + SLACK_S
 
 
 def each_fault(*faults: Fault) -> pytest.MarkDecorator:

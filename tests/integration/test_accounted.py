@@ -27,13 +27,11 @@ from qsessions.emulator import Emulator, Fault as EmulatorFault
 from tests.fault_proxy import Broken, FaultProxy
 from tests.fault_server import http
 from tests.integration.calls import SESSION, fault as own
-from tests.integration.faults import FAULTS, LOST, Fault, each_fault
+from tests.integration.faults import FAULTS, LOST, Fault, each_fault, within
 from tests.integration.test_cancellation import ours, until
 from tests.manual_clock import ManualClock
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}
-# So long a create or an ending takes whose answer never comes.
-SHORT_S = 0.3
 METHODS = {"drain": "PATCH", "close": "DELETE"}
 
 
@@ -80,11 +78,13 @@ async def enter(scene: Scene, **options: Any) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @each_fault()
-async def test_a_create_that_meets_a_fault_is_accounted_for(fault: Fault, after: bool, scene: Scene) -> None:
+async def test_a_create_that_meets_a_fault_is_accounted_for(
+    *, fault: Fault, after: bool, scene: Scene, time: ManualClock
+) -> None:
     """Whether or not the work was done, the outcome is unknown, is in the ledger as such, and a session that came of it is shown."""
     scene.proxy.broken["POST"] = Broken(fault.answer, after)
-    with pytest.raises(CreateOutcomeUnknown) as caught:
-        await enter(scene, timeout=SHORT_S if fault.is_late else 60)
+    with within(fault.timeout, time), pytest.raises(CreateOutcomeUnknown) as caught:
+        await enter(scene, timeout=fault.timeout)
     assert len(scene.open) == after
     assert await scene.recorded() == [(RecordState.UNKNOWN, None)]
     if not fault.is_late:
@@ -152,13 +152,12 @@ REFUSALS = tuple(
 @pytest.mark.parametrize("how", METHODS)
 @each_fault(*(fault for fault in FAULTS if fault.outcome[2] is not None), *REFUSALS)
 async def test_an_ending_that_meets_a_fault_is_accounted_for(
-    *, fault: Fault, how: Any, after: bool, scene: Scene
+    *, fault: Fault, how: Any, after: bool, scene: Scene, time: ManualClock
 ) -> None:
     """A session that can't be ended is named by the error and the ledger, and ended once the fault has passed."""
     scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after)
-    timeout = SHORT_S if fault.is_late else 30
-    with pytest.raises(SessionLeftOpen) as caught:
-        async with scene.client.open(**WANTED, on_exit=how, ending_timeout=timeout) as live:
+    with within(fault.timeout, time), pytest.raises(SessionLeftOpen) as caught:
+        async with scene.client.open(**WANTED, on_exit=how, ending_timeout=fault.timeout) as live:
             pass
     assert caught.value.session_id == live.id
     assert await scene.recorded() == [(RecordState.CREATED, live.id)]
