@@ -12,6 +12,7 @@ import trustme
 
 from qsessions import AsyncSessionClient, IBMCloudAPIKey, ServiceCRN
 from tests.fault_server import Answer, FaultServer
+from tests.integration.leaks import leaving_nothing
 from tests.manual_clock import ManualClock
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222-4333-8444-555555555555::"
@@ -37,7 +38,9 @@ async def against(time: ManualClock) -> AsyncIterator[Against]:
                 "base_url": server.url,
                 "clock": time.clock,
             } | options
-            return server, await stack.enter_async_context(AsyncSessionClient(**settings))
+            return server, await stack.enter_async_context(
+                leaving_nothing(AsyncSessionClient(**settings), server)
+            )
 
         yield start
 

@@ -125,7 +125,7 @@ async def failure_of(call: Awaitable[object]) -> QSessionsError | None:
 
 @contextmanager
 def within(seconds: float, time: ManualClock) -> Iterator[None]:
-    """See that what is done meanwhile ends within a deadline, the time that really passes and what is slept on the test's clock together."""
+    """See that what is done meanwhile ends in time; what really passes and what is slept on the test's clock count together."""
     started = real.monotonic() + time.now
     yield
     assert real.monotonic() + time.now - started < seconds + SLACK_S

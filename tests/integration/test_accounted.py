@@ -28,7 +28,8 @@ from tests.fault_proxy import Broken, FaultProxy
 from tests.fault_server import http
 from tests.integration.calls import SESSION, fault as own
 from tests.integration.faults import FAULTS, LOST, Fault, each_fault, within
-from tests.integration.test_cancellation import ours, until
+from tests.integration.leaks import leaving_nothing
+from tests.integration.test_cancellation import until
 from tests.manual_clock import ManualClock
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}
@@ -58,15 +59,16 @@ class Scene:
 
 @pytest.fixture
 async def scene(emulator: Emulator, time: ManualClock, tmp_path: Path) -> AsyncIterator[Scene]:
-    """Give a scene; once its client is closed, see that no task and no connection is left."""
+    """Give a scene whose client must leave nothing behind."""
     ledger = LocalLedger(tmp_path / "ledger")
     auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
     async with FaultProxy(emulator.url) as proxy:
         url = f"{proxy.url}/api"
-        async with AsyncSessionClient(auth, base_url=url, clock=time.clock, ledger=ledger) as client:
+        client = AsyncSessionClient(auth, base_url=url, clock=time.clock, ledger=ledger)
+        async with leaving_nothing(client, proxy):
             yield Scene(emulator, proxy, ledger, client)
-        assert ours() == set()
-        await proxy.idle()
+            # What nobody waits for.
+            await until(lambda: not client._guard._writers)
     await ledger.aclose()
 
 

@@ -33,6 +33,7 @@ from tests.conftest import client_of
 from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.integration.calls import fault
 from tests.integration.conftest import CRN, Against
+from tests.integration.leaks import loop_steps, ours
 from tests.manual_clock import ManualClock
 
 T = TypeVar("T")
@@ -43,23 +44,6 @@ if sys.version_info >= (3, 12):
 
 CREATED = http(200, {"id": "s1", "mode": "dedicated", "state": "open"})
 CLOSED = http(204)
-
-
-def ours() -> set[asyncio.Task[Any]]:
-    """Give the tasks that run, apart from the test's and those of servers."""
-    servers = ("RequestHandler.", "FaultServer.")
-    return {
-        task
-        for task in asyncio.all_tasks()
-        if task is not asyncio.current_task()
-        and not getattr(task.get_coro(), "__qualname__", "").startswith(servers)
-    }
-
-
-async def loop_steps(count: int) -> None:
-    """Let the event loop go round so often."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object]) -> None:

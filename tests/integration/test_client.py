@@ -53,7 +53,7 @@ from tests.integration.calls import (
     fault,
 )
 from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.test_cancellation import loop_steps
+from tests.integration.leaks import loop_steps
 from tests.manual_clock import ManualClock
 
 SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z

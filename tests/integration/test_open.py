@@ -36,7 +36,8 @@ from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.test_cancellation import loop_steps, open_sessions, until
+from tests.integration.leaks import loop_steps
+from tests.integration.test_cancellation import open_sessions, until
 from tests.manual_clock import ManualClock
 from tests.threaded import threaded
 

@@ -30,7 +30,8 @@ from qsessions.emulator import Emulator
 from tests.fault_server import FaultServer, hang, held, http
 from tests.integration.calls import SESSION
 from tests.integration.conftest import Against
-from tests.integration.test_cancellation import loop_steps, open_sessions, ours, until
+from tests.integration.leaks import loop_steps, ours
+from tests.integration.test_cancellation import open_sessions, until
 from tests.manual_clock import ManualClock
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}

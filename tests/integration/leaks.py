@@ -1,0 +1,52 @@
+"""What a call that is over must not leave behind: tasks and connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from qsessions import AsyncSessionClient
+from tests.fault_server import FaultServer
+
+
+def ours() -> set[asyncio.Task[Any]]:
+    """Give the tasks that run, apart from the test's and those of servers."""
+    servers = ("RequestHandler.", "FaultServer.")
+    return {
+        task
+        for task in asyncio.all_tasks()
+        if task is not asyncio.current_task()
+        and not getattr(task.get_coro(), "__qualname__", "").startswith(servers)
+    }
+
+
+async def loop_steps(count: int) -> None:
+    """Let the event loop go round so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def in_use(client: AsyncSessionClient) -> int:
+    """Count the connections that a client's calls hold, apart from those that it keeps for later calls."""
+    sessions = client._transport._http, client._transport._fresh
+    pools = [http.connector for http in sessions if http is not None]
+    return sum(len(pool._acquired) for pool in pools if pool is not None)
+
+
+@asynccontextmanager
+async def leaving_nothing(
+    client: AsyncSessionClient, *servers: FaultServer, exchanges: int = 0
+) -> AsyncIterator[AsyncSessionClient]:
+    """Enter a client. Before it is closed, which would tidy up, see that its calls left no task and no connection in use, but for so many
+    exchanges for a token, which belong to no call; and afterwards that there is no task and no connection at all.
+    """
+    async with client:
+        yield client
+        await loop_steps(10)
+        assert (len(ours()), in_use(client)) == (exchanges, exchanges), ours()
+    assert ours() == set()
+    async with asyncio.timeout(10):
+        for server in servers:
+            await server.idle()
