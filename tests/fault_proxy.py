@@ -12,10 +12,11 @@ from tests.fault_server import Answer, FaultServer, Received
 
 @frozen
 class Broken:
-    """What comes in place of a server's answer, and whether the server hears of the request."""
+    """What comes in place of a server's answer, whether the server hears of the request, and whether this happens only once."""
 
     answer: Answer
     after: bool
+    once: bool = False
 
 
 class FaultProxy(FaultServer):
@@ -37,6 +38,8 @@ class FaultProxy(FaultServer):
         broken = self.broken.get(request.method)
         if broken is None:
             return await self._carry(request)
+        if broken.once:
+            del self.broken[request.method]
         if broken.after:
             await self._carry(request)
         return broken.answer

@@ -16,7 +16,7 @@ WORKLOAD = {"id": "s1", "mode": "session", "status": "pending", "created": "2026
 NO_WORKLOADS: dict[str, Any] = {"workloads": [], "next": None}
 
 
-async def _workloads(client: AsyncSessionClient, **options: Any) -> object:
+async def _workloads(client: AsyncSessionClient, _: str, **options: Any) -> object:
     return [workload async for workload in client.workloads(mode="session", **options)]
 
 
@@ -31,44 +31,60 @@ class Row:
     success: bytes = field(repr=False)
     session_id: str | None = "s1"
 
-    async def __call__(self, client: AsyncSessionClient, **options: Any) -> Any:
-        """Make the call."""
-        return await self.call(client, **options)
+    async def __call__(self, client: AsyncSessionClient, about: str = "s1", **options: Any) -> Any:
+        """Make the call, about a session where it is about one."""
+        return await self.call(client, about, **options)
 
 
 CREATE = Row(
     "create",
     "POST",
     "/v1/sessions",
-    lambda client, **options: client.create(mode="dedicated", backend="ibm_fez", max_ttl=600, **options),
+    lambda client, _, **options: client.create(mode="dedicated", backend="ibm_fez", max_ttl=600, **options),
     http(200, SESSION),
     None,
 )
 GET = Row(
-    "get", "GET", "/v1/sessions/s1", lambda client, **options: client.get("s1", **options), http(200, SESSION)
+    "get",
+    "GET",
+    "/v1/sessions/s1",
+    lambda client, about, **options: client.get(about, **options),
+    http(200, SESSION),
 )
 UPDATE = Row(
     "update",
     "PATCH",
     "/v1/sessions/s1",
-    lambda client, **options: client.update("s1", accepting_jobs=True, **options),
+    lambda client, about, **options: client.update(about, accepting_jobs=True, **options),
+    http(204),
+)
+# The same operation in the other direction, which ends a session.
+SHUT = Row(
+    "update",
+    "PATCH",
+    "/v1/sessions/s1",
+    lambda client, about, **options: client.update(about, accepting_jobs=False, **options),
     http(204),
 )
 DRAIN = Row(
-    "drain", "PATCH", "/v1/sessions/s1", lambda client, **options: client.drain("s1", **options), http(204)
+    "drain",
+    "PATCH",
+    "/v1/sessions/s1",
+    lambda client, about, **options: client.drain(about, **options),
+    http(204),
 )
 CLOSE = Row(
     "close",
     "DELETE",
     "/v1/sessions/s1/close",
-    lambda client, **options: client.close("s1", **options),
+    lambda client, about, **options: client.close(about, **options),
     http(204),
 )
 VERSIONS = Row(
     "versions",
     "GET",
     "/v1/versions",
-    lambda client, **options: client.versions(**options),
+    lambda client, _, **options: client.versions(**options),
     http(200, {"versions": [{"version": "2026-04-15", "status": "live"}]}),
     None,
 )

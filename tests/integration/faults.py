@@ -13,9 +13,23 @@ import aiohttp
 import pytest
 from attrs import frozen
 
-from qsessions import CallTimeout, ConnectionFailed, CreateOutcomeUnknown, ProtocolError, QSessionsError
+from qsessions import (
+    BadRequest,
+    CallTimeout,
+    Conflict,
+    ConnectionFailed,
+    CreateOutcomeUnknown,
+    Forbidden,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+    RateLimited,
+    ResponseError,
+    ServerError,
+    Unauthorized,
+)
 from tests.fault_server import Answer, cut, endless, hang, http, reset, stall
-from tests.integration.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row
+from tests.integration.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row, fault as own
 from tests.manual_clock import ManualClock
 
 MIB = 1024 * 1024
@@ -129,6 +143,31 @@ def within(seconds: float, time: ManualClock) -> Iterator[None]:
     started = real.monotonic() + time.now
     yield
     assert real.monotonic() + time.now - started < seconds + SLACK_S
+
+
+# The classes of the API's own refusals; every other status has none.
+_CLASSES: dict[int, type[ResponseError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+}
+STATUSES = (*range(400, 411), 413, 418, 425, 429, 431, 451, *range(500, 525))
+
+
+def class_of(status: int) -> type[ResponseError]:
+    """Give the class of an error status."""
+    return _CLASSES.get(status, ServerError if status >= 500 else ResponseError)
+
+
+REFUSALS = {status: Fault(str(status), http(status, own()), (class_of(status),) * 3) for status in STATUSES}
+# After these a request that may be repeated is; after a 401 with a fresh token.
+REPEATED = {REFUSALS[status] for status in (401, 429, 500, 502, 503, 504, 520, 521, 522, 524)}
+REPEATED |= {fault for fault in FAULTS if fault.outcome is LOST}
+# What only the deadline ends takes real time: where many faults make one test, the first of these stands for all.
+PROMPT = tuple(fault for fault in FAULTS if not fault.is_late or fault.answer is hang)
 
 
 def each_fault(*faults: Fault) -> pytest.MarkDecorator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ from attrs import frozen
 
 from qsessions import (
     AsyncSessionClient,
+    Conflict,
     ConnectionFailed,
     CreateOutcomeUnknown,
     IBMCloudAuth,
@@ -19,6 +21,7 @@ from qsessions import (
     LocalLedger,
     QSessionsError,
     RecordState,
+    ResponseError,
     ServiceCRN,
     SessionLeftOpen,
     TokenExchangeFailed,
@@ -26,8 +29,28 @@ from qsessions import (
 from qsessions.emulator import Emulator, Fault as EmulatorFault
 from tests.fault_proxy import Broken, FaultProxy
 from tests.fault_server import http
-from tests.integration.calls import SESSION, fault as own
-from tests.integration.faults import FAULTS, LOST, Fault, each_fault, within
+from tests.integration.calls import (
+    CLOSE,
+    DRAIN,
+    GET,
+    SESSION,
+    SHUT,
+    UPDATE,
+    VERSIONS,
+    WORKLOADS,
+    Row,
+    fault as own,
+)
+from tests.integration.faults import (
+    FAULTS,
+    PROMPT,
+    REFUSALS,
+    REPEATED,
+    Fault,
+    each_fault,
+    failure_of,
+    within,
+)
 from tests.integration.leaks import leaving_nothing
 from tests.integration.test_cancellation import until
 from tests.manual_clock import ManualClock
@@ -144,47 +167,140 @@ async def test_a_create_that_was_never_sent_leaves_no_record(scene: Scene) -> No
     assert (scene.open, await scene.recorded()) == ([], [])
 
 
-REFUSALS = tuple(
-    Fault(str(status), http(status, own()), LOST)
-    for status in (400, 401, 403, 407, 413, 418, 425, 429, 500, 502, 503, 504, 520, 521, 522, 524)
+async def end_of_block(
+    scene: Scene, option: str, how: str, **options: Any
+) -> tuple[str, SessionLeftOpen | KeyError | None]:
+    """Open a session and leave its block, for `on_error` by an error; give its id and what came out of the block."""
+    ids: list[str] = []
+    how_to_end: dict[str, Any] = {option: how}
+    try:
+        async with scene.client.open(**WANTED, **how_to_end, **options) as live:
+            ids.append(live.id)
+            if option == "on_error":
+                raise KeyError("planted")
+    except (SessionLeftOpen, KeyError) as error:
+        return ids[0], error
+    return ids[0], None
+
+
+REFUSED = (400, 401, 403, 407, 413, 418, 425, 429, 500, 502, 503, 504, 520, 521, 522, 524)
+each_ending = pytest.mark.parametrize(
+    ("option", "how"), [(option, how) for option in ("on_exit", "on_error") for how in METHODS]
 )
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("how", METHODS)
-@each_fault(*(fault for fault in FAULTS if fault.outcome[2] is not None), *REFUSALS)
+@each_ending
+@each_fault(
+    *(fault for fault in FAULTS if fault.outcome[2] is not None), *(REFUSALS[status] for status in REFUSED)
+)
 async def test_an_ending_that_meets_a_fault_is_accounted_for(
-    *, fault: Fault, how: Any, after: bool, scene: Scene, time: ManualClock
+    *, fault: Fault, option: str, how: str, after: bool, scene: Scene, time: ManualClock
 ) -> None:
     """A session that can't be ended is named by the error and the ledger, and ended once the fault has passed."""
     scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after)
-    with within(fault.timeout, time), pytest.raises(SessionLeftOpen) as caught:
-        async with scene.client.open(**WANTED, on_exit=how, ending_timeout=fault.timeout) as live:
-            pass
-    assert caught.value.session_id == live.id
-    assert await scene.recorded() == [(RecordState.CREATED, live.id)]
-    assert scene.open == ([] if after else [live.id])
+    with within(fault.timeout, time):
+        session_id, error = await end_of_block(scene, option, how, ending_timeout=fault.timeout)
+    assert error is not None
+    if isinstance(error, SessionLeftOpen):
+        assert (error.session_id, option) == (session_id, "on_exit")
+    else:
+        (note,) = error.__notes__
+        assert note.startswith(f"session {session_id!r} is left open")
+    assert await scene.recorded() == [(RecordState.CREATED, session_id)]
+    assert scene.open == ([] if after else [session_id])
     scene.proxy.broken.clear()
     await scene.client.aclose()
     assert scene.open == []
     # One that drains is in the ledger until it was seen closed, as in the conflict that the repeat meets.
     drains = how == "drain" and not after
-    assert await scene.recorded() == ([(RecordState.DRAINING, live.id)] if drains else [])
+    assert await scene.recorded() == ([(RecordState.DRAINING, session_id)] if drains else [])
 
 
-@pytest.mark.parametrize("how", METHODS)
+@each_ending
 @each_fault(*(fault for fault in FAULTS if fault.outcome[2] is None))
-async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, how: Any, scene: Scene) -> None:
+async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, option: str, how: str, scene: Scene) -> None:
     """A success whose answer says nothing ends a session all the same."""
     scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after=True)
-    async with scene.client.open(**WANTED, on_exit=how):
-        pass
+    _, error = await end_of_block(scene, option, how)
+    assert getattr(error, "__notes__", []) == []
     assert scene.open == []
 
 
-async def test_a_service_that_claims_what_it_did_not_do_is_believed(scene: Scene) -> None:
-    """This can't be promised: a service that says that it closed a session, and didn't, leaves one that only `max_ttl` ends."""
-    scene.proxy.broken["DELETE"] = Broken(http(204), after=False)
+NOT_THE_SERVICES_404 = Fault("404 of a proxy", http(404, "<title>Oh no</title>"), (ResponseError,) * 3)
+# A service that answers a close so, and didn't close the session, lies.
+CLOSED = ("204", "200 without a body", "an empty object", "404")
+
+
+@pytest.mark.parametrize(
+    ("row", "after"),
+    [
+        *((row, False) for row in (GET, UPDATE, SHUT, DRAIN, CLOSE, VERSIONS, WORKLOADS)),
+        *((row, True) for row in (UPDATE, SHUT, DRAIN, CLOSE)),
+    ],
+    ids=lambda value: value.name if isinstance(value, Row) else {False: "before", True: "after"}[value],
+)
+async def test_a_session_is_accounted_for_whatever_a_call_meets(
+    *, row: Row, after: bool, scene: Scene, time: ManualClock
+) -> None:
+    """Whatever comes in place of a call's answer, the session is closed or is in the ledger, unless the service lies about a close."""
+    missing = []
+    for fault in (*PROMPT, *(REFUSALS[status] for status in (*REFUSED, 404, 409)), NOT_THE_SERVICES_404):
+        session = await scene.client.create(**WANTED)
+        scene.emulator.submit_job(session.id, seconds=60)
+        scene.proxy.broken[row.method] = Broken(fault.answer, after)
+        with within(fault.timeout, time):
+            await failure_of(row(scene.client, session.id, timeout=fault.timeout))
+        recorded = [session_id for _, session_id in await scene.recorded()]
+        if session.id in scene.open and session.id not in recorded:
+            missing.append(fault.name)
+        scene.proxy.broken.clear()
+        await scene.client.close(session.id)
+        assert (scene.open, await scene.recorded()) == ([], [])
+    assert missing == ([*CLOSED] if row is CLOSE and not after else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "busy"),
+    [(UPDATE, True), (SHUT, True), (SHUT, False), (DRAIN, True), (DRAIN, False), (CLOSE, True)],
+    ids=lambda value: value.name if isinstance(value, Row) else {False: "idle", True: "busy"}[value],
+)
+async def test_a_change_that_was_carried_out_unheard_is_repeated(
+    *, row: Row, busy: bool, scene: Scene, time: ManualClock
+) -> None:
+    """A change whose first answer goes wrong is sent again where that helps, else raises its class; and the caller may repeat it."""
+    closes = row is CLOSE or not busy
+    for fault in (*PROMPT, *REFUSALS.values()):
+        session = await scene.client.create(**WANTED)
+        if busy:
+            scene.emulator.submit_job(session.id, seconds=60)
+        if row is UPDATE:
+            await scene.client.update(session.id, accepting_jobs=False)
+        scene.proxy.broken[row.method] = Broken(fault.answer, after=True, once=True)
+        scene.proxy.received.clear()
+        with within(fault.timeout, time):
+            error = await failure_of(row(scene.client, session.id, timeout=fault.timeout))
+        expected = None if fault in REPEATED else fault.error(row)
+        if row is DRAIN and expected is Conflict:
+            # Whoever did it, it is done.
+            expected = None
+        told = (fault.name, None if error is None else type(error), scene.proxy.count(row.method))
+        assert told == (fault.name, expected, 1 + (fault in REPEATED))
+        # Of a session that is closed only a drain is done.
+        refused = row is SHUT and closes
+        assert isinstance(await failure_of(row(scene.client, session.id)), Conflict if refused else NoneType)
+        assert scene.open == ([] if closes else [session.id])
+        assert scene.emulator.sessions[session.id].accepting_jobs is (row is UPDATE)
+        if not refused:
+            state = RecordState.CREATED if row is UPDATE else RecordState.DRAINING
+            assert await scene.recorded() == ([] if closes else [(state, session.id)])
+        await scene.client.close(session.id)
+
+
+@pytest.mark.parametrize("answer", [http(204), http(200), http(200, {}), http(404, own())], ids=CLOSED)
+async def test_a_service_that_claims_what_it_did_not_do_is_believed(answer: bytes, scene: Scene) -> None:
+    """This can't be promised: a service that says that a session is closed or gone, and it isn't, leaves one that only `max_ttl` ends."""
+    scene.proxy.broken["DELETE"] = Broken(answer, after=False)
     async with scene.client.open(**WANTED, on_exit="close") as live:
         pass
     assert (scene.open, await scene.recorded()) == ([live.id], [])

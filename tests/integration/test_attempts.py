@@ -44,6 +44,7 @@ from tests.integration.calls import (
     NO_WORKLOADS,
     ROWS,
     SESSION,
+    SHUT,
     UPDATE,
     VERSIONS,
     Row,
@@ -757,15 +758,6 @@ async def spent(client: AsyncSessionClient) -> None:
     with pytest.raises(ServerError) as caught:
         await client.get("s1")
     assert caught.value.__notes__ == [SPENT]
-
-
-SHUT = Row(
-    "update",
-    "PATCH",
-    "/v1/sessions/s1",
-    lambda client, **options: client.update("s1", accepting_jobs=False, **options),
-    http(204),
-)
 
 
 @each(CLOSE, DRAIN, SHUT)

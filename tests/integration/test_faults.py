@@ -14,24 +14,19 @@ from attrs import frozen
 
 from qsessions import (
     AsyncSessionClient,
-    BadRequest,
     CallTimeout,
     Clock,
-    Conflict,
     ConnectionFailed,
     CreateOutcomeUnknown,
-    Forbidden,
     IBMCloudAuth,
     NotFound,
     ProtocolError,
     QSessionsError,
-    RateLimited,
     ResponseError,
     RetryPolicy,
     ServerError,
     ServiceCRN,
     TokenExchangeFailed,
-    Unauthorized,
 )
 from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset, stall
 from tests.integration.calls import (
@@ -47,7 +42,16 @@ from tests.integration.calls import (
     fault as own,
 )
 from tests.integration.conftest import CRN, static_auth
-from tests.integration.faults import LONG_S, SHORT_S, Fault, each_fault, failure_of, within
+from tests.integration.faults import (
+    LONG_S,
+    SHORT_S,
+    STATUSES,
+    Fault,
+    class_of,
+    each_fault,
+    failure_of,
+    within,
+)
 from tests.integration.leaks import leaving_nothing
 from tests.manual_clock import ManualClock
 
@@ -88,29 +92,20 @@ async def test_each_fault_has_its_class(fault: Fault, row: Row, time: ManualCloc
         assert (error.attempts, sent) == (1, 1)
 
 
-# The classes of the API's own refusals; every other status has none.
-CLASSES: dict[int, type[ResponseError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    429: RateLimited,
-}
 # Only these say of a create that nothing was done, whoever says it; of the rest from 500 on only the service itself can.
 TURNED_AWAY = {503, 521, 522}
 NO_PROPER_ANSWER = {502, 504, 520, 524}
 BODIES = {"own": own(), "HTML": "<html><title>Oh no</title></html>", "empty": b""}
 
 
-@pytest.mark.parametrize("status", [*range(400, 411), 413, 418, 425, 429, 431, 451, *range(500, 525)])
+@pytest.mark.parametrize("status", STATUSES)
 @each()
 async def test_each_status_has_its_class(status: int, row: Row, time: ManualClock) -> None:
     """A refusal has the class of its status, whoever wrote its body, but for two: a create that may have been carried out is unknown, and a
     404 of another form than the service's is no `NotFound`.
     """
     for name, body in BODIES.items():
-        expected: type[QSessionsError] = CLASSES.get(status, ServerError if status >= 500 else ResponseError)
+        expected: type[QSessionsError] = class_of(status)
         if row is CREATE and status >= 500 and status not in TURNED_AWAY:
             own_word = name == "own" and status not in NO_PROPER_ANSWER
             expected = expected if own_word else CreateOutcomeUnknown
