@@ -401,11 +401,14 @@ async def test_a_retry_after_over_the_limit_ends_the_call(
     assert (len(server.received), time.slept) == (1, [])
 
 
-async def test_a_retry_after_beyond_the_deadline_ends_the_call(against: Against, time: ManualClock) -> None:
+@each()
+async def test_a_retry_after_beyond_the_deadline_ends_the_call(
+    against: Against, time: ManualClock, row: Row
+) -> None:
     """A wait that would last past the call's deadline isn't begun."""
     server, client = await against(http(429, OWN, headers={"Retry-After": "30"}))
     with pytest.raises(RateLimited) as caught:
-        await GET(client, timeout=30)
+        await row(client, timeout=30)
     assert caught.value.__notes__ == ["the service asks to wait 30 s, the call's deadline is in 30 s"]
     assert (len(server.received), time.slept) == (1, [])
 

@@ -204,6 +204,7 @@ WORKLOAD_FIELDS = (
     *("status_reason", "tags", "usage_seconds"),
 )
 VERSION = {"version": "2026-04-15", "status": "live"}
+CHANGE = {"status": "open", "timestamp": "2026-05-01T12:00:00Z"}
 # Whatever a field holds, one of these isn't it.
 WRONG: tuple[object, ...] = ({}, {"a": 1}, [[]], [None], "no", -1.5, True)
 
@@ -221,12 +222,25 @@ def _in(answer: dict[str, Any], field: str) -> Callable[[object], dict[str, Any]
     return lambda value: answer | {field: value}
 
 
-def _within(name: str, item: dict[str, Any], field: str) -> Callable[[object], dict[str, Any]]:
-    return lambda value: {name: [item | {field: value}]}
+def _within(
+    name: str, item: dict[str, Any], field: str, answer: dict[str, Any] | None = None
+) -> Callable[[object], dict[str, Any]]:
+    return lambda value: (answer or {}) | {name: [item | {field: value}]}
 
 
 SHAPES = (
     *(Shape(row, field, _in(SESSION, field)) for row in (CREATE, GET) for field in SESSION_FIELDS),
+    *(
+        Shape(row, field, _within("timestamps", CHANGE, field, SESSION))
+        for row in (CREATE, GET)
+        for field in CHANGE
+    ),
+    *(Shape(row, "timestamps", lambda value: SESSION | {"timestamps": [value]}) for row in (CREATE, GET)),
+    *(
+        Shape(row, "timestamp", _within("timestamps", {"status": "open"}, "nothing_else", SESSION))
+        for row in (CREATE, GET)
+    ),
+    Shape(WORKLOADS, "next", lambda value: NO_WORKLOADS | {"next": {"href": value}}),
     *(Shape(WORKLOADS, field, _within("workloads", WORKLOAD, field)) for field in WORKLOAD_FIELDS),
     *(Shape(WORKLOADS, field, _in(NO_WORKLOADS, field)) for field in NO_WORKLOADS),
     *(Shape(VERSIONS, field, _within("versions", VERSION, field)) for field in (*VERSION, "sunset_date")),
