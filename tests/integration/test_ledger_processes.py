@@ -346,6 +346,35 @@ say(*keys, record.key)
     assert len(list(place.iterdir())) == 1
 
 
+def test_a_file_that_another_process_holds_locked(place: Path, start: Start) -> None:
+    """A dead owner's file that somebody holds locked counts as a living one's for as long; it keeps nobody from recording or reading."""
+    owner = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    assert heard(owner) == "ready"
+    owner.kill()
+    owner.wait()
+    (left,) = listed(place)
+    ended = left.record.becomes(RecordState.ENDED, now=1.78e9)
+    holder = start(
+        """
+import fcntl
+with open(os.path.join(place, os.listdir(place)[0]), "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    say("held")
+    sys.stdin.readline()
+"""
+    )
+    assert heard(holder) == "held"
+    writer = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    assert heard(writer) == "ready"
+    assert [entry.owner.liveness for entry in listed(place)] == [Liveness.ALIVE] * 2
+    assert not files.amend(place / left.source, ended)
+    tell(holder)
+    holder.wait()
+    liveness = {entry.source: entry.owner.liveness for entry in listed(place)}
+    assert (len(liveness), liveness[left.source]) == (2, Liveness.DEAD)
+    assert files.amend(place / left.source, ended)
+
+
 def test_a_file_system_that_hangs_keeps_no_process_from_ending(place: Path, start: Start) -> None:
     """A process whose ledger never answers ends when it wants to."""
     process = start(

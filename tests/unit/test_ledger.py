@@ -843,6 +843,32 @@ def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(ledger.aclose())
 
 
+def test_a_directory_that_is_read_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a read-only file system what is there can be read, nothing is changed, and what it refused is written once it may be."""
+    dead, ledger = LocalLedger(place), LocalLedger(place)
+    old, refused, new = intent(), intent(), intent()
+    run(dead.record(old))
+    die()
+    real = os.open
+
+    def read_only(path: str | Path, flags: int, *args: Any, **more: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *args, **more)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "open", read_only)
+        (entry,) = run(ledger.entries())
+        assert (entry.record, entry.owner.liveness) == (old, Liveness.DEAD)
+        for call in (ledger.record(refused), ledger.amend(entry, old.becomes(ENDED, now=NOW))):
+            with pytest.raises(LedgerUnavailable, match="Read-only file system"):
+                run(call)
+        assert names(place) == [entry.source]
+    run(ledger.record(new))
+    assert {one.record.key for one in run(ledger.entries())} == {old.key, refused.key, new.key}
+    run(ledger.aclose())
+
+
 def test_an_error_that_isnt_the_file_systems(place: Path) -> None:
     """What can't be written as a record at all fails its own call as itself, and the ledger works on."""
     ledger = LocalLedger(place)
