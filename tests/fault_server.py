@@ -120,13 +120,14 @@ class FaultServer:
         deaf: Whether it tears every connection down before it has read anything.
 
     Attributes:
+        deaf: The same; may be changed.
         received: Every request, in order.
         connections: How many connections there were in all.
     """
 
     def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, deaf: bool = False) -> None:
         self._tls = tls
-        self._deaf = deaf
+        self.deaf = deaf
         self.answers = list(answers)
         self.received: list[Received] = []
         self.connections = 0
@@ -180,7 +181,7 @@ class FaultServer:
         self._open.add(writer)
         connection = Connection(reader, writer)
         try:
-            if self._deaf:
+            if self.deaf:
                 connection.reset()
             while (request := await self._read(reader)) is not None:
                 self.received.append(request)

@@ -27,6 +27,8 @@ from qsessions import (
     TokenExchangeFailed,
 )
 from qsessions.emulator import Emulator, Fault as EmulatorFault
+from qsessions.reaper import reap
+from tests.conftest import client_of
 from tests.fault_proxy import Broken, FaultProxy
 from tests.fault_server import http
 from tests.integration.calls import (
@@ -157,6 +159,25 @@ async def test_an_id_that_no_call_can_name_is_told(session_id: str, scene: Scene
         await enter(scene)
     assert caught.value.session_id == session_id
     assert await scene.recorded() == [(RecordState.UNKNOWN, session_id)]
+
+
+async def test_a_create_whose_answer_has_a_wrong_field_is_recorded_with_its_id(scene: Scene) -> None:
+    """What can be read of an answer that can't be used is enough to end its session."""
+    scene.proxy.broken["POST"] = Broken(http(200, SESSION | {"max_ttl": "long"}), after=True)
+    with pytest.raises(CreateOutcomeUnknown, match="max_ttl") as caught:
+        await enter(scene)
+    assert caught.value.session_id == "s1"
+    assert await scene.recorded() == [(RecordState.UNKNOWN, "s1")]
+
+
+async def test_a_create_that_is_reset_unheard_is_accounted_for(scene: Scene) -> None:
+    """When connections are torn down before anything is read, a create that had begun to go out is in the ledger as unknown."""
+    scene.proxy.deaf = True
+    with pytest.raises((ConnectionFailed, CreateOutcomeUnknown)) as caught:
+        await enter(scene)
+    assert (scene.open, scene.proxy.received) == ([], [])
+    is_unknown = isinstance(caught.value, CreateOutcomeUnknown)
+    assert await scene.recorded() == ([(RecordState.UNKNOWN, None)] if is_unknown else [])
 
 
 async def test_a_create_that_was_never_sent_leaves_no_record(scene: Scene) -> None:
@@ -327,6 +348,25 @@ async def test_a_server_that_is_gone_for_good_leaves_a_record(raised: Exception 
     await scene.client.aclose()
     assert scene.open == ids
     assert await scene.recorded() == [(RecordState.CREATED, ids[0])]
+
+
+async def test_max_ttl_ends_what_a_vanished_host_left(scene: Scene, time: ManualClock) -> None:
+    """This is all that can be promised then: what nobody is left to end is closed `max_ttl` after its first job began, and not before."""
+    session = await scene.client.create(**WANTED)
+    scene.emulator.submit_job(session.id, seconds=10_000)
+    await scene.proxy.stop()
+    time.advance(599)
+    assert scene.open == [session.id]
+    time.advance(1)
+    assert scene.open == []
+
+
+async def test_without_a_ledger_only_the_workloads_tell(scene: Scene, time: ManualClock) -> None:
+    """What a client without a ledger left open isn't found by `reap`; the list of workloads has it, as one of the instance's."""
+    async with client_of(scene.emulator, time.clock) as another:
+        session = await another.create(**WANTED)
+    assert await reap(scene.client, scene.ledger) == []
+    assert [workload.id async for workload in scene.client.workloads()] == scene.open == [session.id]
 
 
 async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None:
