@@ -77,7 +77,6 @@ class _Call:
     deadline: float | None
     providers: Sequence[AuthProvider]
     undo: Undo | None = None
-    # Whether the end of a session depends on it, or may: a token is for whoever needs one.
     urgent: bool = False
     paid: int = 0
     attempts: int = 0
@@ -136,8 +135,8 @@ class Attempts:
         self._transport = transport
         self._retry = retry
         self._budget = RetryBudget(retry.budget)
-        # How many calls that end a session are under way.
-        self._endings = 0
+        # How many urgent calls are under way.
+        self._urgent = 0
         self._clock = clock
         self._observers = observers
         self.providers = providers
@@ -168,8 +167,8 @@ class Attempts:
 
     async def send(self, request: Request) -> Response:
         """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
-        call = self._call(request, request.timeout, ())
-        call.urgent = True
+        # A token is for whoever needs one, who may be about to end a session.
+        call = self._call(request, request.timeout, (), urgent=True)
         result, decision = await self._conclude(call)
         if isinstance(result, Response):
             return Response(result.status, result.headers, result.body, call.attempts)
@@ -183,7 +182,7 @@ class Attempts:
         *,
         authenticated: bool = True,
         undo: Undo | None = None,
-        ending: bool = False,
+        urgent: bool = False,
     ) -> T:
         """Carry a request out and read its answer.
 
@@ -193,18 +192,17 @@ class Attempts:
             timeout: The deadline of the whole call in seconds, or None.
             authenticated: Whether to add credentials.
             undo: For a request that can't be repeated: what becomes of what it did when the caller is cancelled meanwhile.
-            ending: Whether it ends a session, so that neither the retry budget nor a full pool must hold it up.
+            urgent: Whether the end of a session depends on it, or may: neither the retry budget nor a full pool holds it up.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = self._call(request, timeout, self.providers if authenticated else (), undo)
-        call.urgent = ending
-        self._endings += ending
+        call = self._call(request, timeout, self.providers if authenticated else (), undo=undo, urgent=urgent)
+        self._urgent += urgent
         try:
             result, decision = await self._conclude(call)
         finally:
-            self._endings -= ending
+            self._urgent -= urgent
         if not isinstance(result, Response) or not call.is_done(result):
             raise self._failure(call, result, decision)
         try:
@@ -220,10 +218,12 @@ class Attempts:
         request: Request,
         timeout: float | None,
         providers: Sequence[AuthProvider],
+        *,
         undo: Undo | None = None,
+        urgent: bool = False,
     ) -> _Call:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
-        return _Call(request, deadline, providers, undo)
+        return _Call(request, deadline, providers, undo, urgent)
 
     def _remaining(self, call: _Call) -> float | None:
         return None if call.deadline is None else call.deadline - self._clock.monotonic()
@@ -270,7 +270,7 @@ class Attempts:
     def _afford(self, call: _Call, facts: Facts) -> bool:
         """Pay for another attempt, and say whether there is one. What ends a session is never refused, nor the token that it waits for."""
         call.paid = retry_cost(facts)
-        return self._budget.pay(call.paid, whatever_is_left=call.urgent and self._endings > 0)
+        return self._budget.pay(call.paid, whatever_is_left=call.urgent and self._urgent > 0)
 
     async def _ask_providers(self, call: _Call) -> None:
         """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""

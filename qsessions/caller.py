@@ -98,7 +98,7 @@ class Caller:
         headers = SecretHeaders(self._headers)
         headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, undo=undo, ending=operation.ending)
+        return await self._attempts.run(request, operation.read, seconds, undo=undo, urgent=operation.ending)
 
     async def admit(self, operation: Operation[T]) -> None:
         """Raise what refuses an operation that can't be repeated, if something does; the settings must be settled.
@@ -109,16 +109,16 @@ class Caller:
         await self._attempts.admit(operation.request(self.base_url, {}))
 
     async def versions(
-        self, api_version: str | None, timeout: Timeout, *, ending: bool = False
+        self, api_version: str | None, timeout: Timeout, *, urgent: bool = False
     ) -> list[ApiVersion]:
-        """List the API versions, without credentials; see `Attempts.run` for `ending`."""
+        """List the API versions, without credentials; see `Attempts.run` for `urgent`."""
         headers = SecretHeaders(self._headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
         seconds = await self.settled(operation.name, timeout)
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, authenticated=False, ending=ending)
+        return await self._attempts.run(request, operation.read, seconds, authenticated=False, urgent=urgent)
 
     async def settled(self, operation: str, timeout: Timeout) -> float | None:
         """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
@@ -192,5 +192,5 @@ class Caller:
     async def _newest_live(self, seconds: float | None) -> str:
         # Whoever had the lock before may have got it. And whoever waits for it may be about to end a session.
         if self._latest is None:
-            self._latest = operations.newest_live(await self.versions(None, seconds, ending=True))
+            self._latest = operations.newest_live(await self.versions(None, seconds, urgent=True))
         return self._latest

@@ -285,9 +285,9 @@ class AsyncSessionClient:
             on_error: What ends it after an error or a cancellation: "close" or "drain".
             ending_timeout: The ending's deadline: seconds, a `timedelta` or text such as "1m".
             handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client, which creates none meanwhile, and then
-                do what they did before; a second one does so at once, and the log names the sessions. (Under `asyncio.run`, what Ctrl-C did
-                before is to cancel the main task, whose blocks still end their sessions; and of a handler of your own, asyncio lets only
-                SystemExit and KeyboardInterrupt through.) Main thread only. While the event loop is held up, nothing can be closed.
+                do what they did before; a second one does so at once, and the log names the open sessions. (Under `asyncio.run`, what
+                Ctrl-C did before is to cancel the main task, whose blocks still end their sessions; and of a handler of your own, asyncio
+                lets only SystemExit and KeyboardInterrupt through.) Main thread only. While the event loop is held up, none can be closed.
             api_version: The API version for creating and ending it.
             timeout: The deadline of the create in seconds; None for none, `...` for the client's.
 
@@ -615,6 +615,7 @@ class AsyncSessionClient:
 
     def _react(self, resume: Callable[[], None]) -> None:
         """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
+        self._refuse_creates()
 
         def go_on(ending: asyncio.Task[None]) -> None:
             if ending.cancelled():
@@ -638,17 +639,20 @@ class AsyncSessionClient:
             resume()
 
     async def _close_owned(self) -> None:
-        """Close what `open` created, and let nobody create more until `_create_again`."""
+        """Close what `open` created or is creating, and have the ledger know it."""
+        self._book.withdraw()
+        await self._end_owned("close")
+        # After the signal there may be no more time for that.
+        await self._guard.flush()
+
+    def _refuse_creates(self) -> None:
+        """Let nobody create a session until `_create_again`: it would be left open."""
         if self._closing is None:
             why = ClientClosed(
                 "a signal is ending the client's sessions, and none is created meanwhile.",
                 solution="Let the program end, or make the call again when the signal has been handled.",
             )
             self._attempts.refuse(why)
-        self._book.withdraw()
-        await self._end_owned("close")
-        # After the signal there may be no more time for that.
-        await self._guard.settle()
 
     def _name_owned(self) -> None:
         for told in self._owned.interrupted():

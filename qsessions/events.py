@@ -101,8 +101,8 @@ class EndingFailed:
 class LedgerFailed:
     """The ledger could not keep a record, and `reason` says why; told once for each client.
 
-    Told again when the client is closed, if sessions that may be open are still not recorded; `unrecorded` then has their ids, or the
-    keys of those without one.
+    Told again when the client is closed, if sessions that may be open, and don't drain, are still not recorded; `unrecorded` then has their
+    ids, or the keys of those without one.
     """
 
     reason: str

@@ -27,6 +27,7 @@ _CANCELLATIONS = 3
 _EXIT_S = 70.0
 # So often whoever can take no lock looks whether the loop has ended.
 _POLL_S = 0.01
+_LOST = "nothing could be done about it, since the client was shut down"
 # So many seconds the first interruption of a call that can be undone waits for that.
 _ENDING_S = 70.0
 
@@ -109,7 +110,6 @@ class Undoable(Call[T]):
         describe: Callable[[], str],
     ) -> None:
         super().__init__(thread, start)
-        self.dropped = False
         self._undo = undo
         self._describe = describe
         self._undoing: asyncio.Task[None] | None = None
@@ -139,12 +139,13 @@ class Undoable(Call[T]):
 
     def over(self) -> None:
         """Let the caller go on, since nothing more is done about the call."""
-        self.thread.endings.discard(self)
         self._over.set()
+        self.thread.endings.discard(self)
+        self.thread.left.discard(self)
 
     def lost(self) -> None:
         """Let the caller go on, since nothing can be done any more: the loop has ended."""
-        self._left = f"{self._describe()}; nothing could be done about it, since the client was shut down."
+        self._left = f"{self._describe()}; {_LOST}."
         self.over()
 
     async def ended(self) -> None:
@@ -164,9 +165,12 @@ class Undoable(Call[T]):
         """Leave, and tell what was left."""
         left = self._left
         if not self._over.is_set():
-            self.dropped = True
+            self.thread.left.add(self)
             self.thread.endings.add(self)
             self.thread.post(self.give_up)
+            if self._over.is_set():
+                # Just now.
+                self.over()
             left = f"{self._describe()}; its ending goes on in the background while this process lives."
         if left is not None:
             interruption.add_note(left)
@@ -181,6 +185,7 @@ class Lasting(Call[T]):
         thread: Where it runs.
         start: Makes the coroutine.
         describe: Says what is under way, for the note.
+        patient: Whether the first interruption waits; else it counts as a second one.
     """
 
     def __init__(
@@ -188,9 +193,12 @@ class Lasting(Call[T]):
         thread: LoopThread,
         start: Callable[[], Coroutine[Any, Any, T]],
         describe: Callable[[], str],
+        *,
+        patient: bool = True,
     ) -> None:
         super().__init__(thread, start)
         self._describe = describe
+        self._patient = patient
         self._over = threading.Event()
 
     def begin(self) -> None:
@@ -206,6 +214,9 @@ class Lasting(Call[T]):
 
     def interrupted(self, interruption: BaseException) -> None:
         """Wait for the end."""
+        if not self._patient:
+            self.interrupted_again(interruption)
+            return
         # The first post may not have come to be.
         if self.thread.post(self.begin):
             self._over.wait()
@@ -215,18 +226,11 @@ class Lasting(Call[T]):
     def interrupted_again(self, interruption: BaseException) -> None:
         """Leave, and tell what is under way."""
         self.thread.left.add(self)
-        self.thread.post(self.begin)
-        if self._over.is_set():
+        begun = self.thread.post(self.begin)
+        if self._over.is_set() or not begun:
             self.thread.left.discard(self)
-        interruption.add_note(f"{self._describe()}; that goes on in the background while this process lives.")
-
-
-class Leavable(Lasting[T]):
-    """A lasting call that already the first interruption leaves, since it is the second one of whoever makes the call."""
-
-    def interrupted(self, interruption: BaseException) -> None:
-        """Leave, and tell what is under way."""
-        self.interrupted_again(interruption)
+        what = "that goes on in the background while this process lives" if begun else _LOST
+        interruption.add_note(f"{self._describe()}; {what}.")
 
 
 class LoopThread:
@@ -246,7 +250,7 @@ class LoopThread:
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.calls: set[Call[Any]] = set()
         self.endings: set[Undoable[Any]] = set()
-        self.left: set[Lasting[Any]] = set()
+        self.left: set[Call[Any]] = set()
         self.closing = False
         self._aclose = aclose
         self._selector = selectors.DefaultSelector()
@@ -361,10 +365,11 @@ class LoopThread:
 
     def await_end(self) -> None:
         """Where the end has begun, wait for it; from a signal's handler, whose thread may hold any lock, so that none is taken."""
-        if self.closing:
-            # The signal may have come before that was asked for.
-            self.post(self._wind_up)
-        while self.closing and not (self.loop.is_closed() or self.is_forked):
+        if not self.closing or self.is_forked:
+            return
+        # The signal may have come before that was asked for.
+        self.post(self._wind_up)
+        while not self.loop.is_closed():
             time.sleep(_POLL_S)
 
     def _await_end(self) -> None:
@@ -375,7 +380,7 @@ class LoopThread:
     @property
     def is_left(self) -> bool:
         """Whether somebody insisted on not waiting for what is still under way."""
-        return self._left_early or bool(self.left) or any(call.dropped for call in tuple(self.endings))
+        return self._left_early or bool(self.left)
 
     def _main(self) -> None:
         try:

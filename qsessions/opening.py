@@ -190,7 +190,7 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
 
     def interrupted(self) -> str:
         """Say what somebody who leaves now must know."""
-        if self._ending is not None:
+        if self._live is not None:
             return f"session {self.session_id!r} is being ended and may be open"
         return self.creation.interrupted(self._request)
 

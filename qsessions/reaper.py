@@ -42,12 +42,12 @@ ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that
 
 @frozen(kw_only=True)
 class Reaped:
-    """What `reap` made of one record.
+    """What `reap` or `forget` made of one record.
 
     Attributes:
         entry: The record and its owner.
         decision: What is to be done about it, and why.
-        done: Whether its session was closed, or where that was over, its record put to ended.
+        done: Whether its session was closed, or its record put to ended.
         error: What went wrong, in reading, closing or recording it, or None.
     """
 
@@ -125,9 +125,9 @@ async def forget(
     entries = _chosen(await _read(ledger), only)
 
     async def one(entry: LedgerEntry) -> Reaped:
-        decision = decide_unread(entry, "whether its owner lives can't be told from here", named=True)
         if entry.owner.liveness is not Liveness.DEAD:
-            return Reaped(entry=entry, decision=decision)
+            why = "whether its owner lives can't be told from here"
+            return Reaped(entry=entry, decision=decide_unread(entry, why, named=True))
         decision = Decision(Verdict.MARK_ENDED, "it was named, and nobody looked at its session")
         return await _ended(ledger, wall, Reaped(entry=entry, decision=decision))
 

@@ -24,8 +24,7 @@ class Signals:
     Args:
         react: Called in the main thread, between any two instructions, with what it is to call there when it is done.
         insisted: Called there when a second signal comes before it is done, before that one acts.
-        acted: Called there when the signal has done what it did before, unless that ended the process; where a second signal overtook the
-            reaction, once more when that is done.
+        acted: Called there when the signal has done what it did before, unless that ended the process.
     """
 
     def __init__(
@@ -64,12 +63,12 @@ class _Reaction:
     Attributes:
         number: The signal.
         holders: Who reacts to it.
-        left: How many of them aren't done yet.
+        pending: How many of them aren't done yet.
     """
 
     number: int
     holders: list[Signals]
-    left: int
+    pending: int
 
 
 class _Process:
@@ -77,7 +76,8 @@ class _Process:
 
     def __init__(self) -> None:
         self._holders: list[Signals] = []
-        # What was found in place of ours when that was last set.
+        # What was found in place of ours, each time that it was set and not yet taken back, and what was last put back.
+        self._found: dict[int, list[Any]] = {number: [] for number in _NUMBERS}
         self._before: dict[int, Any] = {}
         self._reaction: _Reaction | None = None
         self._is_acting = False
@@ -88,12 +88,12 @@ class _Process:
             found = signal.getsignal(number)
             if found is not signal.SIG_IGN and found != self._handle:
                 # First, since a signal may come at once.
-                self._before[number] = found
+                self._found[number].append(found)
                 signal.signal(number, self._handle)
         if (reaction := self._reaction) is not None and signals not in reaction.holders:
             # What it is about to open must not be left either.
             reaction.holders.append(signals)
-            reaction.left += 1
+            reaction.pending += 1
             self._ask(reaction, signals)
 
     def release(self, signals: Signals) -> None:
@@ -119,21 +119,19 @@ class _Process:
 
     def _ask(self, reaction: _Reaction, holder: Signals) -> None:
         def done() -> None:
-            reaction.left -= 1
-            current = self._reaction
-            if current is reaction:
-                if not reaction.left:
-                    self._act(reaction.number)
-            elif current is None or holder not in current.holders:
-                # A second signal acted meanwhile, perhaps before this had even begun.
-                holder.acted()
+            reaction.pending -= 1
+            # A second signal may have acted meanwhile.
+            if self._reaction is reaction and not reaction.pending:
+                self._act(reaction.number)
 
         holder.react(done)
 
     def _act(self, number: int) -> None:
         """Let a signal do what it did before."""
         reaction, self._reaction = self._reaction, None
-        assert reaction is not None  # noqa: S101 - it is what comes to its end here
+        if reaction is None:
+            # A second signal came just now, and has acted.
+            return
         self._restore()
         self._is_acting = True
         try:
@@ -150,6 +148,8 @@ class _Process:
                 self._set(number)
 
     def _set(self, number: int) -> None:
+        if found := self._found[number]:
+            self._before[number] = found.pop()
         before = self._before[number]
         signal.signal(number, signal.SIG_DFL if before is None else before)
 

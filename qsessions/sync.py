@@ -24,7 +24,7 @@ from qsessions.errors import ClientClosed, QSessionsError
 from qsessions.events import Observer
 from qsessions.ledger import Ledger
 from qsessions.live import AsyncLiveSession
-from qsessions.loop_thread import Lasting, Leavable, LoopThread, Undoable
+from qsessions.loop_thread import Lasting, LoopThread, Undoable
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
 from qsessions.opening import Opened
 from qsessions.retry import RetryPolicy
@@ -37,7 +37,18 @@ _NO_MORE: Any = object()
 
 
 class _Client(AsyncSessionClient):
-    """The asynchronous client, with what only the facade needs."""
+    """The asynchronous client, with what only the facade needs.
+
+    Attributes:
+        thread: Where it lives, set before it is used.
+    """
+
+    thread: LoopThread
+
+    @property
+    def signals(self) -> Signals:
+        """What sessions that signals are to close hold."""
+        return self._signals
 
     def creating(
         self, wanted: CreateSession, api_version: str | None, timeout: Timeout
@@ -46,21 +57,17 @@ class _Client(AsyncSessionClient):
         creation = self._creation(api_version)
         return creation, partial(self._create, wanted, creation, api_version, timeout)
 
-    async def close_owned(self) -> None:
-        """Close the sessions that `open` created or is creating, and create none until `create_again`."""
-        await self._close_owned()
+    def _react(self, resume: Callable[[], None]) -> None:
+        self._refuse_creates()
+        with suppress(QSessionsError):
+            # What interrupts this is a second signal.
+            self.thread.carry(Lasting(self.thread, self._close_owned, self._interrupted, patient=False))
+        # While it shuts down it takes no call, and ends the sessions unasked.
+        self.thread.await_end()
+        resume()
 
-    def interrupted(self) -> str:
-        """Say what somebody who leaves now must know of the sessions that `open` created."""
+    def _interrupted(self) -> str:
         return "; ".join(self._owned.interrupted()) or "what open() created is being ended"
-
-    def name_owned(self) -> None:
-        """Tell the log which sessions may be open."""
-        self._name_owned()
-
-    def create_again(self) -> None:
-        """Create sessions again, unless the client is being closed."""
-        self._create_again()
 
 
 class SessionClient:
@@ -127,13 +134,7 @@ class SessionClient:
             # As there: a traceback that shows locals must not show a secret.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._thread = LoopThread(self._client.aclose)
-        # It must not hold the client, which would then be collected late.
-        self._signals = Signals(
-            partial(_react, self._thread, self._client),
-            insisted=self._client.name_owned,
-            acted=self._client.create_again,
-        )
+        self._thread = self._client.thread = LoopThread(self._client.aclose)
         # Before there is a thread, which it ends whatever happens.
         self._finalizer = weakref.finalize(self, self._thread.abandon)
         self._thread.start()
@@ -233,7 +234,7 @@ class SessionClient:
     ) -> AbstractContextManager[LiveSession]:
         """Create a session that ends with a `with` block, and give its handle there; see `AsyncSessionClient.open`.
 
-        The first Ctrl-C while it is created or ended waits until it is closed; a second one leaves at once, naming it. With
+        The first Ctrl-C, in the block too, waits until it is ended; a second one leaves at once, naming it. With
         `handle_signals`, SIGTERM and Ctrl-C close the open sessions of this client, whatever the main thread is doing.
         """
         opened = self._client.open(
@@ -249,7 +250,7 @@ class SessionClient:
             api_version=api_version,
             timeout=timeout,
         )
-        signals = self._signals if handle_signals else None
+        signals = self._client.signals if handle_signals else None
         return _Opened(self, self._thread, cast("Opened", opened), signals)
 
     def get(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> Session:
@@ -349,15 +350,6 @@ class SessionClient:
         return LiveSession(self, self._thread, self._thread.run(_done, self._client.attach, session_id))
 
 
-def _react(thread: LoopThread, client: _Client, resume: Callable[[], None]) -> None:
-    """Close what `open` created, then let a signal go on. Called in the main thread, between any two instructions."""
-    with suppress(QSessionsError):
-        thread.carry(Leavable(thread, client.close_owned, client.interrupted))
-    # While it shuts down it takes no call, and ends the sessions unasked.
-    thread.await_end()
-    resume()
-
-
 class LiveSession:
     """A handle on one session, from `SessionClient.attach`; the synchronous form of `AsyncLiveSession`.
 
@@ -444,8 +436,9 @@ class _Opened(AbstractContextManager[LiveSession]):
         leave = partial(self._opened.__aexit__, kind, error, traceback)
         try:
             if not (self._opened.is_over or self._thread.is_forked):
-                call_kind = Leavable if isinstance(error, KeyboardInterrupt) else Lasting
-                call = call_kind(self._thread, leave, self._opened.interrupted)
+                # Ctrl-C in the block was the first one.
+                patient = not isinstance(error, KeyboardInterrupt)
+                call = Lasting(self._thread, leave, self._opened.interrupted, patient=patient)
                 if self._thread.is_left and error is not None and not isinstance(error, Exception):
                     # Who insisted on leaving one session doesn't wait for the next one.
                     call.interrupted_again(error)

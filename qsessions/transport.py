@@ -161,7 +161,7 @@ class AiohttpTransport:
         Raises:
             ConfigurationError: It is plain http to another machine.
         """
-        if not (self._allow_insecure or _is_secure(url.scheme, url.raw_host)):
+        if not (self._allow_insecure or url.scheme == "https" or _is_loopback(url.raw_host)):
             raise ConfigurationError(
                 f"{url.origin()} is plain http: credentials would travel readable by everybody on the way.",
                 solution="Use https, or pass allow_insecure=True.",
@@ -350,10 +350,6 @@ def _headers(request: Request) -> dict[str, str]:
         # Without it, aiohttp would send the body in chunks.
         headers["Content-Length"] = str(len(request.body))
     return headers
-
-
-def _is_secure(scheme: str, host: str | None) -> bool:
-    return scheme == "https" or _is_loopback(host)
 
 
 @functools.cache

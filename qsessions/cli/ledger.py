@@ -80,12 +80,12 @@ async def forget_records(options: Options, only: Sequence[str]) -> int | None:
     async with local_ledger() as ledger:
         forgotten = await forget(ledger, only)
     await _print("forget", forgotten, options)
-    kept = sum(not one.done for one in forgotten)
+    kept = [one for one in forgotten if not one.done]
     if not kept:
         return None
-    what = f"of {count(len(forgotten), 'record')}, {kept} {'is' if kept == 1 else 'are'} kept."
+    what = f"of {count(len(forgotten), 'record')}, {len(kept)} {'is' if len(kept) == 1 else 'are'} kept."
     complain("forget", what, "The list says why. A record is kept while its owner lives, or may live.")
-    return Exit.REFUSED
+    return max([Exit.REFUSED, *(failure_code(one.error) for one in kept if one.error is not None)])
 
 
 async def _print(command: str, records: Sequence[Reaped], options: Options) -> None:

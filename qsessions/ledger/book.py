@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qsessions.ledger.guard import PATIENCE, Guard
+from qsessions.ledger.guard import Guard
 from qsessions.ledger.records import LedgerRecord, RecordState
 from qsessions.models import CreateSession, Session
 
@@ -23,9 +23,8 @@ class Book:
         # The records that aren't ended, by their keys, and the keys by session.
         self._records: dict[str, LedgerRecord] = {}
         self._keys: dict[str, str] = {}
-        # The keys of requests of which none has gone out yet, and the records that were withdrawn.
-        self._unsent: set[str] = set()
-        self._withdrawn: dict[str, LedgerRecord] = {}
+        # The records of requests of which none has gone out yet.
+        self._unsent: dict[str, LedgerRecord] = {}
 
     async def intend(
         self,
@@ -43,31 +42,27 @@ class Book:
             key: The record's own id.
             base_url: Of whom.
             instance: The CRN of the instance, or None.
-            seconds: What is left of the call's deadline, of which the ledger gets half at the most; None for no deadline.
+            seconds: What is left of the call's deadline; None for no deadline.
         """
         if self._guard.is_on:
             record = LedgerRecord.intent(
                 request, key=key, base_url=base_url, instance=instance, now=self._wall()
             )
-            self._records[key] = record
-            self._unsent.add(key)
-            # However slow the ledger is, the request itself must have a chance.
-            await self._guard.record(record, PATIENCE if seconds is None else seconds / 2)
+            self._records[key] = self._unsent[key] = record
+            await self._guard.record(record, seconds)
 
     def sent(self, key: str) -> None:
         """Take note that a request goes out."""
-        self._unsent.discard(key)
-        if (record := self._withdrawn.pop(key, None)) is not None:
-            # It was refused for a while only. Nobody waits for this: it is better than none.
+        record = self._unsent.pop(key, None)
+        if record is not None and key not in self._records:
+            # It was withdrawn, and refused for a while only. Nobody waits for this: it is better than none.
             self._records[key] = record
             self._guard.note(record)
 
     def withdraw(self) -> None:
         """Record that nothing comes of the requests that haven't gone out, since they are refused from now on."""
-        for key in tuple(self._unsent):
-            record = self._records[key]
-            self.nothing(key)
-            self._withdrawn[key] = record
+        for key in self._unsent:
+            self._becomes(key, RecordState.ENDED)
 
     def created(self, key: str, session_id: str) -> None:
         """Record that a session came of it."""
@@ -80,7 +75,7 @@ class Book:
 
     def nothing(self, key: str) -> None:
         """Record that nothing came of it."""
-        self._withdrawn.pop(key, None)
+        self._unsent.pop(key, None)
         self._becomes(key, RecordState.ENDED)
 
     def updated(self, session_id: str, *, accepting_jobs: bool) -> None:
@@ -104,7 +99,6 @@ class Book:
         record = record.becomes(state, now=self._wall(), session_id=session_id)
         if state is RecordState.ENDED:
             del self._records[record.key]
-            self._unsent.discard(record.key)
         else:
             self._records[record.key] = record
         self._guard.note(record)

@@ -304,7 +304,7 @@ def _read(path: Path) -> list[LedgerEntry]:
         which = "" if owner.host is None else f" (process {owner.pid} on {owner.host})"
         raise LedgerUnavailable(
             f"the ledger's file {path} is damaged, and its owner lives{which}: nobody can tell all the sessions that it owns.",
-            solution="End that process, then do this again: what it left is read as far as it can be.",
+            solution="End that process (`fuser` tells which has the file open), then do this again: what it left is read as far as can be.",
         )
     if not is_whole:
         logger.warning(

@@ -64,22 +64,23 @@ class Guard:
             self._unwritten[record.key] = record
             self._begin(record.key)
 
-    async def record(self, record: LedgerRecord, patience: float = PATIENCE) -> None:
+    async def record(self, record: LedgerRecord, seconds: float | None = None) -> None:
         """Write a record and wait until it is kept, and not at all while an earlier one is overdue.
 
         Cancelling this ends the wait, not the writing. It raises nothing else.
 
         Args:
             record: The record.
-            patience: How many seconds to wait, 5 at the most.
+            seconds: What is left of the call's deadline, of which the ledger gets half, 5 s at the most; None for no deadline.
         """
         self.note(record)
         writer = self._writers.get(record.key)
         if writer is None or self._is_overdue:
             return
-        await asyncio.wait({writer}, timeout=min(patience, PATIENCE))
+        # However slow the ledger is, what the call is about must have a chance.
+        await asyncio.wait({writer}, timeout=PATIENCE if seconds is None else min(PATIENCE, seconds / 2))
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Wait until what was noted is kept, 5 s at the most, and not at all while a record is overdue."""
         if self._writers and not self._is_overdue:
             await asyncio.wait(tuple(self._writers.values()), timeout=PATIENCE)
@@ -125,15 +126,13 @@ class Guard:
             writer = self._task(self._write(self._ledger, key))
             if writer is not None:
                 self._writers[key] = writer
-                timer = asyncio.get_running_loop().call_later(PATIENCE, self._late)
-                writer.add_done_callback(lambda done: self._ended(key, done, timer))
+                writer.add_done_callback(lambda done: self._ended(key, done))
 
     def _late(self) -> None:
         self._is_overdue = True
         self._tell(f"it did not answer within {PATIENCE:g} s")
 
-    def _ended(self, key: str, writer: asyncio.Task[None], timer: asyncio.TimerHandle) -> None:
-        timer.cancel()
+    def _ended(self, key: str, writer: asyncio.Task[None]) -> None:
         # By now there may be another.
         if self._writers[key] is writer:
             del self._writers[key]
@@ -147,18 +146,22 @@ class Guard:
 
     async def _write(self, ledger: Ledger, key: str) -> None:
         while (record := self._unwritten.get(key)) is not None:
+            timer = asyncio.get_running_loop().call_later(PATIENCE, self._late)
             try:
                 await ledger.record(record)
             except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
+                self._is_overdue = False
                 self._tell(_told(error))
                 if self._unwritten[key] is record:
                     self._keep(record)
                     return
             else:
+                self._is_overdue = False
                 self._took(record)
+            finally:
+                timer.cancel()
 
     def _took(self, record: LedgerRecord) -> None:
-        self._is_overdue = False
         if record.state is RecordState.ENDED:
             self._written.discard(record.key)
         else:

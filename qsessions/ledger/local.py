@@ -29,7 +29,8 @@ class LocalLedger:
 
     Each process that records has a file of its own, readable by its user only, and holds a lock on it for as long as it lives; how far
     that lock can be relied on is written in ledger/locks.py. A record is on the disk (fsync) when `record` returns; records that come
-    together share one fsync. The work is done in a thread, which no file system that hangs can keep the interpreter from ending.
+    together share one fsync. Writing is done in a thread, each reading in one of its own; no file system that
+    hangs keeps the interpreter from ending.
 
     One ledger may serve any number of clients and event loops. Whoever makes it calls `aclose` at the end; a client that was given
     `ledger="local"` does so for its own.
@@ -73,8 +74,9 @@ class LocalLedger:
         A file of which a line can't be read stays, and the log tells it.
 
         Raises:
-            LedgerUnavailable: The directory, or a file in it, can't be read just now, or the ledger was closed. Another user's file, and
-                what is no file, is told in the log and passed over.
+            LedgerUnavailable: The directory, or a file in it, can't be read just now; a living owner's file is damaged; files come faster
+                than they can be read; or the ledger was closed. Another user's file, and what is no file, is told in the log and passed
+                over.
         """
         self._check()
         if self._thread is not None:
@@ -197,7 +199,7 @@ class LocalLedger:
         if not isinstance(error, OSError):
             return error
         why = error.strerror or type(error).__name__
-        if error.filename is not None:
+        if error.filename not in {None, str(self._directory)}:
             why = f"{why}: {error.filename}"
         return LedgerUnavailable(f"the ledger in {self._directory} can't be used: {why}.")
 

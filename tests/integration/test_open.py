@@ -384,7 +384,7 @@ async def test_refused_creates_leave_no_record(
     await until(lambda: client._attempts._in_flight.refusal)
     with pytest.raises(ClientClosed):
         await client.create(**WANTED)
-    await client._guard.settle()
+    await client._guard.flush()
     assert await states(ledger) == [(RecordState.CREATED, "s1")]
     released.set()
     token.set()
@@ -392,7 +392,7 @@ async def test_refused_creates_leave_no_record(
     assert await states(ledger) == []
     with suppress(ClientClosed):
         assert (await waiting).id == "s2"
-        await client._guard.settle()
+        await client._guard.flush()
         assert await states(ledger) == [(RecordState.CREATED, "s2")]
     await live.__aexit__(None, None, None)
 

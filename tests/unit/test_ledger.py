@@ -1176,16 +1176,16 @@ async def test_settling(guarded: Callable[..., Guard], impatient: None, told: li
     """Whoever settles waits for what was noted; with a ledger that hangs, as long as patience lasts, and then no more."""
     ledger = MyLedger()
     guard = guarded(ledger)
-    await guard.settle()
+    await guard.flush()
     record = intent()
     guard.note(record)
-    await guard.settle()
+    await guard.flush()
     assert set(ledger.kept) == {record.key}
     ledger.gate.clear()
     guard.note(intent())
-    await guard.settle()
+    await guard.flush()
     assert len(told) == 1
-    await asyncio.wait_for(guard.settle(), 0.01)
+    await asyncio.wait_for(guard.flush(), 0.01)
     ledger.gate.set()
     await guard.aclose()
 

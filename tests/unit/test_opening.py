@@ -91,13 +91,13 @@ async def test_a_client_that_makes_no_tasks_any_more_leaves_the_session_open() -
 
 
 async def test_what_somebody_who_leaves_must_know() -> None:
-    """Before there is a session the request is named, afterwards the session, and whether it is being ended."""
+    """Before there is a session the request is named, afterwards the session."""
     opened = Client().open()
     assert opened.interrupted().startswith("create(mode=batch, max_ttl=600) was interrupted")
+    opened.creation.session_id = "s1"
+    assert opened.interrupted() == "create was interrupted; session 's1' was created and may be open"
     async with opened:
-        opened.creation.session_id = "s1"
-        assert opened.interrupted() == "create was interrupted; session 's1' was created and may be open"
-    assert opened.interrupted() == "session 's1' is being ended and may be open"
+        assert opened.interrupted() == "session 's1' is being ended and may be open"
 
 
 async def test_taking_it_back_closes_it() -> None:

@@ -9,6 +9,7 @@ from types import FrameType
 
 import pytest
 
+from qsessions import signals as signals_module
 from qsessions.signals import Signals
 
 
@@ -60,7 +61,7 @@ def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told:
     assert told.resume is not None
     told.resume()
     signals.release()
-    assert told.order == ["react", "insisted", "before", "acted", "acted"]
+    assert told.order == ["react", "insisted", "before", "acted"]
 
 
 def test_each_hold_wants_its_release(told: Told) -> None:
@@ -163,6 +164,44 @@ def test_a_handler_that_calls_the_one_it_found(told: Told) -> None:
     signals.release()
 
 
+def test_a_handler_that_calls_the_one_it_found_while_another_holds(told: Told) -> None:
+    """Also where ours was set again on top of it, the chain ends at what was there first."""
+    signals = told.signals()
+    signals.hold()
+    found = signal.getsignal(signal.SIGTERM)
+
+    def chained(number: int, frame: FrameType | None) -> None:
+        told.order.append("chained")
+        assert callable(found)
+        found(number, frame)
+
+    signal.signal(signal.SIGTERM, chained)
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    assert told.order == ["react"]
+    assert told.resume is not None
+    told.resume()
+    assert told.order == ["react", "chained", "before", "acted"]
+    signals.release()
+    signals.release()
+
+
+def test_a_signal_that_comes_as_the_reaction_ends(told: Told) -> None:
+    """A second signal within the last instructions of a reaction acts, and the first one no more."""
+    signals = told.signals()
+    signals.hold()
+    signal.raise_signal(signal.SIGTERM)
+    process = signals_module._process
+    reaction = process._reaction
+    assert told.resume is not None
+    assert reaction is not None
+    # Where the reaction is done and about to act, as when the next one comes.
+    signal.raise_signal(signal.SIGTERM)
+    process._act(signal.SIGTERM)
+    assert told.order == ["react", "insisted", "before", "acted"]
+    signals.release()
+
+
 def test_released_in_another_thread(told: Told) -> None:
     """Where handlers can't be taken back, since it isn't the main thread, a signal does what it did before, and the next hold works."""
     signals = told.signals()
@@ -175,6 +214,9 @@ def test_released_in_another_thread(told: Told) -> None:
     signals.hold()
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["before", "react"]
+    assert told.resume is not None
+    told.resume()
+    assert told.order == ["before", "react", "before", "acted"]
     signals.release()
     assert signal.getsignal(signal.SIGTERM) == told.handle
 
