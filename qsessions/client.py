@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as tls
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
@@ -44,6 +45,9 @@ from qsessions.signals import Signals
 from qsessions.transport import AiohttpTransport, HttpSession
 from qsessions.watching import Watch, checked_rate
 from qsessions.wire import AuthProvider
+
+# How many ids of its own sessions a client remembers: more than there can be new ones while a create is under way.
+_REMEMBERED = 10_000
 
 
 class AsyncSessionClient:
@@ -152,6 +156,8 @@ class AsyncSessionClient:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         self._book = Book(self._guard, self._clock.wall)
         self._owned = Owned()
+        # The newest sessions that it created: nobody else's create can have made them.
+        self._created: deque[str] = deque(maxlen=_REMEMBERED)
         self._signals = Signals(self._react, insisted=self._name_owned, acted=self._create_again)
         self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
@@ -585,6 +591,7 @@ class AsyncSessionClient:
             self._clock,
             lambda operation, left: caller.call(operation, api_version, left),
             self._observers,
+            self._created,
         )
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
@@ -607,6 +614,7 @@ class AsyncSessionClient:
                 await lookup.tell(error, seconds)
             raise
         creation.succeeded(session)
+        self._created.append(session.id)
         return session
 
     async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout) -> None:

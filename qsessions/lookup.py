@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,10 +36,19 @@ class Lookup:
         clock: The time; the create begins now.
         call: Fetches a page within so many seconds.
         observers: Told when somebody is cancelled who would have got the error.
+        others: The ids of sessions that are known to have come of other creates, filled meanwhile.
     """
 
-    def __init__(self, request: CreateSession, clock: Clock, call: Call, observers: Observers) -> None:
+    def __init__(
+        self,
+        request: CreateSession,
+        clock: Clock,
+        call: Call,
+        observers: Observers,
+        others: Collection[str] = (),
+    ) -> None:
         self._request = request
+        self._others = others
         self._clock = clock
         self._call = call
         self._observers = observers
@@ -70,7 +79,7 @@ class Lookup:
         error.narrow(self._asked_at, found)
 
     async def _candidates(self, until: float) -> tuple[Workload, ...]:
-        """Give what was created since, fits the request and is open, newest first, before the create has the age `until`."""
+        """Give what was created since, fits the request, is open and nobody's, newest first, before the create has the age `until`."""
         fetch = partial(self._fetch, until)
         found: list[Workload] = []
         async with aclosing(pages(fetch)) as workloads:
@@ -80,7 +89,8 @@ class Lookup:
                 fits = self._request.backend is None or workload.backend in {None, self._request.backend}
                 if fits and workload.status not in ENDED_STATUSES:
                     found.append(workload)
-        return tuple(found)
+        others = set(self._others)
+        return tuple(workload for workload in found if workload.id not in others)
 
     async def _fetch(self, until: float, cursor: str | None) -> WorkloadPage:
         mode = "session" if self._request.mode == Mode.DEDICATED else "batch"

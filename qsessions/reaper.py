@@ -79,9 +79,12 @@ async def reap(
         wall: Gives the seconds since 1970.
 
     Raises:
-        InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
+        InvalidArgument: `client` or `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
         LedgerUnavailable: The ledger can't be read; nothing was done.
     """
+    given: object = client
+    if not isinstance(given, AsyncSessionClient):
+        raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(given).__name__}.")
     known = await _read(ledger)
     entries, owners = _chosen(known, only), _living(known)
     mine = [entry for entry in entries if is_served(client, entry.record)]

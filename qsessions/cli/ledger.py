@@ -102,10 +102,11 @@ def _to_end(undecided: Sequence[Decision]) -> str:
                 "to drop the record of one that is over: qsessions forget ID"
             )
         case [only]:
-            return f"The list says why. An unknown id may be {only}; to end that: qsessions close {only}"
+            return f"The list says why. An unknown id may be {only}; look whose it is, and to end it: qsessions close {only}"
         case ids:
             return (
-                f"The list says why. An unknown id may be one of {few(ids)}; to end one: qsessions close ID"
+                f"The list says why. An unknown id may be one of {few(ids)}; look whose they are, and to end one: "
+                "qsessions close ID"
             )
 
 

@@ -39,7 +39,10 @@ class Guard:
         given: object = ledger
         if not (given is None or given == "local" or isinstance(given, Ledger)):
             shown = repr(given) if isinstance(given, str) else type(given).__name__
-            raise ConfigurationError(f'ledger= must be "local", a ledger or None, not {shown}.')
+            raise ConfigurationError(
+                f'ledger= must be "local", a ledger or None, not {shown}.',
+                solution="For a directory of your own, pass LocalLedger(path).",
+            )
         self._is_ours = isinstance(ledger, str)
         self._ledger = LocalLedger() if isinstance(ledger, str) else ledger
         self._spawn = spawn

@@ -240,7 +240,9 @@ async def test_reap_tells_what_it_cannot_decide(
         assert told(err)[0] == (
             "qsessions reap: of 3 records, 2 are undecided, and 0 could not be read, closed or recorded."
         )
-        assert told(err)[1].endswith(f"may be {session_id}; to end that: qsessions close {session_id}")
+        assert told(err)[1].endswith(
+            f"may be {session_id}; look whose it is, and to end it: qsessions close {session_id}"
+        )
         assert re.search(
             rf"^intent +undecided +no +one session can be it, and nobody said to close it +- +{session_id}$",
             out,

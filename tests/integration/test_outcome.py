@@ -96,6 +96,14 @@ async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
     assert looks(server) == [{"limit": ["100"], "sort": ["-createdAt"], "mode": ["session"]}]
 
 
+async def test_what_is_over_or_the_clients_own_is_no_candidate(against: Against, time: ManualClock) -> None:
+    """Neither a session that is closed nor one that came of another create of this client may be the one."""
+    workloads = (listed("it", time.now), listed("over", time.now, status="completed"), listed("s1", time.now))
+    _, client = await against(http(200, SESSION), reset, page(*workloads))
+    assert (await client.create(mode="dedicated", backend="ibm_fez")).id == "s1"
+    assert found(await unknown(client)) == ["it"]
+
+
 async def test_without_a_backend_any_fits(against: Against, time: ManualClock) -> None:
     """A batch without a backend may be any batch of that time; a long list is cut in the message alone."""
     many = [listed(f"b{number}", time.now, backend=f"ibm_{number}") for number in range(7)]

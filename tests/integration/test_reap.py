@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from qsessions import (
     Liveness,
     RecordState,
     ResponseError,
+    SessionClient,
 )
 from qsessions.emulator import Emulator, Fault
 from qsessions.reaper import Reaped, forget, reap
@@ -83,6 +85,18 @@ async def test_what_is_no_ledger_is_refused(place: Place, given: Any, shown: str
 
 
 @pytest.mark.smoke
+async def test_a_synchronous_client_is_refused(place: Place) -> None:
+    """What isn't an `AsyncSessionClient` is refused at once, and nothing is done."""
+    place.record(session_id=await place.session())
+    client: Any = SessionClient(auth=[], base_url=place.emulator.url)
+    try:
+        with pytest.raises(InvalidArgument, match="must be an AsyncSessionClient, not SessionClient"):
+            await reap(client, place.ledger)
+    finally:
+        await asyncio.to_thread(client.shutdown)
+    assert len(place.still_open()) == 1
+
+
 async def test_what_dead_owners_left_is_closed(place: Place) -> None:
     """A dead owner's session is closed and its record ended; a living owner's, a detached and a draining one stay open."""
     dead, alive, detached, draining, unknown = [await place.session() for _ in range(5)]
