@@ -163,14 +163,14 @@ class Undoable(Call[T]):
 
     def interrupted_again(self, interruption: BaseException) -> None:
         """Leave, and tell what was left."""
-        left = self._left
-        if not self._over.is_set():
-            self.thread.left.add(self)
-            self.thread.endings.add(self)
-            self.thread.post(self.give_up)
-            if self._over.is_set():
-                # Just now.
-                self.over()
+        # First, so that they let go of it however soon it is over.
+        self.thread.left.add(self)
+        self.thread.endings.add(self)
+        self.thread.post(self.give_up)
+        if self._over.is_set():
+            self.over()
+            left = self._left
+        else:
             left = f"{self._describe()}; its ending goes on in the background while this process lives."
         if left is not None:
             interruption.add_note(left)
