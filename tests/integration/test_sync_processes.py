@@ -154,9 +154,10 @@ CALLS = {
     "refresh": "lambda: client.attach(session_id).refresh()",
     "live drain": "lambda: client.attach(session_id).drain()",
     "live close": "lambda: client.attach(session_id).close()",
-    "watch": "lambda: next(client.attach(session_id).watch())",
+    # Held: what interrupts the collection of an iterator is Python's own to swallow.
+    "watch": "lambda: next(held(client.attach(session_id).watch()))",
     "wait_until": "lambda: client.attach(session_id).wait_until('open')",
-    "watch many": "lambda: next(client.watch([session_id]))",
+    "watch many": "lambda: next(held(client.watch([session_id])))",
     "open": "lambda: client.open(mode='batch', max_ttl=600).__enter__()",
     "block": "lambda: block(client)",
     "shutdown": "client.shutdown",
@@ -169,6 +170,14 @@ async def test_ctrl_c_at_ten_moments(call: str, service: dict[str, str]) -> None
     code, output, errors = await output_of(
         INTERRUPTER
         + f"""
+iterators = []
+
+
+def held(iterator):
+    iterators.append(iterator)
+    return iterator
+
+
 def block(client):
     with client.open(mode="batch", max_ttl=600) as live:
         live.refresh()
