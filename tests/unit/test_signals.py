@@ -37,6 +37,17 @@ class Told:
         """Stand for what may happen again afterwards."""
         self.order.append("acted")
 
+    def chain(self) -> None:
+        """Set a handler that calls the one it found."""
+        found = signal.getsignal(signal.SIGTERM)
+
+        def chained(number: int, frame: FrameType | None) -> None:
+            self.order.append("chained")
+            assert callable(found)
+            found(number, frame)
+
+        signal.signal(signal.SIGTERM, chained)
+
     def signals(self) -> Signals:
         """Give the signals that it reacts to."""
         return Signals(self.react, insisted=self.insisted, acted=self.acted)
@@ -148,14 +159,7 @@ def test_a_handler_that_calls_the_one_it_found(told: Told) -> None:
     """A handler set meanwhile that calls ours gets what was there before it, once, after the reaction."""
     signals = told.signals()
     signals.hold()
-    found = signal.getsignal(signal.SIGTERM)
-
-    def chained(number: int, frame: FrameType | None) -> None:
-        told.order.append("chained")
-        assert callable(found)
-        found(number, frame)
-
-    signal.signal(signal.SIGTERM, chained)
+    told.chain()
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["chained", "react"]
     assert told.resume is not None
@@ -168,14 +172,7 @@ def test_a_handler_that_calls_the_one_it_found_while_another_holds(told: Told) -
     """Also where ours was set again on top of it, the chain ends at what was there first."""
     signals = told.signals()
     signals.hold()
-    found = signal.getsignal(signal.SIGTERM)
-
-    def chained(number: int, frame: FrameType | None) -> None:
-        told.order.append("chained")
-        assert callable(found)
-        found(number, frame)
-
-    signal.signal(signal.SIGTERM, chained)
+    told.chain()
     signals.hold()
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["react"]
