@@ -15,11 +15,14 @@ from attrs import define, field, frozen
 
 from qsessions.codec import Fault, decode_fault, printable
 from qsessions.errors import (
+    INSTANCE_NOT_FOUND_CODE,
     CallTimeout,
     ClientClosed,
     ConfigurationError,
+    InstanceNotFound,
     NotFound,
     QSessionsError,
+    ResponseError,
     replica,
     response_error_class,
 )
@@ -35,6 +38,7 @@ from qsessions.retry import (
     RetryBudget,
     RetryPolicy,
     facts_of,
+    is_reserved,
     may_be_carried_out,
     retry_after_of,
     retry_cost,
@@ -50,6 +54,11 @@ from qsessions.wire import (
 )
 
 T = TypeVar("T")
+
+_WALL = (
+    "An HTML page answered in the service's place: the wall of a CDN, a proxy or a company network. "
+    "Check the base URL, the proxy and whether this address may reach the service; the credentials weren't looked at."
+)
 
 
 @frozen
@@ -89,8 +98,9 @@ class _Call:
 
     def is_done(self, response: Response) -> bool:
         if self.maybe_done and response.status in self.request.done_when_repeated:
-            # As for `response_error_class`, another's answer says nothing about the session.
-            return decode_fault(response.body).own
+            # As for `response_error_class`, neither another's answer nor a missing instance says anything about the session.
+            fault = decode_fault(response.body)
+            return fault.own and INSTANCE_NOT_FOUND_CODE not in fault.codes
         return response.is_success
 
     def masked(self, text: str) -> str:
@@ -239,7 +249,7 @@ class Attempts:
                 if call.is_done(result):
                     self._budget.earn(call.paid or SUCCESS_EARNS)
                     return result, Decision(Action.FAIL, "")
-                if result.status == 401 and not call.refreshed and self._invalidate(call):
+                if result.status == 401 and not call.refreshed and self._invalidate(call, result):
                     call.refreshed = True
                     continue
             facts = facts_of(
@@ -303,7 +313,10 @@ class Attempts:
             )
         raise call.located(problem)
 
-    def _invalidate(self, call: _Call) -> bool:
+    def _invalidate(self, call: _Call, refusal: Response) -> bool:
+        if decode_fault(refusal.body).html:
+            # The wall of a CDN or a company knows nothing of the token.
+            return False
         # Each provider is told, so no short cut at the first that says yes.
         answers = [provider.invalidate(headers) for provider, headers in call.given]
         return any(answers)
@@ -362,19 +375,26 @@ class Attempts:
             message = f"the service answered with a redirect to {to}, and redirects aren't followed."
         else:
             message = fault.message or "the service gave no reason"
-        return response_error_class(response.status, own=fault.own)(
+        kind = response_error_class(response.status, own=fault.own, codes=fault.codes, html=fault.html)
+        return kind(
             message,
             status=response.status,
             code=fault.code,
-            solution=_advice_on_404(request, fault) if response.status == 404 else fault.solution,
+            solution=_advice(request, response.status, kind, fault),
             trace_id=fault.trace_id,
             retry_after=retry_after_of(response, self._clock.wall()),
-            retryable=response.status in REPEATABLE_STATUSES,
+            retryable=response.status in REPEATABLE_STATUSES or is_reserved(response.status, fault),
         )
 
 
-def _advice_on_404(request: Request, fault: Fault) -> str | None:
-    """Give the advice on a 404, which may come from a base URL that isn't the service's."""
+def _advice(request: Request, status: int, kind: type[ResponseError], fault: Fault) -> str | None:
+    """Return the advice on an answer: the service's, or ours where the answer may come from something else."""
+    if status in {401, 403} and fault.html:
+        return _WALL
+    if kind is InstanceNotFound:
+        return _sentences(kind.hint, fault.solution)
+    if status != 404:
+        return fault.solution
     base_url = str(request.url).partition("/v1/")[0]
     if not fault.own:
         return f"Something else than the service answered: check the base URL, {base_url}, which normally ends in /api, and any proxy."
@@ -382,8 +402,11 @@ def _advice_on_404(request: Request, fault: Fault) -> str | None:
         return fault.solution
     check = f"Check the base URL, {base_url}, which normally ends in /api."
     # Where no session is named, the hint on its id is none.
-    first = fault.solution or (NotFound.hint if request.session_id is not None else None)
-    return f"{first.removesuffix('.')}. {check}" if first else check
+    return _sentences(fault.solution or (NotFound.hint if request.session_id is not None else None), check)
+
+
+def _sentences(*texts: str | None) -> str:
+    return " ".join(f"{text.removesuffix('.')}." for text in texts if text)
 
 
 def _untold(reason: str, attempts: int) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as tls
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from weakref import WeakValueDictionary
 
 from yarl import URL
@@ -21,7 +20,14 @@ from qsessions.attempts import Attempts, Clock
 from qsessions.caller import Caller, Timeout
 from qsessions.closing import Ending, How
 from qsessions.creation import Creation
-from qsessions.errors import ClientClosed, Conflict, InvalidArgument, NotFound, QSessionsError
+from qsessions.errors import (
+    ClientClosed,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+)
 from qsessions.events import Observer, Observers, logger
 from qsessions.in_flight import ENDING_TIMEOUT
 from qsessions.ledger import Book, Guard, Ledger
@@ -38,16 +44,15 @@ from qsessions.models import (
     deadline_seconds,
 )
 from qsessions.opening import Opened, Owned
+from qsessions.operations import Operation
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import Fetch, by_creation, pages
+from qsessions.recent import RecentSessions
 from qsessions.retry import RetryPolicy
 from qsessions.signals import Signals
 from qsessions.transport import AiohttpTransport, HttpSession
 from qsessions.watching import Watch, checked_rate
 from qsessions.wire import AuthProvider
-
-# How many ids of its own sessions a client remembers: more than there can be new ones while a create is under way.
-_REMEMBERED = 10_000
 
 
 class AsyncSessionClient:
@@ -157,7 +162,7 @@ class AsyncSessionClient:
         self._book = Book(self._guard, self._clock.wall)
         self._owned = Owned()
         # The newest sessions that it created: nobody else's create can have made them.
-        self._created: deque[str] = deque(maxlen=_REMEMBERED)
+        self._recent = RecentSessions(self._caller, self._clock)
         self._signals = Signals(self._react, insisted=self._name_owned, acted=self._create_again)
         self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
@@ -356,9 +361,24 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        session = await self._caller.call(operations.get(session_id), api_version, timeout)
+        session = await self._recent.call(operations.get(session_id), api_version, timeout)
         self._book.saw(session)
         return session
+
+    async def has_pending_jobs(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> bool:
+        """Return whether a session has jobs that are queued or running, by the instance's list of jobs.
+
+        Args:
+            session_id: Its id.
+            api_version: The API version for this call.
+            timeout: This call's deadline in seconds; None for none, `...` for the client's.
+
+        Raises:
+            QSessionsError: See errors.py.
+        """
+        return await self._caller.call(operations.has_pending_jobs(session_id), api_version, timeout)
 
     async def update(
         self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
@@ -367,13 +387,13 @@ class AsyncSessionClient:
 
         Args:
             session_id: Its id.
-            accepting_jobs: False: queued and running jobs finish, new ones are refused, then the session closes. True: take jobs again.
+            accepting_jobs: False: queued and running jobs finish, new ones are refused, then the session closes. True: take jobs again; the
+                session is read afterwards, since the service accepts that of a closed session too and reopens nothing.
             api_version: The API version for this call.
             timeout: This call's deadline in seconds; None for none, `...` for the client's.
 
         Raises:
-            Conflict: The session is closed. (Where a first answer was lost, and the repeat finds the session as it is wanted, that is a
-                success.)
+            Conflict: The session is closed, and was to take jobs again.
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
@@ -409,8 +429,9 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
+        operation = operations.close(session_id, young=self._recent.is_young(session_id))
         try:
-            await self._caller.call(operations.close(session_id), api_version, timeout)
+            await self._recent.call(operation, api_version, timeout)
         except NotFound:
             self._book.ended(session_id)
             raise
@@ -436,7 +457,7 @@ class AsyncSessionClient:
             how: "close", at once, or "drain": queued and running jobs finish.
             mode: Which kinds: "session" (dedicated ones), "batch", or both.
             backend: Only those on this backend.
-            created_before: Only those created before this time; without an offset it is UTC.
+            created_before: Only those created before this time, which must have an offset.
             include_owned: Whether to end those too whose owner lives.
             api_version: The API version for these calls.
             timeout: The deadline of each call in seconds; None for none, `...` for the client's.
@@ -480,7 +501,7 @@ class AsyncSessionClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         newest_first: bool = False,
-        page_size: int = 100,
+        page_size: int = operations.MAX_PAGE,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AsyncIterator[Workload]:
@@ -493,10 +514,10 @@ class AsyncSessionClient:
                 and in_progress together.
             backend: Only those on this backend.
             search: Only those that the service finds by this text.
-            created_after: Only those created after this time; without an offset it is UTC.
-            created_before: Only those created before this time; without an offset it is UTC.
+            created_after: Only those created after this time, which must have an offset.
+            created_before: Only those created before this time, which must have an offset.
             newest_first: Begin with the newest.
-            page_size: How many to fetch at a time, up to 200.
+            page_size: How many to fetch at a time, up to 50, the service's limit.
             api_version: The API version for these calls.
             timeout: The deadline of each page in seconds; None for none, `...` for the client's.
 
@@ -591,7 +612,7 @@ class AsyncSessionClient:
             self._clock,
             lambda operation, left: caller.call(operation, api_version, left),
             self._observers,
-            self._created,
+            self._recent,
         )
         started, seconds = self._clock.monotonic(), caller.seconds(timeout)
         try:
@@ -611,10 +632,12 @@ class AsyncSessionClient:
         except BaseException as error:
             creation.failed(error)
             if isinstance(error, CreateOutcomeUnknown):
+                if error.session_id is not None:
+                    self._recent.add(error.session_id)
                 await lookup.tell(error, seconds)
             raise
         creation.succeeded(session)
-        self._created.append(session.id)
+        self._recent.add(session.id)
         return session
 
     async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout) -> None:
@@ -676,7 +699,10 @@ class AsyncSessionClient:
         started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
         operation = operations.update(session_id, wanted, name=name)
         try:
-            await self._caller.call(operation, api_version, seconds)
+            await self._recent.call(operation, api_version, seconds)
+        except NotFound:
+            self._book.ended(session_id)
+            raise
         except Conflict as conflict:
             # The first of several attempts may have done it; and a drain is done whoever did it.
             if name != "drain" and conflict.attempts == 1:
@@ -688,7 +714,35 @@ class AsyncSessionClient:
                 raise
             self._book.saw(session)
         else:
+            if wanted.accepting_jobs:
+                await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
             self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
+
+    async def _check_reopened(
+        self, operation: Operation[None], api_version: str | None, left: float | None
+    ) -> None:
+        """Read a session that was told to take jobs again: the service accepts that of a closed one, and reopens nothing."""
+        assert operation.session_id is not None  # noqa: S101 - an update has one
+        where: dict[str, Any] = {
+            "operation": operation.name,
+            "session_id": operation.session_id,
+            "method": operation.method,
+            "path": operation.path,
+        }
+        try:
+            session = await self._caller.call(operations.get(operation.session_id), api_version, left)
+        except QSessionsError as error:
+            error.add_note("the update was accepted; whether the session takes jobs again could not be read.")
+            raise
+        if session.id != operation.session_id:
+            raise ProtocolError(
+                "the update was accepted, and the answer to the reading is about another session.", **where
+            )
+        self._book.saw(session)
+        if session.is_final:
+            raise Conflict(
+                "the session is closed, and nothing reopens it.", solution="Create another one.", **where
+            )
 
     async def _close_down(self) -> None:
         self._attempts.refuse(ClientClosed("the client is being closed."))
@@ -704,6 +758,7 @@ class AsyncSessionClient:
         await self._owned.end(how, again=False)
 
     async def _close_unwanted(self, api_version: str | None, session_id: str) -> str | None:
+        self._recent.add(session_id)
         try:
             try:
                 await self.close(session_id, api_version=api_version, timeout=ENDING_TIMEOUT)

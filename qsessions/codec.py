@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
@@ -37,6 +37,8 @@ T = TypeVar("T")
 _EXCERPT = 200
 # JSON's grammar has no bound, and 1e999 is read as infinity.
 _LARGEST = sys.float_info.max
+_HTML = re.compile(r"<(?:!doctype html|html|head|body|title)\b", re.IGNORECASE)
+_ENDS = (".", "?", "!", "…")
 
 
 @frozen(kw_only=True)
@@ -61,6 +63,11 @@ class _Link:
 class _Page:
     workloads: tuple[Workload, ...]
     next: _Link | None = None
+
+
+@frozen
+class _Jobs:
+    jobs: tuple[Any, ...]
 
 
 @frozen
@@ -113,17 +120,24 @@ class Fault:
 
     Attributes:
         own: Whether it has the service's own form, which is the service's word that the request failed.
-        message: What went wrong, or None where the body says nothing.
-        code: The service's code, always a string.
-        solution: The service's advice.
+        message: What went wrong, of several errors all; None where the body says nothing.
+        codes: The error codes, always strings.
+        solution: The advice, with the link to more where there is one.
         trace_id: The identifier to quote to support.
+        html: Whether it is an HTML page, which never comes from the service itself.
     """
 
     own: bool
     message: str | None = None
-    code: str | None = None
+    codes: tuple[str, ...] = ()
     solution: str | None = None
     trace_id: str | None = None
+    html: bool = False
+
+    @property
+    def code(self) -> str | None:
+        """The first error's code, or None."""
+        return self.codes[0] if self.codes else None
 
 
 def _text(value: Any, _: type) -> str:
@@ -202,6 +216,7 @@ def _converter(*, detailed: bool) -> Converter:
         _Versions,
         _Link,
         _Page,
+        _Jobs,
         ProxyUrls,
         AccountProxies,
         Account,
@@ -216,7 +231,7 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
     names = frozenset(attrs.fields_dict(model))  # type: ignore[arg-type]  # every model is an attrs class
     known = names - {"extra"}
     # cattrs takes any iterable for an array: text would become a tuple of its characters.
-    arrays = names & {"timestamps", "tags", "versions", "workloads"}
+    arrays = names & {"timestamps", "tags", "versions", "workloads", "jobs"}
     # Fields that are None never reach the generated code, so it needn't look for None at each optional one.
     overrides: dict[str, Any] = {
         name: override(struct_hook=_SCALARS[kind])
@@ -231,6 +246,8 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
     def read(value: Any, kind: type) -> T:
         if not isinstance(value, dict):
             raise TypeError(f"expected an object, got {_kind(value)}")
+        if "usage_seconds" in names:
+            value = _with_usage(value)
         present = {
             name: item for name, item in value.items() if name in known and item is not None and item != ""
         }
@@ -244,6 +261,14 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
         return result
 
     return read
+
+
+def _with_usage(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a workload with `usage_seconds`, which the service is to give up in favour of a number in `usage`."""
+    usage = value.get("usage")
+    if value.get("usage_seconds") is not None or not isinstance(usage, dict):
+        return value
+    return {**value, "usage_seconds": usage.get("qpu_charge_time_seconds")}
 
 
 def _without_none(request: CreateSession) -> dict[str, object]:
@@ -342,6 +367,15 @@ def decode_workloads(body: bytes) -> WorkloadPage:
     return WorkloadPage(workloads=page.workloads, next_href=page.next.href if page.next else None)
 
 
+def decode_has_jobs(body: bytes) -> bool:
+    """Read whether a list of jobs holds any.
+
+    Raises:
+        ProtocolError: It is not a list of jobs.
+    """
+    return bool(_decode(body, _Jobs).jobs)
+
+
 @frozen
 class Grant:
     """An access token as IAM grants it, and how many seconds it lives."""
@@ -358,6 +392,9 @@ def decode_grant(body: bytes) -> Grant | None:
     token, expires_in = value.get("access_token"), value.get("expires_in")
     if not isinstance(token, str) or header_problem("Authorization", token) is not None:
         return None
+    if isinstance(expires_in, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", expires_in.strip()):
+        # Some gateways give it as text.
+        expires_in = float(expires_in)
     if (
         isinstance(expires_in, bool)
         or not isinstance(expires_in, int | float)
@@ -398,34 +435,68 @@ def encode(request: CreateSession | UpdateSession) -> bytes:
 
 
 def decode_fault(body: bytes) -> Fault:
-    """Read an error's body, whoever wrote it: the service, IAM, a proxy (HTML or plain text), or nobody. Never fails."""
+    """Read an error's body, whoever wrote it: the service, IAM, a gateway, a proxy (HTML or plain text), or nobody. Never fails.
+
+    Only the service's own form, `{"errors": [...], "trace"}`, is the service's word that it failed. The others are read for their text.
+    """
     value, problem = _loads(body)
     if problem is not None:
-        return Fault(own=False, message=_excerpt(body))
+        text = body[:8192].decode(errors="replace")
+        return Fault(own=False, message=_excerpt(text), html=_HTML.search(text) is not None)
     if not isinstance(value, Mapping):
         return Fault(own=False, message=_scalar(value))
-    trace_id = _scalar(value.get("trace"))
     errors = value.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else None
-    if not isinstance(first, Mapping):
-        first = {}
-    message, code = _scalar(first.get("message")), _scalar(first.get("code"))
-    if message or code:
+    told = [error for error in errors if _tells(error)] if isinstance(errors, list) else []
+    if told:
         return Fault(
             own=True,
-            message=message,
-            code=code,
-            solution=_scalar(first.get("solution")) or _scalar(first.get("more_info")),
-            trace_id=trace_id,
+            message=_joined(error.get("message") for error in told),
+            codes=tuple(code for error in told if (code := _scalar(error.get("code")))),
+            solution=_joined(
+                text for error in told for text in (error.get("solution"), error.get("more_info"))
+            ),
+            trace_id=_scalar(value.get("trace")),
         )
-    # IAM's own form; its request id stands in a nested context.
-    context = value.get("context")
+    return _foreign_fault(value)
+
+
+def _tells(error: object) -> bool:
+    return isinstance(error, Mapping) and bool(_scalar(error.get("message")) or _scalar(error.get("code")))
+
+
+def _foreign_fault(value: Mapping[str, Any]) -> Fault:
+    """Read the forms of others around the service: IAM, IBM Cloud's gateway, and two forms that proxies and frameworks use."""
+    nested, context = value.get("error"), value.get("context")
+    inner: Mapping[str, Any] = nested if isinstance(nested, Mapping) else {}
+    outer: Mapping[str, Any] = context if isinstance(context, Mapping) else {}
+    texts = value.get("message")
+    messages = (
+        value.get("errorMessage"),
+        _joined(texts) if isinstance(texts, list) else texts,
+        value.get("description"),
+        inner.get("message"),
+        nested,
+    )
+    codes = (value.get("errorCode"), value.get("code"), inner.get("code"))
+    traces = (value.get("trace"), value.get("incidentID"), outer.get("requestId"))
     return Fault(
         own=False,
-        message=_scalar(value.get("errorMessage")) or _scalar(value.get("message")),
-        code=_scalar(value.get("errorCode")),
-        trace_id=trace_id or (_scalar(context.get("requestId")) if isinstance(context, Mapping) else None),
+        message=_first(messages),
+        codes=tuple(filter(None, (_first(codes),))),
+        solution=_joined((value.get("solution"), value.get("more_info"))),
+        trace_id=_first(traces),
     )
+
+
+def _first(values: Iterable[Any]) -> str | None:
+    return next(filter(None, map(_scalar, values)), None)
+
+
+def _joined(values: Iterable[Any]) -> str | None:
+    """Return the texts among values as one, each once and as a sentence of its own."""
+    texts = list(dict.fromkeys(filter(None, map(_scalar, values))))
+    ended = [text if text.endswith(_ENDS) else f"{text}." for text in texts[:-1]]
+    return printable(" ".join([*ended, *texts[-1:]])) or None
 
 
 def _scalar(value: Any) -> str | None:
@@ -439,12 +510,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text[: 5 * _EXCERPT])
 
 
-def _excerpt(body: bytes) -> str | None:
-    text = body[:8192].decode(errors="replace")
+def _excerpt(text: str) -> str | None:
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     if title:
         text = title[1]
-    elif re.search(r"<html|<!doctype html", text, re.IGNORECASE):
+    elif _HTML.search(text):
         text = "an HTML page without a title"
     text = " ".join(printable(text).split())
     return (text[:_EXCERPT] + ("…" if len(text) > _EXCERPT else "")) or None

@@ -8,6 +8,7 @@ Errors carry facts, not sentinels: what isn't known is None. They survive pickli
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import ClassVar, Self, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
@@ -199,8 +200,17 @@ class NotFound(ResponseError):
     hint = "Check the id, and that the session belongs to this instance."
 
 
+class InstanceNotFound(ResponseError):
+    """404 with the service's code 1279: there is no such instance at this address. It says nothing about a session, which may be open.
+
+    The service has been seen to give it for an instance of another region, for one that was deleted, and while its own look-up failed.
+    """
+
+    hint = "Check the instance's CRN and its region; the session, if there is one, may be open."
+
+
 class Conflict(ResponseError):
-    """409: the session's state doesn't allow this, for example an update of a closed session."""
+    """409: the session's state doesn't allow this; or, with no status, an update was accepted that reopened nothing."""
 
 
 class RateLimited(ResponseError):
@@ -225,14 +235,28 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
 }
 
 
-def response_error_class(status: int, *, own: bool) -> type[ResponseError]:
-    """Return the class for an HTTP status that is no success; `own` says whether the answer has the service's own form.
+# The service's code for an instance that it doesn't find, on any path of one.
+INSTANCE_NOT_FOUND_CODE = "1279"
 
-    A 404 of another form comes from something in between, for example while the service is away: who took it for the end of a session
-    would leave that open.
+
+def response_error_class(
+    status: int, *, own: bool, codes: Collection[str] = (), html: bool = False
+) -> type[ResponseError]:
+    """Return the class for an HTTP status that is not a success.
+
+    A 404 of another form than the service's comes from something in between, for example while the service is away, and an HTML page with
+    401 or 403 from the wall of a CDN or a company. Neither says anything about the session or the credentials.
+
+    Args:
+        status: The status.
+        own: Whether the answer has the service's own form.
+        codes: All error codes in the answer.
+        html: Whether the answer is an HTML page.
     """
-    if status == 404 and not own:
+    if (status == 404 and not own) or (status in {401, 403} and html):
         return ResponseError
+    if status == 404 and INSTANCE_NOT_FOUND_CODE in codes:
+        return InstanceNotFound
     return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
 
 

@@ -28,6 +28,10 @@ Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 SHORTEST_S = 0.5
 _LONGEST_S = 15.0
 _GROWTH = 1.5
+# How many seconds a session may drain unchanged before somebody looks whether it has jobs at all, and how often that is looked at before
+# the drain counts as not carried out: the service has been seen to accept one and leave the session open.
+_QUIET_S = 300.0
+_QUIET_LOOKS = 2
 
 
 def longer(interval: float) -> float:
@@ -40,6 +44,10 @@ class Calls(Protocol):
 
     async def get(self, session_id: str, /) -> Session:
         """Read a session."""
+        ...
+
+    async def has_pending_jobs(self, session_id: str, /) -> bool:
+        """Return whether it has jobs that are queued or running."""
         ...
 
     async def drain(self, session_id: str, /) -> None:
@@ -73,6 +81,14 @@ class Poll:
         self._nap: asyncio.Future[None] | None = None
         # Resolved at each reading: None, or the error that everybody who waits gets.
         self._round: asyncio.Future[Exception | None] | None = None
+        # Since when the session drains unchanged, and how often since then it was found without jobs.
+        self._quiet_since: float | None = None
+        self._quiet_looks = 0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the session drains and has had nothing to do for 10 minutes."""
+        return self._quiet_looks >= _QUIET_LOOKS
 
     def join(self) -> int:
         """Look again soon, since somebody new waits; give the version that they have seen.
@@ -92,6 +108,8 @@ class Poll:
         self._interval = SHORTEST_S if changed else longer(self._interval)
         self.away = None
         self._read_at = self._clock.monotonic()
+        if changed:
+            self._quiet_since, self._quiet_looks = self._read_at if snapshot.is_draining else None, 0
         self.version += 1
         self._wake()
         self._tell(None)
@@ -130,10 +148,26 @@ class Poll:
         try:
             while await self._is_due():
                 self.saw(await self.calls.get(self.session_id))
+                await self._look_for_jobs()
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get it
             self.away = error if isinstance(error, QSessionsError) else None
             self._interval, self._failed_at = longer(self._interval), self._clock.monotonic()
             self._tell(error.with_traceback(None))
+
+    async def _look_for_jobs(self) -> None:
+        """Find out, now and then, whether a session that drains unchanged has anything to do."""
+        now = self._clock.monotonic()
+        if self._quiet_since is None or now - self._quiet_since < _QUIET_S * (self._quiet_looks + 1):
+            return
+        try:
+            is_busy = await self.calls.has_pending_jobs(self.session_id)
+        except QSessionsError:
+            # Nobody can tell, so it may be.
+            is_busy = True
+        if is_busy:
+            self._quiet_since, self._quiet_looks = now, 0
+        else:
+            self._quiet_looks += 1
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Not a part of the task: one that is cancelled before its first step runs no line of its own.
@@ -239,12 +273,15 @@ class AsyncLiveSession:
         closed before anybody asked, each state in them counts. With a `timeout`, an outage of the service is borne until then; without
         one, as long as the client's retry policy bears it.
 
+        The service has been seen to accept a drain and leave the session open. Without a `timeout` the wait for such a session ends once
+        it has had nothing to do for 10 minutes, by its instance's list of jobs; where jobs can't be listed it goes on.
+
         Args:
             states: At least one of open, active, inactive, closed, pending_inactive, pending_closed; or any `SessionState`.
             timeout: How long at the most: seconds, a `timedelta` or text such as "5m"; None for no limit.
 
         Raises:
-            StateUnreachable: None of the states can come any more.
+            StateUnreachable: None of the states can come any more, or the session was drained and the service doesn't close it.
             CallTimeout: Time was up; where the service was away then, it says so.
             InvalidArgument: There is no such state.
             QSessionsError: As `AsyncSessionClient.get`.
@@ -269,7 +306,8 @@ class AsyncLiveSession:
         if self.snapshot is None:
             told = "it could not be read in that time" + (f": {away.message}" if away else ".")
         else:
-            told = f"it was last seen {_state(self.snapshot)}" + (
+            drains = ", taking no more jobs" if self.snapshot.is_draining else ""
+            told = f"it was last seen {_state(self.snapshot)}{drains}" + (
                 f"; the service could not be read of late: {away.message}" if away else "."
             )
         raise CallTimeout(
@@ -303,6 +341,13 @@ class AsyncLiveSession:
             news = _entered(snapshot, known)
             if snapshot.state in wanted or not wanted.isdisjoint(news):
                 return snapshot
+            if self._poll.is_stuck and not bearing:
+                raise StateUnreachable(
+                    f"the session was drained, and the service has left it {_state(snapshot)} for 10 minutes with nothing to do.",
+                    solution="Close it with close(), or give the wait a timeout.",
+                    operation="wait_until",
+                    session_id=self.id,
+                )
             if not any(_can_come(state, snapshot) for state in wanted):
                 raise StateUnreachable(
                     f"the session is {snapshot.state} and can't become {_listed(wanted)} any more.",

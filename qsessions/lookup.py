@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -45,7 +45,7 @@ class Lookup:
         clock: Clock,
         call: Call,
         observers: Observers,
-        others: Collection[str] = (),
+        others: Iterable[str] = (),
     ) -> None:
         self._request = request
         self._others = others

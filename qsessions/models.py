@@ -129,6 +129,13 @@ class Session:
         """Whether the session is closed: no state follows, and it costs nothing any more (a running job still finishes)."""
         return self.state == SessionState.CLOSED
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the session takes no more jobs and has yet to close."""
+        return not self.is_final and (
+            self.accepting_jobs is False or self.state == SessionState.PENDING_CLOSED
+        )
+
 
 @frozen(kw_only=True)
 class Workload:

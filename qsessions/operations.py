@@ -13,6 +13,7 @@ from yarl import URL
 
 from qsessions.codec import (
     WorkloadPage,
+    decode_has_jobs,
     decode_session,
     decode_session_id,
     decode_versions,
@@ -37,7 +38,8 @@ WORKLOAD_MODES = ("job", "session", "batch")
 WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
 # Those of sessions that are over.
 ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
-MAX_PAGE = 200
+# What a greater `limit` gets isn't public.
+MAX_PAGE = 50
 
 
 # The API description's own default, and the day from which it is no longer served.
@@ -46,6 +48,9 @@ _DESCRIBED_VERSION_SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 # The newest version that our tests cover.
 _COVERED_VERSION = "2026-04-15"
 LATEST = "latest"
+
+# For so many seconds after a session's creation the service has been seen to answer 404 about it.
+YOUNG_S = 120.0
 
 
 def default_version(now: float) -> str:
@@ -186,12 +191,29 @@ def is_reached(request: UpdateSession, session: Session) -> bool:
     return session.accepting_jobs is False or session.is_final
 
 
-def close(session_id: str) -> Operation[None]:
-    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
+def close(session_id: str, *, young: bool = False) -> Operation[None]:
+    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it.
+
+    Not so for a young one: the service has been seen not to find a session just after its creation.
+    """
     path = _path(session_id) + "/close"
-    gone = frozenset({404})
+    gone: frozenset[int] = frozenset() if young else frozenset({404})
     return Operation(
         "close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone, ending=True
+    )
+
+
+def has_pending_jobs(session_id: str, *, ending: bool = False) -> Operation[bool]:
+    """GET /v1/jobs: whether a session has jobs that are queued or running."""
+    _path(session_id)
+    query = urlencode({"pending": "true", "session_id": session_id, "limit": 1})
+    return Operation(
+        "has_pending_jobs",
+        "GET",
+        f"/v1/jobs?{query}",
+        lambda answer: decode_has_jobs(answer.body),
+        session_id=session_id,
+        ending=ending,
     )
 
 
@@ -221,7 +243,7 @@ def workloads_query(
     created_after: datetime | None = None,
     created_before: datetime | None = None,
     newest_first: bool = False,
-    page_size: int = 100,
+    page_size: int = MAX_PAGE,
 ) -> Query:
     """Check the filters of a list of workloads and give them as query parameters.
 
@@ -361,7 +383,7 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def _page_size(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
-        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, not {value!r}.")
+        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {value!r}.")
 
 
 def words(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
@@ -391,9 +413,12 @@ def _time(name: str, value: object) -> str | None:
         return None
     if not isinstance(value, datetime):
         raise InvalidArgument(f"{name} must be a datetime, not {value!r}.")
-    # As everywhere in qsessions, a time without an offset is UTC.
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+    if value.utcoffset() is None:
+        # Local time is what its maker meant, and UTC what the service would read: hours apart, and sessions are ended by it.
+        raise InvalidArgument(
+            f"{name} must be a datetime with an offset, such as datetime.now(UTC), not {value!r} without one."
+        )
     try:
-        return aware.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     except OverflowError:
         raise InvalidArgument(f"{name} must be a time that UTC can tell, not {value!r}.") from None

@@ -26,7 +26,7 @@ from qsessions.ledger import (
     answer_of,
     entries_of,
 )
-from qsessions.models import Workload
+from qsessions.models import Session, Workload
 from qsessions.operations import words
 from qsessions.reaping import (
     Decision,
@@ -35,6 +35,7 @@ from qsessions.reaping import (
     decide,
     decide_unknown,
     decide_unread,
+    needs_jobs,
 )
 
 ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that it was created in"
@@ -101,7 +102,9 @@ async def reap(
     }
 
     async def one(entry: LedgerEntry) -> Reaped:
-        decided = unknown.get(entry.record.key) or await _decided(client, entry, owners, named=bool(only))
+        decided = unknown.get(entry.record.key) or await _decided(
+            client, entry, owners, wall, named=bool(only)
+        )
         return decided if dry_run else await _carried_out(client, ledger, wall, decided)
 
     return await each(entries, one)
@@ -139,7 +142,9 @@ async def forget(
 
 def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     """Say whether a client's credentials are for the instance that a record is about."""
-    return (record.base_url, record.instance) == (client.base_url, client.instance)
+    if record.instance is not None:
+        return record.instance == client.instance
+    return record.base_url == client.base_url
 
 
 async def _read(ledger: object) -> Sequence[LedgerEntry]:
@@ -168,7 +173,12 @@ def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
 
 
 async def _decided(
-    client: AsyncSessionClient, entry: LedgerEntry, owners: Mapping[str | None, Owner], *, named: bool
+    client: AsyncSessionClient,
+    entry: LedgerEntry,
+    owners: Mapping[str | None, Owner],
+    wall: Callable[[], float],
+    *,
+    named: bool,
 ) -> Reaped:
     unread = partial(decide_unread, entry, named=named)
     session_id = entry.record.session_id
@@ -180,7 +190,7 @@ async def _decided(
         if entry.record.instance is None:
             why = "there is no such session, but nobody knows which instance it was created in"
             return Reaped(entry=entry, decision=unread(why))
-        return Reaped(entry=entry, decision=decide(entry, None, named=named))
+        return Reaped(entry=entry, decision=decide(entry, None, now=wall(), named=named))
     except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
         decision = unread("its state can't be read")
         # What is left as it is anyway needed no look.
@@ -189,17 +199,30 @@ async def _decided(
     if found.id != session_id:
         # As a cache in between may give it: it says nothing about this one, and may be another process's.
         return Reaped(entry=entry, decision=unread("the answer was about another session"))
-    decision = decide(entry, found, named=named)
+    has_jobs = await _has_jobs(client, found) if needs_jobs(entry, found, named=named) else None
+    decision = decide(entry, found, now=wall(), named=named, has_jobs=has_jobs)
     if decision.verdict is Verdict.CLOSE and session_id in owners:
         # Several processes have recorded it.
-        decision = decide(attrs.evolve(entry, owner=owners[session_id]), found, named=named)
+        other = attrs.evolve(entry, owner=owners[session_id])
+        decision = decide(other, found, now=wall(), named=named)
     return Reaped(entry=entry, decision=decision)
+
+
+async def _has_jobs(client: AsyncSessionClient, session: Session) -> bool | None:
+    try:
+        return await client.has_pending_jobs(session.id)
+    except Exception:  # noqa: BLE001 - as above: it can't be told, and the session is left
+        return None
 
 
 async def _carried_out(
     client: AsyncSessionClient, ledger: Ledger, wall: Callable[[], float], decided: Reaped
 ) -> Reaped:
-    decision = decided.decision
+    decision, record = decided.decision, decided.entry.record
+    if decision.verdict is Verdict.LEAVE and decision.idle_since != record.idle_since:
+        with suppress(LedgerUnavailable):
+            # For the next time; without it, that is the first.
+            await answer_of(ledger.amend(decided.entry, attrs.evolve(record, idle_since=decision.idle_since)))
     if decision.verdict not in {Verdict.CLOSE, Verdict.MARK_ENDED}:
         return decided
     if decision.session_id is not None:

@@ -1,8 +1,11 @@
 """What becomes of a session that a dead process may have left open: facts in, decision out. Nothing here sends or reads a clock.
 
-Only sessions of dead owners are closed. One that drains ends by itself and is left alone. One that was made to outlive its maker is closed
-only when it is named. One whose id nobody knows is closed only when a single session can be it, and only by whoever says so. Until then it
-is undecided, even where it was made to outlive its maker: nobody was told that it is there.
+Only sessions of dead owners are closed. One that drains ends by itself and is left alone, unless it has had nothing to do for so long
+that the service can't be carrying the drain out. One that was made to outlive its maker is closed only when it is named. One whose id
+nobody knows is closed only when a single session can be it, and only by whoever says so. Until then it is undecided, even where it was made
+to outlive its maker: nobody was told that it is there.
+
+A record ends only by a positive word: a session that is closed, or the service's own 404 for it. That a list lacks it proves nothing.
 """
 
 from __future__ import annotations
@@ -12,14 +15,18 @@ from enum import Enum
 
 from attrs import frozen
 
-from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness
-from qsessions.models import Mode, Session, SessionState, Workload
-from qsessions.operations import ENDED_STATUSES
+from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness, RecordState
+from qsessions.models import Mode, Session, Workload
+from qsessions.operations import ENDED_STATUSES, YOUNG_S
 
 # How many seconds this machine's clock and the service's may be apart, and how long a new session may take to show in the list.
 MARGIN_S = 60.0
 # How many seconds after it was asked for a session may have been created, where the owner died before it knew.
 LONGEST_CREATE_S = 120.0
+# A session that drains without jobs is closed when its last job, else its drain, is so many seconds ago, or when it was found without jobs
+# twice, so many seconds apart.
+IDLE_S = 600.0
+IDLE_APART_S = 300.0
 
 # What the list of workloads calls a mode.
 _LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
@@ -44,35 +51,80 @@ class Decision:
         why: The reason.
         session_id: The session to close, with `CLOSE`.
         candidates: Of an unknown outcome, the sessions that can be it.
+        idle_since: Of a session that drains and is left: since when it is known to have no jobs, in seconds since 1970, or None.
     """
 
     verdict: Verdict
     why: str
     session_id: str | None = None
     candidates: tuple[Workload, ...] = ()
+    idle_since: float | None = None
 
 
-def decide(entry: LedgerEntry, found: Session | None, *, named: bool = False) -> Decision:
+def decide(
+    entry: LedgerEntry,
+    found: Session | None,
+    *,
+    now: float,
+    named: bool = False,
+    has_jobs: bool | None = None,
+) -> Decision:
     """Decide about a session whose id is known.
 
     Args:
         entry: The record and its owner.
         found: The session as it is now, or None where the service knows no such session.
+        now: Seconds since 1970.
         named: Whether the caller named this very session.
+        has_jobs: Of a session for which `needs_jobs`: whether any of its jobs is queued or running; None where that can't be read.
     """
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
     if found is None:
+        if now - entry.record.asked_at < YOUNG_S:
+            return Decision(Verdict.UNDECIDED, "the service doesn't know it, but it was created moments ago")
         return Decision(Verdict.MARK_ENDED, "the service knows no such session")
     if found.is_final:
         return Decision(Verdict.MARK_ENDED, "it is closed")
-    if found.accepting_jobs is False or found.state == SessionState.PENDING_CLOSED:
-        return Decision(Verdict.LEAVE, "it drains, and closes when its jobs are done")
+    if found.is_draining:
+        return _draining(entry, found, now=now, named=named, has_jobs=has_jobs)
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return kept
     if found.accepting_jobs is None and not named:
         return Decision(Verdict.UNDECIDED, "the service doesn't say whether it drains")
     return Decision(Verdict.CLOSE, _left_by(entry), session_id=found.id)
+
+
+def needs_jobs(entry: LedgerEntry, found: Session, *, named: bool = False) -> bool:
+    """Return whether `decide` needs to know if the session has jobs."""
+    is_dead = entry.owner.liveness is Liveness.DEAD
+    return found.is_draining and is_dead and _kept_by_owner(entry, named=named) is None
+
+
+def _draining(
+    entry: LedgerEntry, found: Session, *, now: float, named: bool, has_jobs: bool | None
+) -> Decision:
+    record = entry.record
+    if has_jobs or not needs_jobs(entry, found, named=named):
+        return Decision(Verdict.LEAVE, "it drains, and closes when its jobs are done")
+    if has_jobs is None:
+        return Decision(
+            Verdict.LEAVE,
+            "it drains, and whether it has jobs left can't be read",
+            idle_since=record.idle_since,
+        )
+    quiet_since = record.changed_at if record.state is RecordState.DRAINING else None
+    if found.last_job_completed is not None:
+        quiet_since = found.last_job_completed.timestamp()
+    was_quiet = quiet_since is not None and now - quiet_since >= IDLE_S
+    if was_quiet or (record.idle_since is not None and now - record.idle_since >= IDLE_APART_S):
+        why = f"it was drained, has no jobs left and isn't closed; {_left_by(entry)}"
+        return Decision(Verdict.CLOSE, why, session_id=found.id)
+    return Decision(
+        Verdict.LEAVE,
+        "it drains and has no jobs left; if it is still so in 5 minutes, reap closes it",
+        idle_since=now if record.idle_since is None else record.idle_since,
+    )
 
 
 def decide_unread(entry: LedgerEntry, why: str, *, named: bool = False) -> Decision:
@@ -120,7 +172,10 @@ def decide_unknown(
         if of_another_time:
             why = "no session was created when it was asked for; if its owner's clock was wrong, one of another time can be it"
             return Decision(Verdict.UNDECIDED, why, candidates=tuple(of_another_time))
-        return Decision(Verdict.MARK_ENDED, "no open session can be it")
+        return Decision(
+            Verdict.UNDECIDED,
+            "its id isn't known, and no open session can be it; forget it if none was created",
+        )
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
     undecided = _undecided(entry, seen, named=named, close_unique=close_unique, contested=contested)

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from qsessions.codec import decode_fault
+from qsessions.codec import Fault, decode_fault
 from qsessions.errors import ConfigurationError, ConnectionFailed, ProtocolError, QSessionsError
 from qsessions.wire import Request, Response
 
@@ -24,6 +24,10 @@ REPEATABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
 # Of these, the ones that say that the work was not done, so that even creating a session may be repeated: 429 and 503 turn the request
 # away, 521 and 522 are the CDN's word that it could not reach the service at all.
 NOT_CARRIED_OUT_STATUSES = frozenset({429, 503, 521, 522})
+
+# 423 with this code: the backend is reserved. The service turns the request away as with 503, and it may be tried later.
+LOCKED_STATUS = 423
+BACKEND_RESERVED_CODE = "1233"
 
 # A gateway got no proper answer from the service, so the work may have been done whatever the body says. Of the other 5xx, a body in the
 # service's own error form is its word that it failed.
@@ -57,6 +61,7 @@ class Facts:
         sent: Whether the request may have reached the service.
         status: The answer's status, or None where no answer came.
         own_error: Whether the body is the service's own error form.
+        reserved: Whether the service says that the backend is reserved.
         transient: For failures without an answer: whether trying again may help at all.
         retry_after: How many seconds the answer asked to wait, or None.
         remaining: How many seconds are left until the call's deadline, or None for no deadline.
@@ -67,9 +72,17 @@ class Facts:
     sent: bool = True
     status: int | None = None
     own_error: bool = False
+    reserved: bool = False
     transient: bool = True
     retry_after: float | None = None
     remaining: float | None = None
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may succeed later."""
+        if self.status is None:
+            return self.transient
+        return self.status in REPEATABLE_STATUSES or self.reserved
 
 
 @frozen
@@ -136,7 +149,7 @@ class RetryPolicy:
         what = f"status {facts.status}" if facts.status is not None else "no answer"
         if not facts.repeatable and may_be_carried_out(facts):
             return Decision(Action.UNKNOWN, f"{what}: it may have been carried out")
-        if facts.status not in REPEATABLE_STATUSES if facts.status is not None else not facts.transient:
+        if not facts.may_pass:
             return Decision(Action.FAIL, "")
         if facts.attempt >= self.max_attempts:
             return Decision(
@@ -226,14 +239,24 @@ def facts_of(
     """
     common: dict[str, Any] = {"attempt": attempt, "repeatable": request.repeatable, "remaining": remaining}
     if isinstance(result, Response):
-        own_error = result.status >= 500 and decode_fault(result.body).own
+        # Only of these the body makes a difference.
+        fault = decode_fault(result.body) if result.status >= 500 or result.status == LOCKED_STATUS else None
         return Facts(
-            status=result.status, own_error=own_error, retry_after=retry_after_of(result, now), **common
+            status=result.status,
+            own_error=fault is not None and fault.own,
+            reserved=fault is not None and is_reserved(result.status, fault),
+            retry_after=retry_after_of(result, now),
+            **common,
         )
     # Time is up, nothing was sent at all, or what answers is no service: trying again would not help.
     transient = isinstance(result, ConnectionFailed) and result.retryable
     sent = getattr(result, "sent", isinstance(result, ProtocolError))
     return Facts(sent=sent, transient=transient, **common)
+
+
+def is_reserved(status: int, fault: Fault) -> bool:
+    """Say whether the service answered that the backend is reserved, which may pass."""
+    return status == LOCKED_STATUS and fault.own and BACKEND_RESERVED_CODE in fault.codes
 
 
 def retry_after_of(response: Response, now: float) -> float | None:

@@ -27,6 +27,7 @@ from qsessions.live import AsyncLiveSession
 from qsessions.loop_thread import Lasting, LoopThread, Undoable
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
 from qsessions.opening import Opened
+from qsessions.operations import MAX_PAGE
 from qsessions.retry import RetryPolicy
 from qsessions.signals import Signals
 from qsessions.wire import AuthProvider
@@ -257,6 +258,14 @@ class SessionClient:
         """Read a session; see `AsyncSessionClient.get`."""
         return self._thread.run(self._client.get, session_id, api_version=api_version, timeout=timeout)
 
+    def has_pending_jobs(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> bool:
+        """Return whether a session has jobs that are queued or running; see `AsyncSessionClient.has_pending_jobs`."""
+        return self._thread.run(
+            self._client.has_pending_jobs, session_id, api_version=api_version, timeout=timeout
+        )
+
     def update(
         self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
     ) -> None:
@@ -314,7 +323,7 @@ class SessionClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         newest_first: bool = False,
-        page_size: int = 100,
+        page_size: int = MAX_PAGE,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> Iterator[Workload]:

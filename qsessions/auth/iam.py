@@ -9,14 +9,14 @@ import re
 import threading
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Self, TypeAlias
 from urllib.parse import urlencode
 
 from attrs import field, frozen
 from yarl import URL
 
 from qsessions.attempts import Attempts, Clock
-from qsessions.codec import decode_fault, decode_grant
+from qsessions.codec import Grant, decode_fault, decode_grant
 from qsessions.errors import ConnectionFailed, ProtocolError, QSessionsError, TokenExchangeFailed, replica
 from qsessions.events import TokenRenewed
 from qsessions.retry import REPEATABLE_STATUSES
@@ -35,6 +35,9 @@ _ADVICE: dict[str | None, str] = {
     ConnectionFailed.hint: "Check the network, the proxy and IAM_URL.",
     ProtocolError.hint: _CHECK_URL,
 }
+# A token is used for no longer than this before its end, or than this share of its life: it must still be good when it arrives.
+_LEAST_LEFT_S = 10.0
+_LEAST_LEFT = 0.1
 # The exchange has a deadline of its own: it serves everybody, not the caller that happened to start it.
 _EXCHANGE_TIMEOUT_S = 60.0
 # After a failed early renewal, at the most this long until the next try; less when the token has less than twice that left.
@@ -47,7 +50,15 @@ _LIVENESS_S = 1.0
 class _Token:
     value: str = field(repr=False)
     renew_at: float
-    expires_at: float
+    good_until: float
+
+    @classmethod
+    def granted(cls, grant: Grant, at: float) -> Self:
+        """Return the token of a grant that was asked for at a time on the monotonic clock."""
+        life = grant.expires_in
+        return cls(
+            grant.access_token, at + _RENEW_AT * life, at + life - min(_LEAST_LEFT_S, _LEAST_LEFT * life)
+        )
 
 
 # A token, the error that everybody who waits gets, or None where the exchange was abandoned: its client or event loop died.
@@ -127,12 +138,13 @@ class TokenExchange:
         )
 
     async def token(self, transport: Transport) -> str:
-        """Give a token that is still good, after an exchange where none is at hand."""
+        """Return a token that has enough of its life left, after an exchange where none is at hand."""
+        came_late = False
         while True:
             with self._lock:
                 now = self._clock.monotonic()
                 token = self._token
-                if token is not None and now >= token.expires_at:
+                if token is not None and now >= token.good_until:
                     token = self._token = None
                 if token is not None:
                     if now >= max(token.renew_at, self._no_renewal_before):
@@ -141,9 +153,14 @@ class TokenExchange:
                 flight = self._join(transport)
             outcome = await flight.outcome()
             if isinstance(outcome, _Token):
-                return outcome.value
+                if self._clock.monotonic() < outcome.good_until:
+                    return outcome.value
+                # The clock was set, or IAM was very slow: not twice in a row.
+                if came_late:
+                    raise self._came_late()
+                came_late = True
             # Whether IAM can be reached is a matter of the client that asked: another one tries for itself.
-            if isinstance(outcome, TokenExchangeFailed) or (
+            elif isinstance(outcome, TokenExchangeFailed) or (
                 outcome is not None and flight.transport is transport
             ):
                 raise replica(outcome)
@@ -178,7 +195,7 @@ class TokenExchange:
                 self._token = outcome
             elif self._token is not None:
                 now = self._clock.monotonic()
-                self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.expires_at - now) / 2)
+                self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.good_until - now) / 2)
         flight.land(outcome)
 
     async def _exchange(self, transport: Transport) -> _Token:
@@ -201,23 +218,34 @@ class TokenExchange:
             raise self._failed(response, f"{self._iam} gave a token that has expired already.", _LATER)
         if isinstance(transport, Attempts):
             transport.notify(TokenRenewed(host=self._request.url.host or "", expires_in=grant.expires_in))
-        return _Token(grant.access_token, started + _RENEW_AT * grant.expires_in, started + grant.expires_in)
+        return _Token.granted(grant, started)
 
     @property
     def _iam(self) -> str:
         return f"IAM at {self._request.url.host}"
 
+    def _came_late(self) -> TokenExchangeFailed:
+        return TokenExchangeFailed(
+            f"the token exchange with {self._iam}: the tokens that it gave were over before they came.",
+            operation=self._request.operation,
+            method=self._request.method,
+            path=self._request.url.raw_path,
+            solution=_LATER,
+            retryable=True,
+        )
+
     def _refused(self, response: Response) -> TokenExchangeFailed:
         """Tell a status that is no success: whether it is the key's fault, IAM's or the address's."""
+        fault = decode_fault(response.body)
         what = "has no token to give"
         solution: str | None = _CHECK_URL
-        if response.status in _REFUSALS:
+        if response.status in _REFUSALS and not fault.html:
             what, solution = "refused to exchange the API key", None
         elif response.status == 429:
             what, solution = "is overloaded", _LATER
         elif response.status >= 500:
             what, solution = "failed", _LATER
-        reason = self._request.mask(decode_fault(response.body).message or "it gave no reason")
+        reason = self._request.mask(fault.message or "it gave no reason")
         return self._failed(response, f"{self._iam} {what}: {reason}", solution)
 
     def _failed(self, response: Response, message: str, solution: str | None) -> TokenExchangeFailed:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from qsessions.cli.commands import connect, moment, run
-from qsessions.cli.failures import Exit, complain, count
+from qsessions.cli.failures import Exit, complain, count, tell
 from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
@@ -42,7 +42,10 @@ async def _find(
     options: Options, found: list[Ending], filters: dict[str, Any], *, include_owned: bool
 ) -> None:
     Output(options)
-    filters["created_before"] = moment("created_before", filters["created_before"])
+    before = filters["created_before"] = moment("created_before", filters["created_before"])
+    if before is not None:
+        # Whoever meant another hour can still stop it.
+        tell(f"qsessions close-all: sessions created before {cell(before)}")
     async with local_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         found += await find(listed, None if include_owned else lambda: entries_of(ledger))

@@ -19,11 +19,11 @@ from qsessions.client import AsyncSessionClient
 from qsessions.errors import InvalidArgument, QSessionsError
 from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session, deadline_seconds
+from qsessions.operations import MAX_PAGE
 
 # Where a terminal is narrow, the first ones stay.
 _WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
-_PAGE = 100
 # How many seconds one of many looks at a session may take.
 _READ_S = 60.0
 
@@ -147,7 +147,7 @@ async def workloads(options: Options, *, limit: int | None, **filters: Any) -> N
     output = Output(options)
     for name in ("created_after", "created_before"):
         filters[name] = moment(name, filters[name])
-    page_size = _PAGE if limit is None else min(limit, _PAGE)
+    page_size = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
     async with connect(options) as client:
         listed = client.workloads(**filters, page_size=page_size)
         await output.rows("workloads", _first(limit, listed), _WORKLOAD_COLUMNS)
@@ -213,10 +213,10 @@ def _number(text: str, kind: Callable[[str], NumberT]) -> NumberT | str:
 
 
 def moment(name: str, text: str | None) -> datetime | None:
-    """Read a time."""
+    """Read a time; one without an offset is local time."""
     try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
+        return None if text is None else datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
         option = "--" + name.replace("_", "-")
         raise InvalidArgument(
             f"{option} must be a time such as 2026-01-31 or 2026-01-31T12:00:00Z, not {text!r}."

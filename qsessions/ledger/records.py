@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import attrs
 from attrs import field, frozen
+from attrs.converters import optional as optional_converter
 from attrs.validators import and_, instance_of, min_len, optional
 
 from qsessions.models import CreateSession, Mode
@@ -66,6 +67,7 @@ class LedgerRecord:
         changed_at: When `state` was recorded, in seconds since 1970.
         state: How far it had come.
         session_id: The session's id, once it is known.
+        idle_since: Since when `reap` has found it to drain without jobs, in seconds since 1970, or None.
         detached: Whether it was made to outlive its maker, as `qsessions create` does: it belongs to nobody.
     """
 
@@ -79,6 +81,7 @@ class LedgerRecord:
     changed_at: float = field(converter=_moment)
     state: RecordState = field(default=RecordState.INTENT, converter=RecordState)
     session_id: str | None = field(default=None, validator=optional(_text))
+    idle_since: float | None = field(default=None, converter=optional_converter(_moment))
     detached: bool = field(default=False, validator=instance_of(bool))
 
     @classmethod

@@ -319,7 +319,7 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         Fault(
             own=True,
             message="The credentials are invalid.",
-            code="1201",
+            codes=("1201",),
             solution="Get a new access token.",
             trace_id="0123456789abcdef",
         ),
@@ -330,13 +330,13 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         Fault(
             own=True,
             message="Too many requests.",
-            code="1202",
+            codes=("1202",),
             solution="https://quantum.cloud.ibm.com/docs/errors#1202",
             trace_id="fedcba9876543210",
         ),
         None,
     ),
-    "error_many": (decode_fault, Fault(own=True, message="Backend not found.", code="1007"), None),
+    "error_many": (decode_fault, Fault(own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")), None),
     "error_empty": (decode_fault, Fault(own=False, trace_id="0000"), None),
     "iam_token": (
         decode_grant,
@@ -348,7 +348,7 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         Fault(
             own=False,
             message="Provided API key could not be found.",
-            code="BXNIM0415E",
+            codes=("BXNIM0415E",),
             trace_id="aWFtLXJlcXVlc3Q",
         ),
         "IAM is no part of the contract",

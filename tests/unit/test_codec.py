@@ -26,6 +26,7 @@ from qsessions.codec import (
     WorkloadPage,
     decode_fault,
     decode_grant,
+    decode_has_jobs,
     decode_session,
     decode_session_id,
     decode_versions,
@@ -395,10 +396,10 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
     [
         (
             {"errors": [SERVICE_ERROR], "trace": "t-1"},
-            Fault(own=True, message="Too many.", code="1202", solution="Wait.", trace_id="t-1"),
+            Fault(own=True, message="Too many.", codes=("1202",), solution="Wait. https://x", trace_id="t-1"),
         ),
-        ({"errors": [{"code": 1202, "message": "m"}]}, Fault(own=True, message="m", code="1202")),
-        ({"errors": [{"code": 0}]}, Fault(own=True, code="0")),
+        ({"errors": [{"code": 1202, "message": "m"}]}, Fault(own=True, message="m", codes=("1202",))),
+        ({"errors": [{"code": 0}]}, Fault(own=True, codes=("0",))),
         ({"errors": [{"message": "m"}]}, Fault(own=True, message="m")),
         ({"errors": [{"message": "m", "code": None}]}, Fault(own=True, message="m")),
         (
@@ -409,7 +410,12 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
             {"errors": [{"message": "m", "solution": "", "more_info": "see there"}]},
             Fault(own=True, message="m", solution="see there"),
         ),
-        ({"errors": [{"message": "first"}, {"message": "second"}]}, Fault(own=True, message="first")),
+        ({"errors": [{"message": "first"}, {"message": "second"}]}, Fault(own=True, message="first. second")),
+        (
+            {"errors": [{"message": "One.", "code": 1}, "m", {"message": "Two", "code": 2, "solution": "Wait"}]},
+            Fault(own=True, message="One. Two", codes=("1", "2"), solution="Wait"),
+        ),
+        ({"errors": [{"message": "m"}, {"message": "m"}]}, Fault(own=True, message="m")),
         # Not the service's form, so not its word that it failed.
         ({"errors": [{"code": "", "message": ""}]}, Fault(own=False)),
         ({"errors": [{"code": True, "message": ["m"]}]}, Fault(own=False)),
@@ -431,11 +437,25 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
             Fault(
                 own=False,
                 message="Provided API key could not be found.",
-                code="BXNIM0415E",
+                codes=("BXNIM0415E",),
                 trace_id="r-1",
             ),
         ),
-        ({"errorCode": 5, "errorMessage": "m", "context": "r-1"}, Fault(own=False, message="m", code="5")),
+        ({"errorCode": 5, "errorMessage": "m", "context": "r-1"}, Fault(own=False, message="m", codes=("5",))),
+        # Other forms that have been seen around the service.
+        (
+            {"error": {"status": 404, "message": "gone", "code": 7}, "trace": "t-1"},
+            Fault(own=False, message="gone", codes=("7",), trace_id="t-1"),
+        ),
+        ({"error": "Not Found"}, Fault(own=False, message="Not Found")),
+        (
+            {"incidentID": "i-1", "code": "E", "description": "no route", "type": "error", "more_info": "https://x"},
+            Fault(own=False, message="no route", codes=("E",), solution="https://x", trace_id="i-1"),
+        ),
+        (
+            {"statusCode": 400, "message": ["too long", "no name"], "error": "Bad Request"},
+            Fault(own=False, message="too long. no name"),
+        ),
         # JSON, but no object.
         (["m"], Fault(own=False)),
         ("upstream gone", Fault(own=False, message="upstream gone")),
@@ -473,7 +493,26 @@ def test_json_faults(body: object, fault: Fault) -> None:
 )
 def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
     """Of what a proxy answers, a short readable piece is kept, and it never counts as the service's word."""
-    assert decode_fault(body) == Fault(own=False, message=message)
+    fault = decode_fault(body)
+    assert fault == Fault(own=False, message=message, html=fault.html)
+
+
+@pytest.mark.parametrize(
+    ("body", "html"),
+    [
+        (b"<!DOCTYPE html><p>no</p>", True),
+        (b"<HTML lang='en'>", True),
+        (b"\n<head><title>Access denied</title></head>", True),
+        (b"Unauthorized", False),
+        (b"", False),
+        (b'{"message": "<html>"}', False),
+        (b'{"errors": [{"message": "<html>"}]}', False),
+        (b"a <b>word</b>", False),
+    ],
+)
+def test_an_html_page_is_told_from_other_bodies(body: bytes, html: bool) -> None:
+    """Only an HTML page counts as one: neither text nor JSON that holds a tag."""
+    assert decode_fault(body).html is html
 
 
 def test_long_messages() -> None:
@@ -490,6 +529,44 @@ def test_grants(expires_in: float) -> None:
     assert grant == Grant("secret-token", float(expires_in))
     assert grant is not None
     assert type(grant.expires_in) is float
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3600", 3600.0), (" 60.5 ", 60.5), ("0", 0.0)])
+def test_a_lifetime_may_be_text(text: str, seconds: float) -> None:
+    """A lifetime that a gateway gives as text is read as the number that it is."""
+    assert decode_grant(dumped({"access_token": "t", "expires_in": text})) == Grant("t", seconds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({"usage": {"qpu_charge_time_seconds": 12.5}}, 12.5),
+        ({"usage": {"qpu_charge_time_seconds": 3}, "usage_seconds": None}, 3.0),
+        ({"usage": {"qpu_charge_time_seconds": 3}, "usage_seconds": 4}, 4.0),
+        ({"usage": {"qpu_charge_time_seconds": 3}, "usage_seconds": 0}, 0.0),
+        ({"usage": {}}, None),
+        ({"usage": None}, None),
+        ({"usage": "much"}, None),
+    ],
+)
+def test_the_usage_of_a_workload(fields: dict[str, object], seconds: float | None) -> None:
+    """The seconds come from `usage` where `usage_seconds` is absent, and what the service sent stays in `extra`."""
+    workload = decode_workloads(dumped({"workloads": [{"id": "w", **fields}]})).workloads[0]
+    assert workload.usage_seconds == seconds
+    assert workload.extra == {"usage": fields["usage"]}
+
+
+@pytest.mark.parametrize(("body", "has"), [({"jobs": []}, False), ({"jobs": [{"id": "j"}], "count": 1}, True)])
+def test_whether_there_are_jobs(body: object, has: bool) -> None:
+    """A list of jobs says whether it holds any, whatever a job looks like."""
+    assert decode_has_jobs(dumped(body)) is has
+
+
+@pytest.mark.parametrize("body", [{}, [], {"jobs": None}, {"jobs": "none"}, {"jobs": 0}, None])
+def test_what_is_not_a_list_of_jobs(body: object) -> None:
+    """What isn't a list of jobs doesn't count as an empty one, by which a session would be closed."""
+    with pytest.raises(ProtocolError):
+        decode_has_jobs(dumped(body))
 
 
 def test_grant_repr() -> None:
