@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -20,6 +20,7 @@ from qsessions.attempts import Attempts, Clock
 from qsessions.caller import Caller, Timeout
 from qsessions.closing import Ending, How
 from qsessions.creation import Creation
+from qsessions.drained import DrainedSessions
 from qsessions.errors import (
     ClientClosed,
     Conflict,
@@ -91,6 +92,10 @@ class AsyncSessionClient:
             "local" for the platform's own place (extra "ledger"), a `LocalLedger` or another `Ledger`, which its maker closes, or None for
             nowhere. A session is this process's as long as that lives, also when the client was closed. Whatever goes wrong with the
             ledger stops no session from being created or ended, and is told once; sessions that it never took are named at the end.
+        ledger_wait: Whether `create` and `open` return only when the session's id is in the ledger, so that a process that is killed at the
+            very next instruction leaves nothing that `qsessions reap` can't end. It costs what the disk takes (a millisecond or so, 5 s at
+            the most), which doesn't count against `timeout`. With False the id is written meanwhile: a process that dies before that, or
+            blocks its event loop and dies, leaves a session of which the ledger knows no id, and `reap` can only show what it may be.
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" hears of them anyway.
         clock: Time and chance, for tests.
@@ -116,6 +121,7 @@ class AsyncSessionClient:
         headers: Mapping[str, str] | None = None,
         max_concurrency: int = 100,
         ledger: Ledger | Literal["local"] | None = None,
+        ledger_wait: bool = True,
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -159,7 +165,8 @@ class AsyncSessionClient:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        self._book = Book(self._guard, self._clock.wall)
+        self._book = Book(self._guard, self._clock.wall, is_durable=ledger_wait)
+        self._drained = DrainedSessions(self._caller, self._book, self._clock)
         self._owned = Owned()
         # The newest sessions that it created: nobody else's create can have made them.
         self._recent = RecentSessions(self._caller, self._clock)
@@ -209,7 +216,8 @@ class AsyncSessionClient:
         """End the client: the sessions that `open` created, creates in flight, then its tasks and connections.
 
         A session of `open` that is still open ends as after a clean block, within the deadline of its ending; a create that is in flight
-        comes to its end, within 30 s. Other sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
+        comes to its end, within 30 s. Where there is a ledger, one look at the list of workloads, 5 s at the most, lets it forget the
+        drained sessions that are over. Other sessions stay as they are; calls still waiting get `ClientClosed` or `ConnectionFailed`.
         Doing it twice does nothing.
         """
         if self._closing is None or self._closing.cancelled():
@@ -717,6 +725,9 @@ class AsyncSessionClient:
             if wanted.accepting_jobs:
                 await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
             self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
+            if self._drained.is_due:
+                with suppress(ClientClosed):
+                    self._attempts.spawn(self._drained.look())
 
     async def _check_reopened(
         self, operation: Operation[None], api_version: str | None, left: float | None
@@ -748,6 +759,8 @@ class AsyncSessionClient:
         self._attempts.refuse(ClientClosed("the client is being closed."))
         self._book.withdraw()
         await self._end_owned(None)
+        if self._book.draining:
+            await self._drained.look()
         await self._guard.aclose()
         await self._transport.aclose()
 

@@ -67,6 +67,13 @@ class Creation:
         """Take note that nobody can tell what it did."""
         self._book.unknown(self.key)
 
+    async def keep(self, answer: Response) -> None:
+        """Record the session that came of it: whoever is told of it may be killed at the next instruction."""
+        session_id = decode_session_id(answer.body)
+        if session_id is not None:
+            self._found(session_id)
+            await self._book.kept(self.key)
+
     async def undo(self, answer: Response) -> str | None:
         """Close the session; give what is left to tell."""
         session_id = decode_session_id(answer.body)

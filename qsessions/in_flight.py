@@ -36,6 +36,10 @@ class Undo(Protocol):
         """Take note that the request did nothing."""
         ...
 
+    async def keep(self, answer: Response) -> None:
+        """Record what the request did, by the answer of its success, before its caller hears of it. It takes a few seconds at the most."""
+        ...
+
     async def undo(self, answer: Response) -> str | None:
         """Undo what the request did, by the answer of its success; give what is left to tell the caller, or None."""
         ...
@@ -76,9 +80,10 @@ class InFlight:
     async def send(self, request: Request, undo: Undo) -> Response:
         """Carry a request as `Transport.send` does.
 
-        When the caller is cancelled before anything was sent, nothing is. When it is cancelled later, the request is brought to its end
-        and what it did is undone; then the cancellation goes on, with a note where something is left to tell. A second cancellation ends
-        the wait for that, not the ending itself.
+        A success is returned only when what the request did is recorded. When the caller is cancelled before anything was sent, nothing is.
+        When it is cancelled later, until it has the answer, the request is brought to its end and what it did is undone; then the
+        cancellation goes on, with a note where something is left to tell. A second cancellation ends the wait for that, not the ending
+        itself.
         """
         await self.admit()
         undo.sent()
@@ -89,7 +94,7 @@ class InFlight:
             heard.set_result(None)
 
     async def _send(self, request: Request, undo: Undo) -> Response:
-        sending = self._keep(self._transport.send(request))
+        sending = self._keep(self._carry(request, undo))
         try:
             await asyncio.wait({sending})
         except asyncio.CancelledError as cancelled:
@@ -99,6 +104,14 @@ class InFlight:
                 cancelled.add_note(left)
             raise
         return _result_of(sending)
+
+    async def _carry(self, request: Request, undo: Undo) -> Response:
+        answer = await self._transport.send(request)
+        if answer.is_success:
+            # This task is cancelled when the event loop shuts down, and the answer must not be lost by that.
+            with suppress(asyncio.CancelledError):
+                await undo.keep(answer)
+        return answer
 
     async def _left_of(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
         undo.begin()

@@ -13,8 +13,8 @@ from qsessions.attempts import Clock
 from qsessions.codec import WorkloadPage
 from qsessions.errors import CallTimeout
 from qsessions.events import CreateCancelled, Observers
-from qsessions.models import CreateSession, Mode, Workload
-from qsessions.operations import ENDED_STATUSES, Operation, dated_workloads, workloads_query
+from qsessions.models import CreateSession, Workload
+from qsessions.operations import ENDED_STATUSES, LISTED_AS, Operation, dated_workloads, workloads_query
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.paging import pages
 
@@ -93,8 +93,7 @@ class Lookup:
         return tuple(workload for workload in found if workload.id not in others)
 
     async def _fetch(self, until: float, cursor: str | None) -> WorkloadPage:
-        mode = "session" if self._request.mode == Mode.DEDICATED else "batch"
-        query = workloads_query(mode=mode, newest_first=True)
+        query = workloads_query(mode=LISTED_AS[self._request.mode], newest_first=True)
         left = until - self._age()
         if left <= 0:
             raise CallTimeout("the workloads were not read in time.", operation="workloads", sent=False)

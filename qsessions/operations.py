@@ -22,7 +22,7 @@ from qsessions.codec import (
     is_object,
 )
 from qsessions.errors import InvalidArgument, ProtocolError
-from qsessions.models import ApiVersion, CreateSession, Duration, Session, UpdateSession
+from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
 from qsessions.outcome import CreateOutcomeUnknown
 from qsessions.retry import http_date
 from qsessions.wire import Request, Response, SecretHeaders
@@ -36,6 +36,8 @@ Query: TypeAlias = tuple[tuple[str, str], ...]
 MAX_ID_LENGTH = 500
 WORKLOAD_MODES = ("job", "session", "batch")
 WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
+# What the list calls a session's mode.
+LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
 # Those of sessions that are over.
 ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
 # What a greater `limit` gets isn't public.
@@ -222,11 +224,10 @@ def versions() -> Operation[list[ApiVersion]]:
     return Operation("versions", "GET", "/v1/versions", _read_versions)
 
 
-def workloads(query: Query, cursor: str | None) -> Operation[WorkloadPage]:
+def workloads(query: Query, cursor: str | None, *, ending: bool = False) -> Operation[WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
-    return Operation(
-        "workloads", "GET", _page_path(query, cursor), lambda answer: decode_workloads(answer.body)
-    )
+    path = _page_path(query, cursor)
+    return Operation("workloads", "GET", path, lambda answer: decode_workloads(answer.body), ending=ending)
 
 
 def dated_workloads(query: Query, cursor: str | None) -> Operation[tuple[WorkloadPage, float | None]]:

@@ -16,8 +16,8 @@ from enum import Enum
 from attrs import frozen
 
 from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness, RecordState
-from qsessions.models import Mode, Session, Workload
-from qsessions.operations import ENDED_STATUSES, YOUNG_S
+from qsessions.models import Session, Workload
+from qsessions.operations import ENDED_STATUSES, LISTED_AS, YOUNG_S
 
 # How many seconds this machine's clock and the service's may be apart, and how long a new session may take to show in the list.
 MARGIN_S = 60.0
@@ -27,9 +27,6 @@ LONGEST_CREATE_S = 120.0
 # twice, so many seconds apart.
 IDLE_S = 600.0
 IDLE_APART_S = 300.0
-
-# What the list of workloads calls a mode.
-_LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
 
 
 class Verdict(Enum):
@@ -214,7 +211,7 @@ def candidates(
         if workload.id not in known
         and workload.created is not None
         and (at_any_time or first <= workload.created.timestamp() <= last)
-        and workload.mode == _LISTED_AS.get(record.mode, str(record.mode))
+        and workload.mode == LISTED_AS.get(record.mode, str(record.mode))
         and _may_equal(workload.backend, record.backend)
         and _may_equal(workload.instance, record.instance)
         and workload.status not in ENDED_STATUSES

@@ -193,7 +193,8 @@ def workloads(
     backend: Annotated[str | None, Parameter(help="Only those on this backend.")] = None,
     search: Annotated[str | None, Parameter(help="Only those that the service finds by this text.")] = None,
     created_after: Annotated[
-        str | None, Parameter(help="Only those created after this time (ISO 8601; local time without an offset).")
+        str | None,
+        Parameter(help="Only those created after this time (ISO 8601; local time without an offset)."),
     ] = None,
     created_before: Annotated[str | None, Parameter(help="Only those created before this time.")] = None,
     newest_first: Annotated[

@@ -154,7 +154,8 @@ def close_all(
     ] = ("session", "batch"),
     backend: Annotated[str | None, Parameter(help="Only those on this backend.")] = None,
     created_before: Annotated[
-        str | None, Parameter(help="Only those created before this time (ISO 8601; local time without an offset).")
+        str | None,
+        Parameter(help="Only those created before this time (ISO 8601; local time without an offset)."),
     ] = None,
     all: Annotated[  # noqa: A002 - the option's name
         bool, Parameter(help="Those too whose owner lives, by the ledger.", negative="", show_default=False)

@@ -14,15 +14,21 @@ class Book:
 
     Args:
         guard: Writes the records, and never fails.
-        wall: Gives the seconds since 1970.
+        wall: Returns the seconds since 1970.
+        is_durable: Whether a session that was created is on the disk before anybody is told of it.
+
+    Attributes:
+        draining: The records of sessions that drain, by session, the longest ago first.
     """
 
-    def __init__(self, guard: Guard, wall: Callable[[], float]) -> None:
+    def __init__(self, guard: Guard, wall: Callable[[], float], *, is_durable: bool = True) -> None:
         self._guard = guard
         self._wall = wall
+        self._is_durable = is_durable
         # The records that aren't ended, by their keys, and the keys by session.
         self._records: dict[str, LedgerRecord] = {}
         self._keys: dict[str, str] = {}
+        self.draining: dict[str, LedgerRecord] = {}
         # The records of requests of which none has gone out yet.
         self._unsent: dict[str, LedgerRecord] = {}
 
@@ -69,6 +75,11 @@ class Book:
         self._keys[session_id] = key
         self._becomes(key, RecordState.CREATED, session_id)
 
+    async def kept(self, key: str) -> None:
+        """Wait until what is recorded of a create is kept: 5 s at the most, and not where the ledger fails, which is told."""
+        if self._is_durable:
+            await self._guard.kept(key)
+
     def unknown(self, key: str, session_id: str | None = None) -> None:
         """Record that nobody can tell what came of it."""
         self._becomes(key, RecordState.UNKNOWN, session_id)
@@ -97,6 +108,10 @@ class Book:
         if record is None or record.state is state:
             return
         record = record.becomes(state, now=self._wall(), session_id=session_id)
+        if record.session_id is not None:
+            self.draining.pop(record.session_id, None)
+            if state is RecordState.DRAINING:
+                self.draining[record.session_id] = record
         if state is RecordState.ENDED:
             del self._records[record.key]
         else:

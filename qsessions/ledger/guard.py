@@ -77,11 +77,14 @@ class Guard:
             seconds: What is left of the call's deadline, of which the ledger gets half, 5 s at the most; None for no deadline.
         """
         self.note(record)
-        writer = self._writers.get(record.key)
-        if writer is None or self._is_overdue:
-            return
         # However slow the ledger is, what the call is about must have a chance.
-        await asyncio.wait({writer}, timeout=PATIENCE if seconds is None else min(PATIENCE, seconds / 2))
+        await self.kept(record.key, PATIENCE if seconds is None else min(PATIENCE, seconds / 2))
+
+    async def kept(self, key: str, seconds: float = PATIENCE) -> None:
+        """Wait until the newest record of a key is kept or could not be, `seconds` at the most, and not at all while one is overdue."""
+        writer = self._writers.get(key)
+        if writer is not None and not self._is_overdue:
+            await asyncio.wait({writer}, timeout=seconds)
 
     async def flush(self) -> None:
         """Wait until what was noted is kept, 5 s at the most, and not at all while a record is overdue."""
