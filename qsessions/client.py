@@ -484,7 +484,9 @@ class AsyncSessionClient:
             api_version=api_version,
             timeout=timeout,
         )
-        found = await closing.find(listed, None if include_owned else self._guard.entries)
+        found = await closing.find(
+            listed, None if include_owned else partial(self._guard.entries, self.instance)
+        )
         return await closing.end(found, how, partial(self._end, api_version, how, timeout=timeout))
 
     async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:

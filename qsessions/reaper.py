@@ -25,6 +25,7 @@ from qsessions.ledger import (
     RecordState,
     answer_of,
     entries_of,
+    place_of,
 )
 from qsessions.models import Session, Workload
 from qsessions.operations import words
@@ -86,6 +87,7 @@ async def reap(
     given: object = client
     if not isinstance(given, AsyncSessionClient):
         raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(given).__name__}.")
+    ledger = place_of(ledger, client.instance)
     known = await _read(ledger)
     entries, owners = _chosen(known, only), _living(known)
     mine = [entry for entry in entries if is_served(client, entry.record)]
@@ -241,7 +243,7 @@ async def _ended(ledger: Ledger, wall: Callable[[], float], decided: Reaped) -> 
     )
     try:
         # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
-        is_amended = await answer_of(ledger.amend(decided.entry, record))
+        (is_amended,) = await answer_of(ledger.amend([(decided.entry, record)]))
     except LedgerUnavailable as error:
         return attrs.evolve(decided, error=error.with_traceback(None))
     return attrs.evolve(decided, done=decided.done or is_amended)

@@ -46,12 +46,12 @@ class GivenLedger:
             raise self.failure
         return self.given
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
-        """Take note of it."""
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
+        """Take note of them."""
         if self.amend_failure is not None:
             raise self.amend_failure
-        self.amended.append(record)
-        return entry.owner.liveness is Liveness.DEAD
+        self.amended += [record for _, record in changes]
+        return [entry.owner.liveness is Liveness.DEAD for entry, _ in changes]
 
     async def aclose(self) -> None:
         """Do nothing."""

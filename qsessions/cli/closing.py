@@ -48,7 +48,9 @@ async def _find(
         tell(f"qsessions close-all: sessions created before {cell(before)}")
     async with local_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
-        found += await find(listed, None if include_owned else lambda: entries_of(ledger))
+        found += await find(
+            listed, None if include_owned else lambda: entries_of(ledger.place_of(client.instance))
+        )
 
 
 async def _end(options: Options, found: list[Ending], how: How) -> int | None:

@@ -59,10 +59,15 @@ async def note_ended(session_ids: Collection[str]) -> None:
         return
     with suppress(LedgerUnavailable):
         async with local_ledger() as ledger:
-            for entry in await entries_of(ledger):
-                if entry.record.session_id in session_ids:
-                    ended = entry.record.becomes(RecordState.ENDED, now=time.time())
-                    await answer_of(ledger.amend(entry, ended))
+            await answer_of(
+                ledger.amend(
+                    [
+                        (entry, entry.record.becomes(RecordState.ENDED, now=time.time()))
+                        for entry in await entries_of(ledger)
+                        if entry.record.session_id in session_ids
+                    ]
+                )
+            )
 
 
 class Warner:

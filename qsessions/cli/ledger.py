@@ -43,8 +43,16 @@ async def list_ledger(options: Options) -> None:
     output = Output(options)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(local_ledger())
-        entries = await entries_of(ledger)
-        client = await _client(stack, options) if entries else None
+        client, problem = None, None
+        try:
+            client = await stack.enter_async_context(connect(options))
+        except ConfigurationError as error:
+            # It can be listed without one.
+            problem = error
+        entries = await entries_of(ledger.place_of(None if client is None else client.instance))
+        if problem is not None and entries:
+            what = what_happened(problem, "ledger").removesuffix(".")
+            complain("ledger", f"live states are not shown: {what}.", what_to_do(problem, "ledger"))
 
         async def described(entry: LedgerEntry) -> Row:
             found, unread = await _live(client, entry.record)
@@ -124,16 +132,6 @@ def failure_text(error: Exception | None, command: str) -> str | None:
         if isinstance(error, QSessionsError)
         else f"{type(error).__name__}: {error}"
     )
-
-
-async def _client(stack: AsyncExitStack, options: Options) -> AsyncSessionClient | None:
-    """Make a client, or tell why there is none: the ledger can be listed without one."""
-    try:
-        return await stack.enter_async_context(connect(options))
-    except ConfigurationError as error:
-        what = what_happened(error, "ledger").removesuffix(".")
-        complain("ledger", f"live states are not shown: {what}.", what_to_do(error, "ledger"))
-        return None
 
 
 async def _live(client: AsyncSessionClient | None, record: LedgerRecord) -> tuple[Session | None, str | None]:

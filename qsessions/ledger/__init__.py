@@ -2,7 +2,7 @@
 
 from qsessions.ledger.book import Book
 from qsessions.ledger.guard import Guard, answer_of, entries_of
-from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.local import LocalLedger, place_of
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "RecordState",
     "answer_of",
     "entries_of",
+    "place_of",
 ]

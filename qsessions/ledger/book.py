@@ -72,7 +72,7 @@ class Book:
 
     def created(self, key: str, session_id: str) -> None:
         """Record that a session came of it."""
-        self._keys[session_id] = key
+        self._knows(key, session_id)
         self._becomes(key, RecordState.CREATED, session_id)
 
     async def kept(self, key: str) -> None:
@@ -82,6 +82,7 @@ class Book:
 
     def unknown(self, key: str, session_id: str | None = None) -> None:
         """Record that nobody can tell what came of it."""
+        self._knows(key, session_id)
         self._becomes(key, RecordState.UNKNOWN, session_id)
 
     def nothing(self, key: str) -> None:
@@ -102,6 +103,10 @@ class Book:
         """Take note of how a session is."""
         if session.is_final:
             self.ended(session.id)
+
+    def _knows(self, key: str, session_id: str | None) -> None:
+        if session_id is not None and key in self._records:
+            self._keys[session_id] = key
 
     def _becomes(self, key: str | None, state: RecordState, session_id: str | None = None) -> None:
         record = None if key is None else self._records.get(key)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from qsessions.errors import LedgerUnavailable
 from qsessions.ledger import locks
-from qsessions.ledger.lines import Header, header_line, parse, parse_line, record_lines
+from qsessions.ledger.lines import Contents, Header, header_line, parse, record_lines
 from qsessions.ledger.locks import Reach
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
 
@@ -34,6 +35,9 @@ _LISTINGS = 100
 
 # A file this large, four times what it was made with, is made anew with what is still open.
 _LARGE_BYTES = 1024 * 1024
+
+# So much of a file is read at a time.
+_CHUNK_BYTES = 64 * 1024
 
 # A link or a pipe in the directory is none of ours, and opening a pipe would wait for ever.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
@@ -179,7 +183,7 @@ class OwnFile:
             _unlink(path)
 
 
-def read_all(directory: Path, now: float) -> list[LedgerEntry]:
+def read_all(directory: Path, now: float, life_s: float = math.inf) -> list[LedgerEntry]:
     """Give the open records in a directory, oldest first, and tidy up what dead owners left there with nothing open.
 
     What is another user's file, or none (a link, a folder, a pipe), is told in the log and passed over. A list that leaves out a living
@@ -189,6 +193,7 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
     Args:
         directory: The ledger's; where there is none, nothing was recorded.
         now: Seconds since 1970.
+        life_s: After so many seconds a dead owner's record is forgotten.
 
     Raises:
         OSError: The directory, or a file that may be a living owner's, can't be read; its `filename` says which. Or files come faster
@@ -203,57 +208,61 @@ def read_all(directory: Path, now: float) -> list[LedgerEntry]:
         if not paths:
             return sorted(entries.values(), key=lambda entry: entry.record.asked_at)
         seen |= paths
-        for entry in _read_each(sorted(paths), now):
+        for entry in _read_each(sorted(paths), now, life_s):
             entries[entry.record.key] = _better(entries.get(entry.record.key), entry)
     raise OSError(errno.EAGAIN, "its files change faster than they can be read", str(directory))
 
 
-def amend(path: Path, record: LedgerRecord | None) -> bool:
-    """Add a record to a dead owner's file that has an open one of its key, and delete the file when nothing in it is open any more.
+def amend(path: Path, records: Sequence[LedgerRecord]) -> list[bool]:
+    """Add records to a dead owner's file, all in one write, and delete the file when nothing in it is open any more.
 
     A file that can't be read wholly stays.
 
     Args:
         path: The file.
-        record: What to add; None only tidies up.
+        records: What to add; none only tidies up.
 
     Returns:
-        Whether it was done: the owner is dead, and has such a record.
+        For each of them whether it was done: the owner is dead, and has an open record of its key.
 
     Raises:
         OSError: The file can't be read or written.
     """
     this = _this()
-    with this.mutex:
-        if path.name in this.own:
-            return False
-        try:
+    with this.mutex, suppress(FileNotFoundError):
+        if path.name not in this.own:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS)
             try:
-                return _amend(fd, path, record)
+                return _amend(fd, path, records)
             finally:
                 os.close(fd)
-        except FileNotFoundError:
-            return False
+    return [False] * len(records)
 
 
-def _amend(fd: int, path: Path, record: LedgerRecord | None) -> bool:
-    if _look(fd, path)[1].liveness is not Liveness.DEAD:
-        return False
-    # While we wait, another may delete it or add what we are about to.
-    if not locks.exclude(fd):
-        return False
-    records, _, is_whole = _look(fd, path)
-    if record is not None:
-        if record.key not in records:
-            return False
-        _cut_torn(fd)
+def _amend(fd: int, path: Path, records: Sequence[LedgerRecord]) -> list[bool]:
+    # Nobody waits for a file that its owner has locked. While we wait for another reaper, it may delete it or add what we are about to.
+    if locks.is_held(fd) is not False or not locks.exclude(fd):
+        return [False] * len(records)
+    contents, owner = _look(fd, path)
+    still = contents.records if owner.liveness is Liveness.DEAD else {}
+    done = []
+    added = []
+    for record in records:
+        done.append(record.key in still)
+        if done[-1]:
+            added.append(record)
+            still[record.key] = record
+            if record.state is RecordState.ENDED:
+                del still[record.key]
+    if added:
+        if contents.torn:
+            # With an end, it would count as damage.
+            os.ftruncate(fd, os.fstat(fd).st_size - contents.torn)
         # The last line may lack its end.
-        _write(fd, b"\n" + record_lines([record]))
-        records[record.key] = record
-    if is_whole and all(known.state is RecordState.ENDED for known in records.values()):
+        _write(fd, b"\n" + record_lines(added))
+    if owner.liveness is Liveness.DEAD and contents.is_whole and not still:
         _unlink(path)
-    return True
+    return done
 
 
 def _listed(directory: Path) -> set[Path]:
@@ -263,11 +272,11 @@ def _listed(directory: Path) -> set[Path]:
         return set()
 
 
-def _read_each(paths: Iterable[Path], now: float) -> Iterator[LedgerEntry]:
+def _read_each(paths: Iterable[Path], now: float, life_s: float) -> Iterator[LedgerEntry]:
     for path in paths:
         try:
             if path.suffix == _SUFFIX:
-                yield from _read(path)
+                yield from _read(path, now, life_s)
             elif path.suffix == _DRAFT:
                 _tidy(path, now)
         except FileNotFoundError:
@@ -280,42 +289,37 @@ def _read_each(paths: Iterable[Path], now: float) -> Iterator[LedgerEntry]:
             logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
 
 
-def _cut_torn(fd: int) -> None:
-    """Take away a last line that was torn: with an end, it would count as damage."""
-    body = _contents(fd)
-    last = body.rpartition(b"\n")[2]
-    if last and parse_line(last) is None:
-        os.ftruncate(fd, len(body) - len(last))
-
-
-def _read(path: Path) -> list[LedgerEntry]:
+def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
     this = _this()
     with this.mutex:
         own = this.own.get(path.name)
         if own is not None:
-            records, owner, is_whole = own.records.copy(), own.owner, True
+            contents, owner = Contents(records=own.records.copy(), has_records=True), own.owner
         else:
             fd = os.open(path, os.O_RDONLY | _FLAGS)
             try:
-                records, owner, is_whole = _look(fd, path)
+                contents, owner = _look(fd, path)
             finally:
                 os.close(fd)
-    if not is_whole and owner.liveness is Liveness.ALIVE:
+    if not contents.is_whole and owner.liveness is Liveness.ALIVE:
         which = "" if owner.host is None else f" (process {owner.pid} on {owner.host})"
         raise LedgerUnavailable(
             f"the ledger's file {path} is damaged, and its owner lives{which}: nobody can tell all the sessions that it owns.",
             solution="End that process (`fuser` tells which has the file open), then do this again: what it left is read as far as can be.",
         )
-    if not is_whole:
+    if not contents.is_whole:
         logger.warning(
             "the ledger's file %s can't be read wholly, so it is kept: look for session ids in it, and delete it when none of them is open",
             path,
         )
-    elif not records and owner.liveness is Liveness.DEAD:
-        # The directory may be readable only.
-        with suppress(OSError):
-            amend(path, None)
-    return [LedgerEntry(record=record, owner=owner, source=path.name) for record in records.values()]
+    records = contents.records
+    if owner.liveness is Liveness.DEAD:
+        over = [records.pop(one.key) for one in tuple(records.values()) if now - one.asked_at > life_s]
+        if over or not records:
+            # The directory may be readable only.
+            with suppress(OSError):
+                amend(path, [one.becomes(RecordState.ENDED, now=now) for one in over])
+    return [LedgerEntry(record=record, owner=owner, source=str(path)) for record in records.values()]
 
 
 def _tidy(draft: Path, now: float) -> None:
@@ -332,8 +336,8 @@ def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
     return max(known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at))
 
 
-def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner, bool]:
-    """Give the open records of an open file that isn't our own, their owner, and whether all of it could be read.
+def _look(fd: int, path: Path) -> tuple[Contents, Owner]:
+    """Give what an open file that isn't our own holds, and whose it is.
 
     Raises:
         FileNotFoundError: It was deleted after it had been opened.
@@ -345,7 +349,8 @@ def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner, bool]:
     about = os.fstat(fd)
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.ENXIO, "it is no regular file")
-    header, records, is_whole = parse(_contents(fd))
+    contents = parse(_lines(fd))
+    header = contents.header
     if header is None:
         owner = Owner(host=None, pid=None, since=None, liveness=_free(held=held, dead=False))
     else:
@@ -353,8 +358,7 @@ def _look(fd: int, path: Path) -> tuple[dict[str, LedgerRecord], Owner, bool]:
         owner = Owner(
             host=header.host, pid=header.pid, since=header.since, liveness=_free(held=held, dead=dead)
         )
-    still = {key: record for key, record in records.items() if record.state is not RecordState.ENDED}
-    return still, owner, is_whole
+    return contents, owner
 
 
 def _free(*, held: bool | None, dead: bool) -> Liveness:
@@ -373,12 +377,15 @@ def _reaches_us(header: Header, directory: Path) -> bool:
     return reach is Reach.SHARED and header.shared
 
 
-def _contents(fd: int) -> bytes:
+def _lines(fd: int) -> Iterator[bytes]:
+    """Give the lines of a file without their ends, and what follows the last end; little of it is in memory at a time."""
     os.lseek(fd, 0, os.SEEK_SET)
-    chunks = []
-    while chunk := os.read(fd, 1024 * 1024):
-        chunks.append(chunk)
-    return b"".join(chunks)
+    rest = b""
+    # A line without an end isn't copied again and again.
+    while chunk := os.read(fd, max(_CHUNK_BYTES, len(rest))):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    yield rest
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from qsessions.errors import ConfigurationError, LedgerUnavailable, QSessionsError
 from qsessions.events import LedgerFailed, Observers
-from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.local import LocalLedger, place_of
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, RecordState
 
 T = TypeVar("T")
@@ -91,13 +91,16 @@ class Guard:
         if self._writers and not self._is_overdue:
             await asyncio.wait(tuple(self._writers.values()), timeout=PATIENCE)
 
-    async def entries(self) -> Sequence[LedgerEntry]:
+    async def entries(self, instance: str | None) -> Sequence[LedgerEntry]:
         """Give every record that isn't ended, whoever owns it; none where there is no ledger.
+
+        Args:
+            instance: The CRN of the instance whose sessions matter, or None. Some others are given too.
 
         Raises:
             LedgerUnavailable: They can't be read.
         """
-        return () if self._ledger is None else await entries_of(self._ledger)
+        return () if self._ledger is None else await entries_of(place_of(self._ledger, instance))
 
     async def aclose(self) -> None:
         """Write what is still unwritten, close the ledger if it is ours, 5 s at the most for both, and tell what is lost; once."""

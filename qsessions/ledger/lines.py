@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
-from attrs import field, frozen
+from attrs import define, field, frozen
 from attrs.validators import instance_of
 
-from qsessions.ledger.records import LedgerRecord
+from qsessions.ledger.records import LedgerRecord, RecordState
 
 T = TypeVar("T")
 
@@ -31,6 +31,36 @@ class Header:
     shared: bool = field(validator=instance_of(bool))
 
 
+@define
+class Contents:
+    """What a file holds, as far as it can be read.
+
+    Attributes:
+        header: Who its owner is, if it says so.
+        records: The last record of each key, of those that aren't ended.
+        has_records: Whether it has a record at all, as a file has from the start.
+        is_damaged: Whether there is a line that can't be read, but for a blank one and a last one without its end.
+        torn: How many bytes that last one has, which was not recorded yet.
+    """
+
+    header: Header | None = None
+    records: dict[str, LedgerRecord] = field(factory=dict)
+    has_records: bool = False
+    is_damaged: bool = False
+    torn: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it is missing."""
+        return self.has_records and not self.is_damaged
+
+
+# A later version may have more fields.
+_NAMES: dict[type, frozenset[str]] = {
+    kind: frozenset(attrs.fields_dict(kind)) for kind in (Header, LedgerRecord)
+}
+
+
 def header_line(header: Header) -> bytes:
     """Give a file's first line."""
     return _line({"ledger": 1} | attrs.asdict(header))
@@ -39,30 +69,34 @@ def header_line(header: Header) -> bytes:
 def record_lines(records: Iterable[LedgerRecord]) -> bytes:
     """Give the lines of records."""
     return b"".join(
-        _line(attrs.asdict(record, filter=lambda _, item: item is not None)) for record in records
+        _line(attrs.asdict(record, filter=lambda _, item: item is not None and item != {}))
+        for record in records
     )
 
 
-def parse(body: bytes) -> tuple[Header | None, dict[str, LedgerRecord], bool]:
-    """Read a file. What can't be read is passed over.
+def parse(lines: Iterable[bytes]) -> Contents:
+    """Read a file, line by line. What can't be read is passed over.
 
-    Returns:
-        Who its owner is, if it says so; the last whole record of each key; and whether it has a record, as a file has from the start, and
-        each line could be read, but for a blank one and a last one without its end.
+    Args:
+        lines: All of them without their ends; the last one is what follows the last end, and may be empty.
     """
-    header: Header | None = None
-    records: dict[str, LedgerRecord] = {}
-    is_damaged = False
-    lines = body.split(b"\n")
-    for number, line in enumerate(lines, 1):
+    contents = Contents()
+    for line in lines:
+        # What was taken for a torn last line isn't the last one.
+        contents.is_damaged |= contents.torn > 0
+        contents.torn = 0
         item = parse_line(line)
         if isinstance(item, Header):
-            header = header or item
+            contents.header = contents.header or item
         elif item is not None:
-            records[item.key] = item
-        elif line.strip() and number < len(lines):
-            is_damaged = True
-    return header, records, bool(records) and not is_damaged
+            contents.has_records = True
+            if item.state is RecordState.ENDED:
+                contents.records.pop(item.key, None)
+            else:
+                contents.records[item.key] = item
+        elif line.strip():
+            contents.torn = len(line)
+    return contents
 
 
 def parse_line(line: bytes) -> Header | LedgerRecord | None:
@@ -80,8 +114,7 @@ def _value(line: bytes) -> dict[str, Any]:
 
 
 def _made(kind: type[T], value: dict[str, Any]) -> T | None:
-    # A later version may have more fields.
-    names = attrs.fields_dict(kind)  # type: ignore[arg-type]  # both kinds are attrs classes
+    names = _NAMES[kind]
     try:
         return kind(**{name: item for name, item in value.items() if name in names})
     except (TypeError, ValueError):

@@ -1,27 +1,22 @@
-"""The local ledger: files in a directory, written by a thread of its own."""
+"""The local ledger: which directories it has, and what goes into which."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+import re
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TypeAlias, TypeVar
 
 from qsessions.attempts import Clock
-from qsessions.errors import ConfigurationError, LedgerUnavailable
-from qsessions.ledger import files
-from qsessions.ledger.files import OwnFile
-from qsessions.ledger.records import LedgerEntry, LedgerRecord, RecordState
+from qsessions.errors import ConfigurationError
+from qsessions.ledger.directory import DirectoryLedger
+from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord
 
-T = TypeVar("T")
-
-_Job: TypeAlias = Callable[[], None]
-_Work: TypeAlias = "SimpleQueue[_Job | None]"
+# The accounts of emulators; the service's are hexadecimal.
+_EMULATED = re.compile("crn:(?:[^:]*:){5}a/emulated")
+# An emulator seldom outlives the test or the demonstration that it was started for.
+_EMULATED_LIFE_S = 86_400.0
 
 
 class LocalLedger:
@@ -31,6 +26,9 @@ class LocalLedger:
     that lock can be relied on is written in ledger/locks.py. A record is on the disk (fsync) when `record` returns; records that come
     together share one fsync. Writing is done in a thread, each reading in one of its own; no file system that
     hangs keeps the interpreter from ending.
+
+    In the default place an emulator's sessions have a directory of their own, beside the one for the service's. What dead processes
+    left there is forgotten after a day.
 
     One ledger may serve any number of clients and event loops. Whoever makes it calls `aclose` at the end; a client that was given
     `ledger="local"` does so for its own.
@@ -45,14 +43,26 @@ class LocalLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> None:
+        clock = clock or Clock()
         self._directory = _default() if path is None else _checked(path)
-        self._clock = clock or Clock()
-        self._closed = False
-        self._begin()
+        self._places = [DirectoryLedger(self._directory, clock)]
+        if path is None:
+            beside = self._directory.with_name(f"{self._directory.name}-emulated")
+            self._places.append(DirectoryLedger(beside, clock, _EMULATED_LIFE_S))
 
     def __repr__(self) -> str:
         """Show where it is."""
         return f"{type(self).__name__}({str(self._directory)!r})"
+
+    def place_of(self, instance: str | None) -> Ledger:
+        """Give the part of it that has the sessions of an instance. It is closed with the whole.
+
+        Args:
+            instance: The CRN, or None.
+        """
+        is_emulated = instance is not None and _EMULATED.match(instance)
+        # A path of the user's own is one place.
+        return self._places[-1 if is_emulated else 0]
 
     async def record(self, record: LedgerRecord) -> None:
         """Keep a record of this process, in place of an earlier one of the same key; on the disk when this returns.
@@ -62,11 +72,7 @@ class LocalLedger:
         Raises:
             LedgerUnavailable: It could not be written, or the ledger was closed.
         """
-        self._check()
-        done = _Outcome[None]()
-        self._records.put((record, done))
-        self._post(self._commit)
-        await asyncio.wrap_future(done)
+        await self.place_of(record.instance).record(record)
 
     async def entries(self) -> Sequence[LedgerEntry]:
         """Give every record that isn't ended, whoever owns it, oldest first; files of dead owners with nothing open are deleted.
@@ -78,24 +84,23 @@ class LocalLedger:
                 than they can be read; or the ledger was closed. Another user's file, and what is no file, is told in the log and passed
                 over.
         """
-        self._check()
-        if self._thread is not None:
-            # What was recorded before comes first.
-            await self._run(lambda: None)
-        # In a thread of its own: it may take long, and no create is to wait for it.
-        return await self._run(lambda: files.read_all(self._directory, self._clock.wall()), _apart)
+        found = [entry for place in self._places for entry in await place.entries()]
+        return sorted(found, key=lambda entry: entry.record.asked_at)
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
-        """Put `record` in place of the one in `entry`, whose owner is dead; on the disk when this returns.
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+        """Put each record in place of the one in its entry, whose owner is dead; on the disk when this returns.
+
+        What goes into one file is written at once, with one fsync.
 
         Returns:
-            False, and nothing is changed, where the owner lives, where that can't be told, or where the record is no longer open.
+            For each of them whether it was done; False, and nothing is changed, where the owner lives, where that can't be told, or where
+            the record is no longer open.
 
         Raises:
-            LedgerUnavailable: The file can't be read or written, or the ledger was closed.
+            LedgerUnavailable: A file can't be read or written, and what goes into others was done; or the ledger was closed.
         """
-        self._check()
-        return await self._run(lambda: files.amend(self._directory / entry.source, record))
+        # Each entry says in which file it is.
+        return await self._places[0].amend(changes)
 
     async def aclose(self) -> None:
         """Delete the file if nothing in it is open; else keep it, locked, so that what is open is this process's as long as it lives.
@@ -105,122 +110,14 @@ class LocalLedger:
         Raises:
             LedgerUnavailable: The file system failed; nothing that was recorded is lost.
         """
-        if not self._closed:
-            self._check()
-            self._closed = True
-            if self._thread is not None:
-                await self._run(self._close)
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._since = self._clock.wall()
-        self._mine: dict[str, LedgerRecord] = {}
-        self._file: OwnFile | None = None
-        self._is_whole = True
-        self._records: SimpleQueue[tuple[LedgerRecord, Future[None]]] = SimpleQueue()
-        self._work: _Work = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def _check(self) -> None:
-        if self._closed:
-            raise LedgerUnavailable(f"the ledger in {self._directory} was closed.")
-        if self._pid != os.getpid():
-            # A forked child has neither the thread nor the lock, and owns nothing yet.
-            self._begin()
-
-    async def _run(self, call: Callable[[], T], hand_over: Callable[[_Job], None] | None = None) -> T:
-        done = _Outcome[T]()
-
-        def carry_out() -> None:
-            try:
-                done.set_result(call())
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
-                done.set_exception(self._told(error))
-
-        (hand_over or self._post)(carry_out)
-        return await asyncio.wrap_future(done)
-
-    def _post(self, job: _Job) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=_serve, args=(self._work,), name="qsessions-ledger", daemon=True
-            )
-            self._thread.start()
-        self._work.put(job)
-
-    def _commit(self) -> None:
-        """Write all the records that wait. Those that come meanwhile are the next one's, so that all of them share one fsync."""
-        waiting: list[tuple[LedgerRecord, Future[None]]] = []
-        with suppress(Empty):
-            while True:
-                waiting.append(self._records.get_nowait())
-        if not waiting:
-            return
-        failure: Exception | None = None
-        try:
-            for record, _ in waiting:
-                if record.state is RecordState.ENDED:
-                    self._mine.pop(record.key, None)
-                else:
-                    self._mine[record.key] = record
-            self._write([record for record, _ in waiting])
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
-            failure = error
-        for _, done in waiting:
-            if failure is None:
-                done.set_result(None)
-            else:
-                done.set_exception(self._told(failure))
-
-    def _write(self, records: list[LedgerRecord]) -> None:
-        if self._file is not None and self._is_whole and self._file.is_sound:
-            # Until it has gone well.
-            self._is_whole = False
-            self._file.append(records)
-        else:
-            # The old file goes last: an open record is never without a living owner.
-            new = OwnFile(self._directory, self._since, self._mine) if self._mine else None
-            old, self._file = self._file, new
-            if old is not None:
-                old.discard()
-        self._is_whole = True
-
-    def _close(self) -> None:
-        try:
-            if self._file is not None:
-                if self._mine:
-                    self._file.leave()
-                else:
-                    self._file.discard()
-        finally:
-            self._work.put(None)
-
-    def _told(self, error: Exception) -> Exception:
-        if not isinstance(error, OSError):
-            return error
-        why = error.strerror or type(error).__name__
-        if error.filename not in {None, str(self._directory)}:
-            why = f"{why}: {error.filename}"
-        return LedgerUnavailable(f"the ledger in {self._directory} can't be used: {why}.")
+        async with AsyncExitStack() as stack:
+            for place in self._places:
+                stack.push_async_callback(place.aclose)
 
 
-def _serve(work: _Work) -> None:
-    while (call := work.get()) is not None:
-        call()
-        # What it holds must not live on until the next one comes.
-        del call
-
-
-def _apart(job: _Job) -> None:
-    threading.Thread(target=job, name="qsessions-ledger-reader", daemon=True).start()
-
-
-class _Outcome(Future[T]):
-    """What comes of a job; cancelling whoever waits for it doesn't cancel it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.set_running_or_notify_cancel()
+def place_of(ledger: Ledger, instance: str | None) -> Ledger:
+    """Give the part of a ledger that has the sessions of an instance: all of it, but where an emulator's have a place of their own."""
+    return ledger.place_of(instance) if isinstance(ledger, LocalLedger) else ledger
 
 
 def _default() -> Path:

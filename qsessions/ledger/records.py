@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, Self, runtime_checkable
 from uuid import uuid4
@@ -52,6 +52,16 @@ def _moment(value: object) -> float:
     return float(value)
 
 
+def _labels(value: object) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"labels must be a mapping, not {type(value).__name__}")
+    for text in (*value.keys(), *value.values()):
+        if not isinstance(text, str) or not text or not text.isprintable():
+            raise ValueError(f"a label's name and value must be printable text, not {text!r}")
+    # A copy: what the caller does to its own changes no record.
+    return dict(value)
+
+
 @frozen(kw_only=True)
 class LedgerRecord:
     """What the ledger knows of one session. It holds no credential.
@@ -69,6 +79,7 @@ class LedgerRecord:
         session_id: The session's id, once it is known.
         idle_since: Since when `reap` has found it to drain without jobs, in seconds since 1970, or None.
         detached: Whether it was made to outlive its maker, as `qsessions create` does: it belongs to nobody.
+        labels: What its maker calls it, for people: names and values of printable text.
     """
 
     key: str = field(validator=_text)
@@ -83,6 +94,7 @@ class LedgerRecord:
     session_id: str | None = field(default=None, validator=optional(_text))
     idle_since: float | None = field(default=None, converter=optional_converter(_moment))
     detached: bool = field(default=False, validator=instance_of(bool))
+    labels: Mapping[str, str] = field(factory=dict, converter=_labels, hash=False)
 
     @classmethod
     def intent(
@@ -94,6 +106,7 @@ class LedgerRecord:
         now: float,
         key: str | None = None,
         detached: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> Self:
         """Make the record of a request that is about to go out.
 
@@ -104,6 +117,7 @@ class LedgerRecord:
             now: Seconds since 1970.
             key: The record's own id; None makes one.
             detached: Whether the session is to outlive this process.
+            labels: What to call it.
         """
         return cls(
             key=key or uuid4().hex,
@@ -115,6 +129,7 @@ class LedgerRecord:
             asked_at=now,
             changed_at=now,
             detached=detached,
+            labels=labels or {},
         )
 
     def becomes(self, state: RecordState, *, now: float, session_id: str | None = None) -> Self:
@@ -163,11 +178,12 @@ class Ledger(Protocol):
         """Give every record that isn't ended, whoever owns it."""
         ...
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
-        """Put `record` in place of the one in `entry`, whose owner is dead.
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+        """Put each record in place of the one in its entry, whose owner is dead. Many at once should cost little more than one.
 
         Returns:
-            False, and nothing is changed, where the owner lives, where that can't be told, or where the record is no longer open.
+            For each of them whether it was done; False, and nothing is changed, where the owner lives, where that can't be told, or where
+            the record is no longer open.
         """
         ...
 

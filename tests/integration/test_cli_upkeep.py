@@ -72,7 +72,12 @@ async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
 
 
 def place(home: Path) -> Path:
-    """Give the directory of the ledger below a home folder."""
+    """Give the directory below a home folder in which the ledger has the sessions of emulators."""
+    return real_place(home).with_name("ledger-emulated")
+
+
+def real_place(home: Path) -> Path:
+    """Give the directory in which it has the service's."""
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "qsessions" / "ledger"
     return home / ".local" / "state" / "qsessions" / "ledger"
@@ -93,10 +98,10 @@ def record(service: Emulator, **fields: Any) -> dict[str, Any]:
     return about | fields
 
 
-async def left_by_the_dead(home: Path, *records: dict[str, Any]) -> None:
-    """Let a process record something and end."""
+async def left_by_the_dead(home: Path, *records: dict[str, Any], directory: Path | None = None) -> None:
+    """Let a process record something, by default in the emulators' directory, and end."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", OWNER, str(place(home)), json.dumps(records)
+        sys.executable, "-c", OWNER, str(directory or place(home)), json.dumps(records)
     )
     assert await process.wait() == 0
 
@@ -185,6 +190,35 @@ async def test_the_ledger_as_text(
     assert str(os.getpid()) in line.split()
 
 
+async def test_what_emulators_left_is_no_matter_of_the_services(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """Commands look at what is recorded of an emulator with its credentials only, and at nothing else then; forget and close at both."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    await left_by_the_dead(tmp_path, record(service, session_id=session_id))
+    real = service.crn.replace("emulated", "0")
+    await left_by_the_dead(
+        tmp_path,
+        *(record(service, session_id=f"s-{number}", instance=real) for number in range(2)),
+        directory=real_place(tmp_path),
+    )
+    theirs = Shell(shell.env | {"QISKIT_IBM_INSTANCE": real}, tmp_path)
+    assert [row["record"] for row in await shell.lines("ledger")] == [session_id]
+    assert [row["record"] for row in await theirs.lines("ledger")] == ["s-0", "s-1"]
+    (reaped,) = await shell.lines("reap", "--dry-run")
+    assert (reaped["record"], reaped["verdict"]) == (session_id, "close")
+    (gone,) = await theirs.lines("forget", "s-0")
+    assert gone["done"]
+    left = await client.create(mode="batch", max_ttl="1h")
+    await left_by_the_dead(
+        tmp_path, record(service, session_id=left.id, instance=real), directory=real_place(tmp_path)
+    )
+    for one in (session_id, left.id):
+        await shell.data("close", one)
+    assert await shell.lines("ledger") == []
+    assert [row["record"] for row in await theirs.lines("ledger")] == ["s-1"]
+
+
 async def test_states_that_cannot_be_read(
     shell: Shell, service: Emulator, client: AsyncSessionClient, ledger: LocalLedger
 ) -> None:
@@ -211,16 +245,18 @@ async def test_states_that_cannot_be_read(
     assert not any("s-other" in request.path for request in service.requests)
 
 
-async def test_the_ledger_without_credentials(shell: Shell, service: Emulator, ledger: LocalLedger) -> None:
-    """What is recorded is listed all the same, and why there are no live states is told."""
+async def test_the_ledger_without_credentials(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+    """What is recorded of the service is listed all the same, and why there are no live states is told."""
     del shell.env["QISKIT_IBM_TOKEN"]
     assert await shell("ledger", "--jsonl") == (0, "", "")
+    ledger = LocalLedger(real_place(tmp_path))
     await ledger.record(LedgerRecord(**record(service, session_id="s-1")))
     code, out, err = await shell("ledger", "--jsonl")
     assert code == 0
     assert '"unread": "there are no credentials"' in out
     assert "live states are not shown" in told(err)[0]
     assert "QISKIT_IBM_TOKEN" in err
+    await ledger.aclose()
 
 
 async def test_reap_tells_what_it_cannot_decide(

@@ -96,12 +96,12 @@ def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
     (entry,) = listed(place)
     assert (entry.owner.liveness, entry.owner.pid) == (Liveness.ALIVE, owner.pid)
     ended = entry.record.becomes(RecordState.ENDED, now=1.78e9)
-    assert not files.amend(place / entry.source, ended)
+    assert files.amend(Path(entry.source), [ended]) == [False]
     owner.kill()
     owner.wait()
     (entry,) = listed(place)
     assert entry.owner.liveness is Liveness.DEAD
-    assert files.amend(place / entry.source, ended)
+    assert files.amend(Path(entry.source), [ended]) == [True]
     assert list(place.iterdir()) == []
 
 
@@ -206,8 +206,8 @@ ledger = LocalLedger(place)
 entries = run(ledger.entries())
 say(len(entries))
 sys.stdin.readline()
-ended = [run(ledger.amend(one, one.record.becomes(RecordState.ENDED, now=1.78e9))) for one in entries]
-say(sum(ended))
+ended = [run(ledger.amend([(one, one.record.becomes(RecordState.ENDED, now=1.78e9))])) for one in entries]
+say(sum(done for (done,) in ended))
 """
         )
         for _ in range(3)
@@ -217,6 +217,88 @@ say(sum(ended))
         tell(reaper)
     assert sum(int(heard(reaper)) for reaper in reapers) == 50
     assert list(place.iterdir()) == []
+
+
+def test_reapers_of_many_that_race(place: Path, start: Start) -> None:
+    """Of several reapers that end all at once, whatever the order, each record is ended by exactly one, and the files go."""
+    owner = """
+ledger = LocalLedger(place)
+async def many():
+    await asyncio.gather(*(ledger.record(intent()) for _ in range(200)))
+run(many())
+"""
+    for _ in range(3):
+        assert start(owner).wait() == 0
+    reapers = [
+        start(
+            f"""
+import random
+ledger = LocalLedger(place)
+changes = [(one, one.record.becomes(RecordState.ENDED, now=1.78e9)) for one in run(ledger.entries())]
+random.Random({seed}).shuffle(changes)
+say(len(changes))
+sys.stdin.readline()
+say(sum(sum(run(ledger.amend(changes[at:at + 150]))) for at in range(0, 600, 150)))
+"""
+        )
+        for seed in range(3)
+    ]
+    assert [heard(reaper) for reaper in reapers] == ["600"] * 3
+    for reaper in reapers:
+        tell(reaper)
+    assert sum(int(heard(reaper)) for reaper in reapers) == 600
+    assert list(place.iterdir()) == []
+
+
+def test_reapers_beside_an_owner_that_writes(place: Path, start: Start) -> None:
+    """Whatever reapers end meanwhile, a living owner's records are what it wrote last, and those of the dead are gone for good."""
+    assert start("run(LocalLedger(place).record(intent()))").wait() == 0
+    (dead,) = listed(place)
+    owner = start(
+        """
+from qsessions.ledger import files
+files._LARGE_BYTES = 1000
+ledger = LocalLedger(place)
+stays = [intent() for _ in range(5)]
+for record in stays:
+    run(ledger.record(record))
+say('ready')
+for number in range(100):
+    passes = intent()
+    run(ledger.record(passes))
+    run(ledger.record(passes.becomes(RecordState.ENDED, now=1.78e9)))
+    run(ledger.record(stays[number % 5].becomes(RecordState.CREATED, now=number, session_id='s')))
+say(*sorted(record.key for record in stays))
+sys.stdin.readline()
+"""
+    )
+    assert heard(owner) == "ready"
+    reapers = [
+        start(
+            """
+ledger = LocalLedger(place)
+ended = 0
+say('ready')
+while not os.path.exists(place + '.stop'):
+    entries = run(ledger.entries())
+    ended += sum(run(ledger.amend([(one, one.record.becomes(RecordState.ENDED, now=1.78e9)) for one in entries])))
+say(ended)
+"""
+        )
+        for _ in range(2)
+    ]
+    assert [heard(reaper) for reaper in reapers] == ["ready"] * 2
+    keys = heard(owner).split()
+    Path(f"{place}.stop").touch()
+    assert sum(int(heard(reaper)) for reaper in reapers) <= 1
+    entries = listed(place)
+    if dead.record.key in {entry.record.key for entry in entries}:
+        # No reaper came to it.
+        assert files.amend(Path(dead.source), [dead.record.becomes(RecordState.ENDED, now=1.78e9)]) == [True]
+        entries = listed(place)
+    assert sorted(entry.record.key for entry in entries) == keys
+    assert {entry.record.state for entry in entries} == {RecordState.CREATED}
+    assert sorted(entry.record.changed_at for entry in entries) == [95, 96, 97, 98, 99]
 
 
 def test_writers_that_start_while_readers_tidy_up(place: Path, start: Start) -> None:
@@ -289,7 +371,7 @@ sys.stdin.readline()
     monkeypatch.setattr(where, name, first_anew)
     (entry,) = files.read_all(place, 1.78e9)
     assert (entry.record.key, entry.owner.liveness) == (key, Liveness.ALIVE)
-    assert [entry.source] == [path.name for path in place.iterdir()]
+    assert [entry.source] == [str(path) for path in place.iterdir()]
     assert len(calls) > 1
 
 
@@ -313,7 +395,9 @@ for number in range(1_000_000):
         (entry,) = listed(place)
         assert entry.owner.liveness is Liveness.DEAD
         assert entry.record.changed_at >= (int(last[-1]) if last else lines - 1)
-        assert files.amend(place / entry.source, entry.record.becomes(RecordState.ENDED, now=1.78e9))
+        assert files.amend(Path(entry.source), [entry.record.becomes(RecordState.ENDED, now=1.78e9)]) == [
+            True
+        ]
 
 
 def test_a_file_that_may_not_grow(place: Path, start: Start) -> None:
@@ -367,12 +451,12 @@ with open(os.path.join(place, os.listdir(place)[0]), "r+b") as file:
     writer = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
     assert heard(writer) == "ready"
     assert [entry.owner.liveness for entry in listed(place)] == [Liveness.ALIVE] * 2
-    assert not files.amend(place / left.source, ended)
+    assert files.amend(Path(left.source), [ended]) == [False]
     tell(holder)
     holder.wait()
     liveness = {entry.source: entry.owner.liveness for entry in listed(place)}
     assert (len(liveness), liveness[left.source]) == (2, Liveness.DEAD)
-    assert files.amend(place / left.source, ended)
+    assert files.amend(Path(left.source), [ended]) == [True]
 
 
 def test_a_file_system_that_hangs_keeps_no_process_from_ending(place: Path, start: Start) -> None:

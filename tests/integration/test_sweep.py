@@ -62,9 +62,9 @@ class LoopLedger:
             if record.state is not RecordState.ENDED
         ]
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
         """Change nothing: the owner lives."""
-        return False
+        return [False] * len(changes)
 
     async def aclose(self) -> None:
         """Do nothing."""

@@ -120,9 +120,9 @@ class MyLedger:
         """Read the table."""
         return []
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
         """Change the table."""
-        return entry.owner.liveness is Liveness.DEAD
+        return [entry.owner.liveness is Liveness.DEAD for entry, _ in changes]
 
     async def aclose(self) -> None:
         """Leave."""
@@ -397,8 +397,14 @@ async def ledgers() -> None:
     mine: Ledger = MyLedger()
     ledger: Ledger = LocalLedger()
     ledger = LocalLedger(Path("ledger"), clock=Clock())
+    assert_type(ledger.place_of(None), Ledger)
     record = LedgerRecord.intent(
-        CreateSession("batch"), base_url="https://quantum.example/api", instance=None, now=1.0, detached=True
+        CreateSession("batch"),
+        base_url="https://quantum.example/api",
+        instance=None,
+        now=1.0,
+        detached=True,
+        labels={"run": "1"},
     )
     record = record.becomes(RecordState.CREATED, now=2.0, session_id="s-1")
     assert_type(record, LedgerRecord)
@@ -413,6 +419,7 @@ async def ledgers() -> None:
     assert_type(record.state, RecordState)
     assert_type(record.session_id, str | None)
     assert_type(record.detached, bool)
+    assert_type(record.labels, Mapping[str, str])
     await ledger.record(record)
     entries = await ledger.entries()
     assert_type(entries, Sequence[LedgerEntry])
@@ -423,7 +430,7 @@ async def ledgers() -> None:
         assert_type(entry.owner.host, str | None)
         assert_type(entry.owner.pid, int | None)
         assert_type(entry.owner.since, float | None)
-        assert_type(await mine.amend(entry, record), bool)
+        assert_type(await mine.amend([(entry, record)]), Sequence[bool])
     await ledger.aclose()
 
     await ledger.record("s-1")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import socket
 import stat
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +58,24 @@ def intent(**fields: Any) -> LedgerRecord:
 async def entries_of(ledger: LocalLedger) -> list[tuple[str, RecordState, Liveness]]:
     """Give what a ledger lists, in short."""
     return [(one.record.key, one.record.state, one.owner.liveness) for one in await ledger.entries()]
+
+
+async def amend(ledger: LocalLedger, entry: LedgerEntry, record: LedgerRecord) -> bool:
+    """Amend one record."""
+    (done,) = await ledger.amend([(entry, record)])
+    return done
+
+
+def amend_file(path: Path, record: LedgerRecord) -> bool:
+    """Amend one record in a file."""
+    (done,) = files.amend(path, [record])
+    return done
+
+
+def parsed(body: bytes) -> tuple[lines.Header | None, dict[str, LedgerRecord], bool]:
+    """Read what a file holds."""
+    contents = lines.parse(body.split(b"\n"))
+    return contents.header, contents.records, contents.is_whole
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -132,12 +151,46 @@ def test_values_survive_pickling(place: Path) -> None:
         {"state": 5},
         {"max_ttl": "10m"},
         {"detached": None},
+        {"labels": None},
+        {"labels": ["run"]},
+        {"labels": {"run": ""}},
+        {"labels": {"": "1"}},
+        {"labels": {"run": 1}},
+        {"labels": {"run": "two\nlines"}},
+        {"labels": {"\x1b[31m": "red"}},
     ],
 )
 def test_no_such_record(wrong: dict[str, Any]) -> None:
     """What a record can't hold is refused, so that a damaged file yields none."""
     with pytest.raises((TypeError, ValueError)):
         intent(**wrong)
+
+
+def test_labels(place: Path) -> None:
+    """What a record is called is kept with it, in each state, and is its own: it can be compared, hashed and pickled."""
+    mine = {"run": "night 7", "who": "Zoë"}
+    request = CreateSession("batch")
+    record = LedgerRecord.intent(request, base_url="https://x", instance=None, now=NOW, labels=mine)
+    mine["run"] = "changed"
+    assert record.labels == {"run": "night 7", "who": "Zoë"}
+    assert hash(record) == hash(attrs.evolve(record))
+    assert record != attrs.evolve(record, labels={})
+    assert pickle.loads(pickle.dumps(record)) == record  # noqa: S301 - our own
+    ledger = LocalLedger(place)
+    run(ledger.record(record))
+    run(ledger.record(record.becomes(CREATED, now=NOW, session_id="s-1")))
+    die()
+    (entry,) = files.read_all(place, NOW)
+    assert entry.record.labels == record.labels
+
+
+def test_a_record_without_labels_is_written_as_ever() -> None:
+    """A line without labels is a record without them, and is written the same; one whose labels have a wrong form can't be read."""
+    record = intent()
+    assert b"labels" not in body_of(record)
+    assert lines.parse_line(body_of(record)) == record
+    wrong = body_of(record).replace(b"{", b'{"labels":{"run":1},', 1)
+    assert lines.parse_line(wrong) is None
 
 
 def test_a_later_versions_state() -> None:
@@ -189,7 +242,7 @@ def test_what_is_open_at_the_end_stays(place: Path) -> None:
     run(ledger.record(later))
     run(ledger.record(earlier))
     entries = run(reader.entries())
-    assert not run(reader.amend(entries[0], earlier.becomes(ENDED, now=NOW)))
+    assert not run(amend(reader, entries[0], earlier.becomes(ENDED, now=NOW)))
     die()
     entries = run(reader.entries())
     assert [(one.record.key, one.owner.liveness) for one in entries] == [
@@ -197,15 +250,152 @@ def test_what_is_open_at_the_end_stays(place: Path) -> None:
         (later.key, Liveness.DEAD),
     ]
     found = earlier.becomes(CREATED, now=NOW + 2, session_id="s-1")
-    assert run(reader.amend(entries[0], found))
+    assert run(amend(reader, entries[0], found))
     assert [one.record for one in run(reader.entries())] == [found, later]
-    assert run(reader.amend(entries[0], found.becomes(ENDED, now=NOW + 3)))
-    assert not run(reader.amend(entries[0], found.becomes(ENDED, now=NOW + 3)))
+    assert run(amend(reader, entries[0], found.becomes(ENDED, now=NOW + 3)))
+    assert not run(amend(reader, entries[0], found.becomes(ENDED, now=NOW + 3)))
     assert [one.record for one in run(reader.entries())] == [later]
-    assert run(reader.amend(entries[1], later.becomes(ENDED, now=NOW + 4)))
+    assert run(amend(reader, entries[1], later.becomes(ENDED, now=NOW + 4)))
     assert names(place) == []
-    assert not run(reader.amend(entries[1], later.becomes(ENDED, now=NOW + 4)))
+    assert not run(amend(reader, entries[1], later.becomes(ENDED, now=NOW + 4)))
     run(reader.aclose())
+
+
+def left_by_the_dead(place: Path, *records: LedgerRecord) -> Path:
+    """Leave a dead owner's file with records, and give its path."""
+    ledger = LocalLedger(place)
+
+    async def record() -> None:
+        await asyncio.gather(*map(ledger.record, records))
+
+    known = set(names(place)) if place.exists() else set()
+    run(record())
+    die()
+    (name,) = set(names(place)) - known
+    return place / name
+
+
+def ended(entry: LedgerEntry) -> tuple[LedgerEntry, LedgerRecord]:
+    """Give the change that puts an entry to ended."""
+    return entry, entry.record.becomes(ENDED, now=NOW)
+
+
+def test_many_are_amended_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is amended in one call costs each file one opening and one fsync, and each file in which nothing is open any more goes."""
+    paths = [left_by_the_dead(place, *(intent() for _ in range(20))) for _ in range(3)]
+    reader = LocalLedger(place)
+    entries = run(reader.entries())
+    (stays,) = [number for number, entry in enumerate(entries) if entry.source == str(paths[0])][:1]
+    opened, synced = [], []
+    real_open, fsync = os.open, os.fsync
+
+    def count(path: str | Path, *args: Any) -> int:
+        opened.append(str(path))
+        return real_open(path, *args)
+
+    def sync(fd: int) -> None:
+        synced.append(fd)
+        fsync(fd)
+
+    with monkeypatch.context() as counted:
+        counted.setattr(os, "open", count)
+        counted.setattr(os, "fsync", sync)
+        changes = [ended(entry) for entry in entries if entry is not entries[stays]]
+        assert run(reader.amend(changes)) == [True] * 59
+    assert sorted(opened) == sorted(map(str, paths))
+    assert len(synced) == 3
+    assert [one.record for one in run(reader.entries())] == [entries[stays].record]
+    assert names(place) == [paths[0].name]
+    assert run(reader.amend([])) == []
+    run(reader.aclose())
+
+
+def test_only_what_is_open_is_amended(place: Path) -> None:
+    """Of many changes each that can't be made is told as such: a record that has ended, in the same call too, or that isn't there."""
+    first, second, third = intent(), intent(), intent()
+    path = left_by_the_dead(place, first, second)
+    over = first.becomes(ENDED, now=NOW)
+    drains = second.becomes(DRAINING, now=NOW)
+    assert files.amend(path, [over, over, third, drains, first]) == [True, False, False, True, False]
+    assert [one.record for one in files.read_all(place, NOW)] == [drains]
+
+
+def test_a_file_that_cant_be_amended_keeps_no_other_from_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When one of several files can't be written, the call fails and names it, and the others were amended."""
+    paths = [left_by_the_dead(place, intent(asked_at=NOW + number)) for number in range(3)]
+    reader = LocalLedger(place)
+    entries = run(reader.entries())
+    monkeypatch.setattr(os, "open", refuse(errno.EIO, paths[1]))
+    with pytest.raises(LedgerUnavailable, match=re.escape(str(paths[1]))):
+        run(reader.amend([ended(entry) for entry in entries]))
+    monkeypatch.undo()
+    assert run(reader.entries()) == [entries[1]]
+    run(reader.aclose())
+
+
+def many_left(place: Path, number: int) -> tuple[Path, list[LedgerRecord]]:
+    """Leave a dead owner's file with so many records, three lines for each, and give its path and the newest of each."""
+    drains = [intent(state=DRAINING, session_id=f"s-{one}") for one in range(number)]
+    path = left_by_the_dead(place, drains[0])
+    body = body_of(*drains)
+    with path.open("ab") as file:
+        for state in (b"intent", b"created", b"draining"):
+            file.write(body.replace(b"draining", state))
+    return path, drains
+
+
+def test_amending_reads_a_file_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its records are listed or amended, 10,000 for example, a file is read once for that."""
+    path, left = many_left(place, 10_000)
+    size, read = path.stat().st_size, 0
+    real = os.read
+
+    def count(fd: int, number: int) -> bytes:
+        nonlocal read
+        chunk = real(fd, number)
+        read += len(chunk)
+        return chunk
+
+    monkeypatch.setattr(os, "read", count)
+    assert [one.record for one in files.read_all(place, NOW)] == left
+    assert read == size
+    assert files.amend(path, [one.becomes(ENDED, now=NOW) for one in left]) == [True] * 10_000
+    assert read == 2 * size
+    assert names(place) == []
+
+
+def test_reading_takes_little_memory(place: Path) -> None:
+    """Reading takes some 2 kB for each open record, and nothing for each that has ended."""
+    _, left = many_left(place, 1000)
+    over = place.with_name("over")
+    path = left_by_the_dead(over, intent())
+    with path.open("ab") as file:
+        file.write(body_of(*(state for one in left for state in (one, one.becomes(ENDED, now=NOW)))))
+
+    def peak(directory: Path) -> int:
+        tracemalloc.start()
+        try:
+            files.read_all(directory, NOW)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(place) < 4000 * len(left)
+    assert peak(over) < 1000 * len(left)
+
+
+def test_a_file_is_read_the_same_in_any_pieces(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a piece ends that is read at a time, the lines are the same."""
+    one, two = intent(), intent(backend="ibm_ä")
+    path = left_by_the_dead(place, one, two)
+    with path.open("ab") as file:
+        file.write(body_of(one.becomes(ENDED, now=NOW)) + b'{"torn')
+    size = path.stat().st_size
+    for piece in (1, 2, 3, 7, 64, size - 1, size, size + 1):
+        monkeypatch.setattr(files, "_CHUNK_BYTES", piece)
+        assert [entry.record for entry in files.read_all(place, NOW)] == [two]
 
 
 def test_what_a_closed_ledger_left_is_its_process_s(place: Path) -> None:
@@ -221,7 +411,7 @@ def test_what_a_closed_ledger_left_is_its_process_s(place: Path) -> None:
         (record.key, Liveness.ALIVE) for record in left
     }
     assert len(names(place)) == 1
-    assert not run(reader.amend(entries[0], entries[0].record.becomes(ENDED, now=NOW)))
+    assert not run(amend(reader, entries[0], entries[0].record.becomes(ENDED, now=NOW)))
     assert all_locked(place)
     die()
     assert {one.owner.liveness for one in run(reader.entries())} == {Liveness.DEAD}
@@ -244,9 +434,9 @@ def test_what_a_closed_ledger_left_stays_when_it_cant_be_put_together(
         disk.setattr(os, "write", full)
         with pytest.raises(LedgerUnavailable, match="No space left on device"):
             run(ledgers[1].aclose())
-    assert ledgers[1]._thread is not None
-    ledgers[1]._thread.join(timeout=10)
-    assert not ledgers[1]._thread.is_alive()
+    assert ledgers[1]._places[0]._thread is not None
+    ledgers[1]._places[0]._thread.join(timeout=10)
+    assert not ledgers[1]._places[0]._thread.is_alive()
     assert len(names(place)) == 2
     entries = run(LocalLedger(place).entries())
     assert [one.owner.liveness for one in entries] == [Liveness.ALIVE, Liveness.ALIVE]
@@ -342,6 +532,58 @@ def test_a_large_file_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch)
     run(ledger.aclose())
 
 
+async def test_what_is_over_takes_no_room(
+    place: Path, monkeypatch: pytest.MonkeyPatch, guarded: Callable[..., Guard]
+) -> None:
+    """However many sessions a process has had, nothing in its memory is about those that are over, and its file stays small."""
+    monkeypatch.setattr(files, "_LARGE_BYTES", 20_000)
+    ledger = LocalLedger(place)
+    guard = guarded(ledger)
+    book = Book(guard, lambda: NOW)
+
+    async def life(number: int) -> None:
+        key, session_id = f"k-{number}", f"s-{number}"
+        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None)
+        book.sent(key)
+        if number % 3 == 0:
+            book.nothing(key)
+            return
+        if number % 3 == 1:
+            book.created(key, session_id)
+        else:
+            book.unknown(key, session_id)
+        book.updated(session_id, accepting_jobs=False)
+        book.ended(session_id)
+
+    def size() -> int:
+        return max((path.stat().st_size for path in place.iterdir()), default=0)
+
+    largest = 0
+    for _ in range(10):
+        await asyncio.gather(*map(life, range(100)))
+        await guard.flush()
+        largest = max(largest, await asyncio.to_thread(size))
+    # Nothing makes it anew in the midst of what comes together.
+    assert largest < 20_000 + 100 * 4 * 300
+    held = (book._records, book._keys, book._unsent, guard._written, guard._unwritten, guard._writers)
+    assert [len(one) for one in held] == [0] * 6
+    (engine,) = ledger._places
+    assert engine._mine == {}
+    assert engine._records.empty()
+    assert engine._file is None or engine._file.records == {}
+    await guard.aclose()
+    await ledger.aclose()
+    assert await asyncio.to_thread(names, place) == []
+
+
+async def test_without_a_ledger_nothing_is_held(guarded: Callable[..., Guard]) -> None:
+    """Where nothing is recorded, nothing is remembered of any session either."""
+    book = Book(guarded(None), lambda: NOW)
+    await book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None)
+    book.created("k", "s-1")
+    assert book._keys == {}
+
+
 @pytest.mark.parametrize("is_open", [True, False])
 def test_a_file_that_somebody_deleted(place: Path, is_open: bool) -> None:
     """When the file is deleted under its owner, the next record brings all that is open back."""
@@ -382,7 +624,7 @@ def test_a_torn_last_line_at_every_offset() -> None:
     last = first.becomes(DRAINING, now=NOW + 1)
     before, line = body_of(first), body_of(last)
     for cut in range(len(line) + 1):
-        _, records, is_whole = lines.parse(before + line[:cut])
+        _, records, is_whole = parsed(before + line[:cut])
         assert is_whole
         # Only the line's end may be missing.
         assert records == {first.key: last if cut >= len(line) - 1 else first}
@@ -400,7 +642,7 @@ def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
     amended = record.becomes(DRAINING, now=NOW + 2)
     for cut in range(len(line)):
         path.write_bytes(body + line[:cut])
-        assert files.amend(path, amended)
+        assert amend_file(path, amended)
         assert [one.record for one in files.read_all(place, NOW)] == [amended]
 
 
@@ -416,9 +658,9 @@ def test_a_torn_file_goes_with_its_last_open_record(place: Path, caplog: pytest.
         file.write(body_of(intent())[:50])
     for record in (first, second):
         assert len(files.read_all(place, NOW)) == 2
-        assert files.amend(path, record.becomes(DRAINING, now=NOW + 1))
+        assert amend_file(path, record.becomes(DRAINING, now=NOW + 1))
     for record in (first, second):
-        assert files.amend(path, record.becomes(ENDED, now=NOW + 2))
+        assert amend_file(path, record.becomes(ENDED, now=NOW + 2))
     assert names(place) == []
     assert caplog.records == []
 
@@ -477,7 +719,7 @@ def test_a_damaged_file_is_kept_when_its_last_open_record_ends(
     path.write_bytes(path.read_bytes().replace(b'"damaged"', b"damaged"))
     (entry,) = files.read_all(place, NOW)
     assert str(path) in caplog.text
-    assert files.amend(path, entry.record.becomes(ENDED, now=NOW))
+    assert amend_file(path, entry.record.becomes(ENDED, now=NOW))
     assert files.read_all(place, NOW) == []
     assert b'"s-1"' in path.read_bytes()
 
@@ -486,7 +728,7 @@ def test_a_corrupt_line_takes_nothing_with_it() -> None:
     """Lines after one that can't be read are read."""
     one, two = intent(), intent()
     for damage in (b"\x00" * 40, b"\xff\xfe{", b"[" * 100_000, b'{"key": 5}', b"[]", b'{"ledger": 1}', b""):
-        header, records, is_whole = lines.parse(body_of(one) + damage + b"\n" + body_of(two))
+        header, records, is_whole = parsed(body_of(one) + damage + b"\n" + body_of(two))
         assert header is None
         assert list(records.values()) == [one, two]
         assert is_whole is (damage == b"")
@@ -496,7 +738,7 @@ def test_a_corrupt_line_takes_nothing_with_it() -> None:
 def test_any_bytes(before: bytes, after: bytes) -> None:
     """Whatever bytes stand around a record, reading fails at nothing and finds it."""
     record = intent()
-    _, records, _ = lines.parse(before + b"\n" + body_of(record) + after)
+    _, records, _ = parsed(before + b"\n" + body_of(record) + after)
     assert records[record.key] == record
 
 
@@ -510,16 +752,16 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON))
 def test_any_fields(value: dict[str, Any]) -> None:
     """Whatever its fields hold, a line is a record or none, and what is read can be written."""
-    _, records, _ = lines.parse(json.dumps(value).encode())
+    _, records, _ = parsed(json.dumps(value).encode())
     for record in records.values():
-        assert lines.parse(body_of(record))[1] == {record.key: record}
+        assert parsed(body_of(record))[1] == {record.key: record}
 
 
 def test_fields_of_a_later_version() -> None:
     """A field that this version doesn't know is passed over, the record isn't."""
     record = intent()
     line = body_of(record).replace(b"{", b'{"colour":"red",', 1)
-    assert lines.parse(line)[1] == {record.key: record}
+    assert parsed(line)[1] == {record.key: record}
 
 
 def header(path: Path, **fields: Any) -> None:
@@ -560,7 +802,7 @@ def test_a_free_lock(
     monkeypatch.setattr(locks, "reach", lambda _: reach)
     (entry,) = files.read_all(place, NOW)
     assert entry.owner.liveness is liveness
-    assert files.amend(path, record.becomes(ENDED, now=NOW)) is (liveness is Liveness.DEAD)
+    assert amend_file(path, record.becomes(ENDED, now=NOW)) is (liveness is Liveness.DEAD)
 
 
 MOUNTS = r"""
@@ -633,11 +875,11 @@ def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     die()
     (entry,) = run(reader.entries())
     assert entry.owner.liveness is Liveness.UNKNOWN
-    assert not run(reader.amend(entry, record.becomes(ENDED, now=NOW)))
+    assert not run(amend(reader, entry, record.becomes(ENDED, now=NOW)))
     run(reader.record(record))
     run(reader.record(record.becomes(ENDED, now=NOW)))
     run(reader.aclose())
-    assert names(place) == [entry.source]
+    assert only_file(place) == Path(entry.source)
 
 
 def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -664,7 +906,7 @@ def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.M
     path = only_file(place)
     before = path.read_bytes()
     monkeypatch.setattr(locks, "exclude", lambda _: False)
-    assert not files.amend(path, record.becomes(ENDED, now=NOW))
+    assert not amend_file(path, record.becomes(ENDED, now=NOW))
     assert path.read_bytes() == before
 
     def gone(_: int) -> bool:
@@ -672,7 +914,7 @@ def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.M
         return True
 
     monkeypatch.setattr(locks, "exclude", gone)
-    assert not files.amend(path, record.becomes(ENDED, now=NOW))
+    assert not amend_file(path, record.becomes(ENDED, now=NOW))
 
 
 def test_strange_things_in_the_directory(
@@ -761,7 +1003,7 @@ def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.Monk
     place.mkdir(parents=True)
     monkeypatch.setattr(Path, "iterdir", lambda _: iter([place / "gone.jsonl", place / "gone.draft"]))
     assert files.read_all(place, NOW) == []
-    assert not files.amend(place / "gone.jsonl", None)
+    assert files.amend(place / "gone.jsonl", ()) == []
 
 
 def moving(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, times: int) -> Callable[[Path], None]:
@@ -792,7 +1034,7 @@ def test_a_file_that_is_made_anew_while_it_is_read(
     watch = moving(monkeypatch, where, name, times=times)
     watch(only_file(place))
     (entry,) = files.read_all(place, NOW)
-    assert (entry.record, entry.source) == (record, f"{times}.jsonl")
+    assert (entry.record, entry.source) == (record, str(place / f"{times}.jsonl"))
 
 
 def test_files_that_change_faster_than_they_can_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -860,10 +1102,10 @@ def test_a_directory_that_is_read_only(place: Path, monkeypatch: pytest.MonkeyPa
         disk.setattr(os, "open", read_only)
         (entry,) = run(ledger.entries())
         assert (entry.record, entry.owner.liveness) == (old, Liveness.DEAD)
-        for call in (ledger.record(refused), ledger.amend(entry, old.becomes(ENDED, now=NOW))):
+        for call in (ledger.record(refused), amend(ledger, entry, old.becomes(ENDED, now=NOW))):
             with pytest.raises(LedgerUnavailable, match="Read-only file system"):
                 run(call)
-        assert names(place) == [entry.source]
+        assert only_file(place) == Path(entry.source)
     run(ledger.record(new))
     assert {one.record.key for one in run(ledger.entries())} == {old.key, refused.key, new.key}
     run(ledger.aclose())
@@ -900,6 +1142,78 @@ def test_the_default_place(home: Path) -> None:
     assert repr(LocalLedger("~/mine")) == f"LocalLedger({str(home / 'mine')!r})"
 
 
+EMULATED = (
+    "crn:v1:bluemix:public:quantum-computing:us-east:a/emulated0123456789abcdef01234567:8e5f2b1c-1111::"
+)
+REAL = EMULATED.replace("emulated0", "0123456789")
+
+
+def test_an_emulators_sessions_have_a_place_of_their_own(home: Path) -> None:
+    """In the default place what is recorded of an emulator goes beside what is recorded of the service, and can be had by itself."""
+    ledger = LocalLedger()
+    emulated, *real = [
+        intent(instance=one, asked_at=NOW + n) for n, one in enumerate((EMULATED, REAL, None, "x"))
+    ]
+    for record in (*real, emulated):
+        run(ledger.record(record))
+    beside = ledger._directory.with_name("ledger-emulated")
+    assert len(names(ledger._directory)) == len(names(beside)) == 1
+    assert [one.record for one in run(ledger.entries())] == [emulated, *real]
+    for record in (*real, emulated):
+        expected = [emulated] if record is emulated else real
+        assert [one.record for one in run(ledger.place_of(record.instance).entries())] == expected
+    die()
+    reader = LocalLedger(clock=ManualClock(NOW).clock)
+    assert run(reader.amend([ended(entry) for entry in run(reader.entries())])) == [True] * 4
+    assert names(ledger._directory) == names(beside) == []
+    run(reader.aclose())
+    run(ledger.aclose())
+
+
+def test_a_place_of_the_users_own_is_one(place: Path) -> None:
+    """In a directory that was given, an emulator's sessions are with all others, and forgotten as little as they are."""
+    records = [intent(instance=EMULATED), intent(instance=REAL)]
+    left_by_the_dead(place, *records)
+    ledger = LocalLedger(place, clock=ManualClock(NOW + 10_000_000).clock)
+    assert ledger.place_of(EMULATED) is ledger.place_of(REAL)
+    assert {one.record.key for one in run(ledger.entries())} == {one.key for one in records}
+    assert names(place.parent) == [place.name]
+
+
+def test_what_an_emulator_left_is_forgotten_after_a_day(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A dead owner's record of an emulator is gone a day after it was asked for; a living owner's isn't, nor is any of the service."""
+    old, new, other = (
+        intent(instance=EMULATED),
+        intent(instance=EMULATED, asked_at=NOW + 1),
+        intent(instance=REAL),
+    )
+    ledger = LocalLedger()
+    for record in (old, new, other):
+        run(ledger.record(record))
+    later = LocalLedger(clock=ManualClock(NOW + 86_401).clock)
+    assert len(run(later.entries())) == 3
+    die()
+    assert [one.record for one in run(later.entries())] == [other, new]
+    assert [one.record for one in run(LocalLedger(clock=ManualClock(NOW).clock).entries())] == [other, new]
+    much_later = LocalLedger(clock=ManualClock(NOW + 1_000_000).clock)
+    assert [one.record for one in run(much_later.entries())] == [other]
+    assert names(ledger._directory.with_name("ledger-emulated")) == []
+    assert caplog.records == []
+
+
+async def test_who_reads_for_the_service_needs_no_emulators(
+    guarded: Callable[..., Guard], home: Path
+) -> None:
+    """What can't be read in an emulator's place is no matter of whoever asks for the service's sessions."""
+    guard = guarded("local")
+    await guard.record(intent(instance=REAL))
+    await asyncio.to_thread((home / ".local/state/qsessions/ledger-emulated").touch)
+    assert len(await guard.entries(REAL)) == 1
+    with pytest.raises(LedgerUnavailable, match="ledger-emulated can't be used"):
+        await guard.entries(EMULATED)
+    await guard.aclose()
+
+
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without platformdirs a path is needed, and the error names the extra."""
     monkeypatch.setitem(sys.modules, "platformdirs", None)
@@ -919,11 +1233,11 @@ def test_a_thread_that_hangs_ends_with_the_interpreter(place: Path) -> None:
     """The ledger's thread is a daemon, so that a file system that hangs keeps no interpreter from ending."""
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
-    assert ledger._thread is not None
-    assert ledger._thread.daemon
+    assert ledger._places[0]._thread is not None
+    assert ledger._places[0]._thread.daemon
     run(ledger.aclose())
-    ledger._thread.join(timeout=10)
-    assert not ledger._thread.is_alive()
+    ledger._places[0]._thread.join(timeout=10)
+    assert not ledger._places[0]._thread.is_alive()
 
 
 class MyLedger:
@@ -960,9 +1274,9 @@ class MyLedger:
         """Give nothing; nobody asks."""
         return []
 
-    async def amend(self, entry: LedgerEntry, record: LedgerRecord) -> bool:
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
         """Amend nothing; nobody asks."""
-        return False
+        return []
 
     async def aclose(self) -> None:
         """Take note."""
@@ -1015,7 +1329,7 @@ async def test_the_local_one(guarded: Callable[..., Guard], home: Path, told: li
     assert await entries_of(reader) == [(record.key, "intent", Liveness.ALIVE)]
     await guard.aclose()
     with pytest.raises(LedgerUnavailable, match="was closed"):
-        await guard.entries()
+        await guard.entries(None)
     await reader.aclose()
     assert told == []
 
