@@ -31,7 +31,7 @@ from qsessions.errors import (
 )
 from qsessions.events import Observer, Observers, logger
 from qsessions.in_flight import ENDING_TIMEOUT
-from qsessions.ledger import Book, Guard, Ledger
+from qsessions.ledger import Book, Guard, Ledger, checked_labels
 from qsessions.live import AsyncLiveSession, Poll
 from qsessions.lookup import Lookup
 from qsessions.models import (
@@ -234,6 +234,7 @@ class AsyncSessionClient:
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> Session:
@@ -251,6 +252,8 @@ class AsyncSessionClient:
                 only guard when this host vanishes.
             interactive_ttl: How long it may sit without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
+            labels: What to call the session in the ledger, such as `{"run": "42"}`, by which `reap`, `close_all` and the command line find
+                it from another process. The service doesn't hear of them.
             api_version: The API version for this call.
             timeout: This call's deadline in seconds; None for none, `...` for the client's.
 
@@ -268,7 +271,7 @@ class AsyncSessionClient:
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
         )
-        return await self._create(wanted, self._creation(api_version), api_version, timeout)
+        return await self._create(wanted, self._creation(api_version, labels), api_version, timeout)
 
     def open(
         self,
@@ -279,6 +282,7 @@ class AsyncSessionClient:
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
         on_exit: How = "drain",
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
@@ -300,6 +304,7 @@ class AsyncSessionClient:
             max_ttl: After how long it closes whatever happens. Set it: it is the only guard when this host vanishes.
             interactive_ttl: How long it may sit without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
+            labels: What to call the session in the ledger; see `create`.
             on_exit: What ends it after a clean block: "drain" or "close".
             on_error: What ends it after an error or a cancellation: "close" or "drain".
             ending_timeout: The ending's deadline: seconds, a `timedelta` or text such as "1m".
@@ -326,7 +331,7 @@ class AsyncSessionClient:
         seconds = self._caller.seconds(timeout)
         version = None if api_version is None else operations.checked_version(api_version)
 
-        creation = self._creation(version)
+        creation = self._creation(version, labels)
 
         async def begin() -> AsyncLiveSession:
             session = await self._create(wanted, creation, version, seconds)
@@ -452,6 +457,7 @@ class AsyncSessionClient:
         mode: str | Iterable[str] = ("session", "batch"),
         backend: str | None = None,
         created_before: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
         include_owned: bool = False,
         api_version: str | None = None,
         timeout: Timeout = ...,
@@ -466,13 +472,14 @@ class AsyncSessionClient:
             mode: Which kinds: "session" (dedicated ones), "batch", or both.
             backend: Only those on this backend.
             created_before: Only those created before this time, which must have an offset.
+            labels: Only those that the ledger has with all of these labels.
             include_owned: Whether to end those too whose owner lives.
             api_version: The API version for these calls.
             timeout: The deadline of each call in seconds; None for none, `...` for the client's.
 
         Raises:
             InvalidArgument: Something can't be right; nothing was sent.
-            LedgerUnavailable: Whose they are can't be read; nothing was ended. With `include_owned` nobody asks.
+            LedgerUnavailable: Whose they are can't be read; nothing was ended. With `include_owned` and without `labels` nobody asks.
             QSessionsError: They can't be listed; nothing was ended.
         """
         closing.checked_way("how", how)
@@ -485,7 +492,10 @@ class AsyncSessionClient:
             timeout=timeout,
         )
         found = await closing.find(
-            listed, None if include_owned else partial(self._guard.entries, self.instance)
+            listed,
+            partial(self._guard.entries, self.instance),
+            labels=self._checked_labels(labels),
+            include_owned=include_owned,
         )
         return await closing.end(found, how, partial(self._end, api_version, how, timeout=timeout))
 
@@ -610,8 +620,17 @@ class AsyncSessionClient:
             poll.saw(session)
         return session
 
-    def _creation(self, api_version: str | None) -> Creation:
-        return Creation(self._book, partial(self._close_unwanted, api_version), self._observers)
+    def _creation(self, api_version: str | None, labels: Mapping[str, str] | None) -> Creation:
+        close = partial(self._close_unwanted, api_version)
+        return Creation(self._book, close, self._observers, self._checked_labels(labels))
+
+    def _checked_labels(self, labels: Mapping[str, str] | None) -> Mapping[str, str]:
+        checked = checked_labels(labels)
+        if checked and not self._guard.is_on:
+            raise InvalidArgument(
+                "labels are kept in the ledger, and this client has none: pass ledger= to it."
+            )
+        return checked
 
     async def _create(
         self, wanted: CreateSession, creation: Creation, api_version: str | None, timeout: Timeout
@@ -635,6 +654,7 @@ class AsyncSessionClient:
                 creation.key,
                 base_url=caller.base_url,
                 instance=caller.instance,
+                labels=creation.labels,
                 seconds=caller.left(seconds, started),
             )
             left = caller.left(seconds, started)

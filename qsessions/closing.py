@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, TypeVar
 
 import attrs
@@ -11,7 +11,7 @@ from attrs import frozen
 
 from qsessions import operations
 from qsessions.errors import InvalidArgument, NotFound
-from qsessions.ledger import LedgerEntry, Liveness, Owner
+from qsessions.ledger import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.models import Workload
 from qsessions.reaping import candidates
 
@@ -69,19 +69,31 @@ def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
     return modes
 
 
-async def find(workloads: AsyncIterator[Workload], entries: Entries | None) -> list[Ending]:
-    """Give the sessions to end, and those to leave to their owners, in the order of the list. Nothing is ended yet.
+async def find(
+    workloads: AsyncIterator[Workload],
+    entries: Entries,
+    *,
+    labels: Mapping[str, str],
+    include_owned: bool,
+) -> list[Ending]:
+    """Return the sessions to end, and those to leave to their owners, in the order of the list. Nothing is ended yet.
 
     Args:
         workloads: The open ones.
-        entries: Reads the ledger; None leaves no session to its owner.
+        entries: Reads the ledger; not called where neither owners nor labels matter.
+        labels: Only sessions that the ledger has with all of these.
+        include_owned: Whether to leave none to its owner.
 
     Raises:
         QSessionsError: The list or the ledger can't be read.
     """
     listed = [workload async for workload in workloads]
     # The ledger comes second: what is listed by now was recorded before it was created.
-    owners = {} if entries is None else _owners(await entries(), listed)
+    recorded = await entries() if labels or not include_owned else ()
+    owners = {} if include_owned else _owners(recorded, listed)
+    if labels:
+        named = {entry.record.session_id for entry in recorded if has_labels(entry.record, labels)}
+        listed = [workload for workload in listed if workload.id in named]
     return [Ending(workload=workload, owner=owners.get(workload.id)) for workload in listed]
 
 
@@ -111,15 +123,17 @@ async def end(found: Iterable[Ending], how: How, call: Callable[[str], Awaitable
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
     """Give what `work`, which doesn't raise, makes of each item, in their order, some at a time."""
-    gate = asyncio.Semaphore(_AT_ONCE)
+    results: dict[int, R] = {}
+    waiting = enumerate(items)
 
-    async def one(item: T) -> R:
-        async with gate:
-            return await work(item)
+    async def work_on() -> None:
+        for number, item in waiting:
+            results[number] = await work(item)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(item)) for item in items]
-    return [task.result() for task in tasks]
+        for _ in range(_AT_ONCE):
+            group.create_task(work_on())
+    return [results[number] for number in sorted(results)]
 
 
 def _owners(entries: Sequence[LedgerEntry], listed: Sequence[Workload]) -> dict[str, Owner]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ class Creation:
         book: Where it is recorded.
         close: Closes a session that nobody wants any more; gives what is left to tell, or None, and raises nothing.
         observers: Told of a create that was cancelled in flight.
+        labels: What its maker calls the session.
 
     Attributes:
         key: The id of its record, made before there is a session.
@@ -31,9 +32,14 @@ class Creation:
     """
 
     def __init__(
-        self, book: Book, close: Callable[[str], Coroutine[Any, Any, str | None]], observers: Observers
+        self,
+        book: Book,
+        close: Callable[[str], Coroutine[Any, Any, str | None]],
+        observers: Observers,
+        labels: Mapping[str, str],
     ) -> None:
         self.key = uuid4().hex
+        self.labels = labels
         self.session_id: str | None = None
         self._book = book
         self._close = close

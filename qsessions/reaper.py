@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from datetime import UTC, datetime
 
 import attrs
 from attrs import define, frozen
@@ -23,12 +22,14 @@ from qsessions.ledger import (
     Liveness,
     Owner,
     RecordState,
-    answer_of,
+    amend_in,
+    checked_labels,
     entries_of,
+    has_labels,
     place_of,
 )
 from qsessions.models import Session, Workload
-from qsessions.operations import words
+from qsessions.operations import ENDED_STATUSES, words
 from qsessions.reaping import (
     Decision,
     Verdict,
@@ -37,9 +38,14 @@ from qsessions.reaping import (
     decide_unknown,
     decide_unread,
     needs_jobs,
+    window,
 )
+from qsessions.states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that it was created in"
+
+# Of the workloads that have ended, so many are looked at for one whose id nobody knows.
+_ENDED_LISTED = 1000
 
 
 @frozen(kw_only=True)
@@ -64,21 +70,29 @@ async def reap(
     ledger: Ledger,
     *,
     only: str | Collection[str] = (),
+    labels: Mapping[str, str] | None = None,
+    all_instances: bool = False,
     dry_run: bool = False,
     close_unique: bool = False,
     wall: Callable[[], float] = time.time,
+    progress: Progress | None = None,
 ) -> list[Reaped]:
-    """Close what dead owners left open, by the rules of reaping.py, and give what became of each record, oldest first.
+    """Close what dead owners left open, by the rules of reaping.py, and return what became of each record, oldest first.
 
-    Records of other instances than the client's are undecided: its credentials go nowhere else. One that fails doesn't stop the others.
+    It is about the records of the client's own instance: its credentials go nowhere else. One that fails doesn't stop the others. However
+    many there are, the ledger is read once (and once more where ids aren't known), sessions are looked up in pages where that is quicker,
+    20 are closed at a time, and what has ended is written at once.
 
     Args:
         client: Of the instance; it must have been entered.
         ledger: Whose records.
         only: The keys or session ids of the records to look at, which then count as named; empty for all.
+        labels: Only records that have all of these.
+        all_instances: Whether to return the records of other instances too, which are left as they are.
         dry_run: Whether to decide only.
         close_unique: Whether to close a session whose id isn't known, where a single one can be it.
-        wall: Gives the seconds since 1970.
+        wall: Returns the seconds since 1970.
+        progress: Called as the work goes on.
 
     Raises:
         InvalidArgument: `client` or `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
@@ -87,42 +101,29 @@ async def reap(
     given: object = client
     if not isinstance(given, AsyncSessionClient):
         raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(given).__name__}.")
-    ledger = place_of(ledger, client.instance)
-    known = await _read(ledger)
-    entries, owners = _chosen(known, only), _living(known)
-    mine = [entry for entry in entries if is_served(client, entry.record)]
-    without_id = [
+    whole, wanted = all_instances or bool(only), checked_labels(labels)
+    known = await _read(ledger, None if whole else client)
+    entries = [
         entry
-        for entry in mine
-        if entry.record.session_id is None and entry.owner.liveness is not Liveness.ALIVE
+        for entry in _chosen(known, only)
+        if (whole or is_served(client, entry.record)) and has_labels(entry.record, wanted)
     ]
-    look = await _look(client, ledger, [entry.record for entry in without_id], wall)
-    # One after the other, since a session that is one's is not another's.
-    unknown = {
-        entry.record.key: look.decide(entry, named=bool(only), close_unique=close_unique)
-        for entry in without_id
-    }
-
-    async def one(entry: LedgerEntry) -> Reaped:
-        decided = unknown.get(entry.record.key) or await _decided(
-            client, entry, owners, wall, named=bool(only)
-        )
-        return decided if dry_run else await _carried_out(client, ledger, wall, decided)
-
-    return await each(entries, one)
+    reaper = _Reaper(client, ledger, wall, _living(known), progress or _silent, named=bool(only))
+    decided = await reaper.decide(entries, close_unique=close_unique)
+    return decided if dry_run else await reaper.carry_out(decided)
 
 
 async def forget(
     ledger: Ledger, only: str | Collection[str], *, wall: Callable[[], float] = time.time
 ) -> list[Reaped]:
-    """Put records of dead owners to ended unseen, and give what became of each. Nothing is sent; their sessions stay as they are.
+    """Put records of dead owners to ended unseen, and return what became of each. Nothing is sent; their sessions stay as they are.
 
     It is for those that nobody will ever decide about, as of an instance that is gone.
 
     Args:
         ledger: Whose records.
         only: Their keys or session ids.
-        wall: Gives the seconds since 1970.
+        wall: Returns the seconds since 1970.
 
     Raises:
         InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know, or none at all; nothing was done.
@@ -130,30 +131,35 @@ async def forget(
     """
     if not only:
         raise InvalidArgument("a record to forget must be named.")
-    entries = _chosen(await _read(ledger), only)
-
-    async def one(entry: LedgerEntry) -> Reaped:
-        if entry.owner.liveness is not Liveness.DEAD:
-            why = "whether its owner lives can't be told from here"
-            return Reaped(entry=entry, decision=decide_unread(entry, why, named=True))
-        decision = Decision(Verdict.MARK_ENDED, "it was named, and nobody looked at its session")
-        return await _ended(ledger, wall, Reaped(entry=entry, decision=decision))
-
-    return await each(entries, one)
+    why = "whether its owner lives can't be told from here"
+    forgotten = [
+        Reaped(
+            entry=entry,
+            decision=Decision(Verdict.MARK_ENDED, "it was named, and nobody looked at its session"),
+        )
+        if entry.owner.liveness is Liveness.DEAD
+        else Reaped(entry=entry, decision=decide_unread(entry, why, named=True))
+        for entry in _chosen(await _read(ledger, None), only)
+    ]
+    return await _recorded(ledger, wall, forgotten)
 
 
 def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
-    """Say whether a client's credentials are for the instance that a record is about."""
+    """Return whether a client's credentials are for the instance that a record is about."""
     if record.instance is not None:
         return record.instance == client.instance
     return record.base_url == client.base_url
 
 
-async def _read(ledger: object) -> Sequence[LedgerEntry]:
+def _silent(what: str, done: int, total: int) -> None:
+    """Show nobody how far the work is."""
+
+
+async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[LedgerEntry]:
     if not isinstance(ledger, Ledger):
         shown = repr(ledger) if isinstance(ledger, str) else type(ledger).__name__
         raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    return await entries_of(ledger)
+    return await entries_of(ledger if client is None else place_of(ledger, client.instance))
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
@@ -165,7 +171,7 @@ def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list
 
 
 def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
-    """Give the owners that live, or else may live, by the ids of their sessions."""
+    """Return the owners that live, or else may live, by the ids of their sessions."""
     owners: dict[str | None, Owner] = {}
     for liveness in (Liveness.UNKNOWN, Liveness.ALIVE):
         owners |= {
@@ -174,79 +180,135 @@ def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
     return owners
 
 
-async def _decided(
-    client: AsyncSessionClient,
-    entry: LedgerEntry,
-    owners: Mapping[str | None, Owner],
-    wall: Callable[[], float],
-    *,
-    named: bool,
-) -> Reaped:
-    unread = partial(decide_unread, entry, named=named)
-    session_id = entry.record.session_id
-    if entry.owner.liveness is Liveness.ALIVE or session_id is None or not is_served(client, entry.record):
-        return Reaped(entry=entry, decision=unread(ANOTHER_INSTANCE))
-    try:
-        found = await client.get(session_id)
-    except NotFound:
+@frozen
+class _Reaper:
+    """One run of `reap`.
+
+    Attributes:
+        owners: The owners that live or may live, by the ids of their sessions.
+        named: Whether the caller named the records.
+    """
+
+    client: AsyncSessionClient
+    ledger: Ledger
+    wall: Callable[[], float]
+    owners: Mapping[str | None, Owner]
+    progress: Progress
+    named: bool = attrs.field(kw_only=True)
+
+    async def decide(self, entries: Sequence[LedgerEntry], *, close_unique: bool) -> list[Reaped]:
+        """Decide about each record. Nothing is changed."""
+        mine = [entry for entry in entries if self._is_to_be_read(entry)]
+        without_id = [entry for entry in mine if entry.record.session_id is None]
+        look = await _look(self.client, self.ledger, [entry.record for entry in without_id], self.wall)
+        # One after the other, since a session that is one's is not another's.
+        unknown = {
+            entry.record.key: look.decide(entry, named=self.named, close_unique=close_unique)
+            for entry in without_id
+        }
+        states = await current_states(self.client, [entry.record for entry in mine], self.progress)
+
+        async def one(entry: LedgerEntry) -> Reaped:
+            decided = unknown.get(entry.record.key)
+            return decided or await self._decided(entry, states.get(entry.record.session_id or ""))
+
+        return await each(entries, one)
+
+    async def carry_out(self, decided: Sequence[Reaped]) -> list[Reaped]:
+        """Close and record what was decided."""
+        to_close = sum(one.decision.session_id is not None for one in decided)
+        closed = 0
+
+        async def one(reaped: Reaped) -> Reaped:
+            nonlocal closed
+            if reaped.decision.session_id is None:
+                return reaped
+            reaped = await self._closed(reaped, reaped.decision.session_id)
+            closed += 1
+            self.progress("closing", closed, to_close)
+            return reaped
+
+        return await _recorded(self.ledger, self.wall, await each(decided, one))
+
+    def _is_to_be_read(self, entry: LedgerEntry) -> bool:
+        return entry.owner.liveness is not Liveness.ALIVE and is_served(self.client, entry.record)
+
+    async def _decided(self, entry: LedgerEntry, state: State | None) -> Reaped:
+        if not is_served(self.client, entry.record) and not self.named:
+            return Reaped(entry=entry, decision=Decision(Verdict.LEAVE, ANOTHER_INSTANCE))
+        if state is None:
+            return Reaped(entry=entry, decision=decide_unread(entry, ANOTHER_INSTANCE, named=self.named))
+        if isinstance(state, NotFound):
+            return Reaped(entry=entry, decision=self._decide_missing(entry))
+        if isinstance(state, Exception):
+            decision = decide_unread(entry, "its state can't be read", named=self.named)
+            # What is left as it is anyway needed no look.
+            needed = decision.verdict is not Verdict.LEAVE
+            return Reaped(entry=entry, decision=decision, error=state if needed else None)
+        if state.id != entry.record.session_id:
+            # As a cache in between may give it: it says nothing about this one, and may be another process's.
+            why = "the answer was about another session"
+            return Reaped(entry=entry, decision=decide_unread(entry, why, named=self.named))
+        has_jobs = await self._has_jobs(state) if needs_jobs(entry, state, named=self.named) else None
+        decision = decide(entry, state, now=self.wall(), named=self.named, has_jobs=has_jobs)
+        if decision.verdict is Verdict.CLOSE and state.id in self.owners:
+            # Several processes have recorded it.
+            other = attrs.evolve(entry, owner=self.owners[state.id])
+            decision = decide(other, state, now=self.wall(), named=self.named)
+        return Reaped(entry=entry, decision=decision)
+
+    def _decide_missing(self, entry: LedgerEntry) -> Decision:
         if entry.record.instance is None:
             why = "there is no such session, but nobody knows which instance it was created in"
-            return Reaped(entry=entry, decision=unread(why))
-        return Reaped(entry=entry, decision=decide(entry, None, now=wall(), named=named))
-    except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
-        decision = unread("its state can't be read")
-        # What is left as it is anyway needed no look.
-        needed = decision.verdict is not Verdict.LEAVE
-        return Reaped(entry=entry, decision=decision, error=error.with_traceback(None) if needed else None)
-    if found.id != session_id:
-        # As a cache in between may give it: it says nothing about this one, and may be another process's.
-        return Reaped(entry=entry, decision=unread("the answer was about another session"))
-    has_jobs = await _has_jobs(client, found) if needs_jobs(entry, found, named=named) else None
-    decision = decide(entry, found, now=wall(), named=named, has_jobs=has_jobs)
-    if decision.verdict is Verdict.CLOSE and session_id in owners:
-        # Several processes have recorded it.
-        other = attrs.evolve(entry, owner=owners[session_id])
-        decision = decide(other, found, now=wall(), named=named)
-    return Reaped(entry=entry, decision=decision)
+            return decide_unread(entry, why, named=self.named)
+        return decide(entry, None, now=self.wall(), named=self.named)
 
-
-async def _has_jobs(client: AsyncSessionClient, session: Session) -> bool | None:
-    try:
-        return await client.has_pending_jobs(session.id)
-    except Exception:  # noqa: BLE001 - as above: it can't be told, and the session is left
-        return None
-
-
-async def _carried_out(
-    client: AsyncSessionClient, ledger: Ledger, wall: Callable[[], float], decided: Reaped
-) -> Reaped:
-    decision, record = decided.decision, decided.entry.record
-    if decision.verdict is Verdict.LEAVE and decision.idle_since != record.idle_since:
-        with suppress(LedgerUnavailable):
-            # For the next time; without it, that is the first.
-            await answer_of(ledger.amend(decided.entry, attrs.evolve(record, idle_since=decision.idle_since)))
-    if decision.verdict not in {Verdict.CLOSE, Verdict.MARK_ENDED}:
-        return decided
-    if decision.session_id is not None:
+    async def _has_jobs(self, session: Session) -> bool | None:
         try:
-            with suppress(NotFound):
-                await client.close(decision.session_id)
-        except Exception as error:  # noqa: BLE001 - as above
-            return attrs.evolve(decided, error=error.with_traceback(None))
-        decided = attrs.evolve(decided, done=True)
-    return await _ended(ledger, wall, decided)
+            return await self.client.has_pending_jobs(session.id)
+        except Exception:  # noqa: BLE001 - whatever a user's provider raises: it can't be told, and the session is left
+            return None
+
+    async def _closed(self, reaped: Reaped, session_id: str) -> Reaped:
+        try:
+            await self.client.close(session_id)
+        except NotFound:
+            # It is gone, whoever ended it.
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be closed
+            return attrs.evolve(reaped, error=error.with_traceback(None))
+        return attrs.evolve(reaped, done=True)
 
 
-async def _ended(ledger: Ledger, wall: Callable[[], float], decided: Reaped) -> Reaped:
-    record = decided.entry.record.becomes(
-        RecordState.ENDED, now=wall(), session_id=decided.decision.session_id
-    )
+async def _recorded(ledger: Ledger, wall: Callable[[], float], decided: Sequence[Reaped]) -> list[Reaped]:
+    """Write what was found and done into the ledger, at once, and return what then became of each record."""
+    changes = {
+        index: (one.entry, record)
+        for index, one in enumerate(decided)
+        if one.error is None and (record := _record_after(one, wall())) != one.entry.record
+    }
+    results = list(decided)
+    if not changes:
+        return results
     try:
-        # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
-        (is_amended,) = await answer_of(ledger.amend([(decided.entry, record)]))
+        amended = await amend_in(ledger, list(changes.values()))
     except LedgerUnavailable as error:
-        return attrs.evolve(decided, error=error.with_traceback(None))
-    return attrs.evolve(decided, done=decided.done or is_amended)
+        failure = error.with_traceback(None)
+        for index in changes:
+            results[index] = attrs.evolve(results[index], error=failure)
+        return results
+    for index, is_amended in zip(changes, amended, strict=True):
+        # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
+        if is_amended and results[index].decision.verdict is Verdict.MARK_ENDED:
+            results[index] = attrs.evolve(results[index], done=True)
+    return results
+
+
+def _record_after(reaped: Reaped, now: float) -> LedgerRecord:
+    record, decision = reaped.entry.record, reaped.decision
+    if reaped.done or decision.verdict is Verdict.MARK_ENDED:
+        return record.becomes(RecordState.ENDED, now=now, session_id=decision.session_id)
+    return decision.record or record
 
 
 @define
@@ -255,13 +317,15 @@ class _Look:
 
     Attributes:
         workloads: The open ones of the instance, or None where they could not be read.
-        error: Why not.
+        ended: Those that have ended and were created when one of the records was.
+        error: Why they could not be read.
         now: When they were read, in seconds since 1970.
         taken: The ids of sessions that are some other record's.
         others: The entries without an id whose sessions are not to be closed in place of another's.
     """
 
     workloads: Sequence[Workload] | None
+    ended: Sequence[Workload] = ()
     error: Exception | None = None
     now: float = 0.0
     taken: set[str] = attrs.field(factory=set)
@@ -277,6 +341,7 @@ class _Look:
             if other.record.key != entry.record.key
             for workload in candidates(other.record, seen or (), self.taken)
         }
+        ended = candidates(entry.record, self.ended, self.taken, have_ended=True)
         decision = decide_unknown(
             entry,
             seen,
@@ -284,10 +349,13 @@ class _Look:
             named=named,
             close_unique=close_unique,
             contested=contested,
-            of_another_time=candidates(entry.record, listed, self.taken, at_any_time=True),
+            of_another_time=() if seen else candidates(entry.record, listed, self.taken, at_any_time=True),
+            ended=ended,
         )
         if decision.session_id is not None:
             self.taken.add(decision.session_id)
+        elif decision.verdict is Verdict.MARK_ENDED:
+            self.taken.add(ended[0].id)
         return Reaped(entry=entry, decision=decision, error=self.error)
 
 
@@ -298,15 +366,18 @@ async def _look(
         return _Look(())
     # Of any time: a record has its owner's, whose clock may have been wrong.
     listed = client.workloads(status=OPEN_STATUSES)
+    windows = [window(record) for record in records]
     try:
         workloads = [workload async for workload in listed]
-    except Exception as error:  # noqa: BLE001 - as above
-        return _Look(None, error.with_traceback(None))
+        ended = await _ended_between(client, min(windows)[0], max(last for _, last in windows))
+    except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
+        return _Look(None, error=error.with_traceback(None))
     now = wall()
     # Read again: whoever created what is listed by now had recorded it before.
-    entries = await entries_of(ledger)
+    entries = await _read(ledger, client)
     return _Look(
         workloads,
+        ended,
         now=now,
         taken={entry.record.session_id for entry in entries if entry.record.session_id is not None},
         others=[
@@ -316,3 +387,17 @@ async def _look(
             and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
         ],
     )
+
+
+async def _ended_between(client: AsyncSessionClient, first: float, last: float) -> list[Workload]:
+    found: list[Workload] = []
+    listed = client.workloads(
+        status=tuple(ENDED_STATUSES),
+        created_after=datetime.fromtimestamp(first, UTC),
+        created_before=datetime.fromtimestamp(last, UTC),
+    )
+    async for workload in listed:
+        found.append(workload)
+        if len(found) == _ENDED_LISTED:
+            break
+    return found

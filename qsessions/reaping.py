@@ -5,7 +5,8 @@ that the service can't be carrying the drain out. One that was made to outlive i
 nobody knows is closed only when a single session can be it, and only by whoever says so. Until then it is undecided, even where it was made
 to outlive its maker: nobody was told that it is there.
 
-A record ends only by a positive word: a session that is closed, or the service's own 404 for it. That a list lacks it proves nothing.
+A record ends only by a positive word: a session that is closed or listed as ended, or the service's own 404 for it. That a list lacks it
+proves nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 
+import attrs
 from attrs import frozen
 
 from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness, RecordState
@@ -48,14 +50,14 @@ class Decision:
         why: The reason.
         session_id: The session to close, with `CLOSE`.
         candidates: Of an unknown outcome, the sessions that can be it.
-        idle_since: Of a session that drains and is left: since when it is known to have no jobs, in seconds since 1970, or None.
+        record: With `LEAVE`, the record to keep in place of the one there was, or None for no change.
     """
 
     verdict: Verdict
     why: str
     session_id: str | None = None
     candidates: tuple[Workload, ...] = ()
-    idle_since: float | None = None
+    record: LedgerRecord | None = None
 
 
 def decide(
@@ -101,15 +103,14 @@ def needs_jobs(entry: LedgerEntry, found: Session, *, named: bool = False) -> bo
 def _draining(
     entry: LedgerEntry, found: Session, *, now: float, named: bool, has_jobs: bool | None
 ) -> Decision:
-    record = entry.record
-    if has_jobs or not needs_jobs(entry, found, named=named):
+    if not needs_jobs(entry, found, named=named):
         return Decision(Verdict.LEAVE, "it drains, and closes when its jobs are done")
     if has_jobs is None:
-        return Decision(
-            Verdict.LEAVE,
-            "it drains, and whether it has jobs left can't be read",
-            idle_since=record.idle_since,
-        )
+        return Decision(Verdict.LEAVE, "it drains, and whether it has jobs left can't be read")
+    record = entry.record
+    if has_jobs:
+        why = "it drains, and closes when its jobs are done"
+        return Decision(Verdict.LEAVE, why, record=attrs.evolve(record, idle_since=None))
     quiet_since = record.changed_at if record.state is RecordState.DRAINING else None
     if found.last_job_completed is not None:
         quiet_since = found.last_job_completed.timestamp()
@@ -120,7 +121,7 @@ def _draining(
     return Decision(
         Verdict.LEAVE,
         "it drains and has no jobs left; if it is still so in 5 minutes, reap closes it",
-        idle_since=now if record.idle_since is None else record.idle_since,
+        record=record if record.idle_since is not None else attrs.evolve(record, idle_since=now),
     )
 
 
@@ -146,6 +147,7 @@ def decide_unknown(
     close_unique: bool = False,
     contested: Collection[str] = (),
     of_another_time: Sequence[Workload] = (),
+    ended: Sequence[Workload] = (),
 ) -> Decision:
     """Decide about a session whose id isn't known, and which may not exist.
 
@@ -157,6 +159,7 @@ def decide_unknown(
         close_unique: Whether the caller wants a single candidate closed.
         contested: The ids of candidates that may as well be those of other processes that live or may live, or belong to nobody.
         of_another_time: The sessions that would be candidates but for when they were created: the owner's clock may have been wrong.
+        ended: The sessions that would be candidates but for having ended.
     """
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
@@ -166,6 +169,8 @@ def decide_unknown(
     if not seen:
         if now <= window(entry.record)[1]:
             return Decision(Verdict.UNDECIDED, "its id isn't known, and it may still appear")
+        if ended:
+            return Decision(Verdict.MARK_ENDED, "the session that it can be has ended")
         if of_another_time:
             why = "no session was created when it was asked for; if its owner's clock was wrong, one of another time can be it"
             return Decision(Verdict.UNDECIDED, why, candidates=tuple(of_another_time))
@@ -191,7 +196,12 @@ def window(record: LedgerRecord) -> tuple[float, float]:
 
 
 def candidates(
-    record: LedgerRecord, workloads: Iterable[Workload], known: Collection[str], *, at_any_time: bool = False
+    record: LedgerRecord,
+    workloads: Iterable[Workload],
+    known: Collection[str],
+    *,
+    at_any_time: bool = False,
+    have_ended: bool = False,
 ) -> tuple[Workload, ...]:
     """Give the sessions that may be the one whose id isn't known.
 
@@ -203,6 +213,7 @@ def candidates(
         workloads: The instance's.
         known: The session ids that the ledger has for other records.
         at_any_time: Whether to pass over when it was created.
+        have_ended: Whether to return those that would be it but for having ended, in place of the open ones.
     """
     first, last = window(record)
     return tuple(
@@ -214,8 +225,8 @@ def candidates(
         and workload.mode == LISTED_AS.get(record.mode, str(record.mode))
         and _may_equal(workload.backend, record.backend)
         and _may_equal(workload.instance, record.instance)
-        and workload.status not in ENDED_STATUSES
-        and workload.accepting_jobs is not False
+        and (workload.status in ENDED_STATUSES) is have_ended
+        and (have_ended or workload.accepting_jobs is not False)
     )
 
 

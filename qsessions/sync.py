@@ -52,10 +52,14 @@ class _Client(AsyncSessionClient):
         return self._signals
 
     def creating(
-        self, wanted: CreateSession, api_version: str | None, timeout: Timeout
+        self,
+        wanted: CreateSession,
+        labels: Mapping[str, str] | None,
+        api_version: str | None,
+        timeout: Timeout,
     ) -> tuple[Creation, Callable[[], Coroutine[Any, Any, Session]]]:
         """Give a create that is followed from outside, and what carries it out."""
-        creation = self._creation(api_version)
+        creation = self._creation(api_version, labels)
         return creation, partial(self._create, wanted, creation, api_version, timeout)
 
     def _react(self, resume: Callable[[], None]) -> None:
@@ -197,6 +201,7 @@ class SessionClient:
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> Session:
@@ -212,7 +217,7 @@ class SessionClient:
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
         )
-        creation, start = self._client.creating(wanted, api_version, timeout)
+        creation, start = self._client.creating(wanted, labels, api_version, timeout)
         return self._thread.carry(
             Undoable(
                 self._thread, start, lambda _: creation.take_back(), lambda: creation.interrupted(wanted)
@@ -228,6 +233,7 @@ class SessionClient:
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
         on_exit: How = "drain",
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
@@ -247,6 +253,7 @@ class SessionClient:
             max_ttl=max_ttl,
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
+            labels=labels,
             on_exit=on_exit,
             on_error=on_error,
             ending_timeout=ending_timeout,
@@ -295,6 +302,7 @@ class SessionClient:
         mode: str | Iterable[str] = ("session", "batch"),
         backend: str | None = None,
         created_before: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
         include_owned: bool = False,
         api_version: str | None = None,
         timeout: Timeout = ...,
@@ -306,6 +314,7 @@ class SessionClient:
             mode=mode,
             backend=backend,
             created_before=created_before,
+            labels=labels,
             include_owned=include_owned,
             api_version=api_version,
             timeout=timeout,

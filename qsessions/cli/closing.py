@@ -49,7 +49,10 @@ async def _find(
     async with local_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         found += await find(
-            listed, None if include_owned else lambda: entries_of(ledger.place_of(client.instance))
+            listed,
+            lambda: entries_of(ledger.place_of(client.instance)),
+            labels={},
+            include_owned=include_owned,
         )
 
 

@@ -12,7 +12,7 @@ import attrs
 from qsessions.cli.failures import complain, one_line, tell
 from qsessions.errors import LedgerUnavailable
 from qsessions.events import Event, LedgerFailed
-from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, answer_of, entries_of
+from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, amend_in, answer_of, entries_of
 
 
 class _Detached(LocalLedger):
@@ -59,15 +59,13 @@ async def note_ended(session_ids: Collection[str]) -> None:
         return
     with suppress(LedgerUnavailable):
         async with local_ledger() as ledger:
-            await answer_of(
-                ledger.amend(
-                    [
-                        (entry, entry.record.becomes(RecordState.ENDED, now=time.time()))
-                        for entry in await entries_of(ledger)
-                        if entry.record.session_id in session_ids
-                    ]
-                )
-            )
+            now = time.time()
+            changes = [
+                (entry, entry.record.becomes(RecordState.ENDED, now=now))
+                for entry in await entries_of(ledger)
+                if entry.record.session_id in session_ids
+            ]
+            await amend_in(ledger, changes)
 
 
 class Warner:

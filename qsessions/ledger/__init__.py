@@ -1,9 +1,18 @@
 """The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
 
 from qsessions.ledger.book import Book
-from qsessions.ledger.guard import Guard, answer_of, entries_of
+from qsessions.ledger.guard import Guard, amend_in, answer_of, entries_of
 from qsessions.ledger.local import LocalLedger, place_of
-from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, Owner, RecordState
+from qsessions.ledger.records import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    Liveness,
+    Owner,
+    RecordState,
+    checked_labels,
+    has_labels,
+)
 
 __all__ = [
     "Book",
@@ -15,7 +24,10 @@ __all__ = [
     "LocalLedger",
     "Owner",
     "RecordState",
+    "amend_in",
     "answer_of",
+    "checked_labels",
     "entries_of",
+    "has_labels",
     "place_of",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from qsessions.ledger.guard import Guard
 from qsessions.ledger.records import LedgerRecord, RecordState
@@ -39,6 +39,7 @@ class Book:
         *,
         base_url: str,
         instance: str | None,
+        labels: Mapping[str, str],
         seconds: float | None = None,
     ) -> None:
         """Record that a request is about to go out, and wait until that is kept.
@@ -48,11 +49,12 @@ class Book:
             key: The record's own id.
             base_url: Of whom.
             instance: The CRN of the instance, or None.
+            labels: What its maker calls it.
             seconds: What is left of the call's deadline; None for no deadline.
         """
         if self._guard.is_on:
             record = LedgerRecord.intent(
-                request, key=key, base_url=base_url, instance=instance, now=self._wall()
+                request, key=key, base_url=base_url, instance=instance, now=self._wall(), labels=labels
             )
             self._records[key] = self._unsent[key] = record
             await self._guard.record(record, seconds)

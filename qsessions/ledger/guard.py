@@ -78,13 +78,18 @@ class Guard:
         """
         self.note(record)
         # However slow the ledger is, what the call is about must have a chance.
-        await self.kept(record.key, PATIENCE if seconds is None else min(PATIENCE, seconds / 2))
+        await self.kept(record.key, None if seconds is None else seconds / 2)
 
-    async def kept(self, key: str, seconds: float = PATIENCE) -> None:
-        """Wait until the newest record of a key is kept or could not be, `seconds` at the most, and not at all while one is overdue."""
+    async def kept(self, key: str, seconds: float | None = None) -> None:
+        """Wait until the newest record of a key is kept or could not be, 5 s at the most, and not at all while one is overdue.
+
+        Args:
+            key: The record's.
+            seconds: How long at the most, where that is less; None for 5 s.
+        """
         writer = self._writers.get(key)
         if writer is not None and not self._is_overdue:
-            await asyncio.wait({writer}, timeout=seconds)
+            await asyncio.wait({writer}, timeout=PATIENCE if seconds is None else min(PATIENCE, seconds))
 
     async def flush(self) -> None:
         """Wait until what was noted is kept, 5 s at the most, and not at all while a record is overdue."""
@@ -216,6 +221,15 @@ async def entries_of(ledger: Ledger) -> Sequence[LedgerEntry]:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
     """
     return await answer_of(ledger.entries(), READING)
+
+
+async def amend_in(ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+    """Put records in place of those in a ledger's entries; see `Ledger.amend`.
+
+    Raises:
+        LedgerUnavailable: It did not answer within 60 s, or raised something.
+    """
+    return await answer_of(ledger.amend(changes), READING)
 
 
 def _told(error: Exception) -> str:

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from attrs.converters import optional as optional_converter
 from attrs.validators import and_, instance_of, min_len, optional
 
+from qsessions.errors import InvalidArgument
 from qsessions.models import CreateSession, Mode
 
 _text = and_(instance_of(str), min_len(1))
@@ -52,13 +53,21 @@ def _moment(value: object) -> float:
     return float(value)
 
 
-def _labels(value: object) -> Mapping[str, str]:
+def checked_labels(value: object) -> Mapping[str, str]:
+    """Return a copy of labels; None is none.
+
+    Raises:
+        InvalidArgument: They are not a mapping of printable text to printable text.
+    """
+    if value is None:
+        return {}
     if not isinstance(value, Mapping):
-        raise TypeError(f"labels must be a mapping, not {type(value).__name__}")
+        raise InvalidArgument(
+            f'labels must be a mapping such as {{"run": "42"}}, not {type(value).__name__}.'
+        )
     for text in (*value.keys(), *value.values()):
         if not isinstance(text, str) or not text or not text.isprintable():
-            raise ValueError(f"a label's name and value must be printable text, not {text!r}")
-    # A copy: what the caller does to its own changes no record.
+            raise InvalidArgument(f"a label's name and value must be printable text, not {text!r}.")
     return dict(value)
 
 
@@ -94,7 +103,7 @@ class LedgerRecord:
     session_id: str | None = field(default=None, validator=optional(_text))
     idle_since: float | None = field(default=None, converter=optional_converter(_moment))
     detached: bool = field(default=False, validator=instance_of(bool))
-    labels: Mapping[str, str] = field(factory=dict, converter=_labels, hash=False)
+    labels: Mapping[str, str] = field(factory=dict, converter=checked_labels, hash=False)
 
     @classmethod
     def intent(
@@ -135,6 +144,11 @@ class LedgerRecord:
     def becomes(self, state: RecordState, *, now: float, session_id: str | None = None) -> Self:
         """Give this record in another state, as of `now` (seconds since 1970); a session id that is known stays."""
         return attrs.evolve(self, state=state, changed_at=now, session_id=session_id or self.session_id)
+
+
+def has_labels(record: LedgerRecord, labels: Mapping[str, str]) -> bool:
+    """Return whether a record has all of some labels."""
+    return labels.items() <= record.labels.items()
 
 
 @frozen(kw_only=True)

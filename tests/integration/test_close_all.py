@@ -216,7 +216,7 @@ async def test_a_ledger_that_cannot_be_read(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for a ledger that hangs."""
-    monkeypatch.setattr(guard, "PATIENCE", 0.02)
+    monkeypatch.setattr(guard, "READING", 0.02)
 
 
 @pytest.mark.usefixtures("impatient")

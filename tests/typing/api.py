@@ -120,7 +120,7 @@ class MyLedger:
         """Read the table."""
         return []
 
-    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
         """Change the table."""
         return [entry.owner.liveness is Liveness.DEAD for entry, _ in changes]
 

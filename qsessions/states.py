@@ -1,0 +1,91 @@
+"""The present states of many sessions: through the list of workloads in pages where they are many, the rest one by one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+from qsessions.client import AsyncSessionClient
+from qsessions.closing import OPEN_STATUSES, each
+from qsessions.errors import QSessionsError
+from qsessions.ledger import LedgerRecord
+from qsessions.models import Session, SessionState, Workload
+from qsessions.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE
+
+# A session as it is, or why it can't be read; NotFound where the service knows no such session.
+State: TypeAlias = Session | Exception
+# Called with what is being done, how many are done and how many there are.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+# So few are read one by one.
+_FEW = 20
+# The list is given up after so many pages on which there was none of them: it may be full of other people's.
+_VAIN_PAGES = 20
+# How far the clock of whoever recorded them and the service's may be apart.
+_MARGIN = timedelta(minutes=2)
+
+
+async def current_states(
+    client: AsyncSessionClient, records: Sequence[LedgerRecord], progress: Progress
+) -> Mapping[str, State]:
+    """Return the states of sessions by their ids.
+
+    A state from the list says only whether the session is closed, drains or takes jobs.
+
+    Args:
+        client: Of the instance.
+        records: Of the sessions; those without an id are passed over.
+        progress: Called as they are found.
+    """
+    wanted = {record.session_id: record for record in records if record.session_id is not None}
+    states: dict[str, State] = {}
+    if len(wanted) > _FEW:
+        for mode, listed_as in LISTED_AS.items():
+            of_mode = {session_id: record for session_id, record in wanted.items() if record.mode == mode}
+            # What can't be listed is read one by one, and each then has an error of its own.
+            with suppress(QSessionsError):
+                async for session in _listed(client, listed_as, of_mode):
+                    states[session.id] = session
+                    progress("reading", len(states), len(wanted))
+
+    async def read(session_id: str) -> None:
+        states[session_id] = await _read(client, session_id)
+        progress("reading", len(states), len(wanted))
+
+    await each([session_id for session_id in wanted if session_id not in states], read)
+    return states
+
+
+async def _listed(
+    client: AsyncSessionClient, mode: str, wanted: Mapping[str, LedgerRecord]
+) -> AsyncGenerator[Session, None]:
+    """List what the workloads of a mode say of sessions, until all are found or too many pages in a row had none of them."""
+    left = set(wanted)
+    in_vain = 0
+    if left:
+        since = datetime.fromtimestamp(min(record.asked_at for record in wanted.values()), UTC) - _MARGIN
+        async for workload in client.workloads(mode=mode, created_after=since):
+            in_vain = 0 if workload.id in left else in_vain + 1
+            left.discard(workload.id)
+            if workload.id in wanted and (session := _state_of(workload)) is not None:
+                yield session
+            if not left or in_vain >= _VAIN_PAGES * MAX_PAGE:
+                return
+
+
+def _state_of(workload: Workload) -> Session | None:
+    """Return what the list says positively of a session, or None where it has to be read."""
+    if workload.status in ENDED_STATUSES:
+        return Session(id=workload.id, state=SessionState.CLOSED)
+    if workload.status in OPEN_STATUSES and workload.accepting_jobs:
+        return Session(id=workload.id, accepting_jobs=True)
+    return None
+
+
+async def _read(client: AsyncSessionClient, session_id: str) -> State:
+    try:
+        return await client.get(session_id)
+    except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
+        return error.with_traceback(None)
