@@ -54,6 +54,9 @@ if TYPE_CHECKING:
         RequestSent as RequestSent,
         ResponseReceived as ResponseReceived,
         RetryPlanned as RetryPlanned,
+        SessionClosed as SessionClosed,
+        SessionCreated as SessionCreated,
+        SessionDraining as SessionDraining,
         TokenRenewed as TokenRenewed,
     )
     from qsessions.ledger import (
@@ -123,6 +126,9 @@ _HOMES = {
         "RequestSent",
         "ResponseReceived",
         "RetryPlanned",
+        "SessionClosed",
+        "SessionCreated",
+        "SessionDraining",
         "TokenRenewed",
     ),
     "ledger": ("Ledger", "LedgerEntry", "LedgerRecord", "Liveness", "LocalLedger", "Owner", "RecordState"),

@@ -29,7 +29,14 @@ from qsessions.errors import (
     ProtocolError,
     QSessionsError,
 )
-from qsessions.events import Observer, Observers, logger
+from qsessions.events import (
+    Observer,
+    Observers,
+    SessionClosed,
+    SessionCreated,
+    SessionDraining,
+    logger,
+)
 from qsessions.in_flight import ENDING_TIMEOUT
 from qsessions.ledger import Book, Guard, Ledger, checked_labels
 from qsessions.live import AsyncLiveSession, Poll
@@ -356,7 +363,8 @@ class AsyncSessionClient:
         if wanted.max_ttl is None and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "open() without max_ttl: if this host vanishes, only the service's default ends the session, after 8 hours"
+                "open() without max_ttl: if this host vanishes, the service closes the session 8 hours after its first job's start, "
+                "or after 30 minutes without a job while it isn't active"
             )
         return opened
 
@@ -449,6 +457,7 @@ class AsyncSessionClient:
             self._book.ended(session_id)
             raise
         self._book.ended(session_id)
+        self._observers.notify(SessionClosed(session_id=session_id))
 
     async def close_all(
         self,
@@ -668,6 +677,11 @@ class AsyncSessionClient:
             raise
         creation.succeeded(session)
         self._recent.add(session.id)
+        self._observers.notify(
+            SessionCreated(
+                session_id=session.id, mode=wanted.mode, backend=wanted.backend, max_ttl=wanted.max_ttl
+            )
+        )
         return session
 
     async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout) -> None:
@@ -747,6 +761,8 @@ class AsyncSessionClient:
             if wanted.accepting_jobs:
                 await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
             self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
+            if not wanted.accepting_jobs:
+                self._observers.notify(SessionDraining(session_id=session_id))
             if self._drained.is_due:
                 with suppress(ClientClosed):
                     self._attempts.spawn(self._drained.look())

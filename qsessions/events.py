@@ -1,6 +1,7 @@
 """What the client tells observers while it works. Logging is the first of them, on the logger "qsessions".
 
-No event holds a credential, a header or a body.
+At INFO a session's life is a line each: created, draining, closed, left open. Requests are at DEBUG. What somebody must know is at WARNING
+and above, so that a program without logging set up has it on standard error. No event holds a credential, a header or a body.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from attrs import frozen
 from qsessions.errors import ConfigurationError
 
 logger = logging.getLogger("qsessions")
-logger.addHandler(logging.NullHandler())
 
 
 @frozen(kw_only=True)
@@ -76,6 +76,30 @@ class TokenRenewed:
 
 
 @frozen(kw_only=True)
+class SessionCreated:
+    """The client created a session; `max_ttl` is in seconds, or None where none was asked for."""
+
+    session_id: str
+    mode: str
+    backend: str | None
+    max_ttl: int | None
+
+
+@frozen(kw_only=True)
+class SessionDraining:
+    """The service accepted that a session takes no more jobs."""
+
+    session_id: str
+
+
+@frozen(kw_only=True)
+class SessionClosed:
+    """The client closed a session."""
+
+    session_id: str
+
+
+@frozen(kw_only=True)
 class CreateCancelled:
     """A create was cancelled while its request was in flight.
 
@@ -115,6 +139,9 @@ Event: TypeAlias = (
     | RequestFailed
     | RetryPlanned
     | TokenRenewed
+    | SessionCreated
+    | SessionDraining
+    | SessionClosed
     | CreateCancelled
     | EndingFailed
     | LedgerFailed
@@ -162,18 +189,48 @@ def log_event(event: Event) -> None:
     level = _level(event)
     if logger.isEnabledFor(level):
         fields = attrs.asdict(event)
-        words = " ".join(f"{name}={value}" for name, value in fields.items() if value is not None)
         extra = {"qsessions_event": type(event).__name__} | {
             f"qsessions_{name}": value for name, value in fields.items()
         }
-        logger.log(level, "%s %s", type(event).__name__, words, extra=extra)
+        logger.log(level, "%s", _words(event), extra=extra)
 
 
 def _level(event: Event) -> int:
-    if isinstance(event, CreateCancelled):
-        return logging.WARNING if event.closed else logging.ERROR
-    if isinstance(event, EndingFailed):
-        return logging.ERROR
-    if isinstance(event, LedgerFailed):
-        return logging.WARNING
-    return logging.INFO if isinstance(event, RetryPlanned) else logging.DEBUG
+    match event:
+        case CreateCancelled():
+            return logging.WARNING if event.closed else logging.ERROR
+        case EndingFailed():
+            return logging.ERROR
+        case LedgerFailed():
+            return logging.WARNING
+        case SessionCreated() | SessionDraining() | SessionClosed() | RetryPlanned():
+            return logging.INFO
+        case _:
+            return logging.DEBUG
+
+
+def _words(event: Event) -> str:
+    """Say it for people where they look, and for those who search a log otherwise."""
+    match event:
+        case SessionCreated():
+            where = "" if event.backend is None else f" on {event.backend}"
+            limit = "no max_ttl" if event.max_ttl is None else f"max_ttl {event.max_ttl} s"
+            return f"session {event.session_id} created: {event.mode}{where}, {limit}"
+        case SessionDraining():
+            return f"session {event.session_id} draining"
+        case SessionClosed():
+            return f"session {event.session_id} closed"
+        case EndingFailed():
+            return f"session {event.session_id} left open: {event.detail}"
+        case LedgerFailed(unrecorded=()):
+            return f"the ledger doesn't record sessions: {event.reason}"
+        case LedgerFailed():
+            return f"the ledger never recorded {', '.join(event.unrecorded)}: {event.reason}"
+        case CreateCancelled(closed=True):
+            return f"session {event.session_id} closed, since its create was cancelled"
+        case CreateCancelled():
+            return event.detail
+        case _:
+            fields = attrs.asdict(event).items()
+            words = " ".join(f"{name}={value}" for name, value in fields if value is not None)
+            return f"{type(event).__name__} {words}"

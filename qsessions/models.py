@@ -19,10 +19,10 @@ from qsessions.errors import InvalidArgument
 MAX_SECONDS = 2_147_483_647
 
 Duration: TypeAlias = int | timedelta | str
-"""Whole seconds, a `timedelta`, or text such as "2h 30m 40s"."""
+"""Whole seconds, a `timedelta`, or text such as "1d 2h 30m 40s"."""
 
-_UNITS = {"h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"\s*(?:[0-9]{1,18}\s*[hms]\s*){1,3}", re.ASCII)
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile(r"\s*(?:[0-9]{1,18}\s*[dhms]\s*){1,4}", re.ASCII)
 
 
 class _OpenEnum(StrEnum):
@@ -247,7 +247,7 @@ def _shown(value: object) -> str:
 
 
 def _parsed(text: str, name: str) -> int:
-    parts = re.findall(r"([0-9]+)\s*([hms])", text, re.ASCII)
+    parts = re.findall(r"([0-9]+)\s*([dhms])", text, re.ASCII)
     units = [unit for _, unit in parts]
     if not _DURATION.fullmatch(text) or len(units) != len(set(units)):
         raise InvalidArgument(

@@ -65,6 +65,9 @@ from qsessions import (
     ServiceCRN,
     Session,
     SessionClient,
+    SessionClosed,
+    SessionCreated,
+    SessionDraining,
     SessionLeftOpen,
     SessionState,
     StateChange,
@@ -141,6 +144,10 @@ class Counter:
                 assert_type(event.delay, float)
             case TokenRenewed():
                 assert_type(event.expires_in, float)
+            case SessionCreated():
+                assert_type(event.max_ttl, int | None)
+            case SessionDraining() | SessionClosed():
+                assert_type(event.session_id, str)
             case CreateCancelled():
                 assert_type(event.closed, bool)
             case EndingFailed():

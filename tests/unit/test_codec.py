@@ -412,7 +412,13 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
         ),
         ({"errors": [{"message": "first"}, {"message": "second"}]}, Fault(own=True, message="first. second")),
         (
-            {"errors": [{"message": "One.", "code": 1}, "m", {"message": "Two", "code": 2, "solution": "Wait"}]},
+            {
+                "errors": [
+                    {"message": "One.", "code": 1},
+                    "m",
+                    {"message": "Two", "code": 2, "solution": "Wait"},
+                ]
+            },
             Fault(own=True, message="One. Two", codes=("1", "2"), solution="Wait"),
         ),
         ({"errors": [{"message": "m"}, {"message": "m"}]}, Fault(own=True, message="m")),
@@ -441,7 +447,10 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
                 trace_id="r-1",
             ),
         ),
-        ({"errorCode": 5, "errorMessage": "m", "context": "r-1"}, Fault(own=False, message="m", codes=("5",))),
+        (
+            {"errorCode": 5, "errorMessage": "m", "context": "r-1"},
+            Fault(own=False, message="m", codes=("5",)),
+        ),
         # Other forms that have been seen around the service.
         (
             {"error": {"status": 404, "message": "gone", "code": 7}, "trace": "t-1"},
@@ -449,7 +458,13 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
         ),
         ({"error": "Not Found"}, Fault(own=False, message="Not Found")),
         (
-            {"incidentID": "i-1", "code": "E", "description": "no route", "type": "error", "more_info": "https://x"},
+            {
+                "incidentID": "i-1",
+                "code": "E",
+                "description": "no route",
+                "type": "error",
+                "more_info": "https://x",
+            },
             Fault(own=False, message="no route", codes=("E",), solution="https://x", trace_id="i-1"),
         ),
         (
@@ -556,7 +571,9 @@ def test_the_usage_of_a_workload(fields: dict[str, object], seconds: float | Non
     assert workload.extra == {"usage": fields["usage"]}
 
 
-@pytest.mark.parametrize(("body", "has"), [({"jobs": []}, False), ({"jobs": [{"id": "j"}], "count": 1}, True)])
+@pytest.mark.parametrize(
+    ("body", "has"), [({"jobs": []}, False), ({"jobs": [{"id": "j"}], "count": 1}, True)]
+)
 def test_whether_there_are_jobs(body: object, has: bool) -> None:
     """A list of jobs says whether it holds any, whatever a job looks like."""
     assert decode_has_jobs(dumped(body)) is has

@@ -16,9 +16,12 @@ from qsessions import (
     RequestSent,
     ResponseReceived,
     RetryPlanned,
+    SessionClosed,
+    SessionCreated,
+    SessionDraining,
     TokenRenewed,
 )
-from qsessions.events import Observers, logger
+from qsessions.events import Observers
 
 SENT = RequestSent(operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1)
 EVENTS: list[tuple[Event, int, str]] = [
@@ -59,23 +62,40 @@ EVENTS: list[tuple[Event, int, str]] = [
     (
         CreateCancelled(session_id="s-1", closed=True, detail="closed after a cancelled create"),
         logging.WARNING,
-        "CreateCancelled session_id=s-1 closed=True detail=closed after a cancelled create",
+        "session s-1 closed, since its create was cancelled",
     ),
     (
-        CreateCancelled(session_id=None, closed=False, detail="unknown"),
+        CreateCancelled(session_id=None, closed=False, detail="nobody knows"),
         logging.ERROR,
-        "CreateCancelled closed=False detail=unknown",
+        "nobody knows",
     ),
     (
         EndingFailed(session_id="s-1", operation="close", detail="it said no"),
         logging.ERROR,
-        "EndingFailed session_id=s-1 operation=close detail=it said no",
+        "session s-1 left open: it said no",
     ),
     (
-        LedgerFailed(reason="the disk is full", unrecorded=("s-1",)),
+        LedgerFailed(reason="the disk is full", unrecorded=("s-1", "s-2")),
         logging.WARNING,
-        "LedgerFailed reason=the disk is full unrecorded=('s-1',)",
+        "the ledger never recorded s-1, s-2: the disk is full",
     ),
+    (
+        LedgerFailed(reason="the disk is full"),
+        logging.WARNING,
+        "the ledger doesn't record sessions: the disk is full",
+    ),
+    (
+        SessionCreated(session_id="s-1", mode="dedicated", backend="ibm_fez", max_ttl=600),
+        logging.INFO,
+        "session s-1 created: dedicated on ibm_fez, max_ttl 600 s",
+    ),
+    (
+        SessionCreated(session_id="s-1", mode="batch", backend=None, max_ttl=None),
+        logging.INFO,
+        "session s-1 created: batch, no max_ttl",
+    ),
+    (SessionDraining(session_id="s-1"), logging.INFO, "session s-1 draining"),
+    (SessionClosed(session_id="s-1"), logging.INFO, "session s-1 closed"),
 ]
 
 
@@ -168,5 +188,5 @@ def test_listening(
 
 
 def test_an_application_without_logging() -> None:
-    """The logger has a handler that does nothing, so that a program that set up no logging prints nothing."""
-    assert any(isinstance(handler, logging.NullHandler) for handler in logger.handlers)
+    """The logger has no handler of its own, so that Python's last resort writes warnings to standard error."""
+    assert logging.getLogger("qsessions").handlers == []
