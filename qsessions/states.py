@@ -21,8 +21,10 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # So few are read one by one.
 _FEW = 20
-# The list is given up after so many pages on which there was none of them: it may be full of other people's.
+# The list may be full of other people's sessions: it is given up after so many pages in a row without one of these, or a tenth of the
+# requests that reading them one by one takes, if that is more.
 _VAIN_PAGES = 20
+_VAIN_SHARE = 10
 # How far the clock of whoever recorded them and the service's may be apart.
 _MARGIN = timedelta(minutes=2)
 
@@ -71,7 +73,7 @@ async def _listed(
             left.discard(workload.id)
             if workload.id in wanted and (session := _state_of(workload)) is not None:
                 yield session
-            if not left or in_vain >= _VAIN_PAGES * MAX_PAGE:
+            if not left or in_vain >= MAX_PAGE * max(_VAIN_PAGES, len(left) // _VAIN_SHARE):
                 return
 
 

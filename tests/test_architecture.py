@@ -19,7 +19,7 @@ LAYERS = (
     ("in_flight",),
     ("attempts",),
     ("operations", "auth", "transport", "config", "account", "ledger", "reaping", "paging"),
-    ("live", "caller", "lookup", "watching", "signals", "creation", "closing"),
+    ("live", "caller", "lookup", "watching", "signals", "creation", "closing", "drained"),
     ("opening",),
     ("client",),
     ("loop_thread", "reaper"),

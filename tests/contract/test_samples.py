@@ -336,7 +336,11 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         ),
         None,
     ),
-    "error_many": (decode_fault, Fault(own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")), None),
+    "error_many": (
+        decode_fault,
+        Fault(own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")),
+        None,
+    ),
     "error_empty": (decode_fault, Fault(own=False, trace_id="0000"), None),
     "iam_token": (
         decode_grant,

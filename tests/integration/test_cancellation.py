@@ -679,6 +679,9 @@ class NothingLeft:
     def lost(self) -> None:
         """Take note."""
 
+    async def keep(self, answer: Response) -> None:
+        """Record nothing."""
+
     async def undo(self, answer: Response) -> str | None:
         """Undo."""
         return None

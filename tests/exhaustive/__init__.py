@@ -1,0 +1,1 @@
+"""Tests that take minutes: not in `pytest`, but in the gate and in `pytest tests/exhaustive`."""

@@ -1,0 +1,147 @@
+"""A process that lives with its sessions, and one that is killed at any moment of its life, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+
+from qsessions import AsyncSessionClient, LedgerRecord, LocalLedger, RecordState
+from qsessions.emulator import Emulator, Fault
+from qsessions.emulator.values import Session
+from qsessions.ledger.lines import parse_line
+from qsessions.reaper import reap
+from tests.integration.kills import Program, client_of, files_in, listed, program
+
+# What a killed process leaves: the state of its newest record, and what there is of that session at the service. The second is a create
+# that was carried out and whose answer was not recorded.
+STATES = (
+    ("intent", "nothing"),
+    ("intent", "open"),
+    ("created", "open"),
+    ("draining", "draining"),
+    ("unknown", "open"),
+    ("ended", "closed"),
+)
+
+
+class Scene:
+    """A service, a ledger, a process that lives and one that dies again and again.
+
+    Attributes:
+        kept: The sessions of the one that lives: their ids, and whether they take jobs.
+        states: How often a killed process had left its newest record in a state, with what at the service.
+        lives: How often a process was killed in its first life, its second and so on.
+    """
+
+    def __init__(
+        self, emulator: Emulator, directory: Path, client: AsyncSessionClient, dying: Program
+    ) -> None:
+        self.emulator = emulator
+        self.client = client
+        self.ledger = LocalLedger(directory)
+        self.kept: dict[str, bool] = {}
+        self.states: Counter[tuple[str, str]] = Counter()
+        self.lives: Counter[int] = Counter()
+        self._directory = directory
+        self._dying = dying
+        self._seen: set[Path] = set()
+
+    async def settle(self, living: Program) -> None:
+        """Wait until the living process has its four sessions."""
+        self.emulator.faults.add(
+            Fault(kind="reset", operations=("create",), after=True, nth=3),
+            Fault(kind="latency", operations=("create",), after=True, nth=4, seconds=3600),
+        )
+        _, draining = (await living.told()).split()
+        self.emulator.submit_job(draining, seconds=600)
+        living.tell("go on")
+        assert await living.told() == "unknown"
+        while len(self.emulator.sessions) < 4:
+            await self.client.versions()
+        self.emulator.faults.clear()
+        self.kept = self.accepting()
+        assert sorted(self.kept.values()) == [False, True, True, True]
+        states = {entry.record.state for entry in await self.ledger.entries()}
+        assert states == set(RecordState) - {RecordState.ENDED}
+        self._seen = set(await self._files())
+
+    def accepting(self) -> dict[str, bool]:
+        """Give the sessions that are open, and whether each takes jobs and so goes on by itself."""
+        return {session.id: session.accepting_jobs for session in self.emulator.open_sessions}
+
+    async def kill(self, count: int) -> None:
+        """Let a process live for so many callbacks, and look at what it left."""
+        before = set(self.emulator.sessions)
+        self._dying.tell(count)
+        assert await self._dying.told() == "-9"
+        # What it had sent comes to its end.
+        for _ in range(3):
+            await self.client.versions()
+        self.emulator.faults.clear()
+        (file,) = set(await self._files()) - self._seen
+        self._seen.add(file)
+        records = await asyncio.to_thread(records_in, file)
+        made = [session for session in self.emulator.sessions.values() if session.id not in before]
+        self.states[left_by(records, made)] += 1
+        self.lives[len({record.key for record in records})] += 1
+
+    async def reap(self) -> set[str]:
+        """Reap, and see that nothing of the living was touched; give what goes on of the dead, all of it listed, and end that."""
+        # Long enough ago for a session that was asked for to be listed, were it there.
+        reaped = await reap(self.client, self.ledger, close_unique=True, wall=lambda: time.time() + 1000)
+        assert [one.error for one in reaped if one.error] == []
+        still = self.accepting()
+        assert self.kept.items() <= still.items()
+        left = {name for name, goes_on in still.items() if goes_on and name not in self.kept}
+        assert left <= listed(reaped)
+        for session_id in left:
+            await self.client.close(session_id)
+        return left
+
+    async def _files(self) -> list[Path]:
+        return await asyncio.to_thread(files_in, self._directory)
+
+
+def records_in(file: Path) -> list[LedgerRecord]:
+    """Read all that a process has recorded, oldest first."""
+    lines = (parse_line(line) for line in file.read_bytes().split(b"\n"))
+    return [line for line in lines if isinstance(line, LedgerRecord)]
+
+
+def left_by(records: Sequence[LedgerRecord], made: Sequence[Session]) -> tuple[str, str]:
+    """Say what a killed process left: the state of its newest record, and what there is of that session at the service."""
+    newest = records[-1]
+    if newest.session_id is not None:
+        (session,) = [session for session in made if session.id == newest.session_id]
+        return newest.state.value, state_of(session)
+    known = {record.session_id for record in records}
+    nameless = [session for session in made if session.id not in known]
+    # One for each answer that was lost before.
+    lost = {record.key for record in records if record.state is RecordState.UNKNOWN} - {newest.key}
+    return newest.state.value, state_of(nameless[-1]) if len(nameless) > len(lost) else "nothing"
+
+
+def state_of(session: Session) -> str:
+    """Say whether a session goes on, ends when its jobs are done, or has ended."""
+    if session.state == "closed":
+        return "closed"
+    return "open" if session.accepting_jobs else "draining"
+
+
+@asynccontextmanager
+async def scene(directory: Path, *, backend: str) -> AsyncIterator[tuple[Scene, Program]]:
+    """Give a scene whose living process is creating a session on that backend; those that die ask for ibm_fez."""
+    async with AsyncExitStack() as stack:
+        emulator = await stack.enter_async_context(Emulator())
+        env = emulator.env()
+        living = await stack.enter_async_context(program("living", directory, backend, env=env))
+        dying = await stack.enter_async_context(program("dying", directory, env=env))
+        client = await stack.enter_async_context(client_of(emulator))
+        one = Scene(emulator, directory, client, dying)
+        await stack.enter_async_context(aclosing(one.ledger))
+        await one.settle(living)
+        yield one, living
