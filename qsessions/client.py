@@ -450,9 +450,8 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        operation = operations.close(session_id, young=self._recent.is_young(session_id))
         try:
-            await self._recent.call(operation, api_version, timeout)
+            await self._recent.call(operations.close(session_id), api_version, timeout)
         except NotFound:
             self._book.ended(session_id)
             raise
@@ -758,9 +757,9 @@ class AsyncSessionClient:
                 raise
             self._book.saw(session)
         else:
+            self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
             if wanted.accepting_jobs:
                 await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
-            self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
             if not wanted.accepting_jobs:
                 self._observers.notify(SessionDraining(session_id=session_id))
             if self._drained.is_due:
@@ -779,7 +778,7 @@ class AsyncSessionClient:
             "path": operation.path,
         }
         try:
-            session = await self._caller.call(operations.get(operation.session_id), api_version, left)
+            session = await self._recent.call(operations.get(operation.session_id), api_version, left)
         except QSessionsError as error:
             error.add_note("the update was accepted; whether the session takes jobs again could not be read.")
             raise

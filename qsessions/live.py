@@ -28,8 +28,8 @@ Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 SHORTEST_S = 0.5
 _LONGEST_S = 15.0
 _GROWTH = 1.5
-# How many seconds a session may drain unchanged before somebody looks whether it has jobs at all, and how often that is looked at before
-# the drain counts as not carried out: the service has been seen to accept one and leave the session open.
+# The service has been seen to accept a drain and leave the session open. So whether a session that drains unchanged has jobs at all is
+# looked at each time that so many seconds have passed; found without any this often in a row, its drain isn't being carried out.
 _QUIET_S = 300.0
 _QUIET_LOOKS = 2
 
@@ -81,8 +81,8 @@ class Poll:
         self._nap: asyncio.Future[None] | None = None
         # Resolved at each reading: None, or the error that everybody who waits gets.
         self._round: asyncio.Future[Exception | None] | None = None
-        # Since when the session drains unchanged, and how often since then it was found without jobs.
-        self._quiet_since: float | None = None
+        # When to look for the jobs of a session that drains, or None, and how often it was found without any since its last change.
+        self._look_at: float | None = None
         self._quiet_looks = 0
 
     @property
@@ -109,7 +109,8 @@ class Poll:
         self.away = None
         self._read_at = self._clock.monotonic()
         if changed:
-            self._quiet_since, self._quiet_looks = self._read_at if snapshot.is_draining else None, 0
+            self._look_at = self._read_at + _QUIET_S if snapshot.is_draining else None
+            self._quiet_looks = 0
         self.version += 1
         self._wake()
         self._tell(None)
@@ -156,18 +157,19 @@ class Poll:
 
     async def _look_for_jobs(self) -> None:
         """Find out, now and then, whether a session that drains unchanged has anything to do."""
-        now = self._clock.monotonic()
-        if self._quiet_since is None or now - self._quiet_since < _QUIET_S * (self._quiet_looks + 1):
+        due = self._look_at
+        if due is None or self._clock.monotonic() < due:
             return
         try:
             is_busy = await self.calls.has_pending_jobs(self.session_id)
         except QSessionsError:
             # Nobody can tell, so it may be.
             is_busy = True
-        if is_busy:
-            self._quiet_since, self._quiet_looks = now, 0
-        else:
-            self._quiet_looks += 1
+        if self._look_at != due:
+            # Somebody has seen a change meanwhile.
+            return
+        self._quiet_looks = 0 if is_busy else self._quiet_looks + 1
+        self._look_at = self._clock.monotonic() + _QUIET_S
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Not a part of the task: one that is cancelled before its first step runs no line of its own.

@@ -193,13 +193,10 @@ def is_reached(request: UpdateSession, session: Session) -> bool:
     return session.accepting_jobs is False or session.is_final
 
 
-def close(session_id: str, *, young: bool = False) -> Operation[None]:
-    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it.
-
-    Not so for a young one: the service has been seen not to find a session just after its creation.
-    """
+def close(session_id: str) -> Operation[None]:
+    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
     path = _path(session_id) + "/close"
-    gone: frozenset[int] = frozenset() if young else frozenset({404})
+    gone = frozenset({404})
     return Operation(
         "close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone, ending=True
     )

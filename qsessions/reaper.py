@@ -37,12 +37,13 @@ from qsessions.reaping import (
     decide,
     decide_unknown,
     decide_unread,
+    is_young,
     needs_jobs,
     window,
 )
 from qsessions.states import Progress, State, current_states
 
-ANOTHER_INSTANCE = "another instance: these credentials don't serve the one that it was created in"
+ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
 # Of the workloads that have ended, so many are looked at for one whose id nobody knows.
 _ENDED_LISTED = 1000
@@ -131,11 +132,11 @@ async def forget(
     """
     if not only:
         raise InvalidArgument("a record to forget must be named.")
-    why = "whether its owner lives can't be told from here"
+    why = "whether its process is alive can't be told from here"
     forgotten = [
         Reaped(
             entry=entry,
-            decision=Decision(Verdict.MARK_ENDED, "it was named, and nobody looked at its session"),
+            decision=Decision(Verdict.MARK_ENDED, "forgotten; nobody looked at its session"),
         )
         if entry.owner.liveness is Liveness.DEAD
         else Reaped(entry=entry, decision=decide_unread(entry, why, named=True))
@@ -259,7 +260,7 @@ class _Reaper:
 
     def _decide_missing(self, entry: LedgerEntry) -> Decision:
         if entry.record.instance is None:
-            why = "there is no such session, but nobody knows which instance it was created in"
+            why = "there is no such session here, and its instance isn't recorded"
             return decide_unread(entry, why, named=self.named)
         return decide(entry, None, now=self.wall(), named=self.named)
 
@@ -272,11 +273,10 @@ class _Reaper:
     async def _closed(self, reaped: Reaped, session_id: str) -> Reaped:
         try:
             await self.client.close(session_id)
-        except NotFound:
-            # It is gone, whoever ended it.
-            pass
         except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be closed
-            return attrs.evolve(reaped, error=error.with_traceback(None))
+            # One that is gone was ended by somebody, unless the service may not know it yet.
+            if not isinstance(error, NotFound) or is_young(reaped.entry.record, now=self.wall()):
+                return attrs.evolve(reaped, error=error.with_traceback(None))
         return attrs.evolve(reaped, done=True)
 
 
@@ -295,7 +295,9 @@ async def _recorded(ledger: Ledger, wall: Callable[[], float], decided: Sequence
     except LedgerUnavailable as error:
         failure = error.with_traceback(None)
         for index in changes:
-            results[index] = attrs.evolve(results[index], error=failure)
+            # What was seen of one that is left needn't be kept: the next look is then the first.
+            if results[index].decision.verdict is not Verdict.LEAVE:
+                results[index] = attrs.evolve(results[index], error=failure)
         return results
     for index, is_amended in zip(changes, amended, strict=True):
         # Who can't tell whether the owner lives can't change its record; nothing costs all the same.

@@ -72,7 +72,7 @@ def decide(
 
     Args:
         entry: The record and its owner.
-        found: The session as it is now, or None where the service knows no such session.
+        found: The session as it is now, or None where the service has no such session.
         now: Seconds since 1970.
         named: Whether the caller named this very session.
         has_jobs: Of a session for which `needs_jobs`: whether any of its jobs is queued or running; None where that can't be read.
@@ -80,18 +80,26 @@ def decide(
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
     if found is None:
-        if now - entry.record.asked_at < YOUNG_S:
-            return Decision(Verdict.UNDECIDED, "the service doesn't know it, but it was created moments ago")
-        return Decision(Verdict.MARK_ENDED, "the service knows no such session")
+        if is_young(entry.record, now=now):
+            return Decision(
+                Verdict.UNDECIDED,
+                "created moments ago, and the service doesn't know it yet; run reap again in 2 minutes",
+            )
+        return Decision(Verdict.MARK_ENDED, "the service has no such session")
     if found.is_final:
-        return Decision(Verdict.MARK_ENDED, "it is closed")
+        return Decision(Verdict.MARK_ENDED, "closed")
     if found.is_draining:
         return _draining(entry, found, now=now, named=named, has_jobs=has_jobs)
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return kept
     if found.accepting_jobs is None and not named:
-        return Decision(Verdict.UNDECIDED, "the service doesn't say whether it drains")
+        return Decision(Verdict.UNDECIDED, "the service doesn't say whether it takes jobs")
     return Decision(Verdict.CLOSE, _left_by(entry), session_id=found.id)
+
+
+def is_young(record: LedgerRecord, *, now: float) -> bool:
+    """Return whether a session may have been created so recently that the service may not know it yet."""
+    return now - record.asked_at < YOUNG_S
 
 
 def needs_jobs(entry: LedgerEntry, found: Session, *, named: bool = False) -> bool:
@@ -104,23 +112,23 @@ def _draining(
     entry: LedgerEntry, found: Session, *, now: float, named: bool, has_jobs: bool | None
 ) -> Decision:
     if not needs_jobs(entry, found, named=named):
-        return Decision(Verdict.LEAVE, "it drains, and closes when its jobs are done")
+        return Decision(Verdict.LEAVE, "draining; it closes when its jobs are done")
     if has_jobs is None:
-        return Decision(Verdict.LEAVE, "it drains, and whether it has jobs left can't be read")
+        return Decision(Verdict.LEAVE, "draining; its jobs can't be listed")
     record = entry.record
     if has_jobs:
-        why = "it drains, and closes when its jobs are done"
+        why = "draining; it closes when its jobs are done"
         return Decision(Verdict.LEAVE, why, record=attrs.evolve(record, idle_since=None))
     quiet_since = record.changed_at if record.state is RecordState.DRAINING else None
     if found.last_job_completed is not None:
         quiet_since = found.last_job_completed.timestamp()
     was_quiet = quiet_since is not None and now - quiet_since >= IDLE_S
     if was_quiet or (record.idle_since is not None and now - record.idle_since >= IDLE_APART_S):
-        why = f"it was drained, has no jobs left and isn't closed; {_left_by(entry)}"
+        why = f"drained and without jobs, and the service doesn't close it; {_left_by(entry)}"
         return Decision(Verdict.CLOSE, why, session_id=found.id)
     return Decision(
         Verdict.LEAVE,
-        "it drains and has no jobs left; if it is still so in 5 minutes, reap closes it",
+        "draining without jobs; reap closes it if that is still so in 5 minutes",
         record=record if record.idle_since is not None else attrs.evolve(record, idle_since=now),
     )
 
@@ -164,26 +172,28 @@ def decide_unknown(
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
     if candidates is None:
-        return Decision(Verdict.UNDECIDED, "its id isn't known, and the instance's workloads can't be read")
+        return Decision(Verdict.UNDECIDED, "its id is unknown, and the instance's sessions can't be listed")
     seen = tuple(candidates)
     if not seen:
         if now <= window(entry.record)[1]:
-            return Decision(Verdict.UNDECIDED, "its id isn't known, and it may still appear")
+            return Decision(
+                Verdict.UNDECIDED, "its id is unknown, and it may still appear; run reap again in 3 minutes"
+            )
         if ended:
-            return Decision(Verdict.MARK_ENDED, "the session that it can be has ended")
+            return Decision(Verdict.MARK_ENDED, "the session that matches has ended")
         if of_another_time:
-            why = "no session was created when it was asked for; if its owner's clock was wrong, one of another time can be it"
+            why = "no session was created at that time; if that machine's clock was wrong, it may be a candidate"
             return Decision(Verdict.UNDECIDED, why, candidates=tuple(of_another_time))
         return Decision(
             Verdict.UNDECIDED,
-            "its id isn't known, and no open session can be it; forget it if none was created",
+            "its id is unknown, and no session matches; if none was created: qsessions forget",
         )
     if (kept := _kept_by_owner(entry, named=named)) is not None:
         return Decision(kept.verdict, kept.why, candidates=seen)
     undecided = _undecided(entry, seen, named=named, close_unique=close_unique, contested=contested)
     if undecided is not None:
         return Decision(Verdict.UNDECIDED, undecided, candidates=seen)
-    why = f"{_left_by(entry)}, and it is the only one that can be it"
+    why = f"{_left_by(entry)}; the only session that matches"
     return Decision(Verdict.CLOSE, why, session_id=seen[0].id, candidates=seen)
 
 
@@ -234,19 +244,27 @@ def _may_equal(listed: str | None, asked: str | None) -> bool:
     return listed is None or asked is None or listed == asked
 
 
+def whose(entry: LedgerEntry) -> str:
+    """Say whose a session is, in words for people."""
+    if entry.owner.liveness is Liveness.ALIVE:
+        return _owner_lives(entry).why
+    kept = _kept_by_owner(entry, named=False)
+    return _left_by(entry) if kept is None else kept.why
+
+
 def _owner_lives(entry: LedgerEntry) -> Decision:
-    return Decision(Verdict.LEAVE, f"its owner lives: {_process(entry)}")
+    return Decision(Verdict.LEAVE, f"its process is alive ({_process(entry)})")
 
 
 def _kept_by_owner(entry: LedgerEntry, *, named: bool) -> Decision | None:
     """Decide by whose it is, where that is enough."""
     if entry.record.detached:
-        why = "it was made to outlive its maker, and wasn't named"
+        why = "created by `qsessions create`; name it to close it"
         # Where its maker died before it knew the id, nobody was given the session.
         return None if named or entry.record.session_id is None else Decision(Verdict.LEAVE, why)
     if entry.owner.liveness is Liveness.UNKNOWN:
         return Decision(
-            Verdict.UNDECIDED, f"whether its owner lives can't be told from here: {_process(entry)}"
+            Verdict.UNDECIDED, f"whether its process is alive can't be told from here ({_process(entry)})"
         )
     return None
 
@@ -261,20 +279,20 @@ def _undecided(
 ) -> str | None:
     """Say why none of the sessions that can be it is closed, or None where the only one is."""
     if len(seen) > 1:
-        return f"{len(seen)} sessions can be it"
+        return f"{len(seen)} sessions match; close the right one by its id"
     if seen[0].id in contested:
-        return "the one session that can be it can be another process's as well"
+        return "one session matches, but it may be another process's"
     if not close_unique:
-        return "one session can be it, and nobody said to close it"
+        return "one session matches; pass --close-unique to close it"
     if entry.record.detached and not named:
-        return "one session can be it, and it wasn't named"
+        return "one session matches; created by `qsessions create`, so name it to close it"
     return None
 
 
 def _left_by(entry: LedgerEntry) -> str:
-    return "it was named" if entry.record.detached else f"its owner is dead: {_process(entry)}"
+    return "named" if entry.record.detached else f"its process is gone ({_process(entry)})"
 
 
 def _process(entry: LedgerEntry) -> str:
     owner = entry.owner
-    return "nobody knows which process" if owner.host is None else f"process {owner.pid} on {owner.host}"
+    return "not recorded which" if owner.host is None else f"{owner.pid} on {owner.host}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, TypeVar
+
+import attrs
 
 from qsessions import operations
 from qsessions.attempts import Clock
@@ -46,31 +47,36 @@ class RecentSessions:
     async def call(self, operation: Operation[T], api_version: str | None, timeout: Timeout) -> T:
         """Carry out an operation on a session. A 404 about a young one is looked at again: by a GET after 2 s, then by the operation.
 
+        Where that is a GET itself, one will do. Nor is a repeat that finds a young one gone taken for done.
+
         Raises:
             NotFound: The service knows no such session; of a young one it said so again.
             CallTimeout: It said so of a young one, and no time is left to look again.
             ResponseError: Of a young one it says both.
             QSessionsError: See errors.py.
         """
+        if not self.is_young(operation.session_id):
+            return await self._caller.call(operation, api_version, timeout)
+        operation = attrs.evolve(operation, done_when_repeated=frozenset())
         started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
         try:
             return await self._caller.call(operation, api_version, seconds)
         except NotFound as error:
-            if not self.is_young(operation.session_id):
-                raise
             refusal = error
         left = self._caller.left(seconds, started)
         if left is not None and left <= LOOK_AGAIN_S:
             raise CallTimeout(
-                "the service doesn't know the session, which was created just now, and no time was left to look again.",
+                "the service doesn't know the session, which was created just now; no time was left to look again.",
                 **_where(refusal),
             ) from refusal
         await self._clock.sleep(LOOK_AGAIN_S)
-        is_known = await self._is_known(operation, api_version, self._caller.left(seconds, started))
+        is_open = operation.method != "GET" and await self._is_open(
+            operation, api_version, self._caller.left(seconds, started)
+        )
         try:
             return await self._caller.call(operation, api_version, self._caller.left(seconds, started))
         except NotFound as error:
-            if not is_known:
+            if not is_open:
                 raise
             raise ResponseError(
                 "the service knows the session and says that it doesn't, so it may be open.",
@@ -79,13 +85,16 @@ class RecentSessions:
                 **_where(error),
             ) from error
 
-    async def _is_known(self, operation: Operation[T], api_version: str | None, left: float | None) -> bool:
+    async def _is_open(self, operation: Operation[T], api_version: str | None, left: float | None) -> bool:
+        """Return whether the service gives a session that may be open."""
         assert operation.session_id is not None  # noqa: S101 - only a session's own id is young
         look = operations.get(operation.session_id, ending=operation.ending)
-        with suppress(NotFound):
-            await self._caller.call(look, api_version, left)
-            return True
-        return False
+        try:
+            found = await self._caller.call(look, api_version, left)
+        except NotFound:
+            return False
+        # An answer about another session, as a cache in between may give, says nothing about this one.
+        return found.id != operation.session_id or not found.is_final
 
 
 def _where(error: QSessionsError) -> dict[str, Any]:

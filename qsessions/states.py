@@ -82,7 +82,9 @@ def _state_of(workload: Workload) -> Session | None:
     if workload.status in ENDED_STATUSES:
         return Session(id=workload.id, state=SessionState.CLOSED)
     if workload.status in OPEN_STATUSES and workload.accepting_jobs:
-        return Session(id=workload.id, accepting_jobs=True)
+        # In progress it is active or inactive, which the list doesn't tell apart.
+        state = SessionState.OPEN if workload.status == "pending" else None
+        return Session(id=workload.id, state=state, accepting_jobs=True)
     return None
 
 

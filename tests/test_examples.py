@@ -201,7 +201,7 @@ async def test_shell_script(service: Emulator, tmp_path: Path) -> None:
 # What the commands of docs/emulator.md print, a pattern for each line.
 PRINTED = [
     r'\["open",true\]',
-    r'\["closed","drained"\]',
+    r'\["closed","session_closed_by_drain"\]',
     r"Running",
     r"\d{4}-.*Z",
     r"Completed",

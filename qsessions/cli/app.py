@@ -17,10 +17,23 @@ SessionId = Annotated[str, Parameter(help="The session's id.")]
 Mode = Annotated[Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")]
 Backend = Annotated[str | None, Parameter(help="The backend's name.")]
 MaxTtl = Annotated[
-    str | None, Parameter(help="After how long it closes whatever happens: seconds, or text such as 10m.")
+    str | None,
+    Parameter(
+        help="How long after its first job's start it closes at the latest: seconds, or text such as 10m. "
+        "One that no job reaches closes after 30 minutes."
+    ),
 ]
 InteractiveTtl = Annotated[
     str | None, Parameter(help="How long it may sit without a job; channel partners only.")
+]
+Labels = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--label",
+        help="What to call it in the ledger, name=value, to find it from another process; may be repeated.",
+        negative="",
+        show_default=False,
+    ),
 ]
 ActiveTtl = Annotated[str | None, Parameter(help="How long it may be active in all; channel partners only.")]
 
@@ -114,6 +127,7 @@ def create(
     max_ttl: MaxTtl = None,
     interactive_ttl: InteractiveTtl = None,
     active_ttl: ActiveTtl = None,
+    label: Labels = (),
     options: Options = DEFAULTS,
 ) -> int:
     """Create a session and print it.
@@ -126,7 +140,7 @@ def create(
 
     ttls = {"max_ttl": max_ttl, "interactive_ttl": interactive_ttl, "active_ttl": active_ttl}
     fate = commands.Fate()
-    return commands.run("create", commands.create(options, mode, backend, ttls, fate), fate)
+    return commands.run("create", commands.create(options, mode, backend, ttls, fate, labels=label), fate)
 
 
 @app.command

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from qsessions.cli.commands import connect, moment, run
+from qsessions.cli.commands import ask, can_ask, connect, moment, read_labels, run
 from qsessions.cli.failures import Exit, complain, count, tell
 from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
@@ -20,7 +20,7 @@ _COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "
 
 def close_all(options: Options, *, how: How, include_owned: bool, yes: bool, **filters: Any) -> int:
     """End the open sessions that fit; without `yes` only once somebody at a terminal has agreed."""
-    if not yes and not _can_ask():
+    if not yes and not can_ask():
         complain(
             "close-all",
             "nothing was ended: there is no terminal to ask at.",
@@ -42,6 +42,7 @@ async def _find(
     options: Options, found: list[Ending], filters: dict[str, Any], *, include_owned: bool
 ) -> None:
     Output(options)
+    labels = read_labels(filters.pop("labels"))
     before = filters["created_before"] = moment("created_before", filters["created_before"])
     if before is not None:
         # Whoever meant another hour can still stop it.
@@ -51,7 +52,7 @@ async def _find(
         found += await find(
             listed,
             lambda: entries_of(ledger.place_of(client.instance)),
-            labels={},
+            labels=labels,
             include_owned=include_owned,
         )
 
@@ -74,10 +75,6 @@ async def _end(options: Options, found: list[Ending], how: How) -> int | None:
     return max(map(failure_code, errors))
 
 
-def _can_ask() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
 def _agreed(found: Sequence[Ending], how: How) -> bool:
     """Show the sessions and ask; on standard error, since standard output has nothing but data."""
     for one in found:
@@ -91,8 +88,7 @@ def _agreed(found: Sequence[Ending], how: How) -> bool:
     asked = (
         f"Drain {which}? Queued jobs finish." if how == "drain" else f"Close {which}? Queued jobs never run."
     )
-    print(f"{asked} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    return ask(asked)
 
 
 async def _rows(endings: Sequence[Ending]) -> AsyncIterator[Row]:

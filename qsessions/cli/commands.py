@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -32,6 +34,8 @@ NumberT = TypeVar("NumberT", int, float)
 
 def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None = None) -> int:
     """Run a command's body and give its exit code; tell on standard error what went wrong."""
+    # What the library warns of the commands tell themselves, in their own words.
+    logging.getLogger("qsessions").addHandler(logging.NullHandler())
     with asyncio.Runner() as runner:
         try:
             return runner.run(body) or Exit.DONE
@@ -48,6 +52,25 @@ def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None =
             what = "; ".join(part.removesuffix(".") for part in told)
             complain(command, f"{what}.", what_to_do(error, command))
             return exit_code(error)
+
+
+def read_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Read labels that are given as name=value."""
+    read = dict(label.partition("=")[::2] for label in labels)
+    if wrong := [label for label in labels if not all(label.partition("="))]:
+        raise InvalidArgument(f"--label must be a name and a value such as run=42, not {wrong[0]!r}.")
+    return read
+
+
+def can_ask() -> bool:
+    """Return whether there is somebody at a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Ask whoever is at the terminal; on standard error, since standard output has nothing but data."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def connect(options: Options, **more: Any) -> AsyncSessionClient:
@@ -77,17 +100,23 @@ def creation(mode: str, backend: str | None, ttls: Mapping[str, str | None]) -> 
 
 
 async def create(
-    options: Options, mode: str, backend: str | None, ttls: Mapping[str, str | None], fate: Fate
+    options: Options,
+    mode: str,
+    backend: str | None,
+    ttls: Mapping[str, str | None],
+    fate: Fate,
+    *,
+    labels: Sequence[str],
 ) -> int | None:
     """Create a session and print it; `fate` knows what became of it when this is interrupted."""
-    output = Output(options)
+    output, named = Output(options), read_labels(labels)
     request = creation(mode, backend, ttls)
     observers = [fate, Warner("create")]
     async with (
         local_ledger(detached=True) as ledger,
         connect(options, ledger=ledger, observers=observers) as client,
     ):
-        session = fate.session = await client.create(request)
+        session = fate.session = await client.create(request, labels=named)
         try:
             output.record(row(session))
         except OSError as error:

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from qsessions.cli.commands import connect
+from qsessions.cli.commands import ask, can_ask, connect, duration, read_labels, run
 from qsessions.cli.failures import Exit, complain, count, exit_code, few, what_happened, what_to_do
 from qsessions.cli.keeping import local_ledger
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row
+from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.closing import each
-from qsessions.errors import ConfigurationError, NotFound, QSessionsError
-from qsessions.ledger import LedgerEntry, LedgerRecord, entries_of
+from qsessions.errors import ConfigurationError, InvalidArgument, NotFound, QSessionsError
+from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, LocalLedger, entries_of, has_labels
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
-from qsessions.reaping import Decision, Verdict
+from qsessions.reaping import Decision, Verdict, is_young, whose
+from qsessions.states import State, current_states
 
 # Where a terminal is narrow, the first ones stay.
 _LEDGER_COLUMNS = (
     "record",
     "live_state",
-    "owner",
     "age_seconds",
+    "why",
+    "owner",
+    "labels",
+    "mode",
+    "backend",
     "owner_host",
     "owner_pid",
     "owner_since",
     "detached",
-    "mode",
-    "backend",
 )
 _REAP_COLUMNS = ("record", "verdict", "done", "why", "error", "candidates")
-_NOTHING = "qsessions {}: no open sessions are recorded."
+# Of a record's name so many characters have to be given at the least.
+_SHORT_NAME = 8
 
 
-async def list_ledger(options: Options) -> None:
-    """Print what the ledger has open, with the state that each session has now."""
-    output = Output(options)
+async def list_ledger(
+    options: Options, labels: Sequence[str], *, everything: bool, all_instances: bool
+) -> None:
+    """Print what the ledger has that may be open, with the state that each session has now; or everything."""
+    output, wanted = Output(options), read_labels(labels)
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(local_ledger())
         client, problem = None, None
@@ -49,26 +56,55 @@ async def list_ledger(options: Options) -> None:
         except ConfigurationError as error:
             # It can be listed without one.
             problem = error
-        entries = await entries_of(ledger.place_of(None if client is None else client.instance))
+        entries = await _entries(ledger, None if all_instances else client)
+        entries = [entry for entry in entries if has_labels(entry.record, wanted)]
         if problem is not None and entries:
             what = what_happened(problem, "ledger").removesuffix(".")
             complain("ledger", f"live states are not shown: {what}.", what_to_do(problem, "ledger"))
+        states: Mapping[str, State] = {}
+        if client is not None:
+            served = [entry.record for entry in entries if is_served(client, entry.record)]
+            with progress_bar() as progress:
+                states = await current_states(client, served, progress)
+    found = [(entry, states.get(entry.record.session_id or "")) for entry in entries]
+    rows = [_row(entry, state, client) for entry, state in found if everything or not _is_over(entry, state)]
+    await output.rows(
+        "ledger", _each(rows), _LEDGER_COLUMNS, "qsessions ledger: no open sessions are recorded.", brief=True
+    )
 
-        async def described(entry: LedgerEntry) -> Row:
-            found, unread = await _live(client, entry.record)
-            return _row(entry, found, unread)
 
-        await output.rows(
-            "ledger", _each(await each(entries, described)), _LEDGER_COLUMNS, _NOTHING.format("ledger")
-        )
+async def _entries(ledger: LocalLedger, client: AsyncSessionClient | None) -> list[LedgerEntry]:
+    """Return the records of a client's instance; without one, all."""
+    if client is None:
+        return list(await entries_of(ledger))
+    entries = await entries_of(ledger.place_of(client.instance))
+    return [entry for entry in entries if is_served(client, entry.record)]
 
 
 async def reap_sessions(
-    options: Options, only: Sequence[str], *, dry_run: bool, close_unique: bool
+    options: Options,
+    only: Sequence[str],
+    labels: Sequence[str],
+    *,
+    all_instances: bool,
+    dry_run: bool,
+    close_unique: bool,
 ) -> int | None:
     """Close what dead owners left open, and print what became of each record."""
+    wanted = read_labels(labels)
     async with local_ledger() as ledger, connect(options) as client:
-        reaped = await reap(client, ledger, only=only, dry_run=dry_run, close_unique=close_unique)
+        named = await _named(ledger, only)
+        with progress_bar() as progress:
+            reaped = await reap(
+                client,
+                ledger,
+                only=named,
+                labels=wanted,
+                all_instances=all_instances,
+                dry_run=dry_run,
+                close_unique=close_unique,
+                progress=progress,
+            )
     await _print("reap", reaped, options)
     undecided = [one.decision for one in reaped if one.decision.verdict is Verdict.UNDECIDED]
     failures = [one.error for one in reaped if one.error is not None]
@@ -83,10 +119,67 @@ async def reap_sessions(
     return max([Exit.REFUSED, *(failure_code(error) for error in failures)])
 
 
-async def forget_records(options: Options, only: Sequence[str]) -> int | None:
-    """Take records of dead owners out of the ledger, and print what became of each."""
+def forget_records(
+    options: Options, only: Sequence[str], *, undecided: bool, older_than: str | None, yes: bool
+) -> int:
+    """Take records of dead owners out of the ledger, and print what became of each.
+
+    Those that are undecided only once somebody at a terminal has agreed, or with `yes`.
+    """
+    if not undecided:
+        return run("forget", _forget(options, only, older_than=older_than))
+    if not yes and not can_ask():
+        complain(
+            "forget",
+            "nothing was forgotten: there is no terminal to ask at.",
+            "To forget them without being asked, add --yes; to see them: qsessions reap --dry-run",
+        )
+        return Exit.WRONG_USE
+    found: list[Reaped] = []
+    code = run("forget", _find_undecided(options, only, older_than, found))
+    if code != Exit.DONE or not found:
+        return code
+    if not yes:
+        for one in found:
+            print(
+                f"{one.entry.record.session_id or one.entry.record.key}  {one.decision.why}", file=sys.stderr
+            )
+        # Out here, where Ctrl-C ends the wait for an answer.
+        if not ask(f"Forget {count(len(found), 'record')}? Sessions stay as they are."):
+            complain("forget", "nothing was forgotten.", "To forget one of them: qsessions forget RECORD")
+            return Exit.REFUSED
+    return run("forget", _forget(options, [one.entry.record.key for one in found], older_than=None))
+
+
+async def _find_undecided(
+    options: Options, only: Sequence[str], older_than: str | None, found: list[Reaped]
+) -> None:
+    if only:
+        raise InvalidArgument("--undecided takes no records by name.", solution="Leave one of them out.")
+    seconds = 0.0 if older_than is None else duration("--older-than", older_than) or 0.0
+    async with local_ledger() as ledger, connect(options) as client:
+        with progress_bar() as progress:
+            decided = await reap(client, ledger, dry_run=True, progress=progress)
+    found += [
+        one
+        for one in decided
+        if one.decision.verdict is Verdict.UNDECIDED
+        and one.entry.owner.liveness is Liveness.DEAD
+        and time.time() - one.entry.record.asked_at >= seconds
+    ]
+    if not found:
+        await _print("forget", [], options)
+
+
+async def _forget(options: Options, only: Sequence[str], *, older_than: str | None) -> int | None:
+    if older_than is not None:
+        raise InvalidArgument("--older-than goes with --undecided.", solution="Add --undecided.")
+    if not only:
+        raise InvalidArgument(
+            "records to forget must be named.", solution="See: qsessions ledger. Or give --undecided."
+        )
     async with local_ledger() as ledger:
-        forgotten = await forget(ledger, only)
+        forgotten = await forget(ledger, await _named(ledger, only))
     await _print("forget", forgotten, options)
     kept = [one for one in forgotten if not one.done]
     if not kept:
@@ -96,9 +189,25 @@ async def forget_records(options: Options, only: Sequence[str]) -> int | None:
     return max([Exit.REFUSED, *(failure_code(one.error) for one in kept if one.error is not None)])
 
 
+async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
+    """Return records' names in full, of which a terminal shows the beginnings."""
+    if not names:
+        return []
+    entries = await entries_of(ledger)
+    known = {name for entry in entries for name in (entry.record.key, entry.record.session_id) if name}
+    full: list[str] = []
+    for name in names:
+        begun = [one for one in known if one.startswith(name) and len(name) >= _SHORT_NAME]
+        if name not in known and len(begun) > 1:
+            raise InvalidArgument(f"{len(begun)} records begin with {name!r}; give more of the name.")
+        full.append(begun[0] if name not in known and begun else name)
+    return full
+
+
 async def _print(command: str, records: Sequence[Reaped], options: Options) -> None:
     rows = _each([_reaped_row(command, one) for one in records])
-    await Output(options).rows("records", rows, _REAP_COLUMNS, _NOTHING.format(command))
+    nothing = "nothing is undecided" if command == "forget" else "no open sessions are recorded"
+    await Output(options).rows("records", rows, _REAP_COLUMNS, f"qsessions {command}: {nothing}.", brief=True)
 
 
 def _to_end(undecided: Sequence[Decision]) -> str:
@@ -134,24 +243,37 @@ def failure_text(error: Exception | None, command: str) -> str | None:
     )
 
 
-async def _live(client: AsyncSessionClient | None, record: LedgerRecord) -> tuple[Session | None, str | None]:
-    """Give a session as it is now, or why it isn't known."""
+def _is_over(entry: LedgerEntry, state: State | None) -> bool:
+    """Return whether a session is over by a positive word; `reap` puts its record to ended."""
+    if isinstance(state, NotFound):
+        return not is_young(entry.record, now=time.time())
+    return isinstance(state, Session) and state.id == entry.record.session_id and state.is_final
+
+
+def _unread(record: LedgerRecord, state: State | None, client: AsyncSessionClient | None) -> str | None:
+    """Return why the state of a session isn't known, or None where it is."""
     if record.session_id is None:
-        return None, "its id isn't known"
+        return "its id is unknown"
     if client is None:
-        return None, "there are no credentials"
-    if not is_served(client, record):
-        return None, ANOTHER_INSTANCE
-    try:
-        return await client.get(record.session_id), None
-    except NotFound:
-        return None, "the service knows no such session"
-    except QSessionsError as error:
-        return None, what_happened(error, "ledger")
+        return "there are no credentials"
+    match state:
+        case None:
+            return ANOTHER_INSTANCE
+        case NotFound():
+            return "the service has no such session"
+        case QSessionsError():
+            return what_happened(state, "ledger")
+        case Exception():
+            return f"{type(state).__name__}: {state}"
+        case Session() if state.id != record.session_id:
+            return "the answer was about another session"
+    return None
 
 
-def _row(entry: LedgerEntry, found: Session | None, unread: str | None) -> dict[str, Any]:
+def _row(entry: LedgerEntry, state: State | None, client: AsyncSessionClient | None) -> dict[str, Any]:
     record, owner = entry.record, entry.owner
+    unread = _unread(record, state, client)
+    found = state if unread is None and isinstance(state, Session) else None
     return {
         "record": record.session_id or record.key,
         "session_id": record.session_id,
@@ -159,6 +281,8 @@ def _row(entry: LedgerEntry, found: Session | None, unread: str | None) -> dict[
         "live_state": found and found.state,
         "accepting_jobs": found and found.accepting_jobs,
         "unread": unread,
+        "why": "; ".join(filter(None, [unread, whose(entry)])),
+        "labels": dict(record.labels),
         "owner": owner.liveness,
         "owner_host": owner.host,
         "owner_pid": owner.pid,

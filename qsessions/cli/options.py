@@ -31,6 +31,15 @@ class Options:
     jsonl: Annotated[
         bool, Parameter(help="Print one JSON object a line.", negative="", show_default=False)
     ] = False
+    verbose: Annotated[
+        bool,
+        Parameter(
+            name=["--verbose", "-v"],
+            help="On a terminal: every column of a table, and nothing cut.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False
 
 
 @Parameter(name="*", group=Group("Options of every command", sort_key=2))

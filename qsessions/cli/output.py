@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Any, TypeAlias
 
 import attrs
@@ -22,6 +22,9 @@ from qsessions.errors import InvalidArgument
 Row: TypeAlias = Mapping[str, Any]
 
 _GAP = "  "
+# Names are cut to no fewer characters, and a column to no fewer cells.
+_SHORT_NAME = 8
+_LEAST_CUT = 20
 _STYLES = {
     "open": "cyan",
     "active": "bold green",
@@ -53,6 +56,7 @@ class Output:
         if options.json and options.jsonl:
             raise InvalidArgument("--json and --jsonl exclude each other.")
         self._json = options.json
+        self._verbose = options.verbose
         self.lines = options.jsonl
         # What the service says may have characters that the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a TextIOWrapper
@@ -72,11 +76,19 @@ class Output:
         _print([[Text(name.ljust(width), "dim"), _styled(value)] for name, value in filled.items()])
 
     async def rows(
-        self, name: str, rows: AsyncIterator[Row], columns: Sequence[str], nothing: str | None = None
+        self,
+        name: str,
+        rows: AsyncIterator[Row],
+        columns: Sequence[str],
+        nothing: str | None = None,
+        *,
+        brief: bool = False,
     ) -> None:
         """Print a list: with --jsonl each row as it comes, with --json one object with the list by its name.
 
-        `nothing` is told on standard error in place of a table without rows.
+        On a terminal, without --verbose, it has the columns that there is room for. `brief` cuts there the names in the first column,
+        where that leaves them different, and the column that there is too little room for, and shortens ages. `nothing` is told on
+        standard error in place of a table without rows.
         """
         if self.lines:
             async for item in rows:
@@ -88,7 +100,18 @@ class Output:
         elif nothing is not None and not items:
             tell(nothing)
         else:
-            _print_table(_padded([columns, *([cell(item[name]) for name in columns] for item in items)]))
+            self._table(items, columns, brief=brief)
+
+    def _table(self, items: Sequence[Row], columns: Sequence[str], *, brief: bool) -> None:
+        table = [list(columns), *([cell(item[name]) for name in columns] for item in items)]
+        if not sys.stdout.isatty():
+            _print([list(map(Text, cells)) for cells in _padded(table)])
+        elif self._verbose:
+            _print_table(_padded(table), Terminal().width * 1000)
+        elif brief:
+            _print_table(_cut(_shortened(table, items), Terminal().width), Terminal().width)
+        else:
+            _print_table(_padded(table), Terminal().width)
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
@@ -115,19 +138,56 @@ def _print(lines: Sequence[Sequence[Text]]) -> None:
         _write("".join(f"{line.plain}\n" for line in joined))
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print a header and rows of padded cells; on a terminal as many columns as there is room for, and the names of the others."""
+def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
+    """Print a header and rows of padded cells on a terminal: as many columns as there is room for, and the names of the others."""
     header, *rows = rows
-    if not sys.stdout.isatty():
-        _print([list(map(Text, cells)) for cells in (header, *rows)])
-        return
     ends = [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
-    shown = max(1, sum(end <= Terminal().width for end in ends))
+    shown = max(1, sum(end <= width for end in ends))
     lines = [[Text(name, "bold") for name in header[:shown]], [Text("-" * ends[shown - 1], "dim")]]
     lines += [list(map(_styled, cells[:shown])) for cells in rows]
     if hidden := [name.strip() for name in header[shown:]]:
-        lines.append([Text(f"no room for {', '.join(hidden)}", "dim")])
+        lines.append([Text(f"no room for {', '.join(hidden)}; -v shows all", "dim")])
     _print(lines)
+
+
+def _shortened(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[str]]:
+    """Return a table with the names in its first column cut, where that leaves them different, and with short ages."""
+    header, *rows = table
+    names = {cells[0] for cells in rows}
+    length = next(n for n in count(_SHORT_NAME) if len({name[:n] for name in names}) == len(names))
+    short = [["age" if name == "age_seconds" else name for name in header]]
+    for item, cells in zip(items, rows, strict=True):
+        ages = [
+            _age(item[name]) if name == "age_seconds" else text
+            for name, text in zip(header, cells, strict=True)
+        ]
+        short.append([ages[0][:length], *ages[1:]])
+    return short
+
+
+def _cut(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """Fill cells to the width of their columns, and cut the column at the edge of the terminal, if enough of it is left."""
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    left = width
+    for number, wanted in enumerate(widths):
+        if left < wanted and left >= _LEAST_CUT:
+            widths[number] = left
+        left -= widths[number] + len(_GAP)
+    return [
+        [
+            set_cell_size(text, size) if cell_len(text) <= size else set_cell_size(text, size - 1) + "…"
+            for text, size in zip(cells, widths, strict=True)
+        ]
+        for cells in table
+    ]
+
+
+def _age(seconds: float) -> str:
+    """Write how long ago something was, in its largest unit."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}"
+    return f"{max(seconds, 0):.0f}s"
 
 
 def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -157,6 +217,6 @@ def cell(value: object) -> str:
         case {"status": status, "timestamp": timestamp}:
             return f"{cell(status)} {cell(timestamp)}"
         case dict():
-            return json.dumps(value)
+            return json.dumps(value) if value else "-"
         case _:
             return one_line(str(value))

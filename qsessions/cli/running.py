@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from qsessions.cli.child import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, Child, unusable
-from qsessions.cli.commands import Fate, connect, creation, duration
+from qsessions.cli.commands import Fate, connect, creation, duration, read_labels
 from qsessions.cli.failures import Exit, complain, tell, what_happened
 from qsessions.cli.keeping import Warner, local_ledger
 from qsessions.cli.ledger import failure_code
@@ -39,6 +39,7 @@ class Plan:
     Attributes:
         command: The command and its arguments.
         session: What to create, or the id of a session that exists and that nothing here ends.
+        labels: What to call the one that is created.
         on_exit: How the session ends when the command has ended well.
         on_error: How it ends otherwise.
         grace: How many seconds the command has to end once it was told to.
@@ -46,6 +47,7 @@ class Plan:
 
     command: Sequence[str]
     session: CreateSession | str
+    labels: Mapping[str, str]
     on_exit: How
     on_error: How
     grace: float
@@ -56,6 +58,7 @@ async def run_command(
     command: Sequence[str],
     attach: str | None,
     wanted: tuple[str | None, str | None, Mapping[str, str | None]],
+    labels: Sequence[str],
     *,
     on_exit: How,
     on_error: How,
@@ -68,6 +71,7 @@ async def run_command(
         command: The command and its arguments.
         attach: The id of a session that exists.
         wanted: Without it, the mode, backend and TTLs of one to create.
+        labels: What to call that in the ledger, each as name=value.
         on_exit: How that ends when the command has ended well.
         on_error: How it ends otherwise.
         grace: How long the command has to end once it was told to.
@@ -80,17 +84,31 @@ async def run_command(
     seconds = duration("--grace", grace)
     if seconds is None:
         raise InvalidArgument("--grace must be a limit, so that the session ends.")
+    session = _session(attach, *wanted, labels)
     plan = Plan(
-        command=command, session=_session(attach, *wanted), on_exit=on_exit, on_error=on_error, grace=seconds
+        command=command,
+        session=session,
+        labels=read_labels(labels),
+        on_exit=on_exit,
+        on_error=on_error,
+        grace=seconds,
     )
     if (code := await asyncio.to_thread(unusable, command[0])) is not None:
         _cant_start(command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable", code)
         return code
+    if isinstance(session, CreateSession) and session.max_ttl is None:
+        tell(
+            "qsessions run: no --max-ttl: if this machine vanishes, the session goes on for 8 hours after its first job's start."
+        )
     return await _Run(plan, as_json=as_json).carry_out(options)
 
 
 def _session(
-    attach: str | None, mode: str | None, backend: str | None, ttls: Mapping[str, str | None]
+    attach: str | None,
+    mode: str | None,
+    backend: str | None,
+    ttls: Mapping[str, str | None],
+    labels: Sequence[str],
 ) -> CreateSession | str:
     """Give what to create, or the id of the session that exists."""
     if attach is None:
@@ -99,7 +117,7 @@ def _session(
                 "--mode is missing.", solution="Give the new session's --mode, or --attach ID."
             )
         return creation(mode, backend, ttls)
-    if any(value is not None for value in (mode, backend, *ttls.values())):
+    if labels or any(value is not None for value in (mode, backend, *ttls.values())):
         raise InvalidArgument(
             "--attach takes no options of a new session.", solution="Leave one of them out."
         )
@@ -163,7 +181,9 @@ class _Run:
         code_if_left = Exit.REFUSED
         self._ended = self._plan.on_exit
         try:
-            async with client.open(wanted, on_exit=self._plan.on_exit, on_error=self._plan.on_error) as live:
+            async with client.open(
+                wanted, labels=self._plan.labels, on_exit=self._plan.on_exit, on_error=self._plan.on_error
+            ) as live:
                 self._session_id = live.id
                 code = await self._command(client)
                 self._judge(code)

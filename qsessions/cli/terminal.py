@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TextIO
 
 from rich.console import Console
+
+# Fewer are done before anybody could see a bar.
+_MANY = 50
 
 
 class Terminal(Console):
@@ -20,6 +25,29 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Tell that the reader is gone; rich itself would end the process with 1."""
         raise BrokenPipeError
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on standard error while something goes on, where that is a terminal; what is given takes how far it is."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.progress import Progress, TaskID
+
+    bar, tasks = Progress(console=Console(stderr=True), transient=True), dict[str, TaskID]()
+
+    def advance(what: str, done: int, total: int) -> None:
+        if total >= _MANY:
+            bar.start()
+            if what not in tasks:
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
 
 
 def forget_output(stream: TextIO | None = None) -> None:

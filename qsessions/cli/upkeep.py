@@ -10,6 +10,7 @@ from qsessions.cli.app import (
     ActiveTtl,
     Backend,
     InteractiveTtl,
+    Labels,
     MaxTtl,
     Mode,
     SessionId,
@@ -19,6 +20,19 @@ from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, WaitOptions
 
 State = Literal["open", "active", "inactive", "closed", "pending_inactive", "pending_closed"]
 How = Literal["drain", "close"]
+OnlyLabels = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--label",
+        help="Only those that the ledger has with this label, name=value; may be repeated.",
+        negative="",
+        show_default=False,
+    ),
+]
+AllInstances = Annotated[
+    bool,
+    Parameter(help="Show the records of other instances too.", negative="", show_default=False),
+]
 
 
 @app.command
@@ -59,6 +73,7 @@ def run(
     grace: Annotated[
         str, Parameter(help="How long the command has to end once a signal told it to, before it is killed.")
     ] = "20",
+    label: Labels = (),
     options: Options = DEFAULTS,
 ) -> int:
     """Run a command inside a session, which ends with it.
@@ -75,22 +90,34 @@ def run(
 
     ttls = {"max_ttl": max_ttl, "interactive_ttl": interactive_ttl, "active_ttl": active_ttl}
     wanted = (mode, backend, ttls)
-    body = run_command(options, command, attach, wanted, on_exit=on_exit, on_error=on_error, grace=grace)
+    body = run_command(
+        options, command, attach, wanted, label, on_exit=on_exit, on_error=on_error, grace=grace
+    )
     return commands.run("run", body)
 
 
 @app.command
-def ledger(*, options: Options = DEFAULTS) -> int:
+def ledger(
+    *,
+    all: Annotated[  # noqa: A002 - the option's name
+        bool, Parameter(help="Those too that are over by now.", negative="", show_default=False)
+    ] = False,
+    all_instances: AllInstances = False,
+    label: OnlyLabels = (),
+    options: Options = DEFAULTS,
+) -> int:
     """List the sessions that this user's processes created and that may be open, with their owners.
 
-    An owner is the process that created it: alive, dead, or unknown where that can't be told from here.
+    They are those of the instance that the credentials name; without credentials, all. An owner is the process that created one: alive,
+    dead, or unknown where that can't be told from here.
 
     Example: qsessions ledger --json
     """
     from qsessions.cli import commands
     from qsessions.cli.ledger import list_ledger
 
-    return commands.run("ledger", list_ledger(options))
+    body = list_ledger(options, label, everything=all, all_instances=all_instances)
+    return commands.run("ledger", body)
 
 
 @app.command
@@ -98,13 +125,15 @@ def reap(
     *records: Annotated[
         str, Parameter(help="Only these: session ids, or what `qsessions ledger` shows where there is none.")
     ],
+    label: OnlyLabels = (),
+    all_instances: AllInstances = False,
     dry_run: Annotated[
         bool, Parameter(help="Say what would be done, and do nothing.", negative="", show_default=False)
     ] = False,
     close_unique: Annotated[
         bool,
         Parameter(
-            help="Where a session's id isn't known and a single one can be it, close that.",
+            help="Where a session's id isn't known and a single one matches, close that.",
             negative="",
             show_default=False,
         ),
@@ -113,36 +142,48 @@ def reap(
 ) -> int:
     """Close the sessions that dead processes left open, by the ledger.
 
-    What a living process owns stays open, and what drains. Sessions of `qsessions create` belong to nobody, and are closed only when they
-    are named. The exit code is 0 when nothing is left undecided.
+    It is about the instance that the credentials name. What a living process owns stays open, and what drains. Sessions of
+    `qsessions create` belong to nobody, and are closed only when they are named. The exit code is 0 when nothing is left undecided.
 
     Example: qsessions reap --dry-run
     """
     from qsessions.cli import commands
     from qsessions.cli.ledger import reap_sessions
 
-    body = reap_sessions(options, records, dry_run=dry_run, close_unique=close_unique)
+    body = reap_sessions(
+        options, records, label, all_instances=all_instances, dry_run=dry_run, close_unique=close_unique
+    )
     return commands.run("reap", body)
 
 
 @app.command
 def forget(
     *records: Annotated[
-        str,
-        Parameter(help="Session ids, or what `qsessions ledger` shows where there is none.", required=True),
+        str, Parameter(help="Session ids, or what `qsessions ledger` shows where there is none.")
     ],
+    undecided: Annotated[
+        bool,
+        Parameter(
+            help="All that `qsessions reap` can't decide about, after showing them and asking.",
+            negative="",
+            show_default=False,
+        ),
+    ] = False,
+    older_than: Annotated[
+        str | None, Parameter(help="With --undecided: only those of so long ago, such as 7d.")
+    ] = None,
+    yes: Annotated[bool, Parameter(help="Don't ask.", negative="", show_default=False)] = False,
     options: Options = DEFAULTS,
 ) -> int:
     """Take records of dead processes out of the ledger unseen; their sessions stay as they are.
 
-    It is for what `qsessions reap` can't decide any more, such as sessions of an instance that is gone. It needs no credentials.
+    It is for what `qsessions reap` can't decide any more, such as sessions of an instance that is gone. By name it needs no credentials.
 
-    Example: qsessions forget SESSION_ID
+    Example: qsessions forget --undecided --older-than 7d
     """
-    from qsessions.cli import commands
     from qsessions.cli.ledger import forget_records
 
-    return commands.run("forget", forget_records(options, records))
+    return forget_records(options, records, undecided=undecided, older_than=older_than, yes=yes)
 
 
 @app.command
@@ -160,6 +201,7 @@ def close_all(
     all: Annotated[  # noqa: A002 - the option's name
         bool, Parameter(help="Those too whose owner lives, by the ledger.", negative="", show_default=False)
     ] = False,
+    label: OnlyLabels = (),
     drain: Annotated[
         bool,
         Parameter(
@@ -185,4 +227,5 @@ def close_all(
         mode=mode,
         backend=backend,
         created_before=created_before,
+        labels=label,
     )

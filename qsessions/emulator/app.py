@@ -18,11 +18,12 @@ from qsessions.emulator.checks import (
 from qsessions.emulator.clock import ServiceClock
 from qsessions.emulator.credentials import Gate
 from qsessions.emulator.directory import PLANS, plan_body, search_body
-from qsessions.emulator.front import Handler, subject
+from qsessions.emulator.faults import YOUNG_SECONDS, Fault, FaultKind
+from qsessions.emulator.front import Handler, struck, subject
 from qsessions.emulator.iam import TokenOffice
 from qsessions.emulator.instances import Instance, queue_length
-from qsessions.emulator.listing import cut_page, read_job_query, read_workload_query
-from qsessions.emulator.refusals import invalid
+from qsessions.emulator.listing import cut_page, read_exclude_params, read_job_query, read_workload_query
+from qsessions.emulator.refusals import invalid, session_not_found
 
 BASE_PATH = "/api"
 _LONGEST_SESSION_ID = 500
@@ -102,7 +103,9 @@ class Service:
         """PATCH /v1/sessions/{id}."""
         session_id = _session_id(call)
         accepting = read_accepting_jobs(call.body)
-        call.instance.machine.update_session(call.now, session_id, accepting_jobs=accepting)
+        call.instance.machine.update_session(
+            call.now, session_id, accepting_jobs=accepting, stuck=_fault("stuck_drain") is not None
+        )
         return web.Response(status=204)
 
     def close_session(self, call: InstanceCall) -> web.Response:
@@ -127,8 +130,8 @@ class Service:
                 "total_count": page.total,
                 "limit": query.limit,
                 "workloads": workloads,
-                "next": _page_link(call.request, "next", page.next),
-                "previous": _page_link(call.request, "previous", page.previous),
+                **_page_link(call.request, "next", page.next),
+                **_page_link(call.request, "previous", page.previous),
             }
         )
 
@@ -141,19 +144,24 @@ class Service:
             backend=wanted.backend,
             session_id=wanted.session_id,
             seconds=wanted.seconds,
+            details=wanted.details,
         )
         subject.set(job.session_id)
-        return web.json_response({"id": job.id, "backend": job.backend, "session_id": job.session_id})
+        in_session = {} if job.session_id is None else {"session_id": job.session_id}
+        return web.json_response({"id": job.id, "backend": job.backend, **in_session})
 
     def list_jobs(self, call: InstanceCall) -> web.Response:
-        """GET /v1/jobs, newest first; `count` is how many match on all pages."""
+        """GET /v1/jobs; `count` is how many match on all pages."""
         query = read_job_query(call.request.query)
         matching = [job for job in call.instance.machine.jobs(call.now) if query.takes(job)]
-        matching.reverse()
+        if query.newest_first:
+            matching.reverse()
         page = matching[query.offset : query.offset + query.limit]
         return web.json_response(
             {
-                "jobs": [job_body(job) for job in page],
+                "jobs": [
+                    job_body(job, call.now, self.user_id, exclude_params=query.exclude_params) for job in page
+                ],
                 "count": len(matching),
                 "limit": query.limit,
                 "offset": query.offset,
@@ -162,7 +170,9 @@ class Service:
 
     def get_job(self, call: InstanceCall) -> web.Response:
         """GET /v1/jobs/{id}."""
-        return web.json_response(job_body(call.instance.machine.job(call.now, call.id)))
+        exclude_params = read_exclude_params(call.request.query, default=False)
+        job = call.instance.machine.job(call.now, call.id)
+        return web.json_response(job_body(job, call.now, self.user_id, exclude_params=exclude_params))
 
     def cancel_job(self, call: InstanceCall) -> web.Response:
         """POST /v1/jobs/{id}/cancel."""
@@ -227,13 +237,22 @@ def _session_id(call: InstanceCall) -> str:
     if len(call.id) > _LONGEST_SESSION_ID:
         raise invalid(f"A session's id has at most {_LONGEST_SESSION_ID} characters.")
     subject.set(call.id)
+    young = _fault("young_404")
+    if young is not None:
+        session = call.instance.machine.session(call.now, call.id)
+        if call.now - session.created < (YOUNG_SECONDS if young.seconds is None else young.seconds):
+            raise session_not_found()
     return call.id
 
 
-def _page_link(request: web.Request, name: str, cursor: str | None) -> dict[str, str] | None:
+def _fault(kind: FaultKind) -> Fault | None:
+    return next((fault for fault in struck.get() if fault.kind == kind), None)
+
+
+def _page_link(request: web.Request, name: str, cursor: str | None) -> dict[str, dict[str, str]]:
     if cursor is None:
-        return None
+        return {}
     # Without a Host header aiohttp would ask the name service for one, and block the loop.
     host = request.headers.get("Host") or "{}:{}".format(*request.get_extra_info("sockname"))
     kept = [(key, value) for key, value in request.query.items() if key not in {"next", "previous"}]
-    return {"href": f"{request.scheme}://{host}{request.path}?{urlencode([*kept, (name, cursor)])}"}
+    return {name: {"href": f"{request.scheme}://{host}{request.path}?{urlencode([*kept, (name, cursor)])}"}}

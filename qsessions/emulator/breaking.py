@@ -58,7 +58,7 @@ async def strike(faults: Iterable[Fault], tokens: TokenOffice, token_endpoint: b
                 return _answer(Fault(kind="answer", status=503), token_endpoint)
             case "answer":
                 return _answer(fault, token_endpoint)
-            case _:  # the rest acts on the answer's way out
+            case _:  # the rest acts on the answer's way out, or in the work itself
                 pass
     return None
 

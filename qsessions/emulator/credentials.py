@@ -1,13 +1,20 @@
 """Who may come in: the five credential schemes of the service."""
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
+from multidict import MultiMapping
 
 from qsessions.emulator.iam import TokenOffice
-from qsessions.emulator.instances import Instance
-from qsessions.emulator.refusals import INVALID_CREDENTIALS, NOT_AUTHORISED, Refusal
+from qsessions.emulator.instances import Instance, is_crn
+from qsessions.emulator.refusals import (
+    INSTANCE_NOT_FOUND,
+    INVALID_CREDENTIALS,
+    NOT_AUTHORISED,
+    Refusal,
+    invalid,
+)
 
 AUTHORIZATION = "Authorization"
 BACKEND_AUTHENTICATION = "Backend-Authentication"
@@ -32,7 +39,9 @@ class Gate:
     - Every credential that is sent must be right, not just one of them: a client that copies one key into all
       headers is told so here rather than found out later.
     - No credential, or no Service-CRN, is 401 with code 1200; a wrong one is 401 with 1201.
-    - A Service-CRN that names another instance is 403 with code 1200, once the credential has proved right.
+    - What follows counts once the credential has proved right. A Service-CRN that names no instance here (a deleted
+      one, another region's, another account's) is 404 with code 1279, which says nothing of any session. One that is
+      no CRN is 403 with code 1200. Two are 400: either could be meant, and the credential is not to blame.
     """
 
     def __init__(self, *, secrets: Secrets, instances: Mapping[str, Instance], tokens: TokenOffice) -> None:
@@ -40,10 +49,10 @@ class Gate:
         self._instances = instances
         self._tokens = tokens
 
-    def check(self, headers: Mapping[str, str], now: float) -> Instance:
-        """Let a request pass to its instance. Raises Refusal, 401 or 403. `headers` must look names up in any case."""
+    def check(self, headers: MultiMapping[str], now: float) -> Instance:
+        """Let a request pass to its instance. Raises Refusal, 400 to 404. `headers` must look names up in any case."""
         self.check_credentials(headers, now)
-        return self._instance(headers.get(SERVICE_CRN))
+        return self._instance(headers.getall(SERVICE_CRN, []))
 
     def check_credentials(self, headers: Mapping[str, str], now: float) -> None:
         """Let a request pass that concerns no instance. Raises Refusal, 401. For `headers` see `check`."""
@@ -69,11 +78,17 @@ class Gate:
             return self._tokens.accepts(value.strip(), now)
         return scheme.lower() == "apikey" and _same(value.strip(), self._secrets.api_key)
 
-    def _instance(self, crn: str | None) -> Instance:
-        if not crn:
+    def _instance(self, crns: Sequence[str]) -> Instance:
+        if not any(crns):
             raise _not_authorised(401, "Send the instance's CRN in the Service-CRN header.")
+        if len(crns) > 1:
+            raise invalid("There is more than one Service-CRN header.")
+        (crn,) = crns
+        if not is_crn(crn):
+            raise _not_authorised(403, "Check the Service-CRN header: it holds no CRN.")
         if crn not in self._instances:
-            raise _not_authorised(403, "Check the Service-CRN header: it names no instance of this account.")
+            solution = "Check the instance's CRN, and that its region is the one that you call."
+            raise Refusal(404, INSTANCE_NOT_FOUND, "Instance not found.", solution)
         return self._instances[crn]
 
 

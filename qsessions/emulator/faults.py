@@ -19,6 +19,8 @@ FaultKind = Literal[
     "revoke_tokens",
     "iam_down",
     "clock_skew",
+    "stuck_drain",
+    "young_404",
 ]
 
 OPERATIONS = (
@@ -43,6 +45,8 @@ OPERATIONS = (
 """What a fault can be bound to."""
 
 MOST_SECONDS = 3600.0
+YOUNG_SECONDS = 2.0
+"""How long a session is young, to a `young_404` that doesn't say."""
 _MOST_SKEW_SECONDS = 1e8
 
 # Which fields a kind takes, beside those that say when it strikes.
@@ -57,10 +61,20 @@ _FIELDS: Mapping[FaultKind, frozenset[str]] = MappingProxyType(
         "revoke_tokens": frozenset({"after"}),
         "iam_down": frozenset(),
         "clock_skew": frozenset({"seconds"}),
+        "stuck_drain": frozenset(),
+        "young_404": frozenset({"seconds"}),
     }
 )
 _NEEDED: Mapping[FaultKind, str] = MappingProxyType(
     {"answer": "status", "latency": "seconds", "drip": "seconds", "clock_skew": "seconds"}
+)
+# What a kind is about, where that isn't everything.
+_ABOUT: Mapping[FaultKind, frozenset[str]] = MappingProxyType(
+    {
+        "iam_down": frozenset({"token"}),
+        "stuck_drain": frozenset({"update"}),
+        "young_404": frozenset({"get", "update", "close"}),
+    }
 )
 _HOW = ("status", "body", "headers", "retry_after", "seconds", "keep_bytes", "after")
 
@@ -90,8 +104,10 @@ class Fault:
     kind: `answer` (another answer in place of the service's), `latency`, `reset` (the TCP connection is reset),
         `truncate` (the body ends before its Content-Length), `malformed` (the body is cut but its length fits: JSON
         that can't be read), `drip` (the body comes in sixteen slow pieces), `revoke_tokens` (all access tokens end),
-        `iam_down` (the token endpoint answers 503), `clock_skew` (the Date header is wrong).
-    operations: which requests, by `OPERATIONS`; none means all of the service, unknown paths too.
+        `iam_down` (the token endpoint answers 503), `clock_skew` (the Date header is wrong), `stuck_drain` (a session
+        that is drained doesn't close, but stays open or inactive), `young_404` (a session that was created a moment ago
+        is not found by `get`, `update` and `close`).
+    operations: which requests, by `OPERATIONS`; none means all that the kind is about, unknown paths too.
     rate: the share of matching requests that it strikes, above 0 and up to 1; `seed` makes the choice, so that
         the same seed strikes the same ones.
     nth: strike only the n-th matching request, counted from 1.
@@ -103,7 +119,7 @@ class Fault:
     headers: more headers of an `answer`.
     retry_after: the Retry-After header of an `answer`: seconds, or text such as an HTTP date.
     seconds: how long a `latency` or a `drip` takes in real seconds, up to 3600; how far a `clock_skew` is ahead,
-        or behind if negative.
+        or behind if negative; how long a session is young to a `young_404`, in the service's time, 2 by default.
     keep_bytes: how much of the body a `truncate` sends; half of it by default.
 
     Raises ValueError, whose text begins with the field's name, for a value that makes no sense.
@@ -143,7 +159,7 @@ class _Planned:
         fault = self.fault
         if fault.operations and operation not in fault.operations:
             return False
-        if fault.kind == "iam_down" and operation != "token":
+        if fault.kind in _ABOUT and operation not in _ABOUT[fault.kind]:
             return False
         self.matched += 1
         struck = (
@@ -232,8 +248,9 @@ def _check_kind(fault: Fault) -> None:
 def _check_when(fault: Fault) -> None:
     unknown = [name for name in fault.operations if name not in OPERATIONS]
     _check("operations", not unknown, f"must be among: {', '.join(OPERATIONS)}")
-    iam = fault.kind == "iam_down" and fault.operations
-    _check("operations", not iam, "has no meaning for the kind 'iam_down', which is about 'token' alone")
+    about = _ABOUT.get(fault.kind, frozenset(OPERATIONS))
+    told = f"has no meaning for the kind '{fault.kind}', which is about {', '.join(sorted(about))} alone"
+    _check("operations", about.issuperset(fault.operations), told)
     _check("rate", _is_number(fault.rate) and 0 < fault.rate <= 1, "must be a number above 0 and up to 1")
     _check("seed", _is_whole(fault.seed), "must be a whole number")
     for name, count in (("nth", fault.nth), ("times", fault.times)):

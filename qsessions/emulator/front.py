@@ -30,6 +30,9 @@ PAGE_PATH = "/"
 subject: ContextVar[str | None] = ContextVar("subject", default=None)
 """Where a handler notes which session its request was about."""
 
+struck: ContextVar[tuple[Fault, ...]] = ContextVar("struck", default=())
+"""Where a handler finds the faults that strike its request."""
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger("qsessions.emulator")
@@ -66,6 +69,7 @@ class Front:
             return await self._admin(request, handler)
         subject.set(None)
         fired = self._faults.fire(request.match_info.route.name)
+        struck.set(fired)
         body: bytes | None = None
         try:
             # Requests to unknown paths are read too: a connection can be kept only once its request is read.

@@ -1,5 +1,6 @@
 """Service instances: each a service of its own, behind one address and one set of credentials."""
 
+import re
 import uuid
 from collections.abc import Iterable
 from random import Random
@@ -9,6 +10,9 @@ import attrs
 from qsessions.emulator.checks import Terms
 from qsessions.emulator.state import Machine
 
+# crn:version:cname:ctype:service:region:scope:instance:resource type:resource
+_CRN = re.compile(r"crn:v1(:[^:\s]*){8}")
+
 
 @attrs.frozen
 class Instance:
@@ -17,6 +21,11 @@ class Instance:
     crn: str
     terms: Terms
     machine: Machine
+
+
+def is_crn(text: str) -> bool:
+    """Whether a text has the form of a CRN, whatever it names."""
+    return _CRN.fullmatch(text) is not None
 
 
 def queue_length(instances: Iterable[Instance], now: float, backend: str) -> int:

@@ -47,7 +47,9 @@ class SessionTrack:
     The service tells the limits but not what happens when several fall on one instant. Here a job that ends
     counts as ended, then limits apply (`max_ttl` before `active_ttl` before the rest), then queued jobs
     start. What the service tells of `max_ttl` is taken to hold for `active_ttl` too: running jobs finish,
-    queued ones fail. A batch follows the same rules as a dedicated session; only its billing differs.
+    queued ones fail. A batch follows the same rules as a dedicated session; only its billing differs. Of the
+    reasons, public sources tell session_created, session_closed_early and session_inactivated_by_interactive_ttl;
+    the others are the emulator's, in the same form.
     """
 
     def __init__(self, session: Session, book: Book) -> None:
@@ -85,11 +87,17 @@ class SessionTrack:
             self.session = attrs.evolve(self.session, last_job_completed=at)
         self.settle(at)
 
-    def accept(self, accepting: bool, at: float) -> None:
-        """Open the session for new jobs, or shut it: then it closes as soon as it has nothing left to do."""
-        if accepting != self.session.accepting_jobs:
-            self.session = attrs.evolve(self.session, accepting_jobs=accepting)
-            self._book.note(at, "reopened" if accepting else "draining", self.session.id)
+    def accept(self, accepting: bool, at: float, *, stuck: bool) -> None:
+        """Open the session for new jobs, or shut it: then it closes as soon as it has nothing left to do, unless it is `stuck`.
+
+        A stuck one stays so until it is opened again. Closed stays closed.
+        """
+        before = self.session
+        self.session = attrs.evolve(
+            before, accepting_jobs=accepting, stuck=not accepting and (stuck or before.stuck)
+        )
+        if before.state != "closed" and before.accepting_jobs != accepting:
+            self._book.note(at, "reopened" if accepting else "draining", before.id)
         self.settle(at)
 
     def close(self, at: float) -> None:
@@ -98,7 +106,7 @@ class SessionTrack:
             return
         stopped = self.lanes.clear_queue(at, "Cancelled", "the session was closed on request")
         self.session = attrs.evolve(self.session, stopped_queued_jobs=stopped)
-        self._enter("closed", "closed on request", at)
+        self._enter("closed", "session_closed_early", at)
 
     def foretold(self) -> Session:
         """The session as it will end if nobody touches it any more, its last job included."""
@@ -114,16 +122,16 @@ class SessionTrack:
         if session.state == "closed":
             return
         if session.started is not None:
-            yield session.started + ttls.maximum, "closed", "max_ttl reached"
-        yield session.activity.reaches(ttls.active), "closed", "active_ttl spent"
+            yield session.started + ttls.maximum, "closed", "session_closed_by_max_ttl"
+        yield session.activity.reaches(ttls.active), "closed", "session_closed_by_active_ttl"
         if session.idle_since is None:
             return
-        if not session.accepting_jobs:
-            yield session.idle_since, "closed", "drained"
+        if not session.accepting_jobs and not session.stuck:
+            yield session.idle_since, "closed", "session_closed_by_drain"
         elif session.state == "active":
-            yield session.idle_since + ttls.interactive, "inactive", "no job for interactive_ttl"
-        else:
-            yield session.idle_since + UNUSED_SECONDS, "closed", "unused for 30 minutes"
+            yield session.idle_since + ttls.interactive, "inactive", "session_inactivated_by_interactive_ttl"
+        elif not session.stuck:
+            yield session.idle_since + UNUSED_SECONDS, "closed", "session_closed_by_disuse"
 
     def _passed_limit(self, at: float) -> tuple[State, str] | None:
         return next(((state, reason) for due, state, reason in self._limits() if due <= at), None)
@@ -143,7 +151,7 @@ class SessionTrack:
         first = at if self.session.started is None else self.session.started
         self.session = attrs.evolve(self.session, started=first, last_job_started=at)
         if self.session.state != "active":
-            self._enter("active", "a job started", at)
+            self._enter("active", "session_activated_by_job", at)
 
     def _take_stock(self, at: float) -> None:
         """Count the jobs, and let the meters run as state and jobs now ask."""

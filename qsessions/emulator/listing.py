@@ -16,6 +16,10 @@ _CURSOR = re.compile(r"[0-9a-f]{16}")
 _STATUSES = frozenset(JOB_WORKLOAD.values())
 _MODES = frozenset({"job", "session", "batch"})
 _ORDERS = frozenset({"createdAt", "-createdAt"})
+_BOOLEANS = frozenset({"true", "false"})
+_LONGEST_WORKLOAD_PAGE = 50
+_LONGEST_JOB_PAGE = 200
+_FARTHEST_OFFSET = 2**63 - 1
 
 
 class Query(Protocol):
@@ -31,12 +35,23 @@ class Query(Protocol):
 
 
 @attrs.frozen
+class Span:
+    """A time span in unix seconds, with both ends: who asks for all since a moment means that moment too."""
+
+    after: float = -math.inf
+    before: float = math.inf
+
+    def holds(self, created: float) -> bool:
+        """Whether a moment lies in it. What is shown of one are whole milliseconds, and who asks for all up to these means it too."""
+        return self.after <= created and round(created * 1e6) // 1000 / 1000 <= self.before
+
+
+@attrs.frozen
 class WorkloadQuery:
     """A checked query of GET /v1/workloads.
 
-    `after` and `before` are unix seconds, both inclusive: who asks for all since a moment means that moment
-    too. `search` is looked for in ids and backend names, in any case. Parameters that the contract doesn't
-    name are passed over.
+    `search` is looked for in ids and tags, in any case; of `tags`, a workload must have all. Parameters that the
+    contract doesn't name are passed over.
     """
 
     limit: int
@@ -45,8 +60,8 @@ class WorkloadQuery:
     mode: str | None
     backend: str | None
     search: str
-    after: float
-    before: float
+    tags: frozenset[str]
+    created: Span
     following: int | None
     preceding: int | None
 
@@ -56,8 +71,11 @@ class WorkloadQuery:
             (not self.statuses or workload.workload_status in self.statuses)
             and (self.mode is None or workload.workload_mode == self.mode)
             and (self.backend is None or workload.backend == self.backend)
-            and self.after <= workload.created <= self.before
-            and (not self.search or self.search in f"{workload.id}\n{workload.backend}".lower())
+            and self.created.holds(workload.created)
+            and self.tags.issubset(workload.tags)
+            and (
+                not self.search or any(self.search in text.lower() for text in (workload.id, *workload.tags))
+            )
         )
 
 
@@ -77,9 +95,14 @@ class JobQuery:
 
     limit: int
     offset: int
+    newest_first: bool
+    exclude_params: bool
     pending: bool | None
     session_id: str | None
     backend: str | None
+    program: str | None
+    tags: frozenset[str]
+    created: Span
 
     def takes(self, job: Job) -> bool:
         """Whether a job belongs into the list."""
@@ -87,6 +110,9 @@ class JobQuery:
             (self.pending is None or self.pending == (job.ended is None))
             and (self.session_id is None or job.session_id == self.session_id)
             and (self.backend is None or job.backend == self.backend)
+            and (self.program is None or job.program_id == self.program)
+            and self.tags.issubset(job.tags)
+            and self.created.holds(job.created)
         )
 
 
@@ -98,30 +124,45 @@ def read_workload_query(query: Query) -> WorkloadQuery:
     following, preceding = _cursor(query, "next"), _cursor(query, "previous")
     if following is not None and preceding is not None:
         raise invalid("next and previous exclude each other.")
+    limit = _whole(query, "limit", 10)
+    if not 1 <= limit <= _LONGEST_WORKLOAD_PAGE:
+        raise invalid(f"limit must be a whole number from 1 to {_LONGEST_WORKLOAD_PAGE}.")
+    _one_of(query, "user", frozenset({"me"}))  # there is nobody else
     return WorkloadQuery(
-        limit=_whole(query, "limit", 10, 1, 200),
+        limit=limit,
         newest_first=_one_of(query, "sort", _ORDERS) == "-createdAt",
         statuses=statuses,
         mode=_one_of(query, "mode", _MODES),
         backend=query.get("backend"),
         search=(query.get("search") or "").lower(),
-        after=_moment(query, "created_after", -math.inf),
-        before=_moment(query, "created_before", math.inf),
+        tags=frozenset(query.getall("tags", [])),
+        created=_created(query),
         following=following,
         preceding=preceding,
     )
 
 
 def read_job_query(query: Query) -> JobQuery:
-    """The filters and the place in the list that a query asks for."""
-    pending = _one_of(query, "pending", frozenset({"true", "false"}))
+    """The filters, the order and the place in the list that a query asks for; a place out of range is the default."""
+    limit, offset = _whole(query, "limit", _LONGEST_JOB_PAGE), _whole(query, "offset", 0)
     return JobQuery(
-        limit=_whole(query, "limit", 200, 1, 200),
-        offset=_whole(query, "offset", 0, 0, 2**63 - 1),
-        pending=None if pending is None else pending == "true",
+        limit=limit if 1 <= limit <= _LONGEST_JOB_PAGE else _LONGEST_JOB_PAGE,
+        offset=offset if 0 <= offset <= _FARTHEST_OFFSET else 0,
+        newest_first=_one_of(query, "sort", frozenset({"ASC", "DESC"})) != "ASC",
+        exclude_params=read_exclude_params(query, default=True),
+        pending=_truth(query, "pending"),
         session_id=query.get("session_id"),
         backend=query.get("backend"),
+        program=query.get("program"),
+        tags=frozenset(query.getall("tags", [])),
+        created=_created(query),
     )
+
+
+def read_exclude_params(query: Query, *, default: bool) -> bool:
+    """Whether jobs are to be shown without their params."""
+    wanted = _truth(query, "exclude_params")
+    return default if wanted is None else wanted
 
 
 def cut_page(workloads: Iterable[Session | Job], query: WorkloadQuery) -> Page:
@@ -168,15 +209,19 @@ def _cursor(query: Query, name: str) -> int | None:
     return int(text, 16)
 
 
-def _whole(query: Query, name: str, default: int, least: int, most: int) -> int:
+def _whole(query: Query, name: str, default: int) -> int:
     text = query.get(name)
     if text is None:
         return default
-    # Twenty digits hold every number allowed here; a longer one needs no conversion to be refused.
-    number = int(text) if re.fullmatch(r"[0-9]{1,20}", text) else -1
-    if not least <= number <= most:
-        raise invalid(f"{name} must be a whole number from {least} to {most}.")
-    return number
+    if not re.fullmatch(r"-?[0-9]+", text):
+        raise invalid(f"{name} must be a whole number.")
+    # Twenty digits hold every number that has a meaning here; Python refuses to read very long ones.
+    return int(text) if len(text) <= 20 else -1
+
+
+def _truth(query: Query, name: str) -> bool | None:
+    text = _one_of(query, name, _BOOLEANS)
+    return None if text is None else text == "true"
 
 
 def _one_of(query: Query, name: str, choices: frozenset[str]) -> str | None:
@@ -184,6 +229,10 @@ def _one_of(query: Query, name: str, choices: frozenset[str]) -> str | None:
     if text is not None and text not in choices:
         raise invalid(f"{name} must be one of: {', '.join(sorted(choices))}.")
     return text
+
+
+def _created(query: Query) -> Span:
+    return Span(_moment(query, "created_after", -math.inf), _moment(query, "created_before", math.inf))
 
 
 def _moment(query: Query, name: str, default: float) -> float:

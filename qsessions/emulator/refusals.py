@@ -2,7 +2,9 @@
 
 # The service's own codes, as public sources list them.
 BACKEND_NOT_FOUND = 1007
+INSTANCE_NOT_FOUND = 1279
 INTERNAL_ERROR = 1000
+INVALID_BODY = 1208
 INVALID_CREDENTIALS = 1201
 JOB_NOT_FOUND = 1291
 NOT_AUTHORISED = 1200
@@ -33,5 +35,15 @@ class Refusal(Exception):
 
 
 def invalid(message: str) -> Refusal:
-    """A 400 for a body, a query or a header that breaks the contract."""
+    """A 400 for a query, a header or an id that breaks the contract."""
     return Refusal(400, INVALID_REQUEST, message, "Correct the request and try again.")
+
+
+def invalid_body(message: str) -> Refusal:
+    """A 400 for a body that breaks the contract."""
+    return Refusal(400, INVALID_BODY, message, "Correct the body and try again.")
+
+
+def session_not_found() -> Refusal:
+    """The 404 about a session."""
+    return Refusal(404, NOT_FOUND, "Session not found.", "Check the session's id and the instance.")

@@ -34,6 +34,7 @@ _Workload = TypeVar("_Workload", Session, Job)
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
 _USER_ID = "IBMid-emulated"
 _SHUTDOWN_SECONDS = 0.1
+_LARGEST_BODY = 50 * 2**20  # the service's, for jobs
 _KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 # aiohttp logs a request that is no HTTP with its raw text, which may hold a secret. Its 400 must be enough.
@@ -75,7 +76,7 @@ class Emulator:
         speed: float = 1.0,
         plan: Plan = "paid",
         partner: bool = False,
-        interactive_ttl: int = 60,
+        interactive_ttl: int | None = None,
         token_seconds: int = 3600,
         queue_seconds: float = 0.0,
         seed: int | None = None,
@@ -101,6 +102,7 @@ class Emulator:
         self._queue_seconds = queue_seconds
         self._account = invented_account(random)
         self._instances: dict[str, Instance] = {}
+        self._served: dict[str, Instance] = {}
         self._clock = ServiceClock(speed=speed, clock=clock)
         self._tokens = TokenOffice(
             api_key=self._secrets.api_key,
@@ -134,14 +136,16 @@ class Emulator:
 
         __exit__ = __aexit__
 
-    def add_instance(self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int = 60) -> str:
+    def add_instance(
+        self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int | None = None
+    ) -> str:
         """Open another service instance, at any time; gives its CRN.
 
         It has the same keys and backends but sees no session, job or workload of another.
 
-        plan: "open" can't create dedicated sessions.
-        partner: whether `interactive_ttl` and `active_ttl` may be set.
-        interactive_ttl: the idle limit of a session that sets none, in whole seconds.
+        plan: "open" can't create dedicated sessions, and its `max_ttl` is at most 900 s; "paid" allows 8 h.
+        partner: whether `interactive_ttl` must and `active_ttl` may be set; others can't set them.
+        interactive_ttl: the idle limit of others' sessions, in whole seconds; by default the plan's, 60 or 2 (open).
         Raises ValueError for terms that make no sense.
         """
         terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
@@ -149,16 +153,24 @@ class Emulator:
         machine = Machine(
             random=self._random, backends=self._backends, queue_seconds=self._queue_seconds, instance=crn
         )
-        self._instances[crn] = Instance(crn, terms, machine)
+        self._instances[crn] = self._served[crn] = Instance(crn, terms, machine)
         return crn
+
+    def delete_instance(self, crn: str) -> None:
+        """Serve an instance no more: requests for it get a 404 with code 1279. What it holds can still be looked at here.
+
+        Raises ValueError for a CRN that names none.
+        """
+        if self._served.pop(crn, None) is None:
+            raise ValueError("crn names no instance that is served: take it from `crns`")
 
     @property
     def crns(self) -> tuple[str, ...]:
-        """The instances; `crn` is the first of them."""
+        """The instances, deleted ones too; `crn` is the first of them."""
         return tuple(self._instances)
 
     def _application(self) -> web.Application:
-        gate = Gate(secrets=self._secrets, instances=self._instances, tokens=self._tokens)
+        gate = Gate(secrets=self._secrets, instances=self._served, tokens=self._tokens)
         front = Front(
             clock=self._clock,
             recorder=self._recorder,
@@ -166,10 +178,10 @@ class Emulator:
             tokens=self._tokens,
             random=self._random,
         )
-        app = web.Application(middlewares=[front.answer])
+        app = web.Application(middlewares=[front.answer], client_max_size=_LARGEST_BODY)
         app[HOST] = self._host
         Service(
-            instances=self._instances, tokens=self._tokens, gate=gate, clock=self._clock, user_id=_USER_ID
+            instances=self._served, tokens=self._tokens, gate=gate, clock=self._clock, user_id=_USER_ID
         ).add_routes(app.router)
         Admin(
             instances=self._instances,

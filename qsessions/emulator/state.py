@@ -19,12 +19,12 @@ from qsessions.emulator.refusals import (
     BACKEND_NOT_FOUND,
     CONFLICT,
     JOB_NOT_FOUND,
-    NOT_FOUND,
     SESSION_CLOSED,
     Refusal,
-    invalid,
+    invalid_body,
+    session_not_found,
 )
-from qsessions.emulator.values import Event, Job, Mode, Session, Ttls
+from qsessions.emulator.values import Event, Job, JobDetails, Mode, Session, Ttls
 
 _ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 
@@ -116,13 +116,13 @@ class Machine:
         self.advance(now)
         return self._track(session_id).foretold()
 
-    def update_session(self, now: float, session_id: str, *, accepting_jobs: bool) -> None:
-        """Open or shut a session for new jobs. Raises Refusal: 404 for an unknown id, 409 once closed."""
+    def update_session(
+        self, now: float, session_id: str, *, accepting_jobs: bool, stuck: bool = False
+    ) -> None:
+        """Open or shut a session for new jobs; a closed one stays closed, and a `stuck` one open or inactive. Raises Refusal (404)."""
         at = self.advance(now)
         track = self._track(session_id)
-        if track.session.state == "closed":
-            raise Refusal(409, CONFLICT, "The session is closed.", "Create a new session.")
-        track.accept(accepting_jobs, at)
+        track.accept(accepting_jobs, at, stuck=stuck)
         self._schedule(track)
 
     def close_session(self, now: float, session_id: str) -> None:
@@ -140,6 +140,7 @@ class Machine:
         seconds: float,
         backend: str | None = None,
         session_id: str | None = None,
+        details: JobDetails | None = None,
     ) -> Job:
         """A new job that will run for `seconds`.
 
@@ -164,6 +165,7 @@ class Machine:
             created=at,
             ready=round(at + self._queue_seconds, 6),
             instance=self._instance,
+            details=details or JobDetails(),
         )
         track = self._owner(job)
         track.submit(job, at)
@@ -226,7 +228,7 @@ class Machine:
     def _track(self, session_id: str) -> SessionTrack:
         track = self._sessions.get(session_id)
         if track is None:
-            raise Refusal(404, NOT_FOUND, "Session not found.", "Check the session's id and the instance.")
+            raise session_not_found()
         return track
 
     def _owner(self, job: Job) -> SessionTrack | BackendTrack:
@@ -246,4 +248,4 @@ def _check_takes_job(session: Session, backend: str) -> None:
         solution = "Wait for it to close and create a new session, or reopen it."
         raise Refusal(409, SESSION_CLOSED, "The job's session does not accept jobs.", solution)
     if session.backend is not None and session.backend != backend:
-        raise invalid("The job's backend is not its session's backend.")
+        raise invalid_body("The job's backend is not its session's backend.")

@@ -66,7 +66,9 @@ def _happened(event: Event, session: Session) -> str:
 
 
 def _outlook(end: Session, now: float) -> str:
-    left = (now if end.closed is None else end.closed) - now
+    if end.closed is None:
+        return "left alone it never closes: its draining is stuck"
+    left = end.closed - now
     return f"left alone it closes in {_spoken(left)} ({end.reason}), at a usage of {_spoken(end.usage(math.inf))}"
 
 

@@ -74,6 +74,15 @@ class Meter:
 
 
 @attrs.frozen
+class JobDetails:
+    """What a job was submitted with that changes nothing of its course."""
+
+    params: Mapping[str, object] = attrs.field(factory=dict)
+    tags: tuple[str, ...] = ()
+    private: bool = False
+
+
+@attrs.frozen
 class Job:
     """One job. `serial` numbers the jobs and sessions of an instance in the order in which they were created."""
 
@@ -86,6 +95,7 @@ class Job:
     created: float
     ready: float
     instance: str = ""
+    details: JobDetails = attrs.field(factory=JobDetails)
     status: JobStatus = "Queued"
     reason: str | None = None
     reason_code: int | None = None
@@ -101,6 +111,11 @@ class Job:
     def workload_status(self) -> WorkloadStatus:
         """The status as the list of workloads words it."""
         return JOB_WORKLOAD[self.status]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags that it was submitted with."""
+        return self.details.tags
 
     @property
     def ends(self) -> float:
@@ -119,7 +134,8 @@ class Session:
     """One session or batch, as it stood after the last thing that happened to it. `instance` is its CRN.
 
     `metered` counts what is billed, `activity` the active time that `active_ttl` limits; read both through
-    `usage` and `active_left`, which take the moment that you ask about.
+    `usage` and `active_left`, which take the moment that you ask about. `stuck` is one whose draining a fault keeps
+    from closing it.
     """
 
     id: str
@@ -130,8 +146,9 @@ class Session:
     created: float
     instance: str = ""
     state: State = "open"
-    reason: str | None = None
+    reason: str = "session_created"
     accepting_jobs: bool = True
+    stuck: bool = False
     started: float | None = None
     activated: float | None = None
     closed: float | None = None
@@ -156,6 +173,11 @@ class Session:
         if self.state == "closed":
             return "canceled" if self.stopped_queued_jobs else "completed"
         return "pending" if self.state == "open" else "in_progress"
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """None: no operation gives a session any."""
+        return ()
 
     def usage(self, now: float) -> float:
         """Billed seconds by `now`: wall-clock time of a dedicated session, run time of a batch's jobs."""

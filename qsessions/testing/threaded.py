@@ -123,13 +123,19 @@ class ThreadedEmulator:
         """The environment variables that lead clients to this emulator. Holds the API key; see `Emulator.env`."""
         return self._ask(lambda emulator: emulator.env())
 
-    def add_instance(self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int = 60) -> str:
+    def add_instance(
+        self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int | None = None
+    ) -> str:
         """Open another service instance; gives its CRN. See `Emulator.add_instance`."""
         return self._ask(
             lambda emulator: emulator.add_instance(
                 plan=plan, partner=partner, interactive_ttl=interactive_ttl
             )
         )
+
+    def delete_instance(self, crn: str) -> None:
+        """Serve an instance no more. See `Emulator.delete_instance`."""
+        self._ask(lambda emulator: emulator.delete_instance(crn))
 
     def now(self) -> float:
         """The service's time in unix seconds."""

@@ -1,5 +1,6 @@
 """Every answer of the emulator, good and bad, against the schemas of the contract."""
 
+import io
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -13,11 +14,15 @@ from aiohttp import ClientSession
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from qsessions.emulator import Emulator
+from tests.contract.not_yet import NOT_YET
 
 START = 1_800_000_000.0
-METHODS = ("get", "post", "patch", "delete")
-# The emulator never throttles and is never down; what breaks it on purpose comes with its own tests.
-NOT_PROVOKED = frozenset({"429", "503"})
+METHODS = ("get", "post", "put", "patch", "delete")
+# The emulator never throttles, is never down, and its backends are never reserved; what breaks it on purpose comes with its own tests.
+NOT_PROVOKED = frozenset({"423", "429", "503"})
+
+# What a partner's create must have.
+PARTNER = {"interactive_ttl": 60}
 
 Json = dict[str, Any]
 
@@ -66,7 +71,8 @@ def operations_of(contract: Json) -> Iterator[Operation]:
 
 
 CONTRACT = read_contract()
-OPERATIONS = {operation.id: operation for operation in operations_of(CONTRACT)}
+ALL_OPERATIONS = {operation.id: operation for operation in operations_of(CONTRACT)}
+OPERATIONS = {name: operation for name, operation in ALL_OPERATIONS.items() if name not in NOT_YET}
 SCHEMAS: Json = CONTRACT["components"]["schemas"]
 
 
@@ -123,8 +129,9 @@ class Bench:
         operation = OPERATIONS[operation_id]
         path = operation.path.replace("{id}", quote(name)).replace("{name}", quote(name))
         sent = self.credentials() if headers is None else headers
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())
         async with self.http.request(
-            operation.method, f"{self.emulator.url}{path}{query}", json=body, headers=sent
+            operation.method, f"{self.emulator.url}{path}{query}", data=data, headers=sent
         ) as answer:
             text = await answer.text()
             return answer.status, check_answer(operation, answer.status, text, answer.content_type)
@@ -150,7 +157,7 @@ async def bench() -> AsyncIterator[Bench]:
             ("spent", "dedicated"),
         ):
             # Only this one's limits are short enough to be reached here.
-            ttls = {"max_ttl": 100, "active_ttl": 20, "interactive_ttl": 20} if name == "spent" else {}
+            ttls = {"max_ttl": 100, "active_ttl": 20, "interactive_ttl": 20} if name == "spent" else PARTNER
             names[name] = (await made.send("create_session", body={"mode": mode, **ttls}))[1]["id"]
         names["failed job"] = [emulator.submit_job(names["spent"], seconds=30) for _ in range(6)][-1]
         emulator.submit_job(names["inactive"], seconds=5)
@@ -165,31 +172,39 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_the_bench_shows_every_state(bench: Bench) -> None:
-    """Sessions in each state and jobs with each status fit the contract, with all fields that it names."""
+    """Sessions in each state and jobs with each status fit the contract; together they show all its fields, and none is null needlessly."""
     states = {}
+    shown: set[str] = set()
+    shown_of_jobs: set[str] = set()
     for name in ("open", "active", "inactive", "closed", "spent"):
         session = (await bench.send("get_session_information", name=bench.names[name]))[1]
-        assert session.keys() == SCHEMAS["Session"]["properties"].keys()
+        assert [field for field, value in session.items() if value is None] in ([], ["backend_name"])
+        shown |= session.keys()
         states[name] = session["state"]
     assert states == {name: name for name in states} | {"spent": "closed"}
     for name, reference in bench.names.items():
         if name.endswith("job"):
             job = (await bench.send("get_job", name=reference))[1]
-            assert job.keys() == SCHEMAS["Job"]["properties"].keys()
+            assert None not in job.values()
+            shown_of_jobs |= job.keys()
             assert name == f"{job['status'].lower()} job"
+    assert shown == SCHEMAS["Session"]["properties"].keys()
+    assert shown_of_jobs == SCHEMAS["Job"]["properties"].keys()
 
 
 async def test_workloads_of_every_kind(bench: Bench) -> None:
     """Pages of all workloads fit the contract and show every mode and every status."""
     seen: set[tuple[str, str]] = set()
+    shown: set[str] = set()
     query = "?limit=7&sort=-createdAt"
     while query:
         page = (await bench.send("find_instance_workloads", query=query))[1]
         for workload in page["workloads"]:
-            assert workload.keys() == SCHEMAS["Workload"]["properties"].keys()
+            shown |= workload.keys()
             seen.add((workload["mode"], workload["status"]))
-        query = page["next"] and "?" + page["next"]["href"].partition("?")[2]
+        query = "?" + page["next"]["href"].partition("?")[2] if "next" in page else ""
     properties = SCHEMAS["Workload"]["properties"]
+    assert shown == properties.keys()
     assert {mode for mode, _ in seen} == set(properties["mode"]["enum"])
     assert {status for _, status in seen} == set(properties["status"]["enum"])
 
@@ -207,13 +222,14 @@ class Case:
     broken: bool = False
 
 
+UNKNOWN_CRN = "crn:v1:bluemix:public:quantum-computing:eu-de:a/0123:4567::"
 JOB = {"program_id": "sampler", "backend": "ibm_fez"}
 CASES = [
-    Case("create_session", 200, body={"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}),
+    Case("create_session", 200, body={"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600, **PARTNER}),
     Case("create_session", 400, body={"mode": "neither"}),
-    Case("create_session", 400, body={"mode": "batch", "backend": "ibm_none"}),
+    Case("create_session", 400, body={"mode": "batch", "backend": "ibm_none", **PARTNER}),
     Case("create_session", 400),
-    Case("create_session", 500, body={"mode": "batch"}, broken=True),
+    Case("create_session", 500, body={"mode": "batch", **PARTNER}, broken=True),
     Case("get_session_information", 200, "open"),
     Case("get_session_information", 400, "x" * 501),
     Case("get_session_information", 404, "none"),
@@ -222,7 +238,7 @@ CASES = [
     Case("update_session_state", 204, "active", {"accepting_jobs": True}),
     Case("update_session_state", 400, "open", {"accepting_jobs": "no"}),
     Case("update_session_state", 404, "none", {"accepting_jobs": False}),
-    Case("update_session_state", 409, "closed", {"accepting_jobs": False}),
+    Case("update_session_state", 204, "closed", {"accepting_jobs": True}),
     Case("update_session_state", 500, "open", {"accepting_jobs": False}, broken=True),
     Case("delete_session_close", 204, "active"),
     Case("delete_session_close", 204, "closed"),
@@ -232,17 +248,23 @@ CASES = [
     Case("get_versions", 200),
     Case("find_instance_workloads", 200),
     Case("find_instance_workloads", 200, query="?status=failed&status=canceled&search=none"),
+    Case("find_instance_workloads", 200, query="?limit=50&user=me&tags=a&tags=b"),
     Case("find_instance_workloads", 400, query="?limit=0"),
+    Case("find_instance_workloads", 400, query="?limit=51"),
     Case("create_job", 200, body=JOB),
+    Case("create_job", 200, body={**JOB, "tags": ["a"], "private": True, "session_id": "open"}),
+    Case("create_job", 413, body={**JOB, "params": {"long": "x" * 50 * 2**20}}),
     Case("create_job", 400, body={}),
     Case("create_job", 404, body={**JOB, "session_id": "none"}),
     Case("create_job", 404, body={**JOB, "backend": "ibm_none"}),
     Case("create_job", 409, "closed", {**JOB, "session_id": "closed"}),
     Case("list_jobs", 200),
     Case("list_jobs", 200, query="?pending=true&limit=1&offset=1"),
-    Case("list_jobs", 400, query="?offset=-1"),
+    Case("list_jobs", 200, query="?limit=0&offset=-1&sort=ASC&exclude_params=false&program=sampler&tags=a"),
+    Case("list_jobs", 400, query="?offset=first"),
     Case("list_jobs", 400, query="?pending=maybe"),
     Case("get_job", 200, "running job"),
+    Case("get_job", 200, "running job", query="?exclude_params=true"),
     Case("get_job", 404, "none"),
     Case("cancel_job", 204, "queued job"),
     Case("cancel_job", 204, "running job"),
@@ -256,6 +278,7 @@ for guarded in (operation for operation in OPERATIONS.values() if operation.guar
         Case(guarded.id, 400, "open", headers={"IBM-API-Version": "1999-01-01"}),
         Case(guarded.id, 401, "open", headers={"Authorization": "apikey wrong"}),
         Case(guarded.id, 403, "open", headers={"Service-CRN": "crn:none"}),
+        Case(guarded.id, 404, "open", headers={"Service-CRN": UNKNOWN_CRN}),
     ]
 
 
@@ -286,6 +309,17 @@ def test_every_documented_status_is_provoked() -> None:
         if status not in NOT_PROVOKED
     }
     assert {(case.operation, case.status) for case in CASES} == documented
+
+
+@pytest.mark.parametrize("name", sorted(NOT_YET))
+async def test_an_operation_that_is_not_served_yet(bench: Bench, name: str) -> None:
+    """What the list of operations to come names is really none of the emulator's."""
+    operation = ALL_OPERATIONS[name]
+    path = operation.path.replace("{id}", bench.names["completed job"])
+    async with bench.http.request(
+        operation.method, f"{bench.emulator.url}{path}", headers=bench.credentials()
+    ) as answer:
+        assert answer.status in {404, 405}
 
 
 async def test_answers_outside_the_operations(bench: Bench) -> None:

@@ -320,7 +320,7 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
             own=True,
             message="The credentials are invalid.",
             codes=("1201",),
-            solution="Get a new access token.",
+            solution="Get a new access token. https://quantum.cloud.ibm.com/docs/errors#1201",
             trace_id="0123456789abcdef",
         ),
         None,

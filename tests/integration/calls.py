@@ -55,15 +55,15 @@ UPDATE = Row(
     "update",
     "PATCH",
     "/v1/sessions/s1",
-    lambda client, about, **options: client.update(about, accepting_jobs=True, **options),
+    lambda client, about, **options: client.update(about, accepting_jobs=False, **options),
     http(204),
 )
-# The same operation in the other direction, which ends a session.
-SHUT = Row(
+# The same operation in the other direction, which reads the session afterwards.
+REOPEN = Row(
     "update",
     "PATCH",
     "/v1/sessions/s1",
-    lambda client, about, **options: client.update(about, accepting_jobs=False, **options),
+    lambda client, about, **options: client.update(about, accepting_jobs=True, **options),
     http(204),
 )
 DRAIN = Row(

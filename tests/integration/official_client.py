@@ -42,11 +42,19 @@ def entangler() -> QuantumCircuit:
     return circuit
 
 
+def closed_in_block(kind: type[Session], backend: object) -> str:
+    """Close a session or a batch inside its block, and give its id."""
+    with kind(backend) as session:
+        session.close()
+    return str(session.session_id)
+
+
 def main() -> None:
     """Answer until the input ends."""
     names: dict[str, object] = {
         "Batch": Batch,
         "Session": Session,
+        "closed_in_block": closed_in_block,
         "entangler": entangler,
         "runtime_client": runtime_client,
         "service": service,

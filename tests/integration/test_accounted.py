@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 import attrs
@@ -17,6 +16,7 @@ from qsessions import (
     ConnectionFailed,
     CreateOutcomeUnknown,
     IBMCloudAuth,
+    InstanceNotFound,
     LedgerRecord,
     LocalLedger,
     QSessionsError,
@@ -27,6 +27,7 @@ from qsessions import (
     TokenExchangeFailed,
 )
 from qsessions.emulator import Emulator, Fault as EmulatorFault
+from qsessions.operations import YOUNG_S
 from qsessions.reaper import reap
 from tests.conftest import client_of
 from tests.fault_proxy import Broken, FaultProxy
@@ -35,8 +36,8 @@ from tests.integration.calls import (
     CLOSE,
     DRAIN,
     GET,
+    REOPEN,
     SESSION,
-    SHUT,
     UPDATE,
     VERSIONS,
     WORKLOADS,
@@ -233,9 +234,8 @@ async def test_an_ending_that_meets_a_fault_is_accounted_for(
     scene.proxy.broken.clear()
     await scene.client.aclose()
     assert scene.open == []
-    # One that drains is in the ledger until it was seen closed, as in the conflict that the repeat meets.
-    drains = how == "drain" and not after
-    assert await scene.recorded() == ([(RecordState.DRAINING, session_id)] if drains else [])
+    # The look at the client's end finds that what was drained is closed.
+    assert await scene.recorded() == []
 
 
 @each_ending
@@ -249,15 +249,16 @@ async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, option: str, how
 
 
 NOT_THE_SERVICES_404 = Fault("404 of a proxy", http(404, "<title>Oh no</title>"), (ResponseError,) * 3)
-# A service that answers a close so, and didn't close the session, lies.
-CLOSED = ("204", "200 without a body", "an empty object", "404")
+NO_INSTANCE = Fault("404 of the instance", http(404, own(code=1279)), (InstanceNotFound,) * 3)
+# A service that answers a close so, and didn't close the session, lies. A 404 of a new session isn't taken for one.
+CLOSED = ("204", "200 without a body", "an empty object")
 
 
 @pytest.mark.parametrize(
     ("row", "after"),
     [
-        *((row, False) for row in (GET, UPDATE, SHUT, DRAIN, CLOSE, VERSIONS, WORKLOADS)),
-        *((row, True) for row in (UPDATE, SHUT, DRAIN, CLOSE)),
+        *((row, False) for row in (GET, REOPEN, UPDATE, DRAIN, CLOSE, VERSIONS, WORKLOADS)),
+        *((row, True) for row in (REOPEN, UPDATE, DRAIN, CLOSE)),
     ],
     ids=lambda value: value.name if isinstance(value, Row) else {False: "before", True: "after"}[value],
 )
@@ -266,7 +267,8 @@ async def test_a_session_is_accounted_for_whatever_a_call_meets(
 ) -> None:
     """Whatever comes in place of a call's answer, the session is closed or is in the ledger, unless the service lies about a close."""
     missing = []
-    for fault in (*PROMPT, *(REFUSALS[status] for status in (*REFUSED, 404, 409)), NOT_THE_SERVICES_404):
+    refusals = [REFUSALS[status] for status in (*REFUSED, 404, 409)]
+    for fault in (*PROMPT, *refusals, NOT_THE_SERVICES_404, NO_INSTANCE):
         session = await scene.client.create(**WANTED)
         scene.emulator.submit_job(session.id, seconds=60)
         scene.proxy.broken[row.method] = Broken(fault.answer, after)
@@ -283,7 +285,7 @@ async def test_a_session_is_accounted_for_whatever_a_call_meets(
 
 @pytest.mark.parametrize(
     ("row", "busy"),
-    [(UPDATE, True), (SHUT, True), (SHUT, False), (DRAIN, True), (DRAIN, False), (CLOSE, True)],
+    [(REOPEN, True), (UPDATE, True), (UPDATE, False), (DRAIN, True), (DRAIN, False), (CLOSE, True)],
     ids=lambda value: value.name if isinstance(value, Row) else {False: "idle", True: "busy"}[value],
 )
 async def test_a_change_that_was_carried_out_unheard_is_repeated(
@@ -295,35 +297,40 @@ async def test_a_change_that_was_carried_out_unheard_is_repeated(
         session = await scene.client.create(**WANTED)
         if busy:
             scene.emulator.submit_job(session.id, seconds=60)
-        if row is UPDATE:
+        if row is REOPEN:
             await scene.client.update(session.id, accepting_jobs=False)
         scene.proxy.broken[row.method] = Broken(fault.answer, after=True, once=True)
         scene.proxy.received.clear()
         with within(fault.timeout, time):
             error = await failure_of(row(scene.client, session.id, timeout=fault.timeout))
         expected = None if fault in REPEATED else fault.error(row)
-        if row is DRAIN and expected is Conflict:
+        conflict = row is DRAIN and expected is Conflict
+        if conflict:
             # Whoever did it, it is done.
             expected = None
         told = (fault.name, None if error is None else type(error), scene.proxy.count(row.method))
         assert told == (fault.name, expected, 1 + (fault in REPEATED))
-        # Of a session that is closed only a drain is done.
-        refused = row is SHUT and closes
-        assert isinstance(await failure_of(row(scene.client, session.id)), Conflict if refused else NoneType)
+        assert await failure_of(row(scene.client, session.id)) is None
         assert scene.open == ([] if closes else [session.id])
-        assert scene.emulator.sessions[session.id].accepting_jobs is (row is UPDATE)
-        if not refused:
-            state = RecordState.CREATED if row is UPDATE else RecordState.DRAINING
-            assert await scene.recorded() == ([] if closes else [(state, session.id)])
+        assert scene.emulator.sessions[session.id].accepting_jobs is (row is REOPEN)
+        await scene.client.get(session.id)
+        state = RecordState.CREATED if row is REOPEN else RecordState.DRAINING
+        assert await scene.recorded() == ([] if closes else [(state, session.id)])
         await scene.client.close(session.id)
 
 
-@pytest.mark.parametrize("answer", [http(204), http(200), http(200, {}), http(404, own())], ids=CLOSED)
-async def test_a_service_that_claims_what_it_did_not_do_is_believed(answer: bytes, scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("answer", "age"),
+    [(http(204), 0), (http(200), 0), (http(200, {}), 0), (http(404, own()), YOUNG_S)],
+    ids=[*CLOSED, "404"],
+)
+async def test_a_service_that_claims_what_it_did_not_do_is_believed(
+    answer: bytes, age: float, scene: Scene, time: ManualClock
+) -> None:
     """This can't be promised: a service that says that a session is closed or gone, and it isn't, leaves one that only `max_ttl` ends."""
     scene.proxy.broken["DELETE"] = Broken(answer, after=False)
     async with scene.client.open(**WANTED, on_exit="close") as live:
-        pass
+        time.advance(age)
     assert (scene.open, await scene.recorded()) == ([live.id], [])
 
 

@@ -21,8 +21,10 @@ from qsessions import (
     Conflict,
     ConnectionFailed,
     CreateOutcomeUnknown,
+    Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
+    InstanceNotFound,
     NotFound,
     ProtocolError,
     QSessionsError,
@@ -44,7 +46,6 @@ from tests.integration.calls import (
     NO_WORKLOADS,
     ROWS,
     SESSION,
-    SHUT,
     UPDATE,
     VERSIONS,
     Row,
@@ -58,6 +59,13 @@ OTHERS = tuple(row for row in ROWS if row is not CREATE)
 THRICE = RetryPolicy(max_attempts=3)
 OWN = fault("Internal error.")
 HTML = "<html><title>Oops</title></html>"
+RESERVED = fault("The backend is reserved.", code=1233)
+# Of others around the service, and so not its word.
+FOREIGN: tuple[object, ...] = (
+    {"error": {"status": 404, "message": "gone", "code": 7}},
+    {"incidentID": "i-1", "code": "E", "description": "no route", "type": "error"},
+    {"statusCode": 500, "message": ["too long", "no name"], "error": "Bad Request"},
+)
 
 
 def refused(*statuses: int, body: object = OWN) -> list[Answer]:
@@ -103,13 +111,16 @@ async def test_what_would_fail_again_is_not_repeated(
         (500, OWN),
         (500, {"errors": [{"code": 1000}]}),
         (500, {"errors": [{"message": "No."}]}),
+        (423, RESERVED),
     ],
     ids=lambda value: repr(value)[:20],
 )
 async def test_a_create_is_repeated_where_nothing_was_done(
     against: Against, time: ManualClock, status: int, body: object
 ) -> None:
-    """A create is sent again after a status that says that nothing was done, and after a 500 in the service's own form."""
+    """A create is sent again after a status that says that nothing was done, after a 500 in the service's own form, and where the service
+    says that the backend is reserved.
+    """
     server, client = await against(http(status, body), CREATE.success)
     assert (await CREATE(client)).id == "s1"
     assert [request.body for request in server.received] == [server.received[0].body] * 2
@@ -121,6 +132,7 @@ async def test_a_create_is_repeated_where_nothing_was_done(
     [
         *product((502, 504, 520, 524), (OWN, HTML, b"")),
         *product((500, 501, 505, 523, 599), (HTML, b"", {"errors": []})),
+        *((500, body) for body in FOREIGN),
         (500, {"message": "no form of the service's"}),
         (500, '{"errors": [{"code": 1000, "messa'),
     ],
@@ -596,12 +608,68 @@ async def test_a_close_that_is_repeated_takes_a_404_as_done(
     assert len(server.received) == len(before) + 1
 
 
-async def test_a_repeated_close_takes_no_proxys_404_as_done(against: Against) -> None:
-    """A 404 that isn't the service's own doesn't say that the first attempt closed the session."""
-    _, client = await against(*LOST["DELETE"], http(404, "<html>default backend - 404</html>"))
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("<html>default backend - 404</html>", ResponseError),
+        *((body, ResponseError) for body in FOREIGN),
+        (fault("Instance not found.", code=1279), InstanceNotFound),
+        (fault("Instance not found.", code="1279"), InstanceNotFound),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+async def test_a_repeated_close_takes_no_other_404_as_done(
+    against: Against, body: object, kind: type[ResponseError]
+) -> None:
+    """A 404 that isn't the service's own, or that is about the instance, doesn't say that the first attempt closed the session."""
+    _, client = await against(*LOST["DELETE"], http(404, body))
     with pytest.raises(ResponseError) as caught:
         await CLOSE(client)
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("body", "attempts"),
+    [(RESERVED, 5), (OWN, 1), ({"code": 1233, "message": "The backend is reserved."}, 1)],
+    ids=["reserved", "another code", "another form"],
+)
+@each(GET, CREATE, CLOSE)
+async def test_a_reserved_backend_may_be_free_later(
+    against: Against, row: Row, body: object, attempts: int
+) -> None:
+    """A 423 is tried again, and counts as something that may pass, where the service itself says that the backend is reserved."""
+    server, client = await against(http(423, body))
+    with pytest.raises(ResponseError) as caught:
+        await row(client)
     assert type(caught.value) is ResponseError
+    assert caught.value.retryable is (attempts > 1)
+    assert caught.value.attempts == len(server.received) == attempts
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@each()
+async def test_a_wall_of_html_says_nothing_of_the_credentials(
+    against: Against, row: Row, status: int
+) -> None:
+    """An HTML page with 401 or 403 is no refusal of a token: none is renewed, and the error says what may stand in between."""
+    server, client = await against(http(status, HTML), auth=[Rotating(), static_auth()[1]])
+    with pytest.raises(ResponseError, match="An HTML page answered in the service's place") as caught:
+        await row(client)
+    assert type(caught.value) is ResponseError
+    assert (caught.value.status, caught.value.attempts) == (status, 1)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("body", [OWN, {"message": "<html>"}, *FOREIGN, b"no entry", b""], ids=repr)
+@pytest.mark.parametrize(("status", "kind"), [(401, Unauthorized), (403, Forbidden)])
+async def test_any_other_form_of_a_refusal_is_one(
+    against: Against, status: int, kind: type[ResponseError], body: object
+) -> None:
+    """JSON of any form, plain text and nothing at all keep the class of the status, and a 401 is tried with a fresh token."""
+    server, client = await against(http(status, body), auth=[Rotating(), static_auth()[1]])
+    with pytest.raises(kind):
+        await GET(client)
+    assert len(server.received) == (2 if status == 401 else 1)
 
 
 @each(GET, UPDATE, DRAIN)
@@ -718,7 +786,7 @@ async def test_a_retry_after_no_answer_costs_more(against: Against) -> None:
     """What got no answer held a connection all the while, and takes twice as much out of the budget."""
     _, client = await against(reset, retry=RetryPolicy(budget=12))
     with pytest.raises(ConnectionFailed) as caught:
-        await UPDATE(client)
+        await GET(client)
     assert (caught.value.attempts, caught.value.__notes__) == (2, [SPENT])
 
 
@@ -763,7 +831,7 @@ async def spent(client: AsyncSessionClient) -> None:
     assert caught.value.__notes__ == [SPENT]
 
 
-@each(CLOSE, DRAIN, SHUT)
+@each(CLOSE, DRAIN, UPDATE)
 async def test_the_budget_never_refuses_an_ending(against: Against, row: Row) -> None:
     """What ends a session is retried to the policy's limit however little is left of the budget."""
     server, client = await against(*refused(503), retry=RetryPolicy(budget=1))

@@ -417,8 +417,10 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
         ([http(403, fault("No."))], "No (status 403"),
         ([http(500, fault("It broke."))] * 5, "It broke (status 500"),
         ([reset] * 12, "the connection was lost"),
+        ([http(404, fault("No such instance.", code=1279))], "No such instance (status 404, code 1279"),
+        ([http(404, fault()), CREATED, http(404, fault())], "so it may be open (status 404"),
     ],
-    ids=["refused", "broken", "lost"],
+    ids=["refused", "broken", "lost", "no instance", "both"],
 )
 async def test_a_session_that_can_not_be_closed_is_named(
     against: Against, answers: list[Answer], told: str, caplog: pytest.LogCaptureFixture
@@ -446,9 +448,11 @@ async def test_a_close_that_never_comes_back_is_bounded(
 
 
 async def test_a_session_that_is_gone_counts_as_closed(against: Against) -> None:
-    """The HTTP library may have sent the DELETE twice, so a 404 is no failure of an ending."""
-    _, error, (event,) = await cancelled_with(against, CREATED, http(404, fault()))
+    """The HTTP library may have sent the DELETE twice, so a 404 that stays is no failure of an ending."""
+    gone = http(404, fault())
+    server, error, (event,) = await cancelled_with(against, CREATED, gone, gone, gone)
     assert event.closed
+    assert [request.method for request in server.received] == ["POST", "DELETE", "GET", "DELETE"]
     assert not hasattr(error, "__notes__")
 
 

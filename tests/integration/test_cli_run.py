@@ -149,9 +149,9 @@ async def test_the_key_goes_no_further_than_it_was(shell: Shell, service: Emulat
 @pytest.mark.parametrize(
     ("options", "exit_code", "reason"),
     [
-        ((), 3, "closed on request"),
-        (("--on-exit", "close"), 0, "closed on request"),
-        (("--on-error", "drain"), 255, "drained"),
+        ((), 3, "session_closed_early"),
+        (("--on-exit", "close"), 0, "session_closed_early"),
+        (("--on-error", "drain"), 255, "session_closed_by_drain"),
     ],
 )
 async def test_how_the_session_ends(
@@ -162,8 +162,8 @@ async def test_how_the_session_ends(
     assert code == exit_code
     state, why = ending(service)
     assert state == "closed"
-    assert (why == "closed on request") is (reason == "closed on request")
-    assert ("was closed" in err) is (reason == "closed on request")
+    assert (why == "session_closed_early") is (reason == "session_closed_early")
+    assert ("was closed" in err) is (reason == "session_closed_early")
 
 
 async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
@@ -281,7 +281,7 @@ async def test_signals_kill_as_they_would(shell: Shell, service: Emulator, name:
     process.send_signal(number)
     code, _, err = await outcome(process)
     assert code == 128 + number
-    assert ending(service) == ("closed", "closed on request")
+    assert ending(service) == ("closed", "session_closed_early")
     assert "was closed" in err
 
 
@@ -294,7 +294,7 @@ async def test_signals_that_the_command_handles(shell: Shell, service: Emulator)
     assert (await outcome(process))[0] == 0
     state, why = ending(service)
     assert state == "closed"
-    assert why != "closed on request"
+    assert why != "session_closed_early"
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -304,7 +304,7 @@ async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, t
     for _ in range(times):
         process.send_signal(signal.SIGTERM)
     assert (await outcome(process))[0] == 137
-    assert ending(service) == ("closed", "closed on request")
+    assert ending(service) == ("closed", "session_closed_early")
 
 
 async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> None:
@@ -365,7 +365,7 @@ async def test_ctrl_c_that_kills_the_command(shell: Shell, service: Emulator) ->
     shown = await asyncio.to_thread(read_all, terminal)
     assert (await outcome(process))[0] == 130
     assert "was closed" in shown
-    assert ending(service) == ("closed", "closed on request")
+    assert ending(service) == ("closed", "session_closed_early")
 
 
 async def test_a_signal_from_elsewhere_at_a_terminal(shell: Shell, service: Emulator) -> None:
@@ -471,7 +471,7 @@ async def test_being_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for name, value in shell_of(server, tmp_path).env.items():
             monkeypatch.setenv(name, value)
         body = run_command(
-            Options(), ["true"], "s-1", (None, None, {}), on_exit="drain", on_error="close", grace="1"
+            Options(), ["true"], "s-1", (None, None, {}), (), on_exit="drain", on_error="close", grace="1"
         )
         running = asyncio.ensure_future(body)
         await server.arrival(2)
@@ -511,7 +511,7 @@ async def test_a_session_that_cannot_be_ended(
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "operation", "reason"), [(0, "update", None), (6, "close", "closed on request")]
+    ("exit_code", "operation", "reason"), [(0, "update", None), (6, "close", "session_closed_early")]
 )
 async def test_a_session_that_is_ended_at_the_second_try(
     shell: Shell, service: Emulator, exit_code: int, operation: str, reason: str | None

@@ -24,19 +24,22 @@ from qsessions import (
     CreateOutcomeUnknown,
     CreateSession,
     ExternalServiceToken,
+    Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
     InvalidArgument,
     Mode,
     NotFound,
     ProtocolError,
+    QSessionsError,
     ResponseError,
     RetryPolicy,
+    ServerError,
     ServiceCRN,
     SessionState,
     __version__,
 )
-from qsessions.emulator import Emulator
+from qsessions.emulator import Emulator, Fault
 from tests.conftest import client_of
 from tests.fault_server import Connection, FaultServer, hang, held, http
 from tests.integration.calls import (
@@ -56,6 +59,7 @@ from tests.integration.conftest import CRN, Against, static_auth
 from tests.integration.leaks import loop_steps
 from tests.manual_clock import ManualClock
 
+CLOSED = http(200, SESSION | {"state": "closed"})
 SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z
 CREDENTIAL_HEADERS = ("authorization", "backend-authentication", "external-service-token")
 GRANT = {"access_token": "the-token", "expires_in": 3600}
@@ -114,7 +118,7 @@ async def test_every_operation_works_with_every_credential(
         assert (await client.get(session.id)).is_final
         assert "2026-04-15" in [version.version for version in await client.versions()]
     calls = [request for request in emulator.requests if request.path.startswith("/api/")]
-    assert len(calls) == 9
+    assert len(calls) == 10
     for request in calls:
         present = {name: request.headers[name] for name in CREDENTIAL_HEADERS if name in request.headers}
         if request.path == "/api/v1/versions":
@@ -480,15 +484,94 @@ async def test_a_create_sends_what_was_given_and_nothing_else(
     assert "transfer-encoding" not in request.headers
 
 
-async def test_draining_a_closed_session_is_a_success(client: AsyncSessionClient, emulator: Emulator) -> None:
-    """A drain that meets a conflict because the session is closed already has nothing left to do."""
+async def test_draining_a_closed_session_is_a_success(client: AsyncSessionClient) -> None:
+    """A session that is closed already can be drained and closed again; it can't be opened for jobs."""
     session = await client.create(mode="batch")
     await client.close(session.id)
+    emulator.faults.add(Fault(kind="answer", status=409, operations=["update"]))
     await client.drain(session.id)
-    asked = [(request.method, request.status) for request in emulator.requests[-2:]]
-    assert asked == [("PATCH", 409), ("GET", 200)]
+    await client.close(session.id)
     with pytest.raises(Conflict):
-        await client.update(session.id, accepting_jobs=False)
+        await client.update(session.id, accepting_jobs=True)
+    assert (await client.get(session.id)).is_final
+
+
+async def test_a_drain_that_meets_a_conflict_of_a_closed_session_is_done(against: Against) -> None:
+    """A drain that meets a conflict because the session is closed already has nothing left to do; an update says that it didn't do it."""
+    server, client = await against(http(409, fault("Closed.")), CLOSED)
+    await client.drain("s1")
+    assert [request.method for request in server.received] == ["PATCH", "GET"]
+    server.answers = [http(409, fault("Closed."))]
+    with pytest.raises(Conflict):
+        await client.update("s1", accepting_jobs=False)
+
+
+async def test_an_update_that_opens_a_session_reads_it_afterwards(against: Against) -> None:
+    """One GET follows an update to take jobs again, and none the other one."""
+    server, client = await against(http(204), GET.success)
+    await client.update("s1", accepting_jobs=True, api_version="2026-03-15")
+    assert [(request.method, request.target) for request in server.received] == [
+        ("PATCH", "/v1/sessions/s1"),
+        ("GET", "/v1/sessions/s1"),
+    ]
+    assert {request.headers["ibm-api-version"] for request in server.received} == {"2026-03-15"}
+    server.answers = [http(204)]
+    await client.update("s1", accepting_jobs=False)
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize(
+    ("look", "kind", "message"),
+    [
+        (CLOSED, Conflict, "the session is closed, and nothing reopens it."),
+        (http(200, SESSION | {"id": "s2"}), ProtocolError, "is about another session"),
+        (http(403, fault("Not yours.")), Forbidden, "Not yours."),
+        (http(404, fault("No such session.")), NotFound, "No such session."),
+    ],
+    ids=["closed", "another", "refused", "gone"],
+)
+async def test_an_update_that_opens_nothing_is_an_error(
+    against: Against, look: bytes, kind: type[QSessionsError], message: str
+) -> None:
+    """The service accepts it for a closed session too, and reopens nothing: that is a conflict; what can't be read is told as such."""
+    _, client = await against(http(204), look)
+    with pytest.raises(kind, match=message) as caught:
+        await client.update("s1", accepting_jobs=True)
+    assert (type(caught.value), caught.value.session_id) == (kind, "s1")
+    # What the reading itself met has a note.
+    read = caught.value.operation == "get"
+    assert read is (kind in {Forbidden, NotFound})
+    assert any("the update was accepted" in note for note in getattr(caught.value, "__notes__", [])) is read
+
+
+async def test_an_update_that_opens_a_session_has_one_deadline(against: Against, time: ManualClock) -> None:
+    """The reading afterwards has what is left of the update's deadline."""
+    server, client = await against(http(503), http(204), http(503))
+    with pytest.raises(ServerError):
+        await client.update("s1", accepting_jobs=True, timeout=0.4)
+    assert time.slept == [0.25]
+    assert [request.method for request in server.received] == ["PATCH", "PATCH", "GET"]
+
+
+@pytest.mark.parametrize(("jobs", "has"), [([], False), ([{"id": "j1", "status": "Running"}], True)])
+async def test_whether_a_session_has_jobs(against: Against, jobs: list[object], has: bool) -> None:
+    """The list of the jobs that are queued or running tells, and no more of them than one is asked for."""
+    server, client = await against(http(200, {"jobs": jobs, "count": len(jobs), "limit": 1, "offset": 0}))
+    assert await client.has_pending_jobs("s1", api_version="2026-03-15", timeout=5) is has
+    (request,) = server.received
+    assert (request.method, request.target) == ("GET", "/v1/jobs?pending=true&session_id=s1&limit=1")
+    assert request.headers["ibm-api-version"] == "2026-03-15"
+    with pytest.raises(InvalidArgument):
+        await client.has_pending_jobs("../s1")
+
+
+async def test_jobs_that_cannot_be_listed(against: Against) -> None:
+    """What is no list of jobs, or none for these credentials, is an error about the session."""
+    _, client = await against(http(200, {"jobs": None}), http(403, fault()))
+    for kind in (ProtocolError, Forbidden):
+        with pytest.raises(kind) as caught:
+            await client.has_pending_jobs("s1")
+        assert (caught.value.operation, caught.value.session_id) == ("has_pending_jobs", "s1")
 
 
 @pytest.mark.parametrize(
@@ -515,7 +598,7 @@ async def test_a_drain_that_meets_another_conflict_fails(
 BY_ID = (GET, UPDATE, DRAIN, CLOSE)
 CALLS_BY_ID: dict[str, Callable[[AsyncSessionClient, Any], Any]] = {
     "get": lambda client, id_: client.get(id_),
-    "update": lambda client, id_: client.update(id_, accepting_jobs=True),
+    "update": lambda client, id_: client.update(id_, accepting_jobs=False),
     "drain": lambda client, id_: client.drain(id_),
     "close": lambda client, id_: client.close(id_),
 }

@@ -16,6 +16,7 @@ from qsessions import (
     Ending,
     Forbidden,
     IBMCloudAuth,
+    InstanceNotFound,
     InvalidArgument,
     LedgerUnavailable,
     Liveness,
@@ -28,6 +29,7 @@ from qsessions.closing import end
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger import guard
 from tests.given_ledger import GivenLedger, entry
+from tests.integration.calls import fault
 from tests.manual_clock import ManualClock
 
 
@@ -137,9 +139,19 @@ async def test_one_that_fails_does_not_stop_the_others(
 async def test_one_that_is_gone_is_ended(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """A session that the service doesn't know any more counts as ended."""
-    emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
+    """A session that the service doesn't know any more counts as ended, also of a session of just now, where it says so again."""
+    emulator.faults.add(Fault(kind="answer", status=404, operations=["close", "get"]))
     assert [one.done for one in await client.close_all(mode="batch")] == ["close"]
+
+
+async def test_an_instance_that_is_not_found_ends_nothing(
+    client: AsyncSessionClient, emulator: Emulator, made: list[str]
+) -> None:
+    """A 404 about the instance says nothing about a session, which is told with the error and is open."""
+    emulator.faults.add(Fault(kind="answer", status=404, body=fault(code=1279), operations=["close"]))
+    (failed,) = await client.close_all(mode="batch")
+    assert (failed.done, type(failed.error)) == (None, InstanceNotFound)
+    assert failed.workload.id in still_open(emulator)
 
 
 async def test_those_whose_owner_lives_or_may_live_are_passed_over(
@@ -242,6 +254,7 @@ async def test_a_ledger_that_hangs(having: With, emulator: Emulator, made: list[
         {"mode": 5},
         {"backend": ""},
         {"created_before": "yesterday"},
+        {"created_before": datetime(2026, 5, 1)},  # noqa: DTZ001 - a time without an offset is what is tested
         {"timeout": -1},
         {"api_version": "newest"},
     ],

@@ -119,7 +119,7 @@ async def test_a_crn_of_another_instance(tmp_path: Path) -> None:
     async with Emulator() as service:
         code, checks = await report(Shell(service.env() | {"QISKIT_IBM_INSTANCE": CRN}, tmp_path))
     assert (code, statuses(checks, "failed")) == (1, ["read"])
-    assert "status 403" in checks["read"]["found"]
+    assert "status 404, code 1279" in checks["read"]["found"]
 
 
 def server_settings(bundle: Path, until: dt.datetime) -> ssl.SSLContext:

@@ -61,8 +61,8 @@ async def test_instances_cannot_see_each_other(call: Caller) -> None:
     """Sessions, jobs and workloads of one instance are unknown in another; plans differ; a backend's queue is one."""
     emulator = call.emulator
     other = emulator.add_instance(plan="open")
-    partner = emulator.add_instance(partner=True, interactive_ttl=7)
-    assert emulator.crns == (emulator.crn, other, partner)
+    brisk = emulator.add_instance(interactive_ttl=7)
+    assert emulator.crns == (emulator.crn, other, brisk)
     assert len(set(emulator.crns)) == 3
     headers = {**call.good(), "Service-CRN": other}
     mine = await call.create(backend="ibm_fez")
@@ -80,9 +80,9 @@ async def test_instances_cannot_see_each_other(call: Caller) -> None:
         (jobs[1], other),
     ]
     assert (await call("GET", "/v1/backends/ibm_fez/status"))[1]["length_queue"] == 2
-    made = await call("POST", "/v1/sessions", {"mode": "batch"}, headers={**headers, "Service-CRN": partner})
+    made = await call("POST", "/v1/sessions", {"mode": "batch"}, headers={**headers, "Service-CRN": brisk})
     assert made[1]["interactive_ttl"] == 7
-    assert [session.instance for session in emulator.sessions.values()] == [emulator.crn, other, partner]
+    assert [session.instance for session in emulator.sessions.values()] == [emulator.crn, other, brisk]
     assert list(emulator.jobs) == jobs
     assert {event.session_id for event in emulator.events} == {mine, theirs, made[1]["id"]}
     assert emulator.env()["QISKIT_IBM_INSTANCE_2"] == other
@@ -90,6 +90,31 @@ async def test_instances_cannot_see_each_other(call: Caller) -> None:
     assert emulator.jobs[alone].instance == other
     with pytest.raises(ValueError, match="crn names no instance"):
         emulator.submit_job(crn="none")
+
+
+async def test_a_deleted_instance(call: Caller) -> None:
+    """Every path of an instance that is deleted is a 404 with the code 1279; its sessions live on, and so do the other instances."""
+    emulator = call.emulator
+    other = emulator.add_instance()
+    session = await call.create()
+    emulator.delete_instance(emulator.crn)
+    for method, path in (
+        ("GET", f"/v1/sessions/{session}"),
+        ("DELETE", f"/v1/sessions/{session}/close"),
+        ("GET", "/v1/workloads"),
+        ("GET", "/v1/jobs/none"),
+        ("GET", "/v1/backends/ibm_fez/status"),
+    ):
+        status, answer = await call(method, path)
+        assert (status, first_code(answer)) == (404, 1279)
+    assert [left.id for left in emulator.open_sessions] == [session]
+    headers = {**call.good(), "Service-CRN": other}
+    assert (await call("GET", "/v1/workloads", headers=headers))[0] == 200
+    search = f"{emulator.iam_url}/v3/resources/search"
+    found = (await call("POST", search, {}, headers=call.good()))[1]["items"]
+    assert [instance["crn"] for instance in found] == [other]
+    with pytest.raises(ValueError, match="names no instance that is served"):
+        emulator.delete_instance(emulator.crn)
 
 
 @pytest.mark.parametrize("terms", [{"plan": "free"}, {"interactive_ttl": 0}])
@@ -143,7 +168,7 @@ async def test_the_story_of_a_session_that_was_left(call: Caller) -> None:
         "    +7s: takes jobs again",
         f"    +15s: job {job} ended",
         "    +1m 15s: inactive",
-        "    left alone it closes in 8m 48s (max_ttl reached), at a usage of 1m 10s",
+        "    left alone it closes in 8m 48s (session_closed_by_max_ttl), at a usage of 1m 10s",
     ]
     await call("POST", "/v1/sessions", {"mode": "batch"})
     with pytest.raises(AssertionError, match="2 sessions were left open"):
@@ -158,7 +183,9 @@ async def test_the_story_foretells_the_bill(call: Caller) -> None:
         emulator.submit_job(session, seconds=90)
     emulator.submit_job(session, seconds=95)
     before = emulator.events
-    with pytest.raises(AssertionError, match=r"closes in 1m 40s \(max_ttl reached\), at a usage of 3m 5s"):
+    with pytest.raises(
+        AssertionError, match=r"closes in 1m 40s \(session_closed_by_max_ttl\), at a usage of 3m 5s"
+    ):
         emulator.assert_no_open_sessions()
     assert emulator.events == before
     await emulator.advance("1d")
@@ -180,7 +207,7 @@ async def test_a_draining_session_in_a_story(call: Caller) -> None:
     await call("PATCH", f"/v1/sessions/{session}", {"accepting_jobs": False})
     with pytest.raises(AssertionError, match=r"takes no new jobs; 0 queued and 1 running") as left:
         call.emulator.assert_no_open_sessions()
-    assert "left alone it closes in 1h 1m 1.5s (drained)" in str(left.value)
+    assert "left alone it closes in 1h 1m 1.5s (session_closed_by_drain)" in str(left.value)
 
 
 async def test_faults_over_http(call: Caller) -> None:
@@ -226,7 +253,7 @@ async def test_a_command_that_makes_no_sense(call: Caller, path: str, body: byte
 async def test_a_command_too_long(call: Caller) -> None:
     """A body beyond the limit is refused in the same form, and the next command is served."""
     url = f"{call.emulator.iam_url}/emulator/faults"
-    status, answer = await call("POST", url, data=io.BytesIO(b" " * (2**20 + 1)), headers={})
+    status, answer = await call("POST", url, data=io.BytesIO(b" " * (50 * 2**20 + 1)), headers={})
     assert (status, first_code(answer)) == (413, 9400)
     assert (await call("GET", url, headers={}))[0] == 200
 
@@ -240,7 +267,7 @@ async def test_the_inside_over_http(call: Caller) -> None:
     status, shown = await call("GET", f"{url}/sessions", headers={})
     (left,) = shown["sessions"]
     assert (left["id"], left["state"], left["instance"]) == (session, "open", call.emulator.crn)
-    assert "left alone it closes in 28m 30s (unused for 30 minutes)" in left["story"]
+    assert "left alone it closes in 28m 30s (session_closed_by_disuse)" in left["story"]
     status, shown = await call("GET", f"{url}/requests", headers={})
     (request,) = shown["requests"]
     assert (request["operation"], request["session_id"], request["status"]) == ("create", session, 200)

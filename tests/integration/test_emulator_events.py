@@ -124,7 +124,11 @@ async def test_all_at_first_and_then_what_changes(call: Caller) -> None:
         await call("DELETE", f"/v1/sessions/{first}/close")
         told = await stream.news()
         (lane,) = told["lanes"]
-        assert (lane["state"], lane["closed"], lane["reason"]) == ("closed", start + 10, "closed on request")
+        assert (lane["state"], lane["closed"], lane["reason"]) == (
+            "closed",
+            start + 10,
+            "session_closed_early",
+        )
         assert [state for state, _ in lane["changes"]] == ["open", "active", "closed"]
         (request,) = told["requests"]
         assert (request["number"], request["operation"], request["status"]) == (3, "close", 204)
@@ -199,7 +203,7 @@ async def test_instances_are_told_apart(call: Caller) -> None:
         told = await stream.news()
         assert told["instances"][1] == {"crn": other, "plan": "open", "partner": True}
         headers = {**call.good(), "Service-CRN": other}
-        await call("POST", "/v1/sessions", {"mode": "batch"}, headers=headers)
+        await call("POST", "/v1/sessions", {"mode": "batch", "interactive_ttl": 60}, headers=headers)
         (lane,) = (await stream.news())["lanes"]
         assert (lane["instance"], lane["mode"]) == (2, "batch")
 

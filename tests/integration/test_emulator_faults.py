@@ -222,3 +222,48 @@ async def test_faults_act_in_the_order_of_the_plan() -> None:
         call = Caller(http, emulator)
         assert (await call.full(*CREATE))[::2] == (418, "tea")
         assert emulator.requests[0].faults == ("revoke_tokens", "answer", "reset", "malformed")
+
+
+async def test_a_stuck_drain(call: Caller) -> None:
+    """A drain is answered as a good one and shuts the session for jobs, which yet stays open until somebody closes it."""
+    emulator, session = call.emulator, await call.create()
+    emulator.faults.add(Fault(kind="stuck_drain", times=1))
+    path = f"/v1/sessions/{session}"
+    assert await call("PATCH", path, {"accepting_jobs": False}) == (204, None)
+    assert await call("PATCH", path, {"accepting_jobs": False}) == (204, None)
+    shown = (await call("GET", path))[1]
+    assert (shown["state"], shown["accepting_jobs"]) == ("open", False)
+    with pytest.raises(AssertionError, match="left alone it never closes: its draining is stuck"):
+        emulator.assert_no_open_sessions()
+    assert [request.faults for request in emulator.requests] == [(), ("stuck_drain",), (), ()]
+    assert await call("DELETE", f"{path}/close") == (204, None)
+    emulator.assert_no_open_sessions()
+
+
+async def test_a_stuck_drain_of_a_reopening(call: Caller) -> None:
+    """An update that opens the session for jobs is not stuck."""
+    path = f"/v1/sessions/{await call.create()}"
+    call.emulator.faults.add(Fault(kind="stuck_drain", nth=1))
+    await call("PATCH", path, {"accepting_jobs": True})
+    await call("PATCH", path, {"accepting_jobs": False})
+    assert (await call("GET", path))[1]["state"] == "closed"
+
+
+@pytest.mark.parametrize(("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)])
+async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: float) -> None:
+    """Until it is old enough, whoever reads, updates or closes a session gets the 404 of an unknown one, and nothing is done."""
+    clock = Clock()
+    async with Emulator(clock=clock) as emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        emulator.faults.add(Fault(kind="young_404", **fields))
+        session = await call.create()
+        path = f"/v1/sessions/{session}"
+        requests = (("GET", path), ("PATCH", path, {"accepting_jobs": False}), ("DELETE", f"{path}/close"))
+        clock.at += seconds / 2
+        for request in requests if seconds else ():
+            status, answer = await call(*request)
+            assert (status, first_code(answer)) == (404, 9404)
+        assert emulator.sessions[session].accepting_jobs
+        clock.at += seconds / 2
+        assert [(await call(*request))[0] for request in requests] == [200, 204, 204]
+        assert (await call("GET", "/v1/sessions/none"))[0] == 404

@@ -20,6 +20,7 @@ from qsessions import (
     ConnectionFailed,
     CreateOutcomeUnknown,
     Forbidden,
+    InstanceNotFound,
     NotFound,
     ProtocolError,
     QSessionsError,
@@ -196,7 +197,7 @@ async def test_a_404_of_something_else_says_so(against: Against) -> None:
 
 @pytest.mark.smoke
 async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, time: ManualClock) -> None:
-    """Wrong bodies, credentials, instances and states get their classes from a service that says so."""
+    """Wrong bodies, credentials, instances and ids get their classes from a service that says so."""
     good, crn = static_auth()[0], static_auth()[1]
     async with AsyncSessionClient([good, crn], base_url=emulator.url, clock=time.clock) as client:
         with pytest.raises(Unauthorized) as unauthorized:
@@ -204,19 +205,18 @@ async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, ti
     assert (unauthorized.value.code, unauthorized.value.attempts) == ("1201", 1)
     key = type(good)(emulator.api_key)
     async with AsyncSessionClient([key, crn], base_url=emulator.url, clock=time.clock) as client:
-        with pytest.raises(Forbidden) as forbidden:
+        with pytest.raises(NotFound) as elsewhere:
             await client.get("s1")
-    assert forbidden.value.code == "1200"
+    assert elsewhere.value.code == "1279"
     assert emulator.crn != CRN
     own = type(crn)(emulator.crn)
     async with AsyncSessionClient([key, own], base_url=emulator.url, clock=time.clock) as client:
         with pytest.raises(BadRequest) as bad:
             await client.create(mode="dedicated", backend="ibm_nowhere")
         assert bad.value.code == "1007"
-        session = await client.create(mode="batch")
-        await client.close(session.id)
-        with pytest.raises(Conflict):
-            await client.update(session.id, accepting_jobs=True)
+        with pytest.raises(NotFound) as unknown:
+            await client.get("s1")
+        assert unknown.value.code == "9404"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, ti
     ],
     ids=lambda value: repr(value)[:30],
 )
-@pytest.mark.parametrize(("status", "expected"), [(403, Forbidden), (502, ServerError)])
+@pytest.mark.parametrize(("status", "expected"), [(400, BadRequest), (502, ServerError)])
 async def test_error_bodies_of_any_form_give_what_they_hold(
     against: Against,
     *,
@@ -259,6 +259,61 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
         await client.get("s1")
     assert (caught.value.status, caught.value.message) == (status, message)
     assert (caught.value.code, caught.value.trace_id) == (code, trace)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code", "solution", "trace"),
+    [
+        (
+            {"errors": [{"code": 1, "message": "One."}, {"code": 2, "message": "Two"}], "trace": "t"},
+            "One. Two",
+            "1",
+            None,
+            "t",
+        ),
+        (
+            {"errors": [{"message": "m", "solution": "Wait", "more_info": "https://x"}]},
+            "m",
+            None,
+            "Wait. https://x",
+            None,
+        ),
+        ({"error": {"status": 400, "message": "bad", "code": 7}}, "bad", "7", None, None),
+        (
+            {"incidentID": "i", "code": "E", "description": "d", "type": "error", "more_info": "https://x"},
+            "d",
+            "E",
+            "https://x",
+            "i",
+        ),
+        ({"statusCode": 400, "message": ["a", "b"], "error": "Bad Request"}, "a. b", None, None, None),
+    ],
+    ids=["several", "more", "nested", "gateway", "list"],
+)
+async def test_the_other_forms_of_an_error_are_read(
+    against: Against, body: object, message: str, code: str | None, solution: str | None, trace: str | None
+) -> None:
+    """Message, code, advice and trace are read wherever one of the known forms has them; of several errors all are told."""
+    _, client = await against(http(400, body))
+    with pytest.raises(BadRequest) as caught:
+        await client.get("s1")
+    error = caught.value
+    assert (error.message, error.code, error.solution, error.trace_id) == (message, code, solution, trace)
+
+
+@each()
+async def test_a_missing_instance_is_no_missing_session(against: Against, row: Row) -> None:
+    """A 404 with code 1279 is of a class of its own, says what to check, and doesn't count as the end of anything."""
+    body = fault("Instance not found.", code=1279, solution="Ask support.")
+    server, client = await against(http(404, body))
+    with pytest.raises(InstanceNotFound) as caught:
+        await row(client)
+    error = caught.value
+    assert not isinstance(error, NotFound)
+    assert (error.status, error.code, error.retryable, len(server.received)) == (404, "1279", False, 1)
+    assert error.solution is not None
+    assert error.solution.startswith("Check the instance's CRN and its region")
+    assert error.solution.endswith("Ask support.")
 
 
 @pytest.mark.parametrize(

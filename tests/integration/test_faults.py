@@ -19,7 +19,6 @@ from qsessions import (
     ConnectionFailed,
     CreateOutcomeUnknown,
     IBMCloudAuth,
-    NotFound,
     ProtocolError,
     QSessionsError,
     ResponseError,
@@ -103,15 +102,15 @@ BODIES = {"own": own(), "HTML": "<html><title>Oh no</title></html>", "empty": b"
 @pytest.mark.parametrize("status", STATUSES)
 @each()
 async def test_each_status_has_its_class(status: int, row: Row, time: ManualClock) -> None:
-    """A refusal has the class of its status, whoever wrote its body, but for two: a create that may have been carried out is unknown, and a
-    404 of another form than the service's is no `NotFound`.
+    """A refusal has the class of its status, whoever wrote its body, but for three: a create that may have been carried out is unknown, a
+    404 of another form than the service's is no `NotFound`, and an HTML page with 401 or 403 says nothing about the credentials.
     """
     for name, body in BODIES.items():
         expected: type[QSessionsError] = class_of(status)
         if row is CREATE and status >= 500 and status not in TURNED_AWAY:
             own_word = name == "own" and status not in NO_PROPER_ANSWER
             expected = expected if own_word else CreateOutcomeUnknown
-        if expected is NotFound and name != "own":
+        if (status == 404 and name != "own") or (status in {401, 403} and name == "HTML"):
             expected = ResponseError
         async with FaultServer(http(status, body)) as server, client_of(server, clock=time.clock) as client:
             with within(LONG_S, time), pytest.raises(expected) as caught:

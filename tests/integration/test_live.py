@@ -31,7 +31,8 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.live import Poll
-from tests.fault_server import hang, http
+from tests.fault_server import Answer, Received, hang, http
+from tests.integration.calls import SESSION
 from tests.integration.conftest import CRN, Against
 from tests.manual_clock import ManualClock, Stepped, settled
 
@@ -62,6 +63,9 @@ class Scripted:
         self.asked: list[float] = []
         self.ended: list[str] = []
         self.held: asyncio.Event | None = None
+        self.jobs: list[bool | Exception] = [True]
+        self.looked: list[float] = []
+        self.jobs_held: asyncio.Event | None = None
         self.tasks: set[asyncio.Task[None]] = set()
         self.poll = Poll("s1", self, self.spawn, time.clock)
 
@@ -85,6 +89,16 @@ class Scripted:
         if isinstance(reading, Exception):
             raise reading
         return reading
+
+    async def has_pending_jobs(self, session_id: str, /) -> bool:
+        """Tell by the script, the last answer again and again."""
+        self.looked.append(self.time.now)
+        if self.jobs_held is not None:
+            await self.jobs_held.wait()
+        has = self.jobs.pop(0) if len(self.jobs) > 1 else self.jobs[0]
+        if isinstance(has, Exception):
+            raise has
+        return has
 
     async def drain(self, session_id: str, /) -> None:
         """Take note."""
@@ -747,3 +761,124 @@ async def test_an_outage_of_long_ago_is_not_told(stepped: Stepped) -> None:
     assert caught.value.message.endswith("; it could not be read in that time.")
     service.held.set()
     await settled()
+
+
+DRAINING = in_state("inactive", "open", "active", "inactive", accepting_jobs=False)
+
+
+async def waiting_for_a_drain(
+    time: Stepped, *jobs: bool | Exception
+) -> tuple[Scripted, asyncio.Task[Session]]:
+    """Wait without a limit for the end of a session that drains for ever."""
+    service = Scripted(time, DRAINING)
+    service.jobs = list(jobs)
+    waiting = start(service.live().wait_until("closed"))
+    await time.advance(0)
+    return service, waiting
+
+
+async def test_a_drain_that_is_not_carried_out_ends_the_wait(stepped: Stepped) -> None:
+    """Without a timeout the wait ends once the session had nothing to do for 10 minutes, looked at after 5 and after 10."""
+    begun = stepped.now
+    service, waiting = await waiting_for_a_drain(stepped, False)
+    await stepped.advance(590)
+    assert not waiting.done()
+    assert len(service.looked) == 1
+    assert 300 <= service.looked[0] - begun < 316
+    await stepped.advance(60)
+    with pytest.raises(
+        StateUnreachable, match="has left it inactive for 10 minutes with nothing to do"
+    ) as caught:
+        await waiting
+    assert (caught.value.operation, caught.value.session_id) == ("wait_until", "s1")
+    assert caught.value.solution is not None
+    assert "close()" in caught.value.solution
+    assert len(service.looked) == 2
+    assert 300 <= service.looked[1] - service.looked[0] < 316
+
+
+@pytest.mark.parametrize("busy", [True, NotFound("no such path", status=404), AWAY], ids=repr)
+async def test_a_drain_that_has_jobs_goes_on(stepped: Stepped, busy: bool | Exception) -> None:
+    """While the session has jobs, or nobody can tell whether it has, the wait goes on; after that the 10 minutes begin anew."""
+    service, waiting = await waiting_for_a_drain(stepped, False, busy, busy, False)
+    await stepped.advance(1500)
+    assert not waiting.done()
+    assert len(service.looked) == 4
+    await stepped.advance(320)
+    with pytest.raises(StateUnreachable):
+        await waiting
+    assert len(service.looked) == 5
+
+
+async def test_a_change_begins_the_ten_minutes_anew(stepped: Stepped) -> None:
+    """As long as a draining session changes, something goes on in it; one that takes jobs again isn't looked at for any."""
+    service, waiting = await waiting_for_a_drain(stepped, False)
+    await stepped.advance(500)
+    service.readings = [in_state("active", "open", "active", "inactive", "active", accepting_jobs=False)]
+    await stepped.advance(500)
+    assert not waiting.done()
+    assert len(service.looked) == 2
+    service.readings = [in_state("open", accepting_jobs=True)]
+    await stepped.advance(2000)
+    assert len(service.looked) == 2
+    service.readings = [in_state("closed", accepting_jobs=False)]
+    await stepped.advance(20)
+    assert (await waiting).is_final
+
+
+async def test_a_change_that_somebody_sees_during_the_look_counts(stepped: Stepped) -> None:
+    """When the session is seen to take jobs again while its jobs are looked at, what the look finds says nothing."""
+    service, waiting = await waiting_for_a_drain(stepped, False)
+    service.jobs_held = asyncio.Event()
+    await stepped.advance(320)
+    assert len(service.looked) == 1
+    service.readings = [in_state("open", accepting_jobs=True)]
+    await service.live().refresh()
+    service.jobs_held.set()
+    await stepped.advance(2000)
+    assert not waiting.done()
+    assert len(service.looked) == 1
+    await given_up(waiting)
+
+
+async def test_who_comes_late_waits_for_a_second_look(stepped: Stepped) -> None:
+    """Two looks are five minutes apart, also where the session was seen to drain long before anybody waited again."""
+    service, waiting = await waiting_for_a_drain(stepped, False)
+    await given_up(waiting)
+    await stepped.advance(3600)
+    late = start(service.live().wait_until("closed"))
+    await stepped.advance(250)
+    assert not late.done()
+    assert len(service.looked) == 1
+    await stepped.advance(80)
+    with pytest.raises(StateUnreachable):
+        await late
+
+
+async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(stepped: Stepped) -> None:
+    """Who gave a timeout waits until then, and is told that the session takes no more jobs."""
+    service = Scripted(stepped, DRAINING)
+    service.jobs = [False]
+    patient = start(service.live().wait_until("closed", timeout=0.2))
+    await stepped.advance(5000)
+    assert service.poll.is_stuck
+    with pytest.raises(CallTimeout, match="it was last seen inactive, taking no more jobs"):
+        await patient
+
+
+async def test_a_drain_that_a_service_never_carries_out(against: Against, time: ManualClock) -> None:
+    """Against a service that accepts a drain and leaves the session open, the wait ends and says what to do."""
+    draining = http(200, SESSION | {"state": "inactive", "accepting_jobs": False})
+    server, client = await against(http(204), draining)
+
+    async def answer(request: Received) -> Answer:
+        return http(200, {"jobs": []}) if request.target.startswith("/v1/jobs") else draining
+
+    live = client.attach("s1")
+    await live.drain()
+    server._answer_to = answer  # type: ignore[method-assign]
+    begun = time.now
+    with pytest.raises(StateUnreachable, match="the service has left it inactive"):
+        await live.wait_until("closed")
+    assert 600 <= time.now - begun < 660
+    assert sum(request.target.startswith("/v1/jobs") for request in server.received) == 2

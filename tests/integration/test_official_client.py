@@ -144,6 +144,19 @@ async def test_sessions_and_batches(clock: ManualClock, kind: str, other: str) -
             await client(f"{kind}.from_id('unknown', found)")
 
 
+@pytest.mark.parametrize("kind", ["Session", "Batch"])
+async def test_a_session_that_is_closed_inside_its_block(clock: ManualClock, kind: str) -> None:
+    """A session that is closed inside its `with` is closed once more at its end, which is no error and reopens nothing."""
+    async with (
+        Emulator(clock=clock.time, seed=1) as emulator,
+        official_client(emulator, **discovery(emulator)) as client,
+    ):
+        session_id = await client(f"closed_in_block({kind}, service().backend('ibm_fez'))")
+        assert emulator.sessions[session_id].state == "closed"
+        drains = [request.status for request in emulator.requests if request.operation == "update"]
+        assert drains == [204, 204]
+
+
 async def test_backends_and_instances(clock: ManualClock) -> None:
     """It sees every backend, the shortest queue and the plan, and transpiles for what the emulator says of a backend."""
     async with (

@@ -568,7 +568,9 @@ async def test_the_ledger_follows_a_session(against: Against, ledger: LocalLedge
         ((CREATED, DONE), "close", []),
         ((CREATED, http(404, fault())), "close", []),
         ((CREATED, http(403, fault())), "close", [(RecordState.CREATED, "s1")]),
-        ((CREATED, DONE, DONE), "reopen", [(RecordState.CREATED, "s1")]),
+        ((CREATED, DONE, DONE, http(200, SESSION)), "reopen", [(RecordState.CREATED, "s1")]),
+        ((CREATED, DONE, DONE, http(403, fault())), "reopen", [(RecordState.CREATED, "s1")]),
+        ((CREATED, DONE, DONE, http(200, SESSION | {"state": "closed"})), "reopen", []),
         ((CREATED, http(409, fault()), http(200, SESSION | {"state": "closed"})), "drain", []),
     ],
 )

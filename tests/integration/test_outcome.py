@@ -93,7 +93,7 @@ async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
     assert error.solution == (
         "It may be 'newest', 'nowhere yet', 'of the same second': close what was created since and that you don't know."
     )
-    assert looks(server) == [{"limit": ["100"], "sort": ["-createdAt"], "mode": ["session"]}]
+    assert looks(server) == [{"limit": ["50"], "sort": ["-createdAt"], "mode": ["session"]}]
 
 
 async def test_what_is_over_or_the_clients_own_is_no_candidate(against: Against, time: ManualClock) -> None:

@@ -319,7 +319,7 @@ def test_options_of_both_markers(qsessions_sync_client, qsessions_emulator):
 
 @pytest.mark.qsessions(partner=True, faults=[Fault(kind="answer", status=429, nth=1, operations=["get"], retry_after=900)])
 def test_faults(qsessions_sync_client):
-    session = qsessions_sync_client.create(mode="batch", backend="ibm_fez", active_ttl=60, max_ttl=60)
+    session = qsessions_sync_client.create(mode="batch", backend="ibm_fez", interactive_ttl=60, active_ttl=60, max_ttl=60)
     with pytest.raises(RateLimited):
         qsessions_sync_client.get(session.id)
     qsessions_sync_client.close(session.id)

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
+import attrs
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
     Forbidden,
+    InstanceNotFound,
     InvalidArgument,
     LedgerEntry,
     LedgerUnavailable,
     Liveness,
+    NotFound,
     RecordState,
     ResponseError,
     SessionClient,
+    reaper,
+    states,
 )
 from qsessions.emulator import Emulator, Fault
-from qsessions.reaper import Reaped, forget, reap
+from qsessions.operations import MAX_PAGE, YOUNG_S
+from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
 from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict
+from tests.conftest import client_of
+from tests.fault_server import http
 from tests.given_ledger import GivenLedger, entry
+from tests.integration.calls import SESSION, fault
+from tests.integration.conftest import Against
 from tests.manual_clock import ManualClock
 
 START = 1_780_000_000.0
@@ -121,10 +132,125 @@ async def test_what_is_over_is_put_to_ended(place: Place) -> None:
     closed = await place.session()
     await place.client.close(closed)
     place.record(session_id=closed)
-    place.record(session_id="s-gone")
+    place.record(session_id="s-gone", asked_at=START - YOUNG_S)
     place.record(Liveness.UNKNOWN, session_id=closed)
     assert verdicts(await place.reap()) == [(MARK, True), (MARK, True), (MARK, False)]
     assert place.ended()[:2] == [("k0", closed), ("k1", "s-gone")]
+
+
+async def test_a_404_about_a_session_of_just_now_ends_nothing(place: Place) -> None:
+    """The service may not know a session yet that was just created: its record stays, whether the reading or the closing meets a 404."""
+    place.record(session_id="s-new")
+    (one,) = await place.reap()
+    assert (one.decision.verdict, one.done, one.error) == (UNDECIDED, False, None)
+    assert "moments ago" in one.decision.why
+    place.ledger.given.clear()
+    place.record(session_id=await place.session())
+    async with client_of(place.emulator, place.time.clock) as place.client:
+        place.emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
+        (one,) = await place.reap()
+        assert (one.decision.verdict, one.done, type(one.error)) == (CLOSE, False, NotFound)
+        assert place.ended() == []
+        place.time.advance(YOUNG_S)
+        assert verdicts(await place.reap()) == [(CLOSE, True)]
+    assert len(place.ended()) == 1
+
+
+async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
+    """A 404 about the instance says nothing about a session: it is undecided or could not be closed, with the error, and its record stays."""
+    place.record(session_id=await place.session(), asked_at=START - YOUNG_S)
+    body = fault(code=1279)
+    for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
+        place.emulator.faults.add(
+            Fault(kind="answer", status=404, body=body, operations=[operation], times=1)
+        )
+        (one,) = await place.reap()
+        assert (one.decision.verdict, one.done, type(one.error)) == (verdict, False, InstanceNotFound)
+    assert len(place.still_open()) == 1
+    assert place.ended() == []
+
+
+def jobs_page(*ids: str) -> bytes:
+    """Give a page of GET /v1/jobs."""
+    return http(200, {"jobs": [{"id": name} for name in ids], "count": len(ids)})
+
+
+STUCK = http(200, SESSION | {"accepting_jobs": False})
+BUSY, IDLE = jobs_page("j1"), jobs_page()
+
+
+async def test_a_drain_that_is_not_carried_out_is_ended(against: Against, time: ManualClock) -> None:
+    """A dead owner's session that drains and has no jobs is closed when that is so for a second time, five minutes later."""
+    server, client = await against(STUCK, BUSY, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, http(204))
+    ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
+
+    async def look(**options: Any) -> Reaped:
+        (one,) = await reap(client, ledger, wall=time.time, **options)
+        if ledger.amended:
+            ledger.given = [attrs.evolve(ledger.given[0], record=ledger.amended[-1])]
+        return one
+
+    assert "closes when its jobs are done" in (await look()).decision.why
+    assert (await look(dry_run=True)).decision.verdict is LEAVE
+    assert ledger.amended == []
+    one = await look()
+    assert (one.decision.verdict, one.done, one.error) == (LEAVE, False, None)
+    assert "if that is still so in 5 minutes" in one.decision.why
+    assert [record.idle_since for record in ledger.amended] == [time.now]
+    time.advance(299)
+    assert (await look()).decision.verdict is LEAVE
+    assert len(ledger.amended) == 1
+    time.advance(1)
+    one = await look()
+    assert (one.decision.verdict, one.done) == (CLOSE, True)
+    assert "the service doesn't close it" in one.decision.why
+    assert ledger.amended[-1].state is RecordState.ENDED
+    assert server.received[1].target == "/v1/jobs?pending=true&session_id=s1&limit=1"
+    assert server.received[-1].method == "DELETE"
+
+
+async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
+    against: Against, time: ManualClock
+) -> None:
+    """Where the last job or the recorded drain is ten minutes old, one look is enough; a dry run only says so."""
+    server, client = await against(STUCK, IDLE, STUCK, IDLE, http(204))
+    about = {"base_url": client.base_url, "instance": client.instance}
+    ledger = GivenLedger(entry(session_id="s1", state="draining", changed_at=time.now - 600, **about))
+    dry = await reap(client, ledger, wall=time.time, dry_run=True)
+    assert verdicts(dry) == [(CLOSE, False)]
+    assert ledger.amended == []
+    assert verdicts(await reap(client, ledger, wall=time.time)) == [(CLOSE, True)]
+    assert server.count("DELETE") == 1
+
+
+async def test_a_drain_whose_jobs_cannot_be_listed_is_left(against: Against, time: ManualClock) -> None:
+    """Where nobody can tell whether a session has jobs, it is left, and the reason says so; what was seen before is kept."""
+    server, client = await against(STUCK, http(403, fault()))
+    about = {"base_url": client.base_url, "instance": client.instance}
+    ledger = GivenLedger(entry(session_id="s1", idle_since=time.now - 1000, **about))
+    (one,) = await reap(client, ledger, wall=time.time)
+    assert (one.decision.verdict, one.error) == (LEAVE, None)
+    assert one.decision.why.endswith("its jobs can't be listed")
+    assert (ledger.amended, server.count("DELETE")) == ([], 0)
+
+
+async def test_a_ledger_that_cannot_keep_what_was_seen(against: Against, time: ManualClock) -> None:
+    """Where it can't be kept that a session had no jobs, the next look is the first, and nothing else comes of it."""
+    _, client = await against(STUCK, IDLE)
+    ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
+    ledger.amend_failure = LedgerUnavailable("it is read-only.")
+    (one,) = await reap(client, ledger, wall=time.time)
+    assert (one.decision.verdict, one.done, one.error) == (LEAVE, False, None)
+
+
+async def test_a_drain_that_another_process_recorded_is_its_own(against: Against, time: ManualClock) -> None:
+    """A session that drains for too long is left to another process that recorded it and lives."""
+    server, client = await against(STUCK, IDLE)
+    about = {"session_id": "s1", "base_url": client.base_url, "instance": client.instance}
+    ledger = GivenLedger(entry(key="k", idle_since=time.now - 1000, **about), entry(Liveness.ALIVE, **about))
+    (one,) = await reap(client, ledger, wall=time.time, only="k")
+    assert one.decision.verdict is LEAVE
+    assert server.count("DELETE") == 0
 
 
 async def test_dry_run(place: Place) -> None:
@@ -153,20 +279,32 @@ async def test_named_ones(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": "crn:other"}, {"instance": None}]
+    "fields",
+    [{"instance": "crn:other"}, {"instance": None, "base_url": "https://elsewhere.example/api"}],
 )
 async def test_another_instance(place: Place, fields: dict[str, Any]) -> None:
-    """A record of another instance is undecided, and nothing is sent for it; one that needs no look is decided all the same."""
+    """Another instance's records are passed over, or listed and left; one that is named is undecided. Nothing is sent for them."""
     session_id = await place.session()
     before = len(place.emulator.requests)
     place.record(session_id=session_id, **fields)
     place.record(**fields)
     place.record(Liveness.ALIVE, session_id=session_id, **fields)
     place.record(session_id=session_id, detached=True, **fields)
-    reaped = await place.reap(close_unique=True)
-    assert verdicts(reaped) == [(UNDECIDED, False), (UNDECIDED, False), (LEAVE, False), (LEAVE, False)]
-    assert reaped[0].decision.why.startswith("another instance")
+    assert await place.reap(close_unique=True) == []
+    reaped = await place.reap(close_unique=True, all_instances=True)
+    assert verdicts(reaped) == [(LEAVE, False)] * 4
+    assert {one.decision.why for one in reaped} == {ANOTHER_INSTANCE}
+    (named,) = await place.reap(only="k1")
+    assert (named.decision.verdict, named.decision.why) == (UNDECIDED, ANOTHER_INSTANCE)
     assert len(place.emulator.requests) == before
+
+
+@pytest.mark.parametrize("fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": None}])
+async def test_whose_a_record_is_says_the_crn(place: Place, fields: dict[str, Any]) -> None:
+    """A record belongs to its CRN's instance, whatever address that was reached at; one without a CRN to its base URL."""
+    place.record(session_id=await place.session(), **fields)
+    assert verdicts(await place.reap()) == [(CLOSE, True)]
+    assert place.still_open() == []
 
 
 async def test_an_instance_that_nobody_knows(place: Place, emulator: Emulator, time: ManualClock) -> None:
@@ -188,7 +326,7 @@ async def test_an_instance_that_nobody_knows(place: Place, emulator: Emulator, t
         place.client = client
         reaped = await place.reap()
     assert verdicts(reaped) == [(CLOSE, True), (UNDECIDED, False)]
-    assert "which instance" in reaped[1].decision.why
+    assert reaped[1].decision.why.endswith("its instance isn't recorded")
 
 
 async def test_unknown_ids(place: Place) -> None:
@@ -204,7 +342,7 @@ async def test_unknown_ids(place: Place) -> None:
 
 
 async def test_one_session_is_not_two_records(place: Place) -> None:
-    """A session that is closed for one record is not another one's too: that may still appear, and later can't any more."""
+    """A session that is closed for one record is not another one's too: that may still appear, and later is for somebody to forget."""
     await place.session()
     place.record()
     place.record()
@@ -212,7 +350,10 @@ async def test_one_session_is_not_two_records(place: Place) -> None:
     assert (first.decision.verdict, second.decision.verdict) == (CLOSE, UNDECIDED)
     assert "may still appear" in second.decision.why
     place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
-    assert verdicts(await place.reap(close_unique=True)) == [(CLOSE, True), (MARK, True)]
+    first, second = await place.reap(close_unique=True)
+    assert (first.done, second.decision.verdict, second.done) == (True, UNDECIDED, False)
+    assert second.decision.why.endswith("qsessions forget")
+    assert [key for key, _ in place.ended()] == ["k0"]
 
 
 @pytest.mark.parametrize(
@@ -245,7 +386,7 @@ async def test_a_record_of_a_clock_far_off(place: Place) -> None:
     place.record(asked_at=9e11, changed_at=9e11)
     place.record(asked_at=-9e11, changed_at=-9e11)
     place.record(session_id=await place.session())
-    assert verdicts(await place.reap()) == [(UNDECIDED, False), (MARK, True), (CLOSE, True)]
+    assert verdicts(await place.reap()) == [(UNDECIDED, False), (UNDECIDED, False), (CLOSE, True)]
 
 
 @pytest.mark.parametrize("off", [-3600.0, -300.0, 300.0, 3600.0])
@@ -264,7 +405,8 @@ async def test_a_record_of_a_wrong_clock_is_kept_while_its_session_may_be_open(
     assert [one.id for one in reaped.decision.candidates] == [session_id]
     assert place.still_open() == [session_id]
     await place.client.close(session_id)
-    assert verdicts(await reap(place.client, place.ledger, wall=later)) == [(MARK, True)]
+    (reaped,) = await reap(place.client, place.ledger, wall=later)
+    assert (reaped.decision.verdict, reaped.decision.candidates) == (UNDECIDED, ())
 
 
 async def test_what_cannot_be_read_or_closed(place: Place) -> None:
@@ -319,7 +461,8 @@ async def test_workloads_that_cannot_be_listed(place: Place) -> None:
 
 async def test_a_session_that_is_gone_when_it_is_to_be_closed(place: Place) -> None:
     """Somebody else may have closed it meanwhile: that is what was wanted."""
-    place.record(session_id=await place.session())
+    place.record(session_id=await place.session(), asked_at=START - YOUNG_S)
+    place.time.advance(YOUNG_S)
     place.emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
     assert verdicts(await place.reap()) == [(CLOSE, True)]
     assert len(place.ended()) == 1
@@ -396,7 +539,7 @@ async def test_nothing_else_is_forgotten(place: Place, only: Any, problem: str) 
 async def test_a_ledger_that_cannot_be_used(place: Place) -> None:
     """One that can't be read reaps nothing; one that can't be changed doesn't keep a session from being closed, and that is told."""
     place.record(session_id=await place.session())
-    place.record(session_id="s-gone")
+    place.record(session_id="s-gone", asked_at=START - YOUNG_S)
     place.ledger.failure = OSError("no disk")
     with pytest.raises(LedgerUnavailable, match="OSError: no disk"):
         await place.reap()
@@ -406,4 +549,93 @@ async def test_a_ledger_that_cannot_be_used(place: Place) -> None:
     reaped = await place.reap()
     assert verdicts(reaped) == [(CLOSE, True), (MARK, False)]
     assert [str(one.error) for one in reaped] == [str(place.ledger.amend_failure)] * 2
+    assert place.still_open() == []
+
+
+async def test_labels(place: Place) -> None:
+    """Only records with all of the labels are looked at."""
+    ids = [await place.session() for _ in range(3)]
+    place.record(session_id=ids[0], labels={"run": "7", "who": "me"})
+    place.record(session_id=ids[1], labels={"run": "7"})
+    place.record(session_id=ids[2], labels={"run": "8"})
+    assert verdicts(await place.reap(labels={"run": "7", "who": "me"})) == [(CLOSE, True)]
+    assert place.still_open() == ids[1:]
+    assert await place.reap(labels={"run": "9"}) == []
+    with pytest.raises(InvalidArgument, match="labels must be"):
+        await place.reap(labels="run")
+
+
+async def test_a_lost_create_whose_session_has_ended(place: Place) -> None:
+    """One session that has ended and matches ends one record without an id, and no second one."""
+    await place.client.close(await place.session())
+    place.record()
+    place.record()
+    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
+    assert verdicts(await place.reap()) == [(MARK, True), (UNDECIDED, False)]
+    assert [key for key, _ in place.ended()] == ["k0"]
+
+
+async def test_ended_ones_are_not_looked_through_for_ever(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that have ended, only so many are looked at for one whose id nobody knows."""
+    monkeypatch.setattr(reaper, "_ENDED_LISTED", 1)
+    other = await place.client.create(mode="dedicated", backend="ibm_torino")
+    await place.client.close(other.id)
+    place.time.advance(1)
+    await place.client.close(await place.session())
+    place.record(backend="ibm_fez")
+    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
+    assert verdicts(await place.reap()) == [(UNDECIDED, False)]
+
+
+async def test_many_are_looked_up_in_pages(place: Place) -> None:
+    """Of many sessions the list says which are over and which take jobs; only those that it says nothing of are read one by one."""
+    said: list[tuple[str, int, int]] = []
+    ids = [await place.session() for _ in range(60)]
+    for session_id in ids[:40]:
+        await place.client.close(session_id)
+    place.emulator.submit_job(ids[40], seconds=600)
+    await place.client.drain(ids[40])
+    for session_id in [*ids, "s-unknown"]:
+        place.record(session_id=session_id)
+    place.time.advance(YOUNG_S)
+    before = len(place.emulator.requests)
+    reaped = await place.reap(progress=lambda *done: said.append(done))
+    asked = Counter(request.operation for request in place.emulator.requests[before:])
+    assert asked == {"workloads": 2, "get": 2, "list_jobs": 1, "close": 19}
+    assert verdicts(reaped) == [
+        *[(MARK, True)] * 40,
+        (LEAVE, False),
+        *[(CLOSE, True)] * 19,
+        (MARK, True),
+    ]
+    assert place.still_open() == [ids[40]]
+    assert said[59:61] == [("reading", 60, 61), ("reading", 61, 61)]
+    assert said[-1] == ("closing", 19, 19)
+
+
+async def test_a_list_that_is_full_of_others_is_given_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where page after page has none of the sessions, they are read one by one."""
+    monkeypatch.setattr(states, "_VAIN_PAGES", 1)
+    for _ in range(2 * MAX_PAGE):
+        await place.session()
+    ids = [await place.session() for _ in range(21)]
+    for session_id in ids:
+        place.record(session_id=session_id)
+    before = len(place.emulator.requests)
+    assert {one.done for one in await place.reap()} == {True}
+    asked = Counter(request.operation for request in place.emulator.requests[before:])
+    assert (asked["workloads"], asked["get"]) == (1, 21)
+
+
+async def test_a_list_that_cannot_be_read_is_done_without(place: Place) -> None:
+    """Where the list fails, many sessions are read one by one, and each has an answer of its own."""
+    ids = [await place.session() for _ in range(21)]
+    for session_id in ids:
+        place.record(session_id=session_id)
+    place.emulator.faults.add(Fault(kind="answer", operations=("workloads",), status=403))
+    assert {one.done for one in await place.reap()} == {True}
     assert place.still_open() == []

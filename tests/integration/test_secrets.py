@@ -34,6 +34,7 @@ from qsessions import (
     Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
+    InstanceNotFound,
     InvalidArgument,
     LedgerRecord,
     LedgerUnavailable,
@@ -134,7 +135,8 @@ ECHOES: list[tuple[Callable[[str], bytes], type[QSessionsError]]] = [
             (502, ServerError),
         )
     ),
-    (lambda sent: http(403, f"<html><title>No: {sent}</title></html>"), Forbidden),
+    (lambda sent: http(404, fault(sent, code=1279, solution=sent)), InstanceNotFound),
+    (lambda sent: http(403, f"<html><title>No: {sent}</title></html>"), ResponseError),
     (lambda sent: http(403, f"{'x' * 150} {sent}".encode()), Forbidden),
     (lambda sent: http(403, fault("x" * 900 + sent)), Forbidden),
     (lambda sent: http(403, f"/login?next={quote(sent, safe='')}".encode()), Forbidden),

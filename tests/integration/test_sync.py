@@ -63,11 +63,12 @@ def client_of(emulator: Emulator, **options: Any) -> SessionClient:
 
 @pytest.mark.smoke
 def test_calls_do_what_the_asynchronous_ones_do(client: SessionClient, service: Threaded[Emulator]) -> None:
-    """Create, get, update, drain, close, workloads and versions give the same values."""
+    """Create, get, update, drain, close, jobs, workloads and versions give the same values."""
     first = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
     second = client.create(CreateSession("batch", backend="ibm_fez"))
     assert client.get(first.id) == first
     client.update(first.id, accepting_jobs=True)
+    assert not client.has_pending_jobs(first.id)
     assert [workload.id for workload in client.workloads()] == [first.id, second.id]
     client.drain(first.id)
     client.close(second.id)

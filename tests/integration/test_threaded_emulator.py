@@ -72,6 +72,9 @@ def test_all_of_it_is_asked_in_its_thread(emulator: ThreadedEmulator, sync: Sess
     assert emulator.backend_token != emulator.service_token
     other = emulator.add_instance(plan="open")
     assert emulator.crns == (emulator.crn, other)
+    emulator.delete_instance(other)
+    with pytest.raises(ValueError, match="names no instance that is served"):
+        emulator.delete_instance(other)
     session = sync.create(mode="batch", backend="ibm_fez", max_ttl="10m")
     job = emulator.submit_job(session.id, seconds=30)
     before = emulator.now()

@@ -63,7 +63,7 @@ def without_jobs(made: list[str]) -> list[str]:
     return [one for number, one in enumerate(made) if number % 5 != 4]
 
 
-@pytest.mark.parametrize("page_size", [1, 2, 3, 200])
+@pytest.mark.parametrize("page_size", [1, 2, 3, 50])
 @pytest.mark.parametrize("newest_first", [False, True])
 async def test_sessions_and_batches_come_as_one_list(
     client: AsyncSessionClient, made: list[str], page_size: int, newest_first: bool
@@ -130,7 +130,7 @@ async def test_two_iterators_do_not_disturb_each_other(client: AsyncSessionClien
 async def test_filters_choose_what_is_listed(
     client: AsyncSessionClient, emulator: Emulator, time: ManualClock, made: list[str]
 ) -> None:
-    """Status, backend, search and both times choose, alone and together; a time without an offset is UTC."""
+    """Status, backend, search and both times choose, alone and together, whatever the offset of a time."""
     shown = without_jobs(made)
     await client.close(shown[0])
     job = emulator.submit_job(shown[1], seconds=10)
@@ -147,15 +147,14 @@ async def test_filters_choose_what_is_listed(
         job,
     ]
     elsewhere = fifth.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    naive = fifth.replace(tzinfo=None)
-    assert await ids(client.workloads(mode="job", created_after=elsewhere, created_before=naive)) == [made[4]]
+    assert await ids(client.workloads(mode="job", created_after=elsewhere, created_before=fifth)) == [made[4]]
 
 
 async def test_the_query_says_what_was_asked(against: Against) -> None:
     """Each filter is a parameter of its own, encoded, on the first page and on all that follow."""
     last = page(WORKLOAD)
     server, client = await against(page(WORKLOAD, href="/v1/workloads?next=c%261"), last)
-    when = datetime(2026, 5, 1, 12, 0, 0, 250_000)  # noqa: DTZ001 - a time without an offset is what is tested
+    when = datetime(2026, 5, 1, 12, 0, 0, 250_000, UTC)
     await ids(
         client.workloads(
             mode="batch",
@@ -198,8 +197,9 @@ async def test_the_query_says_what_was_asked(against: Against) -> None:
         {"search": ""},
         {"created_after": "2026-05-01"},
         {"created_before": 1_780_000_000},
+        {"created_before": datetime(2026, 5, 1)},  # noqa: DTZ001 - a time without an offset is what is tested
         {"page_size": 0},
-        {"page_size": 201},
+        {"page_size": 51},
         {"page_size": True},
         {"page_size": 10.0},
         {"api_version": "newest"},
@@ -226,7 +226,7 @@ async def test_a_link_to_another_host_is_not_followed_there(against: Against) ->
     assert elsewhere.received == []
     assert [urlsplit(request.target).path for request in server.received] == ["/v1/workloads"] * 2
     assert parse_qs(urlsplit(server.received[1].target).query)["next"] == ["c1"]
-    assert parse_qs(urlsplit(server.received[1].target).query)["limit"] == ["100"]
+    assert parse_qs(urlsplit(server.received[1].target).query)["limit"] == ["50"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from qsessions import (
     Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
+    InstanceNotFound,
     InvalidArgument,
     Ledger,
     LedgerEntry,
@@ -240,6 +241,7 @@ async def calls() -> None:
         await client.update(session.id, accepting_jobs=False, api_version="2026-04-15", timeout=5.5)
         await client.drain(session.id, api_version="2026-04-15", timeout=timedelta(seconds=5))
         await client.close(session.id, api_version="2026-04-15", timeout=...)
+        assert_type(await client.has_pending_jobs(session.id, api_version="2026-04-15", timeout=5), bool)
         endings = await client.close_all(
             how="drain", mode="session", backend="ibm_fez", created_before=datetime.now(UTC), timeout="30s"
         )
@@ -330,6 +332,7 @@ def synchronous() -> None:
         client.update(session.id, accepting_jobs=False)
         client.drain(session.id)
         client.close(session.id)
+        assert_type(client.has_pending_jobs(session.id, timeout="5s"), bool)
         assert_type(client.close_all(mode="batch"), list[Ending])
         assert_type(client.versions(), list[ApiVersion])
         assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
@@ -449,7 +452,16 @@ async def failing(client: AsyncSessionClient) -> None:
     """Every error, from the nearest to the root."""
     try:
         await client.get("s-1")
-    except (BadRequest, Conflict, Forbidden, NotFound, Unauthorized, RateLimited, ServerError) as error:
+    except (
+        BadRequest,
+        Conflict,
+        Forbidden,
+        InstanceNotFound,
+        NotFound,
+        Unauthorized,
+        RateLimited,
+        ServerError,
+    ) as error:
         assert_type(error.retry_after, float | None)
         assert_type(error.status, int | None)
     except ResponseError as error:

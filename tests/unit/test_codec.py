@@ -607,7 +607,9 @@ def test_grant_repr() -> None:
         b'{"access_token": "a\\nb", "expires_in": 3600}',
         b'{"access_token": "\\u00e9", "expires_in": 3600}',
         b'{"access_token": ' + LONE_SURROGATE + b', "expires_in": 3600}',
-        b'{"access_token": "t", "expires_in": "3600"}',
+        b'{"access_token": "t", "expires_in": "an hour"}',
+        b'{"access_token": "t", "expires_in": "-3600"}',
+        b'{"access_token": "t", "expires_in": "1e999"}',
         b'{"access_token": "t", "expires_in": true}',
         b'{"access_token": "t", "expires_in": null}',
         b'{"access_token": "t", "expires_in": 1e999}',
@@ -615,7 +617,7 @@ def test_grant_repr() -> None:
         b'{"access_token": "t", "expires_in": NaN}',
         b'{"access_token": "t", "expires_in": 1' + b"0" * 400 + b"}",
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_no_grant(body: bytes) -> None:
     """A body without a token that fits into a header, or without a finite lifetime, grants nothing, and raises nothing."""

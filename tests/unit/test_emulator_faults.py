@@ -12,7 +12,7 @@ import pytest
 
 from qsessions.cli.app import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
-from qsessions.emulator.faults import OPERATIONS, read_faults
+from qsessions.emulator.faults import OPERATIONS, FaultKind, read_faults
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
@@ -61,10 +61,16 @@ def test_faults_without_operations_strike_unknown_paths_too() -> None:
     assert len(plan.fire("create")) == 2
 
 
-def test_iam_down_is_about_the_token_endpoint_alone() -> None:
-    """The token endpoint is struck and counted, nothing else."""
-    plan = FaultPlan([Fault(kind="iam_down", nth=2)])
-    assert [len(plan.fire(operation)) for operation in ("token", "get", "token", "token")] == [0, 0, 1, 0]
+@pytest.mark.parametrize(
+    ("kind", "operation", "other"),
+    [("iam_down", "token", "get"), ("stuck_drain", "update", "get"), ("young_404", "close", "workloads")],
+)
+def test_a_kind_that_is_about_some_operations_alone(kind: FaultKind, operation: str, other: str) -> None:
+    """Only what the kind is about is struck and counted."""
+    plan = FaultPlan([Fault(kind=kind, nth=2)])
+    assert [len(plan.fire(name)) for name in (operation, other, operation, operation)] == [0, 0, 1, 0]
+    narrower = FaultPlan([Fault(kind=kind, operations=[operation])])
+    assert len(narrower.fire(operation)) == 1
 
 
 def test_a_plan_can_be_cleared_and_looked_at() -> None:
@@ -91,6 +97,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kind": "reset", "operations": ["fetch"]}, "operations: must be among: create, get"),
     ({"kind": "reset", "operations": [["get"]]}, "operations: must be among: create, get"),
     ({"kind": "iam_down", "operations": ["get"]}, "operations: has no meaning for the kind 'iam_down'"),
+    (
+        {"kind": "young_404", "operations": ["get", "create"]},
+        "operations: has no meaning for the kind 'young_404', which is about close, get, update alone",
+    ),
+    ({"kind": "stuck_drain", "seconds": 1}, "seconds: has no meaning for the kind 'stuck_drain'"),
+    ({"kind": "stuck_drain", "after": True}, "after: has no meaning"),
+    ({"kind": "young_404", "seconds": -1}, "seconds: must be a number from 0 to 3600"),
     ({"kind": "reset", "rate": 0}, "rate: must be"),
     ({"kind": "reset", "rate": 1.1}, "rate: must be"),
     ({"kind": "reset", "rate": True}, "rate: must be"),

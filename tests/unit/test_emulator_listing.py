@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from random import Random
 
 import attrs
 from hypothesis import given, strategies as st
 
-from qsessions.emulator.listing import WorkloadQuery, cut_page
+from qsessions.emulator.listing import Span, WorkloadQuery, cut_page
 from qsessions.emulator.state import Machine
 from qsessions.emulator.values import Ttls
 
@@ -20,8 +19,8 @@ ALL = WorkloadQuery(
     mode=None,
     backend=None,
     search="",
-    after=-math.inf,
-    before=math.inf,
+    tags=frozenset(),
+    created=Span(),
     following=None,
     preceding=None,
 )

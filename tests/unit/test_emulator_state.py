@@ -48,6 +48,10 @@ class Bench:
         """Shut the session for new jobs."""
         self.machine.update_session(now, self.id, accepting_jobs=False)
 
+    def stick(self, now: float) -> None:
+        """Shut it for new jobs, and have it stuck so."""
+        self.machine.update_session(now, self.id, accepting_jobs=False, stuck=True)
+
     def reopen(self, now: float) -> None:
         """Open it again."""
         self.machine.update_session(now, self.id, accepting_jobs=True)
@@ -146,7 +150,7 @@ RULES: list[Any] = [
         {"state": "inactive", "jobs": ["Completed", "Queued"], "usage": 70},
         id="a waiting job does not bring it back before it starts",
     ),
-    pytest.param({}, [], 1800, {"state": "closed", "reason": "unused for 30 minutes"}, id="unused"),
+    pytest.param({}, [], 1800, {"state": "closed", "reason": "session_closed_by_disuse"}, id="unused"),
     pytest.param(
         {"ttls": Ttls(9000, 60, 9000)},
         [("job", 10)],
@@ -188,7 +192,7 @@ RULES: list[Any] = [
         {
             "state": "closed",
             "closed": 610,
-            "reason": "max_ttl reached",
+            "reason": "session_closed_by_max_ttl",
             "usage": 640,
             "active_left": 0,
             "jobs": ["Running", "Completed"],
@@ -220,7 +224,7 @@ RULES: list[Any] = [
         {"ttls": Ttls(600, 60, 100)},
         [("job", 10)],
         610,
-        {"state": "closed", "reason": "max_ttl reached", "closed": 610, "usage": 70},
+        {"state": "closed", "reason": "session_closed_by_max_ttl", "closed": 610, "usage": 70},
         id="max_ttl never pauses",
     ),
     pytest.param(
@@ -230,7 +234,7 @@ RULES: list[Any] = [
         {
             "state": "closed",
             "closed": 230,
-            "reason": "active_ttl spent",
+            "reason": "session_closed_by_active_ttl",
             "active_left": 0,
             "usage": 570,
             "jobs": ["Completed"] * 7,
@@ -248,11 +252,15 @@ RULES: list[Any] = [
         {"ttls": Ttls(600, 60, 60)},
         [("job", 10, 0)],
         70,
-        {"state": "closed", "reason": "active_ttl spent"},
+        {"state": "closed", "reason": "session_closed_by_active_ttl"},
         id="spent weighs more than idle",
     ),
     pytest.param(
-        {}, [("drain", 5)], 5, {"state": "closed", "closed": 5, "reason": "drained"}, id="drain empty"
+        {},
+        [("drain", 5)],
+        5,
+        {"state": "closed", "closed": 5, "reason": "session_closed_by_drain"},
+        id="drain empty",
     ),
     pytest.param(
         {},
@@ -315,8 +323,67 @@ RULES: list[Any] = [
         {},
         [("job", 10), ("close", 15), ("close", 16)],
         100,
-        {"closed": 15, "usage": 10, "workload_status": "completed", "reason": "closed on request"},
+        {"closed": 15, "usage": 10, "workload_status": "completed", "reason": "session_closed_early"},
         id="close again changes nothing",
+    ),
+    pytest.param(
+        {},
+        [("job", 10), ("close", 15), ("drain", 16)],
+        100,
+        {"closed": 15, "usage": 10, "accepting_jobs": False, "reason": "session_closed_early"},
+        id="drain after the close changes nothing",
+    ),
+    pytest.param(
+        {},
+        [("job", 10), ("close", 15), ("reopen", 16)],
+        5000,
+        {
+            "state": "closed",
+            "closed": 15,
+            "usage": 10,
+            "accepting_jobs": True,
+            "path": [("open", 0), ("active", 10), ("closed", 15)],
+        },
+        id="reopen after the close reopens nothing",
+    ),
+    pytest.param(
+        {},
+        [("stick", 5)],
+        1e6,
+        {"state": "open", "accepting_jobs": False, "reason": "session_created"},
+        id="a stuck drain leaves an open session open",
+    ),
+    pytest.param(
+        {},
+        [("job", 10), ("stick", 30), ("drain", 40)],
+        609,
+        {
+            "path": [("open", 0), ("active", 10), ("inactive", 80)],
+            "accepting_jobs": False,
+            "reason": "session_inactivated_by_interactive_ttl",
+        },
+        id="a stuck drain leaves it inactive, and drained again too",
+    ),
+    pytest.param(
+        {},
+        [("job", 10), ("stick", 30)],
+        610,
+        {"state": "closed", "reason": "session_closed_by_max_ttl", "usage": 70},
+        id="max_ttl ends a stuck drain",
+    ),
+    pytest.param(
+        {},
+        [("stick", 5), ("close", 9)],
+        9,
+        {"state": "closed", "reason": "session_closed_early"},
+        id="close ends a stuck drain",
+    ),
+    pytest.param(
+        {},
+        [("stick", 5), ("reopen", 6), ("drain", 7)],
+        7,
+        {"state": "closed", "reason": "session_closed_by_drain"},
+        id="reopen ends a stuck drain",
     ),
     pytest.param({}, [("close", 3)], 3, {"state": "closed", "usage": 0}, id="close while open"),
     pytest.param(
@@ -401,7 +468,7 @@ def test_the_failed_job_tells_why() -> None:
     for _ in range(6):
         bench.job(0, 1000)
     job = bench.machine.job(600, bench.jobs[5])
-    assert (job.reason, job.reason_code) == ("the session is closed: max_ttl reached", 4001)
+    assert (job.reason, job.reason_code) == ("the session is closed: session_closed_by_max_ttl", 4001)
     assert (job.usage(700), job.workload_status, job.ended) == (0, "failed", 600)
 
 
@@ -420,8 +487,13 @@ def test_the_first_job_gives_the_session_its_backend() -> None:
 REFUSALS: list[Any] = [
     pytest.param([("close", 1)], ("job", 2), 409, 4001, id="job into a closed session"),
     pytest.param([("job", 1), ("drain", 2)], ("job", 3), 409, 4001, id="job into a draining session"),
-    pytest.param([("close", 1)], ("drain", 2), 409, 9409, id="drain a closed session"),
-    pytest.param([("close", 1)], ("reopen", 2), 409, 9409, id="reopen a closed session"),
+    pytest.param(
+        [("close", 1), ("reopen", 2)],
+        ("job", 3),
+        409,
+        4001,
+        id="job into a closed session that says it accepts jobs",
+    ),
     pytest.param([("job", 1)], ("cancel", 11), 409, 9409, id="cancel an ended job"),
 ]
 
@@ -582,7 +654,8 @@ class ServiceRules(RuleBasedStateMachine):
         """Queue jobs in a session; one that is closed or drains must refuse."""
         session_id = data.draw(st.sampled_from(self.session_ids))
         for _ in range(count):
-            takes = self.machine.session(self.now, session_id).accepting_jobs
+            session = self.machine.session(self.now, session_id)
+            takes = session.state != "closed" and session.accepting_jobs
             job = self._both("submit_job", program_id="p", seconds=seconds, session_id=session_id)
             assert (job is not None) == takes
             if job is not None:
@@ -681,7 +754,6 @@ def check_counts(session: Session, own: list[Job]) -> None:
     assert (session.idle_since is None) == (session.queued + session.running > 0)
     if session.state == "closed":
         assert not session.queued
-        assert not session.accepting_jobs
         assert session.closed is not None
     elif session.state != "active":
         assert not session.running

@@ -16,6 +16,7 @@ from qsessions import (
     ConnectionFailed,
     CreateOutcomeUnknown,
     Forbidden,
+    InstanceNotFound,
     InvalidArgument,
     LedgerUnavailable,
     NotFound,
@@ -48,6 +49,7 @@ ANSWERED: list[type[QSessionsError]] = [
     BadRequest,
     Conflict,
     Forbidden,
+    InstanceNotFound,
     NotFound,
     RateLimited,
     ResponseError,
@@ -202,6 +204,31 @@ def test_class_of_a_status(status: int, kind: type[ResponseError]) -> None:
 def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
     """A 404 that isn't the service's own is no NotFound: who took it for the end of a session would leave that open."""
     assert response_error_class(404, own=False) is ResponseError
+    assert response_error_class(404, own=False, codes=["1279"]) is ResponseError
+
+
+@pytest.mark.parametrize(
+    ("status", "codes", "kind"),
+    [
+        (404, ["1279"], InstanceNotFound),
+        (404, ["1200", "1279"], InstanceNotFound),
+        (404, ["1291"], NotFound),
+        (403, ["1279"], Forbidden),
+    ],
+)
+def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[ResponseError]) -> None:
+    """A 404 with the service's code for an instance that it doesn't find is a class of its own, and no NotFound."""
+    assert response_error_class(status, own=True, codes=codes) is kind
+    assert not issubclass(InstanceNotFound, NotFound)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, BadRequest), (401, ResponseError), (403, ResponseError), (404, ResponseError), (503, ServerError)],
+)
+def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
+    """A page with 401 or 403 comes from a wall in between, and says nothing about the credentials."""
+    assert response_error_class(status, own=False, html=True) is kind
 
 
 @pytest.mark.parametrize(

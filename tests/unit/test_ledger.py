@@ -151,7 +151,6 @@ def test_values_survive_pickling(place: Path) -> None:
         {"state": 5},
         {"max_ttl": "10m"},
         {"detached": None},
-        {"labels": None},
         {"labels": ["run"]},
         {"labels": {"run": ""}},
         {"labels": {"": "1"}},
@@ -543,7 +542,7 @@ async def test_what_is_over_takes_no_room(
 
     async def life(number: int) -> None:
         key, session_id = f"k-{number}", f"s-{number}"
-        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None)
+        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None, labels={})
         book.sent(key)
         if number % 3 == 0:
             book.nothing(key)
@@ -579,7 +578,7 @@ async def test_what_is_over_takes_no_room(
 async def test_without_a_ledger_nothing_is_held(guarded: Callable[..., Guard]) -> None:
     """Where nothing is recorded, nothing is remembered of any session either."""
     book = Book(guarded(None), lambda: NOW)
-    await book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None)
+    await book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None, labels={})
     book.created("k", "s-1")
     assert book._keys == {}
 
@@ -1375,7 +1374,7 @@ async def test_the_log_hears_of_it(guarded: Callable[..., Guard], caplog: pytest
     guard = guarded(ledger)
     await guard.record(intent())
     assert [(one.levelno, one.message) for one in caplog.records] == [
-        (logging.WARNING, "LedgerFailed reason=the disk is full unrecorded=()")
+        (logging.WARNING, "the ledger doesn't record sessions: the disk is full")
     ]
 
 
@@ -1510,7 +1509,7 @@ async def test_what_was_withdrawn_and_goes_out_after_all(guarded: Callable[..., 
     guard = guarded(ledger)
     book = Book(guard, lambda: NOW)
     for key in ("out", "failed"):
-        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None)
+        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None, labels={})
     book.withdraw()
     book.nothing("failed")
     for key in ("out", "failed"):
@@ -1552,7 +1551,9 @@ async def test_a_ledger_leaves_a_create_half_of_its_time(
     ledger.gate.clear()
     guard = guarded(ledger)
     book = Book(guard, lambda: NOW)
-    asked = book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None, seconds=0.04)
+    asked = book.intend(
+        CreateSession("batch"), "k", base_url="https://x", instance=None, labels={}, seconds=0.04
+    )
     await asyncio.wait_for(asked, 2)
     # Others with more time still count on it.
     assert told == []

@@ -61,7 +61,7 @@ class Client:
         return Opened(
             self.begin,
             self.end,
-            creation=Creation(book, close, observers),
+            creation=Creation(book, close, observers, {}),
             request=CreateSession("batch", max_ttl=600),
             owned=Owned(),
             spawn=self.spawn,

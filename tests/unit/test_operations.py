@@ -40,6 +40,18 @@ OPERATIONS: list[tuple[ops.Operation[Any], tuple[Any, ...]]] = [
         ("drain", "PATCH", "/v1/sessions/s-1", {"accepting_jobs": False}, "s-1", True, set()),
     ),
     (ops.close("s-1"), ("close", "DELETE", "/v1/sessions/s-1/close", None, "s-1", True, {404})),
+    (
+        ops.has_pending_jobs("s&1"),
+        (
+            "has_pending_jobs",
+            "GET",
+            "/v1/jobs?pending=true&session_id=s%261&limit=1",
+            None,
+            "s&1",
+            True,
+            set(),
+        ),
+    ),
     (ops.versions(), ("versions", "GET", "/v1/versions", None, None, True, set())),
     (
         ops.workloads((("limit", "5"), ("mode", "batch")), None),
@@ -87,6 +99,7 @@ def test_headers_are_not_changed() -> None:
         (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"", None),
         (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"{}", None),
         (ops.close("s-1"), b"", None),
+        (ops.has_pending_jobs("s-1"), b'{"jobs": [{"id": "j"}]}', True),
         (ops.versions(), b'{"versions": [{"version": "2025-01-01"}]}', [ApiVersion(version="2025-01-01")]),
         (
             ops.workloads((), None),
@@ -247,18 +260,18 @@ QUERY: dict[str, Any] = {
     "created_after": None,
     "created_before": None,
     "newest_first": False,
-    "page_size": 100,
+    "page_size": 50,
 }
-PLAIN = (("limit", "100"), ("sort", "createdAt"), ("mode", "session"))
+PLAIN = (("limit", "50"), ("sort", "createdAt"), ("mode", "session"))
 
 
 @pytest.mark.parametrize(
     ("filters", "query"),
     [
         ({}, PLAIN),
-        ({"newest_first": True}, (("limit", "100"), ("sort", "-createdAt"), ("mode", "session"))),
+        ({"newest_first": True}, (("limit", "50"), ("sort", "-createdAt"), ("mode", "session"))),
         ({"page_size": 1, "mode": "job"}, (("limit", "1"), ("sort", "createdAt"), ("mode", "job"))),
-        ({"page_size": 200, "mode": "batch"}, (("limit", "200"), ("sort", "createdAt"), ("mode", "batch"))),
+        ({"page_size": 49, "mode": "batch"}, (("limit", "49"), ("sort", "createdAt"), ("mode", "batch"))),
         (
             {"status": ("pending", "in_progress")},
             (*PLAIN, ("status", "pending"), ("status", "in_progress")),
@@ -266,7 +279,7 @@ PLAIN = (("limit", "100"), ("sort", "createdAt"), ("mode", "session"))
         ({"backend": "ibm_fez", "search": "é & x"}, (*PLAIN, ("backend", "ibm_fez"), ("search", "é & x"))),
         (
             {
-                "created_after": datetime(2026, 5, 4, 12),  # noqa: DTZ001 - a time without an offset is the case
+                "created_after": datetime(2026, 5, 4, 12, tzinfo=UTC),
                 "created_before": datetime(2026, 5, 4, 12, 0, 0, 500_000, timezone(timedelta(hours=2))),
             },
             (
@@ -293,16 +306,23 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
             {"status": ("pending", "running")},
             "status must be one of pending, in_progress, failed, completed, canceled, not 'running'.",
         ),
-        ({"page_size": 0}, "page_size must be from 1 to 200, not 0."),
-        ({"page_size": 201}, "page_size must be from 1 to 200, not 201."),
-        ({"page_size": True}, "page_size must be from 1 to 200, not True."),
-        ({"page_size": 5.0}, "page_size must be from 1 to 200, not 5.0."),
+        ({"page_size": 0}, "page_size must be from 1 to 50, the service's limit, not 0."),
+        ({"page_size": 51}, "page_size must be from 1 to 50, the service's limit, not 51."),
+        ({"page_size": True}, "page_size must be from 1 to 50, the service's limit, not True."),
+        ({"page_size": 5.0}, "page_size must be from 1 to 50, the service's limit, not 5.0."),
         ({"backend": ""}, "backend must be non-empty, printable text, not ''."),
         ({"backend": 5}, "backend must be non-empty, printable text, not 5."),
         ({"search": "\ud800"}, "search must be non-empty, printable text, not '\\ud800'."),
         ({"search": "a\nb"}, "search must be non-empty, printable text, not 'a\\nb'."),
         ({"created_after": "yesterday"}, "created_after must be a datetime, not 'yesterday'."),
         ({"created_before": 5}, "created_before must be a datetime, not 5."),
+        (
+            {"created_before": datetime(2026, 5, 4)},  # noqa: DTZ001 - a time without an offset is the case
+            (
+                "created_before must be a datetime with an offset, such as datetime.now(UTC), "
+                "not datetime.datetime(2026, 5, 4, 0, 0) without one."
+            ),
+        ),
         (
             {"created_after": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
             (

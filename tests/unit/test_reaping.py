@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import LedgerEntry, LedgerRecord, Liveness, Mode, Owner, RecordState, Session, Workload
+from qsessions.operations import YOUNG_S
 from qsessions.reaping import (
+    IDLE_APART_S,
+    IDLE_S,
     LONGEST_CREATE_S,
     MARGIN_S,
     Verdict,
@@ -18,6 +21,7 @@ from qsessions.reaping import (
     decide,
     decide_unknown,
     decide_unread,
+    needs_jobs,
     window,
 )
 
@@ -89,20 +93,98 @@ def test_known_sessions(
 ) -> None:
     """A session is closed only where its owner is dead, it doesn't drain, and it wasn't made to outlive its maker or is named."""
     one = entry(liveness, session_id="s-1", **fields)
-    decision = decide(one, found)
+    decision = decide(one, found, now=LONG_AFTER)
     assert decision.verdict is verdict
-    assert decide(one, found, named=True).verdict is when_named
+    assert decide(one, found, now=LONG_AFTER, named=True).verdict is when_named
     assert decision.why
     assert decision.session_id == ("s-1" if verdict is CLOSE else None)
 
 
+@pytest.mark.parametrize("liveness", [Liveness.DEAD, Liveness.UNKNOWN])
+def test_a_record_of_just_now_does_not_end_by_a_404(liveness: Liveness) -> None:
+    """The service may not know a session yet that it has just created; one that it gives as closed is over all the same."""
+    one = entry(liveness, session_id="s-1")
+    assert decide(one, None, now=NOW + YOUNG_S - 1).verdict is UNDECIDED
+    assert decide(one, None, now=NOW + YOUNG_S).verdict is MARK
+    assert decide(one, CLOSED, now=NOW + 1).verdict is MARK
+
+
+DONE_AT_NOW = attrs.evolve(DRAINING, last_job_completed=datetime.fromtimestamp(NOW, UTC))
+
+
+@pytest.mark.parametrize(
+    ("fields", "found", "has_jobs", "after", "verdict", "idle_since"),
+    [
+        # Twice without jobs, five minutes apart.
+        ({}, DRAINING, False, 0.0, LEAVE, NOW),
+        ({"idle_since": NOW}, DRAINING, False, IDLE_APART_S - 1, LEAVE, NOW),
+        ({"idle_since": NOW}, DRAINING, False, IDLE_APART_S, CLOSE, None),
+        ({"idle_since": NOW}, DRAINING, True, IDLE_APART_S, LEAVE, None),
+        ({"idle_since": NOW}, DRAINING, None, LONG_AFTER, LEAVE, None),
+        # Or once, where the last job, else the drain, is ten minutes ago.
+        ({"state": "draining"}, DRAINING, False, IDLE_S - 1, LEAVE, NOW + IDLE_S - 1),
+        ({"state": "draining"}, DRAINING, False, IDLE_S, CLOSE, None),
+        ({}, DONE_AT_NOW, False, IDLE_S, CLOSE, None),
+        ({"state": "draining", "changed_at": NOW - IDLE_S}, DONE_AT_NOW, False, 1.0, LEAVE, NOW + 1.0),
+        ({"state": "draining"}, DRAINING, True, LONG_AFTER, LEAVE, None),
+        ({}, PENDING_CLOSED, False, 0.0, LEAVE, NOW),
+    ],
+)
+def test_a_drain_that_is_not_carried_out(
+    *,
+    fields: dict[str, Any],
+    found: Session,
+    has_jobs: bool | None,
+    after: float,
+    verdict: Verdict,
+    idle_since: float | None,
+) -> None:
+    """A dead owner's session that drains is closed once it has had nothing to do for long enough, and what was seen of that is kept."""
+    one = entry(session_id="s-1", **fields)
+    assert needs_jobs(one, found)
+    decision = decide(one, found, now=NOW + after, has_jobs=has_jobs)
+    assert (decision.verdict, decision.record and decision.record.idle_since) == (verdict, idle_since)
+    assert decision.session_id == ("s-1" if verdict is CLOSE else None)
+
+
+@pytest.mark.parametrize(
+    ("liveness", "fields", "found", "named"),
+    [
+        (Liveness.DEAD, {}, LIVE, True),
+        (Liveness.DEAD, {}, CLOSED, True),
+        (Liveness.DEAD, DETACHED, DRAINING, False),
+        (Liveness.UNKNOWN, {}, DRAINING, True),
+        (Liveness.UNKNOWN, DETACHED, DRAINING, True),
+        (Liveness.ALIVE, {}, DRAINING, True),
+    ],
+)
+def test_other_drains_are_nobodys_business(
+    *, liveness: Liveness, fields: dict[str, Any], found: Session, named: bool
+) -> None:
+    """Only of a dead owner's session that drains, or a detached one that is named, do the jobs matter; what was seen of others stays."""
+    one = entry(liveness, session_id="s-1", idle_since=NOW, **fields)
+    assert not needs_jobs(one, found, named=named)
+    decision = decide(one, found, now=LONG_AFTER, named=named)
+    if found is DRAINING:
+        assert (decision.verdict, decision.record) == (LEAVE, None)
+
+
+def test_a_detached_one_that_drains_for_ever_is_closed_when_named() -> None:
+    """What is seen of a detached session at two times that it was named counts, whatever is decided in between."""
+    one = entry(session_id="s-1", detached=True, idle_since=NOW)
+    assert decide_unread(one, "the network is down").record is None
+    assert decide(one, DRAINING, now=LONG_AFTER).record is None
+    assert decide(one, DRAINING, now=LONG_AFTER, named=True, has_jobs=False).verdict is CLOSE
+
+
 def test_reasons_name_the_process() -> None:
     """Whoever reads a decision learns which process it is about, as far as the file tells."""
-    assert decide(entry(session_id="s-1"), LIVE).why == "its owner is dead: process 42 on node7"
+    dead = decide(entry(session_id="s-1"), LIVE, now=LONG_AFTER)
+    assert dead.why == "its process is gone (42 on node7)"
     nobody = attrs.evolve(
         entry(session_id="s-1"), owner=Owner(host=None, pid=None, since=None, liveness=Liveness.UNKNOWN)
     )
-    assert decide(nobody, LIVE).why.endswith("nobody knows which process")
+    assert decide(nobody, LIVE, now=LONG_AFTER).why.endswith("(not recorded which)")
 
 
 ONE, TWO = [workload()], [workload(), workload(id="s-2")]
@@ -113,13 +195,13 @@ ONE, TWO = [workload()], [workload(), workload(id="s-2")]
     [
         (entry(), ONE, UNDECIDED, CLOSE),
         (entry(), TWO, UNDECIDED, UNDECIDED),
-        (entry(), [], MARK, MARK),
+        (entry(), [], UNDECIDED, UNDECIDED),
         (entry(), None, UNDECIDED, UNDECIDED),
         (entry(Liveness.ALIVE), ONE, LEAVE, LEAVE),
         (entry(Liveness.UNKNOWN), ONE, UNDECIDED, UNDECIDED),
         (entry(detached=True), ONE, UNDECIDED, UNDECIDED),
         (entry(detached=True), TWO, UNDECIDED, UNDECIDED),
-        (entry(detached=True), [], MARK, MARK),
+        (entry(detached=True), [], UNDECIDED, UNDECIDED),
         (entry(detached=True), None, UNDECIDED, UNDECIDED),
         (entry(Liveness.UNKNOWN, detached=True), ONE, UNDECIDED, UNDECIDED),
         (entry(Liveness.ALIVE, detached=True), ONE, LEAVE, LEAVE),
@@ -141,16 +223,33 @@ def test_unknown_outcomes(
 def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
     """One that was made to outlive its maker needs both: its name, and the word to close the only one that can be it."""
     one = entry(detached=True)
-    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith("it wasn't named")
+    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith("name it to close it")
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True).verdict is UNDECIDED
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True, close_unique=True).verdict is CLOSE
 
 
 def test_it_may_still_appear() -> None:
-    """As long as the session may not show in the list yet, that it doesn't says nothing."""
+    """That the list lacks a session proves nothing: it may still appear, and later the record is kept until somebody forgets it."""
     end = NOW + LONGEST_CREATE_S + MARGIN_S
-    assert decide_unknown(entry(), [], now=end).verdict is UNDECIDED
-    assert decide_unknown(entry(), [], now=end + 1).verdict is MARK
+    early, late = (decide_unknown(entry(), [], now=now) for now in (end, end + 1))
+    assert (early.verdict, late.verdict) == (UNDECIDED, UNDECIDED)
+    assert "may still appear" in early.why
+    assert late.why.endswith("qsessions forget")
+
+
+def test_one_that_has_ended() -> None:
+    """Where nothing that is open matches and something that has ended does, the record ends; a listed end is a positive word."""
+    over = [workload(status="completed", accepting_jobs=False)]
+    assert candidates(entry().record, over, ()) == ()
+    assert candidates(entry().record, over, (), have_ended=True) == tuple(over)
+    assert candidates(entry().record, ONE, (), have_ended=True) == ()
+    after = NOW + LONGEST_CREATE_S + MARGIN_S + 1
+    assert decide_unknown(entry(), [], now=after, ended=over).verdict is MARK
+    # What is open comes first, and what can't be read may be open.
+    assert decide_unknown(entry(), ONE, now=after, ended=over).verdict is UNDECIDED
+    assert decide_unknown(entry(), None, now=after, ended=over).verdict is UNDECIDED
+    # It may be another one's, as long as this one may still appear.
+    assert decide_unknown(entry(), [], now=NOW, ended=over).verdict is UNDECIDED
 
 
 def test_window() -> None:
@@ -206,6 +305,8 @@ def test_candidates_of_what_was_left_open() -> None:
     live=st.sampled_from(["open", "active", "inactive", "pending_closed", "closed", "new", None]),
     accepting=st.sampled_from([True, False, None]),
     named=st.booleans(),
+    has_jobs=st.sampled_from([True, False, None]),
+    idle=st.none() | st.floats(0, 2 * IDLE_S),
 )
 def test_never(
     *,
@@ -215,14 +316,16 @@ def test_never(
     live: Any,
     accepting: bool | None,
     named: bool,
+    has_jobs: bool | None,
+    idle: float | None,
 ) -> None:
-    """Whatever the facts are: a living owner's session, one that drains, and a detached one that isn't named are never closed."""
-    one = entry(liveness, session_id="s-1", state=state, detached=detached)
-    closes = (
-        decide(one, Session(id="s-1", state=live, accepting_jobs=accepting), named=named).verdict is CLOSE
-    )
+    """Whatever the facts are: a living owner's session, one that drains its jobs, and a detached one that isn't named are never closed."""
+    idle_since = None if idle is None else LONG_AFTER - idle
+    one = entry(liveness, session_id="s-1", state=state, detached=detached, idle_since=idle_since)
+    found = Session(id="s-1", state=live, accepting_jobs=accepting)
+    closes = decide(one, found, now=LONG_AFTER, named=named, has_jobs=has_jobs).verdict is CLOSE
     assert not (closes and liveness is Liveness.ALIVE)
-    assert not (closes and accepting is False)
+    assert not (closes and found.is_draining and has_jobs is not False)
     assert not (closes and detached and not named)
     assert not (closes and liveness is Liveness.UNKNOWN and not detached)
 
