@@ -346,7 +346,7 @@ class AsyncLiveSession:
             if self._poll.is_stuck and not bearing:
                 raise StateUnreachable(
                     f"the session was drained, and the service has left it {_state(snapshot)} for 10 minutes with nothing to do.",
-                    solution="Close it with close(), or give the wait a timeout.",
+                    solution="Close it, or give the wait a timeout.",
                     operation="wait_until",
                     session_id=self.id,
                 )

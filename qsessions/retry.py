@@ -255,7 +255,7 @@ def facts_of(
 
 
 def is_reserved(status: int, fault: Fault) -> bool:
-    """Say whether the service answered that the backend is reserved, which may pass."""
+    """Return whether the service answered that the backend is reserved, which may pass."""
     return status == LOCKED_STATUS and fault.own and BACKEND_RESERVED_CODE in fault.codes
 
 

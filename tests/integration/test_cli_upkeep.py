@@ -28,6 +28,8 @@ from qsessions import (
 from qsessions.emulator import Emulator, Fault
 from qsessions.operations import YOUNG_S
 from tests.fault_server import FaultServer, http
+from tests.integration.calls import SESSION, fault
+from tests.integration.conftest import CRN
 from tests.integration.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told
 
 # Records what it is told, as the owner, until it is killed.
@@ -298,6 +300,55 @@ async def test_reap_tells_what_it_cannot_decide(
     assert still_open(service) == []
 
 
+async def test_what_is_not_found_for_another_reason_is_kept(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """Neither a 404 about the instance nor one about a session of just now ends a record: both are told, and the exit code is 1."""
+    old, new = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
+    await left_by_the_dead(
+        tmp_path,
+        record(service, session_id=old, asked_at=service.now() - YOUNG_S),
+        record(service, session_id=f"{new}-lost"),
+    )
+    no_instance = Fault(
+        kind="answer", status=404, body=fault("Instance not found.", code=1279), operations=["get"]
+    )
+    service.faults.add(no_instance)
+    shown = {row["record"]: row["unread"] for row in await shell.lines("ledger")}
+    assert shown[old] is not None
+    assert "Instance not found" in shown[old]
+    code, out, err = await shell("reap")
+    assert code == 1
+    assert "of 2 records, 2 are undecided, and 2 could not be read, closed or recorded" in told(err)[0]
+    assert "1279" in out
+    service.faults.clear()
+    code, out, err = await shell("reap")
+    assert code == 1
+    assert "of 2 records, 1 is undecided, and 0 could not be read" in told(err)[0]
+    assert re.search(rf"^{new}-lost +undecided +no +.*created moments ago", out, re.MULTILINE)
+    assert still_open(service) == [new]
+
+
+async def test_reap_ends_a_drain_that_is_not_carried_out(
+    service: Emulator, ledger: LocalLedger, tmp_path: Path
+) -> None:
+    """What one run saw of a session that drains for ever is kept for the next one, which closes it five minutes later."""
+    stuck, no_jobs = http(200, SESSION | {"accepting_jobs": False}), http(200, {"jobs": []})
+    async with FaultServer(GRANT, stuck, no_jobs, GRANT, stuck, no_jobs, http(204)) as server:
+        left = record(service, session_id="s1", base_url=server.url, instance=CRN)
+        await left_by_the_dead(tmp_path, left)
+        (row,) = await shell_of(server, tmp_path).lines("reap")
+        assert (row["verdict"], row["done"]) == ("leave", False)
+        assert "if it is still so in 5 minutes" in row["why"]
+        (entry,) = await ledger.entries()
+        assert entry.record.idle_since is not None
+        later = tmp_path / "later"
+        await left_by_the_dead(later, left | {"idle_since": entry.record.idle_since - 301})
+        (row,) = await shell_of(server, later).lines("reap")
+        assert (row["verdict"], row["done"]) == ("close", True)
+        assert server.received[-1].target == "/v1/sessions/s1/close"
+
+
 @pytest.mark.smoke
 async def test_reap_shows_what_a_killed_create_can_have_left(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
@@ -459,7 +510,7 @@ async def test_close_all_shows_the_time_that_it_goes_by(
     shell: Shell, service: Emulator, made: list[str]
 ) -> None:
     """A time without an offset is local time, and is shown in UTC before anything is ended."""
-    shell.env["TZ"] = "Etc/GMT+5"
+    shell.env["TZ"] = "EST5"
     now = datetime.fromtimestamp(service.now(), timezone(timedelta(hours=-5))).replace(tzinfo=None)
     for before, ended in ((now - timedelta(hours=1), 0), (now + timedelta(hours=1), 3)):
         code, out, err = await shell(

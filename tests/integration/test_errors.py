@@ -291,7 +291,13 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
     ids=["several", "more", "nested", "gateway", "list"],
 )
 async def test_the_other_forms_of_an_error_are_read(
-    against: Against, body: object, message: str, code: str | None, solution: str | None, trace: str | None
+    against: Against,
+    *,
+    body: object,
+    message: str,
+    code: str | None,
+    solution: str | None,
+    trace: str | None,
 ) -> None:
     """Message, code, advice and trace are read wherever one of the known forms has them; of several errors all are told."""
     _, client = await against(http(400, body))

@@ -157,7 +157,7 @@ async def test_a_404_about_a_session_of_just_now_ends_nothing(place: Place) -> N
 
 
 async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
-    """A 404 about the instance says nothing about a session: it is undecided or could not be closed, with the error, and its record stays."""
+    """A 404 about the instance says nothing about a session: it is undecided or couldn't be closed, with the error; its record stays."""
     place.record(session_id=await place.session(), asked_at=START - YOUNG_S)
     body = fault(code=1279)
     for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
@@ -214,7 +214,7 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
 ) -> None:
     """Where the last job or the recorded drain is ten minutes old, one look is enough; a dry run only says so."""
     server, client = await against(STUCK, IDLE, STUCK, IDLE, http(204))
-    about = {"base_url": client.base_url, "instance": client.instance}
+    about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(entry(session_id="s1", state="draining", changed_at=time.now - 600, **about))
     dry = await reap(client, ledger, wall=time.time, dry_run=True)
     assert verdicts(dry) == [(CLOSE, False)]
@@ -226,7 +226,7 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
 async def test_a_drain_whose_jobs_cannot_be_listed_is_left(against: Against, time: ManualClock) -> None:
     """Where nobody can tell whether a session has jobs, it is left, and the reason says so; what was seen before is kept."""
     server, client = await against(STUCK, http(403, fault()))
-    about = {"base_url": client.base_url, "instance": client.instance}
+    about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(entry(session_id="s1", idle_since=time.now - 1000, **about))
     (one,) = await reap(client, ledger, wall=time.time)
     assert (one.decision.verdict, one.error) == (LEAVE, None)
@@ -246,7 +246,7 @@ async def test_a_ledger_that_cannot_keep_what_was_seen(against: Against, time: M
 async def test_a_drain_that_another_process_recorded_is_its_own(against: Against, time: ManualClock) -> None:
     """A session that drains for too long is left to another process that recorded it and lives."""
     server, client = await against(STUCK, IDLE)
-    about = {"session_id": "s1", "base_url": client.base_url, "instance": client.instance}
+    about: dict[str, Any] = {"session_id": "s1", "base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(entry(key="k", idle_since=time.now - 1000, **about), entry(Liveness.ALIVE, **about))
     (one,) = await reap(client, ledger, wall=time.time, only="k")
     assert one.decision.verdict is LEAVE

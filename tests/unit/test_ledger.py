@@ -129,6 +129,15 @@ def test_becomes() -> None:
     assert (drains.session_id, drains.asked_at, drains.changed_at) == ("s-1", NOW, NOW + 2)
 
 
+def test_what_was_seen_of_a_drain_is_kept(place: Path) -> None:
+    """Since when a session drains without jobs is on the disk for the next one who looks."""
+    ledger = LocalLedger(place)
+    run(ledger.record(intent(session_id="s-1", idle_since=NOW + 5)))
+    (entry,) = run(ledger.entries())
+    assert entry.record.idle_since == NOW + 5
+    run(ledger.aclose())
+
+
 def test_values_survive_pickling(place: Path) -> None:
     """Records, entries and owners are the same after pickling, as orchestrators send them about."""
     ledger = LocalLedger(place)
@@ -150,6 +159,7 @@ def test_values_survive_pickling(place: Path) -> None:
         {"mode": ""},
         {"state": 5},
         {"max_ttl": "10m"},
+        {"idle_since": "yesterday"},
         {"detached": None},
         {"labels": ["run"]},
         {"labels": {"run": ""}},

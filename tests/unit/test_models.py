@@ -133,6 +133,25 @@ def test_session_defaults() -> None:
     assert session.extra is not Session(id="s-2").extra
 
 
+@pytest.mark.parametrize(
+    ("state", "accepting_jobs", "drains"),
+    [
+        ("open", True, False),
+        ("open", None, False),
+        ("open", False, True),
+        ("inactive", False, True),
+        (None, False, True),
+        ("pending_closed", None, True),
+        ("pending_inactive", True, False),
+        ("closed", False, False),
+        ("closed", None, False),
+    ],
+)
+def test_what_drains(state: Any, accepting_jobs: bool | None, drains: bool) -> None:
+    """A session drains while it takes no more jobs and isn't closed."""
+    assert Session(id="s-1", state=state, accepting_jobs=accepting_jobs).is_draining is drains
+
+
 def test_session_has_the_seventeen_fields() -> None:
     """A session has the contract's seventeen fields and `extra`, under the service's names."""
     assert [field.name for field in attrs.fields(Session)] == [
