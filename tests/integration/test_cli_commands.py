@@ -215,7 +215,9 @@ async def test_tables_fit_the_terminal(
     assert cells[4:5] == ["ibm_marrakesh"][: len(fields) - 4]
     assert len(rule) <= max(width, len(told["id"]))
     assert max(len(header), len(line)) <= len(rule)
-    assert " ".join(" ".join(rest).split()) == ("" if hidden is None else f"no room for {hidden}")
+    assert " ".join(" ".join(rest).split()) == (
+        "" if hidden is None else f"no room for {hidden}; -v shows all"
+    )
 
 
 async def test_a_record_on_a_narrow_terminal(shell: Shell) -> None:

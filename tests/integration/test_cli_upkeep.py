@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -329,21 +330,21 @@ async def test_what_is_not_found_for_another_reason_is_kept(
     assert still_open(service) == [new]
 
 
-async def test_reap_ends_a_drain_that_is_not_carried_out(
-    service: Emulator, ledger: LocalLedger, tmp_path: Path
-) -> None:
+async def test_reap_ends_a_drain_that_is_not_carried_out(service: Emulator, tmp_path: Path) -> None:
     """What one run saw of a session that drains for ever is kept for the next one, which closes it five minutes later."""
     stuck, no_jobs = http(200, SESSION | {"accepting_jobs": False}), http(200, {"jobs": []})
     async with FaultServer(GRANT, stuck, no_jobs, GRANT, stuck, no_jobs, http(204)) as server:
         left = record(service, session_id="s1", base_url=server.url, instance=CRN)
-        await left_by_the_dead(tmp_path, left)
+        await left_by_the_dead(tmp_path, left, directory=real_place(tmp_path))
         (row,) = await shell_of(server, tmp_path).lines("reap")
         assert (row["verdict"], row["done"]) == ("leave", False)
-        assert "if it is still so in 5 minutes" in row["why"]
-        (entry,) = await ledger.entries()
+        assert "if that is still so in 5 minutes" in row["why"]
+        async with aclosing(LocalLedger(real_place(tmp_path))) as ledger:
+            (entry,) = await ledger.entries()
         assert entry.record.idle_since is not None
         later = tmp_path / "later"
-        await left_by_the_dead(later, left | {"idle_since": entry.record.idle_since - 301})
+        saw = left | {"idle_since": entry.record.idle_since - 301}
+        await left_by_the_dead(later, saw, directory=real_place(later))
         (row,) = await shell_of(server, later).lines("reap")
         assert (row["verdict"], row["done"]) == ("close", True)
         assert server.received[-1].target == "/v1/sessions/s1/close"
@@ -726,22 +727,9 @@ async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     assert still_open(service) == [second, other]
     for wrong in ("run", "=7", "run="):
         code, _, err = await shell("ledger", "--label", wrong)
-        assert (code, "--label must be a name and a value" in told(err)[0]) == (2, True)
-    code, out, err = await shell(
-        "run",
-        "--mode",
-        "batch",
-        "--max-ttl",
-        "1m",
-        "--label",
-        "run=9",
-        "--",
-        QSESSIONS,
-        "ledger",
-        "--jsonl",
-        "--label",
-        "run=9",
-    )
+        assert (code, "--label must be a name and a value" in err) == (2, True)
+    listing = [QSESSIONS, "ledger", "--jsonl", "--label", "run=9"]
+    code, out, err = await shell("run", "--mode", "batch", "--label", "run=9", "--", *listing)
     assert (code, json.loads(out)["labels"]) == (0, {"run": "9"})
     code, _, err = await shell("run", "--attach", second, "--label", "run=9", "--", "true")
     assert (code, "--attach takes no options of a new session" in err) == (2, True)
@@ -753,7 +741,7 @@ async def test_the_reason_fits_a_narrow_terminal(shell: Shell, service: Emulator
     await left_by_the_dead(
         tmp_path,
         record(service, key="0" * 31 + "1", asked_at=service.now() - 7300),
-        record(service, key="0" * 31 + "2", asked_at=service.now() - 200_000),
+        record(service, key="0" * 31 + "2", asked_at=service.now() - 80_000),
     )
     code, shown = await shell.on_terminal("ledger", COLUMNS="80", NO_COLOR="1")
     header, _, *lines, _ = shown.splitlines()
@@ -762,7 +750,7 @@ async def test_the_reason_fits_a_narrow_terminal(shell: Shell, service: Emulator
     rows = [line.split(maxsplit=3) for line in lines]
     # Names are cut only as far as they stay different.
     assert [row[:3] for row in rows] == [
-        ["0" * 31 + "2", "-", "2d"],
+        ["0" * 31 + "2", "-", "22h"],
         ["0" * 31 + "1", "-", "2h"],
         [first.ljust(32)[:32].strip(), "open", rows[2][2]],
     ]
@@ -799,18 +787,18 @@ async def test_forgetting_what_is_undecided(shell: Shell, service: Emulator, tmp
     session_id = (await shell.data("create", "--mode", "batch"))["id"]
     await left_by_the_dead(
         tmp_path,
-        record(service, key="old", asked_at=service.now() - 8 * 86_400, mode="dedicated"),
+        record(service, key="old", asked_at=service.now() - 40_000, mode="dedicated"),
         record(service, key="new", mode="dedicated"),
     )
     code, _, err = await shell("forget", "--undecided")
     assert (code, "there is no terminal to ask at" in told(err)[0]) == (2, True)
-    rows = await shell.lines("forget", "--undecided", "--older-than", "7d", "--yes")
+    rows = await shell.lines("forget", "--undecided", "--older-than", "11h", "--yes")
     assert [(row["record"], row["done"]) for row in rows] == [("old", True)]
     for answer, left in ((b"n\n", ["new"]), (b"y\n", [])):
         master, slave = pty.openpty()
         process = await shell.start("forget", "--undecided", stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
-        os.write(master, answer)
+        await asyncio.to_thread(os.write, master, answer)
         shown = await asyncio.to_thread(read_all, master)
         assert await process.wait() == (0 if answer == b"y\n" else 1)
         assert "Forget 1 record? Sessions stay as they are. [y/N]" in shown

@@ -431,7 +431,7 @@ async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Ag
         {"mode": "batch", "max_ttl": 0},
         {"mode": "batch", "max_ttl": True},
         {"mode": "batch", "max_ttl": 1.5},
-        {"mode": "batch", "max_ttl": "1d"},
+        {"mode": "batch", "max_ttl": "1w"},
         {"mode": "batch", "max_ttl": 2**31},
         {"mode": "batch", "interactive_ttl": 10, "max_ttl": 5},
     ],

@@ -156,7 +156,8 @@ async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
     async with AsyncSessionClient(static_auth(), base_url=root, clock=time.clock) as client:
         with pytest.raises(NotFound, match="Path not found") as caught:
             await client.versions()
-    assert caught.value.solution == f"Check the path against the API reference. {check}"
+    link = "https://quantum.cloud.ibm.com/docs/errors#9404"
+    assert caught.value.solution == f"Check the path against the API reference. {link}. {check}"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, ti
     assert (unauthorized.value.code, unauthorized.value.attempts) == ("1201", 1)
     key = type(good)(emulator.api_key)
     async with AsyncSessionClient([key, crn], base_url=emulator.url, clock=time.clock) as client:
-        with pytest.raises(NotFound) as elsewhere:
+        with pytest.raises(InstanceNotFound) as elsewhere:
             await client.get("s1")
     assert elsewhere.value.code == "1279"
     assert emulator.crn != CRN

@@ -21,6 +21,10 @@ from qsessions import (
     RetryPolicy,
     ServerError,
     ServiceCRN,
+    SessionClosed,
+    SessionCreated,
+    SessionDraining,
+    SessionLeftOpen,
     TokenRenewed,
 )
 from qsessions.emulator import Emulator
@@ -43,7 +47,7 @@ class Taker:
 
 @each()
 async def test_a_call_is_told_from_sending_to_answer(against: Against, time: ManualClock, row: Row) -> None:
-    """Each operation tells of its request and of the answer with its status and its seconds, and of nothing else."""
+    """Each operation tells of its request, the answer with its status and its seconds, what became of a session, and nothing else."""
 
     async def after_a_while(connection: Connection) -> None:
         time.advance(1.5)
@@ -64,7 +68,13 @@ async def test_a_call_is_told_from_sending_to_answer(against: Against, time: Man
         status=int(row.success[9:12]),
         seconds=1.5,
     )
-    assert taker.heard == [sent, answered]
+    life: dict[str, list[Event]] = {
+        "create": [SessionCreated(session_id="s1", mode="dedicated", backend="ibm_fez", max_ttl=600)],
+        "update": [SessionDraining(session_id="s1")],
+        "drain": [SessionDraining(session_id="s1")],
+        "close": [SessionClosed(session_id="s1")],
+    }
+    assert taker.heard == [sent, answered, *life.get(row.name, [])]
 
 
 async def test_failures_and_retries_are_told_in_order(against: Against, time: ManualClock) -> None:
@@ -92,6 +102,7 @@ async def test_failures_and_retries_are_told_in_order(against: Against, time: Ma
         ("RetryPlanned", about | {"attempt": 2, "delay": 3.5, "reason": "status 503"}),
         ("RequestSent", where | {"attempt": 3}),
         ("ResponseReceived", where | {"attempt": 3, "status": 204, "seconds": 0.0}),
+        ("SessionDraining", {"session_id": "s1"}),
     ]
 
 
@@ -156,7 +167,7 @@ async def test_nothing_is_built_when_nobody_listens(
 async def test_the_log_has_the_facts_as_fields(
     against: Against, time: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The logger "qsessions" gets each event as a line and as fields, requests at DEBUG and retries at INFO."""
+    """The logger "qsessions" gets each event as a line and as fields, requests at DEBUG, retries and a session's life at INFO."""
     caplog.set_level(logging.DEBUG, logger="qsessions")
     _, client = await against(http(503), http(204))
     await UPDATE(client)
@@ -167,6 +178,7 @@ async def test_the_log_has_the_facts_as_fields(
         ("INFO", "RetryPlanned"),
         ("DEBUG", "RequestSent"),
         ("DEBUG", "ResponseReceived"),
+        ("INFO", "SessionDraining"),
     ]
     assert records[1].getMessage() == (
         "ResponseReceived operation=update session_id=s1 method=PATCH path=/v1/sessions/s1 attempt=1 status=503 seconds=0.0"
@@ -224,3 +236,26 @@ async def test_events_hold_no_secret(against: Against) -> None:
     assert "***" in taker.heard[-1].reason
     assert "the-api-key" not in repr(taker.heard)
     assert CRN not in repr(taker.heard)
+
+
+async def test_a_life_in_the_log(against: Against, caplog: pytest.LogCaptureFixture) -> None:
+    """At INFO a session's life is a line for each thing that became of it, with its id."""
+    caplog.set_level(logging.INFO, logger="qsessions")
+    _, client = await against(CREATE.success, http(204), http(204))
+    async with client.open(mode="batch", backend="ibm_fez", max_ttl="10m") as live:
+        pass
+    await live.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "session s1 created: batch on ibm_fez, max_ttl 600 s",
+        "session s1 draining",
+        "session s1 closed",
+    ]
+    caplog.clear()
+    _, client = await against(CREATE.success, http(403))
+    with pytest.raises(SessionLeftOpen):
+        async with client.open(mode="batch", max_ttl="10m"):
+            pass
+    assert [record.getMessage()[:20] for record in caplog.records] == [
+        "session s1 created: ",
+        "session s1 left open",
+    ]
