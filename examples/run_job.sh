@@ -10,5 +10,5 @@ set -euo pipefail
 qsessions reap || echo "some sessions need a look: qsessions ledger" >&2
 
 # SIGTERM, as before the time is up, goes to the program; whatever becomes of it, the session is ended.
-# --max-ttl is the only guard if this machine vanishes: always set it.
+# --max-ttl, from the first job's start, bounds the cost if this machine vanishes: always set it.
 exec qsessions run --mode dedicated --backend ibm_fez --max-ttl 1h -- "${@:-env}"

@@ -10,7 +10,7 @@ from qsessions import SessionClient
 def main() -> None:
     """Create a session, read it, drain it, and see it closed."""
     with SessionClient(application="qsessions-script") as client:
-        # max_ttl is the only guard if this machine vanishes: always set it.
+        # max_ttl, from the first job's start, bounds the cost if this machine vanishes: always set it.
         session = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
         print(f"{session.id} is {session.state}")
         # Here jobs would be submitted to the session, for example with qiskit-ibm-runtime: Session.from_id(session.id, service)

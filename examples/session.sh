@@ -5,7 +5,7 @@
 #   eval "$(qsessions emulator & echo pid=$!)"; ./session.sh; kill $pid
 set -euo pipefail
 
-# --max-ttl is the only guard if this machine vanishes: always set it.
+# --max-ttl, from the first job's start, bounds the cost if this machine vanishes: always set it.
 session=$(qsessions create --mode dedicated --backend ibm_fez --max-ttl 10m --json | jq -r .id)
 # Whatever happens from here on, the session doesn't stay open.
 trap 'qsessions drain "$session" --json | jq -r "\"\(.id): \(.done)\""' EXIT

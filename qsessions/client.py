@@ -255,8 +255,9 @@ class AsyncSessionClient:
             request: What to create; or give its fields as arguments.
             mode: "dedicated" or "batch".
             backend: The backend's name.
-            max_ttl: After how long it closes whatever happens: whole seconds, a `timedelta` or text such as "2h 30m". Set it: it is the
-                only guard when this host vanishes.
+            max_ttl: How long after its first job's start it closes at the latest: whole seconds, a `timedelta` or text such as "2h 30m".
+                Set it: it bounds what the session costs when this host vanishes. One that no job ever reached costs nothing, and the
+                service closes it after 30 minutes.
             interactive_ttl: How long it may sit without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: What to call the session in the ledger, such as `{"run": "42"}`, by which `reap`, `close_all` and the command line find
@@ -308,7 +309,8 @@ class AsyncSessionClient:
             request: What to create; or give its fields as arguments, as for `create`.
             mode: "dedicated" or "batch".
             backend: The backend's name.
-            max_ttl: After how long it closes whatever happens. Set it: it is the only guard when this host vanishes.
+            max_ttl: How long after its first job's start it closes at the latest. Set it: it bounds what the session costs when this host
+                vanishes; see `create`.
             interactive_ttl: How long it may sit without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: What to call the session in the ledger; see `create`.
@@ -363,8 +365,7 @@ class AsyncSessionClient:
         if wanted.max_ttl is None and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "open() without max_ttl: if this host vanishes, the service closes the session 8 hours after its first job's start, "
-                "or after 30 minutes without a job while it isn't active"
+                "open() without max_ttl: if this host vanishes, the session may cost for 8 hours from its first job's start"
             )
         return opened
 

@@ -97,7 +97,7 @@ class Session:
         last_job_started: When its latest job started.
         last_job_completed: When its latest job ended.
         interactive_ttl: How many seconds it may sit without a job before it turns inactive.
-        max_ttl: How many seconds after `started_at` it closes, whatever happens.
+        max_ttl: How many seconds after `started_at`, its first job's start, it closes at the latest.
         active_ttl: How many seconds are left of its active time.
         timestamps: Each state it entered and when, oldest first.
         user_id: Whose it is.
@@ -286,8 +286,9 @@ class CreateSession:
     Args:
         mode: "dedicated" or "batch".
         backend: The backend's name.
-        max_ttl: After how long the session closes whatever happens, counted from its first job's start; the service's default is
-            8 hours. It is the only guard when the host vanishes, so set it.
+        max_ttl: How long after its first job's start the session closes at the latest; the service's default is 8 hours. It bounds what
+            the session costs when the host vanishes, so set it. One that no job ever reached costs nothing, and the service closes it after
+            30 minutes.
         interactive_ttl: How long it may sit without a job before it turns inactive. Only channel partners may set it.
         active_ttl: How long it may be active in all. Only channel partners may set it.
 

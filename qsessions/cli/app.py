@@ -132,7 +132,7 @@ def create(
 ) -> int:
     """Create a session and print it.
 
-    Set --max-ttl: it is the only guard if this machine vanishes. Ctrl-C ends what came of the request, and says so.
+    Set --max-ttl: it bounds what the session costs if nobody closes it. Ctrl-C ends what came of the request, and says so.
 
     Example: qsessions create --mode dedicated --backend ibm_fez --max-ttl 10m
     """

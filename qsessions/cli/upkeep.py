@@ -80,8 +80,8 @@ def run(
 
     The command has QSESSIONS_SESSION_ID, QSESSIONS_BASE_URL and QISKIT_IBM_INSTANCE in its environment, and this command's own standard
     streams. Signals are passed on to it, and its exit code is this command's; 128 and the signal's number where one killed it, 126 or 127
-    where it can't be started. What was used is told on standard error, with --json as JSON. Set --max-ttl: it is the only guard if this
-    machine vanishes.
+    where it can't be started. What was used is told on standard error, with --json as JSON. Set --max-ttl: it bounds what the session
+    costs if this machine vanishes.
 
     Example: qsessions run --mode dedicated --backend ibm_fez --max-ttl 1h -- python experiment.py
     """
