@@ -51,6 +51,7 @@ from qsessions.wire import (
     SecretHeaders,
     Transport,
     header_problem,
+    strip_frames,
 )
 
 T = TypeVar("T")
@@ -91,6 +92,7 @@ class _Call:
     attempts: int = 0
     refreshed: bool = False
     maybe_done: bool = False
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     given: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
 
     def credentials(self) -> SecretHeaders:
@@ -104,7 +106,7 @@ class _Call:
         return response.is_success
 
     def masked(self, text: str) -> str:
-        return self.request.attempt(self.credentials(), None).mask(text)
+        return self.request.attempt(self.credentials(), None).mask(text, self.secrets)
 
     def located(self, error: QSessionsError) -> QSessionsError:
         """Say in an error where it happened, and keep out of it any secret that a server echoed."""
@@ -181,7 +183,7 @@ class Attempts:
         call = self._call(request, request.timeout, (), urgent=True)
         result, decision = await self._conclude(call)
         if isinstance(result, Response):
-            return Response(result.status, result.headers, result.body, call.attempts)
+            return Response(result.status, result.headers, result.body, call.attempts, result.secrets)
         raise self._failure(call, result, decision)
 
     async def run(
@@ -210,9 +212,18 @@ class Attempts:
         call = self._call(request, timeout, self.providers if authenticated else (), undo=undo, urgent=urgent)
         self._urgent += urgent
         try:
-            result, decision = await self._conclude(call)
+            return await self._answer(call, read)
+        except Exception:
+            raise
+        except BaseException as interruption:
+            # The frames that a Ctrl-C or a cancellation met hold what came and what was sent.
+            strip_frames(interruption)
+            raise
         finally:
             self._urgent -= urgent
+
+    async def _answer(self, call: _Call, read: Callable[[Response], T]) -> T:
+        result, decision = await self._conclude(call)
         if not isinstance(result, Response) or not call.is_done(result):
             raise self._failure(call, result, decision)
         try:
@@ -246,6 +257,7 @@ class Attempts:
             call.attempts += 1
             result = await self._attempt(call)
             if isinstance(result, Response):
+                call.secrets = result.secrets
                 if call.is_done(result):
                     self._budget.earn(call.paid or SUCCESS_EARNS)
                     return result, Decision(Action.FAIL, "")

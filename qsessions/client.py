@@ -60,7 +60,7 @@ from qsessions.retry import RetryPolicy
 from qsessions.signals import Signals
 from qsessions.transport import AiohttpTransport, HttpSession
 from qsessions.watching import Watch, checked_rate
-from qsessions.wire import AuthProvider
+from qsessions.wire import AuthProvider, strip_frames
 
 
 class AsyncSessionClient:
@@ -168,10 +168,11 @@ class AsyncSessionClient:
                 timeout=seconds,
                 headers=extra_headers,
             )
-        except QSessionsError as error:
+        except BaseException as error:
             # A traceback that shows locals must not show a key, a header or a URL's password, of the environment neither.
             del auth, base_url, proxy, headers
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            strip_frames(error)
+            raise
         self._book = Book(self._guard, self._clock.wall, is_durable=ledger_wait)
         self._drained = DrainedSessions(self._caller, self._book, self._clock)
         self._owned = Owned()

@@ -22,7 +22,16 @@ from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
 from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.codec import Account, decode_accounts
 from qsessions.errors import ConfigurationError
-from qsessions.wire import FRAMING_HEADERS, AuthProvider, SecretHeaders, header_problem, service_url
+from qsessions.wire import (
+    FRAMING_HEADERS,
+    AuthProvider,
+    SecretHeaders,
+    SecretValues,
+    header_problem,
+    is_loopback,
+    service_url,
+    strip_frames,
+)
 
 T = TypeVar("T")
 
@@ -103,6 +112,24 @@ def resolve(
     Raises:
         ConfigurationError: Something is missing or can't be right; the message says what was looked at.
     """
+    try:
+        return _resolved(auth, base_url, account, account_file, own_tls=own_tls, environ=environ)
+    except BaseException as error:
+        # The frames of the search hold the keys.
+        del auth, base_url
+        strip_frames(error)
+        raise
+
+
+def _resolved(
+    auth: AuthProvider | Iterable[AuthProvider] | None,
+    base_url: str | None,
+    account: str | None,
+    account_file: str | os.PathLike[str] | None,
+    *,
+    own_tls: bool,
+    environ: Mapping[str, str],
+) -> Settings | Search:
     given = _given(auth)
     search = Search(
         given=given or (),
@@ -115,8 +142,11 @@ def resolve(
         named=account is not None or account_file is not None,
         own_tls=own_tls,
         environ={name: environ[name] for name in _VARIABLES if environ.get(name)},
-        proxies=getproxies_environment(),
+        proxies=SecretValues(getproxies_environment()),
     )
+    if search.named and TOKEN in search.wanted:
+        _refuse_emulators(search.environ.get(IAM_URL), IAM_URL)
+        _refuse_emulators(environ.get(BASE_URL) if base_url is None else None, BASE_URL)
     return search.in_environment() or search
 
 
@@ -159,9 +189,10 @@ class Search:
         """
         try:
             return self._in_file()
-        except ConfigurationError as error:
+        except BaseException as error:
             # The frames of the search hold the keys.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            strip_frames(error)
+            raise
 
     def _in_file(self) -> Settings:
         body = read(self.file)
@@ -233,7 +264,7 @@ class Search:
         base_url = self.base_url or self._regional_url(providers, account, name)
         urls = account.proxies and account.proxies.urls
         named = {"https": urls.https, "http": urls.http} if urls else {}
-        proxies = {scheme: url for scheme, url in named.items() if url} | dict(self.proxies)
+        proxies = SecretValues({scheme: url for scheme, url in named.items() if url}, **self.proxies)
         source = "the environment" if name is None else self._who(name)
         return Settings(base_url, tuple(providers), proxies, source)
 
@@ -339,6 +370,22 @@ def _base_url(base_url: str | None, environ: Mapping[str, str]) -> str | None:
             f"{name} must be the part before /v1, such as https://quantum.cloud.ibm.com/api."
         )
     return url
+
+
+def _refuse_emulators(url: str | None, variable: str) -> None:
+    """Refuse an address that an emulator left in the environment, where the key of a named account would go there."""
+    try:
+        found = URL(url or "")
+        left_over = found.scheme == "http" and is_loopback(found.raw_host)
+    except (ValueError, IndexError):
+        # What is no URL is told where it is used.
+        return
+    if left_over:
+        del url, found
+        raise ConfigurationError(
+            f"{variable} is this machine in plain http, as for an emulator, and the key of the account that is named would go there.",
+            solution=f"Unset {variable}. For an emulator name no account: its key is in {TOKEN}.",
+        )
 
 
 def _given(auth: AuthProvider | Iterable[AuthProvider] | None) -> tuple[AuthProvider, ...] | None:

@@ -14,7 +14,7 @@ from qsessions.events import CreateCancelled, Observers
 from qsessions.ledger import Book
 from qsessions.models import CreateSession, Session
 from qsessions.outcome import CreateOutcomeUnknown
-from qsessions.wire import Response
+from qsessions.wire import Response, strip_frames
 
 
 class Creation:
@@ -75,14 +75,14 @@ class Creation:
 
     async def keep(self, answer: Response) -> None:
         """Record the session that came of it: whoever is told of it may be killed at the next instruction."""
-        session_id = decode_session_id(answer.body)
+        session_id = _id_in(answer)
         if session_id is not None:
             self._found(session_id)
             await self._book.kept(self.key)
 
     async def undo(self, answer: Response) -> str | None:
         """Close the session; give what is left to tell."""
-        session_id = decode_session_id(answer.body)
+        session_id = _id_in(answer)
         if session_id is not None:
             self._found(session_id)
             return await self.take_back()
@@ -111,3 +111,12 @@ class Creation:
         told = left or "closed after a cancelled create"
         self._observers.notify(CreateCancelled(session_id=self.session_id, closed=left is None, detail=told))
         return left
+
+
+def _id_in(answer: Response) -> str | None:
+    try:
+        return decode_session_id(answer.body)
+    except BaseException as interruption:
+        # The frames of the reading hold the body, which may repeat what was sent.
+        strip_frames(interruption)
+        raise

@@ -197,13 +197,13 @@ def log_event(event: Event) -> None:
 
 def _level(event: Event) -> int:
     match event:
-        case CreateCancelled():
-            return logging.WARNING if event.closed else logging.ERROR
+        case CreateCancelled(closed=False):
+            return logging.ERROR
         case EndingFailed():
             return logging.ERROR
         case LedgerFailed():
             return logging.WARNING
-        case SessionCreated() | SessionDraining() | SessionClosed() | RetryPlanned():
+        case SessionCreated() | SessionDraining() | SessionClosed() | CreateCancelled() | RetryPlanned():
             return logging.INFO
         case _:
             return logging.DEBUG

@@ -30,7 +30,7 @@ from qsessions.opening import Opened
 from qsessions.operations import MAX_PAGE
 from qsessions.retry import RetryPolicy
 from qsessions.signals import Signals
-from qsessions.wire import AuthProvider
+from qsessions.wire import AuthProvider, strip_frames
 
 T = TypeVar("T")
 
@@ -137,10 +137,11 @@ class SessionClient:
                 observers=observers,
                 clock=clock,
             )
-        except QSessionsError as error:
+        except BaseException as error:
             # As there: a traceback that shows locals must not show a secret.
             del auth, base_url, proxy, headers
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            strip_frames(error)
+            raise
         self._thread = self._client.thread = LoopThread(self._client.aclose)
         # Before there is a thread, which it ends whatever happens.
         self._finalizer = weakref.finalize(self, self._thread.abandon)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ipaddress
 import platform
 import ssl as tls
 import zlib
+from base64 import b64encode
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Self, TypeAlias, TypeVar
@@ -16,7 +15,7 @@ from urllib.request import (  # type: ignore[attr-defined]  # the stubs leave ou
 )
 
 import aiohttp
-from attrs import define, field
+from attrs import define, field, frozen
 from yarl import URL
 
 from qsessions import __version__
@@ -28,7 +27,16 @@ from qsessions.errors import (
     ProtocolError,
     QSessionsError,
 )
-from qsessions.wire import Progress, Request, Response, header_problem
+from qsessions.wire import (
+    Progress,
+    Request,
+    Response,
+    SecretHeaders,
+    SecretValues,
+    header_problem,
+    is_loopback,
+    strip_frames,
+)
 
 T = TypeVar("T")
 
@@ -75,6 +83,7 @@ class _Incoming:
     status: int | None = None
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     body: bytearray = field(factory=bytearray, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
         """Read the body up to one byte over the cap."""
@@ -94,7 +103,16 @@ class _Incoming:
             raise
 
     def response(self, status: int) -> Response:
-        return Response(status, self.headers, bytes(self.body))
+        return Response(status, self.headers, bytes(self.body), secrets=self.secrets)
+
+
+@frozen
+class _Proxy:
+    """A proxy, apart from its credentials: the HTTP library shows URLs in errors and warnings."""
+
+    url: URL
+    headers: SecretHeaders = field(factory=SecretHeaders)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 class AiohttpTransport:
@@ -141,8 +159,8 @@ class AiohttpTransport:
             raise ConfigurationError(f"allow_insecure= must be True or False, not {allow_insecure!r}.")
         self._borrowed = http
         self._ssl = ssl
-        self._proxy = None if proxy is None else _proxy_url(proxy)
-        self.proxies: Mapping[str, str] = {}
+        self._proxy = None if proxy is None else _proxy_of(proxy)
+        self.proxies: Mapping[str, str] = SecretValues()
         self._user_agent = _user_agent(application)
         self._allow_insecure = allow_insecure
         self._http: aiohttp.ClientSession | None = None
@@ -159,12 +177,17 @@ class AiohttpTransport:
         """Check whether requests may go to an address.
 
         Raises:
-            ConfigurationError: It is plain http to another machine.
+            ConfigurationError: It is plain http to another machine, or by way of one.
         """
-        if not (self._allow_insecure or url.scheme == "https" or _is_loopback(url.raw_host)):
+        if self._allow_insecure or url.scheme == "https":
+            return
+        told = f"{url.origin()} is plain http: credentials would travel readable by everybody on the way"
+        if not is_loopback(url.raw_host):
+            raise ConfigurationError(f"{told}.", solution="Use https, or pass allow_insecure=True.")
+        if self._proxy is not None and not is_loopback(self._proxy.url.raw_host):
             raise ConfigurationError(
-                f"{url.origin()} is plain http: credentials would travel readable by everybody on the way.",
-                solution="Use https, or pass allow_insecure=True.",
+                f"{told} to the proxy, which is another machine.",
+                solution="Leave out proxy=, or pass allow_insecure=True.",
             )
 
     async def send(self, request: Request) -> Response:
@@ -175,24 +198,27 @@ class AiohttpTransport:
             ConfigurationError: The URL is plain http to another machine, the proxy for it can't be one, or the running event loop isn't the
                 one of the connections.
         """
+        try:
+            return await self._send(request)
+        except BaseException as error:
+            # The frames of the HTTP library hold headers, and so may other errors that led here.
+            strip_frames(error)
+            raise
+
+    async def _send(self, request: Request) -> Response:
         http = self._open(request)
         self.check(request.url)
+        proxy = self._proxy_for(request.url)
         body = None if request.body is None else _Body(request.body, request.progress)
-        incoming = _Incoming()
+        incoming = _Incoming(secrets=() if proxy is None else proxy.secrets)
         failure: QSessionsError
         try:
             async with asyncio.timeout(request.timeout):
-                await self._exchange(http, request, body, incoming)
-        except asyncio.CancelledError as error:
-            # The frames of the HTTP library hold headers.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
-        except ConfigurationError as error:
-            failure = error.with_traceback(None)
+                await self._exchange(http, request, body, proxy, incoming)
         except Exception as error:  # noqa: BLE001 - whatever it is, a request that was sent may have been carried out
             sent = request.progress.begun is not False
-            # Some of its messages quote what came, which may be what was sent.
-            told = request.mask(f"{type(error).__name__}: {error}")
-            failure = _translated(error, told, sent=sent)
+            # What it quotes of what came may be what was sent.
+            failure = _translated(error, request.mask(_text_of(error), incoming.secrets), sent=sent)
             if self._closed:
                 # What the HTTP library raises when its connections go away under it differs with its versions.
                 told = "the client was closed during the call."
@@ -210,7 +236,6 @@ class AiohttpTransport:
             # The status says enough, whatever became of the body.
             del incoming.body[MAX_BODY_BYTES:]
             return incoming.response(incoming.status)
-        # Raised out here so that the foreign error, whose frames hold headers, isn't its context.
         raise failure
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -242,16 +267,26 @@ class AiohttpTransport:
                 await http.close()
 
     async def _exchange(
-        self, http: aiohttp.ClientSession, request: Request, body: _Body | None, incoming: _Incoming
+        self,
+        http: aiohttp.ClientSession,
+        request: Request,
+        body: _Body | None,
+        proxy: _Proxy | None,
+        incoming: _Incoming,
     ) -> None:
+        headers = _headers(request)
+        # The request for a tunnel has headers of its own; what is inside the tunnel is the service's.
+        tunnel = request.url.scheme == "https"
+        if proxy is not None and not tunnel:
+            headers |= proxy.headers
         async with self._slot(request):
             response = await http.request(
                 request.method,
                 request.url,
-                headers=_headers(request),
+                headers=headers,
                 data=body,
-                # Not in a local, since it may hold a password.
-                proxy=self._proxy_for(request.url),
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=proxy.headers if proxy is not None and tunnel else None,
                 allow_redirects=False,
             )
             await incoming.read(response)
@@ -265,15 +300,15 @@ class AiohttpTransport:
             return self._urgent_slots
         return self._slots if request.repeatable else self._fresh_slots
 
-    def _proxy_for(self, url: URL) -> URL | None:
+    def _proxy_for(self, url: URL) -> _Proxy | None:
         if self._proxy is not None or url.scheme not in self.proxies:
             return self._proxy
         # What is sent to this machine must not leave it, least of all as plain http.
-        if _is_loopback(url.raw_host) or proxy_bypass_environment(f"{url.raw_host}:{url.port}", self.proxies):
+        if is_loopback(url.raw_host) or proxy_bypass_environment(f"{url.raw_host}:{url.port}", self.proxies):
             return None
         named = self.proxies[url.scheme]
         try:
-            return _proxy_url(named if "://" in named else f"http://{named}")
+            return _proxy_of(named if "://" in named else f"http://{named}")
         except ConfigurationError:
             pass
         del named
@@ -344,34 +379,40 @@ def _user_agent(application: str | None) -> str:
     return f"{ours} {application}"
 
 
-def _headers(request: Request) -> dict[str, str]:
-    headers = {**request.headers, **request.credentials}
+def _headers(request: Request) -> SecretHeaders:
+    headers = SecretHeaders(request.headers, **request.credentials)
     if request.body is not None:
         # Without it, aiohttp would send the body in chunks.
         headers["Content-Length"] = str(len(request.body))
     return headers
 
 
-@functools.cache
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def _proxy_url(proxy: str | URL) -> URL:
+def _proxy_of(proxy: str | URL) -> _Proxy:
     try:
         url = URL(proxy)
         if url.scheme in {"http", "https"} and url.host:
-            return url
+            return _with_credentials(url.with_user(None), url.user, url.password)
     except (TypeError, ValueError, IndexError):
         pass
     # The value isn't repeated: a proxy's URL may hold a password.
     del proxy
     raise ConfigurationError('proxy= must be an http or https URL, such as "http://proxy.example:3128".')
+
+
+def _with_credentials(url: URL, user: str | None, password: str | None) -> _Proxy:
+    if user is None and password is None:
+        return _Proxy(url)
+    both = f"{user or ''}:{password or ''}".encode()
+    basic = f"Basic {b64encode(both).decode()}"
+    # Some proxies take a token for a user's name, without a password.
+    return _Proxy(url, SecretHeaders({"Proxy-Authorization": basic}), (basic, password or user or ""))
+
+
+def _text_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its own text has an address, which is the proxy's where that answered.
+        return f"{type(error).__name__}: {error.status}, {error.message}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:

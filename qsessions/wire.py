@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
+from functools import cache
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
 
 from attrs import define, field, frozen
 from yarl import URL
 
 from qsessions.errors import ConfigurationError
+from qsessions.masking import mask
 
 T = TypeVar("T")
 
-# How many characters of a secret give it away: text that was cut may hold no more of it.
-_TELLING = 8
 
-
-class SecretHeaders(dict[str, str]):
-    """Headers whose repr shows only their names, so that no traceback or log shows a credential."""
+class SecretValues(dict[str, str]):
+    """Values whose repr shows only their names, so that no traceback or log shows a secret."""
 
     def __repr__(self) -> str:
         """Show the names."""
-        return f"SecretHeaders({sorted(self)})"
+        return f"{type(self).__name__}({sorted(self)})"
+
+
+class SecretHeaders(SecretValues):
+    """Headers that hold credentials."""
+
+
+def strip_frames(error: BaseException) -> None:
+    """Take from an error what led to it: frames, and other errors with theirs, whose locals may hold secrets."""
+    error.__cause__ = error.__context__ = None
+    error.__traceback__ = None
 
 
 @define
@@ -56,7 +65,7 @@ class Request:
         session_id: The session it is about, or None.
         repeatable: False when a request that may have been carried out must not be sent again (creating a session).
         done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
-        secrets: Texts in the body that must never show up anywhere else.
+        secrets: Texts in the body that must never show up anywhere else; what the user set as headers must not either.
         credentials: The headers that are secret, set for each attempt.
         timeout: How many seconds `Transport.send` may take, or None.
         urgent: Whether it must not wait for a connection that other requests hold: the end of a session depends on it, or may.
@@ -95,32 +104,14 @@ class Request:
             urgent,
         )
 
-    def mask(self, text: str) -> str:
-        """Return `text`, which a server may have echoed, with every secret of this request replaced: plain or encoded, whole or cut."""
-        values = [value for name, value in self.credentials.items() if name.lower() != "service-crn"]
-        beginnings: dict[str, str] = {}
-        for value in (*self.secrets, *values):
-            scheme, space, secret = value.rpartition(" ")
-            # "Bearer x" is secret as a whole and in its last word, but not in "Bearer" alone.
-            for before, secret_form in ((scheme + space, secret), ("", secret), ("", quote(secret, safe=""))):
-                if secret:
-                    beginnings[before + secret_form] = before + secret_form[:_TELLING]
-        if not beginnings:
-            return text
-        beginning = re.compile("|".join(map(re.escape, beginnings.values())))
-        position = 0
-        while found := beginning.search(text, position):
-            start = found.start()
-            end = start + max(_shared(text[start:], secret) for secret in beginnings)
-            text = f"{text[:start]}***{text[end:]}"
-            position = start + 3
-        return text
+    def mask(self, text: str, more: Iterable[str] = ()) -> str:
+        """Return `text`, which a server may have echoed, with every secret of this request, and `more` of them, replaced.
 
-
-def _shared(text: str, secret: str) -> int:
-    """Say how many characters two texts have in common at their beginning."""
-    pairs = enumerate(zip(text, secret, strict=False))
-    return next((at for at, (one, other) in pairs if one != other), min(len(text), len(secret)))
+        A header that the user set counts as secret. The CRN is none.
+        """
+        headers = {**self.headers, **self.credentials}
+        values = [value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS]
+        return mask(text, (*self.secrets, *values, *more))
 
 
 @frozen
@@ -132,12 +123,14 @@ class Response:
         headers: The headers; look one up with `header`.
         body: The body's bytes, decompressed.
         attempts: How many requests it took.
+        secrets: What whoever carried the request added to it and nobody may see, such as a proxy's password.
     """
 
     status: int
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     attempts: int = 1
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def is_success(self) -> bool:
@@ -191,6 +184,17 @@ class AuthProvider(Protocol):
             True when a fresh try may do better.
         """
         ...
+
+
+@cache
+def is_loopback(host: str | None) -> bool:
+    """Say whether a host is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def service_url(value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api") -> str:
@@ -247,6 +251,9 @@ FRAMING_HEADERS = frozenset(
         "user-agent",
     }
 )
+
+# What may show wherever a server repeats it.
+_PUBLIC_HEADERS = FRAMING_HEADERS | {"service-crn"}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")

@@ -14,7 +14,7 @@ PACKAGE = Path(qsessions.__file__).parent
 
 # Lowest first; a module imports from its own row or from rows above it in this list.
 LAYERS = (
-    ("errors", "models", "events"),
+    ("errors", "models", "events", "masking"),
     ("wire", "codec", "retry", "outcome"),
     ("in_flight",),
     ("attempts",),

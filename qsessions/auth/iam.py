@@ -20,7 +20,7 @@ from qsessions.codec import Grant, decode_fault, decode_grant
 from qsessions.errors import ConnectionFailed, ProtocolError, QSessionsError, TokenExchangeFailed, replica
 from qsessions.events import TokenRenewed
 from qsessions.retry import REPEATABLE_STATUSES
-from qsessions.wire import Request, Response, Transport, service_url
+from qsessions.wire import Request, Response, Transport, service_url, strip_frames
 
 DEFAULT_IAM_URL = "https://iam.cloud.ibm.com"
 
@@ -199,6 +199,14 @@ class TokenExchange:
         flight.land(outcome)
 
     async def _exchange(self, transport: Transport) -> _Token:
+        try:
+            return await self._exchanged(transport)
+        except BaseException as error:
+            # The frames of the reading hold the token.
+            strip_frames(error)
+            raise
+
+    async def _exchanged(self, transport: Transport) -> _Token:
         started = self._clock.monotonic()
         try:
             response = await transport.send(self._request)
@@ -245,12 +253,12 @@ class TokenExchange:
             what, solution = "is overloaded", _LATER
         elif response.status >= 500:
             what, solution = "failed", _LATER
-        reason = self._request.mask(fault.message or "it gave no reason")
+        reason = self._request.mask(fault.message or "it gave no reason", response.secrets)
         return self._failed(response, f"{self._iam} {what}: {reason}", solution)
 
     def _failed(self, response: Response, message: str, solution: str | None) -> TokenExchangeFailed:
         fault = decode_fault(response.body)
-        mask = self._request.mask
+        mask = partial(self._request.mask, more=response.secrets)
         return TokenExchangeFailed(
             message,
             operation=self._request.operation,

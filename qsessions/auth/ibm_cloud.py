@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, Self, TypeAlias
 from qsessions.attempts import Clock
 from qsessions.auth.iam import TokenExchange
 from qsessions.errors import ConfigurationError
-from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem
+from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem, strip_frames
 
 TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
@@ -50,9 +50,10 @@ class IBMCloudAuth(AuthProvider):
             raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
         try:
             self._tokens: _Tokens = TokenExchange(api_key, iam_url, clock or Clock())
-        except ConfigurationError as error:
+        except BaseException as error:
             del api_key, iam_url
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+            strip_frames(error)
+            raise
 
     @classmethod
     def from_token(cls, token: TokenSource) -> Self:
@@ -95,11 +96,11 @@ class _GivenTokens:
     """Tokens from the user."""
 
     def __init__(self, source: TokenSource) -> None:
-        self._source = source
+        self._is_fixed = isinstance(source, str)
+        # A token within a function is shown by no repr, and pickled by nobody.
+        self._source = source if callable(source) else lambda: source
 
     async def token(self, transport: Transport) -> str:
-        if isinstance(self._source, str):
-            return self._source
         given = self._source()
         if inspect.isawaitable(given):
             given = await given
@@ -110,4 +111,4 @@ class _GivenTokens:
         raise ConfigurationError(f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text.")
 
     def refuse(self, token: str) -> bool:
-        return not isinstance(self._source, str)
+        return not self._is_fixed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from qsessions.errors import ConfigurationError
 from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem
@@ -42,6 +42,24 @@ class StaticHeader(AuthProvider):
     def __repr__(self) -> str:
         """Show the class, not the credential."""
         return f"{type(self).__name__}(***)"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Refuse to be pickled, since the bytes would show the credential.
+
+        Raises:
+            TypeError: Always, but for a CRN.
+        """
+        raise TypeError(
+            f"cannot pickle {type(self).__name__}, which holds a credential; make it where it is needed"
+        )
+
+    def __copy__(self) -> Self:
+        """Give the provider itself, which never changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Give the provider itself, which never changes."""
+        return self
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
         """Give the header."""
@@ -107,3 +125,7 @@ class ServiceCRN(StaticHeader):
     def __repr__(self) -> str:
         """Show the CRN, which is no secret."""
         return f"ServiceCRN({self.crn!r})"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Let itself be pickled: a CRN is no secret."""
+        return type(self), (self.crn,)

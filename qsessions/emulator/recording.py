@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from sys import intern
 from types import MappingProxyType
+from urllib.parse import quote
 
 import attrs
 
@@ -21,17 +22,17 @@ _LOGGED = ("at", "method", "path", "status", "operation", "session_id", "faults"
 
 _ORIGIN = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
-_FORM_KEY = re.compile(r"(?i)(\bapikey=)(?!<api_key>)[^&\s]+")
-_LABEL = re.compile(r"<(api_key|backend_token|service_token|token)>")
-_SECRET_HEADERS = frozenset(
-    {
-        "authorization",
-        "backend-authentication",
-        "cookie",
-        "external-service-token",
-        "proxy-authorization",
-    }
+_LABEL = re.compile(r"<(?:api_key|backend_token|service_token|token)>")
+_NAME = r"(?:api[_-]?key|token|password|secret)s?"
+_NAMED = re.compile(rf"(?i){_NAME}")
+# What stands under such a name in a form or a query, and as text or a list in JSON; each of these percent-encoded, too.
+_IN_FORM = re.compile(rf"(?i)({_NAME}(?:=|%3D|%253D))(?!{_LABEL.pattern})(?:(?!%2[267]|%5C)[^&\s\"'\\\\])+")
+_QUOTE, _SPACE = r"(?:\\{0,7}[\"']|%22|%27|%5C%22)", r"(?:\s|%20|%0A|\+)*"
+_IN_JSON = re.compile(
+    rf"(?is)({_NAME}{_QUOTE}{_SPACE}(?::|%3A){_SPACE})"
+    rf"(?:(?P<quote>{_QUOTE})(?!{_LABEL.pattern}).*?(?:(?<!\\)(?P=quote)|$)|\[[^\]]*)"
 )
+_SECRET_HEADER = re.compile(rf"(?i)(?:proxy-)?authorization|.*-authentication|cookie|.*{_NAME}.*")
 
 
 @attrs.frozen
@@ -44,8 +45,8 @@ class ReceivedRequest:
     `headers` has lower-case names; a header sent twice is joined by ", ". `body` is text of up to 65,536
     characters. Secrets that the emulator knows are replaced by what they are, wherever they stand
     (`<api_key>`, `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
-    secret travelled where; any other value in a header meant for secrets reads `***`, and so does a
-    `Service-CRN` that is no CRN.
+    secret travelled where; any other value in a header, a form, a query or JSON that has the name of a secret
+    (`X-Api-Key`, `token=`, `"apikey":`) reads `***`, and so does a `Service-CRN` that is no CRN.
     """
 
     at: float
@@ -124,7 +125,7 @@ class Recorder:
         shown = self._masked(value)
         if name == "service-crn":
             return shown if shown.startswith("crn:") or _LABEL.fullmatch(shown) else "***"
-        if name not in _SECRET_HEADERS:
+        if not _SECRET_HEADER.fullmatch(name):
             return shown
         scheme, space, credential = shown.rpartition(" ")
         if scheme.lower() not in {"", "bearer", "apikey"}:
@@ -133,5 +134,13 @@ class Recorder:
 
     def _masked(self, text: str) -> str:
         for label, secret in self._secrets:
-            text = text.replace(secret, f"<{label}>")
-        return _FORM_KEY.sub(r"\1***", _TOKEN.sub("<token>", text))
+            text = text.replace(secret, f"<{label}>").replace(quote(secret, safe=""), f"<{label}>")
+        text = _TOKEN.sub("<token>", text)
+        if _NAMED.search(text) is None:
+            return text
+        return _IN_FORM.sub(r"\1***", _IN_JSON.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    quoted = found["quote"]
+    return f"{found[1]}[***" if quoted is None else f"{found[1]}{quoted}***{quoted}"

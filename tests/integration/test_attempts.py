@@ -938,18 +938,18 @@ async def test_secrets_that_a_server_echoes_are_masked(against: Against, answer:
 @pytest.mark.parametrize(
     "answer",
     [
-        http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key: a+b/c=="}),
-        http(400, {"errorCode": "a+b/c==", "errorMessage": "x", "context": {"requestId": "a+b/c=="}}),
-        http(400, "<html><title>grant_type=x&apikey=a%2Bb%2Fc%3D%3D</title></html>"),
-        http(200, {"access_token": "a+b/c==\n", "expires_in": 60}),
-        b"HTTP/1.1 200 OK\r\napikey=a%2Bb%2Fc%3D%3D\r\n\r\n",
+        http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key: a+b/c-key=="}),
+        http(400, {"errorCode": "a+b/c-key==", "errorMessage": "x", "context": {"requestId": "a+b/c-key=="}}),
+        http(400, "<html><title>grant_type=x&apikey=a%2Bb%2Fc-key%3D%3D</title></html>"),
+        http(200, {"access_token": "a+b/c-key==\n", "expires_in": 60}),
+        b"HTTP/1.1 200 OK\r\napikey=a%2Bb%2Fc-key%3D%3D\r\n\r\n",
     ],
     ids=["message", "code", "form", "token", "no HTTP"],
 )
 async def test_an_api_key_that_iam_echoes_is_masked(against: Against, answer: bytes) -> None:
     """No part of a failed exchange's error shows the key, plain or as the form encodes it."""
     iam, _ = await against(answer)
-    auth = IBMCloudAuth("a+b/c==", iam.url)
+    auth = IBMCloudAuth("a+b/c-key==", iam.url)
     service, client = await against(GET.success, auth=auth, retry=RetryPolicy(max_attempts=1))
     with pytest.raises((TokenExchangeFailed, ProtocolError)) as caught:
         await GET(client)

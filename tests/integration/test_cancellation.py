@@ -327,7 +327,7 @@ async def test_the_session_of_a_cancelled_create_is_closed(
     ]
     assert events == [CreateCancelled(session_id="s1", closed=True, detail="closed after a cancelled create")]
     assert not hasattr(error, "__notes__")
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_an_event_loop_that_shuts_down_closes_the_session_or_tells(
     runner.close()
     if steps >= 3:
         assert seen == ["POST", "DELETE", "DELETE"]
-        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == []
     else:
         assert seen == ["POST"]
         assert [record.levelno for record in caplog.records] == [logging.ERROR]

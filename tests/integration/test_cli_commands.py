@@ -323,7 +323,6 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
         (("get", "x", "--json", "--jsonl"), "exclude each other"),
         (("get", "x", "--api-version", "newest"), "get: --api-version must be a date"),
         (("get", "x", "--account", ""), "get: --account must be the name of an account."),
-        (("get", "x", "--account-file", "/nowhere/account=a"), "; /nowhere/account=a doesn't exist."),
         (("versions", "--base-url", "ftp://example"), "versions: --base-url must be an absolute URL"),
         (("versions", "--base-url", "https://me@example"), "must not hold a user name or password."),
         (("versions", "--base-url", "http://example"), "plain http"),
@@ -343,6 +342,13 @@ async def test_wrong_use(shell: Shell, service: Emulator, arguments: tuple[str, 
     assert what in told(err)[0]
     assert told(err)[1]
     assert service.requests == []
+
+
+async def test_a_path_keeps_its_name(tmp_path: Path) -> None:
+    """What looks like an argument of Python in a file's name is left as it is."""
+    code, out, err = await Shell({}, tmp_path)("get", "x", "--account-file", "/nowhere/account=a")
+    assert (code, out) == (2, "")
+    assert "; /nowhere/account=a doesn't exist." in told(err)[0]
 
 
 async def test_the_service_says_no(shell: Shell, service: Emulator) -> None:

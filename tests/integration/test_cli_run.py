@@ -134,13 +134,15 @@ async def test_a_command_in_a_session(shell: Shell, service: Emulator) -> None:
     ]  # fmt: skip
 
 
-async def test_the_key_goes_no_further_than_it_was(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+async def test_the_key_goes_no_further_than_it_was(shell: Shell, service: Emulator) -> None:
     """A key from the account file doesn't get into the command's environment."""
     account = {"channel": "ibm_quantum_platform", "token": service.api_key, "instance": service.crn}
-    await asyncio.to_thread((tmp_path / "accounts.json").write_text, json.dumps({"mine": account}))
+    file = Path(shell.env["HOME"]) / ".qiskit" / "qiskit-ibm.json"
+    await asyncio.to_thread(file.parent.mkdir, parents=True)
+    await asyncio.to_thread(file.write_text, json.dumps({"mine": account}))
     for name in ("QISKIT_IBM_TOKEN", "QISKIT_IBM_INSTANCE"):
         del shell.env[name]
-    code, out, _ = await shell(*NEW, "--account-file", str(tmp_path / "accounts.json"), "--", "env")
+    code, out, _ = await shell(*NEW, "--", "env")
     assert code == 0
     assert service.api_key not in out
     assert f"QISKIT_IBM_INSTANCE={service.crn}" in out.splitlines()
@@ -309,8 +311,8 @@ async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, t
 
 async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> None:
     """A command that stops within its grace is not killed, whatever the ending takes."""
-    service.faults.add(Fault(kind="latency", seconds=2, operations=["update"]))
-    process = await begun(shell, *NEW, "--grace", "1.5", *python(LISTENER), stdin=PIPE)
+    service.faults.add(Fault(kind="latency", seconds=6, operations=["update"]))
+    process = await begun(shell, *NEW, "--grace", "5", *python(LISTENER), stdin=PIPE)
     process.send_signal(signal.SIGTERM)
     code, _, err = await outcome(process)
     assert code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -853,6 +854,44 @@ async def test_a_proxy_carries_the_calls(against: Against) -> None:
     assert proxy.received[0].target == f"{service.url}/v1/sessions/s1"
     assert proxy.received[0].headers["proxy-authorization"].startswith("Basic ")
     assert service.received == []
+
+
+@pytest.mark.parametrize(
+    ("before", "credentials"),
+    [
+        ("user:p%40ss", "user:p@ss"),
+        ("a-token", "a-token:"),
+        (":word", ":word"),
+        ("us%C3%A9r:w", "us\u00e9r:w"),
+    ],
+)
+async def test_a_tunnel_is_asked_for_with_the_proxys_credentials(
+    before: str, credentials: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """For https the proxy's credentials go with the request for the tunnel and not to the service."""
+
+    async def tunnel(connection: Connection) -> None:
+        host, _, port = proxy.received[-1].target.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        await connection.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(_carry(connection.reader, writer), _carry(reader, connection.writer))
+
+    async with FaultServer(GET.success, tls=server_tls) as service, FaultServer(tunnel) as proxy:
+        options: dict[str, Any] = {"proxy": proxy.url.replace("//", f"//{before}@"), "ssl": client_tls}
+        async with AsyncSessionClient(static_auth(), base_url=service.url, **options) as client:
+            await client.get("s1")
+            await client.get("s1")
+        (asked,) = proxy.received
+        assert asked.method == "CONNECT"
+        assert b64decode(asked.headers["proxy-authorization"].removeprefix("Basic ")).decode() == credentials
+        assert len(service.received) == 2
+        assert not any("proxy-authorization" in request.headers for request in service.received)
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+    writer.close()
 
 
 async def test_a_private_authority_is_trusted_when_told(

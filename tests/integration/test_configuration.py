@@ -125,26 +125,31 @@ def test_no_loop_is_needed_to_make_a_client(home: Path) -> None:
     assert repr(AsyncSessionClient()) == "AsyncSessionClient(base_url='')"
 
 
-async def test_account_and_account_file(service: Emulator, home: Path, tmp_path: Path) -> None:
+async def test_account_and_account_file(
+    emulator: Emulator, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`account=` and `account_file=` choose, also against the environment."""
+    service = emulator
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", "another")
+    monkeypatch.setenv("QISKIT_IBM_INSTANCE", CRN_EU)
     await asyncio.to_thread(save, home)
     file = tmp_path / "other.json"
     mine = account(token=service.api_key, instance=service.crn)
     await asyncio.to_thread(write, file, {"mine": mine, "other": {"token": "wrong"}})
     async with AsyncSessionClient(account="mine", account_file=file) as client:
-        await client.create(mode="batch", max_ttl="10m")
+        assert client.instance == service.crn
     with pytest.raises(ConfigurationError, match="has no account 'nobody', only 'mine'"):
         await AsyncSessionClient(account="nobody", account_file=str(file)).__aenter__()
 
 
-async def test_first_calls_share_one_reading(service: Emulator, pipe: Pipe) -> None:
+async def test_first_calls_share_one_reading(emulator: Emulator, pipe: Pipe) -> None:
     """A hundred concurrent first calls read the file once, in a thread, and then all go on; later ones read it no more."""
-    client = AsyncSessionClient(account_file=pipe.path)
+    client = AsyncSessionClient(account_file=pipe.path, base_url=emulator.url)
     calls = [asyncio.create_task(client.versions()) for _ in range(100)]
-    await pipe.feed({"a": account(token=service.api_key, instance=service.crn)})
+    await pipe.feed({"a": account(token=emulator.api_key, instance=emulator.crn)})
     await asyncio.gather(*calls)
     async with client:
-        await client.create(mode="batch", max_ttl="10m")
+        await client.versions()
     assert pipe.opened == 1
 
 
@@ -166,15 +171,15 @@ async def test_first_calls_share_one_error(pipe: Pipe) -> None:
         assert server.received == []
 
 
-async def test_a_cancelled_first_call_leaves_the_others(service: Emulator, pipe: Pipe) -> None:
+async def test_a_cancelled_first_call_leaves_the_others(emulator: Emulator, pipe: Pipe) -> None:
     """Cancelling the call that began the reading doesn't end it for those who wait too."""
-    client = AsyncSessionClient(account_file=pipe.path)
+    client = AsyncSessionClient(account_file=pipe.path, base_url=emulator.url)
     first, second = asyncio.create_task(client.versions()), asyncio.create_task(client.versions())
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    await pipe.feed({"a": account(token=service.api_key, instance=service.crn)})
+    await pipe.feed({"a": account(token=emulator.api_key, instance=emulator.crn)})
     assert await second
     await client.aclose()
     assert pipe.opened == 1
@@ -299,6 +304,44 @@ async def test_this_machine_needs_no_proxy(
     async with AsyncSessionClient() as client:
         await client.create(mode="batch", max_ttl="10m")
     assert proxy.received == []
+
+
+@pytest.mark.parametrize("variable", ["IAM_URL", "QSESSIONS_BASE_URL"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("named", [{"account": "a"}, {"account_file": "a.json"}], ids=str)
+def test_what_an_emulator_left_meets_no_named_account(
+    variable: str, host: str, named: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key of a named account isn't sent in plain http to a port of this machine that an emulator once had."""
+    monkeypatch.setenv(variable, f"http://{host}:8000/api")
+    with pytest.raises(ConfigurationError, match=f"^{variable} is this machine in plain http") as caught:
+        AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
+    assert (
+        caught.value.solution
+        == f"Unset {variable}. For an emulator name no account: its key is in QISKIT_IBM_TOKEN."
+    )
+
+
+async def test_an_emulator_that_is_asked_for_meets_a_named_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that is given as an argument, a key of the caller's own and an address with TLS are taken."""
+    monkeypatch.setenv("QSESSIONS_BASE_URL", "http://127.0.0.1:8000")
+    await AsyncSessionClient(account="a", base_url="http://127.0.0.1:8000").aclose()
+    await AsyncSessionClient(IBMCloudAPIKey("k"), account="a").aclose()
+    monkeypatch.setenv("QSESSIONS_BASE_URL", "https://127.0.0.1:8000")
+    await AsyncSessionClient(account="a").aclose()
+    monkeypatch.setenv("IAM_URL", "http://[")
+    await AsyncSessionClient(account="a").aclose()
+
+
+async def test_a_proxy_elsewhere_for_this_machine() -> None:
+    """What is for this machine as plain http leaves it through proxy= only where that is allowed."""
+    proxy = f"http://user:{PLANTED}@proxy.example:3128"
+    with pytest.raises(ConfigurationError, match="to the proxy, which is another machine") as caught:
+        AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy=proxy)
+    assert PLANTED not in str(caught.value)
+    await AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy=proxy, allow_insecure=True).aclose()
+    await AsyncSessionClient([], base_url="https://127.0.0.1:8000", proxy=proxy).aclose()
+    await AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy="http://localhost:3128").aclose()
 
 
 async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jwt
 import pytest
@@ -776,6 +776,51 @@ async def test_received_requests_are_kept_without_secrets(call: Caller) -> None:
         for secret in (token, emulator.api_key, emulator.backend_token, emulator.service_token, "elses")
         if secret in shown
     ]
+
+
+STRAY = "r3al-kEy+of/somebody=="
+ENCODED = quote(STRAY, safe="")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        ("/v1/none", {}, json.dumps({"apikey": STRAY, "a": 1})),
+        ("/v1/none", {}, json.dumps({"auth": {"api_key" : STRAY}, "password": [STRAY]}, indent=1)),
+        ("/v1/none", {}, json.dumps(json.dumps({"accessToken": STRAY + '"' + STRAY}))),
+        ("/v1/none", {}, "{'token': '" + STRAY + "'}"),
+        ("/v1/none", {}, quote(json.dumps({"apikey": STRAY}))),
+        ("/v1/none", {}, f"apikey={STRAY}"),
+        ("/v1/none", {}, quote(f"grant=x&apikey={STRAY}&y=1", safe="")),
+        (f"/v1/none?token={ENCODED}&limit=5", {}, ""),
+        (f"/v1/none?x=1&API_Key={ENCODED}", {}, ""),
+        (f"/v1/none?next={quote(f'/x?access_token={ENCODED}', safe='')}", {}, ""),
+        (f"/v1/none;apikey={ENCODED}/x", {}, ""),
+        ("/v1/none", {"X-Api-Key": STRAY}, ""),
+        ("/v1/none", {"X-Auth-Token": STRAY, "Api-Key": f"Bearer {STRAY}"}, ""),
+        ("/v1/none", {"Referer": f"http://x/?apikey={ENCODED}"}, ""),
+    ],
+)  # fmt: skip
+async def test_a_real_key_that_strays_to_the_emulator_is_not_kept(
+    call: Caller, path: str, headers: dict[str, str], body: str
+) -> None:
+    """A key that the emulator doesn't know is masked in what it keeps and logs, by the name it stands under."""
+    await call("POST", path, headers=headers, data=body.encode())
+    (kept,) = call.emulator.requests
+    shown = repr(kept)
+    assert "r3al" not in shown
+    assert "***" in shown
+    assert "limit=5" in kept.query or "limit=5" not in path
+
+
+async def test_a_secret_of_the_emulator_is_told_in_any_form(call: Caller) -> None:
+    """A secret that the emulator knows is told by its label also where it stands percent-encoded or in JSON."""
+    key = call.emulator.api_key
+    body = json.dumps({"apikey": key, "token": "x", "name": "a token: y", "page": 1})
+    await call("POST", f"/v1/none?token={key}", data=body.encode())
+    (kept,) = call.emulator.requests
+    assert kept.query == "token=<api_key>"
+    assert json.loads(kept.body) == {"apikey": "<api_key>", "token": "***", "name": "a token: y", "page": 1}
 
 
 async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock: Clock) -> None:

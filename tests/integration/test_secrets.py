@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import json
 import logging
 import os
 import pickle
+import sys
 import traceback
+import warnings
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
+from html import escape
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 from urllib.parse import quote
 
 import pytest
@@ -51,8 +57,11 @@ from qsessions import (
     StateUnreachable,
     TokenExchangeFailed,
     Unauthorized,
+    config,
 )
-from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from qsessions.cli.doctor import _Examination
+from qsessions.cli.options import Options
+from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN
 from tests.manual_clock import ManualClock
@@ -69,24 +78,40 @@ class _Planted:
     backend = "bAcK3end-token-ddddddddddddddddddddddddddddd"
     service = "sErV4ice-token-eeeeeeeeeeeeeeeeeeeeeeeeeeeee"
     password = "pAsS5word-ffffffffffffffffff"
+    own = "oWn6/'he&ad\"er+\\gggggggggggggggg"
 
     def __repr__(self) -> str:
         return "PLANTED"
 
     def found_in(self, text: str) -> list[str]:
-        """Name the secrets that a text holds, or holds the beginning of, plain or percent-encoded."""
-        values = ((name, value) for name, value in vars(_Planted).items() if name in _NAMES)
-        return [
-            name
-            for name, value in values
-            if any(form[:12] in text for form in (value, quote(value, safe="")))
-        ]
+        """Name the secrets that a text holds, or holds the beginning of, in any form."""
+        return [name for name in _NAMES if any(form in text for form in _forms(name))]
 
 
-_NAMES = ("api_key", "token", "raw_key", "backend", "service", "password")
+_NAMES = ("api_key", "token", "raw_key", "backend", "service", "password", "own")
 PLANTED = _Planted()
 
+# How an echo may be written.
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "percent-encoded": lambda text: quote(text, safe=""),
+    "base64": lambda text: b64encode(text.encode()).decode(),
+    "base64 of more": lambda text: b64encode(f"x{text}".encode()).decode(),
+    "base64 of yet more": lambda text: b64encode(f"xy{text}".encode()).decode(),
+    "HTML": escape,
+    "repr": lambda text: repr(repr(text)),
+}
+
+
+@cache
+def _forms(name: str) -> list[str]:
+    """Give what tells a secret, in each form: twelve characters of it, none of them of what may stand before it."""
+    return [write(getattr(PLANTED, name)).lstrip("'\"")[4:16] for write in WRITTEN.values()]
+
+
 ONCE = RetryPolicy(max_attempts=1)
+# At so many moments Ctrl-C is pressed.
+MOMENTS = 40
 # Each credential as it is given to a client, and the header it travels in.
 SCHEMES: dict[str, Callable[[], Any]] = {
     "raw_key": lambda: IBMCloudAPIKey(PLANTED.raw_key),
@@ -99,7 +124,8 @@ SCHEMES: dict[str, Callable[[], Any]] = {
 def _echoed(server: FaultServer) -> str:
     """Give what a server was sent that is secret."""
     request = server.received[-1]
-    secret = [value for name, value in request.headers.items() if "auth" in name or "token" in name]
+    telling = ("auth", "token", "x-own")
+    secret = [value for name, value in request.headers.items() if any(part in name for part in telling)]
     return " ".join([*secret, request.body.decode()])
 
 
@@ -350,6 +376,58 @@ async def _ledger(harvest: Harvest, file: Path) -> None:
     harvest.look_at(ledger, record)
 
 
+async def _written_in_any_form(harvest: Harvest) -> None:
+    """Echo credentials, the user's own headers and the proxy's password, each in each form."""
+    for write in WRITTEN.values():
+        answers = (
+            lambda sent, write=write: http(407, f"you sent {write(sent)}".encode()),
+            lambda sent, write=write: http(400, fault(" ".join(write(one) for one in sent.split()))),
+            lambda sent, write=write: http(200, {"id": "s1", "started_at": write(sent)}),
+        )
+        for answer in answers:
+            async with Echo(answer) as proxy:
+                options: dict[str, Any] = {
+                    "headers": {"X-Own": PLANTED.own},
+                    "proxy": _with_password(proxy.url),
+                }
+                async with make_client(
+                    "http://service.invalid", "raw_key", allow_insecure=True, **options
+                ) as client:
+                    await provoke(harvest, QSessionsError, client.get("s1"))
+                auth = IBMCloudAuth(PLANTED.api_key, "http://iam.invalid")
+                async with AsyncSessionClient(
+                    auth, base_url="http://service.invalid", retry=ONCE, allow_insecure=True, **options
+                ) as client:
+                    await provoke(harvest, QSessionsError, client.get("s1"))
+                assert all("proxy-authorization" in request.headers for request in proxy.received)
+
+
+def _with_password(url: str) -> str:
+    return url.replace("//", f"//user:{PLANTED.password}@")
+
+
+async def _refused_by_a_proxy(harvest: Harvest) -> None:
+    """Ask for a tunnel where something else than a proxy listens, or one that repeats what it was sent."""
+    answers: tuple[Answer, ...] = (
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        cut(b"HTTP/1.1 200 OK\r\n\r\nno TLS"),
+        b"HTTP/1.1 999999 x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        reset,
+    )
+    for answer in answers:
+        async with FaultServer(answer) as proxy:
+            options = {"proxy": _with_password(proxy.url)}
+            async with make_client("https://service.invalid", "raw_key", **options) as client:
+                await provoke(harvest, QSessionsError, client.get("s1"))
+                harvest.look_at(vars(client._transport))
+    async with (
+        Echo(lambda sent: f"{sent}\r\n\r\n".encode()) as proxy,
+        make_client("https://service.invalid", "raw_key", proxy=_with_password(proxy.url)) as client,
+    ):
+        await provoke(harvest, QSessionsError, client.get("s1"))
+
+
 async def _through_a_proxy(harvest: Harvest) -> None:
     async with FaultServer(http(407)) as proxy:
         gone = proxy.url
@@ -581,6 +659,8 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
         await _live(harvest)
         await _opened(harvest)
         await _through_a_proxy(harvest)
+        await _refused_by_a_proxy(harvest)
+        await _written_in_any_form(harvest)
         await _account_file(harvest, tmp_path / "accounts.json")
         await _ledger(harvest, tmp_path / "accounts.json")
         await _cancelled(harvest)
@@ -597,6 +677,7 @@ def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatc
     problems = {
         f"{name} in {text.splitlines()[0][:200]}: {line[:60]}"
         for text in harvest.everything()
+        if PLANTED.found_in(text)
         for line in text.splitlines()
         for name in PLANTED.found_in(line)
     }
@@ -630,3 +711,149 @@ def test_a_cancelled_call_holds_no_frame_of_the_http_library(harvest: Harvest) -
     assert asyncio.CancelledError in harvest.kinds()
     for error in harvest.errors:
         assert not any("aiohttp" in name for name in frames(error)), error
+
+
+async def test_an_unclosed_connection_does_not_show_the_proxys_password(harvest: Harvest) -> None:
+    """What is warned and logged of connections that nobody closed has no password of the proxy in it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        async with FaultServer(http(200, SESSION)) as proxy:
+            client = make_client(
+                "http://service.invalid", "raw_key", proxy=_with_password(proxy.url), allow_insecure=True
+            )
+            await client.get("s1")
+            harvest.look_at(vars(client._transport), client._transport._proxy)
+            del client
+            gc.collect()
+    harvest.seen += [str(one.message) for one in caught]
+    assert any("Unclosed" in text for text in harvest.seen)
+    assert [name for text in harvest.everything() for name in PLANTED.found_in(text)] == []
+
+
+async def test_doctors_locals_do_not_show_the_proxys_password(
+    harvest: Harvest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found out by `doctor`, and its report, hold no password of a proxy, whatever that one answers."""
+    monkeypatch.setenv("QISKIT_IBM_TOKEN", PLANTED.api_key)
+    monkeypatch.setenv("QISKIT_IBM_INSTANCE", CRN)
+    async with FaultServer(b"SSH-2.0-OpenSSH_9.6\r\n\r\n") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", _with_password(proxy.url))
+        examination = _Examination(Options())
+        harvest.look_at([check async for check in examination.checks()], examination)
+        assert proxy.received[0].method == "CONNECT"
+    harvest.look_at(examination.settings, config.resolve(None))
+    assert [name for text in harvest.everything() for name in PLANTED.found_in(text)] == []
+
+
+@pytest.mark.parametrize("name", ["raw_key", "backend", "service", "token"])
+def test_a_provider_shows_its_credential_nowhere(name: str) -> None:
+    """Neither what a provider consists of nor a pickle shows its credential; a copy is the provider itself, a CRN is no secret."""
+    provider = SCHEMES[name]()
+    parts = [vars(provider), *(vars(part) for part in vars(provider).values() if hasattr(part, "__dict__"))]
+    assert PLANTED.found_in(repr(parts)) == []
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)) as caught:
+        pickle.dumps(provider)
+    assert PLANTED.found_in(str(caught.value)) == []
+    if name != "token":
+        assert copy.copy(provider) is provider is copy.deepcopy(provider)
+    assert pickle.loads(pickle.dumps(ServiceCRN(CRN))).crn == CRN  # noqa: S301 - our own bytes
+
+
+class _CtrlC:
+    """Presses Ctrl-C at one of the steps in our code and in the HTTP library: whenever a function is called or returns."""
+
+    def __init__(self, at: int) -> None:
+        self.steps = 0
+        self._at = at
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._step)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _step(self, frame: FrameType, event: str, argument: object) -> None:
+        if not any(part in frame.f_code.co_filename for part in ("/qsessions/", "/aiohttp/")):
+            return
+        if "/tests/" in frame.f_code.co_filename:
+            return
+        self.steps += 1
+        if self.steps == self._at:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+
+async def _interrupted_calls(ctrl_c: _CtrlC) -> None:
+    written = WRITTEN["percent-encoded"]
+    async with (
+        Echo(lambda sent: http(403, fault(written(sent), code=sent))) as service,
+        FaultServer(http(200, {"access_token": PLANTED.token, "expires_in": 3600})) as iam,
+        Echo(lambda sent: http(200, {"id": f"s {sent}", "state": "open"})) as proxy,
+    ):
+        exchanged = IBMCloudAuth(PLANTED.api_key, iam.url)
+        clients = (
+            AsyncSessionClient(
+                [exchanged, ServiceCRN(CRN)], base_url=service.url, retry=ONCE, headers={"X-Own": PLANTED.own}
+            ),
+            make_client(
+                "http://service.invalid", "token", proxy=_with_password(proxy.url), allow_insecure=True
+            ),
+            make_client("http://127.0.0.1:1", "raw_key"),
+        )
+        try:
+            with ctrl_c:
+                for client in clients:
+                    with suppress(QSessionsError):
+                        await client.get("s1")
+                    with suppress(QSessionsError):
+                        await client.create(mode="batch")
+        finally:
+            for client in clients:
+                await client.aclose()
+
+
+def _interrupt(at: int) -> tuple[int, BaseException | None]:
+    """Press Ctrl-C at a step of some calls on a bare event loop; give how many steps there were and what was raised."""
+    ctrl_c, loop = _CtrlC(at), asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_interrupted_calls(ctrl_c))
+    except KeyboardInterrupt as error:
+        return ctrl_c.steps, error
+    finally:
+        while tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            # What a task ended with is raised again by whoever waited for it.
+            with suppress(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait(tasks))
+        loop.close()
+    return ctrl_c.steps, None
+
+
+def own_locals(error: BaseException) -> Iterator[str]:
+    """Give what the locals of our own frames show, in the tracebacks of an error, its causes and contexts."""
+    for one in chain(error):
+        for frame, _ in traceback.walk_tb(one.__traceback__):
+            code = frame.f_code
+            if "/qsessions/" in code.co_filename and "/tests/" not in code.co_filename:
+                yield from (f"{code.co_qualname}: {name}={value!r}" for name, value in frame.f_locals.items())
+
+
+def test_ctrl_c_in_a_bare_loop_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever Ctrl-C comes, without `asyncio.run` to turn it into a cancellation, no local of our frames shows a secret."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    found = set()
+    with warnings.catch_warnings():
+        # Whoever is interrupted anywhere leaves things open.
+        warnings.simplefilter("ignore")
+        steps, _ = _interrupt(0)
+        for at in range(1, steps, max(steps // MOMENTS, 1)):
+            _, error = _interrupt(at)
+            if error is not None:
+                found |= {
+                    f"{at}: {text.partition('=')[0]}" for text in own_locals(error) if PLANTED.found_in(text)
+                }
+            del error
+        gc.collect()
+    assert sorted(found) == []

@@ -61,7 +61,7 @@ EVENTS: list[tuple[Event, int, str]] = [
     ),
     (
         CreateCancelled(session_id="s-1", closed=True, detail="closed after a cancelled create"),
-        logging.WARNING,
+        logging.INFO,
         "session s-1 closed, since its create was cancelled",
     ),
     (
