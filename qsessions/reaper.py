@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 
 import attrs
 from attrs import define, frozen
@@ -41,7 +40,7 @@ from qsessions.reaping import (
     needs_jobs,
     window,
 )
-from qsessions.states import Progress, State, current_states
+from qsessions.states import Progress, State, current_states, utc
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
@@ -395,8 +394,8 @@ async def _ended_between(client: AsyncSessionClient, first: float, last: float) 
     found: list[Workload] = []
     listed = client.workloads(
         status=tuple(ENDED_STATUSES),
-        created_after=datetime.fromtimestamp(first, UTC),
-        created_before=datetime.fromtimestamp(last, UTC),
+        created_after=utc(first),
+        created_before=utc(last),
     )
     async for workload in listed:
         found.append(workload)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from qsessions.client import AsyncSessionClient
 from qsessions.closing import OPEN_STATUSES, each
-from qsessions.errors import QSessionsError
 from qsessions.ledger import LedgerRecord
 from qsessions.models import Session, SessionState, Workload
 from qsessions.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE
@@ -26,7 +25,9 @@ _FEW = 20
 _VAIN_PAGES = 20
 _VAIN_SHARE = 10
 # How far the clock of whoever recorded them and the service's may be apart.
-_MARGIN = timedelta(minutes=2)
+_MARGIN_S = 120.0
+# The last second that a time can tell.
+_LATEST = 253_402_300_799.0
 
 
 async def current_states(
@@ -47,7 +48,7 @@ async def current_states(
         for mode, listed_as in LISTED_AS.items():
             of_mode = {session_id: record for session_id, record in wanted.items() if record.mode == mode}
             # What can't be listed is read one by one, and each then has an error of its own.
-            with suppress(QSessionsError):
+            with suppress(Exception):
                 async for session in _listed(client, listed_as, of_mode):
                     states[session.id] = session
                     progress("reading", len(states), len(wanted))
@@ -60,6 +61,11 @@ async def current_states(
     return states
 
 
+def utc(seconds: float) -> datetime:
+    """Return seconds since 1970 as a time; one that a clock far off gave is the nearest that there is."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)
+
+
 async def _listed(
     client: AsyncSessionClient, mode: str, wanted: Mapping[str, LedgerRecord]
 ) -> AsyncGenerator[Session, None]:
@@ -67,7 +73,7 @@ async def _listed(
     left = set(wanted)
     in_vain = 0
     if left:
-        since = datetime.fromtimestamp(min(record.asked_at for record in wanted.values()), UTC) - _MARGIN
+        since = utc(min(record.asked_at for record in wanted.values()) - _MARGIN_S)
         async for workload in client.workloads(mode=mode, created_after=since):
             in_vain = 0 if workload.id in left else in_vain + 1
             left.discard(workload.id)

@@ -56,9 +56,12 @@ def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None =
 
 def read_labels(labels: Sequence[str]) -> dict[str, str]:
     """Read labels that are given as name=value."""
-    read = dict(label.partition("=")[::2] for label in labels)
-    if wrong := [label for label in labels if not all(label.partition("="))]:
-        raise InvalidArgument(f"--label must be a name and a value such as run=42, not {wrong[0]!r}.")
+    read: dict[str, str] = {}
+    for label in labels:
+        name, _, value = label.partition("=")
+        if not name or not value:
+            raise InvalidArgument(f"--label must be a name and a value such as run=42, not {label!r}.")
+        read[name] = value
     return read
 
 

@@ -640,3 +640,18 @@ async def test_a_list_that_cannot_be_read_is_done_without(place: Place) -> None:
     place.emulator.faults.add(Fault(kind="answer", operations=("workloads",), status=403))
     assert {one.done for one in await place.reap()} == {True}
     assert place.still_open() == []
+
+
+@pytest.mark.parametrize("asked_at", [-9e11, 9e11])
+async def test_a_clock_far_off_hides_no_other_record(place: Place, asked_at: float) -> None:
+    """One record whose time can't be told keeps nobody from deciding about the others, of few and of many, with ids and without."""
+    ids = [await place.session() for _ in range(21)]
+    for session_id in ids:
+        place.record(session_id=session_id)
+    place.record(session_id="s-far", asked_at=asked_at)
+    place.record(asked_at=asked_at)
+    place.record()
+    reaped = await place.reap()
+    assert verdicts(reaped)[:21] == [(CLOSE, True)] * 21
+    assert [one.error for one in reaped] == [None] * 24
+    assert place.still_open() == []
