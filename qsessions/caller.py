@@ -166,7 +166,7 @@ class Caller:
     async def _look(self, search: config.Search) -> QSessionsError | None:
         """Find the settings in the account file; give the error that all who wait get, or None."""
         try:
-            self._settle(await asyncio.to_thread(search.in_file))
+            self._settle(await search.looked_up())
         except QSessionsError as error:
             return error.with_traceback(None)
         self._search = None

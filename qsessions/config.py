@@ -7,9 +7,12 @@ address comes with the account, else from QISKIT_IBM_URL. For proxies, the envir
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar, cast
 from urllib.request import getproxies_environment
@@ -180,6 +183,26 @@ class Search:
                 + (f"; the platform of {OLD_CHANNEL} is gone." if channel == OLD_CHANNEL else ".")
             )
         return None
+
+    async def looked_up(self) -> Settings:
+        """Read the account file in a thread and give the settings. A file system that hangs keeps no interpreter from ending.
+
+        Raises:
+            ConfigurationError: See `in_file`.
+        """
+        done: Future[Settings] = Future()
+        # Whoever is cancelled while waiting doesn't cancel it.
+        done.set_running_or_notify_cancel()
+
+        def look() -> None:
+            try:
+                done.set_result(self.in_file())
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits
+                done.set_exception(error)
+
+        # Not one of the event loop's own threads, which are waited for at its end.
+        threading.Thread(target=look, name="qsessions-account", daemon=True).start()
+        return await asyncio.wrap_future(done)
 
     def in_file(self) -> Settings:
         """Read the account file and give the settings. This takes as long as the file system does, so do it in a thread.

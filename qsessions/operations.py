@@ -41,6 +41,8 @@ LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
 # Those of sessions that are over.
 ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
 # What a greater `limit` gets isn't public.
+# The service's have about 100 characters.
+_LONGEST_CURSOR = 2048
 MAX_PAGE = 50
 
 
@@ -273,7 +275,7 @@ def next_cursor(page: WorkloadPage) -> str | None:
     Only the cursor is used: a link to another host must not take credentials there.
 
     Raises:
-        ProtocolError: The link has no cursor.
+        ProtocolError: The link has no cursor, or one that is too long to be sent back.
     """
     if page.next_href is None:
         return None
@@ -281,9 +283,10 @@ def next_cursor(page: WorkloadPage) -> str | None:
         cursor = URL(page.next_href).query.get("next")
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         cursor = None
-    if not cursor:
+    if not cursor or len(cursor) > _LONGEST_CURSOR:
+        told = f"a cursor of more than {_LONGEST_CURSOR} characters" if cursor else "no cursor"
         raise ProtocolError(
-            "the link to the next page of workloads has no cursor, so the list can't go on.",
+            f"the link to the next page of workloads has {told}, so the list can't go on.",
             operation="workloads",
             method="GET",
             path="/v1/workloads",

@@ -13,6 +13,9 @@ from qsessions.operations import next_cursor
 # Fetches the page that a cursor names, or the first.
 Fetch = Callable[[str | None], Awaitable[WorkloadPage]]
 
+# A service may filter after it has cut a page, so one with nothing on it isn't the end.
+_MOST_EMPTY = 10
+
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -20,9 +23,10 @@ async def pages(fetch: Fetch) -> AsyncGenerator[Workload, None]:
     """Give the workloads of all pages.
 
     Raises:
-        ProtocolError: The links of the pages lead in a circle or nowhere.
+        ProtocolError: The links of the pages lead in a circle or nowhere, or from one page to the next with nothing on any.
     """
     cursor: str | None = None
+    empty = 0
     seen: set[str] = set()
     while True:
         page = await fetch(cursor)
@@ -31,6 +35,12 @@ async def pages(fetch: Fetch) -> AsyncGenerator[Workload, None]:
         cursor = next_cursor(page)
         if cursor is None:
             return
+        empty = 0 if page.workloads else empty + 1
+        if empty == _MOST_EMPTY:
+            raise ProtocolError(
+                f"{empty} pages of workloads in a row with nothing on them lead to another, so the list has no end.",
+                operation="workloads",
+            )
         if cursor in seen:
             raise ProtocolError(
                 "the pages of workloads lead in a circle, so the list has no end.", operation="workloads"

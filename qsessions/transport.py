@@ -84,23 +84,32 @@ class _Incoming:
     headers: Mapping[str, str] = field(factory=dict, repr=False)
     body: bytearray = field(factory=bytearray, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    is_too_large: bool = False
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
-        """Read the body up to one byte over the cap."""
+        """Read the body up to one byte over the cap; of a packed one no more comes in than that either, and nothing after its end."""
         self.status, self.headers = response.status, response.headers
+        content = response.content
         # The HTTP library's own unpacking has no bound in its older versions.
         packed = response.headers.get("Content-Encoding", "").lower() in _PACKED
         unpacker = zlib.decompressobj(_ANY_FORM) if packed else None
+        arrived = 0
         try:
-            while (room := MAX_BODY_BYTES + 1 - len(self.body)) and (
-                chunk := await response.content.readany()
-            ):
+            while self._has_room(arrived) and (chunk := await content.readany()):
+                arrived += len(chunk)
+                room = MAX_BODY_BYTES + 1 - len(self.body)
                 self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
-            if len(self.body) > MAX_BODY_BYTES or response.status < 200:
+                if unpacker is not None and unpacker.eof:
+                    break
+            self.is_too_large = not self._has_room(arrived)
+            if self.is_too_large or response.status < 200 or not content.at_eof():
                 response.close()
         except BaseException:
             response.close()
             raise
+
+    def _has_room(self, arrived: int) -> bool:
+        return max(arrived, len(self.body)) <= MAX_BODY_BYTES
 
     def response(self, status: int) -> Response:
         return Response(status, self.headers, bytes(self.body), secrets=self.secrets)
@@ -227,7 +236,7 @@ class AiohttpTransport:
         else:
             if incoming.status is not None and incoming.status < 200:
                 raise ProtocolError("the service wants to speak another protocol.", status=incoming.status)
-            if len(incoming.body) <= MAX_BODY_BYTES and incoming.status is not None:
+            if not incoming.is_too_large and incoming.status is not None:
                 return incoming.response(incoming.status)
             failure = ProtocolError(
                 f"the answer is larger than {MAX_BODY_BYTES} bytes.", status=incoming.status
@@ -427,10 +436,8 @@ def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:
             )
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return ConnectionFailed(f"TLS could not be agreed on. {told}", sent=False, retryable=False)
-        case aiohttp.ClientHttpProxyError():
-            return ConnectionFailed(
-                f"the proxy refused with status {error.status}.", sent=False, retryable=False
-            )
+        case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
+            return _kept_out(error)
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return ConnectionFailed(f"the service can't be reached. {told}", sent=False)
         case TimeoutError():
@@ -451,3 +458,16 @@ def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:
         case _:
             # A trace config of a borrowed session, or a defect: what was sent stays sent all the same.
             return ConnectionFailed(f"the HTTP library failed. {told}", sent=sent, retryable=False)
+
+
+def _kept_out(error: aiohttp.ClientResponseError) -> ConnectionFailed:
+    """Give the error for a proxy that let no request through, without its words: its URL, which may hold a password, is among them."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        told = f"the proxy refused with status {error.status}."
+        return ConnectionFailed(told, sent=False, retryable=False)
+    return ConnectionFailed(
+        "what the proxy answers is no HTTP.",
+        sent=False,
+        retryable=False,
+        solution="Check the proxy's address and port.",
+    )

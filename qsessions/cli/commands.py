@@ -18,7 +18,7 @@ from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, row
 from qsessions.cli.terminal import forget_output
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import InvalidArgument, QSessionsError
+from qsessions.errors import CallTimeout, InvalidArgument, QSessionsError
 from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session, deadline_seconds
 from qsessions.operations import MAX_PAGE
@@ -122,8 +122,9 @@ async def create(
         session = fate.session = await client.create(request, labels=named)
         try:
             output.record(row(session))
-        except OSError as error:
-            forget_output()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the session costs
+            if isinstance(error, OSError):
+                forget_output()
             complain(
                 "create",
                 f"session {session.id} was created and goes on, and its description could not be written: {error}.",
@@ -180,9 +181,13 @@ async def workloads(options: Options, *, limit: int | None, **filters: Any) -> N
     for name in ("created_after", "created_before"):
         filters[name] = moment(name, filters[name])
     page_size = MAX_PAGE if limit is None else min(limit, MAX_PAGE)
-    async with connect(options) as client:
-        listed = client.workloads(**filters, page_size=page_size)
-        await output.rows("workloads", _first(limit, listed), _WORKLOAD_COLUMNS)
+    try:
+        async with connect(options) as client, asyncio.timeout(deadline(options)):
+            listed = client.workloads(**filters, page_size=page_size)
+            await output.rows("workloads", _first(limit, listed), _WORKLOAD_COLUMNS)
+    except TimeoutError:
+        told = "the deadline of the whole list passed before its end."
+        raise CallTimeout(told, operation="workloads", sent=True) from None
 
 
 async def versions(options: Options) -> None:

@@ -6,9 +6,8 @@ import asyncio
 import dataclasses
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import attrs
@@ -25,7 +24,7 @@ from qsessions.cli.output import Output
 from qsessions.errors import ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.models import ApiVersion, Workload
-from qsessions.retry import RetryPolicy
+from qsessions.retry import RetryPolicy, http_date
 from qsessions.transport import AiohttpTransport
 from qsessions.wire import Response
 
@@ -34,6 +33,12 @@ _SKEW_S = 60.0
 # One look is enough, and what is seen must not be what a second look saw.
 _ONCE = RetryPolicy(max_attempts=1)
 _NETWORK = "Check the network, the proxy and the base URL."
+# What to do about what takes too long.
+_IN_TIME = {
+    "credentials": "Check the account file and the file system that it is on.",
+    "base_url": "Check the account file and the file system that it is on.",
+    "dns": _NETWORK,
+}
 
 
 @frozen
@@ -103,10 +108,10 @@ class _Examination:
 
     async def checks(self) -> AsyncIterator[Check]:
         """Give one check after the other."""
-        yield await self.credentials()
-        yield (located := self.base_url())
+        yield await self.in_time("credentials", self.credentials())
+        yield (located := await self.in_time("base_url", self.base_url()))
         if located.status == "ok":
-            yield (resolved := await self.dns())
+            yield (resolved := await self.in_time("dns", self.dns()))
             yield await self.tls() if resolved.status == "ok" else _skipped("tls", "dns")
         else:
             yield _skipped("dns", "base_url")
@@ -115,6 +120,14 @@ class _Examination:
             yield check
         yield self.clock()
         yield self.api_version()
+
+    async def in_time(self, name: str, looking: Coroutine[Any, Any, Check]) -> Check:
+        """Give a check, or the one that it took too long."""
+        try:
+            async with asyncio.timeout(deadline(self.options)):
+                return await looking
+        except TimeoutError:
+            return Check(name, "failed", "no answer in time.", _IN_TIME[name], Exit.TIMEOUT)
 
     async def credentials(self) -> Check:
         """Find the credentials where the client would."""
@@ -126,18 +139,18 @@ class _Examination:
             source = "the environment"
             if isinstance(found, config.Search):
                 source = f"{f'account {options.account!r}' if options.account else 'the default account'} in {found.file}"
-                found = await asyncio.to_thread(found.in_file)
+                found = await found.looked_up()
         except QSessionsError as error:
             return _failed("credentials", error)
         self.settings = found
         crns = [provider.crn for provider in found.providers if isinstance(provider, ServiceCRN)]
         return Check("credentials", "ok", f"from {source}: API key ***, instance {', '.join(crns)}")
 
-    def base_url(self) -> Check:
+    async def base_url(self) -> Check:
         """Find the service; it can be looked at without credentials too."""
         try:
             found = self.settings or config.resolve([], self.options.base_url)
-            settings = found if isinstance(found, config.Settings) else found.in_file()
+            settings = found if isinstance(found, config.Settings) else await found.looked_up()
         except QSessionsError as error:
             return _failed("base_url", error)
         self.url = URL(settings.base_url)
@@ -147,12 +160,9 @@ class _Examination:
     async def dns(self) -> Check:
         host = self.url.raw_host or ""
         try:
-            async with asyncio.timeout(deadline(self.options)):
-                answers = await asyncio.get_running_loop().getaddrinfo(
-                    host, self.url.port, type=socket.SOCK_STREAM
-                )
-        except TimeoutError:
-            return Check("dns", "failed", f"no answer for {host} in time.", _NETWORK, Exit.TIMEOUT)
+            answers = await asyncio.get_running_loop().getaddrinfo(
+                host, self.url.port, type=socket.SOCK_STREAM
+            )
         except OSError as error:
             if self.url.scheme in self.proxies:
                 return Check(
@@ -187,7 +197,7 @@ class _Examination:
         finally:
             await transport.aclose()
         if self.url.scheme == "http":
-            return Check("tls", "ok", "none: plain http, which stays on this machine")
+            return Check("tls", "skipped", "none: plain http, which stays on this machine")
         return Check("tls", "ok", "the server's certificate is trusted")
 
     async def iam_and_read(self) -> tuple[Check, Check]:
@@ -223,7 +233,7 @@ class _Examination:
 
     def clock(self) -> Check:
         """Compare the local clock with the Date of the service's answer."""
-        theirs = _seconds_since_1970(self.answer.header("Date") if self.answer else None)
+        theirs = http_date(self.answer.header("Date") if self.answer else None)
         if theirs is None:
             return _skipped("clock", "an answer with the service's date")
         skew = time.time() - theirs
@@ -265,10 +275,3 @@ class _Examination:
         given = self.options.api_version
         default = operations.default_version(time.time())
         return max(self._live(), default=default) if given == operations.LATEST else given or default
-
-
-def _seconds_since_1970(date: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(date or "").timestamp()
-    except ValueError:
-        return None

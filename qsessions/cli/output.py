@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import accumulate, count
 from typing import Any, TypeAlias
@@ -36,13 +37,60 @@ _STYLES = {
 
 
 def row(value: attrs.AttrsInstance) -> dict[str, Any]:
-    """Give a model as it is printed: all its fields by their names."""
-    return attrs.asdict(value)
+    """Give a model as it is printed: all its fields by their names. What the service added is left as it is, however deep."""
+    # Not attrs.asdict: it goes as deep as the service likes.
+    fields = attrs.asdict(value, recurse=False)
+    return {name: _plain(item) for name, item in fields.items()}
 
 
-def _time(value: datetime) -> str:
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [row(item) if attrs.has(type(item)) else item for item in value]
+    return value
+
+
+def _time(value: datetime, timespec: str = "auto") -> str:
     # Times are the only thing in a row that JSON has no form for.
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    # In UTC it may be before the year 1 or after 9999.
+    with suppress(OverflowError):
+        value = value.astimezone(UTC)
+    return value.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def _json(value: object, indent: int | None = None) -> str:
+    try:
+        return json.dumps(value, indent=indent, default=_time)
+    except RecursionError:
+        return _deep_json(value)
+
+
+def _deep_json(value: object) -> str:
+    """Write JSON on one line, whatever its depth."""
+    parts: list[str] = []
+    # Texts, and values that are still to be written, the next one last.
+    todo: list[str | tuple[object]] = [(value,)]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            parts.append(item)
+            continue
+        match item[0]:
+            case dict() as fields:
+                inside = [(f"{json.dumps(name)}: ", (held,)) for name, held in fields.items()]
+                todo += _enclosed("{", inside, "}")
+            case list() | tuple() as items:
+                todo += _enclosed("[", [("", (held,)) for held in items], "]")
+            case scalar:
+                parts.append(json.dumps(scalar, default=_time))
+    return "".join(parts)
+
+
+def _enclosed(start: str, inside: Sequence[tuple[str, tuple[object]]], end: str) -> list[str | tuple[object]]:
+    """Give the pieces of an object or an array, the last one first."""
+    pieces: list[str | tuple[object]] = [start]
+    for number, (name, value) in enumerate(inside):
+        pieces += [f"{', ' * (number > 0)}{name}", value]
+    return [*pieces, end][::-1]
 
 
 class Output:
@@ -118,7 +166,7 @@ class Output:
         _print([list(map(_styled, cells))])
 
     def _print_json(self, value: Row) -> None:
-        _write(json.dumps(value, indent=None if self.lines else 2, default=_time) + "\n")
+        _write(_json(value, None if self.lines else 2) + "\n")
 
 
 def _write(text: str) -> None:
@@ -211,12 +259,12 @@ def cell(value: object) -> str:
         case float():
             return f"{value:.1f}"
         case list() | tuple():
-            return ", ".join(map(cell, value))
+            return ", ".join(_json(item) if isinstance(item, list) else cell(item) for item in value)
         case datetime():
-            return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        case {"status": status, "timestamp": timestamp}:
+            return _time(value, "seconds")
+        case {"status": str() as status, "timestamp": datetime() as timestamp}:
             return f"{cell(status)} {cell(timestamp)}"
         case dict():
-            return json.dumps(value) if value else "-"
+            return _json(value) if value else "-"
         case _:
             return one_line(str(value))

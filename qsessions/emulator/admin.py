@@ -1,5 +1,6 @@
 """What rules the emulator over HTTP, beside the service: for tests that are not written in Python."""
 
+import asyncio
 import ipaddress
 import json
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from qsessions.emulator.refusals import CONFLICT, NOT_AUTHORISED, Refusal, inval
 from qsessions.emulator.stories import stories
 
 _MOST_SHOWN = 1000
+_MOST_AT_ONCE = 50
 HOST = web.AppKey("host", str)
 """Where the emulator was told to listen."""
 
@@ -55,11 +57,11 @@ class Admin:
             ("POST", "/faults", self.add_faults),
             ("DELETE", "/faults", self.clear_faults),
             ("GET", "/requests", self.list_requests),
-            ("GET", "/sessions", self.list_open_sessions),
             ("POST", "/advance", self.advance),
         ]
         for method, path, handler in routes:
             router.add_route(method, ADMIN_PATH + path, local(_answering(handler)))
+        router.add_route("GET", f"{ADMIN_PATH}/sessions", local(self.list_open_sessions))
 
     def list_faults(self, _: bytes) -> web.Response:
         """GET /emulator/faults: the plan, with how many requests each fault matched and struck."""
@@ -87,16 +89,16 @@ class Admin:
         ]
         return web.json_response({"requests": shown})
 
-    def list_open_sessions(self, _: bytes) -> web.Response:
+    async def list_open_sessions(self, _: web.Request) -> web.Response:
         """GET /emulator/sessions: the sessions of all instances that are not closed, each with its story."""
         now = self.clock.now()
-        told = stories(self.instances.values(), self.recorder.requests, now)
-        shown = [
-            {**session_body(session, now, self.user_id), "instance": instance.crn, "story": told[session.id]}
-            for instance in self.instances.values()
-            for session in instance.machine.open_sessions(now)
-        ]
-        return web.json_response({"sessions": shown})
+        shown: list[str] = []
+        for session, story in stories(self.instances.values(), self.recorder.requests, now):
+            body = session_body(session, now, self.user_id)
+            shown.append(json.dumps({**body, "instance": session.instance, "story": story}))
+            if len(shown) % _MOST_AT_ONCE == 0:
+                await asyncio.sleep(0)  # others are served meanwhile
+        return web.Response(text=f'{{"sessions": [{", ".join(shown)}]}}', content_type="application/json")
 
     def advance(self, body: bytes) -> web.Response:
         """POST /emulator/advance: let time pass, `{"duration": "30m"}`; answers what time it then is."""

@@ -9,10 +9,14 @@ from datetime import timedelta
 _UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _PART = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([dhms])", re.ASCII)
 _LONGEST_STEP = 1e9
+# The beginning of the last day of the year 9999: later times can't be written.
+_END = 253_402_214_400.0
 
 
 class ServiceClock:
-    """Says what time the service has, in unix seconds rounded to the microsecond; never runs backwards.
+    """Says what time the service has, in unix seconds rounded to the microsecond.
+
+    It never runs backwards, and stands still at the end of the year 9999.
 
     Microseconds are what a float near today's date can tell apart: rounding makes two ways to the same moment,
     ten steps of 0.1 s and a job of 1 s, end on the same number.
@@ -41,14 +45,20 @@ class ServiceClock:
 
     def now(self) -> float:
         """The time."""
-        self._latest = max(self._latest, round(self._read(), 6))
+        self._latest = max(self._latest, min(round(self._read(), 6), _END))
         return self._latest
 
     def step(self, seconds: float) -> float:
-        """Move on at once; gives the time that it then is. Raises RuntimeError if the time is another's to move."""
+        """Move on at once; gives the time that it then is.
+
+        Raises RuntimeError if the time is another's to move, ValueError if it would leave the year 9999.
+        """
         if self._given is not None:
             raise RuntimeError("this emulator's time is the clock that was passed to it: move that one")
-        self._base = round(self.now() + seconds, 6)
+        to = round(self.now() + seconds, 6)
+        if to > _END:
+            raise ValueError("that is past the year 9999, and no date has a later one")
+        self._base = to
         self._base_monotonic = time.monotonic()
         return self.now()
 

@@ -148,7 +148,10 @@ async def _tidied(request: web.Request) -> tuple[web.Request, Handler]:
     path = re.sub("/{2,}", "/", url.raw_path)
     tidy = request.clone(rel_url=URL(f"{path}?{url.raw_query_string}", encoded=True))
     match = await request.app.router.resolve(tidy)
-    tidy._match_info = match  # noqa: SLF001 - as aiohttp's own application sets it
+    # As aiohttp's own application does it, whose handlers ask for it.
+    match.add_app(request.app)
+    match.current_app = request.app
+    tidy._match_info = match  # noqa: SLF001 - it has no other way
     return tidy, match.handler
 
 

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from sys import intern
+from sys import getsizeof, intern
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ from qsessions.emulator.answers import date_time
 
 MOST_REQUESTS = 100_000
 MOST_CHARACTERS = 65_536
+MOST_BYTES = 128 * 1024 * 1024
 
 request_log = logging.getLogger("qsessions.emulator.requests")
 _LOGGED = ("at", "method", "path", "status", "operation", "session_id", "faults")
@@ -62,12 +63,16 @@ class ReceivedRequest:
 
 
 class Recorder:
-    """Keeps the last 100,000 requests; `received` counts them all. `secrets` maps each label to the value that it stands for."""
+    """Keeps the last 100,000 requests, or as many as 128 MiB hold; `received` counts them all.
+
+    `secrets` maps each label to the value that it stands for.
+    """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         self.received = 0
         self._secrets = tuple(secrets.items())
-        self._requests: deque[ReceivedRequest] = deque(maxlen=MOST_REQUESTS)
+        self._requests: deque[ReceivedRequest] = deque()
+        self._bytes = 0
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -106,11 +111,17 @@ class Recorder:
             session_id=None if session_id is None else self._masked(session_id),
             faults=faults,
         )
-        self._requests.append(kept)
+        self._keep(kept)
         self.received += 1
         if request_log.isEnabledFor(logging.INFO):
             shown = {name: getattr(kept, name) for name in _LOGGED}
             request_log.info("%s", json.dumps({**shown, "at": date_time(at)}))
+
+    def _keep(self, request: ReceivedRequest) -> None:
+        self._requests.append(request)
+        self._bytes += _size(request)
+        while self._bytes > MOST_BYTES or len(self._requests) > MOST_REQUESTS:
+            self._bytes -= _size(self._requests.popleft())
 
     def _masked_headers(self, headers: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         masked: dict[str, str] = {}
@@ -144,3 +155,10 @@ class Recorder:
 def _hidden(found: re.Match[str]) -> str:
     quoted = found["quote"]
     return f"{found[1]}[***" if quoted is None else f"{found[1]}{quoted}***{quoted}"
+
+
+def _size(request: ReceivedRequest) -> int:
+    """How much memory it takes at the most: what it shares with others counts for each."""
+    headers = request.headers
+    texts = (request.method, request.path, request.query, request.body, *headers, *headers.values())
+    return getsizeof(request) + sum(map(getsizeof, texts))

@@ -270,7 +270,7 @@ class Emulator:
 
         duration: seconds, a `timedelta` or text such as "2h 30m".
         All that falls due on the way happens at its exact time. Latency faults wait in real time.
-        Raises ValueError for what is no duration, RuntimeError if a `clock` was passed: then move that.
+        Raises ValueError for what is no duration or leads past the year 9999, RuntimeError if a `clock` was passed: then move that.
         """
         now = self._clock.step(read_duration(duration))
         await asyncio.sleep(0)  # what waits on this loop sees the new time first
@@ -306,15 +306,15 @@ class Emulator:
 
         ignoring: the ids of sessions that may be open.
         """
-        told = stories(self._instances.values(), self.requests, self.now())
-        told = {session_id: story for session_id, story in told.items() if session_id not in ignoring}
+        left = stories(self._instances.values(), self.requests, self.now())
+        told = [story for session, story in left if session.id not in ignoring]
         if told:
             count = "1 session was" if len(told) == 1 else f"{len(told)} sessions were"
-            raise AssertionError("\n  ".join([f"{count} left open:", *told.values()]))
+            raise AssertionError("\n  ".join([f"{count} left open:", *told]))
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """The last 100,000 requests in the order of their answers, without secrets; a copy."""
+        """The last 100,000 requests, or as many as 128 MiB hold, in the order of their answers, without secrets; a copy."""
         return self._recorder.requests
 
     def submit_job(

@@ -1,7 +1,7 @@
 """Telling what became of a session: for whoever wonders why it was left open."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from qsessions.emulator.answers import date_time
 from qsessions.emulator.instances import Instance
@@ -18,14 +18,15 @@ _WORDS = {
 }
 
 
-def stories(instances: Iterable[Instance], requests: Sequence[ReceivedRequest], now: float) -> dict[str, str]:
-    """The story of each session that is open at `now`, by id: what made it, what happened to it, what will end it."""
+def stories(
+    instances: Iterable[Instance], requests: Sequence[ReceivedRequest], now: float
+) -> Iterator[tuple[Session, str]]:
+    """Each session that is open at `now` with its story, told when it is asked for: what made it, what happened, what will end it."""
     made_by = {
         request.session_id: request
         for request in requests
         if request.operation == "create" and request.session_id is not None
     }
-    told: dict[str, str] = {}
     for instance in instances:
         open_sessions = {session.id: session for session in instance.machine.open_sessions(now)}
         events: dict[str, list[Event]] = {session_id: [] for session_id in open_sessions}
@@ -40,8 +41,7 @@ def stories(instances: Iterable[Instance], requests: Sequence[ReceivedRequest], 
                 *(_happened(event, session) for event in events[session_id]),
                 _outlook(end, now),
             ]
-            told[session_id] = "\n    ".join(lines)
-    return told
+            yield session, "\n    ".join(lines)
 
 
 def _headline(session: Session, now: float) -> str:

@@ -2,6 +2,9 @@
 
 Only a file's last line can be torn, by a crash: then it was not recorded yet. A file in which anything else can't be read is never deleted
 by us.
+
+Nobody's file is believed but this user's own. Root is a user like others here: it doesn't act on what others recorded, with its own
+credentials.
 """
 
 from __future__ import annotations
@@ -39,6 +42,11 @@ _LARGE_BYTES = 1024 * 1024
 # So much of a file is read at a time.
 _CHUNK_BYTES = 64 * 1024
 
+# 150,000 records. A larger file is none that we wrote.
+MOST_BYTES = 64 * 1024 * 1024
+
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
 # A link or a pipe in the directory is none of ours, and opening a pipe would wait for ever.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
@@ -53,6 +61,7 @@ class _Process:
     Attributes:
         own: The files that this process owns, by name. Opening and closing one of them would drop its lock.
         left: Of these, by directory, the one with what closed ledgers left open.
+        looked_at: The directories of which is told already who else can write there.
         mutex: Taken to open any other file of a ledger: locks don't keep threads of one process from each other.
     """
 
@@ -60,6 +69,7 @@ class _Process:
         self.pid = os.getpid()
         self.own: dict[str, OwnFile] = {}
         self.left: dict[Path, OwnFile] = {}
+        self.looked_at: set[Path] = set()
         self.mutex = threading.Lock()
 
 
@@ -71,6 +81,11 @@ def _this() -> _Process:
     if _process.pid != os.getpid():
         _process = _Process()
     return _process
+
+
+def user() -> int | None:
+    """Give the id of this process's user, or None on a platform where files tell no owner."""
+    return os.geteuid() if hasattr(os, "geteuid") else None
 
 
 class OwnFile:
@@ -93,6 +108,9 @@ class OwnFile:
         _make(directory)
         self._fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _FLAGS, 0o600)
         try:
+            if locks.available():
+                # Whatever the umask: we must be able to read it again.
+                os.fchmod(self._fd, 0o600)
             self._inode = os.fstat(self._fd).st_ino
             self._header = self._about(directory, since)
             body = header_line(self._header) + record_lines(records.values())
@@ -119,7 +137,9 @@ class OwnFile:
             found = self._path.stat().st_ino == self._inode
         except OSError:
             found = False
-        return found and not self._size > max(_LARGE_BYTES, 4 * self._made_with)
+        # Nobody reads one of more than MOST_BYTES.
+        most = min(4 * self._made_with, (self._made_with + MOST_BYTES) // 2)
+        return found and not self._size > max(_LARGE_BYTES, most)
 
     def append(self, records: Iterable[LedgerRecord]) -> None:
         """Add records, durably.
@@ -231,7 +251,7 @@ def amend(path: Path, records: Sequence[LedgerRecord]) -> list[bool]:
     this = _this()
     with this.mutex, suppress(FileNotFoundError):
         if path.name not in this.own:
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | _FLAGS)
+            fd = _open(path, os.O_RDWR | os.O_APPEND)
             try:
                 return _amend(fd, path, records)
             finally:
@@ -266,6 +286,7 @@ def _amend(fd: int, path: Path, records: Sequence[LedgerRecord]) -> list[bool]:
 
 
 def _listed(directory: Path) -> set[Path]:
+    _tell_who_else_writes(directory)
     try:
         return set(directory.iterdir())
     except FileNotFoundError:
@@ -296,7 +317,7 @@ def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
         if own is not None:
             contents, owner = Contents(records=own.records.copy(), has_records=True), own.owner
         else:
-            fd = os.open(path, os.O_RDONLY | _FLAGS)
+            fd = _open(path, os.O_RDONLY)
             try:
                 contents, owner = _look(fd, path)
             finally:
@@ -336,6 +357,25 @@ def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
     return max(known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at))
 
 
+def _open(path: Path, flags: int) -> int:
+    """Open a file that isn't our own.
+
+    Raises:
+        OSError: It is another user's, whose records and locks are not to be believed, or no regular file; or it can't be opened.
+    """
+    fd = os.open(path, flags | _FLAGS)
+    try:
+        about = os.fstat(fd)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.ENXIO, "it is no regular file")
+        if user() not in {None, about.st_uid}:
+            raise OSError(errno.EPERM, f"it belongs to another user, {about.st_uid}")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def _look(fd: int, path: Path) -> tuple[Contents, Owner]:
     """Give what an open file that isn't our own holds, and whose it is.
 
@@ -347,9 +387,9 @@ def _look(fd: int, path: Path) -> tuple[Contents, Owner]:
     # And an owner that lives lets go of it only when its file is deleted.
     path.lstat()
     about = os.fstat(fd)
-    if not stat.S_ISREG(about.st_mode):
-        raise OSError(errno.ENXIO, "it is no regular file")
-    contents = parse(_lines(fd))
+    is_huge = about.st_size > MOST_BYTES
+    contents = parse([_beginning(fd)] if is_huge else _lines(fd))
+    contents.is_damaged |= is_huge
     header = contents.header
     if header is None:
         owner = Owner(host=None, pid=None, since=None, liveness=_free(held=held, dead=False))
@@ -388,6 +428,12 @@ def _lines(fd: int) -> Iterator[bytes]:
     yield rest
 
 
+def _beginning(fd: int) -> bytes:
+    """Give a file's first line, cut where it is long."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    return os.read(fd, _CHUNK_BYTES).split(b"\n")[0]
+
+
 def _write(fd: int, data: bytes) -> None:
     """Write all of it, durably."""
     left = memoryview(data)
@@ -398,9 +444,37 @@ def _write(fd: int, data: bytes) -> None:
 
 def _make(directory: Path) -> None:
     missing = [level for level in (directory, *directory.parents) if not level.exists()]
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not `parents=True`: whoever can write a level above can put another directory in this one's place.
+    for level in reversed(missing):
+        with suppress(FileExistsError):
+            level.mkdir(mode=0o700)
+            if stat.S_IMODE(level.stat().st_mode) & 0o700 != 0o700:
+                # A umask takes rights from the owner, too.
+                level.chmod(0o700)
     for level in missing:
         _sync(level.parent)
+    _tell_who_else_writes(directory)
+
+
+def _tell_who_else_writes(directory: Path) -> None:
+    """Warn, once, where another user can take the ledger's files away or put another directory in place of theirs."""
+    looked_at = _this().looked_at
+    if directory in looked_at or user() is None:
+        return
+    for level in (directory, *directory.parents):
+        try:
+            about = level.stat()
+        except OSError:
+            # It is told by whoever wants to use it.
+            return
+        looked_at.add(directory)
+        if level == directory and about.st_uid != user():
+            logger.warning("the ledger's directory %s belongs to another user, %d", level, about.st_uid)
+        # Above it, a sticky one keeps what is in it, and many a user has a group of their own.
+        elif about.st_mode & _WRITABLE_BY_OTHERS and (
+            level == directory or about.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
+        ):
+            logger.warning("others can write in %s, where the ledger is: take that right from them", level)
 
 
 def _sync(directory: Path) -> None:

@@ -82,7 +82,7 @@ class LocalLedger:
         Raises:
             LedgerUnavailable: The directory, or a file in it, can't be read just now; a living owner's file is damaged; files come faster
                 than they can be read; or the ledger was closed. Another user's file, and what is no file, is told in the log and passed
-                over.
+                over; root's own are the only ones that count for root, too.
         """
         found = [entry for place in self._places for entry in await place.entries()]
         return sorted(found, key=lambda entry: entry.record.asked_at)

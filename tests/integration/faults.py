@@ -79,6 +79,8 @@ def _with_length(length: object) -> bytes:
 _BODY = json.dumps(SESSION).encode()
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _PACKED = {"Content-Encoding": "gzip"}
+# The beginning of a stream, which goes on in blocks that hold nothing.
+_UNENDING = _with_length(100 * MIB)[:-2] + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10]
 
 FAULTS = (
     Fault("reset", reset, LOST),
@@ -111,6 +113,7 @@ FAULTS = (
     Fault("100 MB", endless(_with_length(100 * MIB), b" " * MIB), UNREADABLE),
     Fault("chunks without end", endless(_CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n"), UNREADABLE),
     Fault("gzip bomb", http(200, gzip.compress(b" " * (100 * MIB)), headers=_PACKED), UNREADABLE),
+    Fault("gzip of nothing without end", endless(_UNENDING, b"\0\0\0\xff\xff" * 10_000), UNREADABLE),
     Fault("packed wrongly", http(200, b"plain", headers=_PACKED), UNREADABLE),
     Fault("HTML", http(200, "<!DOCTYPE html><title>Please log in</title>"), UNREADABLE),
     Fault("no JSON", http(200, b'{"id": "s1", "mo'), UNREADABLE),

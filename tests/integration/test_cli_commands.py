@@ -12,6 +12,7 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,8 +22,10 @@ import jsonschema
 import pytest
 
 from qsessions import ApiVersion, Session, Workload
+from qsessions.cli import commands
+from qsessions.cli.options import DEFAULTS
 from qsessions.emulator import Emulator, Fault
-from tests.fault_server import FaultServer, hang, http
+from tests.fault_server import Connection, FaultServer, hang, http
 from tests.integration.conftest import CRN
 from tests.integration.shell import GRANT, PIPE, QSESSIONS, SCHEMA, Shell, shell_of, told, validate
 
@@ -531,6 +534,66 @@ async def test_what_the_service_says_cannot_command_the_terminal(tmp_path: Path)
         assert (await shell.data("get", "s-1"))["state_reason"] == "\x1b[31mred\ud800"
 
 
+def nested(levels: int) -> str:
+    """Write JSON that is so many levels deep."""
+    return '{"status": [' * (levels // 2) + "1" + '], "timestamp": null}' * (levels // 2)
+
+
+# What a service may say, and what not every printer bears: times that have none in UTC, depth, halves of characters.
+HOSTILE = http(
+    200,
+    (
+        '{"id": "s-1", "mode": "batch", "state": "open", "state_reason": "a\\ud800b", '
+        '"started_at": "0001-01-01T00:00:00+01:00", "closed_at": "9999-12-31T23:59:59-01:00", '
+        '"timestamps": [{"status": "open", "timestamp": "0001-01-01T00:00:00+23:59"}], '
+        f'"deep": {nested(900)}, "list": {"[" * 900}{{}}{"]" * 900}, "\\udfff": {{}}}}'
+    ).encode(),
+)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]], ids=["text", "json", "jsonl"])
+async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[str]) -> None:
+    """A create tells the session's id whatever else the service says of it, and values that have no other form as they came."""
+    async with FaultServer(GRANT, HOSTILE) as server:
+        code, out, err = await shell_of(server, tmp_path)("create", "--mode", "batch", *form)
+    assert (code, err) == (0, "")
+    if form:
+        made = json.loads(out)
+        assert made["id"] == "s-1"
+        assert (made["started_at"], made["closed_at"]) == (
+            "0001-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59-01:00",
+        )
+        assert made["timestamps"] == [{"status": "open", "timestamp": "0001-01-01T00:00:00+23:59"}]
+        # Compared as text, since comparing goes deep too.
+        assert json.dumps(made["extra"]["deep"]) == nested(900)
+    else:
+        assert re.search("^id +s-1$", out, re.MULTILINE)
+        assert re.search(r"^started_at +0001-01-01T00:00:00\+01:00$", out, re.MULTILINE)
+        assert re.search(r"^timestamps +open 0001-01-01T00:00:00\+23:59$", out, re.MULTILINE)
+        assert nested(900) in out
+
+
+async def test_a_session_that_cannot_be_printed_is_named(
+    service: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever fails while a created session is printed, its id is told, and that it goes on."""
+    for name, value in (service.env() | {"HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+
+    def fails(_: object) -> None:
+        raise ValueError("no such form")
+
+    monkeypatch.setattr(commands, "row", fails)
+    code = await commands.create(DEFAULTS, "batch", None, {"max_ttl": "600"}, commands.Fate(), labels=())
+    (session_id,) = service.sessions
+    assert code == 2
+    assert told(capsys.readouterr().err) == (
+        f"qsessions create: session {session_id} was created and goes on, and its description could not be written: no such form.",
+        f"End it: qsessions close {session_id}",
+    )
+
+
 async def test_files_that_the_environment_names(shell: Shell) -> None:
     """An unusable file of the TLS library is told in two lines."""
     env = shell.env | {"SSLKEYLOGFILE": "/nonexistent/keys", "QSESSIONS_BASE_URL": "https://127.0.0.1:1"}
@@ -697,6 +760,26 @@ async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
         "qsessions create: interrupted; session s-1 was created and goes on.",
         "End it: qsessions close s-1",
     )
+
+
+async def test_the_timeout_is_for_the_whole_list(tmp_path: Path) -> None:
+    """A list that never ends is given up when --timeout has passed, however fast each page comes; what came is printed with --jsonl."""
+    numbers = count()
+
+    async def another(connection: Connection) -> None:
+        number = next(numbers)
+        workload = {"id": f"s-{number}", "mode": "session", "created": "2026-05-01T12:00:00Z"}
+        await connection.write(http(200, {"workloads": [workload], "next": {"href": f"?next={number}"}}))
+
+    async with FaultServer(GRANT, another) as server:
+        code, out, err = await shell_of(server, tmp_path)(
+            "workloads", "--mode", "session", "--jsonl", "--timeout", "0.5"
+        )
+    assert code == 4
+    assert "deadline" in told(err)[0]
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [
+        f"s-{number}" for number in range(len(out.splitlines()))
+    ]
 
 
 async def test_ctrl_c_elsewhere(tmp_path: Path) -> None:

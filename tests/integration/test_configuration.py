@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from qsessions import (
     IBMCloudAPIKey,
     RetryPolicy,
     ServiceCRN,
+    config,
 )
 from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, http
@@ -169,6 +172,32 @@ async def test_first_calls_share_one_error(pipe: Pipe) -> None:
         await client.aclose()
         assert pipe.opened == 2
         assert server.received == []
+
+
+def test_a_file_that_hangs_keeps_nobody_from_ending(pipe: Pipe) -> None:
+    """An account file that can't be read holds a call up to its deadline, and neither the event loop nor the interpreter at its end."""
+    program = (
+        "import asyncio, sys, qsessions\n"
+        "async def main():\n"
+        "    async with asyncio.timeout(30):\n"
+        "        await qsessions.AsyncSessionClient(account_file=sys.argv[1], timeout=0.1).versions()\n"
+        "asyncio.run(main())\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, pipe.path], capture_output=True, check=False, timeout=60, text=True
+    )
+    assert "CallTimeout: versions: the call's deadline passed while reading the account file" in ended.stderr
+
+
+async def test_an_error_that_is_no_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect in the reading ends the call too, as itself."""
+
+    def defect(_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(config, "read", defect)
+    with pytest.raises(ZeroDivisionError):
+        await AsyncSessionClient().versions()
 
 
 async def test_a_cancelled_first_call_leaves_the_others(emulator: Emulator, pipe: Pipe) -> None:

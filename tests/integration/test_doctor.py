@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
 import socket
 import ssl
 import time
@@ -24,6 +25,8 @@ VERSIONS = {"versions": [{"version": "2025-01-01", "status": "deprecated", "suns
 LIVE = {"versions": [{"version": "2026-04-15", "status": "live"}]}
 GRANT = http(200, {"access_token": "token-of-the-test", "expires_in": 3600})
 CHECKS = ["credentials", "base_url", "dns", "tls", "iam", "read", "clock", "api_version"]
+# What is ok where there is an emulator, which speaks plain http.
+WITHOUT_TLS = [name for name in CHECKS if name != "tls"]
 
 
 async def report(shell: Shell, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -64,13 +67,15 @@ async def test_all_is_well(tmp_path: Path) -> None:
     async with Emulator() as service:
         shell = Shell(service.env(), tmp_path)
         code, checks = await report(shell)
-        assert (code, statuses(checks, "ok")) == (0, CHECKS)
+        assert (code, statuses(checks, "ok")) == (0, WITHOUT_TLS)
         assert service.crn in checks["credentials"]["found"]
         assert checks["base_url"]["found"].startswith(service.url)
         assert checks["dns"]["found"] == "127.0.0.1 is an address already"
         code, out, err = await shell("doctor", "--api-version", "latest")
         assert (code, err) == (0, "")
-        assert [line.split()[:2] for line in out.splitlines()] == [[name, "ok"] for name in CHECKS]
+        assert [line.split()[:2] for line in out.splitlines()] == [
+            [name, "ok" if name in WITHOUT_TLS else "skipped"] for name in CHECKS
+        ]
         assert "2026-04-15, live" in out
         assert service.api_key not in out
         assert "\x1b" not in out
@@ -109,7 +114,7 @@ async def test_a_wrong_key(tmp_path: Path) -> None:
     async with Emulator() as service:
         env = service.env() | {"QISKIT_IBM_TOKEN": "a-wrong-secret-key"}
         code, checks = await report(Shell(env, tmp_path))
-    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (1, ["iam"], ["read"])
+    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (1, ["iam"], ["tls", "read"])
     assert "BXNIM0415E" in checks["iam"]["found"]
     assert "a-wrong-secret-key" not in json.dumps(checks)
 
@@ -181,7 +186,7 @@ async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
     assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (
         2,
         ["credentials"],
-        ["iam", "read"],
+        ["tls", "iam", "read"],
     )
     assert "name is not enough" in checks["credentials"]["found"]
     assert "CRN" in checks["credentials"]["advice"]
@@ -197,7 +202,7 @@ async def test_an_account(tmp_path: Path) -> None:
         env = service.env() | {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": ""}
         shell = Shell(env, tmp_path)
         code, checks = await report(shell)
-        assert (code, statuses(checks, "ok")) == (0, CHECKS)
+        assert (code, statuses(checks, "ok")) == (0, WITHOUT_TLS)
         assert "qiskit-ibm.json" in checks["credentials"]["found"]
         assert service.api_key not in json.dumps(checks)
         assert await shell.data("workloads") == {"workloads": []}
@@ -247,7 +252,50 @@ async def test_a_page_of_somebody_else(tmp_path: Path) -> None:
     async with Emulator() as service, FaultServer(http(200, "<html>Welcome</html>")) as server:
         code, checks = await report(Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path))
     assert (code, statuses(checks, "failed")) == (3, ["read", "api_version"])
-    assert statuses(checks, "skipped") == ["clock"]
+    assert statuses(checks, "skipped") == ["tls", "clock"]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "yesterday",
+        "Mon, 01 Jan 2026 00:00:00 +999999999999999999999",
+        "Mon, 01 Jan 2026 00:00:99999999999999999999 GMT",
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+    ],
+)
+async def test_a_date_that_is_none(tmp_path: Path, date: str) -> None:
+    """A Date header that can't be read is as good as none."""
+    bodies: list[object] = [LIVE, {"workloads": []}]
+    answers = (http(200, body, headers={"Date": date}) for body in bodies)
+    async with Emulator() as service, FaultServer(*answers) as server:
+        shell = Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path)
+        code, checks = await report(shell, "--api-version", "latest")
+    assert (code, statuses(checks, "skipped")) == (0, ["tls", "clock"])
+
+
+async def test_no_tls_took_place(tmp_path: Path) -> None:
+    """A proxy that answers nonsense is told by tls, which isn't ok."""
+    async with Emulator() as service, FaultServer(b"SSH-2.0-x\r\n\r\n") as proxy:
+        env = service.env() | {"QSESSIONS_BASE_URL": "https://quantum.invalid/api", "https_proxy": proxy.url}
+        code, checks = await report(Shell(env, tmp_path))
+    assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
+    assert "what the proxy answers is no HTTP" in checks["tls"]["found"]
+
+
+async def test_an_account_file_that_hangs(tmp_path: Path) -> None:
+    """An account file that nobody can read to its end holds no line longer than --timeout, and no command."""
+    path = tmp_path / "accounts.json"
+    os.mkfifo(path)
+    async with FaultServer(dated(200, LIVE)) as server:
+        arguments = ("--account-file", str(path), "--timeout", "0.1", "--base-url", server.url)
+        shell = Shell({}, tmp_path)
+        code, checks = await report(shell, "--api-version", "latest", *arguments)
+    assert (code, statuses(checks, "failed")) == (4, ["credentials"])
+    assert "file system" in checks["credentials"]["advice"]
+    code, _, err = await shell("versions", *arguments)
+    assert code == 4
+    assert "reading the account file" in told(err)[0]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
-from qsessions.emulator import Emulator, Fault, Refusal
+from qsessions.emulator import Emulator, Fault, Refusal, recording
+from qsessions.emulator.admin import Admin
+from qsessions.emulator.values import Ttls
 from tests.integration.caller import Caller, Clock, first_code, speak
 
 
@@ -348,6 +350,86 @@ async def test_a_doubled_slash_with_a_body_and_an_unknown_one(call: Caller) -> N
     assert (await call("POST", f"{url}//v1/sessions", {"mode": "batch"}))[0] == 200
     assert (await call("GET", f"{url}//v1/none"))[0] == 404
     assert (await call("PUT", f"{url}//v1/sessions"))[0] == 405
+
+
+@pytest.mark.parametrize("target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"])
+async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: str) -> None:
+    """What rules the emulator, and its page, are served under doubled slashes too, to this machine alone, and are no record."""
+    status, _, _ = await call.full("GET", f"{call.emulator.iam_url}{target}", headers={})
+    assert status == 200
+    status, _, _ = await call.full(
+        "GET", f"{call.emulator.iam_url}{target}", headers={"Host": "elsewhere.example"}
+    )
+    assert status == 403
+    assert call.emulator.requests == []
+
+
+async def test_time_ends_with_the_year_9999(call: Caller) -> None:
+    """A step past the year 9999 is a refusal, and everything is served afterwards, in that year too."""
+    url = f"{call.emulator.iam_url}/emulator/advance"
+    statuses = [(await call("POST", url, {"duration": 1e9}, headers={}))[0] for _ in range(260)]
+    assert set(statuses) == {200, 400}
+    assert statuses == sorted(statuses)
+    refused = (await call("POST", url, {"duration": 1e9}, headers={}))[1]
+    assert "year 9999" in refused["errors"][0]["message"]
+    await call.create(backend="ibm_fez")
+    assert (await call("GET", "/v1/workloads"))[0] == 200
+    assert (await call("GET", f"{call.emulator.iam_url}/emulator/sessions", headers={}))[0] == 200
+
+
+@pytest.mark.parametrize("part", ["body", "query", "header"])
+def test_the_record_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """However large requests are, and whatever in them is, the record holds the newest that there is room for; all of them are counted."""
+    monkeypatch.setattr(recording, "MOST_BYTES", 2**20)
+    recorder = recording.Recorder({})
+
+    def receive(number: int) -> None:
+        large = f"{number}" + "\U0001f600" * 60_000
+        recorder.record(
+            at=0,
+            method="GET",
+            raw_path=f"/{number}?{large if part == 'query' else ''}",
+            headers=[("X-Large", large)] if part == "header" else [],
+            body=large.encode() if part == "body" else b"",
+            status=200,
+            operation=None,
+            session_id=None,
+            faults=(),
+        )
+
+    for number in range(10):
+        receive(number)
+    assert [request.path for request in recorder.requests] == ["/6", "/7", "/8", "/9"]
+    assert [request.path for request in recorder.latest(2)] == ["/9", "/8"]
+    assert recorder.received == 10
+    monkeypatch.setattr(recording, "MOST_REQUESTS", 2)
+    receive(10)
+    assert [request.path for request in recorder.requests] == ["/9", "/10"]
+
+
+async def test_many_open_sessions_hold_nobody() -> None:
+    """While many open sessions are told, others are served in between; each is told once, and a loop is never held for all of them."""
+    emulator = Emulator(speed=0)
+    (machine,) = emulator._machines()
+    ids = [
+        machine.create_session(emulator.now(), mode="batch", backend=None, ttls=Ttls(600, 60, 600)).id
+        for _ in range(500)
+    ]
+    admin = Admin(
+        instances=emulator._instances,
+        clock=emulator._clock,
+        recorder=emulator._recorder,
+        faults=emulator.faults,
+        user_id="u",
+    )
+    telling = admin.list_open_sessions(make_mocked_request("GET", "/emulator/sessions"))
+    for _ in range(10):
+        telling.send(None)
+        # It may be closed meanwhile.
+        machine.close_session(emulator.now(), ids[-1])
+    with pytest.raises(StopIteration) as end:
+        telling.send(None)
+    assert [one["id"] for one in json.loads(end.value.value.text)["sessions"]] == ids
 
 
 async def test_the_form_in_any_order(call: Caller) -> None:

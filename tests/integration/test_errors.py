@@ -31,7 +31,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, FaultServer, http, reset
+from tests.fault_server import Answer, Connection, FaultServer, endless, http, reset, stall
 from tests.integration.calls import (
     CLOSE,
     CREATE,
@@ -460,6 +460,27 @@ async def test_a_proxy_that_refuses_is_told_with_its_status(
     assert "authorization" not in asked.headers
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 100_000, reset],
+    ids=["no HTTP", "no status", "a header without end", "reset"],
+)
+async def test_a_proxy_that_answers_nonsense(against: Against, time: ManualClock, answer: Answer) -> None:
+    """What a proxy says instead of letting a create through is no answer of the service: nothing was sent, and that is told."""
+    proxy, _ = await against(answer)
+    async with AsyncSessionClient(
+        static_auth(), base_url="https://service.invalid", proxy=proxy.url, clock=time.clock, retry=ONCE
+    ) as client:
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.create(mode="batch")
+        if answer is not reset:
+            with pytest.raises(ConnectionFailed, match="what the proxy answers is no HTTP"):
+                await client.get("s1")
+    assert caught.value.sent is False
+    assert proxy.url not in str(caught.value)
+    assert {request.method for request in proxy.received} == {"CONNECT"}
+
+
 async def test_a_proxy_that_is_not_there_is_a_connection_failure(time: ManualClock) -> None:
     """When the proxy refuses connections, nothing was sent."""
     proxy = f"http://127.0.0.1:{_unused_port()}"
@@ -531,6 +552,31 @@ async def test_a_body_over_the_cap_is_refused(against: Against, packed: bool) ->
         with pytest.raises(ProtocolError, match="larger than 1048576 bytes") as caught:
             await client.get("s1")
         assert (caught.value.status, caught.value.attempts) == (200, 1)
+
+
+@pytest.mark.parametrize("more", [b"garbage", gzip.compress(b"more")], ids=["garbage", "another"])
+@pytest.mark.parametrize("pieces", [1, 10_000])
+async def test_what_follows_a_compressed_answer_is_not_read(
+    against: Against, more: bytes, pieces: int
+) -> None:
+    """An answer is read up to the end of its stream, at once, however much follows; that connection is used no more."""
+    packed = gzip.compress(json.dumps(SESSION).encode())
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {10**9}\r\n\r\n".encode()
+    answer = endless(head + packed, more * pieces) if pieces > 1 else stall(head + packed + more)
+    server, client = await against(answer)
+    for _ in range(2):
+        assert (await client.get("s1")).id == "s1"
+    assert server.connections == 2
+
+
+async def test_a_compressed_answer_leaves_its_connection(against: Against) -> None:
+    """After a compressed answer that ends where it should, the connection is used for the next call."""
+    server, client = await against(
+        http(200, gzip.compress(json.dumps(SESSION).encode()), headers={"Content-Encoding": "gzip"})
+    )
+    for _ in range(2):
+        assert (await client.get("s1")).id == "s1"
+    assert server.connections == 1
 
 
 async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
+from qsessions.emulator.answers import date_time
 from qsessions.emulator.clock import ServiceClock, read_duration
 
 
@@ -87,6 +89,21 @@ def test_a_given_clock_sets_the_time_alone() -> None:
         clock.step(1)
     with pytest.raises(ValueError, match="exclude each other"):
         ServiceClock(speed=60, clock=give)
+
+
+def test_no_time_is_past_the_year_9999() -> None:
+    """A step past the last day of the year 9999 is refused and moves nothing; time that gets there by itself stands still."""
+    clock = ServiceClock(speed=0)
+    start = clock.now()
+    for _ in range(251):
+        clock.step(1e9)
+    late = clock.now()
+    with pytest.raises(ValueError, match="past the year 9999"):
+        clock.step(1e9)
+    assert clock.now() == late > start
+    times = [1e12, math.inf]
+    given = ServiceClock(clock=lambda: times.pop(0))
+    assert date_time(given.now()) == date_time(given.now()) == "9999-12-31T00:00:00.000Z"
 
 
 @pytest.mark.parametrize("speed", [-1, float("inf"), float("nan")])

@@ -975,6 +975,170 @@ def test_a_file_of_another_user(
     run(ledger.aclose())
 
 
+def given_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file or directory another user's; where this user may not, make this user another one for the ledger."""
+    if os.geteuid() == 0:
+        os.chown(path, 65_534, -1)
+    else:
+        monkeypatch.setattr(files, "user", lambda: os.geteuid() + 1)
+
+
+def test_what_another_user_planted(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that another user can have written is passed over, and told: no record in it is listed, none can be amended."""
+    path = left_by_the_dead(place, intent(session_id="theirs"))
+    (entry,) = files.read_all(place, NOW)
+    given_to_another(path, monkeypatch)
+    before = path.read_bytes()
+    assert files.read_all(place, NOW) == []
+    assert f"{path} can't be read: it belongs to another user, {path.stat().st_uid}" in caplog.text
+    with pytest.raises(LedgerUnavailable, match="belongs to another user"):
+        run(amend(LocalLedger(place), *ended(entry)))
+    assert path.read_bytes() == before
+
+
+def test_what_another_user_planted_stops_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock and a damaged line in another user's file don't count for a living owner's damage, and nobody waits for that lock."""
+    path = left_by_the_dead(place, intent())
+    path.write_bytes(path.read_bytes() + b"{damaged\n{}\n")
+    given_to_another(path, monkeypatch)
+
+    def asked(_: int) -> bool:
+        raise AssertionError("its lock counts for nothing")
+
+    monkeypatch.setattr(locks, "is_held", asked)
+    monkeypatch.setattr(locks, "exclude", asked)
+    assert files.read_all(place, NOW) == []
+    with pytest.raises(OSError, match="another user"):
+        files.amend(path, ())
+
+
+def test_another_users_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A directory of another user's is used, and told once."""
+    place.mkdir(parents=True)
+    given_to_another(place, monkeypatch)
+    for _ in range(2):
+        files.read_all(place, NOW)
+    assert [one.getMessage() for one in caplog.records] == [
+        f"the ledger's directory {place} belongs to another user, {place.stat().st_uid}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("above", "mode", "is_told"),
+    [
+        (0, 0o755, False),
+        (0, 0o770, True),
+        (0, 0o702, True),
+        (0, 0o1777, True),
+        (1, 0o775, False),
+        (1, 0o777, True),
+        (1, 0o1777, False),
+    ],
+)
+def test_a_directory_that_others_can_write(
+    place: Path, caplog: pytest.LogCaptureFixture, above: int, mode: int, is_told: bool
+) -> None:
+    """Where others can write in the directory, or put another in its place, it is told once, whoever records or reads."""
+    place.mkdir(parents=True)
+    level = (place, *place.parents)[above]
+    level.chmod(mode)
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    assert len(run(ledger.entries())) == 1
+    run(ledger.aclose())
+    told = [f"others can write in {level}, where the ledger is: take that right from them"]
+    assert [one.getMessage() for one in caplog.records] == told * is_told
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o777])
+def test_each_level_is_its_users_alone(place: Path, mask: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever the umask: each level that is made is for its user only, and so is a file, and both can be read again."""
+    before = os.umask(mask)
+    try:
+        left_by_the_dead(place, intent())
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (place.parent, place)] == [0o700, 0o700]
+    assert stat.S_IMODE(only_file(place).stat().st_mode) == 0o600
+    assert len(files.read_all(place, NOW)) == 1
+    assert caplog.text == ""
+
+
+def test_a_level_that_another_process_makes_meanwhile(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two owners that make the directory at once don't get in each other's way."""
+    real = Path.mkdir
+
+    def twice(self: Path, mode: int = 0o777) -> None:
+        real(self, mode)
+        real(self, mode)
+
+    monkeypatch.setattr(Path, "mkdir", twice)
+    ledger = LocalLedger(place)
+    run(ledger.record(intent()))
+    assert len(run(ledger.entries())) == 1
+    run(ledger.aclose())
+
+
+def test_a_platform_without_owners(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files tell no owner, each file counts."""
+    left_by_the_dead(place, intent())
+    monkeypatch.delattr(os, "geteuid")
+    assert len(files.read_all(place, NOW)) == 1
+
+
+def grown(path: Path) -> None:
+    """Let a file grow beyond what is read, without taking the disk's room."""
+    with path.open("r+b") as file:
+        file.truncate(files.MOST_BYTES + 1)
+
+
+def test_a_huge_file_is_damaged(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of more than 64 MiB counts as damaged and is kept; no more of it is read than tells whose it is, nothing is amended."""
+    record = intent()
+    path = left_by_the_dead(place, record)
+    grown(path)
+    sizes: list[int] = []
+    read = os.read
+
+    def counted(fd: int, size: int) -> bytes:
+        sizes.append(size)
+        return read(fd, size)
+
+    monkeypatch.setattr(os, "read", counted)
+    assert files.read_all(place, NOW) == []
+    assert f"{path} can't be read wholly, so it is kept" in caplog.text
+    assert not amend_file(path, record.becomes(ENDED, now=NOW))
+    assert path.stat().st_size == files.MOST_BYTES + 1
+    assert sum(sizes) < 1024 * 1024
+
+
+def test_a_huge_file_of_a_living_owner(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lives and has a file that can't be read keeps others from believing the rest."""
+    path = left_by_the_dead(place, intent())
+    grown(path)
+    monkeypatch.setattr(locks, "is_held", lambda _: True)
+    with pytest.raises(LedgerUnavailable, match="is damaged, and its owner lives"):
+        files.read_all(place, NOW)
+
+
+def test_no_owner_makes_a_huge_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is made anew before it is larger than what is read, however much of it is open."""
+    monkeypatch.setattr(files, "_LARGE_BYTES", 1000)
+    monkeypatch.setattr(files, "MOST_BYTES", 20_000)
+    ledger = LocalLedger(place)
+    record = intent()
+    for one in [*(intent() for _ in range(30)), *[record] * 60]:
+        run(ledger.record(one))
+        assert only_file(place).stat().st_size < 20_000
+    run(ledger.aclose())
+
+
 @pytest.mark.parametrize(
     "number", [errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EINTR]
 )

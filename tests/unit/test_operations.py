@@ -366,6 +366,14 @@ def test_no_cursor(href: str) -> None:
     assert (caught.value.operation, caught.value.path) == ("workloads", "/v1/workloads")
 
 
+def test_a_cursor_without_bound() -> None:
+    """A cursor is sent back and kept, so it is no longer than 2,048 characters."""
+    longest = "c" * 2048
+    assert ops.next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}")) == longest
+    with pytest.raises(ProtocolError, match="cursor of more than 2048 characters"):
+        ops.next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}c"))
+
+
 @given(st.text() | st.text("?&=%#/:[]nextED80a", max_size=20).map("?next={}".format))
 def test_any_cursor(href: str) -> None:
     """Whatever stands in a link, the next request can be built from it or a ProtocolError says why not."""

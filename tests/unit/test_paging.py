@@ -61,6 +61,18 @@ async def test_pages_are_fetched_when_needed() -> None:
     assert service.asked == [None, "1"]
 
 
+@pytest.mark.parametrize("before", ["", "a"])
+async def test_pages_without_end(before: str) -> None:
+    """Pages with nothing on them that always lead to another are refused after ten in a row; any workload begins the count anew."""
+    empty: dict[str | None, tuple[str, str | None]] = {str(one): ("", str(one + 1)) for one in range(100)}
+    nine = {None: ("", "-8")} | {str(one): ("", str(one + 1)) for one in range(-8, -1)}
+    service = Service(nine | {"-1": (before, "0")} | empty)
+    with pytest.raises(ProtocolError, match="10 pages of workloads in a row with nothing on them") as caught:
+        [item async for item in pages(service.fetch)]
+    assert caught.value.operation == "workloads"
+    assert len(service.asked) == (19 if before else 10)
+
+
 @pytest.mark.parametrize(
     "answers",
     [
