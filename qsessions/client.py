@@ -28,6 +28,7 @@ from qsessions.errors import (
     NotFound,
     ProtocolError,
     QSessionsError,
+    one_line,
 )
 from qsessions.events import (
     Observer,
@@ -175,6 +176,7 @@ class AsyncSessionClient:
             raise
         self._book = Book(self._guard, self._clock.wall, is_durable=ledger_wait)
         self._drained = DrainedSessions(self._caller, self._book, self._clock)
+        self._looking: asyncio.Task[None] | None = None
         self._owned = Owned()
         # The newest sessions that it created: nobody else's create can have made them.
         self._recent = RecentSessions(self._caller, self._clock)
@@ -503,11 +505,13 @@ class AsyncSessionClient:
         )
         found = await closing.find(
             listed,
-            partial(self._guard.entries, self.instance),
+            # Which instance it is may be known only by then.
+            lambda: self._guard.entries(self.instance),
             labels=self._checked_labels(labels),
             include_owned=include_owned,
         )
-        return await closing.end(found, how, partial(self._end, api_version, how, timeout=timeout))
+        call = partial(self._end, api_version, how, timeout=timeout)
+        return await closing.end(found, how, call, self._clock.wall)
 
     async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first. Sends no credentials.
@@ -732,7 +736,7 @@ class AsyncSessionClient:
 
     def _name_owned(self) -> None:
         for told in self._owned.interrupted():
-            logger.error("a second signal came: %s", told)
+            logger.error("a second signal came: %s", one_line(told))
 
     def _create_again(self) -> None:
         if self._closing is None:
@@ -757,16 +761,25 @@ class AsyncSessionClient:
             # An answer about another session, as a cache in between may give, says nothing about this one.
             if session.id != session_id or not operations.is_reached(wanted, session):
                 raise
+            self._updated(session_id, accepting_jobs=wanted.accepting_jobs)
             self._book.saw(session)
         else:
-            self._book.updated(session_id, accepting_jobs=wanted.accepting_jobs)
+            self._updated(session_id, accepting_jobs=wanted.accepting_jobs)
             if wanted.accepting_jobs:
                 await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
-            if not wanted.accepting_jobs:
-                self._observers.notify(SessionDraining(session_id=session_id))
-            if self._drained.is_due:
-                with suppress(ClientClosed):
-                    self._attempts.spawn(self._drained.look())
+
+    def _updated(self, session_id: str, *, accepting_jobs: bool) -> None:
+        """Record that a session takes no more jobs, or takes them again, and look for drained ones that are over where that is due."""
+        self._book.updated(session_id, accepting_jobs=accepting_jobs)
+        if not accepting_jobs:
+            self._observers.notify(SessionDraining(session_id=session_id))
+        if self._drained.is_due and self._looking is None:
+            with suppress(ClientClosed):
+                self._looking = self._attempts.spawn(self._drained.look())
+                self._looking.add_done_callback(self._looked)
+
+    def _looked(self, _: asyncio.Task[None]) -> None:
+        self._looking = None
 
     async def _check_reopened(
         self, operation: Operation[None], api_version: str | None, left: float | None
@@ -798,10 +811,16 @@ class AsyncSessionClient:
         self._attempts.refuse(ClientClosed("the client is being closed."))
         self._book.withdraw()
         await self._end_owned(None)
-        if self._book.draining:
-            await self._drained.look()
-        await self._guard.aclose()
-        await self._transport.aclose()
+        try:
+            if self._looking is not None:
+                # The last look has it all.
+                self._looking.cancel()
+                await asyncio.wait({self._looking})
+            if self._book.draining:
+                await self._drained.look()
+        finally:
+            await self._guard.aclose()
+            await self._transport.aclose()
 
     async def _end_owned(self, how: How | None) -> None:
         """End what `open` created, and what comes of creates that are in flight; None ends each as its block would."""

@@ -13,6 +13,7 @@ from qsessions import operations
 from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.models import Workload
+from qsessions.operations import YOUNG_S
 from qsessions.reaping import candidates
 
 T = TypeVar("T")
@@ -97,12 +98,15 @@ async def find(
     return [Ending(workload=workload, owner=owners.get(workload.id)) for workload in listed]
 
 
-async def end(found: Iterable[Ending], how: How, call: Callable[[str], Awaitable[None]]) -> list[Ending]:
+async def end(
+    found: Iterable[Ending], how: How, call: Callable[[str], Awaitable[None]], wall: Callable[[], float]
+) -> list[Ending]:
     """End sessions, some at a time, and give what became of each. It raises nothing: one that fails doesn't stop the others.
 
     Args:
         found: What `find` gave.
         how: What `call` does.
+        wall: Returns the seconds since 1970.
         call: Ends the session of an id.
     """
 
@@ -111,14 +115,17 @@ async def end(found: Iterable[Ending], how: How, call: Callable[[str], Awaitable
             return session
         try:
             await call(session.workload.id)
-        except NotFound:
-            # It is gone, whoever ended it.
-            pass
         except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be ended
-            return attrs.evolve(session, error=error.with_traceback(None))
+            # One that is gone was ended by somebody, unless the service may not know it yet.
+            if not isinstance(error, NotFound) or _is_young(session.workload, wall()):
+                return attrs.evolve(session, error=error.with_traceback(None))
         return attrs.evolve(session, done=how)
 
     return await each(found, one)
+
+
+def _is_young(workload: Workload, now: float) -> bool:
+    return workload.created is not None and now - workload.created.timestamp() < YOUNG_S
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:

@@ -11,14 +11,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from functools import partial
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
 from attrs import field, frozen
-from cattrs import Converter, transform_error
+from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
-from qsessions.errors import ProtocolError
+from qsessions.errors import ProtocolError, one_line
 from qsessions.models import (
     ApiVersion,
     CreateSession,
@@ -35,9 +36,15 @@ T = TypeVar("T")
 
 # How much of a body that isn't the service's own goes into a message.
 _EXCERPT = 200
+# How many fields that can't be read are told.
+_MOST_TOLD = 3
 # JSON's grammar has no bound, and 1e999 is read as infinity.
 _LARGEST = sys.float_info.max
 _HTML = re.compile(r"<(?:!doctype html|html|head|body|title)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^<>]*>", re.IGNORECASE)
+_TITLE_END = re.compile("</title>", re.IGNORECASE)
+# Of how many errors in one body the text is read.
+_MOST_ERRORS = 20
 _ENDS = (".", "?", "!", "…")
 
 
@@ -207,6 +214,8 @@ def _converter(*, detailed: bool) -> Converter:
     converter = Converter(detailed_validation=detailed)
     for kind, hook in _SCALARS.items():
         converter.register_structure_hook(kind, hook)
+    if detailed:
+        converter.register_structure_hook_factory(_is_array, partial(_first_errors, converter=converter))
     # A model comes after those that it holds.
     for model in (
         StateChange,
@@ -224,6 +233,32 @@ def _converter(*, detailed: bool) -> Converter:
         converter.register_structure_hook(model, _model_hook(model, converter, detailed=detailed))
     converter.register_unstructure_hook(CreateSession, _without_none)
     return converter
+
+
+def _is_array(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is tuple
+
+
+def _first_errors(kind: Any, converter: Converter) -> Callable[[Any, type], tuple[Any, ...]]:
+    """Make the reader of an array for `_detailed`, which stops at the few errors that are told: each costs what a thousand items do."""
+    item_kind = get_args(kind)[0]
+
+    def read(value: Any, _: type) -> tuple[Any, ...]:
+        items, errors = [], []
+        for index, item in enumerate(value):
+            try:
+                items.append(converter.structure(item, item_kind))
+            except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
+                error.add_note(IterableValidationNote("in the array", index, item_kind))
+                errors.append(error)
+                if len(errors) == _MOST_TOLD:
+                    break
+        if errors:
+            raise IterableValidationError("in the array", errors, kind)  # pyright: ignore[reportCallIssue]
+        return tuple(items)
+
+    return read
 
 
 def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Callable[[Any, type], T]:
@@ -319,7 +354,7 @@ def _structured(value: object, kind: type[T]) -> tuple[T | None, str]:
     try:
         return _detailed.structure(value, kind), ""
     except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
-        return None, "; ".join(sorted(transform_error(error, format_exception=_reason))[:3])
+        return None, "; ".join(sorted(transform_error(error, format_exception=_reason))[:_MOST_TOLD])
 
 
 def _reason(error: BaseException, _: type | None) -> str:
@@ -446,7 +481,7 @@ def decode_fault(body: bytes) -> Fault:
     if not isinstance(value, Mapping):
         return Fault(own=False, message=_scalar(value))
     errors = value.get("errors")
-    told = [error for error in errors if _tells(error)] if isinstance(errors, list) else []
+    told = [error for error in errors[:_MOST_ERRORS] if _tells(error)] if isinstance(errors, list) else []
     if told:
         return Fault(
             own=True,
@@ -472,7 +507,7 @@ def _foreign_fault(value: Mapping[str, Any]) -> Fault:
     texts = value.get("message")
     messages = (
         value.get("errorMessage"),
-        _joined(texts) if isinstance(texts, list) else texts,
+        _joined(texts[:_MOST_ERRORS]) if isinstance(texts, list) else texts,
         value.get("description"),
         inner.get("message"),
         nested,
@@ -507,13 +542,15 @@ def _scalar(value: Any) -> str | None:
 
 def printable(text: str) -> str:
     """Give text from a server, cut to 1000 characters, without control characters, which do things on a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text[: 5 * _EXCERPT])
+    return one_line(text[: 5 * _EXCERPT])
 
 
 def _excerpt(text: str) -> str | None:
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    if title:
-        text = title[1]
+    # One after the other: a single pattern would look for the end of each beginning anew.
+    begins = _TITLE.search(text)
+    ends = begins and _TITLE_END.search(text, begins.end())
+    if begins and ends:
+        text = text[begins.end() : ends.start()]
     elif _HTML.search(text):
         text = "an HTML page without a title"
     text = " ".join(printable(text).split())

@@ -54,6 +54,9 @@ class Creation:
         """Take note that its caller gets an error in place of a session."""
         if isinstance(error, CreateOutcomeUnknown):
             self._book.unknown(self.key, error.session_id)
+        elif self.session_id is not None:
+            # It exists, and the ledger has it: what interrupts its caller is no word about it.
+            return
         elif isinstance(error, QSessionsError) or not self._is_taken_over:
             self._book.nothing(self.key)
 

@@ -19,6 +19,8 @@ _WAITING = 50
 _WAITED_S = 60.0
 # How many seconds a look may take.
 _LOOK_S = 5.0
+# It is given up after so many others in a row.
+_IN_VAIN = 1000
 # How far this machine's clock and the service's may be apart.
 _MARGIN = timedelta(minutes=2)
 
@@ -36,35 +38,38 @@ class DrainedSessions:
         self._caller = caller
         self._book = book
         self._clock = clock
-        # What the last look left, and when it was, in seconds since 1970.
+        # How many the last look left, and when the first was drained after it, on the monotonic clock.
         self._left = 0
-        self._looked_at = 0.0
-        self._is_looking = False
+        self._since: float | None = None
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a look."""
-        draining = self._book.draining
-        if not draining or self._is_looking:
+        """Whether it is time for a look; to be asked at each drain."""
+        draining = len(self._book.draining)
+        self._left = min(self._left, draining)
+        if draining == self._left:
             return False
-        since = max(self._looked_at, next(iter(draining.values())).changed_at)
-        return len(draining) - self._left >= _WAITING or self._clock.wall() - since >= _WAITED_S
+        now = self._clock.monotonic()
+        if self._since is None:
+            self._since = now
+        return draining - self._left >= _WAITING or now - self._since >= _WAITED_S
 
     async def look(self) -> None:
         """Record which sessions have ended, within 5 s; those that it doesn't find stay recorded as draining. It raises nothing."""
-        waiting = dict(self._book.draining)
-        self._is_looking = True
+        looks = [
+            self._look_through(listed_as, of_mode)
+            for mode, listed_as in LISTED_AS.items()
+            if (
+                of_mode := {key: record for key, record in self._book.draining.items() if record.mode == mode}
+            )
+        ]
         try:
             # Whatever goes wrong, a user's own provider included, the next look may do better.
             with suppress(Exception):
                 async with asyncio.timeout(_LOOK_S):
-                    for mode, listed_as in LISTED_AS.items():
-                        of_mode = {key: record for key, record in waiting.items() if record.mode == mode}
-                        if of_mode:
-                            await self._look_through(listed_as, of_mode)
+                    await asyncio.gather(*looks, return_exceptions=True)
         finally:
-            self._is_looking = False
-            self._left, self._looked_at = len(self._book.draining), self._clock.wall()
+            self._left, self._since = len(self._book.draining), None
 
     async def _look_through(self, mode: str, waiting: dict[str, LedgerRecord]) -> None:
         asked_at = min(record.asked_at for record in waiting.values())
@@ -72,14 +77,19 @@ class DrainedSessions:
             mode=mode,
             status=tuple(sorted(ENDED_STATUSES)),
             created_after=datetime.fromtimestamp(asked_at, UTC) - _MARGIN,
+            # One that drains for long must not keep the others from being found.
+            newest_first=True,
         )
+        in_vain = 0
         async with aclosing(pages(partial(self._fetch, query))) as listed:
             async for workload in listed:
                 # The service's own filter isn't believed: what it lists in another status may be open.
+                in_vain += 1
                 if workload.status in ENDED_STATUSES and waiting.pop(workload.id, None) is not None:
                     self._book.ended(workload.id)
-                    if not waiting:
-                        return
+                    in_vain = 0
+                if not waiting or in_vain == _IN_VAIN:
+                    return
 
     async def _fetch(self, query: Query, cursor: str | None) -> WorkloadPage:
         return await self._caller.call(workloads(query, cursor, ending=True), None, _LOOK_S)

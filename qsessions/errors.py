@@ -239,6 +239,13 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
 INSTANCE_NOT_FOUND_CODE = "1279"
 
 
+def one_line(text: str) -> str:
+    """Return text for a log or a terminal: line ends and whatever else isn't printable, which a terminal may obey, become spaces."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def response_error_class(
     status: int, *, own: bool, codes: Collection[str] = (), html: bool = False
 ) -> type[ResponseError]:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import attrs
 from attrs import frozen
 
-from qsessions.errors import ConfigurationError
+from qsessions.errors import ConfigurationError, one_line
 
 logger = logging.getLogger("qsessions")
 
@@ -192,7 +192,7 @@ def log_event(event: Event) -> None:
         extra = {"qsessions_event": type(event).__name__} | {
             f"qsessions_{name}": value for name, value in fields.items()
         }
-        logger.log(level, "%s", _words(event), extra=extra)
+        logger.log(level, "%s", one_line(_words(event)), extra=extra)
 
 
 def _level(event: Event) -> int:

@@ -32,6 +32,8 @@ _GROWTH = 1.5
 # looked at each time that so many seconds have passed; found without any this often in a row, its drain isn't being carried out.
 _QUIET_S = 300.0
 _QUIET_LOOKS = 2
+# How many seconds such a look may take, since nobody reads the session meanwhile.
+_LOOK_S = 10.0
 
 
 def longer(interval: float) -> float:
@@ -46,7 +48,7 @@ class Calls(Protocol):
         """Read a session."""
         ...
 
-    async def has_pending_jobs(self, session_id: str, /) -> bool:
+    async def has_pending_jobs(self, session_id: str, /, *, timeout: float) -> bool:
         """Return whether it has jobs that are queued or running."""
         ...
 
@@ -161,9 +163,8 @@ class Poll:
         if due is None or self._clock.monotonic() < due:
             return
         try:
-            is_busy = await self.calls.has_pending_jobs(self.session_id)
-        except QSessionsError:
-            # Nobody can tell, so it may be.
+            is_busy = await self.calls.has_pending_jobs(self.session_id, timeout=_LOOK_S)
+        except Exception:  # noqa: BLE001 - whatever a user's provider raises: nobody can tell, so it may be
             is_busy = True
         if self._look_at != due:
             # Somebody has seen a change meanwhile.
@@ -245,7 +246,8 @@ class AsyncLiveSession:
 
         `elapsed_time` and `active_ttl` run all the time; a change of these alone is none. States that come and go between two looks may be
         skipped; the next snapshot's `timestamps` has them. With a `timeout`, an outage of the service is borne until then; without one,
-        as long as the client's retry policy bears it.
+        as long as the client's retry policy bears it. A drain that the
+        service doesn't carry out never ends it.
 
         Args:
             timeout: How long at the most: seconds, a `timedelta` or text such as "5m"; None for no limit.

@@ -41,9 +41,9 @@ LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
 # Those of sessions that are over.
 ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
 # What a greater `limit` gets isn't public.
+MAX_PAGE = 50
 # The service's have about 100 characters.
 _LONGEST_CURSOR = 2048
-MAX_PAGE = 50
 
 
 # The API description's own default, and the day from which it is no longer served.
@@ -204,7 +204,7 @@ def close(session_id: str) -> Operation[None]:
     )
 
 
-def has_pending_jobs(session_id: str, *, ending: bool = False) -> Operation[bool]:
+def has_pending_jobs(session_id: str) -> Operation[bool]:
     """GET /v1/jobs: whether a session has jobs that are queued or running."""
     _path(session_id)
     query = urlencode({"pending": "true", "session_id": session_id, "limit": 1})
@@ -214,7 +214,6 @@ def has_pending_jobs(session_id: str, *, ending: bool = False) -> Operation[bool
         f"/v1/jobs?{query}",
         lambda answer: decode_has_jobs(answer.body),
         session_id=session_id,
-        ending=ending,
     )
 
 

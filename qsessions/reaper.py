@@ -28,7 +28,7 @@ from qsessions.ledger import (
     place_of,
 )
 from qsessions.models import Session, Workload
-from qsessions.operations import ENDED_STATUSES, words
+from qsessions.operations import words
 from qsessions.reaping import (
     Decision,
     Verdict,
@@ -38,14 +38,10 @@ from qsessions.reaping import (
     decide_unread,
     is_young,
     needs_jobs,
-    window,
 )
-from qsessions.states import Progress, State, current_states, utc
+from qsessions.states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
-
-# Of the workloads that have ended, so many are looked at for one whose id nobody knows.
-_ENDED_LISTED = 1000
 
 
 @frozen(kw_only=True)
@@ -318,7 +314,6 @@ class _Look:
 
     Attributes:
         workloads: The open ones of the instance, or None where they could not be read.
-        ended: Those that have ended and were created when one of the records was.
         error: Why they could not be read.
         now: When they were read, in seconds since 1970.
         taken: The ids of sessions that are some other record's.
@@ -326,7 +321,6 @@ class _Look:
     """
 
     workloads: Sequence[Workload] | None
-    ended: Sequence[Workload] = ()
     error: Exception | None = None
     now: float = 0.0
     taken: set[str] = attrs.field(factory=set)
@@ -342,7 +336,6 @@ class _Look:
             if other.record.key != entry.record.key
             for workload in candidates(other.record, seen or (), self.taken)
         }
-        ended = candidates(entry.record, self.ended, self.taken, have_ended=True)
         decision = decide_unknown(
             entry,
             seen,
@@ -351,12 +344,9 @@ class _Look:
             close_unique=close_unique,
             contested=contested,
             of_another_time=() if seen else candidates(entry.record, listed, self.taken, at_any_time=True),
-            ended=ended,
         )
         if decision.session_id is not None:
             self.taken.add(decision.session_id)
-        elif decision.verdict is Verdict.MARK_ENDED:
-            self.taken.add(ended[0].id)
         return Reaped(entry=entry, decision=decision, error=self.error)
 
 
@@ -367,10 +357,8 @@ async def _look(
         return _Look(())
     # Of any time: a record has its owner's, whose clock may have been wrong.
     listed = client.workloads(status=OPEN_STATUSES)
-    windows = [window(record) for record in records]
     try:
         workloads = [workload async for workload in listed]
-        ended = await _ended_between(client, min(windows)[0], max(last for _, last in windows))
     except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
         return _Look(None, error=error.with_traceback(None))
     now = wall()
@@ -378,7 +366,6 @@ async def _look(
     entries = await _read(ledger, client)
     return _Look(
         workloads,
-        ended,
         now=now,
         taken={entry.record.session_id for entry in entries if entry.record.session_id is not None},
         others=[
@@ -388,17 +375,3 @@ async def _look(
             and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
         ],
     )
-
-
-async def _ended_between(client: AsyncSessionClient, first: float, last: float) -> list[Workload]:
-    found: list[Workload] = []
-    listed = client.workloads(
-        status=tuple(ENDED_STATUSES),
-        created_after=utc(first),
-        created_before=utc(last),
-    )
-    async for workload in listed:
-        found.append(workload)
-        if len(found) == _ENDED_LISTED:
-            break
-    return found

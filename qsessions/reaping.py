@@ -99,7 +99,10 @@ def decide(
 
 def is_young(record: LedgerRecord, *, now: float) -> bool:
     """Return whether a session may have been created so recently that the service may not know it yet."""
-    return now - record.asked_at < YOUNG_S
+    known = record.session_id is not None and record.state in {RecordState.CREATED, RecordState.UNKNOWN}
+    since = record.changed_at if known else record.asked_at
+    # A time that has yet to come is a clock's that was wrong.
+    return -MARGIN_S <= now - since < YOUNG_S
 
 
 def needs_jobs(entry: LedgerEntry, found: Session, *, named: bool = False) -> bool:
@@ -155,7 +158,6 @@ def decide_unknown(
     close_unique: bool = False,
     contested: Collection[str] = (),
     of_another_time: Sequence[Workload] = (),
-    ended: Sequence[Workload] = (),
 ) -> Decision:
     """Decide about a session whose id isn't known, and which may not exist.
 
@@ -167,7 +169,6 @@ def decide_unknown(
         close_unique: Whether the caller wants a single candidate closed.
         contested: The ids of candidates that may as well be those of other processes that live or may live, or belong to nobody.
         of_another_time: The sessions that would be candidates but for when they were created: the owner's clock may have been wrong.
-        ended: The sessions that would be candidates but for having ended.
     """
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
@@ -179,8 +180,6 @@ def decide_unknown(
             return Decision(
                 Verdict.UNDECIDED, "its id is unknown, and it may still appear; run reap again in 3 minutes"
             )
-        if ended:
-            return Decision(Verdict.MARK_ENDED, "the session that matches has ended")
         if of_another_time:
             why = "no session was created at that time; if that machine's clock was wrong, it may be a candidate"
             return Decision(Verdict.UNDECIDED, why, candidates=tuple(of_another_time))
@@ -211,7 +210,6 @@ def candidates(
     known: Collection[str],
     *,
     at_any_time: bool = False,
-    have_ended: bool = False,
 ) -> tuple[Workload, ...]:
     """Give the sessions that may be the one whose id isn't known.
 
@@ -223,7 +221,6 @@ def candidates(
         workloads: The instance's.
         known: The session ids that the ledger has for other records.
         at_any_time: Whether to pass over when it was created.
-        have_ended: Whether to return those that would be it but for having ended, in place of the open ones.
     """
     first, last = window(record)
     return tuple(
@@ -235,8 +232,8 @@ def candidates(
         and workload.mode == LISTED_AS.get(record.mode, str(record.mode))
         and _may_equal(workload.backend, record.backend)
         and _may_equal(workload.instance, record.instance)
-        and (workload.status in ENDED_STATUSES) is have_ended
-        and (have_ended or workload.accepting_jobs is not False)
+        and workload.status not in ENDED_STATUSES
+        and workload.accepting_jobs is not False
     )
 
 

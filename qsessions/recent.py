@@ -70,9 +70,10 @@ class RecentSessions:
                 **_where(refusal),
             ) from refusal
         await self._clock.sleep(LOOK_AGAIN_S)
-        is_open = operation.method != "GET" and await self._is_open(
-            operation, api_version, self._caller.left(seconds, started)
-        )
+        left = self._caller.left(seconds, started)
+        # The operation itself must have a chance, whatever becomes of the look.
+        half = None if left is None else left / 2
+        is_open = operation.method != "GET" and await self._is_open(operation, api_version, half)
         try:
             return await self._caller.call(operation, api_version, self._caller.left(seconds, started))
         except NotFound as error:
@@ -93,6 +94,9 @@ class RecentSessions:
             found = await self._caller.call(look, api_version, left)
         except NotFound:
             return False
+        except QSessionsError:
+            # Nobody can tell, so it may be.
+            return True
         # An answer about another session, as a cache in between may give, says nothing about this one.
         return found.id != operation.session_id or not found.is_final
 

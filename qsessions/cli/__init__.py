@@ -19,6 +19,7 @@ def main() -> None:
 
         import qsessions.cli.upkeep  # noqa: F401 - it adds its commands
         from qsessions.cli.app import app
+        from qsessions.cli.failures import tell
         from qsessions.cli.terminal import forget_output
     except ModuleNotFoundError as error:
         if error.name != "cyclopts":
@@ -31,7 +32,7 @@ def main() -> None:
         sys.exit(app(exit_on_error=False, print_error=False))
     except CycloptsError as error:
         command = " ".join(["qsessions", *(error.command_chain or ())])
-        sys.stderr.write(f"{command}: {' '.join(str(error).split())}\nSee: {command} --help\n")
+        tell(f"{command}: {' '.join(str(error).split())}\nSee: {command} --help")
         sys.exit(2)
     except BrokenPipeError:
         # Whoever read has had enough.
@@ -40,9 +41,8 @@ def main() -> None:
     except OSError as error:
         # Output that can't be written, or a file that a library wants while it is imported; of the network's none gets here.
         forget_output()
-        sys.stderr.write(
-            f"qsessions: {error}.\nCheck where the output goes, and the files that the environment names.\n"
-        )
+        told = " ".join(str(error).split())
+        tell(f"qsessions: {told}.\nCheck where the output goes, and the files that the environment names.")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ async def _find(
 async def _end(options: Options, found: list[Ending], how: How) -> int | None:
     output = Output(options)
     async with connect(options) as client:
-        endings = await end(found, how, client.drain if how == "drain" else client.close)
+        endings = await end(found, how, client.drain if how == "drain" else client.close, time.time)
     if how == "close":
         await note_ended({one.workload.id for one in endings if one.done})
     await output.rows("sessions", _rows(endings), _COLUMNS, "qsessions close-all: no open session fits.")

@@ -29,13 +29,15 @@ _VERSION_COLUMNS = ("version", "status", "sunset_date")
 # How many seconds one of many looks at a session may take.
 _READ_S = 60.0
 
+_NOWHERE = logging.NullHandler()
+
 NumberT = TypeVar("NumberT", int, float)
 
 
 def run(command: str, body: Coroutine[Any, Any, int | None], fate: Fate | None = None) -> int:
     """Run a command's body and give its exit code; tell on standard error what went wrong."""
     # What the library warns of the commands tell themselves, in their own words.
-    logging.getLogger("qsessions").addHandler(logging.NullHandler())
+    logging.getLogger("qsessions").addHandler(_NOWHERE)
     with asyncio.Runner() as runner:
         try:
             return runner.run(body) or Exit.DONE
@@ -61,6 +63,8 @@ def read_labels(labels: Sequence[str]) -> dict[str, str]:
         name, _, value = label.partition("=")
         if not name or not value:
             raise InvalidArgument(f"--label must be a name and a value such as run=42, not {label!r}.")
+        if name in read:
+            raise InvalidArgument(f"--label gives {name!r} twice.")
         read[name] = value
     return read
 

@@ -21,7 +21,7 @@ from qsessions.cli.commands import connect, deadline
 from qsessions.cli.failures import Exit, exit_code, what_happened, what_to_do
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
-from qsessions.errors import ProtocolError, QSessionsError, ResponseError
+from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.models import ApiVersion, Workload
 from qsessions.retry import RetryPolicy, http_date
@@ -214,10 +214,16 @@ class _Examination:
         first: Workload | None = None
         options = dataclasses.replace(self.options, api_version=self._version())
         try:
-            async with connect(options, retry=_ONCE, observers=[keep]) as client:
+            async with (
+                connect(options, retry=_ONCE, observers=[keep]) as client,
+                asyncio.timeout(deadline(options)),
+            ):
                 first = await anext(client.workloads(mode="session", page_size=1), None)
         except QSessionsError as error:
             failure = error
+        except TimeoutError:
+            # Each page has been in time.
+            failure = CallTimeout("no workload came in time.", operation="workloads", sent=True)
         if failure is not None and not renewed:
             return _failed("iam", failure), _skipped("read", "iam")
         iam = Check(

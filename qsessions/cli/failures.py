@@ -15,6 +15,7 @@ from qsessions.errors import (
     InvalidArgument,
     ProtocolError,
     QSessionsError,
+    one_line,
 )
 from qsessions.outcome import CreateOutcomeUnknown
 
@@ -63,20 +64,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def one_line(text: str) -> str:
-    """Give text without what a terminal would obey: line ends and other control characters become spaces."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def complain(command: str, what: str, advice: str) -> None:
     """Say on standard error what happened and what to do, a line each."""
     tell(f"qsessions {command}: {one_line(what)}\n{one_line(advice)}")
 
 
 def tell(text: str) -> None:
-    """Print lines on standard error. Where nobody reads that any more, the exit code has to say it all."""
+    """Print lines on standard error, of printable text. Where nobody reads that any more, the exit code has to say it all."""
     try:
-        print(text, file=sys.stderr)
+        print("\n".join(map(one_line, text.split("\n"))), file=sys.stderr)
     except OSError:
         forget_output(sys.stderr)
 

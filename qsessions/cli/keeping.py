@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 
 import attrs
 
-from qsessions.cli.failures import complain, one_line, tell
-from qsessions.errors import LedgerUnavailable
+from qsessions.cli.failures import complain, tell
+from qsessions.errors import LedgerUnavailable, one_line
 from qsessions.events import Event, LedgerFailed
 from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, amend_in, answer_of, entries_of
 

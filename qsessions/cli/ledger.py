@@ -13,7 +13,7 @@ from qsessions.cli.commands import ask, can_ask, connect, duration, read_labels,
 from qsessions.cli.failures import Exit, complain, count, exit_code, few, what_happened, what_to_do
 from qsessions.cli.keeping import local_ledger
 from qsessions.cli.options import Options
-from qsessions.cli.output import Output, Row
+from qsessions.cli.output import SHORT_NAME, Output, Row
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import ConfigurationError, InvalidArgument, NotFound, QSessionsError
@@ -39,8 +39,6 @@ _LEDGER_COLUMNS = (
     "detached",
 )
 _REAP_COLUMNS = ("record", "verdict", "done", "why", "error", "candidates")
-# Of a record's name so many characters have to be given at the least.
-_SHORT_NAME = 8
 
 
 async def list_ledger(
@@ -148,7 +146,7 @@ def forget_records(
         if not ask(f"Forget {count(len(found), 'record')}? Sessions stay as they are."):
             complain("forget", "nothing was forgotten.", "To forget one of them: qsessions forget RECORD")
             return Exit.REFUSED
-    return run("forget", _forget(options, [one.entry.record.key for one in found], older_than=None))
+    return run("forget", _forget_found(options, found))
 
 
 async def _find_undecided(
@@ -169,6 +167,14 @@ async def _find_undecided(
     ]
     if not found:
         await _print("forget", [], options)
+
+
+async def _forget_found(options: Options, found: Sequence[Reaped]) -> int | None:
+    async with local_ledger() as ledger:
+        # Somebody else may have ended some while the question stood.
+        still = {entry.record.key for entry in await entries_of(ledger)}
+        keys = [one.entry.record.key for one in found if one.entry.record.key in still]
+    return await _forget(options, keys, older_than=None) if keys else None
 
 
 async def _forget(options: Options, only: Sequence[str], *, older_than: str | None) -> int | None:
@@ -197,7 +203,7 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
     known = {name for entry in entries for name in (entry.record.key, entry.record.session_id) if name}
     full: list[str] = []
     for name in names:
-        begun = [one for one in known if one.startswith(name) and len(name) >= _SHORT_NAME]
+        begun = [one for one in known if one.startswith(name) and len(name) >= SHORT_NAME]
         if name not in known and len(begun) > 1:
             raise InvalidArgument(f"{len(begun)} records begin with {name!r}; give more of the name.")
         full.append(begun[0] if name not in known and begun else name)

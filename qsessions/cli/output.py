@@ -14,17 +14,17 @@ import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from qsessions.cli.failures import one_line, tell
+from qsessions.cli.failures import tell
 from qsessions.cli.options import Options
 from qsessions.cli.terminal import Terminal
-from qsessions.errors import InvalidArgument
+from qsessions.errors import InvalidArgument, one_line
 
 # An object as it is printed in JSON.
 Row: TypeAlias = Mapping[str, Any]
 
 _GAP = "  "
 # Names are cut to no fewer characters, and a column to no fewer cells.
-_SHORT_NAME = 8
+SHORT_NAME = 8
 _LEAST_CUT = 20
 _STYLES = {
     "open": "cyan",
@@ -202,7 +202,7 @@ def _shortened(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[lis
     """Return a table with the names in its first column cut, where that leaves them different, and with short ages."""
     header, *rows = table
     names = {cells[0] for cells in rows}
-    length = next(n for n in count(_SHORT_NAME) if len({name[:n] for name in names}) == len(names))
+    length = next(n for n in count(SHORT_NAME) if len({name[:n] for name in names}) == len(names))
     short = [["age" if name == "age_seconds" else name for name in header]]
     for item, cells in zip(items, rows, strict=True):
         ages = [

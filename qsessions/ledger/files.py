@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-from qsessions.errors import LedgerUnavailable
+from qsessions.errors import LedgerUnavailable, one_line
 from qsessions.ledger import locks
 from qsessions.ledger.lines import Contents, Header, header_line, parse, record_lines
 from qsessions.ledger.locks import Reach
@@ -307,7 +307,7 @@ def _read_each(paths: Iterable[Path], now: float, life_s: float) -> Iterator[Led
             if error.errno not in _NOT_OURS:
                 error.filename = str(path)
                 raise
-            logger.warning("the ledger's file %s can't be read: %s", path, error.strerror)
+            logger.warning("the ledger's file %s can't be read: %s", one_line(str(path)), error.strerror)
 
 
 def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
@@ -331,7 +331,7 @@ def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
     if not contents.is_whole:
         logger.warning(
             "the ledger's file %s can't be read wholly, so it is kept: look for session ids in it, and delete it when none of them is open",
-            path,
+            one_line(str(path)),
         )
     records = contents.records
     if owner.liveness is Liveness.DEAD:
@@ -468,13 +468,14 @@ def _tell_who_else_writes(directory: Path) -> None:
             # It is told by whoever wants to use it.
             return
         looked_at.add(directory)
+        shown = one_line(str(level))
         if level == directory and about.st_uid != user():
-            logger.warning("the ledger's directory %s belongs to another user, %d", level, about.st_uid)
+            logger.warning("the ledger's directory %s belongs to another user, %d", shown, about.st_uid)
         # Above it, a sticky one keeps what is in it, and many a user has a group of their own.
         elif about.st_mode & _WRITABLE_BY_OTHERS and (
             level == directory or about.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
         ):
-            logger.warning("others can write in %s, where the ledger is: take that right from them", level)
+            logger.warning("others can write in %s, where the ledger is: take that right from them", shown)
 
 
 def _sync(directory: Path) -> None:

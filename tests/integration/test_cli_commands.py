@@ -594,6 +594,27 @@ async def test_a_session_that_cannot_be_printed_is_named(
     )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("\x1b[31mget\r\nx",),
+        ("get", "s-1", "--\x1b]0;title\x07"),
+        ("create", "--mode", "\x1b[2J\u202e"),
+        ("get", "\x1b[31m\n"),
+        ("get", "s-1", "--base-url", "http://\x9b31m"),
+        ("run", "--mode", "batch", "--max-ttl", "10m", "--", "/none/\x1b[31m\nx"),
+    ],
+)
+async def test_what_the_user_says_cannot_command_the_terminal(
+    shell: Shell, arguments: tuple[str, ...]
+) -> None:
+    """Control characters and line ends in arguments are not shown either: an error is two lines."""
+    code, out, err = await shell(*arguments)
+    assert code != 0
+    assert (out, len(err.splitlines())) == ("", 2)
+    assert all(line.isprintable() for line in err.split("\n"))
+
+
 async def test_files_that_the_environment_names(shell: Shell) -> None:
     """An unusable file of the TLS library is told in two lines."""
     env = shell.env | {"SSLKEYLOGFILE": "/nonexistent/keys", "QSESSIONS_BASE_URL": "https://127.0.0.1:1"}

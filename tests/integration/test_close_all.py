@@ -286,7 +286,7 @@ async def test_some_at_a_time() -> None:
             raise KeyError(session_id)
 
     found = [Ending(workload=Workload(id=f"s{number}")) for number in range(50)]
-    endings = await end(found, "close", call)
+    endings = await end(found, "close", call, lambda: 0.0)
     assert most == 20
     assert [one.workload for one in endings] == [one.workload for one in found]
     assert [one.workload.id for one in endings if one.done is None] == ["s7"]

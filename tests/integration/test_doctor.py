@@ -283,6 +283,16 @@ async def test_no_tls_took_place(tmp_path: Path) -> None:
     assert "what the proxy answers is no HTTP" in checks["tls"]["found"]
 
 
+async def test_a_list_of_nothing_without_end(tmp_path: Path) -> None:
+    """Pages of workloads with nothing on them are no read, however many there are."""
+    pages = [dated(200, {"workloads": [], "next": {"href": f"?next={number}"}}) for number in range(20)]
+    async with Emulator() as service, FaultServer(dated(200, LIVE), *pages) as server:
+        shell = Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path)
+        code, checks = await report(shell, "--api-version", "latest")
+    assert (code, statuses(checks, "failed")) == (3, ["read"])
+    assert "with nothing on them" in checks["read"]["found"]
+
+
 async def test_an_account_file_that_hangs(tmp_path: Path) -> None:
     """An account file that nobody can read to its end holds no line longer than --timeout, and no command."""
     path = tmp_path / "accounts.json"

@@ -90,7 +90,7 @@ class Scripted:
             raise reading
         return reading
 
-    async def has_pending_jobs(self, session_id: str, /) -> bool:
+    async def has_pending_jobs(self, session_id: str, /, *, timeout: float) -> bool:
         """Tell by the script, the last answer again and again."""
         self.looked.append(self.time.now)
         if self.jobs_held is not None:

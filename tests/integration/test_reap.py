@@ -21,7 +21,6 @@ from qsessions import (
     RecordState,
     ResponseError,
     SessionClient,
-    reaper,
     states,
 )
 from qsessions.emulator import Emulator, Fault
@@ -55,7 +54,8 @@ class Place:
     def record(self, liveness: Liveness = Liveness.DEAD, **fields: Any) -> LedgerEntry:
         """Put a record of this instance into the ledger."""
         about: dict[str, Any] = {"base_url": self.emulator.url, "instance": self.emulator.crn}
-        about |= {"asked_at": START, "changed_at": START, "key": f"k{len(self.ledger.given)}"}
+        about |= {"asked_at": START, "changed_at": fields.get("asked_at", START)}
+        about["key"] = f"k{len(self.ledger.given)}"
         one = entry(liveness, **(about | fields))
         self.ledger.given.append(one)
         return one
@@ -563,30 +563,6 @@ async def test_labels(place: Place) -> None:
     assert await place.reap(labels={"run": "9"}) == []
     with pytest.raises(InvalidArgument, match="labels must be"):
         await place.reap(labels="run")
-
-
-async def test_a_lost_create_whose_session_has_ended(place: Place) -> None:
-    """One session that has ended and matches ends one record without an id, and no second one."""
-    await place.client.close(await place.session())
-    place.record()
-    place.record()
-    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
-    assert verdicts(await place.reap()) == [(MARK, True), (UNDECIDED, False)]
-    assert [key for key, _ in place.ended()] == ["k0"]
-
-
-async def test_ended_ones_are_not_looked_through_for_ever(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of those that have ended, only so many are looked at for one whose id nobody knows."""
-    monkeypatch.setattr(reaper, "_ENDED_LISTED", 1)
-    other = await place.client.create(mode="dedicated", backend="ibm_torino")
-    await place.client.close(other.id)
-    place.time.advance(1)
-    await place.client.close(await place.session())
-    place.record(backend="ibm_fez")
-    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
-    assert verdicts(await place.reap()) == [(UNDECIDED, False)]
 
 
 async def test_many_are_looked_up_in_pages(place: Place) -> None:

@@ -19,6 +19,7 @@ from qsessions import (
     StateChange,
     UpdateSession,
     Workload,
+    codec,
 )
 from qsessions.codec import (
     Fault,
@@ -528,6 +529,37 @@ def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
 def test_an_html_page_is_told_from_other_bodies(body: bytes, html: bool) -> None:
     """Only an HTML page counts as one: neither text nor JSON that holds a tag."""
     assert decode_fault(body).html is html
+
+
+@pytest.mark.parametrize("text", ["<title>", "<title ", "<title>a</title ", "<html", "</title>"])
+def test_what_a_page_costs(text: str) -> None:
+    """Reading what a page says costs what its length does: with the square of it this would take hours."""
+    assert codec._excerpt(text * 200_000) is not None
+
+
+def test_many_errors() -> None:
+    """Of an error body with any number of errors the first twenty are read."""
+    errors = [{"code": number, "message": f"m{number}"} for number in range(40_000)]
+    fault = decode_fault(dumped({"errors": errors}))
+    assert fault.codes == tuple(map(str, range(20)))
+    assert fault.message is not None
+    assert fault.message.startswith("m0. m1. ")
+    assert decode_fault(
+        dumped({"message": ["m"] * 10 + [f"n{number}" for number in range(40_000)]})
+    ).message == ("m. n0. n1. n2. n3. n4. n5. n6. n7. n8. n9")
+
+
+def test_many_wrong_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any number of fields that can't be read three are told, and no further one is looked at, since each costs much."""
+    body = {"workloads": [{"id": "w"}, *({} for _ in range(100_000))]}
+    with pytest.raises(ProtocolError) as caught:
+        decode_workloads(dumped(body))
+    for index in (1, 2, 3):
+        assert f"required field 'id' is missing @ $.workloads[{index}]" in str(caught.value)
+    assert "[4]" not in str(caught.value)
+    wrong = {"id": "s", "timestamps": [{"status": 1, "timestamp": "2026-05-01"}] * 100_000}
+    with pytest.raises(ProtocolError, match=r"expected text, got a number @ \$\.timestamps\[0\]\.status"):
+        decode_session(dumped(wrong))
 
 
 def test_long_messages() -> None:

@@ -119,6 +119,15 @@ def test_quiet_log(event: Event, level: int, message: str, caplog: pytest.LogCap
     assert caplog.records == []
 
 
+def test_a_log_line_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is in a field, a log line has no line end and nothing that a terminal would obey; the structured extra has it as it is."""
+    reason = "\x1b[31mred\r\nCRITICAL forged\u202e\u2028"
+    Observers().notify(LedgerFailed(reason=reason, unrecorded=()))
+    [record] = caplog.records
+    assert record.getMessage() == "LedgerFailed reason= [31mred  CRITICAL forged   unrecorded=()"
+    assert vars(record)["qsessions_reason"] == reason
+
+
 def test_the_kinds_here_are_all() -> None:
     """The table of this file has every kind of event, so that a new one is tested too."""
     assert {type(event) for event, _, _ in EVENTS} == set(Event.__args__)

@@ -948,6 +948,18 @@ def test_strange_things_in_the_directory(
     run(ledger.aclose())
 
 
+def test_a_strange_name_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What the log tells of a file or a directory is one line, whatever its name has, and nothing that a terminal would obey."""
+    place = tmp_path / "a\x1b[31m\nb"
+    path = left_by_the_dead(place, intent())
+    path.write_bytes(b"{damaged\n" + path.read_bytes())
+    (place / "c\nd.jsonl").mkdir()
+    place.chmod(0o777)
+    files.read_all(place, NOW)
+    assert len(caplog.records) == 3
+    assert all(record.getMessage().isprintable() for record in caplog.records)
+
+
 def refuse(number: int, path: Path) -> Callable[..., int]:
     """Give an `os.open` that has an error for one path, and opens all others."""
     real = os.open

@@ -237,21 +237,6 @@ def test_it_may_still_appear() -> None:
     assert late.why.endswith("qsessions forget")
 
 
-def test_one_that_has_ended() -> None:
-    """Where nothing that is open matches and something that has ended does, the record ends; a listed end is a positive word."""
-    over = [workload(status="completed", accepting_jobs=False)]
-    assert candidates(entry().record, over, ()) == ()
-    assert candidates(entry().record, over, (), have_ended=True) == tuple(over)
-    assert candidates(entry().record, ONE, (), have_ended=True) == ()
-    after = NOW + LONGEST_CREATE_S + MARGIN_S + 1
-    assert decide_unknown(entry(), [], now=after, ended=over).verdict is MARK
-    # What is open comes first, and what can't be read may be open.
-    assert decide_unknown(entry(), ONE, now=after, ended=over).verdict is UNDECIDED
-    assert decide_unknown(entry(), None, now=after, ended=over).verdict is UNDECIDED
-    # It may be another one's, as long as this one may still appear.
-    assert decide_unknown(entry(), [], now=NOW, ended=over).verdict is UNDECIDED
-
-
 def test_window() -> None:
     """The window ends with the answer where one came, and with the longest create where the owner died waiting; clocks may differ."""
     assert window(entry().record) == (NOW - MARGIN_S, NOW + LONGEST_CREATE_S + MARGIN_S)
