@@ -38,7 +38,7 @@ class DrainedSessions:
         self._caller = caller
         self._book = book
         self._clock = clock
-        # How many the last look left, and when the first was drained after it, on the monotonic clock.
+        # How many the last look left, and when it was, else when the first was drained, on the monotonic clock.
         self._left = 0
         self._since: float | None = None
 
@@ -46,12 +46,13 @@ class DrainedSessions:
     def is_due(self) -> bool:
         """Whether it is time for a look; to be asked at each drain."""
         draining = len(self._book.draining)
-        self._left = min(self._left, draining)
-        if draining == self._left:
+        if not draining:
+            self._since = None
             return False
         now = self._clock.monotonic()
         if self._since is None:
-            self._since = now
+            self._left, self._since = 0, now
+        self._left = min(self._left, draining)
         return draining - self._left >= _WAITING or now - self._since >= _WAITED_S
 
     async def look(self) -> None:
@@ -69,7 +70,7 @@ class DrainedSessions:
                 async with asyncio.timeout(_LOOK_S):
                     await asyncio.gather(*looks, return_exceptions=True)
         finally:
-            self._left, self._since = len(self._book.draining), None
+            self._left, self._since = len(self._book.draining), self._clock.monotonic()
 
     async def _look_through(self, mode: str, waiting: dict[str, LedgerRecord]) -> None:
         asked_at = min(record.asked_at for record in waiting.values())

@@ -114,11 +114,15 @@ class CreateCancelled:
 
 @frozen(kw_only=True)
 class EndingFailed:
-    """A session that `open()` created could not be ended: `operation`, drain or close, failed, and `detail` says why."""
+    """A session that `open()` created could not be ended: `operation`, drain or close, failed, and `detail` says why.
+
+    `again` says whether that was told before: closing the client tries once more.
+    """
 
     session_id: str
     operation: str
     detail: str
+    again: bool = False
 
 
 @frozen(kw_only=True)
@@ -199,7 +203,7 @@ def _level(event: Event) -> int:
     match event:
         case CreateCancelled(closed=False):
             return logging.ERROR
-        case EndingFailed():
+        case EndingFailed(again=False):
             return logging.ERROR
         case LedgerFailed():
             return logging.WARNING

@@ -128,6 +128,7 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         self._entered = False
         self._live: AsyncLiveSession | None = None
         self._ending: _Ending | None = None
+        self._has_failed = False
 
     async def __aenter__(self) -> AsyncLiveSession:
         """Create the session.
@@ -243,8 +244,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             self._owned.discard(self)
             self._release()
         else:
+            again, self._has_failed = self._has_failed, True
             self._observers.notify(
-                EndingFailed(session_id=self.session_id, operation=how, detail=str(failure))
+                EndingFailed(session_id=self.session_id, operation=how, detail=str(failure), again=again)
             )
         return failure
 

@@ -65,6 +65,11 @@ async def _end(options: Options, found: list[Ending], how: How) -> int | None:
     if how == "close":
         await note_ended({one.workload.id for one in endings if one.done})
     await output.rows("sessions", _rows(endings), _COLUMNS, "qsessions close-all: no open session fits.")
+    left = sum(one.owner is not None for one in endings)
+    if left and not output.as_json:
+        tell(
+            f"qsessions close-all: {count(left, 'session')} left to the processes that own them; --all ends those too"
+        )
     errors = [one.error for one in endings if one.error is not None]
     if not errors:
         return None

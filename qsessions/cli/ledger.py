@@ -16,7 +16,7 @@ from qsessions.cli.options import Options
 from qsessions.cli.output import SHORT_NAME, Output, Row
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import ConfigurationError, InvalidArgument, NotFound, QSessionsError
+from qsessions.errors import ConfigurationError, InstanceNotFound, InvalidArgument, NotFound, QSessionsError
 from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, LocalLedger, entries_of, has_labels
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
@@ -64,11 +64,12 @@ async def list_ledger(
             served = [entry.record for entry in entries if is_served(client, entry.record)]
             with progress_bar() as progress:
                 states = await current_states(client, served, progress)
-    found = [(entry, states.get(entry.record.session_id or "")) for entry in entries]
-    rows = [_row(entry, state, client) for entry, state in found if everything or not _is_over(entry, state)]
-    await output.rows(
-        "ledger", _each(rows), _LEDGER_COLUMNS, "qsessions ledger: no open sessions are recorded.", brief=True
-    )
+        found = [(entry, states.get(entry.record.session_id or "")) for entry in entries]
+        rows = [
+            _row(entry, state, client) for entry, state in found if everything or not _is_over(entry, state)
+        ]
+        nothing = "" if rows else await _nothing("ledger", ledger, entries, labels)
+        await output.rows("ledger", _each(rows), _LEDGER_COLUMNS, nothing, brief=True)
 
 
 async def _entries(ledger: LocalLedger, client: AsyncSessionClient | None) -> list[LedgerEntry]:
@@ -103,7 +104,8 @@ async def reap_sessions(
                 close_unique=close_unique,
                 progress=progress,
             )
-    await _print("reap", reaped, options)
+        nothing = "" if reaped else await _nothing("reap", ledger, (), labels)
+    await _print("reap", reaped, options, nothing)
     undecided = [one.decision for one in reaped if one.decision.verdict is Verdict.UNDECIDED]
     failures = [one.error for one in reaped if one.error is not None]
     if not undecided and not failures:
@@ -151,22 +153,33 @@ def forget_records(
 
 async def _find_undecided(
     options: Options, only: Sequence[str], older_than: str | None, found: list[Reaped]
-) -> None:
+) -> int | None:
     if only:
         raise InvalidArgument("--undecided takes no records by name.", solution="Leave one of them out.")
     seconds = 0.0 if older_than is None else duration("--older-than", older_than) or 0.0
     async with local_ledger() as ledger, connect(options) as client:
         with progress_bar() as progress:
             decided = await reap(client, ledger, dry_run=True, progress=progress)
-    found += [
+    old = [
         one
         for one in decided
         if one.decision.verdict is Verdict.UNDECIDED
         and one.entry.owner.liveness is Liveness.DEAD
         and time.time() - one.entry.record.asked_at >= seconds
     ]
+    # What can't be read just now may be decided about later; an instance that isn't there may be gone for good.
+    found += [one for one in old if one.error is None or isinstance(one.error, InstanceNotFound)]
+    unread = [one.error for one in old if one.error is not None and one not in found]
+    if unread:
+        complain(
+            "forget",
+            f"{count(len(unread), 'record')} could not be decided about just now: {failure_text(unread[0], 'forget')}",
+            "They are kept. Run it again when the service can be read.",
+        )
+        return failure_code(unread[0])
     if not found:
         await _print("forget", [], options)
+    return None
 
 
 async def _forget_found(options: Options, found: Sequence[Reaped]) -> int | None:
@@ -210,10 +223,21 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
     return full
 
 
-async def _print(command: str, records: Sequence[Reaped], options: Options) -> None:
+async def _print(command: str, records: Sequence[Reaped], options: Options, nothing: str = "") -> None:
     rows = _each([_reaped_row(command, one) for one in records])
-    nothing = "nothing is undecided" if command == "forget" else "no open sessions are recorded"
-    await Output(options).rows("records", rows, _REAP_COLUMNS, f"qsessions {command}: {nothing}.", brief=True)
+    told = nothing or f"qsessions {command}: nothing is undecided."
+    await Output(options).rows("records", rows, _REAP_COLUMNS, told, brief=True)
+
+
+async def _nothing(
+    command: str, ledger: LocalLedger, seen: Sequence[LedgerEntry], labels: Sequence[str]
+) -> str:
+    """Say why there is nothing to show."""
+    if labels:
+        return f"qsessions {command}: no open session is recorded with {', '.join(labels)}."
+    others = len(await entries_of(ledger)) - len(seen)
+    more = f" of this instance; {count(others, 'record')} of others: add --all-instances" if others else ""
+    return f"qsessions {command}: no open sessions are recorded{more}."
 
 
 def _to_end(undecided: Sequence[Decision]) -> str:

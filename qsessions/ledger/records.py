@@ -68,6 +68,10 @@ def checked_labels(value: object) -> Mapping[str, str]:
     for text in (*value.keys(), *value.values()):
         if not isinstance(text, str) or not text or not text.isprintable():
             raise InvalidArgument(f"a label's name and value must be printable text, not {text!r}.")
+    if wrong := [name for name in value if "=" in name]:
+        raise InvalidArgument(
+            f"a label's name must have no =, as {wrong[0]!r} has: name=value is how it is written elsewhere."
+        )
     return dict(value)
 
 

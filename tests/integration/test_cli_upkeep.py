@@ -98,7 +98,8 @@ def record(service: Emulator, **fields: Any) -> dict[str, Any]:
     """Give the fields of a record of a session of the emulator."""
     about: dict[str, Any] = {
         "key": f"key-{fields.get('session_id')}", "base_url": service.url, "instance": service.crn, "mode": "batch",
-        "asked_at": service.now(), "changed_at": service.now(), "state": "created" if "session_id" in fields else "intent",
+        "asked_at": service.now(), "changed_at": fields.get("asked_at", service.now()),
+        "state": "created" if "session_id" in fields else "intent",
     }  # fmt: skip
     return about | fields
 
@@ -839,3 +840,32 @@ async def test_a_run_without_max_ttl_says_so(shell: Shell) -> None:
     """The only guard of a session whose machine vanishes is missing: that is said once, in the command's own words."""
     code, _, err = await shell("run", "--mode", "batch", "--", "true")
     assert (code, err.count("no --max-ttl"), "open() without" in err) == (0, 1, False)
+
+
+async def test_what_cannot_be_read_is_not_forgotten(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """While sessions can't be read, nothing is forgotten as undecided, since it may be decided about later; a missing instance's is."""
+    session_id = (await client.create(mode="batch", max_ttl="1h")).id
+    old = {"asked_at": service.now() - YOUNG_S}
+    await left_by_the_dead(tmp_path, record(service, session_id=session_id, **old))
+    service.faults.add(Fault(kind="answer", status=403, operations=["get", "workloads"]))
+    code, _, err = await shell("forget", "--undecided", "--yes")
+    assert code == 1
+    assert "1 record could not be decided about just now" in told(err)[0]
+    service.faults.clear()
+    assert [row["record"] for row in await shell.lines("ledger")] == [session_id]
+    service.delete_instance(service.crn)
+    (gone,) = await shell.lines("forget", "--undecided", "--yes")
+    assert (gone["record"], gone["done"]) == (session_id, True)
+
+
+async def test_nothing_to_show_and_why(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+    """Where only other records are there than those that were asked for, that is said."""
+    await left_by_the_dead(tmp_path, record(service, session_id="s-other", instance="crn:other"))
+    for command in ("ledger", "reap"):
+        for options, why in (
+            ((), "no open sessions are recorded of this instance; 1 record of others: add --all-instances"),
+            (("--label", "run=7"), "no open session is recorded with run=7"),
+        ):
+            assert await shell(command, *options) == (0, "", f"qsessions {command}: {why}.\n")

@@ -275,3 +275,36 @@ async def test_what_a_provider_raises_is_no_error_of_the_end(ledger: LocalLedger
     session_id = await drain(client)
     await client.aclose()
     assert await recorded(ledger) == [("draining", session_id)]
+
+
+async def test_a_look_under_way_gives_way_to_the_last_one(
+    against: Against, ledger: LocalLedger, time: ManualClock
+) -> None:
+    """Closing the client waits for no look that hangs: it makes one of its own, which has all that was drained."""
+    server, client = await against(CREATED, DONE, DONE, hang, listing(ENDED), ledger=ledger)
+    session = await client.create(mode="dedicated", max_ttl=600)
+    await client.drain(session.id)
+    time.advance(60)
+    await client.drain(session.id)
+    await server.arrival(4)
+    await client.aclose()
+    assert server.received[4].target.startswith("/v1/workloads?")
+    assert await recorded(ledger) == []
+
+
+async def test_a_list_that_is_full_of_others_is_given_up(
+    client: AsyncSessionClient,
+    emulator: Emulator,
+    ledger: LocalLedger,
+    time: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look ends after so many others in a row, and what it didn't find stays as draining."""
+    monkeypatch.setattr(drained, "_IN_VAIN", 2)
+    first = await drain(client)
+    async with AsyncSessionClient(auth_of(emulator), base_url=emulator.url, clock=time.clock) as other:
+        for _ in range(2):
+            time.advance(1)
+            await other.close((await other.create(mode="batch")).id)
+    await client.aclose()
+    assert await recorded(ledger) == [("draining", first)]

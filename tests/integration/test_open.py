@@ -28,6 +28,7 @@ from qsessions import (
     LocalLedger,
     QSessionsError,
     RecordState,
+    ResponseReceived,
     ServiceCRN,
     SessionLeftOpen,
     Transport,
@@ -709,3 +710,51 @@ async def test_closing_twice_with_a_ledger_says_nothing(against: Against, ledger
     await client.aclose()
     await client.aclose()
     assert [event for event in events if isinstance(event, LedgerFailed)] == []
+
+
+async def test_an_interruption_after_the_answer_keeps_the_record(
+    against: Against, ledger: LocalLedger
+) -> None:
+    """Whatever ends the caller once the session's id is recorded, the session stays recorded as created."""
+
+    def leave(event: object) -> None:
+        if isinstance(event, ResponseReceived):
+            raise SystemExit(3)
+
+    _, client = await against(CREATED, ledger=ledger, observers=[leave])
+    with pytest.raises(SystemExit):
+        await client.create(mode="batch", max_ttl=600)
+    await settled(client)
+    assert [entry.record.session_id for entry in await ledger.entries()] == ["s1"]
+
+
+@pytest.mark.parametrize(
+    "labels", [{"a=b": "c"}, {"run": ""}, {"": "7"}, {"run": 7}, ["run"], {"run": "a\nb"}]
+)
+async def test_labels_that_cannot_be(against: Against, ledger: LocalLedger, labels: Any) -> None:
+    """A label is printable text with a name that holds no =, as it is written elsewhere; anything else is refused before it is sent."""
+    server, client = await against(CREATED, ledger=ledger)
+    with pytest.raises(InvalidArgument, match="label"):
+        await client.create(mode="batch", labels=labels)
+    with pytest.raises(InvalidArgument, match="label"):
+        client.open(mode="batch", max_ttl=600, labels=labels)
+    assert server.received == []
+
+
+async def test_labels_without_a_ledger(against: Against) -> None:
+    """Labels are kept in the ledger, so a client without one refuses them: they would be lost."""
+    server, client = await against(CREATED)
+    with pytest.raises(InvalidArgument, match="pass ledger= to it"):
+        await client.create(mode="batch", labels={"run": "7"})
+    with pytest.raises(InvalidArgument, match="pass ledger= to it"):
+        await client.close_all(labels={"run": "7"})
+    assert server.received == []
+
+
+async def test_labels_are_recorded(against: Against, ledger: LocalLedger) -> None:
+    """The ledger has the labels of a session; the service hears nothing of them."""
+    server, client = await against(CREATED, ledger=ledger)
+    await client.create(mode="batch", max_ttl=600, labels={"run": "7"})
+    (entry,) = await ledger.entries()
+    assert entry.record.labels == {"run": "7"}
+    assert b"run" not in server.received[0].body

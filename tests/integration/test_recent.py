@@ -12,6 +12,7 @@ from qsessions.recent import LOOK_AGAIN_S, RecentSessions
 from tests.fault_server import FaultServer, http, reset
 from tests.integration.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
 from tests.integration.conftest import Against
+from tests.integration.faults import failure_of
 from tests.manual_clock import ManualClock
 
 GONE = http(404, fault("No such session."))
@@ -60,6 +61,18 @@ async def test_a_new_session_that_stays_unknown_is_gone(against: Against, row: R
     with pytest.raises(NotFound):
         await row(client)
     assert server.received[-1].method == row.method
+
+
+@pytest.mark.parametrize(("last", "error"), [(CLOSE.success, None), (GONE, ResponseError)])
+async def test_a_look_that_fails_does_not_keep_the_ending_from_going_out(
+    against: Against, last: bytes, error: type[Exception] | None
+) -> None:
+    """Where the look tells nothing, the ending is sent again all the same; a second 404 then leaves a session that may be open."""
+    server, client = await against(CREATE.success, GONE, http(403, fault()), last)
+    await CREATE(client)
+    caught = await failure_of(client.close("s1"))
+    assert (type(caught) if caught else None) is error
+    assert methods(server) == ["POST", "DELETE", "GET", "DELETE"]
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,11 @@ EVENTS: list[tuple[Event, int, str]] = [
         "session s-1 left open: it said no",
     ),
     (
+        EndingFailed(session_id="s-1", operation="close", detail="it said no", again=True),
+        logging.DEBUG,
+        "session s-1 left open: it said no",
+    ),
+    (
         LedgerFailed(reason="the disk is full", unrecorded=("s-1", "s-2")),
         logging.WARNING,
         "the ledger never recorded s-1, s-2: the disk is full",
@@ -124,7 +129,7 @@ def test_a_log_line_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     reason = "\x1b[31mred\r\nCRITICAL forged\u202e\u2028"
     Observers().notify(LedgerFailed(reason=reason, unrecorded=()))
     [record] = caplog.records
-    assert record.getMessage() == "LedgerFailed reason= [31mred  CRITICAL forged   unrecorded=()"
+    assert record.getMessage() == "the ledger doesn't record sessions:  [31mred  CRITICAL forged  "
     assert vars(record)["qsessions_reason"] == reason
 
 
