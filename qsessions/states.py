@@ -61,7 +61,7 @@ async def current_states(
     return states
 
 
-def utc(seconds: float) -> datetime:
+def _utc(seconds: float) -> datetime:
     """Return seconds since 1970 as a time; one that a clock far off gave is the nearest that there is."""
     return datetime.fromtimestamp(min(max(seconds, 0.0), _LATEST), UTC)
 
@@ -73,7 +73,7 @@ async def _listed(
     left = set(wanted)
     in_vain = 0
     if left:
-        since = utc(min(record.asked_at for record in wanted.values()) - _MARGIN_S)
+        since = _utc(min(record.asked_at for record in wanted.values()) - _MARGIN_S)
         async for workload in client.workloads(mode=mode, created_after=since):
             in_vain = 0 if workload.id in left else in_vain + 1
             left.discard(workload.id)

@@ -168,8 +168,12 @@ async def _find_undecided(
         and time.time() - one.entry.record.asked_at >= seconds
     ]
     # What can't be read just now may be decided about later; an instance that isn't there may be gone for good.
-    found += [one for one in old if one.error is None or isinstance(one.error, InstanceNotFound)]
-    unread = [one.error for one in old if one.error is not None and one not in found]
+    unread: list[Exception] = []
+    for one in old:
+        if one.error is None or isinstance(one.error, InstanceNotFound):
+            found.append(one)
+        else:
+            unread.append(one.error)
     if unread:
         complain(
             "forget",
@@ -216,10 +220,13 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
     known = {name for entry in entries for name in (entry.record.key, entry.record.session_id) if name}
     full: list[str] = []
     for name in names:
-        begun = [one for one in known if one.startswith(name) and len(name) >= SHORT_NAME]
-        if name not in known and len(begun) > 1:
+        if name in known or len(name) < SHORT_NAME:
+            full.append(name)
+            continue
+        begun = [one for one in known if one.startswith(name)]
+        if len(begun) > 1:
             raise InvalidArgument(f"{len(begun)} records begin with {name!r}; give more of the name.")
-        full.append(begun[0] if name not in known and begun else name)
+        full.append(begun[0] if begun else name)
     return full
 
 
