@@ -15,7 +15,7 @@ from collections.abc import Callable
 from get import CRN, serve
 
 from qsessions import AsyncSessionClient, IBMCloudAPIKey, ServiceCRN, SessionClient
-from qsessions.loop_thread import LoopThread
+from qsessions.sync.loop_thread import LoopThread
 
 ROUNDS = 15
 CALLS = 1000

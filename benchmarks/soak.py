@@ -19,8 +19,8 @@ from typing import Any
 
 from qsessions import AsyncSessionClient, IBMCloudAuth, LocalLedger, QSessionsError, RetryPolicy, ServiceCRN
 from qsessions.emulator import Emulator, Fault
+from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import reap
-from qsessions.reaping import Verdict
 
 AT_ONCE = 200
 # Each strikes so many of a thousand requests, one independent of the others: a fifth in all.

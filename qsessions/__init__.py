@@ -8,11 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from qsessions._version import __version__ as __version__
 
 # For type checkers; `_HOMES` says the same to the interpreter, and a test compares the two.
 if TYPE_CHECKING:
-    from qsessions.attempts import Clock as Clock
+    from qsessions.api.messages import (
+        AuthProvider as AuthProvider,
+        Request as Request,
+        Response as Response,
+        Transport as Transport,
+    )
+    from qsessions.api.outcome import CreateOutcomeUnknown as CreateOutcomeUnknown
     from qsessions.auth import (
         BackendAuthentication as BackendAuthentication,
         ExternalServiceToken as ExternalServiceToken,
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
         ServiceCRN as ServiceCRN,
     )
     from qsessions.client import AsyncSessionClient as AsyncSessionClient
-    from qsessions.closing import Ending as Ending
+    from qsessions.clock import Clock as Clock
     from qsessions.errors import (
         BadRequest as BadRequest,
         CallTimeout as CallTimeout,
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
         SessionDraining as SessionDraining,
         TokenRenewed as TokenRenewed,
     )
+    from qsessions.http.retry import RetryPolicy as RetryPolicy
     from qsessions.ledger import (
         Ledger as Ledger,
         LedgerEntry as LedgerEntry,
@@ -68,7 +75,6 @@ if TYPE_CHECKING:
         Owner as Owner,
         RecordState as RecordState,
     )
-    from qsessions.live import AsyncLiveSession as AsyncLiveSession
     from qsessions.models import (
         ApiVersion as ApiVersion,
         CreateSession as CreateSession,
@@ -79,21 +85,15 @@ if TYPE_CHECKING:
         UpdateSession as UpdateSession,
         Workload as Workload,
     )
-    from qsessions.outcome import CreateOutcomeUnknown as CreateOutcomeUnknown
-    from qsessions.retry import RetryPolicy as RetryPolicy
-    from qsessions.sync import LiveSession as LiveSession, SessionClient as SessionClient
-    from qsessions.wire import (
-        AuthProvider as AuthProvider,
-        Request as Request,
-        Response as Response,
-        Transport as Transport,
-    )
+    from qsessions.session.close_all import Ending as Ending
+    from qsessions.session.live import AsyncLiveSession as AsyncLiveSession
+    from qsessions.sync.client import LiveSession as LiveSession, SessionClient as SessionClient
 
 _HOMES = {
-    "attempts": ("Clock",),
+    "clock": ("Clock",),
     "auth": ("BackendAuthentication", "ExternalServiceToken", "IBMCloudAPIKey", "IBMCloudAuth", "ServiceCRN"),
     "client": ("AsyncSessionClient",),
-    "closing": ("Ending",),
+    "session.close_all": ("Ending",),
     "errors": (
         "BadRequest",
         "CallTimeout",
@@ -132,7 +132,7 @@ _HOMES = {
         "TokenRenewed",
     ),
     "ledger": ("Ledger", "LedgerEntry", "LedgerRecord", "Liveness", "LocalLedger", "Owner", "RecordState"),
-    "live": ("AsyncLiveSession",),
+    "session.live": ("AsyncLiveSession",),
     "models": (
         "ApiVersion",
         "CreateSession",
@@ -143,10 +143,10 @@ _HOMES = {
         "UpdateSession",
         "Workload",
     ),
-    "outcome": ("CreateOutcomeUnknown",),
-    "retry": ("RetryPolicy",),
-    "sync": ("LiveSession", "SessionClient"),
-    "wire": ("AuthProvider", "Request", "Response", "Transport"),
+    "api.outcome": ("CreateOutcomeUnknown",),
+    "http.retry": ("RetryPolicy",),
+    "sync.client": ("LiveSession", "SessionClient"),
+    "api.messages": ("AuthProvider", "Request", "Response", "Transport"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

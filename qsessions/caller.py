@@ -10,15 +10,17 @@ from typing import TypeAlias, TypeVar
 
 from yarl import URL
 
-from qsessions import config, operations
-from qsessions.attempts import Attempts, Clock
+from qsessions.api import operations
+from qsessions.api.messages import SecretHeaders
+from qsessions.api.operations import Operation
 from qsessions.auth import ServiceCRN
+from qsessions.clock import Clock
+from qsessions.config import settings as config
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, replica
-from qsessions.in_flight import Undo
+from qsessions.http.attempts import Attempts
+from qsessions.http.transport import AiohttpTransport
+from qsessions.http.unrepeatable import Undo
 from qsessions.models import ApiVersion, deadline_seconds
-from qsessions.operations import Operation
-from qsessions.transport import AiohttpTransport
-from qsessions.wire import SecretHeaders
 
 T = TypeVar("T")
 

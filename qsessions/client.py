@@ -15,12 +15,14 @@ from weakref import WeakValueDictionary
 
 from yarl import URL
 
-from qsessions import closing, config, operations
-from qsessions.attempts import Attempts, Clock
+from qsessions.api import operations
+from qsessions.api.messages import AuthProvider, strip_frames
+from qsessions.api.operations import Operation
+from qsessions.api.outcome import CreateOutcomeUnknown
+from qsessions.api.pages import Fetch, by_creation, pages
 from qsessions.caller import Caller, Timeout
-from qsessions.closing import Ending, How
-from qsessions.creation import Creation
-from qsessions.drained import DrainedSessions
+from qsessions.clock import Clock
+from qsessions.config import settings as config
 from qsessions.errors import (
     ClientClosed,
     Conflict,
@@ -38,10 +40,11 @@ from qsessions.events import (
     SessionDraining,
     logger,
 )
-from qsessions.in_flight import ENDING_TIMEOUT
+from qsessions.http.attempts import Attempts
+from qsessions.http.retry import RetryPolicy
+from qsessions.http.transport import AiohttpTransport, HttpSession
+from qsessions.http.unrepeatable import ENDING_TIMEOUT
 from qsessions.ledger import Book, Guard, Ledger, checked_labels
-from qsessions.live import AsyncLiveSession, Poll
-from qsessions.lookup import Lookup
 from qsessions.models import (
     ApiVersion,
     CreateSession,
@@ -52,16 +55,16 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
-from qsessions.opening import Opened, Owned
-from qsessions.operations import Operation
-from qsessions.outcome import CreateOutcomeUnknown
-from qsessions.paging import Fetch, by_creation, pages
-from qsessions.recent import RecentSessions
-from qsessions.retry import RetryPolicy
-from qsessions.signals import Signals
-from qsessions.transport import AiohttpTransport, HttpSession
-from qsessions.watching import Watch, checked_rate
-from qsessions.wire import AuthProvider, strip_frames
+from qsessions.session import close_all as closing
+from qsessions.session.candidates import Lookup
+from qsessions.session.close_all import Ending, How
+from qsessions.session.create import Creation
+from qsessions.session.draining import DrainedSessions
+from qsessions.session.live import AsyncLiveSession, Poll
+from qsessions.session.open import Opened, Owned
+from qsessions.session.recent import RecentSessions
+from qsessions.session.signals import Signals
+from qsessions.session.watch import Watch, checked_rate
 
 
 class AsyncSessionClient:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import attrs
 from attrs import define, frozen
 
+from qsessions.api.operations import words
 from qsessions.client import AsyncSessionClient
-from qsessions.closing import OPEN_STATUSES, each
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
 from qsessions.ledger import (
     Ledger,
@@ -27,9 +27,7 @@ from qsessions.ledger import (
     has_labels,
     place_of,
 )
-from qsessions.models import Session, Workload
-from qsessions.operations import words
-from qsessions.reaping import (
+from qsessions.ledger.verdicts import (
     Decision,
     Verdict,
     candidates,
@@ -39,6 +37,8 @@ from qsessions.reaping import (
     is_young,
     needs_jobs,
 )
+from qsessions.models import Session, Workload
+from qsessions.session.close_all import OPEN_STATUSES, each
 from qsessions.states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"

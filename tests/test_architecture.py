@@ -14,26 +14,26 @@ PACKAGE = Path(qsessions.__file__).parent
 
 # Lowest first; a module imports from its own row or from rows above it in this list.
 LAYERS = (
-    ("errors", "models", "events", "masking"),
-    ("wire", "codec", "retry", "outcome"),
-    ("in_flight",),
-    ("attempts",),
-    ("operations", "auth", "transport", "config", "account", "ledger", "reaping", "paging"),
-    ("live", "caller", "lookup", "watching", "signals", "creation", "closing"),
-    ("opening", "recent", "drained"),
+    ("errors", "models", "events", "clock", "masking", "_version"),
+    ("api",),
+    ("http",),
+    ("auth",),
+    ("config",),
+    ("caller",),
+    ("ledger",),
+    ("session",),
     ("client",),
-    ("loop_thread", "states"),
+    ("states", "sync"),
     ("reaper",),
-    ("sync",),
     ("cli", "testing"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Who may import a library that one module is there to hide.
 KEEPERS = {
-    "aiohttp": {"transport", "emulator"},
-    "cattrs": {"codec"},
-    "json": {"codec", "emulator", "cli", "ledger"},
+    "aiohttp": {"http", "emulator"},
+    "cattrs": {"api"},
+    "json": {"api", "emulator", "cli", "ledger"},
     "jwt": {"emulator"},
     "platformdirs": {"ledger"},
 }

@@ -15,12 +15,13 @@ from urllib.parse import urlencode
 from attrs import field, frozen
 from yarl import URL
 
-from qsessions.attempts import Attempts, Clock
-from qsessions.codec import Grant, decode_fault, decode_grant
+from qsessions.api.codec import Grant, decode_fault, decode_grant
+from qsessions.api.messages import Request, Response, Transport, service_url, strip_frames
+from qsessions.clock import Clock
 from qsessions.errors import ConnectionFailed, ProtocolError, QSessionsError, TokenExchangeFailed, replica
 from qsessions.events import TokenRenewed
-from qsessions.retry import REPEATABLE_STATUSES
-from qsessions.wire import Request, Response, Transport, service_url, strip_frames
+from qsessions.http.attempts import Attempts
+from qsessions.http.retry import REPEATABLE_STATUSES
 
 DEFAULT_IAM_URL = "https://iam.cloud.ibm.com"
 

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar, Protocol, Self, TypeAlias
 
-from qsessions.attempts import Clock
+from qsessions.api.messages import AuthProvider, SecretHeaders, Transport, header_problem, strip_frames
 from qsessions.auth.iam import TokenExchange
+from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError
-from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem, strip_frames
 
 TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from qsessions.api.messages import AuthProvider, SecretHeaders, Transport, header_problem
 from qsessions.errors import ConfigurationError
-from qsessions.wire import AuthProvider, SecretHeaders, Transport, header_problem
 
 # The sixth field, the region, becomes part of a host name.
 _CRN = re.compile(r"crn:(?:[^:]*:){4}[a-z0-9][a-z0-9-]*:[^:]*:.*")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import PositiveInt
 
-from qsessions import __version__
+from qsessions._version import __version__
 from qsessions.cli.options import DEFAULTS, Options
 from qsessions.cli.terminal import Terminal
 

@@ -13,8 +13,8 @@ from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, cell
-from qsessions.closing import OPEN_STATUSES, Ending, How, end, find
 from qsessions.ledger import entries_of
+from qsessions.session.close_all import OPEN_STATUSES, Ending, How, end, find
 
 _COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
 

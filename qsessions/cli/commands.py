@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from attrs import AttrsInstance, define
 
+from qsessions.api.operations import MAX_PAGE
 from qsessions.cli.failures import LOOK_FOR_IT, Exit, complain, exit_code, what_happened, what_to_do
 from qsessions.cli.keeping import Warner, local_ledger, note_ended
 from qsessions.cli.options import Options
@@ -21,7 +22,6 @@ from qsessions.client import AsyncSessionClient
 from qsessions.errors import CallTimeout, InvalidArgument, QSessionsError
 from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session, deadline_seconds
-from qsessions.operations import MAX_PAGE
 
 # Where a terminal is narrow, the first ones stay.
 _WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")

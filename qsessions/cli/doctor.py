@@ -14,19 +14,21 @@ import attrs
 from attrs import define, field, frozen
 from yarl import URL
 
-from qsessions import config, operations
-from qsessions.attempts import Attempts, Clock
+from qsessions.api import operations
+from qsessions.api.messages import Response, http_date
 from qsessions.auth import ServiceCRN
 from qsessions.cli.commands import connect, deadline
 from qsessions.cli.failures import Exit, exit_code, what_happened, what_to_do
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
+from qsessions.clock import Clock
+from qsessions.config import settings as config
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
+from qsessions.http.attempts import Attempts
+from qsessions.http.retry import RetryPolicy
+from qsessions.http.transport import AiohttpTransport
 from qsessions.models import ApiVersion, Workload
-from qsessions.retry import RetryPolicy, http_date
-from qsessions.transport import AiohttpTransport
-from qsessions.wire import Response
 
 # What servers' clocks, a slow answer and the whole seconds of a Date header account for.
 _SKEW_S = 60.0

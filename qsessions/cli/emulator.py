@@ -19,9 +19,9 @@ from queue import SimpleQueue
 from qsessions.cli.failures import Exit, complain
 from qsessions.cli.terminal import forget_output
 from qsessions.emulator import Emulator, Fault
-from qsessions.emulator.admin import is_loopback
 from qsessions.emulator.faults import read_faults
-from qsessions.emulator.recording import request_log
+from qsessions.emulator.http.admin import is_loopback
+from qsessions.emulator.http.recording import request_log
 
 
 def load_faults(path: Path) -> list[Fault]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
+from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.cli.terminal import forget_output
 from qsessions.errors import (
     CallTimeout,
@@ -17,7 +18,6 @@ from qsessions.errors import (
     QSessionsError,
     one_line,
 )
-from qsessions.outcome import CreateOutcomeUnknown
 
 LOOK_FOR_IT = (
     "Look for a session that you don't know: qsessions workloads --status pending --status in_progress --newest-first; "

@@ -18,9 +18,9 @@ from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import ConfigurationError, InstanceNotFound, InvalidArgument, NotFound, QSessionsError
 from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, LocalLedger, entries_of, has_labels
+from qsessions.ledger.verdicts import Decision, Verdict, is_young, whose
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
-from qsessions.reaping import Decision, Verdict, is_young, whose
 from qsessions.states import State, current_states
 
 # Where a terminal is narrow, the first ones stay.

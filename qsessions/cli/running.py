@@ -19,10 +19,10 @@ from qsessions.cli.ledger import failure_code
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
 from qsessions.client import AsyncSessionClient
-from qsessions.closing import How
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
 from qsessions.events import EndingFailed, Event
 from qsessions.models import CreateSession, Session
+from qsessions.session.close_all import How
 
 # How many seconds the look at what the session has used may take.
 _LOOK_S = 10.0

@@ -8,7 +8,7 @@ except ModuleNotFoundError as error:
     raise ImportError("the emulator needs PyJWT: pip install 'qsessions[emulator]'") from error
 
 from qsessions.emulator.faults import Fault, FaultPlan
-from qsessions.emulator.recording import ReceivedRequest
-from qsessions.emulator.refusals import Refusal
+from qsessions.emulator.http.recording import ReceivedRequest
+from qsessions.emulator.service.errors import Refusal
 
 __all__ = ["Emulator", "Fault", "FaultPlan", "ReceivedRequest", "Refusal"]

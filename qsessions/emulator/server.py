@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import attrs
 from aiohttp import web
 
-from qsessions.emulator.admin import HOST, Admin
-from qsessions.emulator.app import BASE_PATH, Service
-from qsessions.emulator.board import Board
-from qsessions.emulator.checks import Plan, Terms, is_duration
-from qsessions.emulator.clock import ServiceClock, read_duration
-from qsessions.emulator.credentials import Gate, Secrets
 from qsessions.emulator.faults import Fault, FaultPlan
-from qsessions.emulator.front import Front
-from qsessions.emulator.iam import TokenOffice
-from qsessions.emulator.instances import Instance, invented_account, invented_crn
-from qsessions.emulator.page import Page
-from qsessions.emulator.recording import ReceivedRequest, Recorder
-from qsessions.emulator.refusals import invalid
-from qsessions.emulator.state import Machine
-from qsessions.emulator.stories import stories
-from qsessions.emulator.values import Event, Job, Session
+from qsessions.emulator.http.admin import HOST, Admin
+from qsessions.emulator.http.app import BASE_PATH, Service
+from qsessions.emulator.http.credentials import Gate, Secrets
+from qsessions.emulator.http.iam import TokenOffice
+from qsessions.emulator.http.middleware import Front
+from qsessions.emulator.http.recording import ReceivedRequest, Recorder
+from qsessions.emulator.page.app import Page
+from qsessions.emulator.page.board import Board
+from qsessions.emulator.page.stories import stories
+from qsessions.emulator.service.clock import ServiceClock, read_duration
+from qsessions.emulator.service.errors import invalid
+from qsessions.emulator.service.instances import Instance, invented_account, invented_crn
+from qsessions.emulator.service.state import Machine
+from qsessions.emulator.service.validation import Plan, Terms, is_duration
+from qsessions.emulator.service.values import Event, Job, Session
 
 _Workload = TypeVar("_Workload", Session, Job)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeAlias, TypeVar
 
-from qsessions.attempts import Clock
+from qsessions.clock import Clock
 from qsessions.errors import LedgerUnavailable
 from qsessions.ledger import files
 from qsessions.ledger.files import OwnFile

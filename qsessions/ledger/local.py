@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from qsessions.attempts import Clock
+from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError
 from qsessions.ledger.directory import DirectoryLedger
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord

@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from qsessions.api.messages import AuthProvider
 from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.client import AsyncSessionClient
-from qsessions.sync import SessionClient
+from qsessions.sync.client import SessionClient
 from qsessions.testing.threaded import ThreadedEmulator
-from qsessions.wire import AuthProvider
 
 
 def sync_client(emulator: ThreadedEmulator) -> SessionClient:

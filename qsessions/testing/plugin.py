@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     from qsessions.client import AsyncSessionClient
-    from qsessions.sync import SessionClient
+    from qsessions.sync.client import SessionClient
     from qsessions.testing.threaded import ThreadedEmulator
 
 _MARKER = "qsessions"

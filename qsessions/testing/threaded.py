@@ -11,8 +11,8 @@ from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from qsessions.emulator import Emulator, FaultPlan, ReceivedRequest
-from qsessions.emulator.checks import Plan
-from qsessions.emulator.values import Event, Job, Session
+from qsessions.emulator.service.validation import Plan
+from qsessions.emulator.service.values import Event, Job, Session
 
 T = TypeVar("T")
 

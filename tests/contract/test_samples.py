@@ -15,7 +15,7 @@ import yaml
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from qsessions import ApiVersion, Mode, ProtocolError, Session, SessionState, StateChange, Workload
-from qsessions.codec import (
+from qsessions.api.codec import (
     Fault,
     Grant,
     WorkloadPage,
@@ -26,7 +26,7 @@ from qsessions.codec import (
     decode_versions,
     decode_workloads,
 )
-from qsessions.operations import next_cursor
+from qsessions.api.operations import next_cursor
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"

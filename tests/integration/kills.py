@@ -22,8 +22,8 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.emulator import Emulator
+from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, reap
-from qsessions.reaping import Verdict
 from tests.integration.test_cancellation import until
 from tests.programs.killed import WAYS, Death, line_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qsessions import AsyncSessionClient, LedgerRecord, LocalLedger, RecordState
 from qsessions.emulator import Emulator, Fault
-from qsessions.emulator.values import Session
+from qsessions.emulator.service.values import Session
 from qsessions.ledger.lines import parse_line
 from qsessions.reaper import reap
 from tests.integration.kills import Program, client_of, files_in, listed, program

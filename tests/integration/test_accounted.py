@@ -26,8 +26,8 @@ from qsessions import (
     SessionLeftOpen,
     TokenExchangeFailed,
 )
+from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault as EmulatorFault
-from qsessions.operations import YOUNG_S
 from qsessions.reaper import reap
 from tests.conftest import client_of
 from tests.fault_proxy import Broken, FaultProxy

@@ -24,12 +24,12 @@ from qsessions import (
     RetryPolicy,
     ServiceCRN,
     client as client_module,
-    in_flight,
 )
-from qsessions.attempts import Attempts
 from qsessions.emulator import Emulator
 from qsessions.errors import one_line
 from qsessions.events import Observers
+from qsessions.http import unrepeatable as in_flight
+from qsessions.http.attempts import Attempts
 from tests.conftest import client_of
 from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.integration.calls import fault

@@ -26,8 +26,8 @@ from qsessions import (
     RecordState,
     ServiceCRN,
 )
+from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
-from qsessions.operations import YOUNG_S
 from tests.fault_server import FaultServer, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN

@@ -26,10 +26,10 @@ from qsessions import (
     SessionClient,
     Workload,
 )
-from qsessions.closing import end
+from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger import guard
-from qsessions.operations import YOUNG_S
+from qsessions.session.close_all import end
 from tests.given_ledger import GivenLedger, entry
 from tests.integration.calls import fault
 from tests.manual_clock import ManualClock

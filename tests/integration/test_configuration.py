@@ -23,8 +23,8 @@ from qsessions import (
     IBMCloudAPIKey,
     RetryPolicy,
     ServiceCRN,
-    config,
 )
+from qsessions.config import settings as config
 from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, http
 from tests.integration.calls import SESSION

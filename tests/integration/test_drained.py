@@ -16,9 +16,9 @@ from qsessions import (
     Mode,
     ServiceCRN,
     SessionClient,
-    drained,
 )
 from qsessions.emulator import Emulator
+from qsessions.session import draining as drained
 from tests.fault_server import Answer, hang, held, http
 from tests.integration.calls import SESSION, WORKLOAD
 from tests.integration.conftest import Against

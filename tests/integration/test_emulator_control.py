@@ -15,9 +15,10 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
-from qsessions.emulator import Emulator, Fault, Refusal, recording
-from qsessions.emulator.admin import Admin
-from qsessions.emulator.values import Ttls
+from qsessions.emulator import Emulator, Fault, Refusal
+from qsessions.emulator.http import recording
+from qsessions.emulator.http.admin import Admin
+from qsessions.emulator.service.values import Ttls
 from tests.integration.caller import Caller, Clock, first_code, speak
 
 

@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
 from qsessions.emulator import Emulator, Fault
-from qsessions.emulator.breaking import ConnectionReset, deliver
+from qsessions.emulator.http.fault_injection import ConnectionReset, deliver
 from tests.integration.caller import Caller, Clock, first_code, speak
 
 

@@ -158,7 +158,7 @@ async def test_nothing_is_built_when_nobody_listens(
         raise AssertionError("an event was made for nobody")
 
     for name in ("RequestSent", "ResponseReceived", "RequestFailed"):
-        monkeypatch.setattr(f"qsessions.attempts.{name}", never)
+        monkeypatch.setattr(f"qsessions.http.attempts.{name}", never)
     assert not logging.getLogger("qsessions").isEnabledFor(logging.DEBUG)
     _, client = await against(http(503), reset, GET.success)
     assert (await client.get("s1")).id == "s1"

@@ -30,7 +30,7 @@ from qsessions import (
     StateUnreachable,
 )
 from qsessions.emulator import Emulator
-from qsessions.live import Poll
+from qsessions.session.live import Poll
 from tests.fault_server import Answer, Received, hang, http
 from tests.integration.calls import SESSION
 from tests.integration.conftest import CRN, Against

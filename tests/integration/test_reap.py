@@ -23,10 +23,10 @@ from qsessions import (
     SessionClient,
     states,
 )
+from qsessions.api.operations import MAX_PAGE, YOUNG_S
 from qsessions.emulator import Emulator, Fault
-from qsessions.operations import MAX_PAGE, YOUNG_S
+from qsessions.ledger.verdicts import LONGEST_CREATE_S, MARGIN_S, Verdict
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
-from qsessions.reaping import LONGEST_CREATE_S, MARGIN_S, Verdict
 from tests.conftest import client_of
 from tests.fault_server import http
 from tests.given_ledger import GivenLedger, entry

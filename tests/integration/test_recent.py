@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from qsessions import CallTimeout, CreateOutcomeUnknown, NotFound, ResponseError, SessionLeftOpen
-from qsessions.operations import YOUNG_S
-from qsessions.recent import LOOK_AGAIN_S, RecentSessions
+from qsessions.api.operations import YOUNG_S
+from qsessions.session.recent import LOOK_AGAIN_S, RecentSessions
 from tests.fault_server import FaultServer, http, reset
 from tests.integration.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
 from tests.integration.conftest import Against

@@ -57,10 +57,10 @@ from qsessions import (
     StateUnreachable,
     TokenExchangeFailed,
     Unauthorized,
-    config,
 )
 from qsessions.cli.doctor import _Examination
 from qsessions.cli.options import Options
+from qsessions.config import settings as config
 from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN

@@ -216,7 +216,7 @@ say(sum(interrupted for _, interrupted in map(once, moments)))
 STRIKER = """
 import dis
 
-from qsessions import loop_thread, sync
+from qsessions.sync import client as sync, loop_thread
 
 FILES = {loop_thread.__file__, sync.__file__}
 MOMENTS = {"CALL", "RESUME", "JUMP_BACKWARD", "CALL_KW", "CALL_FUNCTION_EX", "BEFORE_WITH"}
@@ -684,7 +684,7 @@ def late(given=None, os=os):
 
 # Says each Ctrl-C that strikes the ending of a block.
 LASTING = """
-from qsessions.loop_thread import Lasting
+from qsessions.sync.loop_thread import Lasting
 
 waits = Lasting.interrupted
 

@@ -24,7 +24,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from qsessions.watching import Watch
+from qsessions.session.watch import Watch
 from tests.fault_server import hang, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import Against

@@ -18,9 +18,9 @@ from qsessions import (
     QSessionsError,
     ServiceCRN,
 )
+from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
-from qsessions.codec import decode_accounts
-from qsessions.config import Search, Settings, resolve
+from qsessions.config.settings import Search, Settings, resolve
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"

@@ -19,9 +19,9 @@ from qsessions import (
     StateChange,
     UpdateSession,
     Workload,
-    codec,
 )
-from qsessions.codec import (
+from qsessions.api import codec
+from qsessions.api.codec import (
     Fault,
     Grant,
     WorkloadPage,

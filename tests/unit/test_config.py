@@ -15,9 +15,9 @@ from qsessions import (
     IBMCloudAuth,
     ServiceCRN,
 )
+from qsessions.api.messages import Transport
 from qsessions.auth.iam import TokenExchange
-from qsessions.config import Search, Settings, resolve
-from qsessions.wire import Transport
+from qsessions.config.settings import Search, Settings, resolve
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from qsessions.creation import Creation
+from qsessions.api.messages import Response
 from qsessions.events import Observers
-from qsessions.wire import Response
+from qsessions.session.create import Creation
 
 
 class _Interrupted(bytes):

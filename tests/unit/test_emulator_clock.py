@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from qsessions.emulator.answers import date_time
-from qsessions.emulator.clock import ServiceClock, read_duration
+from qsessions.emulator.service.bodies import date_time
+from qsessions.emulator.service.clock import ServiceClock, read_duration
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from random import Random
 import attrs
 from hypothesis import given, strategies as st
 
-from qsessions.emulator.listing import Span, WorkloadQuery, cut_page
-from qsessions.emulator.state import Machine
-from qsessions.emulator.values import Ttls
+from qsessions.emulator.service.listing import Span, WorkloadQuery, cut_page
+from qsessions.emulator.service.state import Machine
+from qsessions.emulator.service.values import Ttls
 
 TTLS = Ttls(600, 60, 600)
 ALL = WorkloadQuery(

@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from qsessions.emulator.refusals import Refusal
-from qsessions.emulator.state import Machine
-from qsessions.emulator.values import Event, Job, Meter, Mode, Session, Ttls
+from qsessions.emulator.service.errors import Refusal
+from qsessions.emulator.service.state import Machine
+from qsessions.emulator.service.values import Event, Job, Meter, Mode, Session, Ttls
 
 BACKENDS = ("ibm_fez", "ibm_torino")
 TTLS = Ttls(maximum=600, interactive=60, active=600)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from qsessions import ClientClosed, QSessionsError, loop_thread
-from qsessions.loop_thread import Call, Lasting, LoopThread, Undoable
+from qsessions import ClientClosed, QSessionsError
+from qsessions.sync import loop_thread
+from qsessions.sync.loop_thread import Call, Lasting, LoopThread, Undoable
 
 
 async def nothing() -> None:

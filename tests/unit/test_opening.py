@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from qsessions import AsyncLiveSession, ClientClosed, Clock, CreateSession, SessionLeftOpen
-from qsessions.closing import How
-from qsessions.creation import Creation
 from qsessions.events import Observers
 from qsessions.ledger import Book, Guard
-from qsessions.live import Poll
-from qsessions.opening import Opened, Owned
+from qsessions.session.close_all import How
+from qsessions.session.create import Creation
+from qsessions.session.live import Poll
+from qsessions.session.open import Opened, Owned
 
 
 class Client:

@@ -19,9 +19,9 @@ from qsessions import (
     Session,
     UpdateSession,
     Workload,
-    operations as ops,
 )
-from qsessions.codec import WorkloadPage
+from qsessions.api import operations as ops
+from qsessions.api.codec import WorkloadPage
 
 BASE = "https://quantum.cloud.ibm.com/api"
 SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import ProtocolError, Workload
-from qsessions.codec import WorkloadPage
-from qsessions.paging import by_creation, pages
+from qsessions.api.codec import WorkloadPage
+from qsessions.api.pages import by_creation, pages
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import LedgerEntry, LedgerRecord, Liveness, Mode, Owner, RecordState, Session, Workload
-from qsessions.operations import YOUNG_S
-from qsessions.reaping import (
+from qsessions.api.operations import YOUNG_S
+from qsessions.ledger.verdicts import (
     IDLE_APART_S,
     IDLE_S,
     LONGEST_CREATE_S,

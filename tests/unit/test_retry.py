@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import ConfigurationError, RetryPolicy
-from qsessions.retry import (
+from qsessions.http.retry import (
     Action,
     Decision,
     Facts,

@@ -9,8 +9,8 @@ from types import FrameType
 
 import pytest
 
-from qsessions import signals as signals_module
-from qsessions.signals import Signals
+from qsessions.session import signals as signals_module
+from qsessions.session.signals import Signals
 
 
 class Told:

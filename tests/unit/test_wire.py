@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from yarl import URL
 
 from qsessions import ConfigurationError, Request, Response
-from qsessions.wire import SecretHeaders, header_problem, service_url
+from qsessions.api.messages import SecretHeaders, header_problem, service_url
 
 REQUEST = Request(
     "create",

@@ -1,0 +1,291 @@
+"""What crosses the border between the protocol and the network: requests, responses, and who carries and signs them."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any, Protocol, TypeVar
+
+from attrs import define, field, frozen
+from yarl import URL
+
+from qsessions.errors import ConfigurationError
+from qsessions.masking import mask
+
+T = TypeVar("T")
+
+
+class SecretValues(dict[str, str]):
+    """Values whose repr shows only their names, so that no traceback or log shows a secret."""
+
+    def __repr__(self) -> str:
+        """Show the names."""
+        return f"{type(self).__name__}({sorted(self)})"
+
+
+class SecretHeaders(SecretValues):
+    """Headers that hold credentials."""
+
+
+def strip_frames(error: BaseException) -> None:
+    """Take from an error what led to it: frames, and other errors with theirs, whose locals may hold secrets."""
+    error.__cause__ = error.__context__ = None
+    error.__traceback__ = None
+
+
+@define
+class Progress:
+    """How far the sending of one request has come, as far as the transport can tell.
+
+    Attributes:
+        begun: False as long as nothing of the body was sent, so that nothing can have been carried out; None for a transport that can't
+            tell.
+        stopped: Set by the sender of the request: the body must not be begun any more.
+    """
+
+    begun: bool | None = None
+    stopped: bool = False
+
+
+@frozen
+class Request:
+    """One HTTP request, ready to be carried.
+
+    Its repr shows neither credentials nor body.
+
+    Attributes:
+        operation: The name of the operation, for errors and events.
+        method: The HTTP method.
+        url: The absolute URL, already encoded.
+        headers: The headers that are the same at every attempt; those that the user set may be secret.
+        body: The body's bytes, or None.
+        session_id: The session it is about, or None.
+        repeatable: False when a request that may have been carried out must not be sent again (creating a session).
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+        secrets: Texts in the body that must never show up anywhere else; what the user set as headers must not either.
+        credentials: The headers that are secret, set for each attempt.
+        timeout: How many seconds `Transport.send` may take, or None.
+        urgent: Whether it must not wait for a connection that other requests hold: the end of a session depends on it, or may.
+        progress: What a transport that can tell fills in.
+    """
+
+    operation: str
+    method: str
+    url: URL
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    session_id: str | None = None
+    repeatable: bool = True
+    done_when_repeated: frozenset[int] = frozenset()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    credentials: SecretHeaders = field(factory=SecretHeaders)
+    timeout: float | None = None
+    urgent: bool = False
+    progress: Progress = field(factory=Progress, eq=False)
+
+    def attempt(self, credentials: SecretHeaders, timeout: float | None, *, urgent: bool = False) -> Request:
+        """Return the same request with what is one attempt's own."""
+        # Not attrs.evolve: this runs for every attempt, and evolve looks up each field anew.
+        return Request(
+            self.operation,
+            self.method,
+            self.url,
+            self.headers,
+            self.body,
+            self.session_id,
+            self.repeatable,
+            self.done_when_repeated,
+            self.secrets,
+            credentials,
+            timeout,
+            urgent,
+        )
+
+    def mask(self, text: str, more: Iterable[str] = ()) -> str:
+        """Return `text`, which a server may have echoed, with every secret of this request, and `more` of them, replaced.
+
+        A header that the user set counts as secret. The CRN is none.
+        """
+        headers = {**self.headers, **self.credentials}
+        values = [value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS]
+        return mask(text, (*self.secrets, *values, *more))
+
+
+@frozen
+class Response:
+    """One HTTP answer. Its repr doesn't show the body, which may hold a token.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; look one up with `header`.
+        body: The body's bytes, decompressed.
+        attempts: How many requests it took.
+        secrets: What whoever carried the request added to it and nobody may see, such as a proxy's password.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
+    attempts: int = 1
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success, 2xx."""
+        return 200 <= self.status < 300
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header whatever the case of its name, or None."""
+        for key, value in self.headers.items():
+            if key.lower() == name.lower():
+                return value
+        return None
+
+
+class Transport(Protocol):
+    """Carries requests and owns background tasks. A test's fake takes a few lines."""
+
+    async def send(self, request: Request) -> Response:
+        """Carry one request and give its answer, whatever its status, within `request.timeout` seconds.
+
+        Raises:
+            ConnectionFailed: No (whole) answer came. Its `sent` says whether the request may have reached the service.
+            CallTimeout: Time was up. Its `sent` says the same.
+            ProtocolError: What came is no HTTP answer, or is too large.
+        """
+        ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that lives no longer than the transport."""
+        ...
+
+
+class AuthProvider(Protocol):
+    """Says which headers prove who is calling. Write your own in ten lines; the five schemes of the service come with qsessions."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Give the headers of one attempt. Asked at every attempt, so remember what is costly to get.
+
+        Args:
+            transport: The client's own connections, for a provider that must ask somebody. Requests sent with it carry no credentials
+                but the provider's own and follow the client's retry policy.
+        """
+        ...
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Take note that the service answered 401 to these headers, which this provider gave.
+
+        Drop a credential only if it is still the current one: the answer may come late, when a fresh one is there already.
+
+        Returns:
+            True when a fresh try may do better.
+        """
+        ...
+
+
+@cache
+def is_loopback(host: str | None) -> bool:
+    """Say whether a host is this machine itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def service_url(value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api") -> str:
+    """Check the base URL of a service and give it without a slash at its end.
+
+    Args:
+        value: The URL.
+        name: What the message calls it.
+        example: One that is right, for the message.
+
+    Raises:
+        ConfigurationError: It is no absolute http(s) URL, or has a user name, password, query or fragment. The message doesn't repeat
+            it, since it may hold a password.
+    """
+    if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
+        # It would be dropped or encoded in silence.
+        value = ""
+    try:
+        url = URL(value) if isinstance(value, str | URL) else URL()
+        # yarl decodes the host only when it is asked for.
+        host = url.host
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
+        url, host = URL(), None
+    problem = None
+    if url.scheme not in {"http", "https"} or not host:
+        problem = f'must be an absolute URL that begins with http:// or https://, without white space, such as "{example}"'
+    elif url.user is not None or url.password is not None:
+        problem = "must not hold a user name or password; credentials go into auth="
+    elif url.query_string or url.fragment:
+        problem = "must have neither query nor fragment"
+    if problem is not None:
+        del value, url
+        raise ConfigurationError(f"{name} {problem}.")
+    return str(url).rstrip("/")
+
+
+# What a request's framing rests on, or what has an argument of its own: nobody else may set it.
+FRAMING_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "ibm-api-version",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
+
+# What may show wherever a server repeats it.
+_PUBLIC_HEADERS = FRAMING_HEADERS | {"service-crn"}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+
+
+def header_problem(name: object, value: object) -> str | None:
+    """Say what makes a name and a value unfit to be a header, without repeating the value, or return None.
+
+    Line ends and NUL would let a value smuggle in further headers; other characters outside printable ASCII are always a paste error
+    in a credential, and servers read them differently.
+    """
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        return "has a name that no header can have"
+    if not isinstance(value, str):
+        return f"is no text but {type(value).__name__}"
+    if _VALUE.fullmatch(value):
+        return None
+    if not value:
+        return "is empty"
+    if any(character in value for character in "\r\n\0"):
+        return "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"
+    if value != value.strip():
+        return "starts or ends with white space"
+    return "contains characters outside printable ASCII"
+
+
+def http_date(text: str | None) -> float | None:
+    """Read an HTTP date as seconds since 1970; None where there is none or it can't be read."""
+    try:
+        time = parsedate_to_datetime(text or "")
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

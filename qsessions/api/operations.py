@@ -1,0 +1,423 @@
+"""Each operation of the API as a value: what to send and how to read the answer. Pure: nothing here waits or sends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeAlias, TypeVar
+from urllib.parse import quote, urlencode
+
+from attrs import field, frozen
+from yarl import URL
+
+from qsessions.api.codec import (
+    WorkloadPage,
+    decode_has_jobs,
+    decode_session,
+    decode_session_id,
+    decode_versions,
+    decode_workloads,
+    encode,
+    is_object,
+)
+from qsessions.api.messages import Request, Response, SecretHeaders, http_date
+from qsessions.api.outcome import CreateOutcomeUnknown
+from qsessions.errors import InvalidArgument, ProtocolError
+from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
+
+T = TypeVar("T")
+
+# Query parameters, in order; a name may come more than once.
+Query: TypeAlias = tuple[tuple[str, str], ...]
+
+# The API description's maxLength of a session's id, in characters.
+MAX_ID_LENGTH = 500
+WORKLOAD_MODES = ("job", "session", "batch")
+WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
+# What the list calls a session's mode.
+LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
+# Those of sessions that are over.
+ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
+# What a greater `limit` gets isn't public.
+MAX_PAGE = 50
+# The service's have about 100 characters.
+_LONGEST_CURSOR = 2048
+
+
+# The API description's own default, and the day from which it is no longer served.
+_DESCRIBED_VERSION = "2025-01-01"
+_DESCRIBED_VERSION_SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+# The newest version that our tests cover.
+_COVERED_VERSION = "2026-04-15"
+LATEST = "latest"
+
+# For so many seconds after a session's creation the service has been seen to answer 404 about it.
+YOUNG_S = 120.0
+
+
+def default_version(now: float) -> str:
+    """Give the API version to ask for at a time in seconds since 1970."""
+    return _DESCRIBED_VERSION if now < _DESCRIBED_VERSION_SUNSET else _COVERED_VERSION
+
+
+def checked_version(version: str, *, latest: bool = True) -> str:
+    """Give an API version back, "YYYY-MM-DD" or, where it makes sense, "latest".
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    given: object = version
+    if not (latest and given == LATEST) and not (
+        isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given)
+    ):
+        raise InvalidArgument(
+            f'api_version must be a date such as "2026-04-15", or "latest", not {version!r}.'
+        )
+    return version
+
+
+def newest_live(versions: list[ApiVersion]) -> str:
+    """Give the newest version that is live.
+
+    Raises:
+        ProtocolError: There is none.
+    """
+    live = [version.version for version in versions if version.status == "live"]
+    if not live:
+        raise ProtocolError(
+            "the service lists no live API version.", operation="versions", method="GET", path="/v1/versions"
+        )
+    return max(live)
+
+
+@frozen
+class Operation(Generic[T]):
+    """One operation, ready to be sent.
+
+    Attributes:
+        name: What errors and events call it.
+        method: The HTTP method.
+        path: The path after the base URL, encoded, with its query.
+        read: Reads the answer of a success.
+        body: The body's bytes, or None.
+        session_id: The session it is about, or None.
+        repeatable: Whether carrying it out twice does no harm.
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+        ending: Whether it is part of ending a session.
+    """
+
+    name: str
+    method: str
+    path: str
+    read: Callable[[Response], T]
+    body: bytes | None = field(default=None, kw_only=True)
+    session_id: str | None = field(default=None, kw_only=True)
+    repeatable: bool = field(default=True, kw_only=True)
+    done_when_repeated: frozenset[int] = field(default=frozenset(), kw_only=True)
+    ending: bool = field(default=False, kw_only=True)
+
+    def request(self, base_url: str, headers: Mapping[str, str]) -> Request:
+        """Give the request, without credentials."""
+        if self.body is not None:
+            headers = SecretHeaders(headers, **{"Content-Type": "application/json"})
+        return Request(
+            self.name,
+            self.method,
+            URL(base_url + self.path, encoded=True),
+            headers,
+            self.body,
+            self.session_id,
+            self.repeatable,
+            self.done_when_repeated,
+        )
+
+
+def creation(
+    request: object,
+    mode: str | None,
+    *,
+    backend: str | None,
+    max_ttl: Duration | None,
+    interactive_ttl: Duration | None,
+    active_ttl: Duration | None,
+) -> CreateSession:
+    """Give what to create, which is told either as a whole or as fields.
+
+    Raises:
+        InvalidArgument: It is told in both ways or in neither, or a field can't be right.
+    """
+    fields = {
+        "backend": backend,
+        "max_ttl": max_ttl,
+        "interactive_ttl": interactive_ttl,
+        "active_ttl": active_ttl,
+    }
+    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if request is None and mode is not None:
+        return CreateSession(mode, **given)
+    if isinstance(request, CreateSession) and mode is None and not given:
+        return request
+    raise InvalidArgument(
+        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
+    )
+
+
+def create(request: CreateSession) -> Operation[Session]:
+    """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
+    return Operation("create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False)
+
+
+def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
+    """GET /v1/sessions/{id}."""
+    path = _path(session_id)
+    return Operation("get", "GET", path, _read_session, session_id=session_id, ending=ending)
+
+
+def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
+    """PATCH /v1/sessions/{id}."""
+    return Operation(
+        name,
+        "PATCH",
+        _path(session_id),
+        _nothing,
+        body=encode(request),
+        session_id=session_id,
+        ending=not request.accepting_jobs,
+    )
+
+
+def is_reached(request: UpdateSession, session: Session) -> bool:
+    """Say whether a session is as an update wants it, so that a conflict is only about who made it so."""
+    if request.accepting_jobs:
+        return session.accepting_jobs is True and not session.is_final
+    return session.accepting_jobs is False or session.is_final
+
+
+def close(session_id: str) -> Operation[None]:
+    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
+    path = _path(session_id) + "/close"
+    gone = frozenset({404})
+    return Operation(
+        "close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone, ending=True
+    )
+
+
+def has_pending_jobs(session_id: str) -> Operation[bool]:
+    """GET /v1/jobs: whether a session has jobs that are queued or running."""
+    _path(session_id)
+    query = urlencode({"pending": "true", "session_id": session_id, "limit": 1})
+    return Operation(
+        "has_pending_jobs",
+        "GET",
+        f"/v1/jobs?{query}",
+        lambda answer: decode_has_jobs(answer.body),
+        session_id=session_id,
+    )
+
+
+def versions() -> Operation[list[ApiVersion]]:
+    """GET /v1/versions."""
+    return Operation("versions", "GET", "/v1/versions", _read_versions)
+
+
+def workloads(query: Query, cursor: str | None, *, ending: bool = False) -> Operation[WorkloadPage]:
+    """GET /v1/workloads: one page, the first or the one that a cursor names."""
+    path = _page_path(query, cursor)
+    return Operation("workloads", "GET", path, lambda answer: decode_workloads(answer.body), ending=ending)
+
+
+def dated_workloads(query: Query, cursor: str | None) -> Operation[tuple[WorkloadPage, float | None]]:
+    """GET /v1/workloads: one page, and the service's time in seconds since 1970 where the answer has it."""
+    return Operation("workloads", "GET", _page_path(query, cursor), _read_dated_page)
+
+
+def workloads_query(
+    *,
+    mode: str,
+    status: tuple[str, ...] = (),
+    backend: str | None = None,
+    search: str | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    newest_first: bool = False,
+    page_size: int = MAX_PAGE,
+) -> Query:
+    """Check the filters of a list of workloads and give them as query parameters.
+
+    Raises:
+        InvalidArgument: One can't be right.
+    """
+    _one_of("mode", mode, WORKLOAD_MODES)
+    for item in status:
+        _one_of("status", item, WORKLOAD_STATUSES)
+    _page_size(page_size)
+    optional = {
+        "backend": _word("backend", backend),
+        "search": _word("search", search),
+        "created_after": _time("created_after", created_after),
+        "created_before": _time("created_before", created_before),
+    }
+    return (
+        ("limit", str(page_size)),
+        ("sort", "-createdAt" if newest_first else "createdAt"),
+        ("mode", mode),
+        *(("status", item) for item in status),
+        *((name, text) for name, text in optional.items() if text is not None),
+    )
+
+
+def next_cursor(page: WorkloadPage) -> str | None:
+    """Read the cursor of the next page out of a page's link; None on the last page.
+
+    Only the cursor is used: a link to another host must not take credentials there.
+
+    Raises:
+        ProtocolError: The link has no cursor, or one that is too long to be sent back.
+    """
+    if page.next_href is None:
+        return None
+    try:
+        cursor = URL(page.next_href).query.get("next")
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
+        cursor = None
+    if not cursor or len(cursor) > _LONGEST_CURSOR:
+        told = f"a cursor of more than {_LONGEST_CURSOR} characters" if cursor else "no cursor"
+        raise ProtocolError(
+            f"the link to the next page of workloads has {told}, so the list can't go on.",
+            operation="workloads",
+            method="GET",
+            path="/v1/workloads",
+        )
+    return cursor
+
+
+def _path(session_id: str) -> str:
+    """Give the path of a session. Its id is one segment of it, encoded exactly, so that it can't name another endpoint."""
+    if not isinstance(session_id, str):
+        raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
+    problem = None
+    if not session_id:
+        problem = "is empty"
+    elif len(session_id) > MAX_ID_LENGTH:
+        problem = f"has {len(session_id)} characters; the service's limit is {MAX_ID_LENGTH}"
+    elif session_id in {".", ".."} or "/" in session_id or "\\" in session_id:
+        problem = "is a path of its own, and servers or proxies may resolve it to another endpoint"
+    elif not session_id.isprintable():
+        problem = "has characters that can't be printed, such as a line end"
+    if problem:
+        raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")
+    return "/v1/sessions/" + quote(session_id, safe="")
+
+
+def _page_path(query: Query, cursor: str | None) -> str:
+    return f"/v1/workloads?{urlencode(query if cursor is None else (*query, ('next', cursor)))}"
+
+
+def _read_dated_page(answer: Response) -> tuple[WorkloadPage, float | None]:
+    return decode_workloads(answer.body), http_date(answer.header("Date"))
+
+
+def session_ids(ids: Iterable[str]) -> list[str]:
+    """Check the ids of many sessions and give each once, in order.
+
+    Raises:
+        InvalidArgument: One can't be right, or they are a single text.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise InvalidArgument(f"ids must be several session ids, such as a list, not {ids!r}.")
+    found = []
+    for session_id in ids:
+        _path(session_id)
+        found.append(session_id)
+    return list(dict.fromkeys(found))
+
+
+def _read_session(answer: Response) -> Session:
+    return decode_session(answer.body)
+
+
+def _read_versions(answer: Response) -> list[ApiVersion]:
+    return sorted(decode_versions(answer.body), key=lambda version: version.version)
+
+
+def _nothing(answer: Response) -> None:
+    """Read the answer of an operation that has none: no body, or a JSON object that adds nothing.
+
+    Anything else is not the service's, for example a proxy's login page, and a session that only seems closed goes on costing.
+    """
+    if answer.body and not is_object(answer.body):
+        raise ProtocolError(
+            "the answer is not the service's, so the session may be as it was.",
+            solution="Check with get() what became of it, and that no proxy answers in the service's place.",
+        )
+
+
+def _read_created(answer: Response) -> Session:
+    try:
+        session = decode_session(answer.body)
+        # Nobody could end a session that no call can name.
+        _path(session.id)
+        return session
+    except ProtocolError as error:
+        problem, remedy = error.message, "Close session {!r}."
+    except InvalidArgument as error:
+        problem, remedy = (
+            error.message,
+            "Close session {!r} by other means, such as the cloud's own web pages.",
+        )
+    session_id = decode_session_id(answer.body)
+    raise CreateOutcomeUnknown(
+        f"the service created a session, but its answer can't be used. {problem}",
+        status=answer.status,
+        session_id=session_id,
+        solution=remedy.format(session_id) if session_id else None,
+    )
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+
+
+def _page_size(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
+        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {value!r}.")
+
+
+def words(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """Give one word or several as a tuple without repeats.
+
+    Raises:
+        InvalidArgument: It is neither text nor an iterable of texts.
+    """
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise InvalidArgument(f"{name} must be text or several texts, not {value!r}.")
+    found = tuple(value)
+    if not all(isinstance(item, str) for item in found):
+        raise InvalidArgument(f"{name} must be text or several texts, not {found!r}.")
+    return tuple(dict.fromkeys(found))
+
+
+def _word(name: str, value: object) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
+        raise InvalidArgument(f"{name} must be non-empty, printable text, not {value!r}.")
+    return value
+
+
+def _time(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidArgument(f"{name} must be a datetime, not {value!r}.")
+    if value.utcoffset() is None:
+        # Local time is what its maker meant, and UTC what the service would read: hours apart, and sessions are ended by it.
+        raise InvalidArgument(
+            f"{name} must be a datetime with an offset, such as datetime.now(UTC), not {value!r} without one."
+        )
+    try:
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        raise InvalidArgument(f"{name} must be a time that UTC can tell, not {value!r}.") from None

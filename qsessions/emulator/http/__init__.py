@@ -1,0 +1,1 @@
+"""The service served: routes, credentials, faults and the record of requests."""

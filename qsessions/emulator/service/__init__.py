@@ -1,0 +1,1 @@
+"""The service itself, without a network: its sessions, jobs, limits and answers."""

@@ -1,0 +1,1 @@
+"""How one request travels: attempts, retries, the connection pool."""

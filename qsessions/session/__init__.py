@@ -1,0 +1,1 @@
+"""A session's life: create it, open it, watch it, find it again, end it."""
