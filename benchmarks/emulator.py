@@ -39,7 +39,9 @@ class Contender:
 
     def __init__(self, http: aiohttp.ClientSession) -> None:
         ours, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+        self.process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(theirs,), daemon=True
+        )
         self.process.start()
         env = ours.recv()
         self.http = http
@@ -52,7 +54,9 @@ class Contender:
 
     async def send(self, method: str, path: str, body: object = None) -> bytes:
         """Send one request."""
-        async with self.http.request(method, f"{self.url}{path}", json=body, headers=self.headers) as answer:
+        async with self.http.request(
+            method, f"{self.url}{path}", json=body, headers=self.headers
+        ) as answer:
             assert answer.status in {200, 204}, await answer.text()
             return await answer.read()
 

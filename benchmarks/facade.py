@@ -57,9 +57,12 @@ def main(port: int) -> None:
         for _ in range(CALLS):
             asyncio.run_coroutine_threadsafe(nothing(), loop).result()
 
-    print(f"the hand-over alone, over asyncio.run_coroutine_threadsafe (median of {ROUNDS} paired rounds):")
+    print(
+        f"the hand-over alone, over asyncio.run_coroutine_threadsafe (median of {ROUNDS} paired rounds):"
+    )
     compare(
-        {"run_coroutine_threadsafe": standard, "SessionClient's": handed_over}, "run_coroutine_threadsafe"
+        {"run_coroutine_threadsafe": standard, "SessionClient's": handed_over},
+        "run_coroutine_threadsafe",
     )
     thread.shut_down()
     loop.call_soon_threadsafe(loop.stop)
@@ -77,7 +80,9 @@ def main(port: int) -> None:
             for _ in range(CALLS):
                 client.get("s1")
 
-        print(f"one GET after another, over the asynchronous client (median of {ROUNDS} paired rounds):")
+        print(
+            f"one GET after another, over the asynchronous client (median of {ROUNDS} paired rounds):"
+        )
         compare(
             {"AsyncSessionClient": lambda: runner.run(awaited()), "SessionClient": called},
             "AsyncSessionClient",

@@ -162,7 +162,9 @@ async def main(port: int) -> None:
                 f"{load.__name__.replace('_', ' ')}, CPU over bare aiohttp (median of {ROUNDS} paired rounds):"
             )
             for name, seconds in spent.items():
-                ratios = [one / other for one, other in zip(seconds, spent["bare aiohttp"], strict=True)]
+                ratios = [
+                    one / other for one, other in zip(seconds, spent["bare aiohttp"], strict=True)
+                ]
                 print(f"  {name:<24} {statistics.median(ratios):.2f}")
 
 

@@ -121,7 +121,10 @@ def measure(env: dict[str, str], directory: str, told: Connection) -> None:
 def peak_mb() -> float:
     """Give the most that this process has had in memory, in MB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return (
+        int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+        / 1024
+    )
 
 
 def reaping(sizes: list[int], directory: str) -> None:
@@ -213,7 +216,10 @@ async def creating(port: int, directory: str) -> None:
         AsyncSessionClient(**options, ledger=hasty, ledger_wait=False) as early,
     ):
         contenders = {"no ledger": plain, "ledger_wait=False": early, "ledger_wait=True": durable}
-        for how, load in (("one after another", one_after_another), (f"{AT_ONCE} at a time", many_at_once)):
+        for how, load in (
+            ("one after another", one_after_another),
+            (f"{AT_ONCE} at a time", many_at_once),
+        ):
             print(f"create, {how}, over no ledger (medians of {ROUNDS} paired rounds):")
             await compare(contenders, load)
     await waiting.aclose()
@@ -225,7 +231,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--records", type=int, nargs="*", default=SIZES, help="for which numbers to reap")
+    parser.add_argument(
+        "--records", type=int, nargs="*", default=SIZES, help="for which numbers to reap"
+    )
     parser.add_argument("--directory", help="where the ledgers are to be")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:

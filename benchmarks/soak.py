@@ -17,7 +17,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from qsessions import AsyncSessionClient, IBMCloudAuth, LocalLedger, QSessionsError, RetryPolicy, ServiceCRN
+from qsessions import (
+    AsyncSessionClient,
+    IBMCloudAuth,
+    LocalLedger,
+    QSessionsError,
+    RetryPolicy,
+    ServiceCRN,
+)
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import reap
@@ -31,7 +38,9 @@ FAULTS = [
     Fault(kind="answer", rate=0.015, seed=4, status=500),
     # Not in the service's own form: one that denies what it did is believed (docs/failures.md), and is no part of this.
     Fault(kind="answer", rate=0.015, seed=10, status=500, body="<html>Failed</html>", after=True),
-    Fault(kind="answer", rate=0.03, seed=5, status=502, body="<html>Bad gateway</html>", after=True),
+    Fault(
+        kind="answer", rate=0.03, seed=5, status=502, body="<html>Bad gateway</html>", after=True
+    ),
     Fault(kind="answer", rate=0.02, seed=6, status=429),
     Fault(kind="truncate", rate=0.02, seed=7),
     Fault(kind="malformed", rate=0.02, seed=8),
@@ -45,7 +54,13 @@ async def _serve(told: Connection) -> None:
         while (asked := await asyncio.to_thread(told.recv)) is not None:
             if asked == "well":
                 emulator.faults.clear()
-            told.send([session.ttls.maximum for session in emulator.open_sessions if session.accepting_jobs])
+            told.send(
+                [
+                    session.ttls.maximum
+                    for session in emulator.open_sessions
+                    if session.accepting_jobs
+                ]
+            )
 
 
 def serve(told: Connection) -> None:
@@ -56,7 +71,10 @@ def serve(told: Connection) -> None:
 def memory_mb() -> float:
     """Give what this process has in memory, in MB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+    return (
+        int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+        / 1024
+    )
 
 
 def settings(env: dict[str, str], iam_url: str) -> dict[str, Any]:
@@ -129,7 +147,9 @@ async def soak(sessions: int, told: Connection) -> None:
             told.send("look")
             still = set(await asyncio.to_thread(told.recv))
             undecided = [
-                one.entry.record.max_ttl for one in reaped if one.decision.verdict is Verdict.UNDECIDED
+                one.entry.record.max_ttl
+                for one in reaped
+                if one.decision.verdict is Verdict.UNDECIDED
             ]
             lost = still.difference(undecided)
             print(
@@ -137,7 +157,9 @@ async def soak(sessions: int, told: Connection) -> None:
             )
             ended = await client.close_all()
             told.send("look")
-            print(f"close_all ended {len(ended)}; open at the end: {len(await asyncio.to_thread(told.recv))}")
+            print(
+                f"close_all ended {len(ended)}; open at the end: {len(await asyncio.to_thread(told.recv))}"
+            )
         await ledger.aclose()
     with suppress(BrokenPipeError):
         told.send(None)
@@ -147,7 +169,9 @@ async def soak(sessions: int, told: Connection) -> None:
 
 if __name__ == "__main__":
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs,), daemon=True
+    )
     process.start()
     asyncio.run(soak(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, ours))
     process.join()

@@ -34,7 +34,10 @@ class TokenFile:
 
 async def main() -> None:
     """List the sessions and batches that cost or may cost."""
-    token, instance = TokenFile(os.environ["TOKEN_FILE"]), ServiceCRN(os.environ["QISKIT_IBM_INSTANCE"])
+    token, instance = (
+        TokenFile(os.environ["TOKEN_FILE"]),
+        ServiceCRN(os.environ["QISKIT_IBM_INSTANCE"]),
+    )
     async with AsyncSessionClient([token, instance]) as client:
         count = 0
         async for workload in client.workloads(status=("pending", "in_progress")):

@@ -91,7 +91,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "clock": ("Clock",),
-    "auth": ("BackendAuthentication", "ExternalServiceToken", "IBMCloudAPIKey", "IBMCloudAuth", "ServiceCRN"),
+    "auth": (
+        "BackendAuthentication",
+        "ExternalServiceToken",
+        "IBMCloudAPIKey",
+        "IBMCloudAuth",
+        "ServiceCRN",
+    ),
     "client": ("AsyncSessionClient",),
     "session.close_all": ("Ending",),
     "errors": (
@@ -131,7 +137,15 @@ _HOMES = {
         "SessionDraining",
         "TokenRenewed",
     ),
-    "ledger": ("Ledger", "LedgerEntry", "LedgerRecord", "Liveness", "LocalLedger", "Owner", "RecordState"),
+    "ledger": (
+        "Ledger",
+        "LedgerEntry",
+        "LedgerRecord",
+        "Liveness",
+        "LocalLedger",
+        "Owner",
+        "RecordState",
+    ),
     "session.live": ("AsyncLiveSession",),
     "models": (
         "ApiVersion",

@@ -78,7 +78,11 @@ class Caller:
         self._latest_lock = asyncio.Lock()
 
     async def call(
-        self, operation: Operation[T], api_version: str | None, timeout: Timeout, undo: Undo | None = None
+        self,
+        operation: Operation[T],
+        api_version: str | None,
+        timeout: Timeout,
+        undo: Undo | None = None,
     ) -> T:
         """Carry an operation out, all within one deadline.
 
@@ -92,7 +96,9 @@ class Caller:
             QSessionsError: See errors.py.
         """
         seconds = await self.settled(operation.name, timeout)
-        version = self._api_version if api_version is None else operations.checked_version(api_version)
+        version = (
+            self._api_version if api_version is None else operations.checked_version(api_version)
+        )
         if version == operations.LATEST:
             started = self._clock.monotonic()
             version = await self._latest_version(operation, seconds)
@@ -100,7 +106,9 @@ class Caller:
         headers = SecretHeaders(self._headers)
         headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, undo=undo, urgent=operation.ending)
+        return await self._attempts.run(
+            request, operation.read, seconds, undo=undo, urgent=operation.ending
+        )
 
     async def admit(self, operation: Operation[T]) -> None:
         """Raise what refuses an operation that can't be repeated, if something does; the settings must be settled.
@@ -120,7 +128,9 @@ class Caller:
         operation = operations.versions()
         seconds = await self.settled(operation.name, timeout)
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(request, operation.read, seconds, authenticated=False, urgent=urgent)
+        return await self._attempts.run(
+            request, operation.read, seconds, authenticated=False, urgent=urgent
+        )
 
     async def settled(self, operation: str, timeout: Timeout) -> float | None:
         """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
@@ -135,10 +145,14 @@ class Caller:
         done, _ = await asyncio.wait({searching}, timeout=seconds)
         if not done:
             raise CallTimeout(
-                "the call's deadline passed while reading the account file.", operation=operation, sent=False
+                "the call's deadline passed while reading the account file.",
+                operation=operation,
+                sent=False,
             )
         if searching.cancelled():
-            raise ClientClosed("the client was closed while reading the account file.", operation=operation)
+            raise ClientClosed(
+                "the client was closed while reading the account file.", operation=operation
+            )
         error = searching.result()
         if error is not None:
             raise replica(error)
@@ -150,11 +164,17 @@ class Caller:
         Raises:
             InvalidArgument: It can't be one.
         """
-        return self._timeout if isinstance(timeout, EllipsisType) else deadline_seconds(timeout, "timeout")
+        return (
+            self._timeout
+            if isinstance(timeout, EllipsisType)
+            else deadline_seconds(timeout, "timeout")
+        )
 
     def left(self, seconds: float | None, started: float) -> float | None:
         """Give what is left of a deadline; never 0 or less, which would be no deadline at all but a wrong one."""
-        return None if seconds is None else max(seconds - (self._clock.monotonic() - started), 0.001)
+        return (
+            None if seconds is None else max(seconds - (self._clock.monotonic() - started), 0.001)
+        )
 
     def _settle(self, settings: config.Settings) -> None:
         """Take the settings on: here they become where calls go, how they get there and what they carry."""

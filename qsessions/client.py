@@ -406,10 +406,17 @@ class AsyncSessionClient:
         Raises:
             QSessionsError: See errors.py.
         """
-        return await self._caller.call(operations.has_pending_jobs(session_id), api_version, timeout)
+        return await self._caller.call(
+            operations.has_pending_jobs(session_id), api_version, timeout
+        )
 
     async def update(
-        self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        accepting_jobs: bool,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
     ) -> None:
         """Open or shut a session for new jobs.
 
@@ -425,9 +432,13 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._change(session_id, UpdateSession(accepting_jobs), "update", api_version, timeout)
+        await self._change(
+            session_id, UpdateSession(accepting_jobs), "update", api_version, timeout
+        )
 
-    async def drain(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+    async def drain(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> None:
         """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
 
         A session that is closed already is a success. (The official client calls this `Session.close()`.)
@@ -441,9 +452,13 @@ class AsyncSessionClient:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._change(session_id, UpdateSession(accepting_jobs=False), "drain", api_version, timeout)
+        await self._change(
+            session_id, UpdateSession(accepting_jobs=False), "drain", api_version, timeout
+        )
 
-    async def close(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+    async def close(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> None:
         """Close a session now: queued jobs never run, running jobs finish.
 
         A session that is closed already is a success. (The official client calls this `Session.cancel()`.)
@@ -516,7 +531,9 @@ class AsyncSessionClient:
         call = partial(self._end, api_version, how, timeout=timeout)
         return await closing.end(found, how, call, self._clock.wall)
 
-    async def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
+    async def versions(
+        self, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first. Sends no credentials.
 
         Args:
@@ -597,11 +614,17 @@ class AsyncSessionClient:
         operations.get(session_id)
         poll = self._polls.get(session_id)
         if poll is None:
-            poll = self._polls[session_id] = Poll(session_id, self, self._attempts.spawn, self._clock)
+            poll = self._polls[session_id] = Poll(
+                session_id, self, self._attempts.spawn, self._clock
+            )
         return AsyncLiveSession(poll)
 
     def watch(
-        self, ids: Iterable[str], *, rate: float = 20.0, timeout: float | timedelta | str | None = None
+        self,
+        ids: Iterable[str],
+        *,
+        rate: float = 20.0,
+        timeout: float | timedelta | str | None = None,
     ) -> AsyncIterator[tuple[str, Session]]:
         """Give the id and the `Session` of many sessions, each as it is, then at each change, until all are closed.
 
@@ -687,12 +710,17 @@ class AsyncSessionClient:
         self._recent.add(session.id)
         self._observers.notify(
             SessionCreated(
-                session_id=session.id, mode=wanted.mode, backend=wanted.backend, max_ttl=wanted.max_ttl
+                session_id=session.id,
+                mode=wanted.mode,
+                backend=wanted.backend,
+                max_ttl=wanted.max_ttl,
             )
         )
         return session
 
-    async def _end(self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout) -> None:
+    async def _end(
+        self, api_version: str | None, how: How, session_id: str, *, timeout: Timeout
+    ) -> None:
         end = self.drain if how == "drain" else self.close
         await end(session_id, api_version=api_version, timeout=timeout)
 
@@ -746,7 +774,12 @@ class AsyncSessionClient:
             self._attempts.refuse(None)
 
     async def _change(
-        self, session_id: str, wanted: UpdateSession, name: str, api_version: str | None, timeout: Timeout
+        self,
+        session_id: str,
+        wanted: UpdateSession,
+        name: str,
+        api_version: str | None,
+        timeout: Timeout,
     ) -> None:
         started, seconds = self._clock.monotonic(), self._caller.seconds(timeout)
         operation = operations.update(session_id, wanted, name=name)
@@ -760,7 +793,9 @@ class AsyncSessionClient:
             if name != "drain" and conflict.attempts == 1:
                 raise
             look = operations.get(session_id, ending=operation.ending)
-            session = await self._caller.call(look, api_version, self._caller.left(seconds, started))
+            session = await self._caller.call(
+                look, api_version, self._caller.left(seconds, started)
+            )
             # An answer about another session, as a cache in between may give, says nothing about this one.
             if session.id != session_id or not operations.is_reached(wanted, session):
                 raise
@@ -769,7 +804,9 @@ class AsyncSessionClient:
         else:
             self._updated(session_id, accepting_jobs=wanted.accepting_jobs)
             if wanted.accepting_jobs:
-                await self._check_reopened(operation, api_version, self._caller.left(seconds, started))
+                await self._check_reopened(
+                    operation, api_version, self._caller.left(seconds, started)
+                )
 
     def _updated(self, session_id: str, *, accepting_jobs: bool) -> None:
         """Record that a session takes no more jobs, or takes them again, and look for drained ones that are over where that is due."""
@@ -796,18 +833,25 @@ class AsyncSessionClient:
             "path": operation.path,
         }
         try:
-            session = await self._recent.call(operations.get(operation.session_id), api_version, left)
+            session = await self._recent.call(
+                operations.get(operation.session_id), api_version, left
+            )
         except QSessionsError as error:
-            error.add_note("the update was accepted; whether the session takes jobs again could not be read.")
+            error.add_note(
+                "the update was accepted; whether the session takes jobs again could not be read."
+            )
             raise
         if session.id != operation.session_id:
             raise ProtocolError(
-                "the update was accepted, and the answer to the reading is about another session.", **where
+                "the update was accepted, and the answer to the reading is about another session.",
+                **where,
             )
         self._book.saw(session)
         if session.is_final:
             raise Conflict(
-                "the session is closed, and nothing reopens it.", solution="Create another one.", **where
+                "the session is closed, and nothing reopens it.",
+                solution="Create another one.",
+                **where,
             )
 
     async def _close_down(self) -> None:

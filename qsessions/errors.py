@@ -71,7 +71,11 @@ class QSessionsError(Exception):
             what += f" of session {self.session_id!r}" if what else f"session {self.session_id!r}"
         facts = [
             f"{name}{value}"
-            for name, value in (("status ", self.status), ("code ", self.code), ("trace ", self.trace_id))
+            for name, value in (
+                ("status ", self.status),
+                ("code ", self.code),
+                ("trace ", self.trace_id),
+            )
             if value is not None
         ]
         if self.attempts > 1:
@@ -88,7 +92,12 @@ class QSessionsError(Exception):
     ) -> Self:
         """Return this error itself, told where it happened; facts that it already has are kept."""
         if self.operation is None:
-            self.operation, self.method, self.path, self.attempts = operation, method, path, attempts
+            self.operation, self.method, self.path, self.attempts = (
+                operation,
+                method,
+                path,
+                attempts,
+            )
             self.session_id = self.session_id or session_id
         return self
 
@@ -122,7 +131,9 @@ class ConnectionFailed(QSessionsError):
 
     hint = "Check the network, the proxy and the base URL."
 
-    def __init__(self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object) -> None:
+    def __init__(
+        self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object
+    ) -> None:
         super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
         self.sent = sent
 
@@ -136,7 +147,9 @@ class CallTimeout(QSessionsError, TimeoutError):
 
     hint = "Give the call more time with `timeout=`, or make it again."
 
-    def __init__(self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object) -> None:
+    def __init__(
+        self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object
+    ) -> None:
         super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
         self.sent = sent
 

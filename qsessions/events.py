@@ -167,10 +167,14 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         if not isinstance(observers, Iterable):
-            raise ConfigurationError(f"observers= must be an iterable of callables, not {observers!r}.")
+            raise ConfigurationError(
+                f"observers= must be an iterable of callables, not {observers!r}."
+            )
         self._observers = tuple(observers)
         if not all(callable(observer) for observer in self._observers):
-            raise ConfigurationError(f"observers= must hold callables only, not {self._observers!r}.")
+            raise ConfigurationError(
+                f"observers= must hold callables only, not {self._observers!r}."
+            )
 
     @property
     def listening(self) -> bool:
@@ -207,7 +211,13 @@ def _level(event: Event) -> int:
             return logging.ERROR
         case LedgerFailed():
             return logging.WARNING
-        case SessionCreated() | SessionDraining() | SessionClosed() | CreateCancelled() | RetryPlanned():
+        case (
+            SessionCreated()
+            | SessionDraining()
+            | SessionClosed()
+            | CreateCancelled()
+            | RetryPlanned()
+        ):
             return logging.INFO
         case _:
             return logging.DEBUG

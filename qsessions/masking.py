@@ -70,7 +70,10 @@ def _end(text: str, begin: int, form: str) -> int:
     ends = {begin}
     for character in form:
         further = {
-            match.end() for way in _compiled(character) for at in ends if (match := way.match(text, at))
+            match.end()
+            for way in _compiled(character)
+            for at in ends
+            if (match := way.match(text, at))
         }
         if not further:
             break

@@ -208,9 +208,13 @@ def whole_seconds(value: object, name: str) -> int:
         case str():
             seconds = _parsed(value, name)
         case _:
-            raise InvalidArgument(f"{name} must be {forms}, not the {type(value).__name__} {value!r}.")
+            raise InvalidArgument(
+                f"{name} must be {forms}, not the {type(value).__name__} {value!r}."
+            )
     if not 1 <= seconds <= MAX_SECONDS:
-        raise InvalidArgument(f"{name} must be from 1 to {MAX_SECONDS} seconds, not {_shown(value)}.")
+        raise InvalidArgument(
+            f"{name} must be from 1 to {MAX_SECONDS} seconds, not {_shown(value)}."
+        )
     return seconds
 
 
@@ -308,7 +312,11 @@ class CreateSession:
     def __repr__(self) -> str:
         """Show the fields."""
         # Of one that is just being refused there are only some; a traceback that shows locals shows it all the same.
-        names = [attribute.name for attribute in attrs.fields(CreateSession) if hasattr(self, attribute.name)]
+        names = [
+            attribute.name
+            for attribute in attrs.fields(CreateSession)
+            if hasattr(self, attribute.name)
+        ]
         return f"CreateSession({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def __attrs_post_init__(self) -> None:
@@ -321,7 +329,9 @@ class CreateSession:
         ]
         for (shorter, low), (longer, high) in pairwise(given):
             if low > high:
-                raise InvalidArgument(f"{shorter} ({low} s) must not be longer than {longer} ({high} s).")
+                raise InvalidArgument(
+                    f"{shorter} ({low} s) must not be longer than {longer} ({high} s)."
+                )
 
 
 @frozen
@@ -340,4 +350,6 @@ class UpdateSession:
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.accepting_jobs, bool):
-            raise InvalidArgument(f"accepting_jobs must be True or False, not {self.accepting_jobs!r}.")
+            raise InvalidArgument(
+                f"accepting_jobs must be True or False, not {self.accepting_jobs!r}."
+            )

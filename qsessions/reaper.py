@@ -163,7 +163,11 @@ def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list
     known = {name for entry in entries for name in (entry.record.key, entry.record.session_id)}
     if unknown := sorted(names - known):
         raise InvalidArgument(f"the ledger has no open record of {', '.join(map(repr, unknown))}.")
-    return [entry for entry in entries if not names or names & {entry.record.key, entry.record.session_id}]
+    return [
+        entry
+        for entry in entries
+        if not names or names & {entry.record.key, entry.record.session_id}
+    ]
 
 
 def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
@@ -171,7 +175,9 @@ def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
     owners: dict[str | None, Owner] = {}
     for liveness in (Liveness.UNKNOWN, Liveness.ALIVE):
         owners |= {
-            entry.record.session_id: entry.owner for entry in known if entry.owner.liveness is liveness
+            entry.record.session_id: entry.owner
+            for entry in known
+            if entry.owner.liveness is liveness
         }
     return owners
 
@@ -196,7 +202,9 @@ class _Reaper:
         """Decide about each record. Nothing is changed."""
         mine = [entry for entry in entries if self._is_to_be_read(entry)]
         without_id = [entry for entry in mine if entry.record.session_id is None]
-        look = await _look(self.client, self.ledger, [entry.record for entry in without_id], self.wall)
+        look = await _look(
+            self.client, self.ledger, [entry.record for entry in without_id], self.wall
+        )
         # One after the other, since a session that is one's is not another's.
         unknown = {
             entry.record.key: look.decide(entry, named=self.named, close_unique=close_unique)
@@ -233,7 +241,9 @@ class _Reaper:
         if not is_served(self.client, entry.record) and not self.named:
             return Reaped(entry=entry, decision=Decision(Verdict.LEAVE, ANOTHER_INSTANCE))
         if state is None:
-            return Reaped(entry=entry, decision=decide_unread(entry, ANOTHER_INSTANCE, named=self.named))
+            return Reaped(
+                entry=entry, decision=decide_unread(entry, ANOTHER_INSTANCE, named=self.named)
+            )
         if isinstance(state, NotFound):
             return Reaped(entry=entry, decision=self._decide_missing(entry))
         if isinstance(state, Exception):
@@ -245,7 +255,9 @@ class _Reaper:
             # As a cache in between may give it: it says nothing about this one, and may be another process's.
             why = "the answer was about another session"
             return Reaped(entry=entry, decision=decide_unread(entry, why, named=self.named))
-        has_jobs = await self._has_jobs(state) if needs_jobs(entry, state, named=self.named) else None
+        has_jobs = (
+            await self._has_jobs(state) if needs_jobs(entry, state, named=self.named) else None
+        )
         decision = decide(entry, state, now=self.wall(), named=self.named, has_jobs=has_jobs)
         if decision.verdict is Verdict.CLOSE and state.id in self.owners:
             # Several processes have recorded it.
@@ -275,7 +287,9 @@ class _Reaper:
         return attrs.evolve(reaped, done=True)
 
 
-async def _recorded(ledger: Ledger, wall: Callable[[], float], decided: Sequence[Reaped]) -> list[Reaped]:
+async def _recorded(
+    ledger: Ledger, wall: Callable[[], float], decided: Sequence[Reaped]
+) -> list[Reaped]:
     """Write what was found and done into the ledger, at once, and return what then became of each record."""
     changes = {
         index: (one.entry, record)
@@ -343,7 +357,9 @@ class _Look:
             named=named,
             close_unique=close_unique,
             contested=contested,
-            of_another_time=() if seen else candidates(entry.record, listed, self.taken, at_any_time=True),
+            of_another_time=()
+            if seen
+            else candidates(entry.record, listed, self.taken, at_any_time=True),
         )
         if decision.session_id is not None:
             self.taken.add(decision.session_id)
@@ -351,7 +367,10 @@ class _Look:
 
 
 async def _look(
-    client: AsyncSessionClient, ledger: Ledger, records: Sequence[LedgerRecord], wall: Callable[[], float]
+    client: AsyncSessionClient,
+    ledger: Ledger,
+    records: Sequence[LedgerRecord],
+    wall: Callable[[], float],
 ) -> _Look:
     if not records:
         return _Look(())

@@ -46,7 +46,9 @@ async def current_states(
     states: dict[str, State] = {}
     if len(wanted) > _FEW:
         for mode, listed_as in LISTED_AS.items():
-            of_mode = {session_id: record for session_id, record in wanted.items() if record.mode == mode}
+            of_mode = {
+                session_id: record for session_id, record in wanted.items() if record.mode == mode
+            }
             # What can't be listed is read one by one, and each then has an error of its own.
             with suppress(Exception):
                 async for session in _listed(client, listed_as, of_mode):

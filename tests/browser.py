@@ -18,7 +18,9 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -110,7 +112,9 @@ class Tab:
         """Send one command; give its result."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json({"id": number, "method": method, "params": params, **self._session})
+        await self._socket.send_json(
+            {"id": number, "method": method, "params": params, **self._session}
+        )
         told = await answer
         assert "error" not in told, told["error"]
         result: dict[str, Any] = told["result"]
@@ -140,9 +144,15 @@ class Tab:
             text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
             code = {"Enter": 13, "Tab": 9}.get(key, 0)
             await self.send(
-                "Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code
+                "Input.dispatchKeyEvent",
+                type="keyDown",
+                key=key,
+                text=text,
+                windowsVirtualKeyCode=code,
             )
-            await self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+            await self.send(
+                "Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code
+            )
 
     async def resize(self, width: int, height: int = 800) -> None:
         """Give the page a size in CSS pixels."""
@@ -157,7 +167,8 @@ class Tab:
     async def prefer(self, **features: str) -> None:
         """Set what the user prefers, such as `color_scheme="dark"`."""
         wanted = [
-            {"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()
+            {"name": f"prefers-{name.replace('_', '-')}", "value": value}
+            for name, value in features.items()
         ]
         await self.send("Emulation.setEmulatedMedia", features=wanted)
 

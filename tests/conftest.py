@@ -18,7 +18,9 @@ from tests.manual_clock import ManualClock
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every program that they start with them.
 for _number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            _number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL
+        )
 
 # How long an example takes says something about the machine, and nothing about what must hold.
 settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -47,7 +47,9 @@ class Connection:
 Answer: TypeAlias = bytes | Callable[[Connection], Awaitable[None]]
 
 
-def http(status: int, body: bytes | str | object = b"", *, headers: dict[str, str] | None = None) -> bytes:
+def http(
+    status: int, body: bytes | str | object = b"", *, headers: dict[str, str] | None = None
+) -> bytes:
     """Write an HTTP answer; a body that is neither bytes nor text is sent as JSON."""
     if isinstance(body, bytes):
         content, kind = body, "text/plain"
@@ -125,7 +127,9 @@ class FaultServer:
         connections: How many connections there were in all.
     """
 
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, deaf: bool = False) -> None:
+    def __init__(
+        self, *answers: Answer, tls: ssl.SSLContext | None = None, deaf: bool = False
+    ) -> None:
         self._tls = tls
         self.deaf = deaf
         self.answers = list(answers)
@@ -164,7 +168,10 @@ class FaultServer:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         await self.stop()
 

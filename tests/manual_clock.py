@@ -38,7 +38,9 @@ class ManualClock:
     @property
     def clock(self) -> Clock:
         """Give what the client takes as `clock=`."""
-        return Clock(monotonic=self.time, wall=self.time, sleep=self.sleep, random=lambda: self.chance)
+        return Clock(
+            monotonic=self.time, wall=self.time, sleep=self.sleep, random=lambda: self.chance
+        )
 
 
 class Stepped:

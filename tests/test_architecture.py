@@ -111,6 +111,8 @@ def test_no_call_pays_for_an_import(path: Path) -> None:
     if part(path) in {"__init__", "cli", "testing"}:
         return
     tree = ast.parse(path.read_text())
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     lazy = [name for function in functions for name, _ in imports(function) if name not in OPTIONAL]
     assert lazy == []

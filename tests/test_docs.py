@@ -17,7 +17,9 @@ TABLE_ROWS = [
 DEFINED = {
     name
     for path in TESTS.rglob("test_*.py")
-    for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for name in re.findall(
+        r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE
+    )
 }
 
 

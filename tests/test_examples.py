@@ -27,7 +27,10 @@ README = snippets(ROOT / "README.md", "python")
 PROGRAMS = [
     ([snippet for snippet in README if "def test_" not in snippet], r"\S{36}\nclosed\n"),
     (snippets(ROOT / "docs/emulator.md", "python"), r"open\n"),
-    (snippets(ROOT / "docs/faults.md", "python"), r"token 200\ncreate 503\ncreate 200\nclose 204\n"),
+    (
+        snippets(ROOT / "docs/faults.md", "python"),
+        r"token 200\ncreate 503\ncreate 200\nclose 204\n",
+    ),
 ]
 # The README's need no other plugin, in a project as it comes.
 PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
@@ -74,7 +77,9 @@ def test_readme_has_snippets() -> None:
 
 
 @pytest.mark.parametrize(("snippet", "options"), TESTS)
-async def test_tests_in_the_pages_pass(snippet: str, options: tuple[str, ...], tmp_path: Path) -> None:
+async def test_tests_in_the_pages_pass(
+    snippet: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
     """Each test in README passes under pytest alone, and each in docs/pytest.md with pytest-asyncio in its auto mode, as it stands."""
     await asyncio.to_thread((tmp_path / "test_it.py").write_text, snippet)
     code, output = await run(

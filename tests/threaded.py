@@ -48,7 +48,9 @@ def threaded(context: AbstractAsyncContextManager[T]) -> Iterator[Threaded[T]]:
         try:
             yield Threaded(server, loop)
         finally:
-            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(_PATIENCE_S)
+            asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(
+                _PATIENCE_S
+            )
     finally:
         asyncio.run_coroutine_threadsafe(_wind_up(), loop).result(_PATIENCE_S)
         loop.call_soon_threadsafe(loop.stop)

@@ -187,7 +187,13 @@ def _time(value: Any, _: type) -> datetime:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "text",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")
 
 
@@ -215,7 +221,9 @@ def _converter(*, detailed: bool) -> Converter:
     for kind, hook in _SCALARS.items():
         converter.register_structure_hook(kind, hook)
     if detailed:
-        converter.register_structure_hook_factory(_is_array, partial(_first_errors, converter=converter))
+        converter.register_structure_hook_factory(
+            _is_array, partial(_first_errors, converter=converter)
+        )
     # A model comes after those that it holds.
     for model in (
         StateChange,
@@ -261,7 +269,9 @@ def _first_errors(kind: Any, converter: Converter) -> Callable[[Any, type], tupl
     return read
 
 
-def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Callable[[Any, type], T]:
+def _model_hook(
+    model: type[T], converter: Converter, *, detailed: bool
+) -> Callable[[Any, type], T]:
     """Make the reader of a model: null and "" are absent, unknown fields go to `extra`, and the rest is cattrs' generated code."""
     names = frozenset(attrs.fields_dict(model))  # type: ignore[arg-type]  # every model is an attrs class
     known = names - {"extra"}
@@ -275,7 +285,11 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
         if kind in _SCALARS and type(None) in get_args(hint)
     }
     structure = make_dict_structure_fn(
-        model, converter, _cattrs_detailed_validation=detailed, extra=override(omit=True), **overrides
+        model,
+        converter,
+        _cattrs_detailed_validation=detailed,
+        extra=override(omit=True),
+        **overrides,
     )
 
     def read(value: Any, kind: type) -> T:
@@ -284,7 +298,9 @@ def _model_hook(model: type[T], converter: Converter, *, detailed: bool) -> Call
         if "usage_seconds" in names:
             value = _with_usage(value)
         present = {
-            name: item for name, item in value.items() if name in known and item is not None and item != ""
+            name: item
+            for name, item in value.items()
+            if name in known and item is not None and item != ""
         }
         for name in arrays:
             if not isinstance(present.get(name, []), list):
@@ -354,7 +370,9 @@ def _structured(value: object, kind: type[T]) -> tuple[T | None, str]:
     try:
         return _detailed.structure(value, kind), ""
     except Exception as error:  # noqa: BLE001 - cattrs raises exception groups of whatever its hooks raise
-        return None, "; ".join(sorted(transform_error(error, format_exception=_reason))[:_MOST_TOLD])
+        return None, "; ".join(
+            sorted(transform_error(error, format_exception=_reason))[:_MOST_TOLD]
+        )
 
 
 def _reason(error: BaseException, _: type | None) -> str:
@@ -427,7 +445,9 @@ def decode_grant(body: bytes) -> Grant | None:
     token, expires_in = value.get("access_token"), value.get("expires_in")
     if not isinstance(token, str) or header_problem("Authorization", token) is not None:
         return None
-    if isinstance(expires_in, str) and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", expires_in.strip()):
+    if isinstance(expires_in, str) and re.fullmatch(
+        r"[0-9]{1,18}(\.[0-9]{1,18})?", expires_in.strip()
+    ):
         # Some gateways give it as text.
         expires_in = float(expires_in)
     if (
@@ -455,7 +475,9 @@ def _account(value: Any) -> Account:
         return account
     # What one account says wrongly must not keep the others from being chosen, nor itself from being the one that is.
     channel, default = (
-        (value.get("channel"), value.get("is_default_account")) if isinstance(value, dict) else (None, None)
+        (value.get("channel"), value.get("is_default_account"))
+        if isinstance(value, dict)
+        else (None, None)
     )
     return Account(
         channel=channel if isinstance(channel, str) else None,
@@ -481,7 +503,11 @@ def decode_fault(body: bytes) -> Fault:
     if not isinstance(value, Mapping):
         return Fault(own=False, message=_scalar(value))
     errors = value.get("errors")
-    told = [error for error in errors[:_MOST_ERRORS] if _tells(error)] if isinstance(errors, list) else []
+    told = (
+        [error for error in errors[:_MOST_ERRORS] if _tells(error)]
+        if isinstance(errors, list)
+        else []
+    )
     if told:
         return Fault(
             own=True,
@@ -496,7 +522,9 @@ def decode_fault(body: bytes) -> Fault:
 
 
 def _tells(error: object) -> bool:
-    return isinstance(error, Mapping) and bool(_scalar(error.get("message")) or _scalar(error.get("code")))
+    return isinstance(error, Mapping) and bool(
+        _scalar(error.get("message")) or _scalar(error.get("code"))
+    )
 
 
 def _foreign_fault(value: Mapping[str, Any]) -> Fault:

@@ -88,7 +88,9 @@ class Request:
     urgent: bool = False
     progress: Progress = field(factory=Progress, eq=False)
 
-    def attempt(self, credentials: SecretHeaders, timeout: float | None, *, urgent: bool = False) -> Request:
+    def attempt(
+        self, credentials: SecretHeaders, timeout: float | None, *, urgent: bool = False
+    ) -> Request:
         """Return the same request with what is one attempt's own."""
         # Not attrs.evolve: this runs for every attempt, and evolve looks up each field anew.
         return Request(
@@ -199,7 +201,9 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def service_url(value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api") -> str:
+def service_url(
+    value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api"
+) -> str:
     """Check the base URL of a service and give it without a slash at its end.
 
     Args:

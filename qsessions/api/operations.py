@@ -86,7 +86,10 @@ def newest_live(versions: list[ApiVersion]) -> str:
     live = [version.version for version in versions if version.status == "live"]
     if not live:
         raise ProtocolError(
-            "the service lists no live API version.", operation="versions", method="GET", path="/v1/versions"
+            "the service lists no live API version.",
+            operation="versions",
+            method="GET",
+            path="/v1/versions",
         )
     return max(live)
 
@@ -165,7 +168,9 @@ def creation(
 
 def create(request: CreateSession) -> Operation[Session]:
     """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
-    return Operation("create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False)
+    return Operation(
+        "create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False
+    )
 
 
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
@@ -199,7 +204,13 @@ def close(session_id: str) -> Operation[None]:
     path = _path(session_id) + "/close"
     gone = frozenset({404})
     return Operation(
-        "close", "DELETE", path, _nothing, session_id=session_id, done_when_repeated=gone, ending=True
+        "close",
+        "DELETE",
+        path,
+        _nothing,
+        session_id=session_id,
+        done_when_repeated=gone,
+        ending=True,
     )
 
 
@@ -224,10 +235,14 @@ def versions() -> Operation[list[ApiVersion]]:
 def workloads(query: Query, cursor: str | None, *, ending: bool = False) -> Operation[WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
     path = _page_path(query, cursor)
-    return Operation("workloads", "GET", path, lambda answer: decode_workloads(answer.body), ending=ending)
+    return Operation(
+        "workloads", "GET", path, lambda answer: decode_workloads(answer.body), ending=ending
+    )
 
 
-def dated_workloads(query: Query, cursor: str | None) -> Operation[tuple[WorkloadPage, float | None]]:
+def dated_workloads(
+    query: Query, cursor: str | None
+) -> Operation[tuple[WorkloadPage, float | None]]:
     """GET /v1/workloads: one page, and the service's time in seconds since 1970 where the answer has it."""
     return Operation("workloads", "GET", _page_path(query, cursor), _read_dated_page)
 
@@ -382,7 +397,9 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 def _page_size(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
-        raise InvalidArgument(f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {value!r}.")
+        raise InvalidArgument(
+            f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {value!r}."
+        )
 
 
 def words(name: str, value: str | Iterable[str]) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ class CreateOutcomeUnknown(QSessionsError):
         if candidates:
             ids = ", ".join(repr(candidate.id) for candidate in candidates[:_LISTED])
             more = f" and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
-            self.solution = f"It may be {ids}{more}: close what was created since and that you don't know."
+            self.solution = (
+                f"It may be {ids}{more}: close what was created since and that you don't know."
+            )
         else:
             self.solution = f"None was listed just after. {self.hint}"

@@ -43,7 +43,8 @@ async def pages(fetch: Fetch) -> AsyncGenerator[Workload, None]:
             )
         if cursor in seen:
             raise ProtocolError(
-                "the pages of workloads lead in a circle, so the list has no end.", operation="workloads"
+                "the pages of workloads lead in a circle, so the list has no end.",
+                operation="workloads",
             )
         seen.add(cursor)
 
@@ -62,7 +63,9 @@ async def by_creation(
         await _advance(stream, heads)
 
 
-async def _advance(stream: AsyncIterator[Workload], heads: dict[AsyncIterator[Workload], Workload]) -> None:
+async def _advance(
+    stream: AsyncIterator[Workload], heads: dict[AsyncIterator[Workload], Workload]
+) -> None:
     head = await anext(stream, None)
     if head is not None:
         heads[stream] = head

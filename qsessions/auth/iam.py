@@ -18,7 +18,13 @@ from yarl import URL
 from qsessions.api.codec import Grant, decode_fault, decode_grant
 from qsessions.api.messages import Request, Response, Transport, service_url, strip_frames
 from qsessions.clock import Clock
-from qsessions.errors import ConnectionFailed, ProtocolError, QSessionsError, TokenExchangeFailed, replica
+from qsessions.errors import (
+    ConnectionFailed,
+    ProtocolError,
+    QSessionsError,
+    TokenExchangeFailed,
+    replica,
+)
 from qsessions.events import TokenRenewed
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import REPEATABLE_STATUSES
@@ -58,7 +64,9 @@ class _Token:
         """Return the token of a grant that was asked for at a time on the monotonic clock."""
         life = grant.expires_in
         return cls(
-            grant.access_token, at + _RENEW_AT * life, at + life - min(_LEAST_LEFT_S, _LEAST_LEFT * life)
+            grant.access_token,
+            at + _RENEW_AT * life,
+            at + life - min(_LEAST_LEFT_S, _LEAST_LEFT * life),
         )
 
 
@@ -196,7 +204,9 @@ class TokenExchange:
                 self._token = outcome
             elif self._token is not None:
                 now = self._clock.monotonic()
-                self._no_renewal_before = now + min(_RENEWAL_PAUSE_S, (self._token.good_until - now) / 2)
+                self._no_renewal_before = now + min(
+                    _RENEWAL_PAUSE_S, (self._token.good_until - now) / 2
+                )
         flight.land(outcome)
 
     async def _exchange(self, transport: Transport) -> _Token:
@@ -224,9 +234,13 @@ class TokenExchange:
             told = f"the answer of {self._iam} holds no access token with a lifetime."
             raise self._failed(response, told, _CHECK_URL)
         if grant.expires_in <= 0:
-            raise self._failed(response, f"{self._iam} gave a token that has expired already.", _LATER)
+            raise self._failed(
+                response, f"{self._iam} gave a token that has expired already.", _LATER
+            )
         if isinstance(transport, Attempts):
-            transport.notify(TokenRenewed(host=self._request.url.host or "", expires_in=grant.expires_in))
+            transport.notify(
+                TokenRenewed(host=self._request.url.host or "", expires_in=grant.expires_in)
+            )
         return _Token.granted(grant, started)
 
     @property
@@ -257,7 +271,9 @@ class TokenExchange:
         reason = self._request.mask(fault.message or "it gave no reason", response.secrets)
         return self._failed(response, f"{self._iam} {what}: {reason}", solution)
 
-    def _failed(self, response: Response, message: str, solution: str | None) -> TokenExchangeFailed:
+    def _failed(
+        self, response: Response, message: str, solution: str | None
+    ) -> TokenExchangeFailed:
         fault = decode_fault(response.body)
         mask = partial(self._request.mask, more=response.secrets)
         return TokenExchangeFailed(

@@ -6,7 +6,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar, Protocol, Self, TypeAlias
 
-from qsessions.api.messages import AuthProvider, SecretHeaders, Transport, header_problem, strip_frames
+from qsessions.api.messages import (
+    AuthProvider,
+    SecretHeaders,
+    Transport,
+    header_problem,
+    strip_frames,
+)
 from qsessions.auth.iam import TokenExchange
 from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError
@@ -43,7 +49,9 @@ class IBMCloudAuth(AuthProvider):
 
     header: ClassVar[str] = "Authorization"
 
-    def __init__(self, api_key: str, iam_url: str | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, api_key: str, iam_url: str | None = None, *, clock: Clock | None = None
+    ) -> None:
         if problem := header_problem(self.header, api_key):
             # A traceback that shows locals must not show the key.
             del api_key
@@ -108,7 +116,9 @@ class _GivenTokens:
             return given
         kind = type(given).__name__
         del given
-        raise ConfigurationError(f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text.")
+        raise ConfigurationError(
+            f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text."
+        )
 
     def refuse(self, token: str) -> bool:
         return not self._is_fixed

@@ -32,7 +32,9 @@ class StaticHeader(AuthProvider):
         if problem := self._problem(value):
             # A traceback that shows locals must not show the credential.
             del value
-            raise ConfigurationError(f"the value for {type(self).__name__} {problem}.", solution=self._advice)
+            raise ConfigurationError(
+                f"the value for {type(self).__name__} {problem}.", solution=self._advice
+            )
         self._headers[self.header] = self._prefix + value
 
     @classmethod
@@ -109,7 +111,9 @@ class ServiceCRN(StaticHeader):
     def _problem(cls, value: object) -> str | None:
         # What is no CRN isn't repeated: it may be the API key, in the wrong place.
         return super()._problem(value) or (
-            None if _CRN.fullmatch(str(value)) else "is no CRN of a service instance; its name is not enough"
+            None
+            if _CRN.fullmatch(str(value))
+            else "is no CRN of a service instance; its name is not enough"
         )
 
     @property

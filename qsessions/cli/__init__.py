@@ -12,7 +12,9 @@ def main() -> None:
     if not sys.stderr:
         sys.stderr = io.StringIO()
     if not sys.stdout:
-        sys.stderr.write("qsessions: standard output is closed.\nSend it to /dev/null if nobody wants it.\n")
+        sys.stderr.write(
+            "qsessions: standard output is closed.\nSend it to /dev/null if nobody wants it.\n"
+        )
         sys.exit(2)
     try:
         from cyclopts import CycloptsError
@@ -42,7 +44,9 @@ def main() -> None:
         # Output that can't be written, or a file that a library wants while it is imported; of the network's none gets here.
         forget_output()
         told = " ".join(str(error).split())
-        tell(f"qsessions: {told}.\nCheck where the output goes, and the files that the environment names.")
+        tell(
+            f"qsessions: {told}.\nCheck where the output goes, and the files that the environment names."
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

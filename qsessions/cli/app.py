@@ -14,7 +14,9 @@ from qsessions.cli.options import DEFAULTS, Options
 from qsessions.cli.terminal import Terminal
 
 SessionId = Annotated[str, Parameter(help="The session's id.")]
-Mode = Annotated[Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")]
+Mode = Annotated[
+    Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")
+]
 Backend = Annotated[str | None, Parameter(help="The backend's name.")]
 MaxTtl = Annotated[
     str | None,
@@ -35,7 +37,9 @@ Labels = Annotated[
         show_default=False,
     ),
 ]
-ActiveTtl = Annotated[str | None, Parameter(help="How long it may be active in all; channel partners only.")]
+ActiveTtl = Annotated[
+    str | None, Parameter(help="How long it may be active in all; channel partners only.")
+]
 
 app = App(
     name="qsessions",
@@ -61,14 +65,22 @@ def demo() -> None:
 @app.command
 def emulator(
     *,
-    host: Annotated[str, Parameter(help="Where to listen; the default is this machine only.")] = "127.0.0.1",
+    host: Annotated[
+        str, Parameter(help="Where to listen; the default is this machine only.")
+    ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 0,
     speed: Annotated[
         float, Parameter(help="Seconds of the service in one real second; 0 stands still.")
     ] = 1.0,
-    plan: Annotated[Literal["paid", "open"], Parameter(help="'open' refuses dedicated sessions.")] = "paid",
-    partner: Annotated[bool, Parameter(help="Allow interactive_ttl and active_ttl.", negative="")] = False,
-    token_seconds: Annotated[int, Parameter(help="How long an access token lives, in seconds.")] = 3600,
+    plan: Annotated[
+        Literal["paid", "open"], Parameter(help="'open' refuses dedicated sessions.")
+    ] = "paid",
+    partner: Annotated[
+        bool, Parameter(help="Allow interactive_ttl and active_ttl.", negative="")
+    ] = False,
+    token_seconds: Annotated[
+        int, Parameter(help="How long an access token lives, in seconds.")
+    ] = 3600,
     queue_seconds: Annotated[
         float, Parameter(help="How long each job waits in the queue, in seconds.")
     ] = 0.0,
@@ -112,7 +124,9 @@ def emulator(
             faults=[] if faults is None else load_faults(faults),
         )
         for terms in instance:
-            service.add_instance(plan="open" if terms == "open" else "paid", partner=terms == "partner")
+            service.add_instance(
+                plan="open" if terms == "open" else "paid", partner=terms == "partner"
+            )
     except ValueError as error:
         complain("emulator", f"{in_a_shell(str(error))}.", "See: qsessions emulator --help")
         return Exit.WRONG_USE
@@ -140,7 +154,9 @@ def create(
 
     ttls = {"max_ttl": max_ttl, "interactive_ttl": interactive_ttl, "active_ttl": active_ttl}
     fate = commands.Fate()
-    return commands.run("create", commands.create(options, mode, backend, ttls, fate, labels=label), fate)
+    return commands.run(
+        "create", commands.create(options, mode, backend, ttls, fate, labels=label), fate
+    )
 
 
 @app.command
@@ -168,7 +184,9 @@ def update(
     """
     from qsessions.cli import commands
 
-    return commands.run("update", commands.update(options, session_id, accepting_jobs=accepting_jobs))
+    return commands.run(
+        "update", commands.update(options, session_id, accepting_jobs=accepting_jobs)
+    )
 
 
 @app.command
@@ -202,15 +220,23 @@ def workloads(
     ] = ("session", "batch"),
     status: Annotated[
         tuple[Literal["pending", "in_progress", "failed", "completed", "canceled"], ...],
-        Parameter(help="Only those in this status; may be repeated.", negative="", show_default=False),
+        Parameter(
+            help="Only those in this status; may be repeated.", negative="", show_default=False
+        ),
     ] = (),
     backend: Annotated[str | None, Parameter(help="Only those on this backend.")] = None,
-    search: Annotated[str | None, Parameter(help="Only those that the service finds by this text.")] = None,
+    search: Annotated[
+        str | None, Parameter(help="Only those that the service finds by this text.")
+    ] = None,
     created_after: Annotated[
         str | None,
-        Parameter(help="Only those created after this time (ISO 8601; local time without an offset)."),
+        Parameter(
+            help="Only those created after this time (ISO 8601; local time without an offset)."
+        ),
     ] = None,
-    created_before: Annotated[str | None, Parameter(help="Only those created before this time.")] = None,
+    created_before: Annotated[
+        str | None, Parameter(help="Only those created before this time.")
+    ] = None,
     newest_first: Annotated[
         bool, Parameter(help="Begin with the newest.", negative="", show_default=False)
     ] = False,

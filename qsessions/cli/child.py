@@ -44,7 +44,9 @@ class Child:
         leave: Called with the signal.
     """
 
-    def __init__(self, *, grace: float, stop: Callable[[int], None], leave: Callable[[int], None]) -> None:
+    def __init__(
+        self, *, grace: float, stop: Callable[[int], None], leave: Callable[[int], None]
+    ) -> None:
         self._grace = grace
         self._stop = stop
         self._leave = leave
@@ -103,7 +105,9 @@ class Child:
             return
         _send(pid, number)
         if number.name in _TO_STOP and self._killing is None:
-            self._killing = asyncio.get_running_loop().call_later(self._grace, _send, pid, signal.SIGKILL)
+            self._killing = asyncio.get_running_loop().call_later(
+                self._grace, _send, pid, signal.SIGKILL
+            )
 
 
 def _send(pid: int, number: int) -> None:

@@ -64,7 +64,9 @@ async def _end(options: Options, found: list[Ending], how: How) -> int | None:
         endings = await end(found, how, client.drain if how == "drain" else client.close, time.time)
     if how == "close":
         await note_ended({one.workload.id for one in endings if one.done})
-    await output.rows("sessions", _rows(endings), _COLUMNS, "qsessions close-all: no open session fits.")
+    await output.rows(
+        "sessions", _rows(endings), _COLUMNS, "qsessions close-all: no open session fits."
+    )
     left = sum(one.owner is not None for one in endings)
     if left and not output.as_json:
         tell(
@@ -92,7 +94,9 @@ def _agreed(found: Sequence[Ending], how: How) -> bool:
     number = sum(one.owner is None for one in found)
     which = "this session" if number == 1 else f"these {number} sessions"
     asked = (
-        f"Drain {which}? Queued jobs finish." if how == "drain" else f"Close {which}? Queued jobs never run."
+        f"Drain {which}? Queued jobs finish."
+        if how == "drain"
+        else f"Close {which}? Queued jobs never run."
     )
     return ask(asked)
 

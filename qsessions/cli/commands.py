@@ -24,7 +24,15 @@ from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session, deadline_seconds
 
 # Where a terminal is narrow, the first ones stay.
-_WORKLOAD_COLUMNS = ("id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs")
+_WORKLOAD_COLUMNS = (
+    "id",
+    "mode",
+    "status",
+    "created",
+    "backend",
+    "usage_seconds",
+    "accepting_jobs",
+)
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
 # How many seconds one of many looks at a session may take.
 _READ_S = 60.0
@@ -62,7 +70,9 @@ def read_labels(labels: Sequence[str]) -> dict[str, str]:
     for label in labels:
         name, _, value = label.partition("=")
         if not name or not value:
-            raise InvalidArgument(f"--label must be a name and a value such as run=42, not {label!r}.")
+            raise InvalidArgument(
+                f"--label must be a name and a value such as run=42, not {label!r}."
+            )
         if name in read:
             raise InvalidArgument(f"--label gives {name!r} twice.")
         read[name] = value
@@ -86,7 +96,10 @@ def connect(options: Options, **more: Any) -> AsyncSessionClient:
     chosen: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     chosen |= {"timeout": deadline(options)} | more
     return AsyncSessionClient(
-        base_url=options.base_url, api_version=options.api_version, application="qsessions-cli", **chosen
+        base_url=options.base_url,
+        api_version=options.api_version,
+        application="qsessions-cli",
+        **chosen,
     )
 
 
@@ -224,7 +237,9 @@ class Fate:
 
     def told(self, *, left: bool) -> tuple[str, str]:
         """Say what became of the session and what to do; `left` when nobody waited for the end."""
-        session_id = self.session.id if self.session else self.end.session_id if self.end else self.closing
+        session_id = (
+            self.session.id if self.session else self.end.session_id if self.end else self.closing
+        )
         end_it = f"End it: qsessions close {session_id}"
         if self.session is not None:
             return f"interrupted; session {session_id} was created and goes on.", end_it

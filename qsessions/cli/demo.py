@@ -25,7 +25,9 @@ async def run() -> None:
     async with Emulator(queue_seconds=_QUEUE_S) as emulator:
         _say(console, "emulator", f"serves the sessions API at {emulator.url}")
         auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
-        async with AsyncSessionClient(auth, base_url=emulator.url, application="qsessions-demo") as client:
+        async with AsyncSessionClient(
+            auth, base_url=emulator.url, application="qsessions-demo"
+        ) as client:
             await _show(console, client, emulator)
 
 
@@ -60,7 +62,11 @@ async def _watch(console: Terminal, live: AsyncLiveSession) -> None:
 def _state(snapshot: Session, seconds: float) -> Text:
     state = str(snapshot.state)
     text = Text.assemble(f"{seconds:4.1f} s  ", (state, _STYLES.get(state, "")))
-    return text.append(", draining") if snapshot.accepting_jobs is False and not snapshot.is_final else text
+    return (
+        text.append(", draining")
+        if snapshot.accepting_jobs is False and not snapshot.is_final
+        else text
+    )
 
 
 def _say(console: Terminal, what: str, text: str | Text) -> None:

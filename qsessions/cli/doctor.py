@@ -88,7 +88,11 @@ def _row(check: Check) -> dict[str, Any]:
 
 def _failed(name: str, error: QSessionsError) -> Check:
     return Check(
-        name, "failed", what_happened(error, "doctor"), what_to_do(error, "doctor"), exit_code(error)
+        name,
+        "failed",
+        what_happened(error, "doctor"),
+        what_to_do(error, "doctor"),
+        exit_code(error),
     )
 
 
@@ -168,10 +172,16 @@ class _Examination:
         except OSError as error:
             if self.url.scheme in self.proxies:
                 return Check(
-                    "dns", "ok", f"{host} has no address here; a proxy is set, which looks it up itself"
+                    "dns",
+                    "ok",
+                    f"{host} has no address here; a proxy is set, which looks it up itself",
                 )
             return Check(
-                "dns", "failed", f"{host} has no address: {error.strerror}.", _NETWORK, Exit.UNREACHABLE
+                "dns",
+                "failed",
+                f"{host} has no address: {error.strerror}.",
+                _NETWORK,
+                Exit.UNREACHABLE,
             )
         addresses = dict.fromkeys(str(address[0]) for *_, address in answers)
         found = "an address already" if [*addresses] == [host] else ", ".join(addresses)
@@ -190,7 +200,9 @@ class _Examination:
         attempts = Attempts(transport, retry=_ONCE, clock=Clock(), observers=Observers())
         try:
             request = operation.request(str(self.url), {})
-            self.listed = await attempts.run(request, read, deadline(self.options), authenticated=False)
+            self.listed = await attempts.run(
+                request, read, deadline(self.options), authenticated=False
+            )
         except (ResponseError, ProtocolError) as error:
             # What answers isn't what it should be; the connection itself stands.
             self.refusal = error
@@ -229,7 +241,9 @@ class _Examination:
         if failure is not None and not renewed:
             return _failed("iam", failure), _skipped("read", "iam")
         iam = Check(
-            "iam", "ok", f"{renewed[0].host} gave a token for {renewed[0].expires_in / 60:.0f} minutes"
+            "iam",
+            "ok",
+            f"{renewed[0].host} gave a token for {renewed[0].expires_in / 60:.0f} minutes",
         )
         if failure is not None:
             return iam, _failed("read", failure)
@@ -249,7 +263,9 @@ class _Examination:
             return Check("clock", "ok", f"less than {_SKEW_S:.0f} s from the service's")
         direction = "ahead of" if skew > 0 else "behind"
         found = f"this machine's clock is {abs(skew):.0f} s {direction} the service's."
-        return Check("clock", "failed", found, "Set the clock, for example with NTP.", Exit.WRONG_USE)
+        return Check(
+            "clock", "failed", found, "Set the clock, for example with NTP.", Exit.WRONG_USE
+        )
 
     def api_version(self) -> Check:
         """Find the version in use among those that the service lists."""
@@ -258,9 +274,7 @@ class _Examination:
         if not self.listed:
             return _skipped("api_version", "tls")
         wanted, live = self._version(), self._live()
-        advice = (
-            f"Choose another with --api-version: {', '.join(live or [item.version for item in self.listed])}."
-        )
+        advice = f"Choose another with --api-version: {', '.join(live or [item.version for item in self.listed])}."
         if self.options.api_version == operations.LATEST and not live:
             told = "the service lists no live API version."
             return Check("api_version", "failed", told, advice, Exit.WRONG_USE)
@@ -273,7 +287,9 @@ class _Examination:
         if found.sunset_date <= datetime.now(UTC).date().isoformat():
             told = f"{wanted}, {found.status}, is no longer served since {found.sunset_date}."
             return Check("api_version", "failed", told, advice, Exit.WRONG_USE)
-        return Check("api_version", "ok", f"{wanted}, {found.status}, served until {found.sunset_date}")
+        return Check(
+            "api_version", "ok", f"{wanted}, {found.status}, served until {found.sunset_date}"
+        )
 
     def _live(self) -> list[str]:
         return [version.version for version in self.listed or () if version.status == "live"]
@@ -282,4 +298,6 @@ class _Examination:
         """Give the version that calls ask for; for "latest" without a live one, the default, so that the read is tried all the same."""
         given = self.options.api_version
         default = operations.default_version(time.time())
-        return max(self._live(), default=default) if given == operations.LATEST else given or default
+        return (
+            max(self._live(), default=default) if given == operations.LATEST else given or default
+        )

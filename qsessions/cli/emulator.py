@@ -102,7 +102,10 @@ async def _serve(emulator: Emulator, host: str) -> int:
             print(f"export {name}={shlex.quote(value)}")
         sys.stdout.flush()
         if sys.stdout.isatty():
-            print(f"# Serving, with a live view at {emulator.iam_url}/ (Ctrl-C stops it)", file=sys.stderr)
+            print(
+                f"# Serving, with a live view at {emulator.iam_url}/ (Ctrl-C stops it)",
+                file=sys.stderr,
+            )
         else:
             # Whoever reads the pipe must see its end; the descriptor stays valid for what may still print.
             forget_output()

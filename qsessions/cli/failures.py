@@ -42,7 +42,10 @@ _IN_A_SHELL = (
     ),
     ("; credentials go into auth=", ""),
     ("pass ssl=ssl.create_default_context(cafile=...)", "name its file in SSL_CERT_FILE"),
-    ("Pass ssl=ssl.create_default_context(cafile=...) with", "Take that line out, and name in SSL_CERT_FILE"),
+    (
+        "Pass ssl=ssl.create_default_context(cafile=...) with",
+        "Take that line out, and name in SSL_CERT_FILE",
+    ),
     (", or pass allow_insecure=True", ""),
     ("Pass proxy= with the URL of a proxy", "Take that out, and name in HTTPS_PROXY a proxy"),
     (", or pass proxy=", ""),
@@ -130,7 +133,9 @@ def _end_it(error: CreateOutcomeUnknown) -> str:
         case [only]:
             return f"It may be session {only}: if you don't know it, end it: qsessions close {only}"
         case ids:
-            return f"It may be one of {few(ids)}: end the one that you don't know: qsessions close ID"
+            return (
+                f"It may be one of {few(ids)}: end the one that you don't know: qsessions close ID"
+            )
 
 
 def in_a_shell(text: str) -> str:

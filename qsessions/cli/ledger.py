@@ -16,8 +16,22 @@ from qsessions.cli.options import Options
 from qsessions.cli.output import SHORT_NAME, Output, Row
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import ConfigurationError, InstanceNotFound, InvalidArgument, NotFound, QSessionsError
-from qsessions.ledger import Ledger, LedgerEntry, LedgerRecord, Liveness, LocalLedger, entries_of, has_labels
+from qsessions.errors import (
+    ConfigurationError,
+    InstanceNotFound,
+    InvalidArgument,
+    NotFound,
+    QSessionsError,
+)
+from qsessions.ledger import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    Liveness,
+    LocalLedger,
+    entries_of,
+    has_labels,
+)
 from qsessions.ledger.verdicts import Decision, Verdict, is_young, whose
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
@@ -66,7 +80,9 @@ async def list_ledger(
                 states = await current_states(client, served, progress)
         found = [(entry, states.get(entry.record.session_id or "")) for entry in entries]
         rows = [
-            _row(entry, state, client) for entry, state in found if everything or not _is_over(entry, state)
+            _row(entry, state, client)
+            for entry, state in found
+            if everything or not _is_over(entry, state)
         ]
         nothing = "" if rows else await _nothing("ledger", ledger, entries, labels)
         await output.rows("ledger", _each(rows), _LEDGER_COLUMNS, nothing, brief=True)
@@ -142,11 +158,14 @@ def forget_records(
     if not yes:
         for one in found:
             print(
-                f"{one.entry.record.session_id or one.entry.record.key}  {one.decision.why}", file=sys.stderr
+                f"{one.entry.record.session_id or one.entry.record.key}  {one.decision.why}",
+                file=sys.stderr,
             )
         # Out here, where Ctrl-C ends the wait for an answer.
         if not ask(f"Forget {count(len(found), 'record')}? Sessions stay as they are."):
-            complain("forget", "nothing was forgotten.", "To forget one of them: qsessions forget RECORD")
+            complain(
+                "forget", "nothing was forgotten.", "To forget one of them: qsessions forget RECORD"
+            )
             return Exit.REFUSED
     return run("forget", _forget_found(options, found))
 
@@ -155,7 +174,9 @@ async def _find_undecided(
     options: Options, only: Sequence[str], older_than: str | None, found: list[Reaped]
 ) -> int | None:
     if only:
-        raise InvalidArgument("--undecided takes no records by name.", solution="Leave one of them out.")
+        raise InvalidArgument(
+            "--undecided takes no records by name.", solution="Leave one of them out."
+        )
     seconds = 0.0 if older_than is None else duration("--older-than", older_than) or 0.0
     async with local_ledger() as ledger, connect(options) as client:
         with progress_bar() as progress:
@@ -199,7 +220,8 @@ async def _forget(options: Options, only: Sequence[str], *, older_than: str | No
         raise InvalidArgument("--older-than goes with --undecided.", solution="Add --undecided.")
     if not only:
         raise InvalidArgument(
-            "records to forget must be named.", solution="See: qsessions ledger. Or give --undecided."
+            "records to forget must be named.",
+            solution="See: qsessions ledger. Or give --undecided.",
         )
     async with local_ledger() as ledger:
         forgotten = await forget(ledger, await _named(ledger, only))
@@ -208,7 +230,9 @@ async def _forget(options: Options, only: Sequence[str], *, older_than: str | No
     if not kept:
         return None
     what = f"of {count(len(forgotten), 'record')}, {len(kept)} {'is' if len(kept) == 1 else 'are'} kept."
-    complain("forget", what, "The list says why. A record is kept while its owner lives, or may live.")
+    complain(
+        "forget", what, "The list says why. A record is kept while its owner lives, or may live."
+    )
     return max([Exit.REFUSED, *(failure_code(one.error) for one in kept if one.error is not None)])
 
 
@@ -217,7 +241,9 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
     if not names:
         return []
     entries = await entries_of(ledger)
-    known = {name for entry in entries for name in (entry.record.key, entry.record.session_id) if name}
+    known = {
+        name for entry in entries for name in (entry.record.key, entry.record.session_id) if name
+    }
     full: list[str] = []
     for name in names:
         if name in known or len(name) < SHORT_NAME:
@@ -225,12 +251,16 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
             continue
         begun = [one for one in known if one.startswith(name)]
         if len(begun) > 1:
-            raise InvalidArgument(f"{len(begun)} records begin with {name!r}; give more of the name.")
+            raise InvalidArgument(
+                f"{len(begun)} records begin with {name!r}; give more of the name."
+            )
         full.append(begun[0] if begun else name)
     return full
 
 
-async def _print(command: str, records: Sequence[Reaped], options: Options, nothing: str = "") -> None:
+async def _print(
+    command: str, records: Sequence[Reaped], options: Options, nothing: str = ""
+) -> None:
     rows = _each([_reaped_row(command, one) for one in records])
     told = nothing or f"qsessions {command}: nothing is undecided."
     await Output(options).rows("records", rows, _REAP_COLUMNS, told, brief=True)
@@ -243,13 +273,19 @@ async def _nothing(
     if labels:
         return f"qsessions {command}: no open session is recorded with {', '.join(labels)}."
     others = len(await entries_of(ledger)) - len(seen)
-    more = f" of this instance; {count(others, 'record')} of others: add --all-instances" if others else ""
+    more = (
+        f" of this instance; {count(others, 'record')} of others: add --all-instances"
+        if others
+        else ""
+    )
     return f"qsessions {command}: no open sessions are recorded{more}."
 
 
 def _to_end(undecided: Sequence[Decision]) -> str:
     """Say how to end what is undecided, by id, whatever the ledger says."""
-    match list(dict.fromkeys(workload.id for decision in undecided for workload in decision.candidates)):
+    match list(
+        dict.fromkeys(workload.id for decision in undecided for workload in decision.candidates)
+    ):
         case []:
             return (
                 "The list says why. To end a session whatever the ledger says: qsessions close ID; "
@@ -287,7 +323,9 @@ def _is_over(entry: LedgerEntry, state: State | None) -> bool:
     return isinstance(state, Session) and state.id == entry.record.session_id and state.is_final
 
 
-def _unread(record: LedgerRecord, state: State | None, client: AsyncSessionClient | None) -> str | None:
+def _unread(
+    record: LedgerRecord, state: State | None, client: AsyncSessionClient | None
+) -> str | None:
     """Return why the state of a session isn't known, or None where it is."""
     if record.session_id is None:
         return "its id is unknown"
@@ -307,7 +345,9 @@ def _unread(record: LedgerRecord, state: State | None, client: AsyncSessionClien
     return None
 
 
-def _row(entry: LedgerEntry, state: State | None, client: AsyncSessionClient | None) -> dict[str, Any]:
+def _row(
+    entry: LedgerEntry, state: State | None, client: AsyncSessionClient | None
+) -> dict[str, Any]:
     record, owner = entry.record, entry.owner
     unread = _unread(record, state, client)
     found = state if unread is None and isinstance(state, Session) else None

@@ -27,7 +27,9 @@ class Options:
     timeout: Annotated[
         str, Parameter(help="The deadline of each call: seconds, text such as 2m, or 'none'.")
     ] = "60"
-    json: Annotated[bool, Parameter(help="Print one JSON object.", negative="", show_default=False)] = False
+    json: Annotated[
+        bool, Parameter(help="Print one JSON object.", negative="", show_default=False)
+    ] = False
     jsonl: Annotated[
         bool, Parameter(help="Print one JSON object a line.", negative="", show_default=False)
     ] = False
@@ -47,7 +49,9 @@ class Options:
 class WaitOptions(Options):
     """The same for a command that waits."""
 
-    timeout: Annotated[str, Parameter(help="How long to wait: seconds, text such as 5m, or 'none'.")] = "none"
+    timeout: Annotated[
+        str, Parameter(help="How long to wait: seconds, text such as 5m, or 'none'.")
+    ] = "none"
 
 
 DEFAULTS = Options()

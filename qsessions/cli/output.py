@@ -85,7 +85,9 @@ def _deep_json(value: object) -> str:
     return "".join(parts)
 
 
-def _enclosed(start: str, inside: Sequence[tuple[str, tuple[object]]], end: str) -> list[str | tuple[object]]:
+def _enclosed(
+    start: str, inside: Sequence[tuple[str, tuple[object]]], end: str
+) -> list[str | tuple[object]]:
     """Give the pieces of an object or an array, the last one first."""
     pieces: list[str | tuple[object]] = [start]
     for number, (name, value) in enumerate(inside):
@@ -223,7 +225,9 @@ def _cut(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
         left -= widths[number] + len(_GAP)
     return [
         [
-            set_cell_size(text, size) if cell_len(text) <= size else set_cell_size(text, size - 1) + "…"
+            set_cell_size(text, size)
+            if cell_len(text) <= size
+            else set_cell_size(text, size - 1) + "…"
             for text, size in zip(cells, widths, strict=True)
         ]
         for cells in table
@@ -241,7 +245,10 @@ def _age(seconds: float) -> str:
 def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """Fill cells with spaces to the width of their columns."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    return [[set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True)] for cells in rows]
+    return [
+        [set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True)]
+        for cells in rows
+    ]
 
 
 def _styled(value: object) -> Text:
@@ -259,7 +266,9 @@ def cell(value: object) -> str:
         case float():
             return f"{value:.1f}"
         case list() | tuple():
-            return ", ".join(_json(item) if isinstance(item, list) else cell(item) for item in value)
+            return ", ".join(
+                _json(item) if isinstance(item, list) else cell(item) for item in value
+            )
         case datetime():
             return _time(value, "seconds")
         case {"status": str() as status, "timestamp": datetime() as timestamp}:

@@ -79,7 +79,8 @@ async def run_command(
     as_json = Output(options).as_json
     if not command:
         raise InvalidArgument(
-            "there is no command to run.", solution="Give it after --, such as: -- python experiment.py"
+            "there is no command to run.",
+            solution="Give it after --, such as: -- python experiment.py",
         )
     seconds = duration("--grace", grace)
     if seconds is None:
@@ -94,7 +95,9 @@ async def run_command(
         grace=seconds,
     )
     if (code := await asyncio.to_thread(unusable, command[0])) is not None:
-        _cant_start(command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable", code)
+        _cant_start(
+            command[0], "it isn't there" if code == NOT_FOUND else "it isn't executable", code
+        )
         return code
     if isinstance(session, CreateSession) and session.max_ttl is None:
         tell(
@@ -166,7 +169,9 @@ class _Run:
             self._session_id = self._plan.session
             if (await client.get(self._session_id)).is_final:
                 complain(
-                    "run", f"session {self._session_id} is closed.", "To create one, leave --attach out."
+                    "run",
+                    f"session {self._session_id} is closed.",
+                    "To create one, leave --attach out.",
                 )
                 return Exit.REFUSED
             code = await self._command(client)
@@ -182,7 +187,10 @@ class _Run:
         self._ended = self._plan.on_exit
         try:
             async with client.open(
-                wanted, labels=self._plan.labels, on_exit=self._plan.on_exit, on_error=self._plan.on_error
+                wanted,
+                labels=self._plan.labels,
+                on_exit=self._plan.on_exit,
+                on_error=self._plan.on_error,
             ) as live:
                 self._session_id = live.id
                 code = await self._command(client)

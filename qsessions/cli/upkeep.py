@@ -66,12 +66,18 @@ def run(
     interactive_ttl: InteractiveTtl = None,
     active_ttl: ActiveTtl = None,
     attach: Annotated[
-        str | None, Parameter(help="The id of a session that exists, in place of a new one; it isn't ended.")
+        str | None,
+        Parameter(help="The id of a session that exists, in place of a new one; it isn't ended."),
     ] = None,
-    on_exit: Annotated[How, Parameter(help="How the session ends when the command ends with 0.")] = "drain",
+    on_exit: Annotated[
+        How, Parameter(help="How the session ends when the command ends with 0.")
+    ] = "drain",
     on_error: Annotated[How, Parameter(help="How it ends otherwise.")] = "close",
     grace: Annotated[
-        str, Parameter(help="How long the command has to end once a signal told it to, before it is killed.")
+        str,
+        Parameter(
+            help="How long the command has to end once a signal told it to, before it is killed."
+        ),
     ] = "20",
     label: Labels = (),
     options: Options = DEFAULTS,
@@ -123,12 +129,16 @@ def ledger(
 @app.command
 def reap(
     *records: Annotated[
-        str, Parameter(help="Only these: session ids, or what `qsessions ledger` shows where there is none.")
+        str,
+        Parameter(
+            help="Only these: session ids, or what `qsessions ledger` shows where there is none."
+        ),
     ],
     label: OnlyLabels = (),
     all_instances: AllInstances = False,
     dry_run: Annotated[
-        bool, Parameter(help="Say what would be done, and do nothing.", negative="", show_default=False)
+        bool,
+        Parameter(help="Say what would be done, and do nothing.", negative="", show_default=False),
     ] = False,
     close_unique: Annotated[
         bool,
@@ -151,7 +161,12 @@ def reap(
     from qsessions.cli.ledger import reap_sessions
 
     body = reap_sessions(
-        options, records, label, all_instances=all_instances, dry_run=dry_run, close_unique=close_unique
+        options,
+        records,
+        label,
+        all_instances=all_instances,
+        dry_run=dry_run,
+        close_unique=close_unique,
     )
     return commands.run("reap", body)
 
@@ -196,16 +211,23 @@ def close_all(
     backend: Annotated[str | None, Parameter(help="Only those on this backend.")] = None,
     created_before: Annotated[
         str | None,
-        Parameter(help="Only those created before this time (ISO 8601; local time without an offset)."),
+        Parameter(
+            help="Only those created before this time (ISO 8601; local time without an offset)."
+        ),
     ] = None,
     all: Annotated[  # noqa: A002 - the option's name
-        bool, Parameter(help="Those too whose owner lives, by the ledger.", negative="", show_default=False)
+        bool,
+        Parameter(
+            help="Those too whose owner lives, by the ledger.", negative="", show_default=False
+        ),
     ] = False,
     label: OnlyLabels = (),
     drain: Annotated[
         bool,
         Parameter(
-            help="Let them finish their jobs, instead of closing them now.", negative="", show_default=False
+            help="Let them finish their jobs, instead of closing them now.",
+            negative="",
+            show_default=False,
         ),
     ] = False,
     yes: Annotated[bool, Parameter(help="Don't ask.", negative="", show_default=False)] = False,

@@ -53,9 +53,16 @@ def default_name(accounts: Mapping[str, Account], channel: str) -> str | None:
 
 def listed(accounts: Mapping[str, Account]) -> str:
     """Say which accounts there are."""
-    texts = [f"{shown(name)} ({_channel(account)})" for name, account in [*accounts.items()][:_MOST_LISTED]]
+    texts = [
+        f"{shown(name)} ({_channel(account)})"
+        for name, account in [*accounts.items()][:_MOST_LISTED]
+    ]
     more = len(accounts) - len(texts)
-    return "only " + ", ".join(texts) + (f" and {more} more" if more else "") if texts else "nor any other"
+    return (
+        "only " + ", ".join(texts) + (f" and {more} more" if more else "")
+        if texts
+        else "nor any other"
+    )
 
 
 def shown(name: str) -> str:
@@ -85,7 +92,9 @@ def check(account: Account, who: str, *, own_tls: bool) -> None:
     if account.problem is not None:
         raise ConfigurationError(f"{who} can't be read: {account.problem}")
     if account.channel not in {None, *CHANNELS}:
-        raise ConfigurationError(f"{who} is {'of ' * (account.channel == OLD_CHANNEL)}{_channel(account)}")
+        raise ConfigurationError(
+            f"{who} is {'of ' * (account.channel == OLD_CHANNEL)}{_channel(account)}"
+        )
     if not account.verify and not own_tls:
         raise ConfigurationError(
             f'{who} says "verify": false, and certificates are always checked',

@@ -147,7 +147,9 @@ def _resolved(
         given=given or (),
         wanted=_wanted(given),
         base_url=_base_url(base_url, environ),
-        account=None if account is None else _text(account, "account= must be the name of an account."),
+        account=None
+        if account is None
+        else _text(account, "account= must be the name of an account."),
         file=ACCOUNT_FILE
         if account_file is None
         else _text(account_file, "account_file= must be the path of a file."),
@@ -234,7 +236,9 @@ class Search:
             raise self._refused(f"{self.file} doesn't exist")
         accounts = decode_accounts(body) if isinstance(body, bytes) else body
         if isinstance(accounts, str):
-            raise self._refused(f"{self.file} can't be read: {accounts}", f"Correct the file. {self._ways}")
+            raise self._refused(
+                f"{self.file} can't be read: {accounts}", f"Correct the file. {self._ways}"
+            )
         name = self.account if self.account in accounts else None
         if self.account is None:
             name = default_name(accounts, self.environ.get(CHANNEL, CHANNELS[0]))
@@ -243,7 +247,9 @@ class Search:
         if self._can_do_without:
             return self._settings(self._environment(), None)
         solution = None
-        if self.account is None and any(account.channel in CHANNELS for account in accounts.values()):
+        if self.account is None and any(
+            account.channel in CHANNELS for account in accounts.values()
+        ):
             choose = f"Name one with account=, or its channel in {CHANNEL}."
             solution = f"{choose} {_WITHOUT_FILE if self.named else _GIVE}"
         raise self._refused(f"{self.file} has no {self._sought()}, {listed(accounts)}", solution)
@@ -279,7 +285,9 @@ class Search:
             except ConfigurationError as error:
                 error.solution = f"Correct {IAM_URL}, or take it out."
                 raise
-        if not account.url and (not self.base_url or (TOKEN in self.wanted and IAM_URL not in self.environ)):
+        if not account.url and (
+            not self.base_url or (TOKEN in self.wanted and IAM_URL not in self.environ)
+        ):
             self._cloud(account, None)
 
     def _made_of(self, account: Account, name: str | None) -> Settings:
@@ -289,14 +297,18 @@ class Search:
         if TOKEN in self.wanted:
             iam_url = self.environ.get(IAM_URL) or self._iam_url(account, name)
             token = self._half(account.token, "token", name)
-            providers.insert(0, _made(partial(IBMCloudAuth, token, iam_url), self._label("token", name)))
+            providers.insert(
+                0, _made(partial(IBMCloudAuth, token, iam_url), self._label("token", name))
+            )
         if INSTANCE in self.wanted and (account.instance or not self._can_do_without):
             instance = self._half(account.instance, "instance", name)
             providers.append(_made(partial(ServiceCRN, instance), self._label("instance", name)))
         base_url = self.base_url or self._regional_url(providers, account, name)
         urls = account.proxies and account.proxies.urls
         named = {"https": urls.https, "http": urls.http} if urls else {}
-        proxies = SecretValues({scheme: url for scheme, url in named.items() if url}, **self.proxies)
+        proxies = SecretValues(
+            {scheme: url for scheme, url in named.items() if url}, **self.proxies
+        )
         source = "the environment" if name is None else self._who(name)
         return Settings(base_url, tuple(providers), proxies, source)
 
@@ -317,7 +329,11 @@ class Search:
             url = URL(service_url(value, label))
         except ConfigurationError:
             url = URL()
-        if _HOST.fullmatch(url.raw_host or "") and url.explicit_port is None and url.path in {"", "/"}:
+        if (
+            _HOST.fullmatch(url.raw_host or "")
+            and url.explicit_port is None
+            and url.path in {"", "/"}
+        ):
             return url
         raise ConfigurationError(
             f"{label} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and path.",
@@ -326,9 +342,13 @@ class Search:
 
     def _iam_url(self, account: Account, name: str | None) -> str:
         cloud = self._cloud(account, name)
-        return f"{cloud.scheme}://{'private.' if account.private_endpoint else ''}iam.{cloud.raw_host}"
+        return (
+            f"{cloud.scheme}://{'private.' if account.private_endpoint else ''}iam.{cloud.raw_host}"
+        )
 
-    def _regional_url(self, providers: Iterable[AuthProvider], account: Account, name: str | None) -> str:
+    def _regional_url(
+        self, providers: Iterable[AuthProvider], account: Account, name: str | None
+    ) -> str:
         cloud = self._cloud(account, name)
         regions = [provider.region for provider in providers if isinstance(provider, ServiceCRN)]
         region = regions[0] if regions else DEFAULT_REGION
@@ -361,10 +381,14 @@ class Search:
         if self.named:
             looked.append("the environment was passed over, since the account is named")
         elif self.wanted[0] not in self.environ:
-            alone = f" ({INSTANCE} is, and counts only together with it)" if self._has_lone_crn else ""
+            alone = (
+                f" ({INSTANCE} is, and counts only together with it)" if self._has_lone_crn else ""
+            )
             looked.append(f"{self.wanted[0]} is not set{alone}")
         what = "there are no usable credentials" if self.wanted else "the settings can't be used"
-        return ConfigurationError(f"{what}: {'; '.join([*looked, found])}.", solution=solution or self._ways)
+        return ConfigurationError(
+            f"{what}: {'; '.join([*looked, found])}.", solution=solution or self._ways
+        )
 
     @property
     def _ways(self) -> str:
@@ -425,10 +449,13 @@ def _given(auth: AuthProvider | Iterable[AuthProvider] | None) -> tuple[AuthProv
         return None
     # Text is an iterable too: an empty one must not pass for "no credentials".
     one = isinstance(auth, str | bytes) or not isinstance(auth, Iterable)
-    providers = (cast("AuthProvider", auth),) if one else tuple(cast("Iterable[AuthProvider]", auth))
+    providers = (
+        (cast("AuthProvider", auth),) if one else tuple(cast("Iterable[AuthProvider]", auth))
+    )
     for provider in providers:
         if isinstance(provider, type) or not (
-            callable(getattr(provider, "headers", None)) and callable(getattr(provider, "invalidate", None))
+            callable(getattr(provider, "headers", None))
+            and callable(getattr(provider, "invalidate", None))
         ):
             raise ConfigurationError(
                 f"auth= holds the class {provider.__name__}, not a provider made of it."
@@ -447,7 +474,9 @@ def _wanted(given: Sequence[AuthProvider] | None) -> tuple[str, ...]:
     if given is None:
         return (TOKEN, INSTANCE)
     # A user's own provider may set any header.
-    if not given or not all(isinstance(provider, IBMCloudAuth | StaticHeader) for provider in given):
+    if not given or not all(
+        isinstance(provider, IBMCloudAuth | StaticHeader) for provider in given
+    ):
         return ()
     crns = [isinstance(provider, ServiceCRN) for provider in given]
     if all(crns):

@@ -213,7 +213,11 @@ def read_faults(value: object) -> list[Fault]:
 
     Raises ValueError that names the place, such as `faults[0].status`.
     """
-    if not isinstance(value, dict) or set(value) != {"faults"} or not isinstance(value["faults"], list):
+    if (
+        not isinstance(value, dict)
+        or set(value) != {"faults"}
+        or not isinstance(value["faults"], list)
+    ):
         raise ValueError("faults: must be the only thing, and a list of faults")
     return [_read_fault(item, f"faults[{index}]") for index, item in enumerate(value["faults"])]
 
@@ -227,7 +231,9 @@ def _read_fault(value: object, where: str) -> Fault:
         if name not in names:
             raise ValueError(f"{where}.{name}: no such field; there are: {', '.join(names)}")
     if "kind" not in fields:
-        raise ValueError(f"{where}.kind: is missing; it is one of: {', '.join(get_args(FaultKind))}")
+        raise ValueError(
+            f"{where}.kind: is missing; it is one of: {', '.join(get_args(FaultKind))}"
+        )
     try:
         return Fault(**fields)  # type: ignore[arg-type]  # what it holds is checked there
     except ValueError as error:
@@ -239,7 +245,11 @@ def _check_kind(fault: Fault) -> None:
     _check("kind", fault.kind in kinds, f"must be one of: {', '.join(kinds)}")
     for name in _HOW:
         given = getattr(fault, name) != getattr(attrs.fields(Fault), name).default
-        _check(name, not given or name in _FIELDS[fault.kind], f"has no meaning for the kind '{fault.kind}'")
+        _check(
+            name,
+            not given or name in _FIELDS[fault.kind],
+            f"has no meaning for the kind '{fault.kind}'",
+        )
     needed = _NEEDED.get(fault.kind)
     if needed is not None:
         _check(needed, getattr(fault, needed) is not None, f"is needed for the kind '{fault.kind}'")
@@ -251,30 +261,52 @@ def _check_when(fault: Fault) -> None:
     about = _ABOUT.get(fault.kind, frozenset(OPERATIONS))
     told = f"has no meaning for the kind '{fault.kind}', which is about {', '.join(sorted(about))} alone"
     _check("operations", about.issuperset(fault.operations), told)
-    _check("rate", _is_number(fault.rate) and 0 < fault.rate <= 1, "must be a number above 0 and up to 1")
+    _check(
+        "rate",
+        _is_number(fault.rate) and 0 < fault.rate <= 1,
+        "must be a number above 0 and up to 1",
+    )
     _check("seed", _is_whole(fault.seed), "must be a whole number")
     for name, count in (("nth", fault.nth), ("times", fault.times)):
-        _check(name, count is None or (_is_whole(count) and count >= 1), "must be a whole number from 1 on")
-    _check("nth", fault.nth is None or (fault.times is None and fault.rate == 1), "excludes times and rate")
+        _check(
+            name,
+            count is None or (_is_whole(count) and count >= 1),
+            "must be a whole number from 1 on",
+        )
+    _check(
+        "nth",
+        fault.nth is None or (fault.times is None and fault.rate == 1),
+        "excludes times and rate",
+    )
     _check("after", isinstance(fault.after, bool), "must be true or false")
 
 
 def _check_how(fault: Fault) -> None:
     status, seconds, keep = fault.status, fault.seconds, fault.keep_bytes
     _check(
-        "status", status is None or (_is_whole(status) and 200 <= status <= 599), "must be from 200 to 599"
+        "status",
+        status is None or (_is_whole(status) and 200 <= status <= 599),
+        "must be from 200 to 599",
     )
     least, most = (
-        (-_MOST_SKEW_SECONDS, _MOST_SKEW_SECONDS) if fault.kind == "clock_skew" else (0, MOST_SECONDS)
+        (-_MOST_SKEW_SECONDS, _MOST_SKEW_SECONDS)
+        if fault.kind == "clock_skew"
+        else (0, MOST_SECONDS)
     )
     in_range = seconds is None or (_is_number(seconds) and least <= seconds <= most)
     _check("seconds", in_range, f"must be a number from {least:.0f} to {most:.0f}")
-    _check("keep_bytes", keep is None or (_is_whole(keep) and keep >= 0), "must be a whole number, 0 or more")
+    _check(
+        "keep_bytes",
+        keep is None or (_is_whole(keep) and keep >= 0),
+        "must be a whole number, 0 or more",
+    )
     _check("body", _is_json(fault.body), "must be text, or something that JSON can say")
     for name, value in fault.headers.items():
         where = f"headers.{name}"
         named = _HEADER_NAME.fullmatch(str(name)) is not None
-        _check(where, named and str(name).lower() not in _FRAMING, "is no header that can be set here")
+        _check(
+            where, named and str(name).lower() not in _FRAMING, "is no header that can be set here"
+        )
         _check(where, _is_header_value(value), "must be text on one line")
     after = fault.retry_after
     timed = after is None or (_is_whole(after) and int(after) >= 0) or _is_header_value(after)

@@ -151,7 +151,10 @@ class Emulator:
         terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
         crn = invented_crn(self._random, self._account)
         machine = Machine(
-            random=self._random, backends=self._backends, queue_seconds=self._queue_seconds, instance=crn
+            random=self._random,
+            backends=self._backends,
+            queue_seconds=self._queue_seconds,
+            instance=crn,
         )
         self._instances[crn] = self._served[crn] = Instance(crn, terms, machine)
         return crn
@@ -181,7 +184,11 @@ class Emulator:
         app = web.Application(middlewares=[front.answer], client_max_size=_LARGEST_BODY)
         app[HOST] = self._host
         Service(
-            instances=self._served, tokens=self._tokens, gate=gate, clock=self._clock, user_id=_USER_ID
+            instances=self._served,
+            tokens=self._tokens,
+            gate=gate,
+            clock=self._clock,
+            user_id=_USER_ID,
         ).add_routes(app.router)
         Admin(
             instances=self._instances,
@@ -190,7 +197,9 @@ class Emulator:
             faults=self.faults,
             user_id=_USER_ID,
         ).add_routes(app.router)
-        Page(Board(instances=self._instances, clock=self._clock, recorder=self._recorder)).add_to(app)
+        Page(Board(instances=self._instances, clock=self._clock, recorder=self._recorder)).add_to(
+            app
+        )
         return app
 
     async def start(self) -> None:
@@ -252,7 +261,9 @@ class Emulator:
 
         The CRNs of further instances are QISKIT_IBM_INSTANCE_2 and so on.
         """
-        further = {f"QISKIT_IBM_INSTANCE_{number}": crn for number, crn in enumerate(self.crns[1:], 2)}
+        further = {
+            f"QISKIT_IBM_INSTANCE_{number}": crn for number, crn in enumerate(self.crns[1:], 2)
+        }
         return {
             "QSESSIONS_BASE_URL": self.url,
             "IAM_URL": self.iam_url,
@@ -335,7 +346,11 @@ class Emulator:
         if not is_duration(seconds):
             raise invalid("seconds must be finite, 0 or more.")
         job = self._machine_of(session_id, crn).submit_job(
-            self.now(), program_id=program_id, seconds=seconds, backend=backend, session_id=session_id
+            self.now(),
+            program_id=program_id,
+            seconds=seconds,
+            backend=backend,
+            session_id=session_id,
         )
         return job.id
 
@@ -350,7 +365,9 @@ class Emulator:
         if crn is not None and crn not in self._instances:
             raise ValueError("crn names no instance of this emulator: take it from `crns`")
         if crn is None and session_id is not None:
-            holder = next((machine for machine in self._machines() if machine.holds(session_id)), None)
+            holder = next(
+                (machine for machine in self._machines() if machine.holds(session_id)), None
+            )
             return holder or self._instances[self.crn].machine
         return self._instances[crn or self.crn].machine
 

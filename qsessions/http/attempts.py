@@ -36,7 +36,14 @@ from qsessions.errors import (
     replica,
     response_error_class,
 )
-from qsessions.events import Event, Observers, RequestFailed, RequestSent, ResponseReceived, RetryPlanned
+from qsessions.events import (
+    Event,
+    Observers,
+    RequestFailed,
+    RequestSent,
+    ResponseReceived,
+    RetryPlanned,
+)
 from qsessions.http.retry import (
     REPEATABLE_STATUSES,
     SUCCESS_EARNS,
@@ -78,7 +85,9 @@ class _Call:
     given: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
 
     def credentials(self) -> SecretHeaders:
-        return SecretHeaders({name: value for _, headers in self.given for name, value in headers.items()})
+        return SecretHeaders(
+            {name: value for _, headers in self.given for name, value in headers.items()}
+        )
 
     def is_done(self, response: Response) -> bool:
         if self.maybe_done and response.status in self.request.done_when_repeated:
@@ -165,7 +174,9 @@ class Attempts:
         call = self._call(request, request.timeout, (), urgent=True)
         result, decision = await self._conclude(call)
         if isinstance(result, Response):
-            return Response(result.status, result.headers, result.body, call.attempts, result.secrets)
+            return Response(
+                result.status, result.headers, result.body, call.attempts, result.secrets
+            )
         raise self._failure(call, result, decision)
 
     async def run(
@@ -191,7 +202,9 @@ class Attempts:
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = self._call(request, timeout, self.providers if authenticated else (), undo=undo, urgent=urgent)
+        call = self._call(
+            request, timeout, self.providers if authenticated else (), undo=undo, urgent=urgent
+        )
         self._urgent += urgent
         try:
             return await self._answer(call, read)
@@ -297,7 +310,8 @@ class Attempts:
             if not scope.expired():
                 raise
             problem = CallTimeout(
-                "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False
+                "the call's deadline passed while waiting for credentials; nothing was sent.",
+                sent=False,
             )
         if problem is None:
             return
@@ -319,7 +333,9 @@ class Attempts:
         """Send once; give the answer, or the error that stands for none."""
         remaining = self._remaining(call)
         if remaining is not None and remaining <= 0:
-            return CallTimeout("the call's deadline passed before the request was sent.", sent=False)
+            return CallTimeout(
+                "the call's deadline passed before the request was sent.", sent=False
+            )
         request = call.request.attempt(call.credentials(), remaining, urgent=call.urgent)
         if not self._observers.listening:
             return await self._send(call, request)
@@ -348,9 +364,13 @@ class Attempts:
         except QSessionsError as error:
             return error.with_traceback(None)
 
-    def _failure(self, call: _Call, result: Response | QSessionsError, decision: Decision) -> QSessionsError:
+    def _failure(
+        self, call: _Call, result: Response | QSessionsError, decision: Decision
+    ) -> QSessionsError:
         """Make the error that a call ends with."""
-        error = self._response_error(call.request, result) if isinstance(result, Response) else result
+        error = (
+            self._response_error(call.request, result) if isinstance(result, Response) else result
+        )
         if decision.action is Action.UNKNOWN:
             error = CreateOutcomeUnknown(
                 f"the session may have been created: {error.message}",
@@ -366,10 +386,14 @@ class Attempts:
         fault = decode_fault(response.body)
         if 300 <= response.status < 400:
             to = printable(response.header("Location") or "nowhere")
-            message = f"the service answered with a redirect to {to}, and redirects aren't followed."
+            message = (
+                f"the service answered with a redirect to {to}, and redirects aren't followed."
+            )
         else:
             message = fault.message or "the service gave no reason"
-        kind = response_error_class(response.status, own=fault.own, codes=fault.codes, html=fault.html)
+        kind = response_error_class(
+            response.status, own=fault.own, codes=fault.codes, html=fault.html
+        )
         return kind(
             message,
             status=response.status,
@@ -396,7 +420,9 @@ def _advice(request: Request, status: int, kind: type[ResponseError], fault: Fau
         return fault.solution
     check = f"Check the base URL, {base_url}, which normally ends in /api."
     # Where no session is named, the hint on its id is none.
-    return _sentences(fault.solution or (NotFound.hint if request.session_id is not None else None), check)
+    return _sentences(
+        fault.solution or (NotFound.hint if request.session_id is not None else None), check
+    )
 
 
 def _sentences(*texts: str | None) -> str:
@@ -430,8 +456,12 @@ def _header_conflict(
         if problem := header_problem(name, value):
             return ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
         if name.lower() in names:
-            return ConfigurationError(f"two auth providers set the header {name}; the second is {who}.")
+            return ConfigurationError(
+                f"two auth providers set the header {name}; the second is {who}."
+            )
         if name.lower() in FRAMING_HEADERS:
-            return ConfigurationError(f"{who} can't set the header {name}, which qsessions sets itself.")
+            return ConfigurationError(
+                f"{who} can't set the header {name}, which qsessions sets itself."
+            )
         names.add(name.lower())
     return None

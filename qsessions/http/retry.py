@@ -94,7 +94,11 @@ class Decision:
 
 def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
     # Infinity is refused too: infinity times a jitter of 0 is no number, and a wait without end is no wait.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value <= sys.float_info.max
+    ):
         raise ConfigurationError(
             f"RetryPolicy: {attribute.name} must be a finite number above 0, not {value!r}."
         )
@@ -168,7 +172,8 @@ class RetryPolicy:
                 else f"the next try would be in {delay:.3g} s"
             )
             return Decision(
-                Action.FAIL, f"{what}: {wait}, the call's deadline is in {max(facts.remaining, 0.0):.3g} s"
+                Action.FAIL,
+                f"{what}: {wait}, the call's deadline is in {max(facts.remaining, 0.0):.3g} s",
             )
         return Decision(Action.RETRY, what, delay)
 
@@ -235,10 +240,18 @@ def facts_of(
         remaining: How many seconds are left until the call's deadline, or None for no deadline.
         now: The local wall clock, in seconds since 1970.
     """
-    common: dict[str, Any] = {"attempt": attempt, "repeatable": request.repeatable, "remaining": remaining}
+    common: dict[str, Any] = {
+        "attempt": attempt,
+        "repeatable": request.repeatable,
+        "remaining": remaining,
+    }
     if isinstance(result, Response):
         # Only of these the body makes a difference.
-        fault = decode_fault(result.body) if result.status >= 500 or result.status == LOCKED_STATUS else None
+        fault = (
+            decode_fault(result.body)
+            if result.status >= 500 or result.status == LOCKED_STATUS
+            else None
+        )
         return Facts(
             status=result.status,
             own_error=fault is not None and fault.own,

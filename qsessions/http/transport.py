@@ -165,7 +165,9 @@ class AiohttpTransport:
             raise ConfigurationError("ssl= must be an ssl.SSLContext.")
         _check_limit(max_concurrency)
         if not isinstance(allow_insecure, bool):
-            raise ConfigurationError(f"allow_insecure= must be True or False, not {allow_insecure!r}.")
+            raise ConfigurationError(
+                f"allow_insecure= must be True or False, not {allow_insecure!r}."
+            )
         self._borrowed = http
         self._ssl = ssl
         self._proxy = None if proxy is None else _proxy_of(proxy)
@@ -235,7 +237,9 @@ class AiohttpTransport:
                 failure = ConnectionFailed(told, retryable=False) if lost else ClientClosed(told)
         else:
             if incoming.status is not None and incoming.status < 200:
-                raise ProtocolError("the service wants to speak another protocol.", status=incoming.status)
+                raise ProtocolError(
+                    "the service wants to speak another protocol.", status=incoming.status
+                )
             if not incoming.is_too_large and incoming.status is not None:
                 return incoming.response(incoming.status)
             failure = ProtocolError(
@@ -313,7 +317,9 @@ class AiohttpTransport:
         if self._proxy is not None or url.scheme not in self.proxies:
             return self._proxy
         # What is sent to this machine must not leave it, least of all as plain http.
-        if is_loopback(url.raw_host) or proxy_bypass_environment(f"{url.raw_host}:{url.port}", self.proxies):
+        if is_loopback(url.raw_host) or proxy_bypass_environment(
+            f"{url.raw_host}:{url.port}", self.proxies
+        ):
             return None
         named = self.proxies[url.scheme]
         try:
@@ -380,7 +386,9 @@ def _check_limit(value: object) -> None:
 
 
 def _user_agent(application: str | None) -> str:
-    ours = f"qsessions/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+    ours = (
+        f"qsessions/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
+    )
     if application is None:
         return ours
     if problem := header_problem("User-Agent", application):
@@ -405,7 +413,9 @@ def _proxy_of(proxy: str | URL) -> _Proxy:
         pass
     # The value isn't repeated: a proxy's URL may hold a password.
     del proxy
-    raise ConfigurationError('proxy= must be an http or https URL, such as "http://proxy.example:3128".')
+    raise ConfigurationError(
+        'proxy= must be an http or https URL, such as "http://proxy.example:3128".'
+    )
 
 
 def _with_credentials(url: URL, user: str | None, password: str | None) -> _Proxy:
@@ -414,7 +424,9 @@ def _with_credentials(url: URL, user: str | None, password: str | None) -> _Prox
     both = f"{user or ''}:{password or ''}".encode()
     basic = f"Basic {b64encode(both).decode()}"
     # Some proxies take a token for a user's name, without a password.
-    return _Proxy(url, SecretHeaders({"Proxy-Authorization": basic}), (basic, password or user or ""))
+    return _Proxy(
+        url, SecretHeaders({"Proxy-Authorization": basic}), (basic, password or user or "")
+    )
 
 
 def _text_of(error: Exception) -> str:
@@ -435,7 +447,9 @@ def _translated(error: Exception, told: str, *, sent: bool) -> QSessionsError:
                 solution="Check the URL and the clock; for a private CA pass ssl=ssl.create_default_context(cafile=...).",
             )
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            return ConnectionFailed(f"TLS could not be agreed on. {told}", sent=False, retryable=False)
+            return ConnectionFailed(
+                f"TLS could not be agreed on. {told}", sent=False, retryable=False
+            )
         case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
             return _kept_out(error)
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():

@@ -113,7 +113,9 @@ class InFlight:
                 await undo.keep(answer)
         return answer
 
-    async def _left_of(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+    async def _left_of(
+        self, request: Request, sending: asyncio.Task[Response], undo: Undo
+    ) -> str | None:
         undo.begin()
         try:
             ending = self._keep(self._end(request, sending, undo))
@@ -126,7 +128,9 @@ class InFlight:
         await asyncio.wait({ending})
         return _unknown(request, _SHUT_DOWN) if ending.cancelled() else ending.result()
 
-    async def _end(self, request: Request, sending: asyncio.Task[Response], undo: Undo) -> str | None:
+    async def _end(
+        self, request: Request, sending: asyncio.Task[Response], undo: Undo
+    ) -> str | None:
         """Bring a request to its end and undo what it did; give what is left to tell."""
         await asyncio.wait({sending}, timeout=ENDING_TIMEOUT)
         sending.cancel()
@@ -171,7 +175,9 @@ async def _never_began(request: Request, sending: asyncio.Task[Response]) -> boo
 
 
 def _unknown(request: Request, why: str) -> str:
-    return request.mask(f"{request.operation} was cancelled in flight, and its outcome is unknown: {why}")
+    return request.mask(
+        f"{request.operation} was cancelled in flight, and its outcome is unknown: {why}"
+    )
 
 
 def _result_of(sending: asyncio.Task[Response]) -> Response:

@@ -54,7 +54,12 @@ class Book:
         """
         if self._guard.is_on:
             record = LedgerRecord.intent(
-                request, key=key, base_url=base_url, instance=instance, now=self._wall(), labels=labels
+                request,
+                key=key,
+                base_url=base_url,
+                instance=instance,
+                now=self._wall(),
+                labels=labels,
             )
             self._records[key] = self._unsent[key] = record
             await self._guard.record(record, seconds)

@@ -91,7 +91,9 @@ class DirectoryLedger:
             # A forked child has neither the thread nor the lock, and owns nothing yet.
             self._begin()
 
-    async def _run(self, call: Callable[[], T], hand_over: Callable[[_Job], None] | None = None) -> T:
+    async def _run(
+        self, call: Callable[[], T], hand_over: Callable[[_Job], None] | None = None
+    ) -> T:
         done = _Outcome[T]()
 
         def carry_out() -> None:

@@ -52,7 +52,9 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NON
 
 # What opening says of a file that is another user's, or no file of a ledger: a link (ELOOP, EMLINK), or a socket (ENXIO, EOPNOTSUPP). No
 # later try would do better. Any other error may pass, and may have met a living owner's file.
-_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP})
+_NOT_OURS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP}
+)
 
 
 class _Process:
@@ -307,7 +309,9 @@ def _read_each(paths: Iterable[Path], now: float, life_s: float) -> Iterator[Led
             if error.errno not in _NOT_OURS:
                 error.filename = str(path)
                 raise
-            logger.warning("the ledger's file %s can't be read: %s", one_line(str(path)), error.strerror)
+            logger.warning(
+                "the ledger's file %s can't be read: %s", one_line(str(path)), error.strerror
+            )
 
 
 def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
@@ -335,12 +339,16 @@ def _read(path: Path, now: float, life_s: float) -> list[LedgerEntry]:
         )
     records = contents.records
     if owner.liveness is Liveness.DEAD:
-        over = [records.pop(one.key) for one in tuple(records.values()) if now - one.asked_at > life_s]
+        over = [
+            records.pop(one.key) for one in tuple(records.values()) if now - one.asked_at > life_s
+        ]
         if over or not records:
             # The directory may be readable only.
             with suppress(OSError):
                 amend(path, [one.becomes(RecordState.ENDED, now=now) for one in over])
-    return [LedgerEntry(record=record, owner=owner, source=str(path)) for record in records.values()]
+    return [
+        LedgerEntry(record=record, owner=owner, source=str(path)) for record in records.values()
+    ]
 
 
 def _tidy(draft: Path, now: float) -> None:
@@ -354,7 +362,9 @@ def _better(known: LedgerEntry | None, entry: LedgerEntry) -> LedgerEntry:
     # An owner that dies while it makes its file anew leaves both.
     if known is None:
         return entry
-    return max(known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at))
+    return max(
+        known, entry, key=lambda one: (one.owner.liveness is Liveness.ALIVE, one.record.changed_at)
+    )
 
 
 def _open(path: Path, flags: int) -> int:
@@ -396,7 +406,10 @@ def _look(fd: int, path: Path) -> tuple[Contents, Owner]:
     else:
         dead = header.locked and header.inode == about.st_ino and _reaches_us(header, path.parent)
         owner = Owner(
-            host=header.host, pid=header.pid, since=header.since, liveness=_free(held=held, dead=dead)
+            host=header.host,
+            pid=header.pid,
+            since=header.since,
+            liveness=_free(held=held, dead=dead),
         )
     return contents, owner
 
@@ -470,12 +483,16 @@ def _tell_who_else_writes(directory: Path) -> None:
         looked_at.add(directory)
         shown = one_line(str(level))
         if level == directory and about.st_uid != user():
-            logger.warning("the ledger's directory %s belongs to another user, %d", shown, about.st_uid)
+            logger.warning(
+                "the ledger's directory %s belongs to another user, %d", shown, about.st_uid
+            )
         # Above it, a sticky one keeps what is in it, and many a user has a group of their own.
         elif about.st_mode & _WRITABLE_BY_OTHERS and (
             level == directory or about.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
         ):
-            logger.warning("others can write in %s, where the ledger is: take that right from them", shown)
+            logger.warning(
+                "others can write in %s, where the ledger is: take that right from them", shown
+            )
 
 
 def _sync(directory: Path) -> None:

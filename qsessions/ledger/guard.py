@@ -89,7 +89,9 @@ class Guard:
         """
         writer = self._writers.get(key)
         if writer is not None and not self._is_overdue:
-            await asyncio.wait({writer}, timeout=PATIENCE if seconds is None else min(PATIENCE, seconds))
+            await asyncio.wait(
+                {writer}, timeout=PATIENCE if seconds is None else min(PATIENCE, seconds)
+            )
 
     async def flush(self) -> None:
         """Wait until what was noted is kept, 5 s at the most, and not at all while a record is overdue."""
@@ -122,7 +124,9 @@ class Guard:
         over = {RecordState.ENDED, RecordState.DRAINING}
         if lost := [one for one in self._unwritten.values() if one.state not in over]:
             names = tuple(record.session_id or record.key for record in lost)
-            self._observers.notify(LedgerFailed(reason="it never took these records", unrecorded=names))
+            self._observers.notify(
+                LedgerFailed(reason="it never took these records", unrecorded=names)
+            )
 
     async def _end(self, ledger: Ledger) -> None:
         while self._writers:
@@ -223,7 +227,9 @@ async def entries_of(ledger: Ledger) -> Sequence[LedgerEntry]:
     return await answer_of(ledger.entries(), READING)
 
 
-async def amend_in(ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+async def amend_in(
+    ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]
+) -> Sequence[bool]:
     """Put records in place of those in a ledger's entries; see `Ledger.amend`.
 
     Raises:
@@ -233,4 +239,6 @@ async def amend_in(ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRe
 
 
 def _told(error: Exception) -> str:
-    return error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
+    return (
+        error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
+    )

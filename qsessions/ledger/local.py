@@ -42,7 +42,9 @@ class LocalLedger:
         ConfigurationError: No path was given and the extra isn't installed, or the path is none.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, clock: Clock | None = None
+    ) -> None:
         clock = clock or Clock()
         self._directory = _default() if path is None else _checked(path)
         self._places = [DirectoryLedger(self._directory, clock)]

@@ -147,7 +147,9 @@ class LedgerRecord:
 
     def becomes(self, state: RecordState, *, now: float, session_id: str | None = None) -> Self:
         """Give this record in another state, as of `now` (seconds since 1970); a session id that is known stays."""
-        return attrs.evolve(self, state=state, changed_at=now, session_id=session_id or self.session_id)
+        return attrs.evolve(
+            self, state=state, changed_at=now, session_id=session_id or self.session_id
+        )
 
 
 def has_labels(record: LedgerRecord, labels: Mapping[str, str]) -> bool:

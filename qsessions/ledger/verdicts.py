@@ -99,7 +99,10 @@ def decide(
 
 def is_young(record: LedgerRecord, *, now: float) -> bool:
     """Return whether a session may have been created so recently that the service may not know it yet."""
-    known = record.session_id is not None and record.state in {RecordState.CREATED, RecordState.UNKNOWN}
+    known = record.session_id is not None and record.state in {
+        RecordState.CREATED,
+        RecordState.UNKNOWN,
+    }
     since = record.changed_at if known else record.asked_at
     # A time that has yet to come is a clock's that was wrong.
     return -MARGIN_S <= now - since < YOUNG_S
@@ -173,12 +176,15 @@ def decide_unknown(
     if entry.owner.liveness is Liveness.ALIVE:
         return _owner_lives(entry)
     if candidates is None:
-        return Decision(Verdict.UNDECIDED, "its id is unknown, and the instance's sessions can't be listed")
+        return Decision(
+            Verdict.UNDECIDED, "its id is unknown, and the instance's sessions can't be listed"
+        )
     seen = tuple(candidates)
     if not seen:
         if now <= window(entry.record)[1]:
             return Decision(
-                Verdict.UNDECIDED, "its id is unknown, and it may still appear; run reap again in 3 minutes"
+                Verdict.UNDECIDED,
+                "its id is unknown, and it may still appear; run reap again in 3 minutes",
             )
         if of_another_time:
             why = "no session was created at that time; if that machine's clock was wrong, it may be a candidate"
@@ -199,7 +205,9 @@ def decide_unknown(
 def window(record: LedgerRecord) -> tuple[float, float]:
     """Give the times, in seconds since 1970, between which the service may say that a session was created whose id isn't known."""
     answered = (
-        record.changed_at if record.changed_at > record.asked_at else record.asked_at + LONGEST_CREATE_S
+        record.changed_at
+        if record.changed_at > record.asked_at
+        else record.asked_at + LONGEST_CREATE_S
     )
     return record.asked_at - MARGIN_S, answered + MARGIN_S
 
@@ -261,7 +269,8 @@ def _kept_by_owner(entry: LedgerEntry, *, named: bool) -> Decision | None:
         return None if named or entry.record.session_id is None else Decision(Verdict.LEAVE, why)
     if entry.owner.liveness is Liveness.UNKNOWN:
         return Decision(
-            Verdict.UNDECIDED, f"whether its process is alive can't be told from here ({_process(entry)})"
+            Verdict.UNDECIDED,
+            f"whether its process is alive can't be told from here ({_process(entry)})",
         )
     return None
 

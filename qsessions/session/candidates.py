@@ -10,7 +10,13 @@ from functools import partial
 from typing import TypeAlias
 
 from qsessions.api.codec import WorkloadPage
-from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, Operation, dated_workloads, workloads_query
+from qsessions.api.operations import (
+    ENDED_STATUSES,
+    LISTED_AS,
+    Operation,
+    dated_workloads,
+    workloads_query,
+)
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.api.pages import pages
 from qsessions.clock import Clock
@@ -86,7 +92,10 @@ class Lookup:
             async for workload in workloads:
                 if workload.created is None or workload.created < self._asked_at - _APART:
                     break
-                fits = self._request.backend is None or workload.backend in {None, self._request.backend}
+                fits = self._request.backend is None or workload.backend in {
+                    None,
+                    self._request.backend,
+                }
                 if fits and workload.status not in ENDED_STATUSES:
                     found.append(workload)
         others = set(self._others)
@@ -96,7 +105,9 @@ class Lookup:
         query = workloads_query(mode=LISTED_AS[self._request.mode], newest_first=True)
         left = until - self._age()
         if left <= 0:
-            raise CallTimeout("the workloads were not read in time.", operation="workloads", sent=False)
+            raise CallTimeout(
+                "the workloads were not read in time.", operation="workloads", sent=False
+            )
         page, now = await self._call(dated_workloads(query, cursor), left)
         if cursor is None and now is not None:
             # Counted back on the monotonic clock, so that a wrong local one does no harm.

@@ -99,7 +99,10 @@ async def find(
 
 
 async def end(
-    found: Iterable[Ending], how: How, call: Callable[[str], Awaitable[None]], wall: Callable[[], float]
+    found: Iterable[Ending],
+    how: How,
+    call: Callable[[str], Awaitable[None]],
+    wall: Callable[[], float],
 ) -> list[Ending]:
     """End sessions, some at a time, and give what became of each. It raises nothing: one that fails doesn't stop the others.
 
@@ -153,7 +156,9 @@ def _owners(entries: Sequence[LedgerEntry], listed: Sequence[Workload]) -> dict[
             owners[entry.record.session_id] = entry.owner
         else:
             # One that is just being created, for example.
-            owners |= {workload.id: entry.owner for workload in candidates(entry.record, listed, known)}
+            owners |= {
+                workload.id: entry.owner for workload in candidates(entry.record, listed, known)
+            }
     return owners
 
 

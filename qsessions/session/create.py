@@ -90,7 +90,9 @@ class Creation:
             self._found(session_id)
             return await self.take_back()
         self._book.unknown(self.key)
-        return self._told("create was cancelled in flight; a session was created, and its id can't be read.")
+        return self._told(
+            "create was cancelled in flight; a session was created, and its id can't be read."
+        )
 
     async def take_back(self) -> str | None:
         """Close the session that came of it, since whoever asked for it has left; give what is left to tell."""
@@ -100,11 +102,15 @@ class Creation:
     def interrupted(self, request: CreateSession) -> str:
         """Say what somebody who leaves now must know."""
         if self.session_id is not None:
-            return f"create was interrupted; session {self.session_id!r} was created and may be open"
+            return (
+                f"create was interrupted; session {self.session_id!r} was created and may be open"
+            )
         asked = ", ".join(
             f"{name}={value}" for name, value in attrs.asdict(request).items() if value is not None
         )
-        return f"create({asked}) was interrupted, and its outcome is unknown: look through workloads()"
+        return (
+            f"create({asked}) was interrupted, and its outcome is unknown: look through workloads()"
+        )
 
     def _found(self, session_id: str) -> None:
         self.session_id = session_id
@@ -112,7 +118,9 @@ class Creation:
 
     def _told(self, left: str | None) -> str | None:
         told = left or "closed after a cancelled create"
-        self._observers.notify(CreateCancelled(session_id=self.session_id, closed=left is None, detail=told))
+        self._observers.notify(
+            CreateCancelled(session_id=self.session_id, closed=left is None, detail=told)
+        )
         return left
 
 

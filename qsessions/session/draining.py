@@ -61,7 +61,11 @@ class DrainedSessions:
             self._look_through(listed_as, of_mode)
             for mode, listed_as in LISTED_AS.items()
             if (
-                of_mode := {key: record for key, record in self._book.draining.items() if record.mode == mode}
+                of_mode := {
+                    key: record
+                    for key, record in self._book.draining.items()
+                    if record.mode == mode
+                }
             )
         ]
         try:

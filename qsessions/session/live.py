@@ -101,7 +101,11 @@ class Poll:
         if not self._waiting:
             self.away = None
         self.hurry()
-        return self.version if self._clock.monotonic() - self._read_at > SHORTEST_S else self.version - 1
+        return (
+            self.version
+            if self._clock.monotonic() - self._read_at > SHORTEST_S
+            else self.version - 1
+        )
 
     def saw(self, snapshot: Session) -> None:
         """Take note of a reading, whoever made it."""
@@ -175,7 +179,11 @@ class Poll:
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Not a part of the task: one that is cancelled before its first step runs no line of its own.
         if task.cancelled():
-            self._tell(ClientClosed("the client was closed.", operation="watch", session_id=self.session_id))
+            self._tell(
+                ClientClosed(
+                    "the client was closed.", operation="watch", session_id=self.session_id
+                )
+            )
 
     async def _is_due(self) -> bool:
         """Wait until it is time for the next look; False when nobody waits for one any more."""
@@ -241,7 +249,9 @@ class AsyncLiveSession:
         await self._poll.calls.close(self.id)
         self._poll.hurry()
 
-    async def watch(self, *, timeout: float | timedelta | str | None = None) -> AsyncIterator[Session]:
+    async def watch(
+        self, *, timeout: float | timedelta | str | None = None
+    ) -> AsyncIterator[Session]:
         """Give the session as it is, then at each change, until it is closed.
 
         `elapsed_time` and `active_ttl` run all the time; a change of these alone is none. States that come and go between two looks may be
@@ -297,7 +307,11 @@ class AsyncLiveSession:
         return await self._in_time(waiting, _deadline(seconds), "wait_until", goal)
 
     async def _in_time(
-        self, waiting: Coroutine[Any, Any, Session], deadline: float | None, operation: str, goal: str
+        self,
+        waiting: Coroutine[Any, Any, Session],
+        deadline: float | None,
+        operation: str,
+        goal: str,
     ) -> Session:
         scope = asyncio.timeout_at(deadline)
         try:
@@ -398,7 +412,9 @@ def _wanted(states: tuple[SessionState | str, ...]) -> frozenset[SessionState]:
     for state in states:
         # A SessionState that isn't known is meant; text that isn't known is a typing error, and would be waited for in vain.
         if not isinstance(state, SessionState) and state not in tuple(SessionState):
-            raise InvalidArgument(f"there is no state {state!r}; the states are {', '.join(SessionState)}.")
+            raise InvalidArgument(
+                f"there is no state {state!r}; the states are {', '.join(SessionState)}."
+            )
     return frozenset(SessionState(state) for state in states)
 
 

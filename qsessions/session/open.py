@@ -138,7 +138,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             ConfigurationError: It was entered before, or signals can't be handled here.
         """
         if self._entered:
-            raise ConfigurationError("what open() gives can be entered once.", solution="Call open() again.")
+            raise ConfigurationError(
+                "what open() gives can be entered once.", solution="Call open() again."
+            )
         self._entered = True
         if self._signals is not None:
             self._signals.hold()
@@ -218,7 +220,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         failure, _ = await self._through("close")
         return None if failure is None else f"session {self.session_id!r} is left open: {failure}"
 
-    async def _through(self, how: How) -> tuple[QSessionsError | None, asyncio.CancelledError | None]:
+    async def _through(
+        self, how: How
+    ) -> tuple[QSessionsError | None, asyncio.CancelledError | None]:
         """Wait until the session has ended, however often somebody cancels this; give why it hasn't, and the last cancellation."""
         cancelled: asyncio.CancelledError | None = None
         ending = self.end(how)
@@ -235,7 +239,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
     def _outcome(self) -> QSessionsError | None:
         ending = self._ending
         if ending is None or not ending.done() or ending.cancelled():
-            return ClientClosed("the client or the event loop was shut down before the session had ended.")
+            return ClientClosed(
+                "the client or the event loop was shut down before the session had ended."
+            )
         return ending.result()
 
     async def _carry(self, how: How) -> QSessionsError | None:
@@ -246,7 +252,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         else:
             again, self._has_failed = self._has_failed, True
             self._observers.notify(
-                EndingFailed(session_id=self.session_id, operation=how, detail=str(failure), again=again)
+                EndingFailed(
+                    session_id=self.session_id, operation=how, detail=str(failure), again=again
+                )
             )
         return failure
 
@@ -269,7 +277,9 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         except QSessionsError as error:
             return error.with_traceback(None)
         except asyncio.CancelledError:
-            return ClientClosed("the client or the event loop was shut down before the session had ended.")
+            return ClientClosed(
+                "the client or the event loop was shut down before the session had ended."
+            )
         except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the block's own error must go on
             return QSessionsError(f"{type(error).__name__} was raised while ending the session.")
         return None

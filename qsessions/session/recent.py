@@ -75,7 +75,9 @@ class RecentSessions:
         half = None if left is None else left / 2
         is_open = operation.method != "GET" and await self._is_open(operation, api_version, half)
         try:
-            return await self._caller.call(operation, api_version, self._caller.left(seconds, started))
+            return await self._caller.call(
+                operation, api_version, self._caller.left(seconds, started)
+            )
         except NotFound as error:
             if not is_open:
                 raise
@@ -86,7 +88,9 @@ class RecentSessions:
                 **_where(error),
             ) from error
 
-    async def _is_open(self, operation: Operation[T], api_version: str | None, left: float | None) -> bool:
+    async def _is_open(
+        self, operation: Operation[T], api_version: str | None, left: float | None
+    ) -> bool:
         """Return whether the service gives a session that may be open."""
         assert operation.session_id is not None  # noqa: S101 - only a session's own id is young
         look = operations.get(operation.session_id, ending=operation.ending)

@@ -79,7 +79,9 @@ class Watch:
         self._seconds = seconds
         self._count = len(ids)
         # Sorted by time, then by turn: a heap as it is.
-        self._due = [(clock.monotonic(), turn, _Watched(session_id)) for turn, session_id in enumerate(ids)]
+        self._due = [
+            (clock.monotonic(), turn, _Watched(session_id)) for turn, session_id in enumerate(ids)
+        ]
         self._turn = len(ids)
         self._reading: dict[asyncio.Task[_Result], _Watched] = {}
         self._no_start_before = -math.inf
@@ -145,7 +147,9 @@ class Watch:
     def _taken(self, watched: _Watched, task: asyncio.Task[_Result]) -> Session | None:
         """Take the result of a read, and give it if it is a change."""
         if task.cancelled():
-            raise ClientClosed("the client was closed.", operation="watch", session_id=watched.session_id)
+            raise ClientClosed(
+                "the client was closed.", operation="watch", session_id=watched.session_id
+            )
         result = task.result()
         if isinstance(result, Session):
             self._away = None
@@ -168,7 +172,9 @@ class Watch:
 
     def _late(self) -> CallTimeout:
         left = len(self._due) + len(self._reading)
-        away = f"; the service could not be read of late: {self._away.message}" if self._away else "."
+        away = (
+            f"; the service could not be read of late: {self._away.message}" if self._away else "."
+        )
         return CallTimeout(
             f"{left} of {self._count} sessions were not closed within {self._seconds:g} s{away}",
             operation="watch",

@@ -24,7 +24,15 @@ from qsessions.errors import ClientClosed, QSessionsError
 from qsessions.events import Observer
 from qsessions.http.retry import RetryPolicy
 from qsessions.ledger import Ledger
-from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, SessionState, Workload
+from qsessions.models import (
+    ApiVersion,
+    CreateSession,
+    Duration,
+    Mode,
+    Session,
+    SessionState,
+    Workload,
+)
 from qsessions.session.close_all import Ending, How
 from qsessions.session.create import Creation
 from qsessions.session.live import AsyncLiveSession
@@ -66,7 +74,9 @@ class _Client(AsyncSessionClient):
         self._refuse_creates()
         with suppress(QSessionsError):
             # What interrupts this is a second signal.
-            self.thread.carry(Lasting(self.thread, self._close_owned, self._interrupted, patient=False))
+            self.thread.carry(
+                Lasting(self.thread, self._close_owned, self._interrupted, patient=False)
+            )
         # While it shuts down it takes no call, and ends the sessions unasked.
         self.thread.await_end()
         resume()
@@ -221,7 +231,10 @@ class SessionClient:
         creation, start = self._client.creating(wanted, labels, api_version, timeout)
         return self._thread.carry(
             Undoable(
-                self._thread, start, lambda _: creation.take_back(), lambda: creation.interrupted(wanted)
+                self._thread,
+                start,
+                lambda _: creation.take_back(),
+                lambda: creation.interrupted(wanted),
             )
         )
 
@@ -264,9 +277,13 @@ class SessionClient:
         signals = self._client.signals if handle_signals else None
         return _Opened(self, self._thread, cast("Opened", opened), signals)
 
-    def get(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> Session:
+    def get(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> Session:
         """Read a session; see `AsyncSessionClient.get`."""
-        return self._thread.run(self._client.get, session_id, api_version=api_version, timeout=timeout)
+        return self._thread.run(
+            self._client.get, session_id, api_version=api_version, timeout=timeout
+        )
 
     def has_pending_jobs(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
@@ -277,7 +294,12 @@ class SessionClient:
         )
 
     def update(
-        self, session_id: str, *, accepting_jobs: bool, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        accepting_jobs: bool,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
     ) -> None:
         """Open or shut a session for new jobs; see `AsyncSessionClient.update`."""
         self._thread.run(
@@ -288,11 +310,15 @@ class SessionClient:
             timeout=timeout,
         )
 
-    def drain(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+    def drain(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> None:
         """Let a session finish: queued and running jobs end, new ones are refused, then it closes; see `AsyncSessionClient.drain`."""
         self._thread.run(self._client.drain, session_id, api_version=api_version, timeout=timeout)
 
-    def close(self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...) -> None:
+    def close(
+        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> None:
         """Close a session now: queued jobs never run, running jobs finish; see `AsyncSessionClient.close`."""
         self._thread.run(self._client.close, session_id, api_version=api_version, timeout=timeout)
 
@@ -321,7 +347,9 @@ class SessionClient:
             timeout=timeout,
         )
 
-    def versions(self, *, api_version: str | None = None, timeout: Timeout = ...) -> list[ApiVersion]:
+    def versions(
+        self, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> list[ApiVersion]:
         """List the API versions that the service has, oldest first; see `AsyncSessionClient.versions`."""
         return self._thread.run(self._client.versions, api_version=api_version, timeout=timeout)
 
@@ -358,7 +386,11 @@ class SessionClient:
         return _each(self, self._thread, listed)
 
     def watch(
-        self, ids: Iterable[str], *, rate: float = 20.0, timeout: float | timedelta | str | None = None
+        self,
+        ids: Iterable[str],
+        *,
+        rate: float = 20.0,
+        timeout: float | timedelta | str | None = None,
     ) -> Iterator[tuple[str, Session]]:
         """Give the id and the `Session` of many sessions at each change, until all are closed; see `AsyncSessionClient.watch`.
 
@@ -368,7 +400,9 @@ class SessionClient:
 
     def attach(self, session_id: str) -> LiveSession:
         """Give a handle on a session that exists, to watch it and wait for it; see `AsyncSessionClient.attach`."""
-        return LiveSession(self, self._thread, self._thread.run(_done, self._client.attach, session_id))
+        return LiveSession(
+            self, self._thread, self._thread.run(_done, self._client.attach, session_id)
+        )
 
 
 class LiveSession:
@@ -440,7 +474,10 @@ class _Opened(AbstractContextManager[LiveSession]):
             # The handle is made there, so that no signal comes between the session and its return.
             return self._thread.carry(
                 Undoable(
-                    self._thread, self._enter, lambda _: self._opened.take_back(), self._opened.interrupted
+                    self._thread,
+                    self._enter,
+                    lambda _: self._opened.take_back(),
+                    self._opened.interrupted,
                 )
             )
         except BaseException:

@@ -281,10 +281,14 @@ class LoopThread:
                 self.loop.close()
                 self._ended.set()
             if isinstance(error, RuntimeError):
-                raise ConfigurationError(f"the client's thread can't be started: {error}.") from None
+                raise ConfigurationError(
+                    f"the client's thread can't be started: {error}."
+                ) from None
             raise
 
-    def run(self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run a coroutine on the loop and give its result."""
         return self.carry(Call(self, lambda: function(*args, **kwargs)))
 

@@ -45,7 +45,9 @@ class _ClientOfTheLoop:
     def __init__(self, emulator: ThreadedEmulator) -> None:
         self._auth = _auth(emulator)
         self._url = emulator.url
-        self._clients: dict[asyncio.AbstractEventLoop, tuple[AsyncSessionClient, AsyncGenerator[None]]] = {}
+        self._clients: dict[
+            asyncio.AbstractEventLoop, tuple[AsyncSessionClient, AsyncGenerator[None]]
+        ] = {}
 
     if not TYPE_CHECKING:
         # For code under test that asks with isinstance.
@@ -75,7 +77,9 @@ class _ClientOfTheLoop:
     def _client(self) -> AsyncSessionClient:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            self._clients = {known: kept for known, kept in self._clients.items() if not known.is_closed()}
+            self._clients = {
+                known: kept for known, kept in self._clients.items() if not known.is_closed()
+            }
             client = AsyncSessionClient(self._auth, base_url=self._url)
             ending = _ending(client)
             # Its first step, without awaiting: from then on the loop knows of it.

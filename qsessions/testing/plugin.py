@@ -69,7 +69,9 @@ def qsessions_shared_emulator(pytestconfig: pytest.Config) -> Iterator[ThreadedE
 
 
 @pytest.fixture(scope="session")
-def qsessions_shared_client(qsessions_shared_emulator: ThreadedEmulator) -> Iterator[AsyncSessionClient]:
+def qsessions_shared_client(
+    qsessions_shared_emulator: ThreadedEmulator,
+) -> Iterator[AsyncSessionClient]:
     """An asynchronous client of `qsessions_shared_emulator`, whichever event loop each test has."""
     from qsessions.testing.clients import async_client
 
@@ -78,7 +80,9 @@ def qsessions_shared_client(qsessions_shared_emulator: ThreadedEmulator) -> Iter
 
 
 @pytest.fixture(scope="session")
-def qsessions_shared_sync_client(qsessions_shared_emulator: ThreadedEmulator) -> Iterator[SessionClient]:
+def qsessions_shared_sync_client(
+    qsessions_shared_emulator: ThreadedEmulator,
+) -> Iterator[SessionClient]:
     """A client of `qsessions_shared_emulator` for code that doesn't await."""
     from qsessions.testing.clients import sync_client
 
@@ -98,7 +102,9 @@ class _SharedCheck:
         self._known: set[str] = set()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any]
+    ) -> Generator[None, object, object]:
         """Leave to a fixture of a wider scope what it opened: it closes it later."""
         value = yield
         if fixturedef.scope != "function":
@@ -173,7 +179,11 @@ def _options(node: pytest.Item) -> dict[str, Any]:
 
 
 def _allows_open(node: pytest.Item) -> bool:
-    said = (mark.kwargs["allow_open"] for mark in node.iter_markers(_MARKER) if "allow_open" in mark.kwargs)
+    said = (
+        mark.kwargs["allow_open"]
+        for mark in node.iter_markers(_MARKER)
+        if "allow_open" in mark.kwargs
+    )
     return bool(next(said, False))
 
 

@@ -215,5 +215,7 @@ class ThreadedEmulator:
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            raise RuntimeError("the emulator's thread isn't running: use the emulator inside `with`")
+            raise RuntimeError(
+                "the emulator's thread isn't running: use the emulator inside `with`"
+            )
         return self._loop

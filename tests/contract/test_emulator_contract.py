@@ -67,7 +67,9 @@ def operations_of(contract: Json) -> Iterator[Operation]:
             if method in item:
                 facts = item[method]
                 guarded = bool(facts.get("security", contract["security"]))
-                yield Operation(facts["operationId"], method.upper(), path, facts["responses"], guarded)
+                yield Operation(
+                    facts["operationId"], method.upper(), path, facts["responses"], guarded
+                )
 
 
 CONTRACT = read_contract()
@@ -138,7 +140,10 @@ class Bench:
 
     def credentials(self, **others: str) -> dict[str, str]:
         """Good credentials; keywords replace or add headers, with _ for -."""
-        good = {"Authorization": f"apikey {self.emulator.api_key}", "Service-CRN": self.emulator.crn}
+        good = {
+            "Authorization": f"apikey {self.emulator.api_key}",
+            "Service-CRN": self.emulator.crn,
+        }
         return good | {name.replace("_", "-"): value for name, value in others.items()}
 
 
@@ -157,14 +162,22 @@ async def bench() -> AsyncIterator[Bench]:
             ("spent", "dedicated"),
         ):
             # Only this one's limits are short enough to be reached here.
-            ttls = {"max_ttl": 100, "active_ttl": 20, "interactive_ttl": 20} if name == "spent" else PARTNER
+            ttls = (
+                {"max_ttl": 100, "active_ttl": 20, "interactive_ttl": 20}
+                if name == "spent"
+                else PARTNER
+            )
             names[name] = (await made.send("create_session", body={"mode": mode, **ttls}))[1]["id"]
-        names["failed job"] = [emulator.submit_job(names["spent"], seconds=30) for _ in range(6)][-1]
+        names["failed job"] = [emulator.submit_job(names["spent"], seconds=30) for _ in range(6)][
+            -1
+        ]
         emulator.submit_job(names["inactive"], seconds=5)
         names["completed job"] = emulator.submit_job(seconds=5)
         clock.at += 70.5
         names["running job"] = emulator.submit_job(names["active"], seconds=500)
-        names["queued job"] = [emulator.submit_job(names["active"], seconds=500) for _ in range(5)][-1]
+        names["queued job"] = [emulator.submit_job(names["active"], seconds=500) for _ in range(5)][
+            -1
+        ]
         for _ in range(6):
             names["cancelled job"] = emulator.submit_job(names["closed"], seconds=500)
         await made.send("delete_session_close", name=names["closed"])
@@ -178,7 +191,10 @@ async def test_the_bench_shows_every_state(bench: Bench) -> None:
     shown_of_jobs: set[str] = set()
     for name in ("open", "active", "inactive", "closed", "spent"):
         session = (await bench.send("get_session_information", name=bench.names[name]))[1]
-        assert [field for field, value in session.items() if value is None] in ([], ["backend_name"])
+        assert [field for field, value in session.items() if value is None] in (
+            [],
+            ["backend_name"],
+        )
         shown |= session.keys()
         states[name] = session["state"]
     assert states == {name: name for name in states} | {"spent": "closed"}
@@ -225,7 +241,11 @@ class Case:
 UNKNOWN_CRN = "crn:v1:bluemix:public:quantum-computing:eu-de:a/0123:4567::"
 JOB = {"program_id": "sampler", "backend": "ibm_fez"}
 CASES = [
-    Case("create_session", 200, body={"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600, **PARTNER}),
+    Case(
+        "create_session",
+        200,
+        body={"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600, **PARTNER},
+    ),
     Case("create_session", 400, body={"mode": "neither"}),
     Case("create_session", 400, body={"mode": "batch", "backend": "ibm_none", **PARTNER}),
     Case("create_session", 400),
@@ -260,7 +280,11 @@ CASES = [
     Case("create_job", 409, "closed", {**JOB, "session_id": "closed"}),
     Case("list_jobs", 200),
     Case("list_jobs", 200, query="?pending=true&limit=1&offset=1"),
-    Case("list_jobs", 200, query="?limit=0&offset=-1&sort=ASC&exclude_params=false&program=sampler&tags=a"),
+    Case(
+        "list_jobs",
+        200,
+        query="?limit=0&offset=-1&sort=ASC&exclude_params=false&program=sampler&tags=a",
+    ),
     Case("list_jobs", 400, query="?offset=first"),
     Case("list_jobs", 400, query="?pending=maybe"),
     Case("get_job", 200, "running job"),

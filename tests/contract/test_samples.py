@@ -297,7 +297,9 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
     "workloads_new_words": (
         decode_workloads,
         WorkloadPage(
-            workloads=(Workload(id=sample_id("f"), created=at(8, 0), mode="swarm", status="paused"),)
+            workloads=(
+                Workload(id=sample_id("f"), created=at(8, 0), mode="swarm", status="paused"),
+            )
         ),
         "required fields are missing, a time has no offset, mode and status are words that the service may add later",
     ),
@@ -338,7 +340,9 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
     ),
     "error_many": (
         decode_fault,
-        Fault(own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")),
+        Fault(
+            own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")
+        ),
         None,
     ),
     "error_empty": (decode_fault, Fault(own=False, trace_id="0000"), None),
@@ -377,9 +381,13 @@ def schema_of(read: Callable[[bytes], object]) -> dict[str, Any]:
     }
     if read in answers:
         path, status = answers[read]
-        schema = CONTRACT["paths"][path]["get"]["responses"][status]["content"]["application/json"]["schema"]
+        schema = CONTRACT["paths"][path]["get"]["responses"][status]["content"]["application/json"][
+            "schema"
+        ]
     else:
-        schema = CONTRACT["components"]["schemas"]["Session" if read is decode_session else "ErrorContainer"]
+        schema = CONTRACT["components"]["schemas"][
+            "Session" if read is decode_session else "ErrorContainer"
+        ]
     return {**schema, "components": CONTRACT["components"]}
 
 
@@ -408,7 +416,9 @@ def test_unreadable(name: str) -> None:
     assert decode_session_id(body) == session_id
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, deviation) in EXPECTED.items() if deviation is None])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, _, deviation) in EXPECTED.items() if deviation is None]
+)
 def test_samples_fit_the_contract(name: str) -> None:
     """A sample that isn't said to deviate is a body that the service may send."""
     assert fits(name, EXPECTED[name][0])
@@ -434,7 +444,9 @@ def test_every_sample_is_used() -> None:
 
 def test_only_the_closed_one_is_final() -> None:
     """Of all the sessions here only the closed one counts as final: in any other state it may cost."""
-    sessions = {name: value for name, (_, value, _) in EXPECTED.items() if isinstance(value, Session)}
+    sessions = {
+        name: value for name, (_, value, _) in EXPECTED.items() if isinstance(value, Session)
+    }
     assert [name for name, session in sessions.items() if session.is_final] == ["session_closed"]
 
 

@@ -24,7 +24,9 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 @pytest.fixture
 def contract_file(tmp_path: Path) -> Path:
     """A file with the contract, but for the operations that the emulator doesn't serve."""
-    contract: dict[str, Any] = yaml.safe_load((FOLDER / "sessions.openapi.yaml").read_text(encoding="utf-8"))
+    contract: dict[str, Any] = yaml.safe_load(
+        (FOLDER / "sessions.openapi.yaml").read_text(encoding="utf-8")
+    )
     for item in contract["paths"].values():
         for method, facts in list(item.items()):
             if method != "parameters" and facts["operationId"] in NOT_YET:
@@ -43,9 +45,13 @@ async def test_schemathesis_finds_nothing(
     report_file = tmp_path / "report.json"
     # Time goes on with every request, so that sessions and jobs live and end, and the same in every run.
     seconds = count(1_800_000_000, 0.1)
-    async with Emulator(clock=lambda: next(seconds), seed=1, partner=True, queue_seconds=20) as emulator:
+    async with Emulator(
+        clock=lambda: next(seconds), seed=1, partner=True, queue_seconds=20
+    ) as emulator:
         # It has nothing to measure, and would be slow under measurement.
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+        plain = {
+            name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+        }
         process = await asyncio.create_subprocess_exec(
             SCHEMATHESIS,
             f"--config-file={FOLDER / 'schemathesis.toml'}",
@@ -72,5 +78,7 @@ async def test_schemathesis_finds_nothing(
     assert operations["tested"] == operations["total"] == len(report["valid_rates"])
     for operation, rates in report["valid_rates"].items():
         assert rates["fuzzing"]["accepted"] > 0, operation
-    assert [request for request in emulator.requests if request.status is None or request.status >= 500] == []
+    assert [
+        request for request in emulator.requests if request.status is None or request.status >= 500
+    ] == []
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

@@ -55,7 +55,9 @@ async def many(count: int, directory: Path) -> Figures:
 
 def shown(figures: Figures) -> str:
     """Give the figures as text."""
-    lines = (f"{way:<28}" + "".join(f"{figures.deaths[way, size]:>8}" for size in SIZES) for way in WAYS)
+    lines = (
+        f"{way:<28}" + "".join(f"{figures.deaths[way, size]:>8}" for size in SIZES) for way in WAYS
+    )
     return "\n".join(
         [
             f"{'':<28}" + "".join(f"{size:>8}" for size in SIZES) + "  under way",

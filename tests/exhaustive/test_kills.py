@@ -10,7 +10,9 @@ import pytest
 from tests.exhaustive.kills import many
 from tests.integration.scenes import STATES, scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills and forks are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="kills and forks are those of POSIX"
+)
 
 # The callbacks of its event loop after which a process is killed, counted from when its first record was kept. A life takes about 75.
 CALLBACKS = range(0, 400, 2)
@@ -36,7 +38,9 @@ async def test_whatever_a_killed_process_left_is_reaped_and_nothing_else(tmp_pat
         await place.emulator.advance("2h")
         assert await place.reap() == set()
         assert place.emulator.open_sessions == []
-        assert [entry for entry in await place.ledger.entries() if entry.record.session_id is not None] == []
+        assert [
+            entry for entry in await place.ledger.entries() if entry.record.session_id is not None
+        ] == []
 
 
 @pytest.mark.timeout(600)

@@ -37,7 +37,10 @@ class Caller:
 
     def good(self) -> dict[str, str]:
         """Credentials that need no token exchange."""
-        return {"Authorization": f"apikey {self.emulator.api_key}", "Service-CRN": self.emulator.crn}
+        return {
+            "Authorization": f"apikey {self.emulator.api_key}",
+            "Service-CRN": self.emulator.crn,
+        }
 
     async def __call__(
         self,
@@ -50,7 +53,9 @@ class Caller:
         query: Query = None,
     ) -> tuple[int, Any]:
         """Status and JSON body (None if there is none)."""
-        status, _, text = await self.full(method, path, body, data=data, headers=headers, query=query)
+        status, _, text = await self.full(
+            method, path, body, data=data, headers=headers, query=query
+        )
         return status, json.loads(text) if text else None
 
     async def full(

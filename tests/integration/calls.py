@@ -40,7 +40,9 @@ CREATE = Row(
     "create",
     "POST",
     "/v1/sessions",
-    lambda client, _, **options: client.create(mode="dedicated", backend="ibm_fez", max_ttl=600, **options),
+    lambda client, _, **options: client.create(
+        mode="dedicated", backend="ibm_fez", max_ttl=600, **options
+    ),
     http(200, SESSION),
     None,
 )

@@ -21,7 +21,9 @@ CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:111111
 class Against(Protocol):
     """Starts a server with a script and a client of it; both end with the test."""
 
-    async def __call__(self, *answers: Answer, **options: Any) -> tuple[FaultServer, AsyncSessionClient]:
+    async def __call__(
+        self, *answers: Answer, **options: Any
+    ) -> tuple[FaultServer, AsyncSessionClient]:
         """Take the script, and what the client takes; the credential is an API key where none is given."""
         ...
 

@@ -80,7 +80,9 @@ _BODY = json.dumps(SESSION).encode()
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _PACKED = {"Content-Encoding": "gzip"}
 # The beginning of a stream, which goes on in blocks that hold nothing.
-_UNENDING = _with_length(100 * MIB)[:-2] + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10]
+_UNENDING = (
+    _with_length(100 * MIB)[:-2] + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10]
+)
 
 FAULTS = (
     Fault("reset", reset, LOST),
@@ -97,7 +99,9 @@ FAULTS = (
     Fault("slow status line", stall(b"HTTP/1.1 20"), LATE),
     Fault("slow header", stall(b"HTTP/1.1 200 OK\r\nContent-Ty"), LATE),
     Fault("slow body", stall(_with_length(len(_BODY)) + _BODY[:20]), LATE),
-    Fault("interim answers without end", endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 10), LATE),
+    Fault(
+        "interim answers without end", endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 10), LATE
+    ),
     Fault("headers without end", endless(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n" * 100), UNREADABLE),
     Fault("a header without end", endless(b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * 1000), UNREADABLE),
     Fault("no HTTP", b"SSH-2.0-x\r\n\r\n", UNREADABLE),
@@ -106,20 +110,30 @@ FAULTS = (
     Fault("a length below zero", _with_length(-1), UNREADABLE),
     Fault("two lengths", http(200, SESSION, headers={"Content-length": "7"}), UNREADABLE),
     Fault("too small a length", _with_length(len(_BODY) - 9) + _BODY, UNREADABLE),
-    Fault("101", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", UNREADABLE),
+    Fault(
+        "101", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", UNREADABLE
+    ),
     Fault("204 with a body", http(204, SESSION), UNREADABLE),
     Fault("204", http(204), EMPTY),
     Fault("200 without a body", http(200), EMPTY),
     Fault("100 MB", endless(_with_length(100 * MIB), b" " * MIB), UNREADABLE),
-    Fault("chunks without end", endless(_CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n"), UNREADABLE),
+    Fault(
+        "chunks without end", endless(_CHUNKED, b"10000\r\n" + b" " * 65_536 + b"\r\n"), UNREADABLE
+    ),
     Fault("gzip bomb", http(200, gzip.compress(b" " * (100 * MIB)), headers=_PACKED), UNREADABLE),
-    Fault("gzip of nothing without end", endless(_UNENDING, b"\0\0\0\xff\xff" * 10_000), UNREADABLE),
+    Fault(
+        "gzip of nothing without end", endless(_UNENDING, b"\0\0\0\xff\xff" * 10_000), UNREADABLE
+    ),
     Fault("packed wrongly", http(200, b"plain", headers=_PACKED), UNREADABLE),
     Fault("HTML", http(200, "<!DOCTYPE html><title>Please log in</title>"), UNREADABLE),
     Fault("no JSON", http(200, b'{"id": "s1", "mo'), UNREADABLE),
     Fault("no UTF-8", http(200, b'{"id": "s1", "user_id": "\xff"}'), UNREADABLE),
     Fault("NaN", http(200, b'{"id": "s1", "elapsed_time": NaN}'), UNREADABLE),
-    Fault("a number of 5000 digits", http(200, b'{"id": "s1", "max_ttl": %s}' % (b"9" * 5000)), UNREADABLE),
+    Fault(
+        "a number of 5000 digits",
+        http(200, b'{"id": "s1", "max_ttl": %s}' % (b"9" * 5000)),
+        UNREADABLE,
+    ),
     Fault("100,000 deep", http(200, b'{"id": "s1", "extra": ' + b"[" * 100_000), UNREADABLE),
     Fault("an array", http(200, [SESSION]), UNREADABLE),
     Fault("null", http(200, b"null"), UNREADABLE),
@@ -161,7 +175,9 @@ def class_of(status: int) -> type[ResponseError]:
     return _CLASSES.get(status, ServerError if status >= 500 else ResponseError)
 
 
-REFUSALS = {status: Fault(str(status), http(status, own()), (class_of(status),) * 3) for status in STATUSES}
+REFUSALS = {
+    status: Fault(str(status), http(status, own()), (class_of(status),) * 3) for status in STATUSES
+}
 # After these a request that may be repeated is; after a 401 with a fresh token.
 REPEATED = {REFUSALS[status] for status in (401, 429, 500, 502, 503, 504, 520, 521, 522, 524)}
 REPEATED |= {fault for fault in FAULTS if fault.outcome is LOST}

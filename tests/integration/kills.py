@@ -187,7 +187,10 @@ class Kills:
             await client.versions()
         await self._at_rest()
         made = set(self._emulator.sessions) - before
-        async with client_of(self._emulator) as client, aclosing(LocalLedger(self._directory)) as ledger:
+        async with (
+            client_of(self._emulator) as client,
+            aclosing(LocalLedger(self._directory)) as ledger,
+        ):
             records = [entry.record for entry in await ledger.entries() if self._is_of_dead(entry)]
             recorded = {record.session_id for record in records}
             reaped = await reap(client, ledger, wall=lambda: time.time() + 1000)
@@ -218,7 +221,9 @@ class Kills:
         assert self._emulator._runner is not None
         server = self._emulator._runner.server
         assert server is not None
-        await until(lambda: not server.connections and not any(map(is_serving, asyncio.all_tasks())))
+        await until(
+            lambda: not server.connections and not any(map(is_serving, asyncio.all_tasks()))
+        )
 
 
 def is_serving(task: asyncio.Task[object]) -> bool:

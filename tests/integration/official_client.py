@@ -23,7 +23,9 @@ def base_url(*_: object) -> str:
 def runtime_client() -> RuntimeClient:
     """Make the part of the client that only sends requests."""
     token, instance = os.environ["QISKIT_IBM_TOKEN"], os.environ["QISKIT_IBM_INSTANCE"]
-    parameters = ClientParameters("ibm_quantum_platform", token, instance=instance, url_resolver=base_url)
+    parameters = ClientParameters(
+        "ibm_quantum_platform", token, instance=instance, url_resolver=base_url
+    )
     return RuntimeClient(parameters)
 
 

@@ -92,7 +92,9 @@ class Scene:
     async def reap(self) -> set[str]:
         """Reap, and see that nothing of the living was touched; give what goes on of the dead, all of it listed, and end that."""
         # Long enough ago for a session that was asked for to be listed, were it there.
-        reaped = await reap(self.client, self.ledger, close_unique=True, wall=lambda: time.time() + 1000)
+        reaped = await reap(
+            self.client, self.ledger, close_unique=True, wall=lambda: time.time() + 1000
+        )
         assert [one.error for one in reaped if one.error] == []
         still = self.accepting()
         assert self.kept.items() <= still.items()

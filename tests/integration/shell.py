@@ -41,7 +41,11 @@ class Shell:
 
     async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
         """Start the command."""
-        streams: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE}
+        streams: dict[str, Any] = {
+            "stdin": asyncio.subprocess.DEVNULL,
+            "stdout": PIPE,
+            "stderr": PIPE,
+        }
         streams |= {"env": self.env} | options
         return await asyncio.create_subprocess_exec(QSESSIONS, *arguments, **streams)
 
@@ -95,7 +99,9 @@ def read_all(descriptor: int) -> str:
 def validate(value: object, form: str, command: str) -> None:
     """Check a value against the schema of a command's output."""
     schema = SCHEMA | {"$ref": f"#/$defs/{form}/{command}"}
-    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
+    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(
+        value
+    )
 
 
 def told(err: str) -> tuple[str, str]:

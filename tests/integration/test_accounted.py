@@ -87,7 +87,10 @@ class Scene:
 async def scene(emulator: Emulator, time: ManualClock, tmp_path: Path) -> AsyncIterator[Scene]:
     """Give a scene whose client must leave nothing behind."""
     ledger = LocalLedger(tmp_path / "ledger")
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
     async with FaultProxy(emulator.url) as proxy:
         url = f"{proxy.url}/api"
         client = AsyncSessionClient(auth, base_url=url, clock=time.clock, ledger=ledger)
@@ -119,8 +122,13 @@ async def test_a_create_that_meets_a_fault_is_accounted_for(
         assert [candidate.id for candidate in caught.value.candidates or ()] == scene.open
 
 
-UNKNOWN: list[tuple[int, object]] = [(303, own()), *((status, own()) for status in (502, 504, 520, 524))]
-UNKNOWN += [(status, "<title>Oh no</title>") for status in range(500, 525) if status not in {503, 521, 522}]
+UNKNOWN: list[tuple[int, object]] = [
+    (303, own()),
+    *((status, own()) for status in (502, 504, 520, 524)),
+]
+UNKNOWN += [
+    (status, "<title>Oh no</title>") for status in range(500, 525) if status not in {503, 521, 522}
+]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,9 @@ async def test_an_id_that_no_call_can_name_is_told(session_id: str, scene: Scene
     assert await scene.recorded() == [(RecordState.UNKNOWN, session_id)]
 
 
-async def test_a_create_whose_answer_has_a_wrong_field_is_recorded_with_its_id(scene: Scene) -> None:
+async def test_a_create_whose_answer_has_a_wrong_field_is_recorded_with_its_id(
+    scene: Scene,
+) -> None:
     """What can be read of an answer that can't be used is enough to end its session."""
     scene.proxy.broken["POST"] = Broken(http(200, SESSION | {"max_ttl": "long"}), after=True)
     with pytest.raises(CreateOutcomeUnknown, match="max_ttl") as caught:
@@ -214,7 +224,8 @@ each_ending = pytest.mark.parametrize(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @each_ending
 @each_fault(
-    *(fault for fault in FAULTS if fault.outcome[2] is not None), *(REFUSALS[status] for status in REFUSED)
+    *(fault for fault in FAULTS if fault.outcome[2] is not None),
+    *(REFUSALS[status] for status in REFUSED),
 )
 async def test_an_ending_that_meets_a_fault_is_accounted_for(
     *, fault: Fault, option: str, how: str, after: bool, scene: Scene, time: ManualClock
@@ -240,7 +251,9 @@ async def test_an_ending_that_meets_a_fault_is_accounted_for(
 
 @each_ending
 @each_fault(*(fault for fault in FAULTS if fault.outcome[2] is None))
-async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, option: str, how: str, scene: Scene) -> None:
+async def test_an_ending_needs_no_more_than_a_yes(
+    fault: Fault, option: str, how: str, scene: Scene
+) -> None:
     """A success whose answer says nothing ends a session all the same."""
     scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after=True)
     _, error = await end_of_block(scene, option, how)
@@ -248,7 +261,9 @@ async def test_an_ending_needs_no_more_than_a_yes(fault: Fault, option: str, how
     assert scene.open == []
 
 
-NOT_THE_SERVICES_404 = Fault("404 of a proxy", http(404, "<title>Oh no</title>"), (ResponseError,) * 3)
+NOT_THE_SERVICES_404 = Fault(
+    "404 of a proxy", http(404, "<title>Oh no</title>"), (ResponseError,) * 3
+)
 NO_INSTANCE = Fault("404 of the instance", http(404, own(code=1279)), (InstanceNotFound,) * 3)
 # A service that answers a close so, and didn't close the session, lies. A 404 of a new session isn't taken for one.
 CLOSED = ("204", "200 without a body", "an empty object")
@@ -260,7 +275,9 @@ CLOSED = ("204", "200 without a body", "an empty object")
         *((row, False) for row in (GET, REOPEN, UPDATE, DRAIN, CLOSE, VERSIONS, WORKLOADS)),
         *((row, True) for row in (REOPEN, UPDATE, DRAIN, CLOSE)),
     ],
-    ids=lambda value: value.name if isinstance(value, Row) else {False: "before", True: "after"}[value],
+    ids=lambda value: (
+        value.name if isinstance(value, Row) else {False: "before", True: "after"}[value]
+    ),
 )
 async def test_a_session_is_accounted_for_whatever_a_call_meets(
     *, row: Row, after: bool, scene: Scene, time: ManualClock
@@ -286,7 +303,9 @@ async def test_a_session_is_accounted_for_whatever_a_call_meets(
 @pytest.mark.parametrize(
     ("row", "busy"),
     [(REOPEN, True), (UPDATE, True), (UPDATE, False), (DRAIN, True), (DRAIN, False), (CLOSE, True)],
-    ids=lambda value: value.name if isinstance(value, Row) else {False: "idle", True: "busy"}[value],
+    ids=lambda value: (
+        value.name if isinstance(value, Row) else {False: "idle", True: "busy"}[value]
+    ),
 )
 async def test_a_change_that_was_carried_out_unheard_is_repeated(
     *, row: Row, busy: bool, scene: Scene, time: ManualClock
@@ -336,7 +355,9 @@ async def test_a_service_that_claims_what_it_did_not_do_is_believed(
 
 
 @pytest.mark.parametrize("raised", [None, KeyError("x")], ids=["clean", "error"])
-async def test_a_server_that_is_gone_for_good_leaves_a_record(raised: Exception | None, scene: Scene) -> None:
+async def test_a_server_that_is_gone_for_good_leaves_a_record(
+    raised: Exception | None, scene: Scene
+) -> None:
     """When the service vanishes within a block, the error or a note on the block's own says what is left, and so does the ledger."""
     ids = []
 
@@ -374,7 +395,9 @@ async def test_without_a_ledger_only_the_workloads_tell(scene: Scene, time: Manu
     async with client_of(scene.emulator, time.clock) as another:
         session = await another.create(**WANTED)
     assert await reap(scene.client, scene.ledger) == []
-    assert [workload.id async for workload in scene.client.workloads()] == scene.open == [session.id]
+    assert (
+        [workload.id async for workload in scene.client.workloads()] == scene.open == [session.id]
+    )
 
 
 async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None:
@@ -393,11 +416,16 @@ async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None
 
 
 @pytest.mark.parametrize("how", METHODS)
-async def test_a_token_that_is_revoked_in_mid_flight_costs_one_more_try(how: Any, scene: Scene) -> None:
+async def test_a_token_that_is_revoked_in_mid_flight_costs_one_more_try(
+    how: Any, scene: Scene
+) -> None:
     """Each request that finds its token revoked gets a new one, is carried out once, and the session ends."""
     revoke = EmulatorFault(kind="revoke_tokens", nth=1)
     scene.emulator.faults.add(
-        *(attrs.evolve(revoke, operations=[operation]) for operation in ("create", "get", "update", "close"))
+        *(
+            attrs.evolve(revoke, operations=[operation])
+            for operation in ("create", "get", "update", "close")
+        )
     )
     async with scene.client.open(**WANTED, on_exit=how) as live:
         await live.refresh()

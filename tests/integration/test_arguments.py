@@ -19,8 +19,14 @@ from tests.integration.conftest import Against, static_auth
         ({"clock": 5}, "clock= must be a Clock, not 5."),
         ({"allow_insecure": "false"}, "allow_insecure= must be True or False, not 'false'."),
         ({"http": 5}, "http= must be an aiohttp.ClientSession."),
-        ({"headers": [("X-Secret", "planted")]}, "headers= must be a mapping of names to values, not list."),
-        ({"headers": {"Expect": "100-continue"}}, "headers= can't set Expect, which qsessions sets itself."),
+        (
+            {"headers": [("X-Secret", "planted")]},
+            "headers= must be a mapping of names to values, not list.",
+        ),
+        (
+            {"headers": {"Expect": "100-continue"}},
+            "headers= can't set Expect, which qsessions sets itself.",
+        ),
         ({"observers": 5}, "observers= must be an iterable of callables, not 5."),
         ({"observers": [None]}, "observers= must hold callables only, not (None,)."),
         (
@@ -50,8 +56,14 @@ def test_urls_are_checked(url: Any) -> None:
     ("call", "told"),
     [
         (lambda client: client.versions(api_version="latest"), "api_version must be a date"),
-        (lambda client: client.create(mode="batch", backend=" ibm_fez"), "backend must be a backend's name"),
-        (lambda client: client.create(mode="batch", backend="a\nb"), "backend must be a backend's name"),
+        (
+            lambda client: client.create(mode="batch", backend=" ibm_fez"),
+            "backend must be a backend's name",
+        ),
+        (
+            lambda client: client.create(mode="batch", backend="a\nb"),
+            "backend must be a backend's name",
+        ),
     ],
     ids=["latest version of versions", "space in backend", "line end in backend"],
 )
@@ -67,7 +79,14 @@ async def test_call_arguments_are_checked(
 
 @pytest.mark.parametrize(
     "filters",
-    [{"mode": None}, {"mode": 5}, {"mode": [[]]}, {"status": None}, {"status": 5}, {"api_version": ""}],
+    [
+        {"mode": None},
+        {"mode": 5},
+        {"mode": [[]]},
+        {"status": None},
+        {"status": 5},
+        {"api_version": ""},
+    ],
     ids=repr,
 )
 async def test_filters_are_checked_at_once(against: Against, filters: dict[str, Any]) -> None:

@@ -99,7 +99,11 @@ async def test_what_would_fail_again_is_not_repeated(
     server, client = await against(*script)
     with pytest.raises(ResponseError) as caught:
         await row(client)
-    assert (caught.value.attempts, caught.value.status, caught.value.retryable) == (1, status, False)
+    assert (caught.value.attempts, caught.value.status, caught.value.retryable) == (
+        1,
+        status,
+        False,
+    )
     assert server.count(row.method) == 1
     assert time.slept == []
 
@@ -147,7 +151,12 @@ async def test_a_create_is_not_repeated_where_it_may_have_been_done(
         await CREATE(client)
     error = caught.value
     assert (error.operation, error.method, error.path) == ("create", "POST", "/v1/sessions")
-    assert (error.status, error.attempts, error.session_id, error.retryable) == (status, 1, None, False)
+    assert (error.status, error.attempts, error.session_id, error.retryable) == (
+        status,
+        1,
+        None,
+        False,
+    )
     assert "workloads" in (error.solution or "")
     assert (server.count("POST"), time.slept) == (1, [])
 
@@ -163,7 +172,9 @@ async def test_a_create_that_is_refused_fails_as_itself(against: Against, status
 
 
 @pytest.mark.parametrize("status", [501, 505])
-async def test_a_create_that_the_service_says_failed_fails_as_itself(against: Against, status: int) -> None:
+async def test_a_create_that_the_service_says_failed_fails_as_itself(
+    against: Against, status: int
+) -> None:
     """Another 5xx in the service's own form is its word that it failed; it isn't sent again."""
     server, client = await against(*refused(status))
     with pytest.raises(ServerError):
@@ -172,7 +183,9 @@ async def test_a_create_that_the_service_says_failed_fails_as_itself(against: Ag
 
 
 @pytest.mark.parametrize("statuses", [(503, 502), (429, 500, 504)], ids=str)
-async def test_an_outcome_can_become_unknown_later(against: Against, statuses: tuple[int, ...]) -> None:
+async def test_an_outcome_can_become_unknown_later(
+    against: Against, statuses: tuple[int, ...]
+) -> None:
     """A create that was rightly repeated ends as unknown as soon as one attempt may have been carried out."""
     server, client = await against(*refused(*statuses), CREATE.success)
     with pytest.raises(CreateOutcomeUnknown) as caught:
@@ -181,7 +194,9 @@ async def test_an_outcome_can_become_unknown_later(against: Against, statuses: t
 
 
 @each()
-async def test_a_failure_to_connect_is_repeated(emulator: Emulator, time: ManualClock, row: Row) -> None:
+async def test_a_failure_to_connect_is_repeated(
+    emulator: Emulator, time: ManualClock, row: Row
+) -> None:
     """Nothing was sent when the connection could not be made, so every operation is tried again and finds the service back."""
 
     async def back_again(seconds: float) -> None:
@@ -309,7 +324,9 @@ async def test_a_401_for_credentials_that_stay_is_the_end(against: Against, row:
         assert caught.value.attempts == len(server.received) == 1
 
 
-async def test_the_fresh_try_follows_the_rules_of_any_other(against: Against, time: ManualClock) -> None:
+async def test_the_fresh_try_follows_the_rules_of_any_other(
+    against: Against, time: ManualClock
+) -> None:
     """The try after a 401 counts as an attempt, may be followed by retries, and a create may become unknown in it."""
     server, client = await against(*refused(503, 401, 503), GET.success, auth=Rotating())
     await GET(client)
@@ -345,7 +362,9 @@ async def test_waits_grow_and_are_drawn_at_random(
     assert caught.value.__notes__ == ["gave up at the policy's limit"]
 
 
-async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(against: Against) -> None:
+async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(
+    against: Against,
+) -> None:
     """Failures without an answer end at the policy's limit too, and the note says so."""
     _, client = await against(reset, retry=THRICE)
     with pytest.raises(ConnectionFailed) as caught:
@@ -386,7 +405,13 @@ NOON = 1_780_000_000.0
 @pytest.mark.parametrize("status", [429, 503, 500])
 @each()
 async def test_a_retry_after_is_kept_to(
-    against: Against, time: ManualClock, *, headers: dict[str, str], asked: float, status: int, row: Row
+    against: Against,
+    time: ManualClock,
+    *,
+    headers: dict[str, str],
+    asked: float,
+    status: int,
+    row: Row,
 ) -> None:
     """A Retry-After in seconds or as a date, by the server's clock where it tells it, is waited for, with jitter on top."""
     server, client = await against(http(status, OWN, headers=headers), row.success)
@@ -421,12 +446,16 @@ async def test_a_retry_after_beyond_the_deadline_ends_the_call(
     server, client = await against(http(429, OWN, headers={"Retry-After": "30"}))
     with pytest.raises(RateLimited) as caught:
         await row(client, timeout=30)
-    assert caught.value.__notes__ == ["the service asks to wait 30 s, the call's deadline is in 30 s"]
+    assert caught.value.__notes__ == [
+        "the service asks to wait 30 s, the call's deadline is in 30 s"
+    ]
     assert (len(server.received), time.slept) == (1, [])
 
 
 @each(GET, DRAIN, VERSIONS)
-async def test_the_deadline_covers_attempts_and_waits(against: Against, time: ManualClock, row: Row) -> None:
+async def test_the_deadline_covers_attempts_and_waits(
+    against: Against, time: ManualClock, row: Row
+) -> None:
     """However many attempts the policy allows, a call ends within its deadline, and says that this was why."""
     started = time.now
     server, client = await against(*refused(503), retry=RetryPolicy(max_attempts=1000))
@@ -435,19 +464,27 @@ async def test_the_deadline_covers_attempts_and_waits(against: Against, time: Ma
     assert time.slept == [0.25, 0.5, 1.0, 2.0, 4.0]
     assert time.now - started < 10
     assert caught.value.attempts == len(server.received) == 6
-    assert caught.value.__notes__ == ["the next try would be in 4 s, the call's deadline is in 2.25 s"]
+    assert caught.value.__notes__ == [
+        "the next try would be in 4 s, the call's deadline is in 2.25 s"
+    ]
 
 
-async def test_the_deadline_covers_both_halves_of_a_drain(against: Against, time: ManualClock) -> None:
+async def test_the_deadline_covers_both_halves_of_a_drain(
+    against: Against, time: ManualClock
+) -> None:
     """The look after a conflict has what the conflict left of the deadline."""
-    _, client = await against(*refused(503, 503, 503, 409, 503), retry=RetryPolicy(max_attempts=1000))
+    _, client = await against(
+        *refused(503, 503, 503, 409, 503), retry=RetryPolicy(max_attempts=1000)
+    )
     with pytest.raises(ServerError) as caught:
         await DRAIN(client, timeout=4)
     assert caught.value.operation == "get"
     assert time.slept == [0.25, 0.5, 1.0, 0.25, 0.5, 1.0]
 
 
-async def test_no_deadline_waits_as_long_as_the_policy_says(against: Against, time: ManualClock) -> None:
+async def test_no_deadline_waits_as_long_as_the_policy_says(
+    against: Against, time: ManualClock
+) -> None:
     """With timeout=None only the policy ends a call."""
     answers = [http(503, OWN, headers={"Retry-After": "60"})] * 4
     _, client = await against(*answers, GET.success)
@@ -473,16 +510,25 @@ async def test_a_call_that_gets_no_answer_in_time_is_a_timeout(
         await row(client, timeout=0.3)
     error = caught.value
     assert isinstance(error, TimeoutError)
-    assert (error.operation, error.sent, error.attempts, error.retryable) == (row.name, True, 1, True)
+    assert (error.operation, error.sent, error.attempts, error.retryable) == (
+        row.name,
+        True,
+        1,
+        True,
+    )
     assert error.__context__ is None
     assert len(server.received) <= 1
 
 
 @pytest.mark.parametrize("answer", [hang, _head_only], ids=["nothing", "head"])
-async def test_a_create_that_gets_no_answer_in_time_is_unknown(against: Against, answer: Answer) -> None:
+async def test_a_create_that_gets_no_answer_in_time_is_unknown(
+    against: Against, answer: Answer
+) -> None:
     """When the deadline passes after a create was sent, a session may have been created."""
     server, client = await against(answer)
-    with pytest.raises(CreateOutcomeUnknown, match="may have been created: the call's deadline passed"):
+    with pytest.raises(
+        CreateOutcomeUnknown, match="may have been created: the call's deadline passed"
+    ):
         await CREATE(client, timeout=0.5)
     assert server.count("POST") == 1
 
@@ -513,12 +559,18 @@ class Slow:
 
 
 @each(*(row for row in ROWS if row is not VERSIONS))
-async def test_a_deadline_that_passes_before_sending_is_a_timeout(against: Against, row: Row) -> None:
+async def test_a_deadline_that_passes_before_sending_is_a_timeout(
+    against: Against, row: Row
+) -> None:
     """When the deadline passes while waiting for credentials, nothing was sent: for a create that is no unknown outcome."""
     server, client = await against(row.success, auth=Slow())
     with pytest.raises(CallTimeout, match="nothing was sent") as caught:
         await row(client, timeout=0.05)
-    assert (caught.value.sent, caught.value.attempts, caught.value.operation) == (False, 0, row.name)
+    assert (caught.value.sent, caught.value.attempts, caught.value.operation) == (
+        False,
+        0,
+        row.name,
+    )
     assert server.received == []
 
 
@@ -653,7 +705,9 @@ async def test_a_wall_of_html_says_nothing_of_the_credentials(
 ) -> None:
     """An HTML page with 401 or 403 is no refusal of a token: none is renewed, and the error says what may stand in between."""
     server, client = await against(http(status, HTML), auth=[Rotating(), static_auth()[1]])
-    with pytest.raises(ResponseError, match="An HTML page answered in the service's place") as caught:
+    with pytest.raises(
+        ResponseError, match="An HTML page answered in the service's place"
+    ) as caught:
         await row(client)
     assert type(caught.value) is ResponseError
     assert (caught.value.status, caught.value.attempts) == (status, 1)
@@ -687,7 +741,9 @@ async def test_an_earlier_attempt_is_remembered_over_several(against: Against) -
     assert len(server.received) == 4
 
 
-@pytest.mark.parametrize("first", [reset, http(502, OWN), http(500, HTML)], ids=["lost", "502", "500"])
+@pytest.mark.parametrize(
+    "first", [reset, http(502, OWN), http(500, HTML)], ids=["lost", "502", "500"]
+)
 @pytest.mark.parametrize(
     ("wanted", "found", "success"),
     [
@@ -756,10 +812,14 @@ async def test_a_connection_that_the_server_drops_as_a_request_goes_out_is_nobod
     assert server.count("POST") == (row is CREATE)
 
 
-async def test_a_create_over_a_borrowed_pool_may_meet_a_dropped_connection(against: Against) -> None:
+async def test_a_create_over_a_borrowed_pool_may_meet_a_dropped_connection(
+    against: Against,
+) -> None:
     """A borrowed pool gives a kept connection to a create too; when it is lost the outcome is unknown, and nothing is sent twice."""
     async with aiohttp.ClientSession() as http_session:
-        server, client = await against(GET.success, reset, http(200, NO_WORKLOADS), http=http_session)
+        server, client = await against(
+            GET.success, reset, http(200, NO_WORKLOADS), http=http_session
+        )
         await GET(client)
         with pytest.raises(CreateOutcomeUnknown):
             await CREATE(client)
@@ -843,7 +903,9 @@ async def test_the_budget_never_refuses_an_ending(against: Against, row: Row) ->
 
 async def test_the_budget_never_refuses_what_an_ending_needs(against: Against) -> None:
     """The token, the API version and the look after a conflict that an ending waits for are retried like the ending itself."""
-    iam, _ = await against(*refused(503, 503), http(200, {"access_token": "token", "expires_in": 3600}))
+    iam, _ = await against(
+        *refused(503, 503), http(200, {"access_token": "token", "expires_in": 3600})
+    )
     auth = [IBMCloudAuth("key", iam.url), static_auth()[1]]
     server, client = await against(
         *refused(503, 503),
@@ -856,7 +918,9 @@ async def test_the_budget_never_refuses_what_an_ending_needs(against: Against) -
     )
     await DRAIN(client)
     assert len(iam.received) == 3
-    assert [request.method for request in server.received] == ["GET"] * 3 + ["PATCH"] * 2 + ["GET"] * 3
+    assert [request.method for request in server.received] == ["GET"] * 3 + ["PATCH"] * 2 + [
+        "GET"
+    ] * 3
 
 
 async def test_the_budget_never_refuses_the_close_of_a_cancelled_create(against: Against) -> None:
@@ -876,7 +940,13 @@ async def test_the_budget_never_refuses_the_close_of_a_cancelled_create(against:
     answered.set()
     with pytest.raises(asyncio.CancelledError):
         await creating
-    assert [request.method for request in server.received] == ["GET", "POST", "DELETE", "DELETE", "DELETE"]
+    assert [request.method for request in server.received] == [
+        "GET",
+        "POST",
+        "DELETE",
+        "DELETE",
+        "DELETE",
+    ]
 
 
 async def test_a_policy_without_a_budget_has_no_limit_but_its_own(against: Against) -> None:
@@ -903,7 +973,10 @@ KEY = "the-api-key"
 @pytest.mark.parametrize(
     "answer",
     [
-        http(403, fault(f"apikey {KEY} is bad", code=KEY, solution=f"Change {KEY}.", trace=f"t-{KEY}")),
+        http(
+            403,
+            fault(f"apikey {KEY} is bad", code=KEY, solution=f"Change {KEY}.", trace=f"t-{KEY}"),
+        ),
         http(403, f"<html><title>{KEY}</title></html>"),
         http(403, f"denied: authorization: apikey {KEY}".encode()),
         http(403, f"{'x' * 190} {KEY}".encode()),
@@ -926,7 +999,9 @@ KEY = "the-api-key"
     ],
 )
 @each(GET, CREATE)
-async def test_secrets_that_a_server_echoes_are_masked(against: Against, answer: bytes, row: Row) -> None:
+async def test_secrets_that_a_server_echoes_are_masked(
+    against: Against, answer: bytes, row: Row
+) -> None:
     """No part of an error shows a credential that the server sent back, not even the beginning of one."""
     _, client = await against(answer, retry=RetryPolicy(max_attempts=1))
     with pytest.raises(QSessionsError) as caught:
@@ -939,7 +1014,14 @@ async def test_secrets_that_a_server_echoes_are_masked(against: Against, answer:
     "answer",
     [
         http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key: a+b/c-key=="}),
-        http(400, {"errorCode": "a+b/c-key==", "errorMessage": "x", "context": {"requestId": "a+b/c-key=="}}),
+        http(
+            400,
+            {
+                "errorCode": "a+b/c-key==",
+                "errorMessage": "x",
+                "context": {"requestId": "a+b/c-key=="},
+            },
+        ),
         http(400, "<html><title>grant_type=x&apikey=a%2Bb%2Fc-key%3D%3D</title></html>"),
         http(200, {"access_token": "a+b/c-key==\n", "expires_in": 60}),
         b"HTTP/1.1 200 OK\r\napikey=a%2Bb%2Fc-key%3D%3D\r\n\r\n",
@@ -956,7 +1038,9 @@ async def test_an_api_key_that_iam_echoes_is_masked(against: Against, answer: by
     shown = f"{caught.value} {caught.value!r} {vars(caught.value)} {caught.value.__notes__}"
     assert "a+b/c" not in shown
     assert "a%2Bb" not in shown
-    assert caught.value.__notes__ == ["get needed the credentials; nothing was sent to the service."]
+    assert caught.value.__notes__ == [
+        "get needed the credentials; nothing was sent to the service."
+    ]
     assert service.received == []
 
 
@@ -975,7 +1059,9 @@ def test_a_policy_that_cannot_be_right_is_refused(given: dict[str, Any], told: s
         RetryPolicy(**given)
 
 
-async def test_many_calls_at_once_keep_their_own_attempts(against: Against, time: ManualClock) -> None:
+async def test_many_calls_at_once_keep_their_own_attempts(
+    against: Against, time: ManualClock
+) -> None:
     """Calls side by side each follow the policy on their own."""
     script: Sequence[Answer] = refused(503, 503, 503)
     server, client = await against(*script, GET.success)

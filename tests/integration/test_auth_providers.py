@@ -79,7 +79,9 @@ async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str)
         "BackendAuthentication": BackendAuthentication(emulator.backend_token),
         "ExternalServiceToken": ExternalServiceToken(emulator.service_token),
     }[scheme]
-    async with AsyncSessionClient([auth, ServiceCRN(emulator.crn)], base_url=emulator.url) as client:
+    async with AsyncSessionClient(
+        [auth, ServiceCRN(emulator.crn)], base_url=emulator.url
+    ) as client:
         session = await client.create(mode="dedicated", max_ttl=60)
         await client.close(session.id)
     assert emulator.sessions[session.id].state == "closed"
@@ -149,7 +151,9 @@ async def _async_token() -> str:
     return "t1"
 
 
-@pytest.mark.parametrize("source", ["t1", lambda: "t1", _async_token], ids=["text", "sync", "async"])
+@pytest.mark.parametrize(
+    "source", ["t1", lambda: "t1", _async_token], ids=["text", "sync", "async"]
+)
 async def test_a_token_may_be_text_or_come_from_a_callable(
     against: Against, source: str | Callable[[], str | Awaitable[str]]
 ) -> None:
@@ -175,7 +179,9 @@ async def _nothing() -> None:
         (lambda: "plänted", "IBMCloudAuth gave contains characters outside"),
     ],
 )
-async def test_a_callable_that_yields_no_token_is_an_error(against: Against, source: Any, told: str) -> None:
+async def test_a_callable_that_yields_no_token_is_an_error(
+    against: Against, source: Any, told: str
+) -> None:
     """What a callable yields is checked at each call; nothing is sent, and the message doesn't hold it."""
     server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
     with pytest.raises(ConfigurationError, match=told) as caught:
@@ -192,7 +198,10 @@ async def test_a_callable_is_asked_again_after_a_401(against: Against) -> None:
         REFUSED, SESSION, auth=[IBMCloudAuth.from_token(lambda: next(tokens)), ServiceCRN(CRN)]
     )
     await client.get("s1")
-    assert [request.headers["authorization"] for request in server.received] == ["Bearer old", "Bearer new"]
+    assert [request.headers["authorization"] for request in server.received] == [
+        "Bearer old",
+        "Bearer new",
+    ]
 
 
 @each_provider
@@ -258,7 +267,9 @@ async def test_every_provider_hears_of_a_401(against: Against) -> None:
     with pytest.raises(Unauthorized):
         await client.get("s1")
     assert (first.refused, second.refused) == ([{"X-Ticket": "one"}], [{"X-Other": "three"}])
-    assert [(request.headers["x-ticket"], request.headers["x-other"]) for request in server.received] == [
+    assert [
+        (request.headers["x-ticket"], request.headers["x-other"]) for request in server.received
+    ] == [
         ("one", "three"),
         ("two", "four"),
     ]

@@ -73,7 +73,9 @@ async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:
     return caught.value
 
 
-async def end_of_all(emulator: Emulator, client: AsyncSessionClient, task: asyncio.Task[Any]) -> None:
+async def end_of_all(
+    emulator: Emulator, client: AsyncSessionClient, task: asyncio.Task[Any]
+) -> None:
     """See that nothing is left of a create that may have been cancelled, and that the client still works."""
     await asyncio.wait({task})
     if task.cancelled():
@@ -91,7 +93,9 @@ async def end_of_all(emulator: Emulator, client: AsyncSessionClient, task: async
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("factory", FACTORIES)
-@pytest.mark.parametrize("way", ["token, session", "version, token, session", "401, token, session"])
+@pytest.mark.parametrize(
+    "way", ["token, session", "version, token, session", "401, token, session"]
+)
 async def test_a_create_may_be_cancelled_at_every_step(
     emulator: Emulator, time: ManualClock, way: str, factory: Any
 ) -> None:
@@ -218,10 +222,14 @@ async def test_a_task_group_that_fails_closes_what_its_creates_made(
         await work()
     assert [type(error) for error in caught.value.exceptions] == [LookupError]
     finished = {
-        request.path.rsplit("/", 2)[-2] for request in emulator.requests if request.method == "DELETE"
+        request.path.rsplit("/", 2)[-2]
+        for request in emulator.requests
+        if request.method == "DELETE"
     }
     # Those that had been done before the failure are the caller's own.
-    assert {session.id for session in emulator.sessions.values() if session.state == "closed"} == finished
+    assert {
+        session.id for session in emulator.sessions.values() if session.state == "closed"
+    } == finished
     assert len(finished) >= 1
     assert client._attempts._in_flight._pending == set()
 
@@ -238,7 +246,9 @@ async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualCl
         assert api.received == []
 
 
-async def test_a_back_off_that_is_cancelled_sends_nothing(time: ManualClock, against: Against) -> None:
+async def test_a_back_off_that_is_cancelled_sends_nothing(
+    time: ManualClock, against: Against
+) -> None:
     """Between two attempts nothing is in flight: the create ends at once."""
     asleep = asyncio.Event()
 
@@ -290,7 +300,9 @@ async def cancelled_with(
     return server, error, [event for event in events if isinstance(event, CreateCancelled)]
 
 
-async def test_a_create_that_waits_for_a_connection_is_not_sent_when_cancelled(against: Against) -> None:
+async def test_a_create_that_waits_for_a_connection_is_not_sent_when_cancelled(
+    against: Against,
+) -> None:
     """Creates that are cancelled in the queue for a connection never go out, and only what was in flight is ended."""
     held = Held()
     server, client = await against(held, CLOSED, max_concurrency=1)
@@ -326,7 +338,9 @@ async def test_the_session_of_a_cancelled_create_is_closed(
         "POST /v1/sessions",
         "DELETE /v1/sessions/s1/close",
     ]
-    assert events == [CreateCancelled(session_id="s1", closed=True, detail="closed after a cancelled create")]
+    assert events == [
+        CreateCancelled(session_id="s1", closed=True, detail="closed after a cancelled create")
+    ]
     assert not hasattr(error, "__notes__")
     assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -393,10 +407,14 @@ async def test_a_success_without_an_id_is_told(against: Against) -> None:
 
 async def test_a_success_that_can_not_be_read_but_for_its_id_is_closed(against: Against) -> None:
     """An id is enough to close a session."""
-    server, error, (event,) = await cancelled_with(against, http(200, {"id": "s/1", "max_ttl": "x"}), CLOSED)
+    server, error, (event,) = await cancelled_with(
+        against, http(200, {"id": "s/1", "max_ttl": "x"}), CLOSED
+    )
     assert len(server.received) == 1
     assert "is a path of its own" in error.__notes__[0]
-    server, error, (event,) = await cancelled_with(against, http(200, {"id": "s1", "max_ttl": "x"}), CLOSED)
+    server, error, (event,) = await cancelled_with(
+        against, http(200, {"id": "s1", "max_ttl": "x"}), CLOSED
+    )
     assert (event.session_id, event.closed, len(server.received)) == ("s1", True, 2)
     assert not hasattr(error, "__notes__")
 
@@ -407,7 +425,10 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
     """The end of a cancelled create is bounded, even where the call itself has no deadline."""
     monkeypatch.setattr(in_flight, "ENDING_TIMEOUT", 0.05)
     server, error, (event,) = await cancelled_with(against, hang, timeout=None)
-    assert "its outcome is unknown: the request was given up while it was in flight." in error.__notes__[0]
+    assert (
+        "its outcome is unknown: the request was given up while it was in flight."
+        in error.__notes__[0]
+    )
     assert not event.closed
     assert len(server.received) == 1
 
@@ -418,7 +439,10 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
         ([http(403, fault("No."))], "No (status 403"),
         ([http(500, fault("It broke."))] * 5, "It broke (status 500"),
         ([reset] * 12, "the connection was lost"),
-        ([http(404, fault("No such instance.", code=1279))], "No such instance (status 404, code 1279"),
+        (
+            [http(404, fault("No such instance.", code=1279))],
+            "No such instance (status 404, code 1279",
+        ),
         ([http(404, fault()), CREATED, http(404, fault())], "so it may be open (status 404"),
     ],
     ids=["refused", "broken", "lost", "no instance", "both"],
@@ -427,7 +451,9 @@ async def test_a_session_that_can_not_be_closed_is_named(
     against: Against, answers: list[Answer], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When closing fails too, the cancellation goes on with a note that names the session, an event and an ERROR line."""
-    _, error, (event,) = await cancelled_with(against, CREATED, *answers, retry=RetryPolicy(base_delay=0.01))
+    _, error, (event,) = await cancelled_with(
+        against, CREATED, *answers, retry=RetryPolicy(base_delay=0.01)
+    )
     (note,) = error.__notes__
     assert note.startswith(
         "create was cancelled in flight; session 's1' was created and could not be closed: "
@@ -444,7 +470,10 @@ async def test_a_close_that_never_comes_back_is_bounded(
     """Closing the session has a deadline of its own."""
     monkeypatch.setattr(client_module, "ENDING_TIMEOUT", 0.05)
     _, error, (event,) = await cancelled_with(against, CREATED, hang, timeout=None)
-    assert "could not be closed: close of session 's1': the call's deadline passed" in error.__notes__[0]
+    assert (
+        "could not be closed: close of session 's1': the call's deadline passed"
+        in error.__notes__[0]
+    )
     assert (event.session_id, event.closed) == ("s1", False)
 
 
@@ -480,11 +509,15 @@ async def test_a_foreign_error_while_closing_does_not_take_the_place_of_the_canc
 ) -> None:
     """What a custom provider raises while the session is being closed goes into the note, by name."""
     _, error, (event,) = await cancelled_with(against, CREATED, auth=[Once(), ServiceCRN(CRN)])
-    assert error.__notes__[0].endswith("session 's1' was created and could not be closed: LookupError")
+    assert error.__notes__[0].endswith(
+        "session 's1' was created and could not be closed: LookupError"
+    )
     assert not event.closed
 
 
-async def test_a_second_cancellation_leaves_at_once_and_the_ending_goes_on(against: Against) -> None:
+async def test_a_second_cancellation_leaves_at_once_and_the_ending_goes_on(
+    against: Against,
+) -> None:
     """The caller is free again, and the session is closed in the background; closing the client waits for that."""
     held, closing = Held(), Held()
     server, client = await against(held, closing)
@@ -538,7 +571,9 @@ async def test_a_create_in_flight_when_the_client_gives_up_is_told(
     await loop_steps(3)
     await client.aclose()
     error = await ended(task)
-    assert "its outcome is unknown: the client or the event loop was shut down" in error.__notes__[0]
+    assert (
+        "its outcome is unknown: the client or the event loop was shut down" in error.__notes__[0]
+    )
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -607,7 +642,9 @@ def test_an_event_loop_that_shuts_down_closes_the_session_or_tells(
     runner.close()
     if steps >= 3:
         assert seen == ["POST", "DELETE", "DELETE"]
-        assert [record.levelno for record in caplog.records if record.levelno >= logging.WARNING] == []
+        assert [
+            record.levelno for record in caplog.records if record.levelno >= logging.WARNING
+        ] == []
     else:
         assert seen == ["POST"]
         assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -628,7 +665,9 @@ async def test_a_cancelled_get_leaves_the_pool_usable(against: Against) -> None:
         server.answers.insert(0, hang)
 
 
-async def test_a_get_may_be_cancelled_at_every_step(emulator: Emulator, client: AsyncSessionClient) -> None:
+async def test_a_get_may_be_cancelled_at_every_step(
+    emulator: Emulator, client: AsyncSessionClient
+) -> None:
     """Whenever a read is cancelled, the next one works and no task is left."""
     session = await client.create(mode="dedicated", max_ttl=60)
     before = ours()
@@ -694,12 +733,16 @@ class NothingLeft:
 
 def attempts_over(transport: Canned, events: list[object]) -> Attempts:
     """Give the attempt loop over a transport."""
-    return Attempts(transport, retry=RetryPolicy(), clock=Clock(), observers=Observers([events.append]))
+    return Attempts(
+        transport, retry=RetryPolicy(), clock=Clock(), observers=Observers([events.append])
+    )
 
 
 def post() -> Request:
     """Give a request that can't be repeated."""
-    return Request("create", "POST", URL("http://127.0.0.1/v1/sessions"), {}, b"{}", None, repeatable=False)
+    return Request(
+        "create", "POST", URL("http://127.0.0.1/v1/sessions"), {}, b"{}", None, repeatable=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -720,7 +763,9 @@ async def test_what_a_transport_raises_does_not_take_the_place_of_the_cancellati
     """A foreign error leaves the outcome unknown; one that the transport raises before it sends leaves nothing to tell."""
     transport, events = Canned(outcome), list[object]()
     task = asyncio.ensure_future(
-        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=NothingLeft())
+        attempts_over(transport, events).run(
+            post(), lambda answer: answer, None, undo=NothingLeft()
+        )
     )
     await loop_steps(3)
     task.cancel()
@@ -735,7 +780,9 @@ async def test_a_cancellation_goes_on_even_where_no_task_can_be_made_any_more() 
     """A client that was closed in between can't end anything: the cancellation says that the outcome is unknown."""
     transport, events = Canned(Response(200)), list[object]()
     task = asyncio.ensure_future(
-        attempts_over(transport, events).run(post(), lambda answer: answer, None, undo=NothingLeft())
+        attempts_over(transport, events).run(
+            post(), lambda answer: answer, None, undo=NothingLeft()
+        )
     )
     await loop_steps(3)
     transport.refuse_after = 0

@@ -23,7 +23,11 @@ EXPORTS = ["QSESSIONS_BASE_URL", "IAM_URL", "QISKIT_IBM_TOKEN", "QISKIT_IBM_INST
 async def run(*command: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Run a command; give its exit code, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=os.environ | (env or {})
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=os.environ | (env or {}),
     )
     out, err = await process.communicate()
     assert process.returncode is not None
@@ -139,7 +143,9 @@ async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
     shown = await asyncio.to_thread(_read_all, master)
     await process.communicate()
     assert process.returncode == 0
-    assert [line.split("=")[0] for line in shown.splitlines()] == [f"export {name}" for name in EXPORTS]
+    assert [line.split("=")[0] for line in shown.splitlines()] == [
+        f"export {name}" for name in EXPORTS
+    ]
 
 
 async def test_an_emulator_in_the_background_ignores_ctrl_c() -> None:
@@ -206,7 +212,8 @@ async def test_help_does_not_pay_for_the_client() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "code", "told"), [("cyclopts", 2, "pip install 'qsessions[cli]'"), ("asyncio", 1, "asyncio")]
+    ("missing", "code", "told"),
+    [("cyclopts", 2, "pip install 'qsessions[cli]'"), ("asyncio", 1, "asyncio")],
 )
 async def test_a_missing_library_is_named(missing: str, code: int, told: str) -> None:
     """Without its extra the command line says what to install; any other missing module is told as it is."""

@@ -51,13 +51,19 @@ def test_schema_is_one_and_names_every_field() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     for name, model in (("session", Session), ("workload", Workload), ("version", ApiVersion)):
         fields = {attribute.name for attribute in attrs.fields(model)}
-        assert set(SCHEMA["$defs"][name]["properties"]) == set(SCHEMA["$defs"][name]["required"]) == fields
+        assert (
+            set(SCHEMA["$defs"][name]["properties"])
+            == set(SCHEMA["$defs"][name]["required"])
+            == fields
+        )
 
 
 async def test_a_session_from_create_to_closed(tmp_path: Path, service: Emulator) -> None:
     """create, get, update, drain and close do on the service what they say, and print JSON that fits the schema."""
     # A partner may set all TTLs.
-    shell = Shell(service.env() | {"QISKIT_IBM_INSTANCE": service.add_instance(partner=True)}, tmp_path)
+    shell = Shell(
+        service.env() | {"QISKIT_IBM_INSTANCE": service.add_instance(partner=True)}, tmp_path
+    )
     made = await shell.data(
         "create", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "10m", "--active-ttl", "300",
         "--interactive-ttl", "1m",
@@ -92,13 +98,18 @@ async def test_lists(shell: Shell) -> None:
         "session",
         "batch",
     ]
-    assert [item["id"] for item in await shell.lines("workloads", "--newest-first", "--limit", "1")] == [
-        session_id
+    assert [
+        item["id"] for item in await shell.lines("workloads", "--newest-first", "--limit", "1")
+    ] == [session_id]
+    assert [item["mode"] for item in await shell.lines("workloads", "--mode", "session")] == [
+        "session"
     ]
-    assert [item["mode"] for item in await shell.lines("workloads", "--mode", "session")] == ["session"]
     ended = await shell.lines("workloads", "--status", "completed", "--status", "canceled")
     assert [item["id"] for item in ended] == [session_id]
-    assert len(await shell.lines("workloads", "--backend", "ibm_fez", "--search", "ibm_fez")) in {0, 2}
+    assert len(await shell.lines("workloads", "--backend", "ibm_fez", "--search", "ibm_fez")) in {
+        0,
+        2,
+    }
     assert await shell.lines("workloads", "--created-after", "2999-01-01") == []
     assert len(await shell.lines("workloads", "--created-before", "2999-01-01T00:00:00+01:00")) == 3
     assert (await shell.data("versions"))["versions"] == await shell.lines("versions")
@@ -111,7 +122,9 @@ async def test_a_long_list_is_read_in_pages(tmp_path: Path) -> None:
         http(
             200,
             {
-                "workloads": [{"id": f"w{page}-{number}", "mode": "session"} for number in range(50)],
+                "workloads": [
+                    {"id": f"w{page}-{number}", "mode": "session"} for number in range(50)
+                ],
                 "next": {"href": f"?next=c{page}"},
             },
         )
@@ -154,7 +167,9 @@ async def test_a_time_that_is_none_is_told(shell: Shell, given: str) -> None:
 
 async def test_plain_text_is_aligned(shell: Shell) -> None:
     """Without a terminal, records are a field a line and lists have aligned columns, without any escape."""
-    code, made, _ = await shell("create", "--mode", "batch", "--max-ttl", "600", "--timeout", "none")
+    code, made, _ = await shell(
+        "create", "--mode", "batch", "--max-ttl", "600", "--timeout", "none"
+    )
     assert code == 0
     session_id = re.findall(r"^id +(\S+)$", made, re.MULTILINE)[0]
     assert re.search(r"^timestamps       open \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", made, re.MULTILINE)
@@ -162,7 +177,15 @@ async def test_plain_text_is_aligned(shell: Shell) -> None:
     assert await shell("drain", session_id) == (0, f"id    {session_id}\ndone  drain\n", "")
     _, listed, _ = await shell("workloads")
     header, line = listed.splitlines()
-    assert header.split() == ["id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs"]
+    assert header.split() == [
+        "id",
+        "mode",
+        "status",
+        "created",
+        "backend",
+        "usage_seconds",
+        "accepting_jobs",
+    ]
     assert re.fullmatch(rf"{session_id}  batch  completed  \S+Z  -        0.0            no", line)
     assert header.index("mode") == line.index("batch")
     assert "\x1b" not in made + listed
@@ -203,7 +226,9 @@ async def test_tables_fit_the_terminal(
     shell: Shell, service: Emulator, width: int, fields: list[str], hidden: str | None
 ) -> None:
     """A list has the columns that there is room for, each workload whole on one line, and names what it leaves out."""
-    made = await shell.data("create", "--mode", "dedicated", "--backend", "ibm_marrakesh", "--max-ttl", "10m")
+    made = await shell.data(
+        "create", "--mode", "dedicated", "--backend", "ibm_marrakesh", "--max-ttl", "10m"
+    )
     service.submit_job(made["id"], seconds=3600)
     (told,) = await shell.lines("workloads")
     assert told["status"] == "in_progress"
@@ -266,7 +291,9 @@ async def test_a_reader_that_is_gone(shell: Shell, service: Emulator) -> None:
     assert advice == f"End it: qsessions close {session_id}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["get", "--help"], ["--version"], ["demo"], ["doctor"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["get", "--help"], ["--version"], ["demo"], ["doctor"]]
+)
 async def test_any_output_that_nobody_reads(shell: Shell, arguments: list[str]) -> None:
     """Whatever is printed ends quietly where its reader is gone, help too."""
     reading, writing = os.pipe()
@@ -310,7 +337,10 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
             "create: --max-ttl must be seconds or text such as",
         ),
         (("create", "--mode", "batch", "--max-ttl", "-5"), "2147483647 seconds, not -5."),
-        (("create", "--mode", "batch", "--max-ttl", "9" * 5000), "create: --max-ttl must be seconds or text"),
+        (
+            ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
+            "create: --max-ttl must be seconds or text",
+        ),
         (("create", "--mode", "batch", "--max-ttl", "0"), "create: --max-ttl must be from 1 to"),
         (
             ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
@@ -326,8 +356,14 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
         (("get", "x", "--json", "--jsonl"), "exclude each other"),
         (("get", "x", "--api-version", "newest"), "get: --api-version must be a date"),
         (("get", "x", "--account", ""), "get: --account must be the name of an account."),
-        (("versions", "--base-url", "ftp://example"), "versions: --base-url must be an absolute URL"),
-        (("versions", "--base-url", "https://me@example"), "must not hold a user name or password."),
+        (
+            ("versions", "--base-url", "ftp://example"),
+            "versions: --base-url must be an absolute URL",
+        ),
+        (
+            ("versions", "--base-url", "https://me@example"),
+            "must not hold a user name or password.",
+        ),
         (("versions", "--base-url", "http://example"), "plain http"),
         (("workloads", "--search", ""), "workloads: --search must be"),
         (("update", "x"), "accepting-jobs"),
@@ -338,7 +374,9 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
         (("drain", "x", "--force"), "--force"),
     ],
 )
-async def test_wrong_use(shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str) -> None:
+async def test_wrong_use(
+    shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
+) -> None:
     """Wrong use is told in two lines with exit code 2, and nothing is sent."""
     code, out, err = await shell(*arguments)
     assert (code, out) == (2, "")
@@ -413,17 +451,27 @@ NAME_ANOTHER = "Name another account with --account or --account-file, or neithe
             [],
             "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
         ),
-        ({"proxies": {"urls": {"https": "ftp://x"}}}, [], "Correct it, or name the host in NO_PROXY."),
+        (
+            {"proxies": {"urls": {"https": "ftp://x"}}},
+            [],
+            "Correct it, or name the host in NO_PROXY.",
+        ),
     ],
 )
 async def test_an_account_that_will_not_do(
-    shell: Shell, tmp_path: Path, fields: dict[str, object] | None, arguments: list[str], advice: str
+    shell: Shell,
+    tmp_path: Path,
+    fields: dict[str, object] | None,
+    arguments: list[str],
+    advice: str,
 ) -> None:
     """Advice about an account is in the words of the command line, and leads to something that can work."""
     path = tmp_path / "accounts.json"
     if fields is not None:
         await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
-    shell.env["QSESSIONS_BASE_URL"] = "https://quantum.invalid/api" if advice.startswith("Correct") else ""
+    shell.env["QSESSIONS_BASE_URL"] = (
+        "https://quantum.invalid/api" if advice.startswith("Correct") else ""
+    )
     shell.env["IAM_URL"] = "https://quantum.invalid" if advice.startswith("Correct") else ""
     code, _, err = await shell("get", "x", "--account-file", str(path), *arguments)
     assert code == 2
@@ -493,7 +541,10 @@ async def test_outcome_unknown(tmp_path: Path) -> None:
     ("ids", "advice"),
     [
         (["s-1"], "It may be session s-1: if you don't know it, end it: qsessions close s-1"),
-        (["s-1", "s-2"], "It may be one of s-1, s-2: end the one that you don't know: qsessions close ID"),
+        (
+            ["s-1", "s-2"],
+            "It may be one of s-1, s-2: end the one that you don't know: qsessions close ID",
+        ),
         (
             [f"s-{number}" for number in range(7)],
             "It may be one of s-0, s-1, s-2, s-3, s-4 and 2 more: end the one that you don't know: qsessions close ID",
@@ -575,7 +626,10 @@ async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[
 
 
 async def test_a_session_that_cannot_be_printed_is_named(
-    service: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    service: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     """Whatever fails while a created session is printed, its id is told, and that it goes on."""
     for name, value in (service.env() | {"HOME": str(tmp_path)}).items():
@@ -585,7 +639,9 @@ async def test_a_session_that_cannot_be_printed_is_named(
         raise ValueError("no such form")
 
     monkeypatch.setattr(commands, "row", fails)
-    code = await commands.create(DEFAULTS, "batch", None, {"max_ttl": "600"}, commands.Fate(), labels=())
+    code = await commands.create(
+        DEFAULTS, "batch", None, {"max_ttl": "600"}, commands.Fate(), labels=()
+    )
     (session_id,) = service.sessions
     assert code == 2
     assert told(capsys.readouterr().err) == (
@@ -617,7 +673,10 @@ async def test_what_the_user_says_cannot_command_the_terminal(
 
 async def test_files_that_the_environment_names(shell: Shell) -> None:
     """An unusable file of the TLS library is told in two lines."""
-    env = shell.env | {"SSLKEYLOGFILE": "/nonexistent/keys", "QSESSIONS_BASE_URL": "https://127.0.0.1:1"}
+    env = shell.env | {
+        "SSLKEYLOGFILE": "/nonexistent/keys",
+        "QSESSIONS_BASE_URL": "https://127.0.0.1:1",
+    }
     code, _, err = await shell("versions", env=env)
     assert code == 2
     assert "/nonexistent/keys" in told(err)[0]
@@ -682,7 +741,9 @@ async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
 
 async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> None:
     """SIGTERM ends a create at once; its session is on the ledger, and reap shows what it can be."""
-    service.faults.add(Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1))
+    service.faults.add(
+        Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1)
+    )
     process = await shell.start("create", "--mode", "batch")
     async with asyncio.timeout(60):
         while not service.open_sessions:  # noqa: ASYNC110 - a process of its own, which takes what it takes
@@ -790,7 +851,9 @@ async def test_the_timeout_is_for_the_whole_list(tmp_path: Path) -> None:
     async def another(connection: Connection) -> None:
         number = next(numbers)
         workload = {"id": f"s-{number}", "mode": "session", "created": "2026-05-01T12:00:00Z"}
-        await connection.write(http(200, {"workloads": [workload], "next": {"href": f"?next={number}"}}))
+        await connection.write(
+            http(200, {"workloads": [workload], "next": {"href": f"?next={number}"}})
+        )
 
     async with FaultServer(GRANT, another) as server:
         code, out, err = await shell_of(server, tmp_path)(
@@ -815,7 +878,18 @@ async def test_ctrl_c_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["create", "get", "update", "drain", "close", "workloads", "versions", "doctor", "demo", "emulator"],
+    [
+        "create",
+        "get",
+        "update",
+        "drain",
+        "close",
+        "workloads",
+        "versions",
+        "doctor",
+        "demo",
+        "emulator",
+    ],
 )
 async def test_help_shows_an_example(shell: Shell, command: str) -> None:
     """Help of each command shows an example of it."""

@@ -19,7 +19,16 @@ from qsessions.cli.options import Options
 from qsessions.cli.running import run_command
 from qsessions.emulator import Emulator, Fault
 from tests.fault_server import FaultServer, hang, http
-from tests.integration.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told, validate
+from tests.integration.shell import (
+    GRANT,
+    PIPE,
+    QSESSIONS,
+    Shell,
+    read_all,
+    shell_of,
+    told,
+    validate,
+)
 
 NEW = ("run", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "1h")
 SESSION = http(200, {"id": "s-1", "state": "open", "accepting_jobs": True})
@@ -41,9 +50,7 @@ sys.stdin.read()
 os.write(1, b"end\\n")
 """
 # Ends as signals end any program.
-IDLE = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
-)
+IDLE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
 # Doesn't listen.
 DEAF = """
 import signal
@@ -170,9 +177,17 @@ async def test_how_the_session_ends(
 
 async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
     """What the caller has open for the command, such as bash's <(…), the command can read; nothing of our own."""
-    script = f"exec {QSESSIONS} {' '.join(NEW)} -- sh -c 'cat \"$0\"; ls -l /dev/fd/ >&2' <(echo piped)"
+    script = (
+        f"exec {QSESSIONS} {' '.join(NEW)} -- sh -c 'cat \"$0\"; ls -l /dev/fd/ >&2' <(echo piped)"
+    )
     process = await asyncio.create_subprocess_exec(
-        "bash", "-c", script, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=shell.env
+        "bash",
+        "-c",
+        script,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=shell.env,
     )
     code, out, err = await outcome(process)
     assert (code, out) == (0, "piped\n")
@@ -213,7 +228,9 @@ async def test_the_report_as_json(shell: Shell, service: Emulator, form: str) ->
 async def test_without_a_look_at_the_usage(shell: Shell, service: Emulator, attached: bool) -> None:
     """Where the session can't be read any more, the command's exit code is kept, and the usage isn't known."""
     made = await shell.data("create", "--mode", "batch")
-    service.faults.add(Fault(kind="answer", status=403, operations=["get"], nth=2 if attached else 1))
+    service.faults.add(
+        Fault(kind="answer", status=403, operations=["get"], nth=2 if attached else 1)
+    )
     session = ("run", "--attach", made["id"]) if attached else NEW
     code, _, err = await shell(*session, "--", "sh", "-c", "exit 9")
     assert code == 9
@@ -221,11 +238,17 @@ async def test_without_a_look_at_the_usage(shell: Shell, service: Emulator, atta
     assert err.endswith("s; its usage isn't known.\n")
 
 
-async def test_commands_that_cannot_be_started(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+async def test_commands_that_cannot_be_started(
+    shell: Shell, service: Emulator, tmp_path: Path
+) -> None:
     """127 for a command that isn't there and 126 for one that can't be executed, as in a shell; no session is left of it."""
     junk = tmp_path / "junk"
     await asyncio.to_thread(junk.write_text, "junk")
-    for command, expected in (("no-such-command", 127), (str(tmp_path / "none"), 127), (str(junk), 126)):
+    for command, expected in (
+        ("no-such-command", 127),
+        (str(tmp_path / "none"), 127),
+        (str(junk), 126),
+    ):
         code, out, err = await shell(*NEW, "--", command)
         assert (code, out) == (expected, "")
         assert f"{command} can't be started" in told(err)[0]
@@ -258,7 +281,9 @@ async def test_commands_that_cannot_be_started(shell: Shell, service: Emulator, 
         (("run", "--mode", "batch", "--nonsense", "--", "true"), "--nonsense"),
     ],
 )
-async def test_wrong_use(shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str) -> None:
+async def test_wrong_use(
+    shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
+) -> None:
     """Wrong use is told in two lines with exit code 2, and neither is anything sent nor the command run."""
     code, out, err = await shell(*arguments)
     assert (code, out) == (2, "")
@@ -290,7 +315,16 @@ async def test_signals_kill_as_they_would(shell: Shell, service: Emulator, name:
 async def test_signals_that_the_command_handles(shell: Shell, service: Emulator) -> None:
     """Each signal is passed on, as often as it comes, and what it means is the command's affair: here SIGTERM ends it well."""
     process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
-    for name in ("SIGUSR1", "SIGUSR2", "SIGUSR1", "SIGINT", "SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
+    for name in (
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGUSR1",
+        "SIGINT",
+        "SIGINT",
+        "SIGHUP",
+        "SIGQUIT",
+        "SIGTERM",
+    ):
         process.send_signal(signal.Signals[name])
         assert await line(process) == name
     assert (await outcome(process))[0] == 0
@@ -380,7 +414,9 @@ async def test_a_signal_from_elsewhere_at_a_terminal(shell: Shell, service: Emul
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_while_the_session_is_created(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_while_the_session_is_created(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """The create comes to its end, its session is closed, and the command is never run."""
     stopped = asyncio.Event()
 
@@ -433,7 +469,9 @@ async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
         first.set()
         code, _, err = await outcome(process)
         assert code == 0
-        assert re.fullmatch(r"qsessions run: session s-1 was drained after .*; it used 1.5 s.\n", err)
+        assert re.fullmatch(
+            r"qsessions run: session s-1 was drained after .*; it used 1.5 s.\n", err
+        )
         server.answers = [GRANT, SESSION, hang]
         process = await shell.start(*NEW, "--", "true")
         await server.arrival(7)
@@ -452,7 +490,13 @@ async def test_a_session_that_exists(shell: Shell, service: Emulator) -> None:
     made = await shell.data("create", "--mode", "batch", "--max-ttl", "1h")
     for exit_code in (0, 5):
         code, out, err = await shell(
-            "run", "--attach", made["id"], "--", "sh", "-c", f"echo $QSESSIONS_SESSION_ID; exit {exit_code}"
+            "run",
+            "--attach",
+            made["id"],
+            "--",
+            "sh",
+            "-c",
+            f"echo $QSESSIONS_SESSION_ID; exit {exit_code}",
         )
         assert (code, out) == (exit_code, f"{made['id']}\n")
         assert "was not ended" in err
@@ -473,7 +517,14 @@ async def test_being_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         for name, value in shell_of(server, tmp_path).env.items():
             monkeypatch.setenv(name, value)
         body = run_command(
-            Options(), ["true"], "s-1", (None, None, {}), (), on_exit="drain", on_error="close", grace="1"
+            Options(),
+            ["true"],
+            "s-1",
+            (None, None, {}),
+            (),
+            on_exit="drain",
+            on_error="close",
+            grace="1",
         )
         running = asyncio.ensure_future(body)
         await server.arrival(2)
@@ -485,7 +536,9 @@ async def test_being_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> None:
     """A signal while the session is being read ends it all, and nothing is left to do."""
     async with FaultServer(GRANT, hang) as server:
-        process = await shell_of(server, tmp_path).start("run", "--attach", "s-1", "--", "echo", "ran")
+        process = await shell_of(server, tmp_path).start(
+            "run", "--attach", "s-1", "--", "echo", "ran"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGTERM)
         code, out, err = await outcome(process)
@@ -496,7 +549,9 @@ async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize(("exit_code", "operation", "expected"), [(0, "update", 1), (6, "close", 6)])
+@pytest.mark.parametrize(
+    ("exit_code", "operation", "expected"), [(0, "update", 1), (6, "close", 6)]
+)
 async def test_a_session_that_cannot_be_ended(
     shell: Shell, service: Emulator, exit_code: int, operation: str, expected: int
 ) -> None:
@@ -513,7 +568,8 @@ async def test_a_session_that_cannot_be_ended(
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "operation", "reason"), [(0, "update", None), (6, "close", "session_closed_early")]
+    ("exit_code", "operation", "reason"),
+    [(0, "update", None), (6, "close", "session_closed_early")],
 )
 async def test_a_session_that_is_ended_at_the_second_try(
     shell: Shell, service: Emulator, exit_code: int, operation: str, reason: str | None
@@ -535,7 +591,9 @@ async def test_nobody_reads_the_report(shell: Shell, service: Emulator) -> None:
     os.close(reading)
     try:
         for exit_code in (0, 8):
-            assert (await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}", stderr=writing))[0] == exit_code
+            assert (await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}", stderr=writing))[
+                0
+            ] == exit_code
         assert (await shell(*NEW, "--", "no-such-command", stderr=writing))[0] == 127
         service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
         assert (await shell(*NEW, "--", "true", stderr=writing))[0] == 1
@@ -550,8 +608,16 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
     process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
     (session_id,) = service.sessions
     (record,) = await shell.lines("ledger")
-    assert (record["session_id"], record["owner"], record["owner_pid"]) == (session_id, "alive", process.pid)
-    assert (record["recorded_state"], record["live_state"], record["detached"]) == ("created", "open", False)
+    assert (record["session_id"], record["owner"], record["owner_pid"]) == (
+        session_id,
+        "alive",
+        process.pid,
+    )
+    assert (record["recorded_state"], record["live_state"], record["detached"]) == (
+        "created",
+        "open",
+        False,
+    )
     assert [one["verdict"] for one in await shell.lines("reap")] == ["leave"]
     assert (await shell.data("close-all", "--yes"))["sessions"][0]["done"] is None
     process.kill()

@@ -104,7 +104,9 @@ def record(service: Emulator, **fields: Any) -> dict[str, Any]:
     return about | fields
 
 
-async def left_by_the_dead(home: Path, *records: dict[str, Any], directory: Path | None = None) -> None:
+async def left_by_the_dead(
+    home: Path, *records: dict[str, Any], directory: Path | None = None
+) -> None:
     """Let a process record something, by default in the emulators' directory, and end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OWNER, str(directory or place(home)), json.dumps(records)
@@ -122,7 +124,9 @@ async def test_wait(shell: Shell, service: Emulator, client: AsyncSessionClient)
     """wait ends with the session once it is in one of the states."""
     session_id = (await client.create(mode="dedicated", backend="ibm_fez", max_ttl="1h")).id
     assert (await shell.data("wait", session_id, "--for", "open"))["state"] == "open"
-    process = await shell.start("wait", session_id, "--for", "active", "--for", "closed", "--timeout", "1m")
+    process = await shell.start(
+        "wait", session_id, "--for", "active", "--for", "closed", "--timeout", "1m"
+    )
     async with asyncio.timeout(60):
         while not service.requests[-1].path.endswith(session_id):  # noqa: ASYNC110 - a process of its own, which takes what it takes
             await asyncio.sleep(0)
@@ -153,9 +157,11 @@ async def test_waits_in_vain(shell: Shell, client: AsyncSessionClient) -> None:
 async def test_create_belongs_to_nobody(shell: Shell, service: Emulator) -> None:
     """A session of create is recorded as detached and reaped only when it is named; close takes it off the ledger."""
     first = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
-    second = (await shell.data("create", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "10m"))[
-        "id"
-    ]
+    second = (
+        await shell.data(
+            "create", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "10m"
+        )
+    )["id"]
     one, other = (await shell.data("ledger"))["ledger"]
     assert [one["record"], other["record"]] == [first, second]
     assert (one["owner"], one["detached"], one["recorded_state"], one["live_state"]) == (
@@ -253,7 +259,9 @@ async def test_states_that_cannot_be_read(
     assert not any("s-other" in request.path for request in service.requests)
 
 
-async def test_the_ledger_without_credentials(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+async def test_the_ledger_without_credentials(
+    shell: Shell, service: Emulator, tmp_path: Path
+) -> None:
     """What is recorded of the service is listed all the same, and why there are no live states is told."""
     del shell.env["QISKIT_IBM_TOKEN"]
     assert await shell("ledger", "--jsonl") == (0, "", "")
@@ -321,7 +329,9 @@ async def test_what_is_not_found_for_another_reason_is_kept(
     assert "Instance not found" in shown[old]
     code, out, err = await shell("reap")
     assert code == 1
-    assert "of 2 records, 2 are undecided, and 2 could not be read, closed or recorded" in told(err)[0]
+    assert (
+        "of 2 records, 2 are undecided, and 2 could not be read, closed or recorded" in told(err)[0]
+    )
     assert "1279" in out
     service.faults.clear()
     code, out, err = await shell("reap")
@@ -393,7 +403,9 @@ async def test_reap_goes_on_when_one_fails(
 ) -> None:
     """A session that can't be closed is told with its error and the code that fits; the others are closed."""
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
-    await left_by_the_dead(tmp_path, *(record(service, session_id=session_id) for session_id in ids))
+    await left_by_the_dead(
+        tmp_path, *(record(service, session_id=session_id) for session_id in ids)
+    )
     service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
     code, out, err = await shell("reap", "--jsonl")
     assert code == 1
@@ -470,7 +482,9 @@ async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> Non
 
 async def test_a_damaged_file_is_named(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     """What can't be read in the ledger is told on standard error, once, and the rest goes on."""
-    await left_by_the_dead(tmp_path, record(service, session_id="s-1", asked_at=service.now() - YOUNG_S))
+    await left_by_the_dead(
+        tmp_path, record(service, session_id="s-1", asked_at=service.now() - YOUNG_S)
+    )
 
     def damage() -> Path:
         (path,) = place(tmp_path).iterdir()
@@ -516,7 +530,11 @@ async def test_close_all_shows_the_time_that_it_goes_by(
     now = datetime.fromtimestamp(service.now(), timezone(timedelta(hours=-5))).replace(tzinfo=None)
     for before, ended in ((now - timedelta(hours=1), 0), (now + timedelta(hours=1), 3)):
         code, out, err = await shell(
-            "close-all", "--yes", "--jsonl", "--created-before", before.isoformat(timespec="seconds")
+            "close-all",
+            "--yes",
+            "--jsonl",
+            "--created-before",
+            before.isoformat(timespec="seconds"),
         )
         assert (code, len(out.splitlines())) == (0, ended)
         shown = (before + timedelta(hours=5)).isoformat(timespec="seconds")
@@ -548,7 +566,9 @@ async def test_what_close_all_closed_is_no_longer_recorded(
     assert {one.record.session_id for one in await ledger.entries()} == set(made) - closed
 
 
-async def test_close_all_goes_on_when_one_fails(shell: Shell, service: Emulator, made: list[str]) -> None:
+async def test_close_all_goes_on_when_one_fails(
+    shell: Shell, service: Emulator, made: list[str]
+) -> None:
     """A session that can't be ended is told, and the others are."""
     service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
     code, out, err = await shell("close-all", "--yes", "--jsonl")
@@ -558,7 +578,9 @@ async def test_close_all_goes_on_when_one_fails(shell: Shell, service: Emulator,
     assert len(still_open(service)) == 1
 
 
-async def test_close_all_without_a_terminal(shell: Shell, service: Emulator, made: list[str]) -> None:
+async def test_close_all_without_a_terminal(
+    shell: Shell, service: Emulator, made: list[str]
+) -> None:
     """Where nobody can be asked, nothing is ended without --yes, and nothing is sent."""
     before = len(service.requests)
     code, out, err = await shell("close-all")
@@ -650,7 +672,9 @@ async def test_close_all_ends_only_what_it_showed(tmp_path: Path) -> None:
         "created": "2026-01-01T00:00:00Z",
     }
     empty = http(200, {"workloads": [], "next": None})
-    server = FaultServer(GRANT, empty, http(200, {"workloads": [listed], "next": None}), GRANT, http(204))
+    server = FaultServer(
+        GRANT, empty, http(200, {"workloads": [listed], "next": None}), GRANT, http(204)
+    )
     async with server:
         code, _, shown = await asked(shell_of(server, tmp_path), b"y\n", "--jsonl")
         assert server.count("GET") == 2
@@ -713,13 +737,19 @@ async def test_the_ledger_shows_what_may_be_open(
 async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     """A session that was given labels is found by them from another process, and others aren't touched."""
     first, second = [
-        (await shell.data("create", "--mode", "batch", "--label", "run=7", "--label", f"step={step}"))["id"]
+        (
+            await shell.data(
+                "create", "--mode", "batch", "--label", "run=7", "--label", f"step={step}"
+            )
+        )["id"]
         for step in "ab"
     ]
     other = (await shell.data("create", "--mode", "batch"))["id"]
     (row,) = await shell.lines("ledger", "--label", "step=b")
     assert (row["record"], row["labels"]) == (second, {"run": "7", "step": "b"})
-    assert [row["record"] for row in await shell.lines("reap", "--label", "run=7", "--dry-run")] == [
+    assert [
+        row["record"] for row in await shell.lines("reap", "--label", "run=7", "--dry-run")
+    ] == [
         first,
         second,
     ]
@@ -736,7 +766,9 @@ async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     assert (code, "--attach takes no options of a new session" in err) == (2, True)
 
 
-async def test_the_reason_fits_a_narrow_terminal(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+async def test_the_reason_fits_a_narrow_terminal(
+    shell: Shell, service: Emulator, tmp_path: Path
+) -> None:
     """At 80 columns ledger and reap show each record with its reason on one line; -v shows all; what is shown names a record."""
     first = (await shell.data("create", "--mode", "batch"))["id"]
     await left_by_the_dead(
@@ -759,7 +791,9 @@ async def test_the_reason_fits_a_narrow_terminal(shell: Shell, service: Emulator
     await shell.data("forget", "0" * 31 + "1", "0" * 31 + "2")
     code, shown = await shell.on_terminal("reap", COLUMNS="80", NO_COLOR="1")
     assert re.search(
-        rf"^{first[:8]}  leave +no +created by `qsessions create`; name it to close it$", shown, re.MULTILINE
+        rf"^{first[:8]}  leave +no +created by `qsessions create`; name it to close it$",
+        shown,
+        re.MULTILINE,
     )
     code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
     assert re.search(rf"^{first}  leave", shown, re.MULTILINE)
@@ -770,7 +804,9 @@ async def test_the_reason_fits_a_narrow_terminal(shell: Shell, service: Emulator
 
 async def test_a_name_that_is_cut(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     """Eight characters or more of a record's name do where they fit one only; fewer, or several that fit, are refused."""
-    await left_by_the_dead(tmp_path, *(record(service, key=f"twin-key-{number}") for number in range(2)))
+    await left_by_the_dead(
+        tmp_path, *(record(service, key=f"twin-key-{number}") for number in range(2))
+    )
     code, _, err = await shell("forget", "twin-key")
     assert (code, told(err)[0]) == (
         2,
@@ -783,7 +819,9 @@ async def test_a_name_that_is_cut(shell: Shell, service: Emulator, tmp_path: Pat
     assert gone["record"] == "twin-key-0"
 
 
-async def test_forgetting_what_is_undecided(shell: Shell, service: Emulator, tmp_path: Path) -> None:
+async def test_forgetting_what_is_undecided(
+    shell: Shell, service: Emulator, tmp_path: Path
+) -> None:
     """All that reap calls undecided goes at once, with --yes or an answer, and only what is old enough where that is said."""
     session_id = (await shell.data("create", "--mode", "batch"))["id"]
     await left_by_the_dead(
@@ -797,7 +835,9 @@ async def test_forgetting_what_is_undecided(shell: Shell, service: Emulator, tmp
     assert [(row["record"], row["done"]) for row in rows] == [("old", True)]
     for answer, left in ((b"n\n", ["new"]), (b"y\n", [])):
         master, slave = pty.openpty()
-        process = await shell.start("forget", "--undecided", stdin=slave, stdout=slave, stderr=slave)
+        process = await shell.start(
+            "forget", "--undecided", stdin=slave, stdout=slave, stderr=slave
+        )
         os.close(slave)
         await asyncio.to_thread(os.write, master, answer)
         shown = await asyncio.to_thread(read_all, master)
@@ -824,11 +864,15 @@ async def test_a_bar_on_a_terminal(
 ) -> None:
     """Where many are looked up and closed, a bar on standard error shows how far that is, and is gone at the end."""
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(50)]
-    await left_by_the_dead(tmp_path, *(record(service, session_id=session_id) for session_id in ids))
+    await left_by_the_dead(
+        tmp_path, *(record(service, session_id=session_id) for session_id in ids)
+    )
     master, slave = pty.openpty()
     process = await shell.start("reap", "--jsonl", stderr=slave, env=shell.env | {"TERM": "xterm"})
     os.close(slave)
-    (out, _), shown = await asyncio.gather(process.communicate(), asyncio.to_thread(read_all, master))
+    (out, _), shown = await asyncio.gather(
+        process.communicate(), asyncio.to_thread(read_all, master)
+    )
     assert process.returncode == 0
     assert len(out.splitlines()) == 50
     assert "reading" in shown
@@ -865,7 +909,10 @@ async def test_nothing_to_show_and_why(shell: Shell, service: Emulator, tmp_path
     await left_by_the_dead(tmp_path, record(service, session_id="s-other", instance="crn:other"))
     for command in ("ledger", "reap"):
         for options, why in (
-            ((), "no open sessions are recorded of this instance; 1 record of others: add --all-instances"),
+            (
+                (),
+                "no open sessions are recorded of this instance; 1 record of others: add --all-instances",
+            ),
             (("--label", "run=7"), "no open session is recorded with run=7"),
         ):
             assert await shell(command, *options) == (0, "", f"qsessions {command}: {why}.\n")

@@ -72,7 +72,11 @@ async def test_a_session_is_created_read_drained_and_closed(
 ) -> None:
     """A created session is open, becomes active with its first job, and a drained one closes when its last job ends."""
     session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
-    assert (session.state, session.mode, session.max_ttl) == (SessionState.OPEN, Mode.DEDICATED, 600)
+    assert (session.state, session.mode, session.max_ttl) == (
+        SessionState.OPEN,
+        Mode.DEDICATED,
+        600,
+    )
     live = client.attach(session.id)
     emulator.submit_job(session.id, seconds=30)
     assert (await live.wait_until("active")).backend_name == "ibm_fez"
@@ -88,11 +92,25 @@ async def test_a_session_is_created_read_drained_and_closed(
     [
         (lambda e: IBMCloudAuth(e.api_key, e.iam_url), "authorization", "Bearer <token>"),
         (lambda e: IBMCloudAPIKey(e.api_key), "authorization", "apikey <api_key>"),
-        (lambda e: BackendAuthentication(e.backend_token), "backend-authentication", "<backend_token>"),
-        (lambda e: ExternalServiceToken(e.service_token), "external-service-token", "<service_token>"),
+        (
+            lambda e: BackendAuthentication(e.backend_token),
+            "backend-authentication",
+            "<backend_token>",
+        ),
+        (
+            lambda e: ExternalServiceToken(e.service_token),
+            "external-service-token",
+            "<service_token>",
+        ),
         (lambda _: None, "authorization", "Bearer <token>"),
     ],
-    ids=["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken", "ServiceCRN"],
+    ids=[
+        "IBMCloudAuth",
+        "IBMCloudAPIKey",
+        "BackendAuthentication",
+        "ExternalServiceToken",
+        "ServiceCRN",
+    ],
 )
 async def test_every_operation_works_with_every_credential(
     emulator: Emulator,
@@ -121,7 +139,9 @@ async def test_every_operation_works_with_every_credential(
     calls = [request for request in emulator.requests if request.path.startswith("/api/")]
     assert len(calls) == 10
     for request in calls:
-        present = {name: request.headers[name] for name in CREDENTIAL_HEADERS if name in request.headers}
+        present = {
+            name: request.headers[name] for name in CREDENTIAL_HEADERS if name in request.headers
+        }
         if request.path == "/api/v1/versions":
             assert present == {}
             assert "service-crn" not in request.headers
@@ -132,7 +152,9 @@ async def test_every_operation_works_with_every_credential(
 
 @each(*(row for row in ROWS if row is not VERSIONS))
 @pytest.mark.parametrize(
-    ("now", "version"), [(SUNSET - 1, "2025-01-01"), (SUNSET, "2026-04-15")], ids=["before", "after"]
+    ("now", "version"),
+    [(SUNSET - 1, "2025-01-01"), (SUNSET, "2026-04-15")],
+    ids=["before", "after"],
 )
 async def test_the_default_version_changes_at_its_sunset(
     against: Against, row: Row, now: float, version: str
@@ -174,7 +196,9 @@ async def test_a_deadline_that_cannot_be_right_is_refused(against: Against, time
     assert server.received == []
 
 
-@pytest.mark.parametrize("version", ["", "2026-4-15", "newest", "2026-04-15\r\n", 20260415], ids=repr)
+@pytest.mark.parametrize(
+    "version", ["", "2026-4-15", "newest", "2026-04-15\r\n", 20260415], ids=repr
+)
 async def test_a_version_that_cannot_be_one_is_refused(against: Against, version: Any) -> None:
     """A version that is neither a date nor "latest" is refused before anything is sent."""
     server, client = await against(http(500))
@@ -204,14 +228,20 @@ async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -
     assert {request.headers["ibm-api-version"] for request in others} == {"2026-04-15"}
 
 
-async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(against: Against) -> None:
+async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(
+    against: Against,
+) -> None:
     """A call whose deadline passes while another asks for the latest version says so, and nothing of its own was sent."""
     server, client = await against(hang, api_version="latest")
     asking = asyncio.create_task(client.get("s1", timeout=None))
     await server.arrival()
     with pytest.raises(CallTimeout, match="latest API version") as caught:
         await client.drain("s2", timeout=0.05)
-    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == ("drain", "s2", False)
+    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == (
+        "drain",
+        "s2",
+        False,
+    )
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -230,7 +260,11 @@ async def test_a_deadline_that_passes_inside_versions_is_told_as_such(
     _, client = await against(http(503), api_version="latest", observers=[late])
     with pytest.raises(CallTimeout, match="before the request was sent") as caught:
         await client.create(mode="batch")
-    assert (caught.value.operation, caught.value.sent, caught.value.attempts) == ("versions", False, 2)
+    assert (caught.value.operation, caught.value.sent, caught.value.attempts) == (
+        "versions",
+        False,
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,9 +287,13 @@ async def test_versions_needs_no_credentials(against: Against) -> None:
 
 
 @pytest.mark.parametrize(
-    ("application", "ending"), [(None, ""), ("my-orchestrator/1.2", " my-orchestrator/1.2")], ids=str
+    ("application", "ending"),
+    [(None, ""), ("my-orchestrator/1.2", " my-orchestrator/1.2")],
+    ids=str,
 )
-async def test_the_user_agent_says_who_calls(against: Against, application: str | None, ending: str) -> None:
+async def test_the_user_agent_says_who_calls(
+    against: Against, application: str | None, ending: str
+) -> None:
     """The User-Agent names qsessions, Python and aiohttp with their versions, and the application where one is given."""
     server, client = await against(GET.success, application=application)
     await client.get("s1")
@@ -275,14 +313,21 @@ async def test_extra_headers_go_to_the_service_and_never_to_iam(
     emulator: Emulator, time: ManualClock
 ) -> None:
     """Extra headers come with every request to the service, versions included, and with none to IAM."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
     async with AsyncSessionClient(
         auth, base_url=emulator.url, clock=time.clock, headers={"X-Tenant": "blue"}
     ) as client:
         await client.create(mode="batch")
         await client.versions()
     tenants = {request.path: request.headers.get("x-tenant") for request in emulator.requests}
-    assert tenants == {"/identity/token": None, "/api/v1/sessions": "blue", "/api/v1/versions": "blue"}
+    assert tenants == {
+        "/identity/token": None,
+        "/api/v1/sessions": "blue",
+        "/api/v1/versions": "blue",
+    }
 
 
 @pytest.mark.parametrize(
@@ -313,7 +358,15 @@ def test_headers_that_qsessions_sets_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("X-A", "a\r\nb"), ("X-A", "a\0"), ("X-A", ""), ("X A", "a"), ("", "a"), ("X-A:", "a"), ("X-A", 1)],
+    [
+        ("X-A", "a\r\nb"),
+        ("X-A", "a\0"),
+        ("X-A", ""),
+        ("X A", "a"),
+        ("", "a"),
+        ("X-A:", "a"),
+        ("X-A", 1),
+    ],
     ids=repr,
 )
 def test_headers_that_cannot_be_sent_are_refused(name: str, value: Any) -> None:
@@ -438,7 +491,9 @@ async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Ag
     ],
     ids=repr,
 )
-async def test_a_create_that_cannot_be_right_sends_nothing(against: Against, fields: dict[str, Any]) -> None:
+async def test_a_create_that_cannot_be_right_sends_nothing(
+    against: Against, fields: dict[str, Any]
+) -> None:
     """A create whose arguments can't be right is refused before anything is sent."""
     server, client = await against(CREATE.success)
     with pytest.raises(InvalidArgument):
@@ -485,7 +540,9 @@ async def test_a_create_sends_what_was_given_and_nothing_else(
     assert "transfer-encoding" not in request.headers
 
 
-async def test_draining_a_closed_session_is_a_success(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_draining_a_closed_session_is_a_success(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """A session that is closed already can be drained and closed again, whatever the service says to that; nothing reopens it."""
     session = await client.create(mode="batch")
     await client.close(session.id)
@@ -542,10 +599,15 @@ async def test_an_update_that_opens_nothing_is_an_error(
     # What the reading itself met has a note.
     read = caught.value.operation == "get"
     assert read is (kind in {Forbidden, NotFound})
-    assert any("the update was accepted" in note for note in getattr(caught.value, "__notes__", [])) is read
+    assert (
+        any("the update was accepted" in note for note in getattr(caught.value, "__notes__", []))
+        is read
+    )
 
 
-async def test_an_update_that_opens_a_session_has_one_deadline(against: Against, time: ManualClock) -> None:
+async def test_an_update_that_opens_a_session_has_one_deadline(
+    against: Against, time: ManualClock
+) -> None:
     """The reading afterwards has what is left of the update's deadline."""
     server, client = await against(http(503), http(204), http(503))
     with pytest.raises(ServerError):
@@ -554,13 +616,20 @@ async def test_an_update_that_opens_a_session_has_one_deadline(against: Against,
     assert [request.method for request in server.received] == ["PATCH", "PATCH", "GET"]
 
 
-@pytest.mark.parametrize(("jobs", "has"), [([], False), ([{"id": "j1", "status": "Running"}], True)])
+@pytest.mark.parametrize(
+    ("jobs", "has"), [([], False), ([{"id": "j1", "status": "Running"}], True)]
+)
 async def test_whether_a_session_has_jobs(against: Against, jobs: list[object], has: bool) -> None:
     """The list of the jobs that are queued or running tells, and no more of them than one is asked for."""
-    server, client = await against(http(200, {"jobs": jobs, "count": len(jobs), "limit": 1, "offset": 0}))
+    server, client = await against(
+        http(200, {"jobs": jobs, "count": len(jobs), "limit": 1, "offset": 0})
+    )
     assert await client.has_pending_jobs("s1", api_version="2026-03-15", timeout=5) is has
     (request,) = server.received
-    assert (request.method, request.target) == ("GET", "/v1/jobs?pending=true&session_id=s1&limit=1")
+    assert (request.method, request.target) == (
+        "GET",
+        "/v1/jobs?pending=true&session_id=s1&limit=1",
+    )
     assert request.headers["ibm-api-version"] == "2026-03-15"
     with pytest.raises(InvalidArgument):
         await client.has_pending_jobs("../s1")
@@ -589,7 +658,9 @@ async def test_a_drain_that_meets_another_conflict_fails(
     against: Against, look: bytes, expected: type[ResponseError], operation: str
 ) -> None:
     """A drain that meets a conflict on a session that isn't closed is an error, and so is one whose session can't be read."""
-    server, client = await against(http(409, fault("Not now.")), look, retry=RetryPolicy(max_attempts=1))
+    server, client = await against(
+        http(409, fault("Not now.")), look, retry=RetryPolicy(max_attempts=1)
+    )
     with pytest.raises(expected) as caught:
         await client.drain("s1", timeout=None)
     assert caught.value.operation == operation
@@ -636,7 +707,22 @@ async def test_a_session_id_is_one_segment_of_the_path(
 @each(*BY_ID)
 @pytest.mark.parametrize(
     "session_id",
-    ["", ".", "..", "a/b", "/", "../workloads", "a\\b", "a\r\nb", "a\0", "\ud800", "1" * 501, None, b"s1", 7],
+    [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "/",
+        "../workloads",
+        "a\\b",
+        "a\r\nb",
+        "a\0",
+        "\ud800",
+        "1" * 501,
+        None,
+        b"s1",
+        7,
+    ],
     ids=lambda value: repr(value)[:20],
 )
 async def test_a_session_id_that_could_lead_elsewhere_is_refused(
@@ -665,7 +751,10 @@ async def test_one_connection_serves_the_token_exchange_and_all_calls(against: A
         await client.create(mode="batch")
         await client.get("s1")
         assert server.connections == 2
-    assert [request.target for request in server.received[:2]] == ["/identity/token", "/v1/sessions/s1"]
+    assert [request.target for request in server.received[:2]] == [
+        "/identity/token",
+        "/v1/sessions/s1",
+    ]
     assert len(server.received) == 15
     assert "authorization" not in server.received[0].headers
 
@@ -684,7 +773,9 @@ async def test_cookies_are_never_sent_back(against: Against) -> None:
 async def test_a_redirect_is_never_followed(against: Against, status: int, row: Row) -> None:
     """A redirect to another host is an error that says where it leads; neither request nor credentials go there."""
     elsewhere, _ = await against(row.success)
-    server, client = await against(http(status, headers={"Location": f"{elsewhere.url}/v1/sessions"}))
+    server, client = await against(
+        http(status, headers={"Location": f"{elsewhere.url}/v1/sessions"})
+    )
     # 303 says that it was done, and what came of it is elsewhere: a session that nobody knows.
     kind = CreateOutcomeUnknown if (row, status) == (CREATE, 303) else ResponseError
     with pytest.raises(kind, match="redirects aren't followed") as caught:
@@ -694,7 +785,9 @@ async def test_a_redirect_is_never_followed(against: Against, status: int, row: 
     assert (server.count(row.method), elsewhere.received) == (1, [])
 
 
-@pytest.mark.parametrize("location", ["http://[", "//", "http://user:pw@host:99999/", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "location", ["http://[", "//", "http://user:pw@host:99999/", "javascript:alert(1)"]
+)
 async def test_a_redirect_to_nowhere_is_the_same_error(against: Against, location: str) -> None:
     """A redirect whose target is no URL is told like any other."""
     _, client = await against(http(302, headers={"Location": location}))
@@ -849,7 +942,9 @@ async def test_two_clients_share_a_provider(emulator: Emulator, time: ManualCloc
 async def test_a_proxy_carries_the_calls(against: Against) -> None:
     """With proxy= the request goes to the proxy, with the proxy's credentials, and names the service's whole URL."""
     proxy, _ = await against(GET.success)
-    service, client = await against(http(500), proxy=proxy.url.replace("http://", "http://user:word@"))
+    service, client = await against(
+        http(500), proxy=proxy.url.replace("http://", "http://user:word@")
+    )
     assert (await client.get("s1")).id == "s1"
     assert proxy.received[0].target == f"{service.url}/v1/sessions/s1"
     assert proxy.received[0].headers["proxy-authorization"].startswith("Basic ")
@@ -877,13 +972,19 @@ async def test_a_tunnel_is_asked_for_with_the_proxys_credentials(
         await asyncio.gather(_carry(connection.reader, writer), _carry(reader, connection.writer))
 
     async with FaultServer(GET.success, tls=server_tls) as service, FaultServer(tunnel) as proxy:
-        options: dict[str, Any] = {"proxy": proxy.url.replace("//", f"//{before}@"), "ssl": client_tls}
+        options: dict[str, Any] = {
+            "proxy": proxy.url.replace("//", f"//{before}@"),
+            "ssl": client_tls,
+        }
         async with AsyncSessionClient(static_auth(), base_url=service.url, **options) as client:
             await client.get("s1")
             await client.get("s1")
         (asked,) = proxy.received
         assert asked.method == "CONNECT"
-        assert b64decode(asked.headers["proxy-authorization"].removeprefix("Basic ")).decode() == credentials
+        assert (
+            b64decode(asked.headers["proxy-authorization"].removeprefix("Basic ")).decode()
+            == credentials
+        )
         assert len(service.received) == 2
         assert not any("proxy-authorization" in request.headers for request in service.received)
 

@@ -53,7 +53,9 @@ async def having(emulator: Emulator, time: ManualClock) -> AsyncIterator[With]:
                 IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
                 ServiceCRN(emulator.crn),
             ]
-            client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
+            client = AsyncSessionClient(
+                auth, base_url=emulator.url, clock=time.clock, ledger=ledger
+            )
             return await stack.enter_async_context(client)
 
         yield make
@@ -75,7 +77,9 @@ def still_open(emulator: Emulator) -> list[str]:
 
 
 @pytest.mark.smoke
-async def test_all_are_closed(client: AsyncSessionClient, emulator: Emulator, made: list[str]) -> None:
+async def test_all_are_closed(
+    client: AsyncSessionClient, emulator: Emulator, made: list[str]
+) -> None:
     """Every open session and batch is closed, oldest first, queued jobs never run; one that was closed before is none of them."""
     await client.close((await client.create(mode="batch", max_ttl="1h")).id)
     for _ in range(6):
@@ -90,7 +94,9 @@ async def test_all_are_closed(client: AsyncSessionClient, emulator: Emulator, ma
     assert await client.close_all() == []
 
 
-async def test_all_are_drained(client: AsyncSessionClient, emulator: Emulator, made: list[str]) -> None:
+async def test_all_are_drained(
+    client: AsyncSessionClient, emulator: Emulator, made: list[str]
+) -> None:
     """With drain, running jobs and queued ones go on, and the session closes after them."""
     emulator.submit_job(made[0], seconds=60)
     endings = await client.close_all(how="drain")
@@ -153,7 +159,9 @@ async def test_an_instance_that_is_not_found_ends_nothing(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
     """A 404 about the instance says nothing about a session, which is told with the error and is open."""
-    emulator.faults.add(Fault(kind="answer", status=404, body=fault(code=1279), operations=["close"]))
+    emulator.faults.add(
+        Fault(kind="answer", status=404, body=fault(code=1279), operations=["close"])
+    )
     (failed,) = await client.close_all(mode="batch")
     assert (failed.done, type(failed.error)) == (None, InstanceNotFound)
     assert failed.workload.id in still_open(emulator)
@@ -171,13 +179,19 @@ async def test_those_whose_owner_lives_or_may_live_are_passed_over(
     client = await having(ledger)
     endings = await client.close_all()
     assert [one.done for one in endings] == [None, None, "close"]
-    assert [one.owner and one.owner.liveness for one in endings] == [Liveness.ALIVE, Liveness.UNKNOWN, None]
+    assert [one.owner and one.owner.liveness for one in endings] == [
+        Liveness.ALIVE,
+        Liveness.UNKNOWN,
+        None,
+    ]
     assert still_open(emulator) == made[:2]
     assert [one.done for one in await client.close_all(include_owned=True)] == ["close", "close"]
     emulator.assert_no_open_sessions()
 
 
-async def test_detached_ones_belong_to_nobody(having: With, emulator: Emulator, made: list[str]) -> None:
+async def test_detached_ones_belong_to_nobody(
+    having: With, emulator: Emulator, made: list[str]
+) -> None:
     """A session that was made to outlive its maker is ended though nobody can tell whether that lives, but not while it is being made."""
     ledger = GivenLedger(
         entry(Liveness.UNKNOWN, session_id=made[0], detached=True),
@@ -192,7 +206,9 @@ async def test_one_that_is_just_being_created_is_its_owners(
 ) -> None:
     """A session that may be the one whose id a living owner has yet to record is passed over; one whose id is known is another's."""
     ledger = GivenLedger(
-        entry(Liveness.ALIVE, asked_at=1_780_000_000.0, changed_at=1_780_000_000.0, backend="ibm_fez"),
+        entry(
+            Liveness.ALIVE, asked_at=1_780_000_000.0, changed_at=1_780_000_000.0, backend="ibm_fez"
+        ),
         entry(Liveness.DEAD, session_id=made[0]),
     )
     await (await having(ledger)).close_all()
@@ -215,7 +231,10 @@ async def test_a_clients_own_sessions_are_its_owners(
 
 @pytest.mark.parametrize(
     ("failure", "why"),
-    [(LedgerUnavailable("it is full of holes."), "it is full of holes"), (KeyError("x"), "KeyError: 'x'")],
+    [
+        (LedgerUnavailable("it is full of holes."), "it is full of holes"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
 )
 async def test_a_ledger_that_cannot_be_read(
     having: With, emulator: Emulator, made: list[str], failure: Exception, why: str

@@ -88,7 +88,9 @@ def pipe(tmp_path: Path) -> Pipe:
 
 
 @pytest.mark.smoke
-async def test_from_the_environment(service: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_from_the_environment(
+    service: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the variables that the emulator prints and no arguments, a session is created; the file, broken here, is not touched."""
     await asyncio.to_thread(save, home, token=["broken"])
     monkeypatch.setenv("QISKIT_IBM_TOKEN", service.api_key)
@@ -184,9 +186,16 @@ def test_a_file_that_hangs_keeps_nobody_from_ending(pipe: Pipe) -> None:
         "asyncio.run(main())\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, pipe.path], capture_output=True, check=False, timeout=60, text=True
+        [sys.executable, "-c", program, pipe.path],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        text=True,
     )
-    assert "CallTimeout: versions: the call's deadline passed while reading the account file" in ended.stderr
+    assert (
+        "CallTimeout: versions: the call's deadline passed while reading the account file"
+        in ended.stderr
+    )
 
 
 async def test_an_error_that_is_no_setting(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +267,9 @@ async def proxy(emulator: Emulator) -> AsyncIterator[FaultServer]:
 
     async def answer(connection: Connection) -> None:
         target = URL(server.received[-1].target)
-        await _forward(connection, emulator.iam_url if target.host == "iam.invalid" else emulator.url, server)
+        await _forward(
+            connection, emulator.iam_url if target.host == "iam.invalid" else emulator.url, server
+        )
 
     server = FaultServer(answer)
     async with server:
@@ -280,7 +291,9 @@ def behind(
         path = URL(emulator.url).path.rstrip("/")
         monkeypatch.setenv("QSESSIONS_BASE_URL", f"http://service.invalid{path}")
         monkeypatch.setenv("IAM_URL", "http://iam.invalid")
-        await asyncio.to_thread(save, home, token=emulator.api_key, instance=emulator.crn, proxies=proxies)
+        await asyncio.to_thread(
+            save, home, token=emulator.api_key, instance=emulator.crn, proxies=proxies
+        )
         return AsyncSessionClient(allow_insecure=True, **options)
 
     return make
@@ -299,7 +312,11 @@ async def test_proxy(
     proxies: object = None
     options: dict[str, str] = {}
     if source.startswith("account"):
-        proxies = {"urls": {"http": proxy.url if source == "account" else proxy.url.removeprefix("http://")}}
+        proxies = {
+            "urls": {
+                "http": proxy.url if source == "account" else proxy.url.removeprefix("http://")
+            }
+        }
     elif source == "proxy=":
         options["proxy"] = proxy.url
         monkeypatch.setenv("HTTP_PROXY", "http://wrong.invalid")
@@ -312,11 +329,15 @@ async def test_proxy(
 
 
 async def test_no_proxy(
-    proxy: FaultServer, behind: Callable[..., Awaitable[AsyncSessionClient]], monkeypatch: pytest.MonkeyPatch
+    proxy: FaultServer,
+    behind: Callable[..., Awaitable[AsyncSessionClient]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A host in NO_PROXY is asked for directly, whoever named the proxy."""
     monkeypatch.setenv("NO_PROXY", "service.invalid, other.example")
-    async with await behind({"urls": {"http": proxy.url}}, retry=RetryPolicy(max_attempts=1)) as client:
+    async with await behind(
+        {"urls": {"http": proxy.url}}, retry=RetryPolicy(max_attempts=1)
+    ) as client:
         with pytest.raises(ConnectionFailed, match="can't be reached"):
             await client.get("s1")
     assert hosts(proxy) == {"iam.invalid"}
@@ -343,7 +364,9 @@ def test_what_an_emulator_left_meets_no_named_account(
 ) -> None:
     """The key of a named account isn't sent in plain http to a port of this machine that an emulator once had."""
     monkeypatch.setenv(variable, f"http://{host}:8000/api")
-    with pytest.raises(ConfigurationError, match=f"^{variable} is this machine in plain http") as caught:
+    with pytest.raises(
+        ConfigurationError, match=f"^{variable} is this machine in plain http"
+    ) as caught:
         AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
     assert (
         caught.value.solution
@@ -351,7 +374,9 @@ def test_what_an_emulator_left_meets_no_named_account(
     )
 
 
-async def test_an_emulator_that_is_asked_for_meets_a_named_account(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_emulator_that_is_asked_for_meets_a_named_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An address that is given as an argument, a key of the caller's own and an address with TLS are taken."""
     monkeypatch.setenv("QSESSIONS_BASE_URL", "http://127.0.0.1:8000")
     await AsyncSessionClient(account="a", base_url="http://127.0.0.1:8000").aclose()
@@ -365,12 +390,18 @@ async def test_an_emulator_that_is_asked_for_meets_a_named_account(monkeypatch: 
 async def test_a_proxy_elsewhere_for_this_machine() -> None:
     """What is for this machine as plain http leaves it through proxy= only where that is allowed."""
     proxy = f"http://user:{PLANTED}@proxy.example:3128"
-    with pytest.raises(ConfigurationError, match="to the proxy, which is another machine") as caught:
+    with pytest.raises(
+        ConfigurationError, match="to the proxy, which is another machine"
+    ) as caught:
         AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy=proxy)
     assert PLANTED not in str(caught.value)
-    await AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy=proxy, allow_insecure=True).aclose()
+    await AsyncSessionClient(
+        [], base_url="http://127.0.0.1:8000", proxy=proxy, allow_insecure=True
+    ).aclose()
     await AsyncSessionClient([], base_url="https://127.0.0.1:8000", proxy=proxy).aclose()
-    await AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy="http://localhost:3128").aclose()
+    await AsyncSessionClient(
+        [], base_url="http://127.0.0.1:8000", proxy="http://localhost:3128"
+    ).aclose()
 
 
 async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,20 +410,25 @@ async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", f"//user:{PLANTED}@"))
         auth = [IBMCloudAPIKey("k"), ServiceCRN(CRN_EU)]
         async with AsyncSessionClient(auth) as client:
-            with pytest.raises(ConnectionFailed, match="the proxy refused with status 407") as caught:
+            with pytest.raises(
+                ConnectionFailed, match="the proxy refused with status 407"
+            ) as caught:
                 await client.get("s1")
         assert PLANTED not in str(caught.value)
         request = proxy.received[0]
         assert (request.method, request.target) == ("CONNECT", "eu-de.quantum.cloud.ibm.com:443")
 
 
-@pytest.mark.parametrize("value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"])
+@pytest.mark.parametrize(
+    "value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"]
+)
 async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that can't be used is an error where it is needed, naming the variable and not its value; nothing goes around it."""
     monkeypatch.setenv("HTTPS_PROXY", value)
     async with AsyncSessionClient([IBMCloudAPIKey("k"), ServiceCRN(CRN)]) as client:
         with pytest.raises(
-            ConfigurationError, match="from HTTPS_PROXY or the account, must have an http or https URL"
+            ConfigurationError,
+            match="from HTTPS_PROXY or the account, must have an http or https URL",
         ) as caught:
             await client.create(mode="batch")
     assert PLANTED not in str(caught.value)
@@ -409,7 +445,9 @@ async def test_verify_false_with_own_tls(home: Path, client_tls: Any) -> None:
     """With TLS settings of one's own, the same account will do."""
     await asyncio.to_thread(save, home, verify=False, instance=CRN_EU)
     async with AsyncSessionClient(ssl=client_tls) as client:
-        assert repr(client) == "AsyncSessionClient(base_url='https://eu-de.quantum.cloud.ibm.com/api')"
+        assert (
+            repr(client) == "AsyncSessionClient(base_url='https://eu-de.quantum.cloud.ibm.com/api')"
+        )
 
 
 def test_wrong_arguments_fail_at_once(home: Path) -> None:

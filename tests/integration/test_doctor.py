@@ -21,7 +21,9 @@ from tests.fault_server import FaultServer, hang, http
 from tests.integration.conftest import CRN
 from tests.integration.shell import Shell, shell_of, told, validate
 
-VERSIONS = {"versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]}
+VERSIONS = {
+    "versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]
+}
 LIVE = {"versions": [{"version": "2026-04-15", "status": "live"}]}
 GRANT = http(200, {"access_token": "token-of-the-test", "expires_in": 3600})
 CHECKS = ["credentials", "base_url", "dns", "tls", "iam", "read", "clock", "api_version"]
@@ -51,7 +53,9 @@ def statuses(checks: dict[str, dict[str, Any]], status: str) -> list[str]:
 def dated(status: int, body: object, *, date: float | None = None) -> bytes:
     """Write an answer with a Date header."""
     return http(
-        status, body, headers={"Date": formatdate(time.time() if date is None else date, usegmt=True)}
+        status,
+        body,
+        headers={"Date": formatdate(time.time() if date is None else date, usegmt=True)},
     )
 
 
@@ -114,7 +118,11 @@ async def test_a_wrong_key(tmp_path: Path) -> None:
     async with Emulator() as service:
         env = service.env() | {"QISKIT_IBM_TOKEN": "a-wrong-secret-key"}
         code, checks = await report(Shell(env, tmp_path))
-    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (1, ["iam"], ["tls", "read"])
+    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (
+        1,
+        ["iam"],
+        ["tls", "read"],
+    )
     assert "BXNIM0415E" in checks["iam"]["found"]
     assert "a-wrong-secret-key" not in json.dumps(checks)
 
@@ -195,7 +203,11 @@ async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
 async def test_an_account(tmp_path: Path) -> None:
     """The account is where the credentials come from, and one that is named meets no address that an emulator left."""
     async with Emulator() as service:
-        account = {"channel": "ibm_quantum_platform", "token": service.api_key, "instance": service.crn}
+        account = {
+            "channel": "ibm_quantum_platform",
+            "token": service.api_key,
+            "instance": service.crn,
+        }
         path = tmp_path / ".qiskit" / "qiskit-ibm.json"
         await asyncio.to_thread(path.parent.mkdir)
         await asyncio.to_thread(path.write_text, json.dumps({"mine": account}))
@@ -250,7 +262,9 @@ async def test_no_answer_in_time(tmp_path: Path, timeout: str, failed: list[str]
 async def test_a_page_of_somebody_else(tmp_path: Path) -> None:
     """A server that isn't the service is told where its answers are read, not where the connection is."""
     async with Emulator() as service, FaultServer(http(200, "<html>Welcome</html>")) as server:
-        code, checks = await report(Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path))
+        code, checks = await report(
+            Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path)
+        )
     assert (code, statuses(checks, "failed")) == (3, ["read", "api_version"])
     assert statuses(checks, "skipped") == ["tls", "clock"]
 
@@ -277,7 +291,10 @@ async def test_a_date_that_is_none(tmp_path: Path, date: str) -> None:
 async def test_no_tls_took_place(tmp_path: Path) -> None:
     """A proxy that answers nonsense is told by tls, which isn't ok."""
     async with Emulator() as service, FaultServer(b"SSH-2.0-x\r\n\r\n") as proxy:
-        env = service.env() | {"QSESSIONS_BASE_URL": "https://quantum.invalid/api", "https_proxy": proxy.url}
+        env = service.env() | {
+            "QSESSIONS_BASE_URL": "https://quantum.invalid/api",
+            "https_proxy": proxy.url,
+        }
         code, checks = await report(Shell(env, tmp_path))
     assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
     assert "what the proxy answers is no HTTP" in checks["tls"]["found"]
@@ -285,7 +302,9 @@ async def test_no_tls_took_place(tmp_path: Path) -> None:
 
 async def test_a_list_of_nothing_without_end(tmp_path: Path) -> None:
     """Pages of workloads with nothing on them are no read, however many there are."""
-    pages = [dated(200, {"workloads": [], "next": {"href": f"?next={number}"}}) for number in range(20)]
+    pages = [
+        dated(200, {"workloads": [], "next": {"href": f"?next={number}"}}) for number in range(20)
+    ]
     async with Emulator() as service, FaultServer(dated(200, LIVE), *pages) as server:
         shell = Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path)
         code, checks = await report(shell, "--api-version", "latest")
@@ -313,7 +332,12 @@ async def test_an_account_file_that_hangs(tmp_path: Path) -> None:
     [
         (LIVE, "2025-01-01", "has no version 2025-01-01"),
         (
-            {"versions": [VERSIONS["versions"][0] | {"sunset_date": "2026-01-01"}, *LIVE["versions"]]},
+            {
+                "versions": [
+                    VERSIONS["versions"][0] | {"sunset_date": "2026-01-01"},
+                    *LIVE["versions"],
+                ]
+            },
             "2025-01-01",
             "no longer served",
         ),
@@ -323,7 +347,10 @@ async def test_an_account_file_that_hangs(tmp_path: Path) -> None:
 )
 async def test_api_versions(tmp_path: Path, body: object, version: str, word: str) -> None:
     """A version that the service doesn't have, or no longer serves, is told."""
-    async with Emulator() as service, FaultServer(dated(200, body), dated(200, {"workloads": []})) as server:
+    async with (
+        Emulator() as service,
+        FaultServer(dated(200, body), dated(200, {"workloads": []})) as server,
+    ):
         env = service.env() | {"QSESSIONS_BASE_URL": server.url}
         code, checks = await report(Shell(env, tmp_path), "--api-version", version)
     assert code == 2

@@ -171,7 +171,9 @@ async def test_a_minute_is_reason_enough_for_a_look(
 async def test_one_look_at_a_time(against: Against, ledger: LocalLedger, time: ManualClock) -> None:
     """While one look is under way, no other is begun."""
     released = asyncio.Event()
-    server, client = await against(CREATED, DONE, DONE, held(released, listing(ENDED)), DONE, ledger=ledger)
+    server, client = await against(
+        CREATED, DONE, DONE, held(released, listing(ENDED)), DONE, ledger=ledger
+    )
     session = await client.create(mode="dedicated", max_ttl=600)
     await client.drain(session.id)
     time.advance(60)
@@ -191,7 +193,9 @@ async def test_one_look_at_a_time(against: Against, ledger: LocalLedger, time: M
 
 async def test_without_a_ledger_nothing_more_is_sent(emulator: Emulator, time: ManualClock) -> None:
     """Without a ledger there is nothing to forget: a drain is one request, however long the client lives."""
-    async with AsyncSessionClient(auth_of(emulator), base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient(
+        auth_of(emulator), base_url=emulator.url, clock=time.clock
+    ) as client:
         for _ in range(3):
             await drain(client)
             time.advance(100)
@@ -250,7 +254,9 @@ async def test_a_look_that_fails_is_nobodys_error(
 ) -> None:
     """A drain is a success whatever comes of the look that it was the reason for; the next one looks again."""
     failures = (http(403), listing(ENDED))
-    server, client = await against(CREATED, DONE, DONE, failures[0], DONE, failures[1], ledger=ledger)
+    server, client = await against(
+        CREATED, DONE, DONE, failures[0], DONE, failures[1], ledger=ledger
+    )
     session = await client.create(mode="dedicated", max_ttl=600)
     await client.drain(session.id)
     for count in (4, 6):
@@ -261,7 +267,9 @@ async def test_a_look_that_fails_is_nobodys_error(
     assert await recorded(ledger) == []
 
 
-async def test_what_a_provider_raises_is_no_error_of_the_end(ledger: LocalLedger, emulator: Emulator) -> None:
+async def test_what_a_provider_raises_is_no_error_of_the_end(
+    ledger: LocalLedger, emulator: Emulator
+) -> None:
     """Where a provider of the user's own fails during the look, the client is closed all the same."""
 
     class Failing(IBMCloudAPIKey):
@@ -302,7 +310,9 @@ async def test_a_list_that_is_full_of_others_is_given_up(
     """A look ends after so many others in a row, and what it didn't find stays as draining."""
     monkeypatch.setattr(drained, "_IN_VAIN", 2)
     first = await drain(client)
-    async with AsyncSessionClient(auth_of(emulator), base_url=emulator.url, clock=time.clock) as other:
+    async with AsyncSessionClient(
+        auth_of(emulator), base_url=emulator.url, clock=time.clock
+    ) as other:
         for _ in range(2):
             time.advance(1)
             await other.close((await other.create(mode="batch")).id)

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from qsessions import AsyncSessionClient, Event, LedgerFailed, LedgerRecord, RecordState, SessionClient
+from qsessions import (
+    AsyncSessionClient,
+    Event,
+    LedgerFailed,
+    LedgerRecord,
+    RecordState,
+    SessionClient,
+)
 from qsessions.ledger import guard
 from tests.fault_server import FaultServer, http
 from tests.given_ledger import GivenLedger
@@ -118,7 +125,9 @@ def test_a_session_is_given_to_a_thread_when_its_id_is_kept(call: str) -> None:
         threaded(FaultServer(CREATED, DONE)) as service,
         SessionClient(static_auth(), base_url=service.server.url, ledger=ledger) as client,
     ):
-        thread = threading.Thread(target=lambda: given.append((begin_in_thread(client, call), ledger.states)))
+        thread = threading.Thread(
+            target=lambda: given.append((begin_in_thread(client, call), ledger.states))
+        )
         thread.start()
         assert ledger.asked.wait(30)
         assert given == []
@@ -219,7 +228,9 @@ async def test_a_second_cancellation_while_the_id_is_written_waits_no_longer(
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_an_event_loop_that_shuts_down_while_the_id_is_written_closes_the_session(call: str) -> None:
+def test_an_event_loop_that_shuts_down_while_the_id_is_written_closes_the_session(
+    call: str,
+) -> None:
     """A program that ends at that moment has its session closed, though the loop cancels every task of it."""
     ledger = Gated(never)
 

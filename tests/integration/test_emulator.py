@@ -63,7 +63,11 @@ async def test_life_of_a_session(call: Caller, clock: Clock) -> None:
     assert (await call("POST", "/v1/jobs", job, headers=headers))[0] == 200
     clock.at += 12.25
     session = (await call("GET", path, headers=headers))[1]
-    assert (session["state"], session["elapsed_time"], session["active_ttl"]) == ("active", 12.25, 28788)
+    assert (session["state"], session["elapsed_time"], session["active_ttl"]) == (
+        "active",
+        12.25,
+        28788,
+    )
     assert session["last_job_completed"] == "2027-01-15T08:00:09.000Z"
     assert await call("PATCH", path, {"accepting_jobs": False}, headers=headers) == (204, None)
     assert (await call("GET", path, headers=headers))[1]["closed_at"] == "2027-01-15T08:00:12.250Z"
@@ -108,7 +112,11 @@ BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]
         1200,
     ),
     "two CRNs": (
-        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": e.crn, "service-crn": e.crn},
+        lambda e: {
+            "Authorization": f"apikey {e.api_key}",
+            "Service-CRN": e.crn,
+            "service-crn": e.crn,
+        },
         400,
         9400,
     ),
@@ -119,8 +127,16 @@ BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]
     ),
     "bare key": (lambda e: {"Authorization": e.api_key, "Service-CRN": e.crn}, 401, 1201),
     "wrong key": (lambda e: {"Authorization": "apikey wrong", "Service-CRN": e.crn}, 401, 1201),
-    "key as a token": (lambda e: {"Authorization": f"Bearer {e.api_key}", "Service-CRN": e.crn}, 401, 1201),
-    "token that is no text": (lambda e: {"Authorization": "Bearer \udcff", "Service-CRN": e.crn}, 401, 1201),
+    "key as a token": (
+        lambda e: {"Authorization": f"Bearer {e.api_key}", "Service-CRN": e.crn},
+        401,
+        1201,
+    ),
+    "token that is no text": (
+        lambda e: {"Authorization": "Bearer \udcff", "Service-CRN": e.crn},
+        401,
+        1201,
+    ),
     "key for the backend": (
         lambda e: {"Backend-Authentication": e.api_key, "Service-CRN": e.crn},
         401,
@@ -142,7 +158,8 @@ BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]
     ),
     "foreign token": (
         lambda e: {
-            "Authorization": "Bearer " + jwt.encode({"exp": START + 99}, b"k" * 32, algorithm="HS256"),
+            "Authorization": "Bearer "
+            + jwt.encode({"exp": START + 99}, b"k" * 32, algorithm="HS256"),
             "Service-CRN": e.crn,
         },
         401,
@@ -157,7 +174,8 @@ async def test_bad_credentials(call: Caller, name: str) -> None:
     headers, status, code = BAD_CREDENTIALS[name]
     raw = "".join(f"{key}: {value}\r\n" for key, value in headers(call.emulator).items())
     answer = await speak(
-        call.emulator, f"GET /api/v1/workloads HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{raw}\r\n"
+        call.emulator,
+        f"GET /api/v1/workloads HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{raw}\r\n",
     )
     head, _, body = answer.partition("\r\n\r\n")
     assert int(head.split()[1]) == status
@@ -289,9 +307,17 @@ async def test_bad_session(clock: Clock, body: object) -> None:
     ("terms", "fields", "said"),
     [
         ({}, {"max_ttl": 28801}, "max_ttl may be at most 28800 seconds on the paid plan."),
-        ({"plan": "open"}, {"max_ttl": 901}, "max_ttl may be at most 900 seconds on the open plan."),
+        (
+            {"plan": "open"},
+            {"max_ttl": 901},
+            "max_ttl may be at most 900 seconds on the open plan.",
+        ),
         ({"partner": True}, {"max_ttl": 600}, "A channel partner must set interactive_ttl."),
-        ({}, {"interactive_ttl": 60}, "Only channel partners may set interactive_ttl and active_ttl."),
+        (
+            {},
+            {"interactive_ttl": 60},
+            "Only channel partners may set interactive_ttl and active_ttl.",
+        ),
         ({}, {"active_ttl": 60}, "Only channel partners may set interactive_ttl and active_ttl."),
     ],
 )
@@ -300,19 +326,24 @@ async def test_limits_that_the_terms_do_not_allow(
 ) -> None:
     """A create beyond the plan's caps, or with limits that are for partners alone or without theirs, is told so."""
     async with Emulator(clock=clock, **terms) as emulator, ClientSession() as http:
-        status, answer = await Caller(http, emulator)("POST", "/v1/sessions", {"mode": "batch", **fields})
+        status, answer = await Caller(http, emulator)(
+            "POST", "/v1/sessions", {"mode": "batch", **fields}
+        )
         assert (status, first_code(answer), answer["errors"][0]["message"]) == (400, 1208, said)
         assert not emulator.sessions
 
 
 async def test_unknown_backend(call: Caller) -> None:
     """A session on a backend that does not exist is a 400 with the service's code for it."""
-    status, answer = await call("POST", "/v1/sessions", {"mode": "batch", "backend_name": "ibm_none"})
+    status, answer = await call(
+        "POST", "/v1/sessions", {"mode": "batch", "backend_name": "ibm_none"}
+    )
     assert (status, first_code(answer)) == (400, 1007)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"\xff", b"[" * 100_000, b'{"mode": "batch", "max_ttl": NaN}', b"7" * 10_000]
+    "data",
+    [b"", b"{", b"\xff", b"[" * 100_000, b'{"mode": "batch", "max_ttl": NaN}', b"7" * 10_000],
 )
 async def test_body_that_is_no_json(call: Caller, data: bytes) -> None:
     """Whatever is no JSON object, an empty body too, is a 400 and makes no session."""
@@ -330,7 +361,9 @@ async def test_open_plan(clock: Clock) -> None:
     assert (status, first_code(answer)) == (400, 1352)
 
 
-@pytest.mark.parametrize("body", [{}, {"accepting_jobs": 0}, {"accepting_jobs": None}, ["accepting_jobs"]])
+@pytest.mark.parametrize(
+    "body", [{}, {"accepting_jobs": 0}, {"accepting_jobs": None}, ["accepting_jobs"]]
+)
 async def test_bad_update(call: Caller, body: object) -> None:
     """An update must say true or false."""
     path = f"/v1/sessions/{await call.create()}"
@@ -385,7 +418,12 @@ async def test_newest_first_with_filters(call: Caller) -> None:
     """Page links keep the order and the filters of the first page."""
     made = [await call.create() for _ in range(4)]
     await call("DELETE", f"/v1/sessions/{made[2]}/close")
-    query = [("sort", "-createdAt"), ("limit", "1"), ("status", "pending"), ("status", "in_progress")]
+    query = [
+        ("sort", "-createdAt"),
+        ("limit", "1"),
+        ("status", "pending"),
+        ("status", "in_progress"),
+    ]
     page = (await call("GET", "/v1/workloads", query=query))[1]
     seen = [page["workloads"][0]["id"]]
     await call.create()
@@ -443,7 +481,9 @@ async def test_workload_filters(call: Caller, clock: Clock) -> None:
     ]
     for query, expected in cases:
         status, page = await call("GET", "/v1/workloads", query=query)
-        assert (status, [workload["id"] for workload in page["workloads"]]) == (200, expected), query
+        assert (status, [workload["id"] for workload in page["workloads"]]) == (200, expected), (
+            query
+        )
         assert page["total_count"] == len(expected)
 
 
@@ -497,9 +537,9 @@ async def test_times_are_in_milliseconds(call: Caller, clock: Clock) -> None:
     for name in ("created_after", "created_before"):
         found = (await call("GET", "/v1/workloads", query={name: shown}))[1]["workloads"]
         assert [workload["id"] for workload in found] == [session]
-    assert (await call("GET", "/v1/workloads", query={"created_before": "2027-01-15T08:00:00.000Z"}))[1][
-        "workloads"
-    ] == []
+    assert (
+        await call("GET", "/v1/workloads", query={"created_before": "2027-01-15T08:00:00.000Z"})
+    )[1]["workloads"] == []
 
 
 BAD_QUERIES = [
@@ -616,9 +656,13 @@ async def test_jobs_over_http(call: Caller, clock: Clock) -> None:
         page = (await call("GET", "/v1/jobs", query=query))[1]
         assert [job["id"] for job in page["jobs"]] == expected, query
         assert not any("params" in job for job in page["jobs"])
-    with_params = (await call("GET", "/v1/jobs", query={"exclude_params": "false", "limit": "1"}))[1]
+    with_params = (await call("GET", "/v1/jobs", query={"exclude_params": "false", "limit": "1"}))[
+        1
+    ]
     assert with_params["jobs"][0]["params"] == {"seconds": 1.5}
-    page = (await call("GET", "/v1/jobs", query={"pending": "false", "limit": "1", "offset": "-5"}))[1]
+    page = (
+        await call("GET", "/v1/jobs", query={"pending": "false", "limit": "1", "offset": "-5"})
+    )[1]
     assert (page["count"], page["limit"], page["offset"]) == (4, 1, 0)
     status, backend = await call("GET", "/v1/backends/ibm_fez/status")
     assert (status, backend["length_queue"], backend["state"]) == (200, 1, True)
@@ -773,7 +817,13 @@ async def test_received_requests_are_kept_without_secrets(call: Caller) -> None:
     shown = repr(emulator.requests) + repr(emulator)
     assert not [
         secret
-        for secret in (token, emulator.api_key, emulator.backend_token, emulator.service_token, "elses")
+        for secret in (
+            token,
+            emulator.api_key,
+            emulator.backend_token,
+            emulator.service_token,
+            "elses",
+        )
         if secret in shown
     ]
 
@@ -820,7 +870,12 @@ async def test_a_secret_of_the_emulator_is_told_in_any_form(call: Caller) -> Non
     await call("POST", f"/v1/none?token={key}", data=body.encode())
     (kept,) = call.emulator.requests
     assert kept.query == "token=<api_key>"
-    assert json.loads(kept.body) == {"apikey": "<api_key>", "token": "***", "name": "a token: y", "page": 1}
+    assert json.loads(kept.body) == {
+        "apikey": "<api_key>",
+        "token": "***",
+        "name": "a token: y",
+        "page": 1,
+    }
 
 
 async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock: Clock) -> None:
@@ -908,7 +963,14 @@ def test_addresses_and_environment() -> None:
         "QISKIT_IBM_TOKEN": emulator.api_key,
         "QISKIT_IBM_INSTANCE": emulator.crn,
     }
-    assert emulator.crn.split(":")[:6] == ["crn", "v1", "bluemix", "public", "quantum-computing", "us-east"]
+    assert emulator.crn.split(":")[:6] == [
+        "crn",
+        "v1",
+        "bluemix",
+        "public",
+        "quantum-computing",
+        "us-east",
+    ]
     assert len({emulator.api_key, emulator.backend_token, emulator.service_token}) == 3
     assert "emulated" in emulator.api_key
 
@@ -931,7 +993,13 @@ def test_default_clock() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"plan": "free"}, {"interactive_ttl": 0}, {"token_seconds": 0}, {"queue_seconds": -1}, {"backends": ()}],
+    [
+        {"plan": "free"},
+        {"interactive_ttl": 0},
+        {"token_seconds": 0},
+        {"queue_seconds": -1},
+        {"backends": ()},
+    ],
 )
 def test_impossible_options(options: dict[str, Any]) -> None:
     """Options that make no sense are refused when the emulator is made."""

@@ -46,10 +46,14 @@ def credentials(emulator: Emulator) -> dict[str, str]:
         {"backend": "", "backend_name": "ibm_torino"},
     ],
 )
-async def test_either_or_both_spellings_of_backend(emulator: Emulator, named: dict[str, str]) -> None:
+async def test_either_or_both_spellings_of_backend(
+    emulator: Emulator, named: dict[str, str]
+) -> None:
     """A session's backend may be named the new way, the old way, or both."""
     body = json.dumps({"mode": "batch", **named}).encode()
-    status, _, session = await speak(emulator, "POST /api/v1/sessions HTTP/1.1", credentials(emulator), body)
+    status, _, session = await speak(
+        emulator, "POST /api/v1/sessions HTTP/1.1", credentials(emulator), body
+    )
     assert (status, session["backend_name"]) == (200, "ibm_torino")
 
 
@@ -68,7 +72,9 @@ async def test_header_names_in_any_case(emulator: Emulator, spell: Any, version:
 async def test_answers_are_never_compressed(emulator: Emulator, accepted: str) -> None:
     """Whoever accepts identity only, and whoever accepts more, gets an answer that needs no decoding, with its length."""
     status, head, body = await speak(
-        emulator, "GET /api/v1/backends HTTP/1.1", credentials(emulator) | {"Accept-Encoding": accepted}
+        emulator,
+        "GET /api/v1/backends HTTP/1.1",
+        credentials(emulator) | {"Accept-Encoding": accepted},
     )
     assert (status, len(body["devices"])) == (200, 3)
     assert "content-encoding" not in head
@@ -107,7 +113,11 @@ async def test_a_form_in_any_order(emulator: Emulator, form: str) -> None:
 
 async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> None:
     """The contract names a part of the service's parameters; the official client sends others, which change nothing."""
-    for path in ("jobs?exclude_params=true", "workloads?user=me&tags=x", "backends?include_mocks=True"):
+    for path in (
+        "jobs?exclude_params=true",
+        "workloads?user=me&tags=x",
+        "backends?include_mocks=True",
+    ):
         status, _, _ = await speak(emulator, f"GET /api/v1/{path} HTTP/1.1", credentials(emulator))
         assert status == 200
 
@@ -129,7 +139,9 @@ async def test_backends(emulator: Emulator) -> None:
         assert configuration["backend_name"] == properties["backend_name"] == device["name"]
         assert configuration["n_qubits"] == len(properties["qubits"]) == device["qubits"]
         places = [
-            (gate["name"], qubits) for gate in configuration["gates"] for qubits in gate["coupling_map"]
+            (gate["name"], qubits)
+            for gate in configuration["gates"]
+            for qubits in gate["coupling_map"]
         ]
         assert [(gate["gate"], gate["qubits"]) for gate in properties["gates"]] == places
 
@@ -153,7 +165,9 @@ async def test_instances_of_the_account(plan: Any, name: str, pricing: str) -> N
         search = "POST /v3/resources/search?limit=100 HTTP/1.1"
         for wrong in ({}, {"Authorization": "Bearer wrong"}):
             assert (await speak(emulator, search, wrong, b"{}"))[0] == 401
-        _, _, found = await speak(emulator, search, {"Authorization": f"apikey {emulator.api_key}"}, b"{}")
+        _, _, found = await speak(
+            emulator, search, {"Authorization": f"apikey {emulator.api_key}"}, b"{}"
+        )
         instance, other = found["items"]
         assert (instance["crn"], other["crn"]) == emulator.crns
         plan_id = instance["service_plan_unique_id"]

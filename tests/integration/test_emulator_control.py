@@ -39,7 +39,9 @@ async def test_time_moves_by_steps_and_nothing_is_late(call: Caller) -> None:
         await emulator.advance(0.1)
     assert emulator.jobs[next(iter(emulator.jobs))].status == "Completed"
     assert await emulator.advance("1h") == round(start + 3600.3, 6)
-    assert [(change.state, round(change.at - start, 6)) for change in emulator.sessions[session].changes] == [
+    assert [
+        (change.state, round(change.at - start, 6)) for change in emulator.sessions[session].changes
+    ] == [
         ("open", 0),
         ("active", 0),
         ("inactive", 60.3),
@@ -83,9 +85,15 @@ async def test_instances_cannot_see_each_other(call: Caller) -> None:
         (jobs[1], other),
     ]
     assert (await call("GET", "/v1/backends/ibm_fez/status"))[1]["length_queue"] == 2
-    made = await call("POST", "/v1/sessions", {"mode": "batch"}, headers={**headers, "Service-CRN": brisk})
+    made = await call(
+        "POST", "/v1/sessions", {"mode": "batch"}, headers={**headers, "Service-CRN": brisk}
+    )
     assert made[1]["interactive_ttl"] == 7
-    assert [session.instance for session in emulator.sessions.values()] == [emulator.crn, other, brisk]
+    assert [session.instance for session in emulator.sessions.values()] == [
+        emulator.crn,
+        other,
+        brisk,
+    ]
     assert list(emulator.jobs) == jobs
     assert {event.session_id for event in emulator.events} == {mine, theirs, made[1]["id"]}
     assert emulator.env()["QISKIT_IBM_INSTANCE_2"] == other
@@ -216,7 +224,9 @@ async def test_a_draining_session_in_a_story(call: Caller) -> None:
 async def test_faults_over_http(call: Caller) -> None:
     """A plan can be added to, looked at and cleared without Python and without credentials."""
     url = f"{call.emulator.iam_url}/emulator/faults"
-    plan = {"faults": [{"kind": "answer", "status": 503, "operations": ["get"], "headers": {"X": "y"}}]}
+    plan = {
+        "faults": [{"kind": "answer", "status": 503, "operations": ["get"], "headers": {"X": "y"}}]
+    }
     status, shown = await call("POST", url, plan, headers={})
     assert (status, shown) == (200, {"faults": [{**plan["faults"][0], "matched": 0, "fired": 0}]})
     assert (await call("GET", "/v1/sessions/none"))[0] == 503
@@ -244,10 +254,14 @@ async def test_faults_over_http(call: Caller) -> None:
         ("advance", b"[]", "whose only field is duration"),
     ],
 )
-async def test_a_command_that_makes_no_sense(call: Caller, path: str, body: bytes, told: str) -> None:
+async def test_a_command_that_makes_no_sense(
+    call: Caller, path: str, body: bytes, told: str
+) -> None:
     """A wrong command is a 400 that says what is wrong, and changes nothing."""
     before = call.emulator.now()
-    status, answer = await call("POST", f"{call.emulator.iam_url}/emulator/{path}", data=body, headers={})
+    status, answer = await call(
+        "POST", f"{call.emulator.iam_url}/emulator/{path}", data=body, headers={}
+    )
     assert (status, first_code(answer)) == (400, 9400)
     assert told in answer["errors"][0]["message"]
     assert (call.emulator.faults.shown(), call.emulator.now()) == ([], before)
@@ -273,7 +287,11 @@ async def test_the_inside_over_http(call: Caller) -> None:
     assert "left alone it closes in 28m 30s (session_closed_by_disuse)" in left["story"]
     status, shown = await call("GET", f"{url}/requests", headers={})
     (request,) = shown["requests"]
-    assert (request["operation"], request["session_id"], request["status"]) == ("create", session, 200)
+    assert (request["operation"], request["session_id"], request["status"]) == (
+        "create",
+        session,
+        200,
+    )
     assert request["headers"]["authorization"] == "apikey <api_key>"
     assert call.emulator.api_key not in json.dumps(shown)
     assert (await call("GET", f"{url}/nothing", headers={}))[0] == 404
@@ -303,7 +321,9 @@ async def test_faults_spare_the_way_to_end_them() -> None:
 async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> None:
     """A peer with an address that is not loopback gets a 403, and so does one without an address; the page is for peers here too."""
     app = Emulator()._application()
-    for path in ("/", "/emulator/faults") if local else ("/", "/emulator/faults", "/emulator/events"):
+    for path in (
+        ("/", "/emulator/faults") if local else ("/", "/emulator/faults", "/emulator/events")
+    ):
         request = make_mocked_request("GET", path).clone(remote=peer)
         request._read_bytes = b""
         handler = (await app.router.resolve(request)).handler
@@ -353,7 +373,9 @@ async def test_a_doubled_slash_with_a_body_and_an_unknown_one(call: Caller) -> N
     assert (await call("PUT", f"{url}//v1/sessions"))[0] == 405
 
 
-@pytest.mark.parametrize("target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"])
+@pytest.mark.parametrize(
+    "target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"]
+)
 async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: str) -> None:
     """What rules the emulator, and its page, are served under doubled slashes too, to this machine alone, and are no record."""
     status, _, _ = await call.full("GET", f"{call.emulator.iam_url}{target}", headers={})
@@ -413,7 +435,9 @@ async def test_many_open_sessions_hold_nobody() -> None:
     emulator = Emulator(speed=0)
     (machine,) = emulator._machines()
     ids = [
-        machine.create_session(emulator.now(), mode="batch", backend=None, ttls=Ttls(600, 60, 600)).id
+        machine.create_session(
+            emulator.now(), mode="batch", backend=None, ttls=Ttls(600, 60, 600)
+        ).id
         for _ in range(500)
     ]
     admin = Admin(
@@ -449,10 +473,14 @@ async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -
     call.emulator.faults.add(Fault(kind="reset", operations=["get"], nth=1))
     with caplog.at_level(logging.INFO, "qsessions.emulator.requests"):
         session = await call.create()
-        reading = await asyncio.gather(call("GET", f"/v1/sessions/{session}"), return_exceptions=True)
+        reading = await asyncio.gather(
+            call("GET", f"/v1/sessions/{session}"), return_exceptions=True
+        )
         assert reading
         await call("GET", f"/v1/sessions/{call.emulator.api_key}")
-    lines = [json.loads(record.getMessage()) for record in caplog.records if "requests" in record.name]
+    lines = [
+        json.loads(record.getMessage()) for record in caplog.records if "requests" in record.name
+    ]
     assert [line.pop("at")[-1] for line in lines] == ["Z"] * len(lines)
     assert lines[0] == {
         "method": "POST",
@@ -462,7 +490,11 @@ async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -
         "session_id": session,
         "faults": [],
     }
-    assert (lines[1]["status"], lines[1]["faults"], lines[1]["operation"]) == (None, ["reset"], "get")
+    assert (lines[1]["status"], lines[1]["faults"], lines[1]["operation"]) == (
+        None,
+        ["reset"],
+        "get",
+    )
     assert lines[-1]["session_id"] == "<api_key>"
     assert call.emulator.api_key not in caplog.text
 
@@ -501,7 +533,9 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
 async def test_a_name_that_was_led_here_rules_nothing(call: Caller, host: str, status: int) -> None:
     """A page whose own name was made to lead to this machine sees nothing: an address does, and localhost."""
     for path in ("/emulator/requests", "/"):
-        answered, _, _ = await call.full("GET", call.emulator.iam_url + path, headers={"Host": host})
+        answered, _, _ = await call.full(
+            "GET", call.emulator.iam_url + path, headers={"Host": host}
+        )
         assert answered == status
     assert (await call("GET", "/v1/workloads", headers=call.good() | {"Host": host}))[0] == 200
 

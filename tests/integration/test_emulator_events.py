@@ -139,7 +139,9 @@ async def test_no_secret_is_told(call: Caller) -> None:
     emulator = call.emulator
     token = await call.token()
     for secret in (emulator.api_key, emulator.backend_token, emulator.service_token, token):
-        await call("GET", f"/v1/sessions/{secret}?search={secret}", headers={"Authorization": secret})
+        await call(
+            "GET", f"/v1/sessions/{secret}?search={secret}", headers={"Authorization": secret}
+        )
     async with watching(call) as stream:
         await stream.next()
     assert stream.text.count("<api_key>") == 2  # the path and the query
@@ -154,7 +156,8 @@ async def test_however_many_sessions_there_are(call: Caller) -> None:
     ids = [await call.create()]
     ttls = emulator.sessions[ids[0]].ttls
     ids += [
-        machine.create_session(emulator.now(), mode="batch", backend=None, ttls=ttls).id for _ in range(9_999)
+        machine.create_session(emulator.now(), mode="batch", backend=None, ttls=ttls).id
+        for _ in range(9_999)
     ]
     await emulator.advance(1)
     old = ids[3]
@@ -198,12 +201,16 @@ async def test_instances_are_told_apart(call: Caller) -> None:
     """Each session names its instance's number; one that is opened later is told of."""
     emulator = call.emulator
     async with watching(call) as stream:
-        assert [instance["crn"] for instance in (await stream.next())[1]["instances"]] == [emulator.crn]
+        assert [instance["crn"] for instance in (await stream.next())[1]["instances"]] == [
+            emulator.crn
+        ]
         other = emulator.add_instance(plan="open", partner=True)
         told = await stream.news()
         assert told["instances"][1] == {"crn": other, "plan": "open", "partner": True}
         headers = {**call.good(), "Service-CRN": other}
-        await call("POST", "/v1/sessions", {"mode": "batch", "interactive_ttl": 60}, headers=headers)
+        await call(
+            "POST", "/v1/sessions", {"mode": "batch", "interactive_ttl": 60}, headers=headers
+        )
         (lane,) = (await stream.news())["lanes"]
         assert (lane["instance"], lane["mode"]) == (2, "batch")
 

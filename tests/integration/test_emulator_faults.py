@@ -38,7 +38,9 @@ ANSWERS: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "content_type", "body"), ANSWERS)
-async def test_any_answer(call: Caller, fields: dict[str, Any], content_type: str, body: str) -> None:
+async def test_any_answer(
+    call: Caller, fields: dict[str, Any], content_type: str, body: str
+) -> None:
     """An answer has the status, the body and the headers that the plan gives it, and no work is done."""
     call.emulator.faults.add(Fault(kind="answer", status=520, retry_after=3, times=1, **fields))
     status, headers, text = await call.full(*CREATE)
@@ -49,9 +51,12 @@ async def test_any_answer(call: Caller, fields: dict[str, Any], content_type: st
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, 9400), (401, 1201), (403, 1200), (429, 1202), (500, 1000), (503, 1000)]
+    ("status", "code"),
+    [(400, 9400), (401, 1201), (403, 1200), (429, 1202), (500, 1000), (503, 1000)],
 )
-async def test_an_answer_without_a_body_is_the_services_error(call: Caller, status: int, code: int) -> None:
+async def test_an_answer_without_a_body_is_the_services_error(
+    call: Caller, status: int, code: int
+) -> None:
     """The default body has the form of the service's errors, with the code that goes with the status."""
     call.emulator.faults.add(Fault(kind="answer", status=status))
     answered, answer = await call(*CREATE)
@@ -60,7 +65,9 @@ async def test_an_answer_without_a_body_is_the_services_error(call: Caller, stat
 
 async def test_an_answer_after_the_work(call: Caller) -> None:
     """The session exists though the client is told otherwise, and the record says which it was."""
-    call.emulator.faults.add(Fault(kind="answer", status=504, body="", after=True, operations=["create"]))
+    call.emulator.faults.add(
+        Fault(kind="answer", status=504, body="", after=True, operations=["create"])
+    )
     assert (await call.full(*CREATE))[0] == 504
     (session_id,) = call.emulator.sessions
     (request,) = call.emulator.requests
@@ -201,7 +208,8 @@ async def test_iam_down(call: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "date"), [(90, "Fri, 15 Jan 2027 08:01:30 GMT"), (-90, "Fri, 15 Jan 2027 07:58:30 GMT")]
+    ("seconds", "date"),
+    [(90, "Fri, 15 Jan 2027 08:01:30 GMT"), (-90, "Fri, 15 Jan 2027 07:58:30 GMT")],
 )
 async def test_clock_skew(call: Caller, seconds: int, date: str) -> None:
     """The Date header is off, and nothing else."""
@@ -249,7 +257,9 @@ async def test_a_stuck_drain_of_a_reopening(call: Caller) -> None:
     assert (await call("GET", path))[1]["state"] == "closed"
 
 
-@pytest.mark.parametrize(("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)])
+@pytest.mark.parametrize(
+    ("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)]
+)
 async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: float) -> None:
     """Until it is old enough, whoever reads, updates or closes a session gets the 404 of an unknown one, and nothing is done."""
     clock = Clock()
@@ -258,7 +268,11 @@ async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: flo
         emulator.faults.add(Fault(kind="young_404", **fields))
         session = await call.create()
         path = f"/v1/sessions/{session}"
-        requests = (("GET", path), ("PATCH", path, {"accepting_jobs": False}), ("DELETE", f"{path}/close"))
+        requests = (
+            ("GET", path),
+            ("PATCH", path, {"accepting_jobs": False}),
+            ("DELETE", f"{path}/close"),
+        )
         clock.at += seconds / 2
         for request in requests if seconds else ():
             status, answer = await call(*request)

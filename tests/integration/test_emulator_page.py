@@ -12,7 +12,9 @@ from qsessions.emulator import Emulator
 from tests.browser import CHROMIUM, Tab, opened, running
 from tests.integration.caller import Caller
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
+)
 
 WIDTHS = (400, 1200)
 SCHEMES = ("light", "dark")
@@ -107,7 +109,10 @@ async def test_a_session_turns_active_and_closed(call: Caller, page: Tab) -> Non
     requests = await page.evaluate(
         "[...document.querySelectorAll('#requests li')].map(item => item.innerText.split('\\n'))"
     )
-    assert [(method, status) for _, method, _, status in requests] == [("PATCH", "204"), ("POST", "200")]
+    assert [(method, status) for _, method, _, status in requests] == [
+        ("PATCH", "204"),
+        ("POST", "200"),
+    ]
 
 
 async def test_an_empty_page_says_what_to_do(call: Caller, page: Tab) -> None:
@@ -161,7 +166,12 @@ async def test_the_keyboard_is_enough(call: Caller, page: Tab) -> None:
     focused = "document.activeElement.dataset.id"
     await page.press("ArrowDown")
     assert await page.evaluate(focused) == ids[2]
-    for key, expected in (("ArrowDown", ids[1]), ("End", ids[0]), ("Home", ids[2]), ("ArrowUp", ids[2])):
+    for key, expected in (
+        ("ArrowDown", ids[1]),
+        ("End", ids[0]),
+        ("Home", ids[2]),
+        ("ArrowUp", ids[2]),
+    ):
         await page.press(key)
         assert await page.evaluate(focused) == expected
     await page.press("ArrowDown", "Enter")
@@ -185,7 +195,10 @@ async def test_p_pauses(call: Caller, page: Tab) -> None:
     """While paused the page stands still and asks for nothing; it goes on with all that has happened since."""
     await page.press("p")
     assert await page.evaluate(LINK) == "Paused"
-    assert await page.evaluate("document.querySelector('#pause').getAttribute('aria-pressed')") == "true"
+    assert (
+        await page.evaluate("document.querySelector('#pause').getAttribute('aria-pressed')")
+        == "true"
+    )
     session = await call.create()
     assert await page.evaluate("source") is None
     assert await page.evaluate(f"{lane(session)}") is None
@@ -202,7 +215,9 @@ async def test_the_pointer_shows_details(call: Caller, page: Tab) -> None:
     spot = f"{lane(session, '.job')}.getBoundingClientRect()"
     x, y = [await page.evaluate(f"{spot}.{side}") + 2 for side in ("left", "top")]
     await page.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    await page.until(f"document.querySelector('#tip').innerText.startsWith('job {job}\\nrunning\\nran 20 s')")
+    await page.until(
+        f"document.querySelector('#tip').innerText.startsWith('job {job}\\nrunning\\nran 20 s')"
+    )
 
 
 async def test_data_is_text(browser: str) -> None:
@@ -248,7 +263,9 @@ async def test_a_lost_emulator_comes_back(call: Caller, browser: str) -> None:
         await call.emulator.stop()
         await tab.until(f"{LINK} === 'Connection lost, trying again…'")
         assert (
-            await tab.evaluate("getComputedStyle(document.querySelector('#link'), '::before').animationName")
+            await tab.evaluate(
+                "getComputedStyle(document.querySelector('#link'), '::before').animationName"
+            )
             == "none"
         )
         await call.emulator.start()

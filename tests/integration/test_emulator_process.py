@@ -40,7 +40,9 @@ async def test_it_stops_at_once_whatever_goes_on(number: signal.Signals, tmp_pat
         async with http.get(f"{env['QSESSIONS_BASE_URL']}/v1/versions") as answer:
             assert answer.status == 200
         held = asyncio.create_task(
-            http.get(f"{env['QSESSIONS_BASE_URL']}/v1/sessions/x", headers=headers_of(env)).__aenter__()
+            http.get(
+                f"{env['QSESSIONS_BASE_URL']}/v1/sessions/x", headers=headers_of(env)
+            ).__aenter__()
         )
         fired = 0
         while not fired:
@@ -125,7 +127,9 @@ async def test_instances_with_terms_of_their_own() -> None:
         (None, "f.toml: No such file"),
     ],
 )
-async def test_a_fault_file_that_makes_no_sense(text: bytes | None, told: str, tmp_path: Path) -> None:
+async def test_a_fault_file_that_makes_no_sense(
+    text: bytes | None, told: str, tmp_path: Path
+) -> None:
     """A mistake in the file ends with 2 and is told with the file and the place, in two lines."""
     path = tmp_path / "f.toml"
     if text is not None:

@@ -86,7 +86,13 @@ def cut(status: int, body: bytes) -> list[object]:
 )
 @pytest.mark.parametrize(("code", "read"), [(1234, "1234"), ("BX12", "BX12")], ids=["int", "text"])
 async def test_each_status_has_its_class_with_all_facts(
-    against: Against, *, status: int, expected: type[ResponseError], retryable: bool, code: object, read: str
+    against: Against,
+    *,
+    status: int,
+    expected: type[ResponseError],
+    retryable: bool,
+    code: object,
+    read: str,
 ) -> None:
     """A refusal has the class of its status and every fact that the answer held, the code always as text."""
     body = fault("No way.", code=code, solution="Ask again.", trace="trace-7")
@@ -140,7 +146,11 @@ async def test_an_unknown_session_is_not_found(
     """What is asked of a session that the instance doesn't have is NotFound, in the service's words."""
     with pytest.raises(NotFound, match="Session not found") as caught:
         await row(client)
-    assert (caught.value.operation, caught.value.status, caught.value.attempts) == (row.name, 404, 1)
+    assert (caught.value.operation, caught.value.status, caught.value.attempts) == (
+        row.name,
+        404,
+        1,
+    )
     assert caught.value.path == f"/api{row.path}"
     assert caught.value.code is not None
     assert caught.value.trace_id is not None
@@ -197,7 +207,9 @@ async def test_a_404_of_something_else_says_so(against: Against) -> None:
 
 
 @pytest.mark.smoke
-async def test_the_emulator_s_refusals_have_their_classes(emulator: Emulator, time: ManualClock) -> None:
+async def test_the_emulator_s_refusals_have_their_classes(
+    emulator: Emulator, time: ManualClock
+) -> None:
     """Wrong bodies, credentials, instances and ids get their classes from a service that says so."""
     good, crn = static_auth()[0], static_auth()[1]
     async with AsyncSessionClient([good, crn], base_url=emulator.url, clock=time.clock) as client:
@@ -266,7 +278,10 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
     ("body", "message", "code", "solution", "trace"),
     [
         (
-            {"errors": [{"code": 1, "message": "One."}, {"code": 2, "message": "Two"}], "trace": "t"},
+            {
+                "errors": [{"code": 1, "message": "One."}, {"code": 2, "message": "Two"}],
+                "trace": "t",
+            },
             "One. Two",
             "1",
             None,
@@ -281,13 +296,25 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
         ),
         ({"error": {"status": 400, "message": "bad", "code": 7}}, "bad", "7", None, None),
         (
-            {"incidentID": "i", "code": "E", "description": "d", "type": "error", "more_info": "https://x"},
+            {
+                "incidentID": "i",
+                "code": "E",
+                "description": "d",
+                "type": "error",
+                "more_info": "https://x",
+            },
             "d",
             "E",
             "https://x",
             "i",
         ),
-        ({"statusCode": 400, "message": ["a", "b"], "error": "Bad Request"}, "a. b", None, None, None),
+        (
+            {"statusCode": 400, "message": ["a", "b"], "error": "Bad Request"},
+            "a. b",
+            None,
+            None,
+            None,
+        ),
     ],
     ids=["several", "more", "nested", "gateway", "list"],
 )
@@ -305,7 +332,12 @@ async def test_the_other_forms_of_an_error_are_read(
     with pytest.raises(BadRequest) as caught:
         await client.get("s1")
     error = caught.value
-    assert (error.message, error.code, error.solution, error.trace_id) == (message, code, solution, trace)
+    assert (error.message, error.code, error.solution, error.trace_id) == (
+        message,
+        code,
+        solution,
+        trace,
+    )
 
 
 @each()
@@ -317,7 +349,12 @@ async def test_a_missing_instance_is_no_missing_session(against: Against, row: R
         await row(client)
     error = caught.value
     assert not isinstance(error, NotFound)
-    assert (error.status, error.code, error.retryable, len(server.received)) == (404, "1279", False, 1)
+    assert (error.status, error.code, error.retryable, len(server.received)) == (
+        404,
+        "1279",
+        False,
+        1,
+    )
     assert error.solution is not None
     assert error.solution.startswith("Check the instance's CRN and its region")
     assert error.solution.endswith("Ask support.")
@@ -372,7 +409,9 @@ async def test_a_service_that_refuses_connections_is_a_connection_failure(
 ) -> None:
     """When nobody listens, each operation says so; nothing was sent, and the same call may work later."""
     url = f"http://127.0.0.1:{_unused_port()}"
-    async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock, retry=ONCE) as client:
+    async with AsyncSessionClient(
+        static_auth(), base_url=url, clock=time.clock, retry=ONCE
+    ) as client:
         with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
             await row(client)
     error = caught.value
@@ -383,7 +422,9 @@ async def test_a_service_that_refuses_connections_is_a_connection_failure(
 
 
 @each(*(row for row in (GET, UPDATE, CLOSE, VERSIONS, WORKLOADS)))
-async def test_a_connection_that_is_torn_down_is_a_connection_failure(against: Against, row: Row) -> None:
+async def test_a_connection_that_is_torn_down_is_a_connection_failure(
+    against: Against, row: Row
+) -> None:
     """When the service tears the connection down, the request may have been carried out."""
     _, client = await against(reset, retry=ONCE)
     with pytest.raises(ConnectionFailed, match="connection was lost") as caught:
@@ -419,7 +460,9 @@ def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
     async def call_late() -> None:
         await asyncio.get_running_loop().shutdown_default_executor()
         async with AsyncSessionClient(static_auth(), base_url="https://service.invalid") as client:
-            with pytest.raises(ConnectionFailed, match="event loop or the connections are gone") as caught:
+            with pytest.raises(
+                ConnectionFailed, match="event loop or the connections are gone"
+            ) as caught:
                 await client.create(mode="batch")
         assert (caught.value.sent, caught.value.retryable) == (False, False)
 
@@ -462,14 +505,25 @@ async def test_a_proxy_that_refuses_is_told_with_its_status(
 
 @pytest.mark.parametrize(
     "answer",
-    [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 100_000, reset],
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 100_000,
+        reset,
+    ],
     ids=["no HTTP", "no status", "a header without end", "reset"],
 )
-async def test_a_proxy_that_answers_nonsense(against: Against, time: ManualClock, answer: Answer) -> None:
+async def test_a_proxy_that_answers_nonsense(
+    against: Against, time: ManualClock, answer: Answer
+) -> None:
     """What a proxy says instead of letting a create through is no answer of the service: nothing was sent, and that is told."""
     proxy, _ = await against(answer)
     async with AsyncSessionClient(
-        static_auth(), base_url="https://service.invalid", proxy=proxy.url, clock=time.clock, retry=ONCE
+        static_auth(),
+        base_url="https://service.invalid",
+        proxy=proxy.url,
+        clock=time.clock,
+        retry=ONCE,
     ) as client:
         with pytest.raises(ConnectionFailed) as caught:
             await client.create(mode="batch")
@@ -504,7 +558,9 @@ async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> N
     body = _padded(MIB)
     assert len(body) == MIB
     headers = {"Content-Encoding": "gzip"} if packed else {}
-    server, client = await against(http(200, gzip.compress(body) if packed else body, headers=headers))
+    server, client = await against(
+        http(200, gzip.compress(body) if packed else body, headers=headers)
+    )
     assert (await client.get("s1")).id == "s1"
     assert (await client.get("s1")).id == "s1"
     assert server.connections == 1
@@ -513,7 +569,12 @@ async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> N
 
 @pytest.mark.parametrize(
     ("encoding", "pack"),
-    [("gzip", gzip.compress), ("X-GZip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)],
+    [
+        ("gzip", gzip.compress),
+        ("X-GZip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+    ],
     ids=["gzip", "x-gzip", "deflate", "identity"],
 )
 async def test_a_packed_answer_is_unpacked(
@@ -627,7 +688,12 @@ async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
     with pytest.raises(ProtocolError, match=told) as caught:
         await client.get("s1")
     error = caught.value
-    assert (error.operation, error.session_id, error.attempts, error.retryable) == ("get", "s1", 1, False)
+    assert (error.operation, error.session_id, error.attempts, error.retryable) == (
+        "get",
+        "s1",
+        1,
+        False,
+    )
     assert (error.method, error.path) == ("GET", "/v1/sessions/s1")
     assert len(server.received) == 1
 
@@ -638,7 +704,9 @@ async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
     ids=["200", "202 with JSON", "204"],
 )
 @each(UPDATE, CLOSE)
-async def test_a_success_without_content_needs_no_body(against: Against, answer: bytes, row: Row) -> None:
+async def test_a_success_without_content_needs_no_body(
+    against: Against, answer: bytes, row: Row
+) -> None:
     """Where a success has nothing to say, a body that comes all the same changes nothing, for the next call neither."""
     _, client = await against(answer, answer, GET.success)
     assert await row(client) is None
@@ -646,9 +714,13 @@ async def test_a_success_without_content_needs_no_body(against: Against, answer:
     assert (await client.get("s1")).id == "s1"
 
 
-@pytest.mark.parametrize("body", [b"junk", "<html>please log in</html>", [1]], ids=["text", "HTML", "array"])
+@pytest.mark.parametrize(
+    "body", [b"junk", "<html>please log in</html>", [1]], ids=["text", "HTML", "array"]
+)
 @each(UPDATE, DRAIN, CLOSE)
-async def test_a_success_that_is_not_the_services_is_none(against: Against, body: object, row: Row) -> None:
+async def test_a_success_that_is_not_the_services_is_none(
+    against: Against, body: object, row: Row
+) -> None:
     """A proxy's page with status 200 doesn't pass for a session that was updated or closed."""
     server, client = await against(http(200, body))
     with pytest.raises(ProtocolError, match="not the service's") as caught:
@@ -717,7 +789,9 @@ async def test_a_change_of_protocol_is_refused(against: Against, row: Row) -> No
     _, client = await against(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
     )
-    with pytest.raises(CreateOutcomeUnknown if row is CREATE else ProtocolError, match="another protocol"):
+    with pytest.raises(
+        CreateOutcomeUnknown if row is CREATE else ProtocolError, match="another protocol"
+    ):
         await row(client)
 
 

@@ -46,7 +46,9 @@ class Taker:
 
 
 @each()
-async def test_a_call_is_told_from_sending_to_answer(against: Against, time: ManualClock, row: Row) -> None:
+async def test_a_call_is_told_from_sending_to_answer(
+    against: Against, time: ManualClock, row: Row
+) -> None:
     """Each operation tells of its request, the answer with its status and its seconds, what became of a session, and nothing else."""
 
     async def after_a_while(connection: Connection) -> None:
@@ -69,7 +71,9 @@ async def test_a_call_is_told_from_sending_to_answer(against: Against, time: Man
         seconds=1.5,
     )
     life: dict[str, list[Event]] = {
-        "create": [SessionCreated(session_id="s1", mode="dedicated", backend="ibm_fez", max_ttl=600)],
+        "create": [
+            SessionCreated(session_id="s1", mode="dedicated", backend="ibm_fez", max_ttl=600)
+        ],
         "update": [SessionDraining(session_id="s1")],
         "drain": [SessionDraining(session_id="s1")],
         "close": [SessionClosed(session_id="s1")],
@@ -109,8 +113,13 @@ async def test_failures_and_retries_are_told_in_order(against: Against, time: Ma
 async def test_a_token_exchange_is_told(emulator: Emulator, time: ManualClock) -> None:
     """A token exchange tells of its requests like any call, and of the token's host and life, once for each token."""
     taker = Taker()
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
-    async with AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, observers=[taker]) as client:
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
+    async with AsyncSessionClient(
+        auth, base_url=emulator.url, clock=time.clock, observers=[taker]
+    ) as client:
         for _ in range(2):
             with pytest.raises(NotFound):
                 await client.get("s1")
@@ -183,7 +192,9 @@ async def test_the_log_has_the_facts_as_fields(
     assert records[1].getMessage() == (
         "ResponseReceived operation=update session_id=s1 method=PATCH path=/v1/sessions/s1 attempt=1 status=503 seconds=0.0"
     )
-    fields = {name: value for name, value in vars(records[2]).items() if name.startswith("qsessions_")}
+    fields = {
+        name: value for name, value in vars(records[2]).items() if name.startswith("qsessions_")
+    }
     assert fields == {
         "qsessions_event": "RetryPlanned",
         "qsessions_operation": "update",
@@ -194,12 +205,18 @@ async def test_the_log_has_the_facts_as_fields(
     }
 
 
-async def test_at_info_only_retries_are_logged(against: Against, caplog: pytest.LogCaptureFixture) -> None:
+async def test_at_info_only_retries_are_logged(
+    against: Against, caplog: pytest.LogCaptureFixture
+) -> None:
     """With the log at INFO, a retry is logged though the requests are not."""
     caplog.set_level(logging.INFO, logger="qsessions")
     _, client = await against(http(503), GET.success)
     await client.get("s1")
-    events = [record.__dict__["qsessions_event"] for record in caplog.records if record.name == "qsessions"]
+    events = [
+        record.__dict__["qsessions_event"]
+        for record in caplog.records
+        if record.name == "qsessions"
+    ]
     assert events == ["RetryPlanned"]
 
 
@@ -229,7 +246,9 @@ async def test_events_hold_no_secret(against: Against) -> None:
     """What a server sends back in a broken answer is told to observers without the credential in it."""
     taker = Taker()
     echo = b"HTTP/1.1 200 OK\r\nyou sent apikey the-api-key\r\n\r\n"
-    _, client = await against(echo, http(200, SESSION), observers=[taker], retry=RetryPolicy(max_attempts=1))
+    _, client = await against(
+        echo, http(200, SESSION), observers=[taker], retry=RetryPolicy(max_attempts=1)
+    )
     with pytest.raises(Exception, match="no HTTP answer"):
         await client.get("s1")
     assert isinstance(taker.heard[-1], RequestFailed)

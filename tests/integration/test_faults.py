@@ -112,7 +112,10 @@ async def test_each_status_has_its_class(status: int, row: Row, time: ManualCloc
             expected = expected if own_word else CreateOutcomeUnknown
         if (status == 404 and name != "own") or (status in {401, 403} and name == "HTML"):
             expected = ResponseError
-        async with FaultServer(http(status, body)) as server, client_of(server, clock=time.clock) as client:
+        async with (
+            FaultServer(http(status, body)) as server,
+            client_of(server, clock=time.clock) as client,
+        ):
             with within(LONG_S, time), pytest.raises(expected) as caught:
                 await row(client)
         assert (type(caught.value), caught.value.status) == (expected, status)
@@ -122,7 +125,9 @@ async def test_each_status_has_its_class(status: int, row: Row, time: ManualCloc
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 @each()
-async def test_credentials_never_travel_to_another_host(status: int, row: Row, time: ManualClock) -> None:
+async def test_credentials_never_travel_to_another_host(
+    status: int, row: Row, time: ManualClock
+) -> None:
     """A redirect is an error, and the server that it leads to hears nothing."""
     async with FaultServer(row.success) as other:
         answer = http(status, headers={"Location": f"{other.url}{row.path}"})
@@ -160,16 +165,21 @@ def _byte_by_byte(answer: bytes) -> Answer:
 
 
 HARMLESS: dict[str, Callable[[bytes], Answer]] = {
-    "wrong content type": lambda answer: answer.replace(b"application/json", b"text/html; charset=latin-1"),
+    "wrong content type": lambda answer: answer.replace(
+        b"application/json", b"text/html; charset=latin-1"
+    ),
     "no content type": lambda answer: answer.replace(b"Content-Type", b"X-Nothing"),
     "interim answers": lambda answer: (
-        b"".join(b"HTTP/1.1 %d Wait\r\nLink: x\r\n\r\n" % status for status in (100, 102, 103)) + answer
+        b"".join(b"HTTP/1.1 %d Wait\r\nLink: x\r\n\r\n" % status for status in (100, 102, 103))
+        + answer
     ),
     "no length": _by_end,
     "chunks of a byte": _in_chunks,
     "byte by byte": _byte_by_byte,
     "HTTP/1.0": lambda answer: answer.replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "duplicate headers": lambda answer: answer.replace(b"\r\n\r\n", b"\r\nX-A: 1\r\nX-A: 2\r\n\r\n", 1),
+    "duplicate headers": lambda answer: answer.replace(
+        b"\r\n\r\n", b"\r\nX-A: 1\r\nX-A: 2\r\n\r\n", 1
+    ),
 }
 
 
@@ -196,12 +206,38 @@ async def test_the_last_of_duplicate_keys_counts(row: Row, time: ManualClock) ->
 
 
 SESSION_FIELDS = (
-    *("id", "backend_name", "mode", "state", "state_reason", "accepting_jobs", "started_at", "activated_at"),
-    *("closed_at", "last_job_started", "last_job_completed", "interactive_ttl", "max_ttl", "active_ttl"),
+    *(
+        "id",
+        "backend_name",
+        "mode",
+        "state",
+        "state_reason",
+        "accepting_jobs",
+        "started_at",
+        "activated_at",
+    ),
+    *(
+        "closed_at",
+        "last_job_started",
+        "last_job_completed",
+        "interactive_ttl",
+        "max_ttl",
+        "active_ttl",
+    ),
     *("timestamps", "user_id", "elapsed_time"),
 )
 WORKLOAD_FIELDS = (
-    *("id", "created", "ended", "backend", "instance", "user_id", "accepting_jobs", "mode", "status"),
+    *(
+        "id",
+        "created",
+        "ended",
+        "backend",
+        "instance",
+        "user_id",
+        "accepting_jobs",
+        "mode",
+        "status",
+    ),
     *("status_reason", "tags", "usage_seconds"),
 )
 VERSION = {"version": "2026-04-15", "status": "live"}
@@ -236,7 +272,10 @@ SHAPES = (
         for row in (CREATE, GET)
         for field in CHANGE
     ),
-    *(Shape(row, "timestamps", lambda value: SESSION | {"timestamps": [value]}) for row in (CREATE, GET)),
+    *(
+        Shape(row, "timestamps", lambda value: SESSION | {"timestamps": [value]})
+        for row in (CREATE, GET)
+    ),
     *(
         Shape(row, "'timestamp'", _within("timestamps", {"status": "open"}, "more", SESSION))
         for row in (CREATE, GET)
@@ -244,7 +283,10 @@ SHAPES = (
     Shape(WORKLOADS, "next", lambda value: NO_WORKLOADS | {"next": {"href": value}}),
     *(Shape(WORKLOADS, field, _within("workloads", WORKLOAD, field)) for field in WORKLOAD_FIELDS),
     *(Shape(WORKLOADS, field, _in(NO_WORKLOADS, field)) for field in NO_WORKLOADS),
-    *(Shape(VERSIONS, field, _within("versions", VERSION, field)) for field in (*VERSION, "sunset_date")),
+    *(
+        Shape(VERSIONS, field, _within("versions", VERSION, field))
+        for field in (*VERSION, "sunset_date")
+    ),
     Shape(VERSIONS, "versions", _in({}, "versions")),
 )
 
@@ -267,7 +309,9 @@ async def test_each_field_of_the_wrong_shape_is_named(shape: Shape, time: Manual
     assert {type(failure) for failure in refused} == {expected}
     assert all(shape.field in failure.message for failure in refused)
     if expected is CreateOutcomeUnknown:
-        assert {failure.session_id for failure in refused} == {None if shape.field == "id" else "s1"}
+        assert {failure.session_id for failure in refused} == {
+            None if shape.field == "id" else "s1"
+        }
 
 
 @each()
@@ -277,7 +321,9 @@ async def test_a_connection_that_can_not_be_made_is_told(row: Row, time: ManualC
         nobody = gone.url
     for url, tried in ((nobody, 5), ("https://service.invalid", 1)):
         policy = RetryPolicy(max_attempts=tried)
-        async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock, retry=policy) as client:
+        async with AsyncSessionClient(
+            static_auth(), base_url=url, clock=time.clock, retry=policy
+        ) as client:
             with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
                 await row(client)
         assert (caught.value.sent, caught.value.attempts) == (False, tried)
@@ -286,7 +332,10 @@ async def test_a_connection_that_can_not_be_made_is_told(row: Row, time: ManualC
 @each()
 async def test_a_connection_that_is_reset_unheard(row: Row, time: ManualClock) -> None:
     """When the server tears connections down before it reads, a create is unknown exactly where its request had begun to go out."""
-    async with FaultServer(row.success, deaf=True) as server, client_of(server, clock=time.clock) as client:
+    async with (
+        FaultServer(row.success, deaf=True) as server,
+        client_of(server, clock=time.clock) as client,
+    ):
         with pytest.raises((ConnectionFailed, CreateOutcomeUnknown)) as caught:
             await row(client)
     assert server.received == []
@@ -312,7 +361,9 @@ def bad_servers(authority: trustme.CA) -> dict[str, ssl.SSLContext]:
     then = datetime(2020, 1, 1, tzinfo=UTC)
     certificates = {
         "unknown CA": trustme.CA().issue_cert("127.0.0.1"),
-        "expired": authority.issue_cert("127.0.0.1", not_before=then, not_after=then + timedelta(days=30)),
+        "expired": authority.issue_cert(
+            "127.0.0.1", not_before=then, not_after=then + timedelta(days=30)
+        ),
         "wrong name": authority.issue_cert("elsewhere.example"),
     }
     found = {}
@@ -391,14 +442,19 @@ async def test_an_iam_that_is_down(row: Row, time: ManualClock) -> None:
     """When IAM can't be reached at all, only what needs no token goes on."""
     async with FaultServer(hang) as iam:
         auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
-    async with FaultServer(row.success) as server, client_of(server, clock=time.clock, auth=auth) as client:
+    async with (
+        FaultServer(row.success) as server,
+        client_of(server, clock=time.clock, auth=auth) as client,
+    ):
         if row is VERSIONS:
             await row(client)
             return
         with pytest.raises(ConnectionFailed) as caught:
             await row(client)
     assert (caught.value.operation, caught.value.sent) == ("token_exchange", False)
-    assert str(caught.value).startswith("the token exchange with IAM at 127.0.0.1: it can't be reached. ")
+    assert str(caught.value).startswith(
+        "the token exchange with IAM at 127.0.0.1: it can't be reached. "
+    )
     assert str(caught.value).endswith("Check the network, the proxy and IAM_URL.")
     assert server.received == []
 
@@ -417,7 +473,9 @@ async def test_a_clock_that_jumps_an_hour(row: Row, time: ManualClock) -> None:
     async with FaultServer(http(200, TOKEN)) as iam:
         auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
         async with (
-            FaultServer(after_an_hour(row.success), after_an_hour(http(503)), row.success) as server,
+            FaultServer(
+                after_an_hour(row.success), after_an_hour(http(503)), row.success
+            ) as server,
             client_of(server, clock=time.clock, auth=auth) as client,
         ):
             await row(client)

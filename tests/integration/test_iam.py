@@ -51,13 +51,16 @@ if sys.version_info >= (3, 12):
 
 def grant(token: str = "t1", expires_in: object = 3600) -> bytes:
     """Give IAM's answer of a success."""
-    return http(200, {"access_token": token, "refresh_token": "not_supported", "expires_in": expires_in})
+    return http(
+        200, {"access_token": token, "refresh_token": "not_supported", "expires_in": expires_in}
+    )
 
 
 def refusal(message: str = "Provided API key could not be found.") -> bytes:
     """Give IAM's answer to a wrong key."""
     return http(
-        400, {"errorCode": "BXNIM0415E", "errorMessage": message, "context": {"requestId": "trace-9"}}
+        400,
+        {"errorCode": "BXNIM0415E", "errorMessage": message, "context": {"requestId": "trace-9"}},
     )
 
 
@@ -149,7 +152,10 @@ async def test_the_exchange_is_a_form_with_the_key_and_nothing_else(staged: Stag
     }
     assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
     assert asked.headers["accept"] == "application/json"
-    assert not {"authorization", "service-crn", "ibm-api-version", "x-team", "cookie"} & asked.headers.keys()
+    assert (
+        not {"authorization", "service-crn", "ibm-api-version", "x-team", "cookie"}
+        & asked.headers.keys()
+    )
     assert stage.tokens_sent == ["Bearer a.b.c"]
     assert KEY not in repr(stage.api.received)
     assert KEY not in f"{stage.auth!r}{client!r}"
@@ -167,7 +173,9 @@ async def test_a_thousand_calls_with_an_expired_token_ask_iam_once(
     assert exchanges(emulator) == 2
 
 
-async def test_a_thousand_staggered_401s_ask_iam_once(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_a_thousand_staggered_401s_ask_iam_once(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """Late 401s for an old token take the new one and cost no exchange of their own."""
     session = await client.create(mode="dedicated", max_ttl=60)
     emulator.revoke_tokens()
@@ -249,7 +257,9 @@ async def test_a_failed_early_renewal_hurts_nobody_and_is_not_tried_again_at_onc
     assert stage.tokens_sent[-2:] == ["Bearer t1", "Bearer t2"]
 
 
-async def test_an_expired_token_and_no_iam_is_an_error_and_the_next_call_tries_again(staged: Staged) -> None:
+async def test_an_expired_token_and_no_iam_is_an_error_and_the_next_call_tries_again(
+    staged: Staged,
+) -> None:
     """With IAM unreachable the call fails with what happened at IAM, and a later call gets through."""
     stage = await staged(grant("t1"), *[reset] * 5, grant("t2"))
     client = await stage.client()
@@ -332,7 +342,9 @@ async def test_a_client_may_be_closed_at_any_step_of_its_exchange(
     await first.aclose()
     assert (await stays).id == "s1"
     await asyncio.wait({leaves})
-    assert leaves.exception() is None or isinstance(leaves.exception(), ClientClosed | ConnectionFailed)
+    assert leaves.exception() is None or isinstance(
+        leaves.exception(), ClientClosed | ConnectionFailed
+    )
 
 
 async def test_a_closed_client_starts_no_exchange(staged: Staged) -> None:
@@ -355,7 +367,9 @@ async def test_clients_that_share_a_provider_share_its_token(staged: Staged) -> 
     assert stage.tokens_sent == ["Bearer t1"] * 50
 
 
-async def test_threads_that_share_a_provider_share_its_token(emulator: Emulator, time: ManualClock) -> None:
+async def test_threads_that_share_a_provider_share_its_token(
+    emulator: Emulator, time: ManualClock
+) -> None:
     """Clients on event loops in several threads ask IAM once, and once more when the token has expired."""
     session = await _created(emulator, time)
     before = exchanges(emulator)
@@ -527,7 +541,11 @@ async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Sta
     patient = asyncio.create_task(client.get("s1"))
     with pytest.raises(CallTimeout, match="waiting for credentials; nothing was sent") as caught:
         await client.create(mode="dedicated", timeout=0.05)
-    assert (caught.value.sent, caught.value.operation, caught.value.attempts) == (False, "create", 0)
+    assert (caught.value.sent, caught.value.operation, caught.value.attempts) == (
+        False,
+        "create",
+        0,
+    )
     assert not stage.api.received
     gate.set()
     await patient
@@ -536,7 +554,9 @@ async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Sta
 
 async def test_a_401_is_repeated_once_with_a_fresh_token(staged: Staged) -> None:
     """When the fresh token does no better, the call ends with `Unauthorized` after two requests and one new exchange."""
-    stage = await staged(grant("t1"), grant("t2"), grant("t3"), api=http(401, {"errors": [{"code": 1201}]}))
+    stage = await staged(
+        grant("t1"), grant("t2"), grant("t3"), api=http(401, {"errors": [{"code": 1201}]})
+    )
     with pytest.raises(Unauthorized) as caught:
         await (await stage.client()).get("s1")
     assert (caught.value.attempts, caught.value.code) == (2, "1201")
@@ -568,7 +588,14 @@ async def test_a_wrong_key_is_told_in_iams_words_and_sent_to_nobody_else(
         with pytest.raises(TokenExchangeFailed) as caught:
             await client.create(mode="dedicated")
     error = caught.value
-    assert (error.status, error.code, error.operation, error.method, error.attempts, error.retryable) == (
+    assert (
+        error.status,
+        error.code,
+        error.operation,
+        error.method,
+        error.attempts,
+        error.retryable,
+    ) == (
         400,
         "BXNIM0415E",
         "token_exchange",
@@ -591,8 +618,12 @@ async def test_each_caller_of_a_failed_exchange_has_an_error_of_its_own(staged: 
     gate.set()
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert len({id(error) for error in errors}) == 3
-    assert {error.trace_id for error in errors if isinstance(error, TokenExchangeFailed)} == {"trace-9"}
-    assert all(len(error.__notes__) == 1 for error in errors if isinstance(error, TokenExchangeFailed))
+    assert {error.trace_id for error in errors if isinstance(error, TokenExchangeFailed)} == {
+        "trace-9"
+    }
+    assert all(
+        len(error.__notes__) == 1 for error in errors if isinstance(error, TokenExchangeFailed)
+    )
     assert (len(stage.iam.received), stage.api.received) == (1, [])
 
 
@@ -615,7 +646,9 @@ async def test_a_key_that_iam_repeats_is_masked(staged: Staged) -> None:
         pytest.param(grant(expires_in="an hour"), id="life as text that is no number"),
         pytest.param(grant(expires_in=True), id="life as bool"),
         pytest.param(grant(expires_in=float("nan")), id="life that is no number"),
-        pytest.param(http(200, b'{"access_token": "t", "expires_in": 1e999}'), id="life without end"),
+        pytest.param(
+            http(200, b'{"access_token": "t", "expires_in": 1e999}'), id="life without end"
+        ),
         pytest.param(grant("t\r\nX-Evil: 1"), id="token with a line end"),
         pytest.param(grant(""), id="empty token"),
         pytest.param(grant("tök"), id="token that is not ASCII"),
@@ -624,7 +657,9 @@ async def test_a_key_that_iam_repeats_is_masked(staged: Staged) -> None:
 async def test_an_answer_without_a_usable_token_is_an_error(staged: Staged, answer: bytes) -> None:
     """A success that holds no token with a lifetime, or one that no header can hold, fails the call clearly."""
     stage = await staged(answer)
-    with pytest.raises(TokenExchangeFailed, match="holds no access token with a lifetime") as caught:
+    with pytest.raises(
+        TokenExchangeFailed, match="holds no access token with a lifetime"
+    ) as caught:
         await (await stage.client()).get("s1")
     assert (caught.value.status, caught.value.operation) == (200, "token_exchange")
     assert (len(stage.iam.received), stage.api.received) == (1, [])
@@ -642,9 +677,13 @@ async def test_a_life_as_text_is_read(staged: Staged) -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "least"), [(3600, 10.0), (100, 10.0), (60, 6.0), (5, 0.5)], ids=lambda value: f"{value:g}"
+    ("life", "least"),
+    [(3600, 10.0), (100, 10.0), (60, 6.0), (5, 0.5)],
+    ids=lambda value: f"{value:g}",
 )
-async def test_no_token_is_sent_at_the_end_of_its_life(staged: Staged, life: int, least: float) -> None:
+async def test_no_token_is_sent_at_the_end_of_its_life(
+    staged: Staged, life: int, least: float
+) -> None:
     """A token with less than 10 s, or a tenth of its life, is asked for anew, since it may be over when it arrives."""
     stage = await staged(grant("t1", life), when(asyncio.Event(), b""))
     client = await stage.client()
@@ -681,7 +720,11 @@ async def test_a_token_that_is_over_when_it_comes_is_not_sent(staged: Staged, sl
     with pytest.raises(TokenExchangeFailed, match="were over before they came") as caught:
         await client.get("s1")
     error = caught.value
-    assert (error.operation, error.path, error.retryable) == ("token_exchange", "/identity/token", True)
+    assert (error.operation, error.path, error.retryable) == (
+        "token_exchange",
+        "/identity/token",
+        True,
+    )
     assert (len(stage.iam.received), stage.api.received) == (2, [])
     await client.get("s1")
     assert stage.tokens_sent == ["Bearer good"]
@@ -759,7 +802,9 @@ async def test_a_refusal_of_iam_is_told_with_what_could_be_learnt(
     [(http(200, b"x" * 1_100_000), "larger than"), (b"HTTP/9 what\r\n\r\n", "no HTTP answer")],
     ids=["too large", "no HTTP"],
 )
-async def test_an_iam_that_is_none_is_a_protocol_error(staged: Staged, answer: bytes, told: str) -> None:
+async def test_an_iam_that_is_none_is_a_protocol_error(
+    staged: Staged, answer: bytes, told: str
+) -> None:
     """What no IAM would answer is told as such, and asked for once."""
     stage = await staged(answer)
     with pytest.raises(ProtocolError, match=told) as caught:
@@ -835,7 +880,8 @@ async def test_iams_url_comes_from_the_argument_then_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    "url", ["iam.example.com", "https://user:planted@iam.example.com", "https://iam.example.com/?a=1"]
+    "url",
+    ["iam.example.com", "https://user:planted@iam.example.com", "https://iam.example.com/?a=1"],
 )
 def test_a_wrong_iam_url_is_refused_without_repeating_it(url: str) -> None:
     """What can't be IAM's URL is refused at once, and the message doesn't hold it."""
@@ -915,7 +961,9 @@ GOOD = Response(200, body=b'{"access_token": "t1", "expires_in": 60}')
     [(Canned(OSError("no"), GOOD), OSError), (Canned(Odd("a", "b"), GOOD), Odd)],
     ids=["foreign", "uncopyable"],
 )
-async def test_a_foreign_error_of_the_exchange_gets_through(transport: Canned, kind: type[Exception]) -> None:
+async def test_a_foreign_error_of_the_exchange_gets_through(
+    transport: Canned, kind: type[Exception]
+) -> None:
     """Whatever a transport raises reaches the caller as it is, and the next call starts anew."""
     auth = IBMCloudAuth(KEY)
     with pytest.raises(kind):
@@ -936,14 +984,23 @@ async def test_a_transport_that_runs_no_task_leaves_no_exchange_behind() -> None
     assert await auth.headers(Canned(GOOD)) == {"Authorization": "Bearer t1"}
 
 
-async def test_trouble_of_one_client_is_not_that_of_another(emulator: Emulator, time: ManualClock) -> None:
+async def test_trouble_of_one_client_is_not_that_of_another(
+    emulator: Emulator, time: ManualClock
+) -> None:
     """Clients that share a provider and come together don't share a proxy that is down."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
     once = RetryPolicy(max_attempts=1)
     async with (
-        AsyncSessionClient(auth, base_url=emulator.url, proxy="http://127.0.0.1:1", retry=once) as cut_off,
+        AsyncSessionClient(
+            auth, base_url=emulator.url, proxy="http://127.0.0.1:1", retry=once
+        ) as cut_off,
         AsyncSessionClient(auth, base_url=emulator.url) as sound,
     ):
-        failed, found = await asyncio.gather(cut_off.get("s1"), sound.get("s1"), return_exceptions=True)
+        failed, found = await asyncio.gather(
+            cut_off.get("s1"), sound.get("s1"), return_exceptions=True
+        )
     assert isinstance(failed, ConnectionFailed)
     assert isinstance(found, NotFound)

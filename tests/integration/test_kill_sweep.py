@@ -14,7 +14,9 @@ from tests.integration.kills import kills
 from tests.integration.scenes import scene
 from tests.programs.killed import WAYS, Death
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills and forks are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="kills and forks are those of POSIX"
+)
 
 # The callbacks of its event loop after which a process is killed, counted from when its first record was kept.
 FIRST_CREATE = range(60)
@@ -25,7 +27,12 @@ INSTRUCTIONS = (1, 2, 10, 50, 200)
 
 # At the very return of `create`, and a little later.
 MOMENTS = [
-    *(Death(way=way, client=client, call=call) for way in WAYS for client in CLIENTS for call in CALLS),
+    *(
+        Death(way=way, client=client, call=call)
+        for way in WAYS
+        for client in CLIENTS
+        for call in CALLS
+    ),
     *(Death(way="kill at once", call=call, turns=turns) for call in CALLS for turns in (1, 2, 3)),
     *(
         Death(way="os._exit", client=client, instructions=count)
@@ -37,7 +44,10 @@ MOMENTS = [
 # With others under way, in a child of a process that has a session of its own.
 IN_CHILDREN = [
     *(Death(way=way, under_way=20, nth=1, is_forked=False) for way in WAYS),
-    *(Death(way=way, client="sync", under_way=20, nth=10) for way in ("kill in a C call", "os._exit")),
+    *(
+        Death(way=way, client="sync", under_way=20, nth=10)
+        for way in ("kill in a C call", "os._exit")
+    ),
     Death(way="SIGSEGV", under_way=200, nth=20),
 ]
 

@@ -91,7 +91,9 @@ def listed(place: Path) -> list[LedgerEntry]:
 @pytest.mark.smoke
 def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
     """As long as a process lives its records are a living owner's; once it is killed, a dead one's, which can be amended."""
-    owner = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    owner = start(
+        "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
+    )
     assert heard(owner) == "ready"
     (entry,) = listed(place)
     assert (entry.owner.liveness, entry.owner.pid) == (Liveness.ALIVE, owner.pid)
@@ -107,7 +109,9 @@ def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
 
 def test_a_damaged_file_of_a_living_owner(place: Path, start: Start) -> None:
     """While its owner lives, a damaged file fails the reading, since sessions of its may be missing; then what can be read is."""
-    owner = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    owner = start(
+        "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
+    )
     assert heard(owner) == "ready"
     (path,) = place.iterdir()
     whole = path.read_bytes()
@@ -294,7 +298,9 @@ say(ended)
     entries = listed(place)
     if dead.record.key in {entry.record.key for entry in entries}:
         # No reaper came to it.
-        assert files.amend(Path(dead.source), [dead.record.becomes(RecordState.ENDED, now=1.78e9)]) == [True]
+        assert files.amend(
+            Path(dead.source), [dead.record.becomes(RecordState.ENDED, now=1.78e9)]
+        ) == [True]
         entries = listed(place)
     assert sorted(entry.record.key for entry in entries) == keys
     assert {entry.record.state for entry in entries} == {RecordState.CREATED}
@@ -395,9 +401,9 @@ for number in range(1_000_000):
         (entry,) = listed(place)
         assert entry.owner.liveness is Liveness.DEAD
         assert entry.record.changed_at >= (int(last[-1]) if last else lines - 1)
-        assert files.amend(Path(entry.source), [entry.record.becomes(RecordState.ENDED, now=1.78e9)]) == [
-            True
-        ]
+        assert files.amend(
+            Path(entry.source), [entry.record.becomes(RecordState.ENDED, now=1.78e9)]
+        ) == [True]
 
 
 def test_a_file_that_may_not_grow(place: Path, start: Start) -> None:
@@ -432,7 +438,9 @@ say(*keys, record.key)
 
 def test_a_file_that_another_process_holds_locked(place: Path, start: Start) -> None:
     """A dead owner's file that somebody holds locked counts as a living one's for as long; it keeps nobody from recording or reading."""
-    owner = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    owner = start(
+        "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
+    )
     assert heard(owner) == "ready"
     owner.kill()
     owner.wait()
@@ -448,7 +456,9 @@ with open(os.path.join(place, os.listdir(place)[0]), "r+b") as file:
 """
     )
     assert heard(holder) == "held"
-    writer = start("ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()")
+    writer = start(
+        "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
+    )
     assert heard(writer) == "ready"
     assert [entry.owner.liveness for entry in listed(place)] == [Liveness.ALIVE] * 2
     assert files.amend(Path(left.source), [ended]) == [False]

@@ -136,7 +136,10 @@ async def waited_for(emulator: Emulator, client: AsyncSessionClient, waiters: in
     session = await client.create(mode="dedicated", max_ttl="10m")
     emulator.submit_job(session.id, seconds=100)
     before = len(emulator.requests)
-    waits = [asyncio.ensure_future(client.attach(session.id).wait_until("closed")) for _ in range(waiters)]
+    waits = [
+        asyncio.ensure_future(client.attach(session.id).wait_until("closed"))
+        for _ in range(waiters)
+    ]
     await client.drain(session.id)
     closed = await asyncio.gather(*waits)
     assert {found.state for found in closed} == {SessionState.CLOSED}
@@ -179,7 +182,9 @@ async def test_watch_shows_a_session_from_open_to_closed(
     assert repr(live) == f"<AsyncLiveSession {session.id!r} last seen closed>"
 
 
-async def test_a_handle_reads_drains_and_closes(emulator: Emulator, client: AsyncSessionClient) -> None:
+async def test_a_handle_reads_drains_and_closes(
+    emulator: Emulator, client: AsyncSessionClient
+) -> None:
     """`refresh`, `drain` and `close` do at once what the client's calls do."""
     live = client.attach((await client.create(mode="dedicated", max_ttl="10m")).id)
     assert repr(live) == f"<AsyncLiveSession {live.id!r} not read yet>"
@@ -204,7 +209,9 @@ async def test_handles_on_one_session_share_a_poll_for_as_long_as_there_are_any(
 
 
 @pytest.mark.parametrize("session_id", ["", "a/b", "..", "x" * 501, 7])
-async def test_attach_refuses_what_can_be_no_id(client: AsyncSessionClient, session_id: Any) -> None:
+async def test_attach_refuses_what_can_be_no_id(
+    client: AsyncSessionClient, session_id: Any
+) -> None:
     """An id that can't be one is refused before anybody waits for it."""
     with pytest.raises(InvalidArgument):
         client.attach(session_id)
@@ -312,7 +319,9 @@ async def test_a_cancelled_waiter_disturbs_no_other(stepped: Stepped) -> None:
     assert len(service.asked) == 1
 
 
-async def test_a_look_under_way_when_the_last_waiter_leaves_serves_the_next(stepped: Stepped) -> None:
+async def test_a_look_under_way_when_the_last_waiter_leaves_serves_the_next(
+    stepped: Stepped,
+) -> None:
     """A newcomer joins the poll that is about to end, and isn't forgotten by it."""
     service = Scripted(stepped, in_state("open"), in_state("active"))
     service.held = asyncio.Event()
@@ -397,7 +406,9 @@ async def test_a_state_that_the_service_added_can_be_waited_for(stepped: Stepped
 async def test_a_state_between_two_looks_counts(stepped: Stepped) -> None:
     """A session that was active and closed again between two looks was active, as its timestamps tell."""
     service = Scripted(
-        stepped, in_state("open", "open"), in_state("closed", "open", "active", "inactive", "closed")
+        stepped,
+        in_state("open", "open"),
+        in_state("closed", "open", "active", "inactive", "closed"),
     )
     live = service.live()
     waits = [start(live.wait_until(state)) for state in ("active", "inactive")]
@@ -421,7 +432,9 @@ async def test_a_state_from_before_the_wait_does_not_count(stepped: Stepped) -> 
 async def test_what_a_handle_saw_before_is_not_news(stepped: Stepped) -> None:
     """A handle that has seen a session active, and finds it closed, can't wait for active; one that hasn't, can."""
     service = Scripted(
-        stepped, in_state("active", "open", "active"), in_state("closed", "open", "active", "closed")
+        stepped,
+        in_state("active", "open", "active"),
+        in_state("closed", "open", "active", "closed"),
     )
     old = service.live()
     await old.refresh()
@@ -496,13 +509,19 @@ async def test_a_timeout_that_is_none_is_refused(stepped: Stepped, timeout: Any)
     ("session", "told"),
     [(in_state("open"), "it was last seen open"), (in_state(None), "in no known state")],
 )
-async def test_a_timeout_tells_the_state_last_seen(stepped: Stepped, session: Session, told: str) -> None:
+async def test_a_timeout_tells_the_state_last_seen(
+    stepped: Stepped, session: Session, told: str
+) -> None:
     """When time is up, the error says what was waited for and what there was instead, and polling ends."""
     service = Scripted(stepped, session)
     with pytest.raises(CallTimeout, match=told) as caught:
         await service.live().wait_until("closed", "active", timeout=timedelta(seconds=0.05))
     assert "was not active or closed within 0.05 s" in caught.value.message
-    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == ("wait_until", "s1", False)
+    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == (
+        "wait_until",
+        "s1",
+        False,
+    )
     assert caught.value.__context__ is None
     await settled()
     assert service.tasks == set()
@@ -579,7 +598,9 @@ async def test_an_error_ends_a_watch_and_the_next_one_goes_on(client: AsyncSessi
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-async def test_an_error_of_a_custom_provider_reaches_who_waits(against: Against, factory: Any) -> None:
+async def test_an_error_of_a_custom_provider_reaches_who_waits(
+    against: Against, factory: Any
+) -> None:
     """A provider that fails before anything is sent leaves nobody waiting, eager tasks or not."""
     asyncio.get_running_loop().set_task_factory(factory)
 
@@ -597,7 +618,9 @@ async def test_an_error_of_a_custom_provider_reaches_who_waits(against: Against,
 
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("steps", range(10))
-async def test_closing_the_client_tells_who_waits(against: Against, steps: int, factory: Any) -> None:
+async def test_closing_the_client_tells_who_waits(
+    against: Against, steps: int, factory: Any
+) -> None:
     """Whenever the client is closed, be it before the poll has made its first step, nobody waits in vain."""
     asyncio.get_running_loop().set_task_factory(factory)
     _, client = await against(hang)
@@ -642,7 +665,9 @@ def test_a_poll_of_a_loop_that_has_ended_is_in_nobodys_way(time: ManualClock) ->
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        client = AsyncSessionClient([IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=url, clock=time.clock)
+        client = AsyncSessionClient(
+            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=url, clock=time.clock
+        )
         live = client.attach("s1")
         asyncio.run(first())
         asyncio.run(second())
@@ -813,7 +838,9 @@ async def test_a_change_begins_the_ten_minutes_anew(stepped: Stepped) -> None:
     """As long as a draining session changes, something goes on in it; one that takes jobs again isn't looked at for any."""
     service, waiting = await waiting_for_a_drain(stepped, False)
     await stepped.advance(500)
-    service.readings = [in_state("active", "open", "active", "inactive", "active", accepting_jobs=False)]
+    service.readings = [
+        in_state("active", "open", "active", "inactive", "active", accepting_jobs=False)
+    ]
     await stepped.advance(500)
     assert not waiting.done()
     assert len(service.looked) == 2
@@ -865,7 +892,9 @@ async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(stepped: S
         await patient
 
 
-async def test_a_drain_that_a_service_never_carries_out(against: Against, time: ManualClock) -> None:
+async def test_a_drain_that_a_service_never_carries_out(
+    against: Against, time: ManualClock
+) -> None:
     """Against a service that accepts a drain and leaves the session open, the wait ends and says what to do."""
     draining = http(200, SESSION | {"state": "inactive", "accepting_jobs": False})
     server, client = await against(http(204), draining)

@@ -97,7 +97,9 @@ async def test_runtime_client(clock: ManualClock) -> None:
         with pytest.raises(Raised, match=r"^RequestsApiError: '404 .*Session not found"):
             await client("api.session_details('unknown')")
 
-        (exchange,) = (request for request in emulator.requests if request.path == "/identity/token")
+        (exchange,) = (
+            request for request in emulator.requests if request.path == "/identity/token"
+        )
         assert "response_type=cloud_iam" in exchange.body
         expires, refreshes = await client(
             "[api._session.auth.tm.expire_time, api._session.auth.tm.refresh_time]"

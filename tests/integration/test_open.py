@@ -58,7 +58,9 @@ CLOSED = ["POST /v1/sessions", "DELETE /v1/sessions/s1/close"]
 
 
 @pytest.mark.smoke
-async def test_a_clean_block_drains_its_session(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_a_clean_block_drains_its_session(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """The block gets a handle that knows the session; afterwards queued jobs still finish, and the session closes."""
     async with client.open(**WANTED) as live:
         assert live.snapshot is not None
@@ -105,7 +107,9 @@ async def test_each_way_out_ends_it_as_chosen(
     assert calls_of(server) == expected
 
 
-async def test_a_session_seen_closed_needs_no_ending(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_a_session_seen_closed_needs_no_ending(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """A block that waited for its session's end sends nothing more."""
     async with client.open(**WANTED) as live:
         await live.close()
@@ -114,9 +118,13 @@ async def test_a_session_seen_closed_needs_no_ending(client: AsyncSessionClient,
     assert len(emulator.requests) == before
 
 
-async def test_an_answer_about_another_session_does_not_keep_it_from_being_ended(against: Against) -> None:
+async def test_an_answer_about_another_session_does_not_keep_it_from_being_ended(
+    against: Against,
+) -> None:
     """That another session is closed, which something in between may answer, says nothing about this one."""
-    server, client = await against(CREATED, http(200, SESSION | {"id": "s2", "state": "closed"}), DONE)
+    server, client = await against(
+        CREATED, http(200, SESSION | {"id": "s2", "state": "closed"}), DONE
+    )
     async with client.open(**WANTED) as live:
         await live.refresh()
     assert server.received[-1].method == "PATCH"
@@ -181,7 +189,9 @@ async def test_a_create_that_fails_leaves_nothing_to_end(against: Against) -> No
     assert len(server.received) == 1
 
 
-async def test_a_missing_max_ttl_is_told_once(against: Against, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_missing_max_ttl_is_told_once(
+    against: Against, caplog: pytest.LogCaptureFixture
+) -> None:
     """Without `max_ttl` nothing ends the session when the host vanishes, which the log says once for each client."""
     _, client = await against(CREATED, DONE, CREATED, DONE)
     for _ in range(2):
@@ -197,7 +207,9 @@ async def test_a_clean_block_whose_ending_fails_says_so(
 ) -> None:
     """Nobody may believe that the session has ended: the error names it, with the service's facts, and so does the log."""
     events: list[object] = []
-    _, client = await against(CREATED, http(403, fault("You may not.", code=1200)), observers=[events.append])
+    _, client = await against(
+        CREATED, http(403, fault("You may not.", code=1200)), observers=[events.append]
+    )
     with pytest.raises(SessionLeftOpen, match="You may not") as caught:
         async with client.open(**WANTED):
             pass
@@ -212,7 +224,9 @@ async def test_a_clean_block_whose_ending_fails_says_so(
     assert isinstance(error.__cause__, Forbidden)
     (failed,) = [event for event in events if isinstance(event, EndingFailed)]
     assert (failed.session_id, failed.operation) == ("s1", "drain")
-    assert [record.levelname for record in caplog.records if "left open" in record.message] == ["ERROR"]
+    assert [record.levelname for record in caplog.records if "left open" in record.message] == [
+        "ERROR"
+    ]
 
 
 async def test_an_error_goes_on_with_a_note_where_the_ending_failed(against: Against) -> None:
@@ -233,7 +247,9 @@ async def test_an_ending_is_bounded_by_its_own_deadline(against: Against) -> Non
             pass
 
 
-async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_blocks(time: ManualClock) -> None:
+async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_blocks(
+    time: ManualClock,
+) -> None:
     """What a user's auth provider raises during the ending becomes a note."""
 
     class Once:
@@ -321,9 +337,13 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
     assert calls_of(server) == DRAINED
 
 
-async def test_a_404_that_is_not_the_services_is_no_end(against: Against, ledger: LocalLedger) -> None:
+async def test_a_404_that_is_not_the_services_is_no_end(
+    against: Against, ledger: LocalLedger
+) -> None:
     """Where a proxy answers 404 in the service's place, the session counts as left open, and its record stays."""
-    _, client = await against(CREATED, http(404, "<html>default backend - 404</html>"), DONE, ledger=ledger)
+    _, client = await against(
+        CREATED, http(404, "<html>default backend - 404</html>"), DONE, ledger=ledger
+    )
     with pytest.raises(SessionLeftOpen, match="status 404"):
         async with client.open(**WANTED, on_exit="close"):
             pass
@@ -352,7 +372,9 @@ async def test_no_session_is_created_while_a_signal_ends_others(
     async with client.open(**WANTED, handle_signals=True):
         signal.raise_signal(signal.SIGTERM)
         await server.arrival(2)
-        with pytest.raises(ClientClosed, match="a signal is ending the client's sessions") as caught:
+        with pytest.raises(
+            ClientClosed, match="a signal is ending the client's sessions"
+        ) as caught:
             await client.create(**WANTED)
         assert "when the signal has been handled" in str(caught.value)
         released.set()
@@ -375,7 +397,9 @@ async def test_refused_creates_leave_no_record(
             return await super().headers(transport)
 
     answers = [CREATED, held(released, DONE), http(200, SESSION | {"id": "s2"})]
-    server, client = await against(*answers, ledger=ledger, auth=[Slow("the-api-key"), ServiceCRN(CRN)])
+    server, client = await against(
+        *answers, ledger=ledger, auth=[Slow("the-api-key"), ServiceCRN(CRN)]
+    )
     live = client.open(**WANTED, handle_signals=True)
     await live.__aenter__()
     waiting = asyncio.ensure_future(client.create(**WANTED))
@@ -416,7 +440,9 @@ async def test_whoever_goes_on_creating_keeps_no_signal_waiting(
 
 
 @posix
-async def test_a_signal_while_the_client_is_being_closed(against: Against, signalled: asyncio.Event) -> None:
+async def test_a_signal_while_the_client_is_being_closed(
+    against: Against, signalled: asyncio.Event
+) -> None:
     """A signal waits for the sessions that are being ended anyway, and the client creates none afterwards."""
     released = asyncio.Event()
 
@@ -435,7 +461,9 @@ async def test_a_signal_while_the_client_is_being_closed(against: Against, signa
     assert calls_of(server) == DRAINED
 
 
-async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(against: Against) -> None:
+async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(
+    against: Against,
+) -> None:
     """When `aclose` failed to end it, the clean block that ends later says so."""
     _, client = await against(CREATED, http(403, fault("You may not.")))
     with pytest.raises(SessionLeftOpen, match="You may not"):
@@ -495,7 +523,10 @@ def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
             inside = asyncio.Event()
 
             async def work() -> None:
-                async with AsyncSessionClient(auth, base_url=emulator.url) as client, client.open(**WANTED):
+                async with (
+                    AsyncSessionClient(auth, base_url=emulator.url) as client,
+                    client.open(**WANTED),
+                ):
                     inside.set()
                     await asyncio.get_running_loop().create_future()
 
@@ -508,7 +539,9 @@ def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
 
         for leave in (False, True):
             asyncio.run(main(leave=leave))
-        states = [session.state for session in service.ask(lambda emulator: emulator.sessions).values()]
+        states = [
+            session.state for session in service.ask(lambda emulator: emulator.sessions).values()
+        ]
     assert states == ["closed", "closed"]
 
 
@@ -565,7 +598,11 @@ async def test_the_ledger_follows_a_session(against: Against, ledger: LocalLedge
     [
         ((http(403, fault()),), "create", []),
         ((http(504),), "create", [(RecordState.UNKNOWN, None)]),
-        ((http(200, {"id": "s1", "mode": 5, "state": 5}),), "create", [(RecordState.UNKNOWN, "s1")]),
+        (
+            (http(200, {"id": "s1", "mode": 5, "state": 5}),),
+            "create",
+            [(RecordState.UNKNOWN, "s1")],
+        ),
         ((CREATED, DONE), "close", []),
         ((CREATED, http(404, fault())), "close", []),
         ((CREATED, http(403, fault())), "close", [(RecordState.CREATED, "s1")]),
@@ -608,7 +645,10 @@ async def test_the_ledger_has_what_may_be_open(
     ids=["closed", "not closed", "no id", "unknown", "refused"],
 )
 async def test_the_ledger_has_what_is_left_of_a_cancelled_create(
-    ending: list[bytes], expected: list[tuple[RecordState, str | None]], against: Against, ledger: LocalLedger
+    ending: list[bytes],
+    expected: list[tuple[RecordState, str | None]],
+    against: Against,
+    ledger: LocalLedger,
 ) -> None:
     """A create that is cancelled in flight is recorded by what came of it."""
     released = asyncio.Event()
@@ -702,7 +742,9 @@ async def test_leaving_ends_it_as_its_block_meant_to(against: Against) -> None:
     assert [request.method for request in server.received] == ["POST", "DELETE", "DELETE"]
 
 
-async def test_closing_twice_with_a_ledger_says_nothing(against: Against, ledger: LocalLedger) -> None:
+async def test_closing_twice_with_a_ledger_says_nothing(
+    against: Against, ledger: LocalLedger
+) -> None:
     """A client that is closed a second time has nothing more to record, and no failure to tell."""
     events: list[Event] = []
     _, client = await against(CREATED, ledger=ledger, observers=[events.append])

@@ -40,11 +40,15 @@ def listed(name: str, created: float | None, **fields: Any) -> dict[str, object]
     return WORKLOAD | {"id": name, "created": text, "backend": "ibm_fez"} | fields
 
 
-def page(*workloads: dict[str, object], date: float | None = None, following: str | None = None) -> bytes:
+def page(
+    *workloads: dict[str, object], date: float | None = None, following: str | None = None
+) -> bytes:
     """Write a page of workloads, with a Date if there is one."""
     link = following and {"href": f"https://service.example/v1/workloads?next={following}"}
     body = {"workloads": list(workloads), "next": link}
-    return http(200, body, headers=None if date is None else {"Date": formatdate(date, usegmt=True)})
+    return http(
+        200, body, headers=None if date is None else {"Date": formatdate(date, usegmt=True)}
+    )
 
 
 async def unknown(client: AsyncSessionClient, **options: Any) -> CreateOutcomeUnknown:
@@ -70,7 +74,9 @@ def looks(server: FaultServer) -> list[dict[str, list[str]]]:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("answer", [reset, http(502), http(500, "<html>")], ids=["lost", "502", "500"])
+@pytest.mark.parametrize(
+    "answer", [reset, http(502), http(500, "<html>")], ids=["lost", "502", "500"]
+)
 async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
     against: Against, time: ManualClock, answer: Answer
 ) -> None:
@@ -96,9 +102,15 @@ async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
     assert looks(server) == [{"limit": ["50"], "sort": ["-createdAt"], "mode": ["session"]}]
 
 
-async def test_what_is_over_or_the_clients_own_is_no_candidate(against: Against, time: ManualClock) -> None:
+async def test_what_is_over_or_the_clients_own_is_no_candidate(
+    against: Against, time: ManualClock
+) -> None:
     """Neither a session that is closed nor one that came of another create of this client may be the one."""
-    workloads = (listed("it", time.now), listed("over", time.now, status="completed"), listed("s1", time.now))
+    workloads = (
+        listed("it", time.now),
+        listed("over", time.now, status="completed"),
+        listed("s1", time.now),
+    )
     _, client = await against(http(200, SESSION), reset, page(*workloads))
     assert (await client.create(mode="dedicated", backend="ibm_fez")).id == "s1"
     assert found(await unknown(client)) == ["it"]
@@ -123,7 +135,9 @@ async def test_no_candidate_is_told_too(against: Against) -> None:
 
 
 @pytest.mark.parametrize("skew", [-3600.0, 0.0, 3600.0, 86400.0 * 365])
-async def test_a_wrong_local_clock_does_no_harm(against: Against, time: ManualClock, skew: float) -> None:
+async def test_a_wrong_local_clock_does_no_harm(
+    against: Against, time: ManualClock, skew: float
+) -> None:
     """The window is counted back from the service's own Date, however far this machine's clock is off."""
     begun = time.now + skew
 
@@ -152,7 +166,9 @@ async def test_all_pages_back_to_the_begin_are_read_and_none_more(
     server, client = await against(
         reset,
         page(listed("one", time.now), date=time.now, following="2"),
-        page(listed("two", time.now), listed("old", time.now - 9), date=time.now + 90, following="3"),
+        page(
+            listed("two", time.now), listed("old", time.now - 9), date=time.now + 90, following="3"
+        ),
     )
     error = await unknown(client)
     assert found(error) == ["one", "two"]
@@ -171,7 +187,9 @@ async def test_what_has_no_time_ends_the_look(against: Against, time: ManualCloc
     [http(503), http(403, fault()), http(200, "<html>"), http(200, {"workloads": 7}), reset, hang],
     ids=["503", "403", "HTML", "wrong form", "lost", "hang"],
 )
-async def test_a_look_that_fails_hides_nothing(against: Against, time: ManualClock, answer: Answer) -> None:
+async def test_a_look_that_fails_hides_nothing(
+    against: Against, time: ManualClock, answer: Answer
+) -> None:
     """When the workloads can't be read, the error is the create's own, and says that nobody could look."""
     started = time.now
     _, client = await against(http(502, fault("Bad luck.")), answer)
@@ -253,7 +271,10 @@ async def test_a_cancelled_look_still_tells(against: Against) -> None:
     with pytest.raises(asyncio.CancelledError) as caught:
         await creating
     (note,) = caught.value.__notes__
-    assert "create was cancelled, and its outcome is unknown: the session may have been created" in note
+    assert (
+        "create was cancelled, and its outcome is unknown: the session may have been created"
+        in note
+    )
     assert [event for event in heard if isinstance(event, CreateCancelled)] == [
         CreateCancelled(session_id=None, closed=False, detail=note)
     ]
@@ -271,6 +292,11 @@ async def test_closing_the_client_ends_the_look(against: Against) -> None:
 def test_defaults() -> None:
     """An error of which nothing more is known says so."""
     error = CreateOutcomeUnknown("it broke")
-    assert (error.request, error.asked_at, error.candidates, error.solution) == (None, None, None, HINT)
+    assert (error.request, error.asked_at, error.candidates, error.solution) == (
+        None,
+        None,
+        None,
+        HINT,
+    )
     error.narrow(moment(0) + timedelta(seconds=1), ())
     assert error.asked_at == moment(1)

@@ -101,7 +101,9 @@ async def test_a_synchronous_client_is_refused(place: Place) -> None:
     place.record(session_id=await place.session())
     client: Any = SessionClient(auth=[], base_url=place.emulator.url)
     try:
-        with pytest.raises(InvalidArgument, match="must be an AsyncSessionClient, not SessionClient"):
+        with pytest.raises(
+            InvalidArgument, match="must be an AsyncSessionClient, not SessionClient"
+        ):
             await reap(client, place.ledger)
     finally:
         await asyncio.to_thread(client.shutdown)
@@ -165,7 +167,11 @@ async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
             Fault(kind="answer", status=404, body=body, operations=[operation], times=1)
         )
         (one,) = await place.reap()
-        assert (one.decision.verdict, one.done, type(one.error)) == (verdict, False, InstanceNotFound)
+        assert (one.decision.verdict, one.done, type(one.error)) == (
+            verdict,
+            False,
+            InstanceNotFound,
+        )
     assert len(place.still_open()) == 1
     assert place.ended() == []
 
@@ -179,9 +185,13 @@ STUCK = http(200, SESSION | {"accepting_jobs": False})
 BUSY, IDLE = jobs_page("j1"), jobs_page()
 
 
-async def test_a_drain_that_is_not_carried_out_is_ended(against: Against, time: ManualClock) -> None:
+async def test_a_drain_that_is_not_carried_out_is_ended(
+    against: Against, time: ManualClock
+) -> None:
     """A dead owner's session that drains and has no jobs is closed when that is so for a second time, five minutes later."""
-    server, client = await against(STUCK, BUSY, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, http(204))
+    server, client = await against(
+        STUCK, BUSY, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, http(204)
+    )
     ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
 
     async def look(**options: Any) -> Reaped:
@@ -215,7 +225,9 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
     """Where the last job or the recorded drain is ten minutes old, one look is enough; a dry run only says so."""
     server, client = await against(STUCK, IDLE, STUCK, IDLE, http(204))
     about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
-    ledger = GivenLedger(entry(session_id="s1", state="draining", changed_at=time.now - 600, **about))
+    ledger = GivenLedger(
+        entry(session_id="s1", state="draining", changed_at=time.now - 600, **about)
+    )
     dry = await reap(client, ledger, wall=time.time, dry_run=True)
     assert verdicts(dry) == [(CLOSE, False)]
     assert ledger.amended == []
@@ -223,7 +235,9 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
     assert server.count("DELETE") == 1
 
 
-async def test_a_drain_whose_jobs_cannot_be_listed_is_left(against: Against, time: ManualClock) -> None:
+async def test_a_drain_whose_jobs_cannot_be_listed_is_left(
+    against: Against, time: ManualClock
+) -> None:
     """Where nobody can tell whether a session has jobs, it is left, and the reason says so; what was seen before is kept."""
     server, client = await against(STUCK, http(403, fault()))
     about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
@@ -243,11 +257,19 @@ async def test_a_ledger_that_cannot_keep_what_was_seen(against: Against, time: M
     assert (one.decision.verdict, one.done, one.error) == (LEAVE, False, None)
 
 
-async def test_a_drain_that_another_process_recorded_is_its_own(against: Against, time: ManualClock) -> None:
+async def test_a_drain_that_another_process_recorded_is_its_own(
+    against: Against, time: ManualClock
+) -> None:
     """A session that drains for too long is left to another process that recorded it and lives."""
     server, client = await against(STUCK, IDLE)
-    about: dict[str, Any] = {"session_id": "s1", "base_url": client.base_url, "instance": client.instance}
-    ledger = GivenLedger(entry(key="k", idle_since=time.now - 1000, **about), entry(Liveness.ALIVE, **about))
+    about: dict[str, Any] = {
+        "session_id": "s1",
+        "base_url": client.base_url,
+        "instance": client.instance,
+    }
+    ledger = GivenLedger(
+        entry(key="k", idle_since=time.now - 1000, **about), entry(Liveness.ALIVE, **about)
+    )
     (one,) = await reap(client, ledger, wall=time.time, only="k")
     assert one.decision.verdict is LEAVE
     assert server.count("DELETE") == 0
@@ -258,7 +280,10 @@ async def test_dry_run(place: Place) -> None:
     place.record(session_id=await place.session())
     place.record()
     await place.session()
-    assert verdicts(await place.reap(dry_run=True, close_unique=True)) == [(CLOSE, False), (CLOSE, False)]
+    assert verdicts(await place.reap(dry_run=True, close_unique=True)) == [
+        (CLOSE, False),
+        (CLOSE, False),
+    ]
     assert len(place.still_open()) == 2
     assert place.ended() == []
 
@@ -299,7 +324,9 @@ async def test_another_instance(place: Place, fields: dict[str, Any]) -> None:
     assert len(place.emulator.requests) == before
 
 
-@pytest.mark.parametrize("fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": None}])
+@pytest.mark.parametrize(
+    "fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": None}]
+)
 async def test_whose_a_record_is_says_the_crn(place: Place, fields: dict[str, Any]) -> None:
     """A record belongs to its CRN's instance, whatever address that was reached at; one without a CRN to its base URL."""
     place.record(session_id=await place.session(), **fields)
@@ -307,7 +334,9 @@ async def test_whose_a_record_is_says_the_crn(place: Place, fields: dict[str, An
     assert place.still_open() == []
 
 
-async def test_an_instance_that_nobody_knows(place: Place, emulator: Emulator, time: ManualClock) -> None:
+async def test_an_instance_that_nobody_knows(
+    place: Place, emulator: Emulator, time: ManualClock
+) -> None:
     """Where the record doesn't say which instance it is about, a session that isn't found may be in another one."""
 
     class Own:
@@ -416,7 +445,11 @@ async def test_what_cannot_be_read_or_closed(place: Place) -> None:
     place.emulator.faults.add(Fault(kind="answer", status=403, operations=["get"], nth=1))
     place.emulator.faults.add(Fault(kind="answer", status=403, operations=["close"], nth=1))
     reaped = await place.reap()
-    assert sorted(str(one.decision.verdict.value) for one in reaped) == ["close", "close", "undecided"]
+    assert sorted(str(one.decision.verdict.value) for one in reaped) == [
+        "close",
+        "close",
+        "undecided",
+    ]
     assert sum(one.done for one in reaped) == 1
     assert [type(one.error) for one in reaped if not one.done] == [Forbidden, Forbidden]
     assert len(place.still_open()) == 2
@@ -473,15 +506,23 @@ async def test_another_sessions_answer_decides_nothing(place: Place) -> None:
     mine, other = await place.session(), await place.session()
     place.record(session_id=mine)
     for state in ("open", "closed"):
-        answer = {"id": other, "mode": "dedicated", "state": state, "accepting_jobs": state == "open"}
-        place.emulator.faults.add(Fault(kind="answer", status=200, body=answer, operations=["get"], times=1))
+        answer = {
+            "id": other,
+            "mode": "dedicated",
+            "state": state,
+            "accepting_jobs": state == "open",
+        }
+        place.emulator.faults.add(
+            Fault(kind="answer", status=200, body=answer, operations=["get"], times=1)
+        )
         assert verdicts(await place.reap()) == [(UNDECIDED, False)]
     assert place.still_open() == [mine, other]
     assert place.ended() == []
 
 
 @pytest.mark.parametrize(
-    ("liveness", "verdict"), [(Liveness.ALIVE, LEAVE), (Liveness.UNKNOWN, UNDECIDED), (Liveness.DEAD, CLOSE)]
+    ("liveness", "verdict"),
+    [(Liveness.ALIVE, LEAVE), (Liveness.UNKNOWN, UNDECIDED), (Liveness.DEAD, CLOSE)],
 )
 async def test_a_session_that_two_processes_recorded(
     place: Place, liveness: Liveness, verdict: Verdict
@@ -527,7 +568,9 @@ async def test_what_is_forgotten(place: Place) -> None:
     assert (one.done, type(one.error)) == (False, LedgerUnavailable)
 
 
-@pytest.mark.parametrize(("only", "problem"), [((), "must be named"), ("k9", "no open record of 'k9'")])
+@pytest.mark.parametrize(
+    ("only", "problem"), [((), "must be named"), ("k9", "no open record of 'k9'")]
+)
 async def test_nothing_else_is_forgotten(place: Place, only: Any, problem: str) -> None:
     """Forgetting wants the names of records that there are."""
     place.record()

@@ -26,7 +26,9 @@ def methods(server: FaultServer) -> list[str]:
 
 
 @each(CLOSE, DRAIN, UPDATE)
-async def test_a_new_session_is_looked_at_again(against: Against, time: ManualClock, row: Row) -> None:
+async def test_a_new_session_is_looked_at_again(
+    against: Against, time: ManualClock, row: Row
+) -> None:
     """After a 404 about a session of just now comes a GET 2 s later, then the same again, which is then done."""
     server, client = await against(CREATE.success, GONE, GET.success, row.success)
     await CREATE(client)
@@ -44,7 +46,9 @@ async def test_a_look_that_says_404_is_not_the_last_word(against: Against, row: 
     assert methods(server) == ["POST", row.method, "GET", row.method]
 
 
-async def test_a_new_session_that_is_read_is_read_again(against: Against, time: ManualClock) -> None:
+async def test_a_new_session_that_is_read_is_read_again(
+    against: Against, time: ManualClock
+) -> None:
     """Where the call is a GET, one more is enough."""
     server, client = await against(CREATE.success, GONE, GET.success)
     await CREATE(client)
@@ -92,14 +96,20 @@ async def test_a_service_that_says_both_is_not_believed(
     assert methods(server) == ["POST", "DELETE", "GET", "DELETE"]
 
 
-async def test_without_time_to_look_again_nothing_counts_as_gone(against: Against, time: ManualClock) -> None:
+async def test_without_time_to_look_again_nothing_counts_as_gone(
+    against: Against, time: ManualClock
+) -> None:
     """A deadline that leaves no time for another look ends the call with an error that is no `NotFound`."""
     server, client = await against(CREATE.success, GONE)
     await CREATE(client)
     with pytest.raises(CallTimeout, match="no time was left to look again") as caught:
         await client.close("s1", timeout=LOOK_AGAIN_S)
     assert isinstance(caught.value.__cause__, NotFound)
-    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == ("close", "s1", True)
+    assert (caught.value.operation, caught.value.session_id, caught.value.sent) == (
+        "close",
+        "s1",
+        True,
+    )
     assert (methods(server), time.slept) == (["POST", "DELETE"], [])
 
 
@@ -144,7 +154,9 @@ async def test_a_repeat_that_finds_a_new_session_gone_is_looked_at_again(against
 
 async def test_the_session_of_an_unknown_outcome_is_new_too(against: Against) -> None:
     """A session whose id was read out of an answer that made no sense was created just now as well."""
-    server, client = await against(http(200, SESSION | {"max_ttl": "long"}), GONE, GET.success, CLOSE.success)
+    server, client = await against(
+        http(200, SESSION | {"max_ttl": "long"}), GONE, GET.success, CLOSE.success
+    )
     with pytest.raises(CreateOutcomeUnknown) as caught:
         await CREATE(client)
     assert caught.value.session_id == "s1"

@@ -125,7 +125,9 @@ def _echoed(server: FaultServer) -> str:
     """Give what a server was sent that is secret."""
     request = server.received[-1]
     telling = ("auth", "token", "x-own")
-    secret = [value for name, value in request.headers.items() if any(part in name for part in telling)]
+    secret = [
+        value for name, value in request.headers.items() if any(part in name for part in telling)
+    ]
     return " ".join([*secret, request.body.decode()])
 
 
@@ -141,7 +143,9 @@ class Echo(FaultServer):
 
 def _own_form(status: int, sent: str) -> bytes:
     body = fault(f"bad credential: {sent}", code=sent, solution=f"Don't send {sent}.", trace=sent)
-    return http(status, body, headers={"X-Echo": sent, "Location": f"http://elsewhere.example/?{sent}"})
+    return http(
+        status, body, headers={"X-Echo": sent, "Location": f"http://elsewhere.example/?{sent}"}
+    )
 
 
 # What an echoing server writes, and the error that comes of it.
@@ -167,7 +171,9 @@ ECHOES: list[tuple[Callable[[str], bytes], type[QSessionsError]]] = [
     (lambda sent: http(403, fault("x" * 900 + sent)), Forbidden),
     (lambda sent: http(403, f"/login?next={quote(sent, safe='')}".encode()), Forbidden),
     (
-        lambda sent: http(403, {"errorCode": sent, "errorMessage": sent, "context": {"requestId": sent}}),
+        lambda sent: http(
+            403, {"errorCode": sent, "errorMessage": sent, "context": {"requestId": sent}}
+        ),
         Forbidden,
     ),
     (lambda sent: http(200, f"no JSON: {sent}".encode()), ProtocolError),
@@ -176,7 +182,10 @@ ECHOES: list[tuple[Callable[[str], bytes], type[QSessionsError]]] = [
     (lambda sent: http(200, {"id": "s1", "started_at": sent}), ProtocolError),
     (lambda sent: f"HTTP/1.1 200 OK\r\n{sent}\r\n\r\n".encode(), ProtocolError),
     (lambda sent: f"HTTP/1.1 {sent}\r\n\r\n".encode(), ProtocolError),
-    (lambda sent: f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {sent * 20}\r\n\r\n".encode(), ProtocolError),
+    (
+        lambda sent: f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {sent * 20}\r\n\r\n".encode(),
+        ProtocolError,
+    ),
     (lambda sent: http(200, sent.encode(), headers={"Content-Encoding": "gzip"}), ProtocolError),
 ]
 
@@ -235,7 +244,9 @@ def harvest() -> Iterator[Harvest]:
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
-    loggers = [logging.getLogger(name) for name in ("qsessions", "aiohttp", "aiohttp.client", "asyncio")]
+    loggers = [
+        logging.getLogger(name) for name in ("qsessions", "aiohttp", "aiohttp.client", "asyncio")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.DEBUG)
@@ -279,7 +290,9 @@ async def _echo_everything(harvest: Harvest) -> None:
                 await provoke(harvest, kind, client.get("s1"))
                 await provoke(harvest, QSessionsError, client.create(mode="batch"))
                 await provoke(harvest, QSessionsError, anext(client.workloads()))
-                harvest.look_at(client, client._transport, client._attempts, *client._attempts.providers)
+                harvest.look_at(
+                    client, client._transport, client._attempts, *client._attempts.providers
+                )
 
 
 async def _echo_from_iam(harvest: Harvest) -> None:
@@ -381,7 +394,9 @@ async def _written_in_any_form(harvest: Harvest) -> None:
     for write in WRITTEN.values():
         answers = (
             lambda sent, write=write: http(407, f"you sent {write(sent)}".encode()),
-            lambda sent, write=write: http(400, fault(" ".join(write(one) for one in sent.split()))),
+            lambda sent, write=write: http(
+                400, fault(" ".join(write(one) for one in sent.split()))
+            ),
             lambda sent, write=write: http(200, {"id": "s1", "started_at": write(sent)}),
         )
         for answer in answers:
@@ -396,7 +411,11 @@ async def _written_in_any_form(harvest: Harvest) -> None:
                     await provoke(harvest, QSessionsError, client.get("s1"))
                 auth = IBMCloudAuth(PLANTED.api_key, "http://iam.invalid")
                 async with AsyncSessionClient(
-                    auth, base_url="http://service.invalid", retry=ONCE, allow_insecure=True, **options
+                    auth,
+                    base_url="http://service.invalid",
+                    retry=ONCE,
+                    allow_insecure=True,
+                    **options,
                 ) as client:
                     await provoke(harvest, QSessionsError, client.get("s1"))
                 assert all("proxy-authorization" in request.headers for request in proxy.received)
@@ -423,7 +442,9 @@ async def _refused_by_a_proxy(harvest: Harvest) -> None:
                 harvest.look_at(vars(client._transport))
     async with (
         Echo(lambda sent: f"{sent}\r\n\r\n".encode()) as proxy,
-        make_client("https://service.invalid", "raw_key", proxy=_with_password(proxy.url)) as client,
+        make_client(
+            "https://service.invalid", "raw_key", proxy=_with_password(proxy.url)
+        ) as client,
     ):
         await provoke(harvest, QSessionsError, client.get("s1"))
 
@@ -434,7 +455,10 @@ async def _through_a_proxy(harvest: Harvest) -> None:
         for url in ("http://192.0.2.1", "https://service.invalid"):
             options = {"allow_insecure": True}
             async with make_client(
-                url, "raw_key", proxy=proxy.url.replace("//", f"//user:{PLANTED.password}@"), **options
+                url,
+                "raw_key",
+                proxy=proxy.url.replace("//", f"//user:{PLANTED.password}@"),
+                **options,
             ) as client:
                 await provoke(harvest, QSessionsError, client.get("s1"))
                 await provoke(harvest, QSessionsError, client.create(mode="batch"))
@@ -496,7 +520,9 @@ def _bad_files() -> list[Callable[[], object]]:
         lambda: {"a": account | {"proxies": {"urls": password}}},
         lambda: {"a": account | {"proxies": {"username_ntlm": key}}},
         # These are found out when the proxy is to be used.
-        lambda: {"a": account | {"proxies": {"urls": {"https": password.replace("https", "socks5")}}}},
+        lambda: {
+            "a": account | {"proxies": {"urls": {"https": password.replace("https", "socks5")}}}
+        },
         lambda: {"a": account | {"proxies": {"urls": {"https": f"http://u:{PLANTED.password}@["}}}},
     ]
 
@@ -526,7 +552,9 @@ async def _cancelled(harvest: Harvest) -> None:
             go = asyncio.Event()
 
             async def answer(
-                connection: Connection, go: asyncio.Event = go, write: Callable[[str], bytes] = write
+                connection: Connection,
+                go: asyncio.Event = go,
+                write: Callable[[str], bytes] = write,
             ) -> None:
                 await go.wait()
                 await connection.write(write(_echoed(server)))
@@ -558,7 +586,9 @@ def _misplaced_credentials() -> list[Callable[[], object]]:
         lambda: IBMCloudAuth(PLANTED.api_key, "ftp://iam.example"),
         lambda: IBMCloudAuth(PLANTED.api_key, f"https://user:{PLANTED.password}@iam.example"),
         lambda: AsyncSessionClient([], headers={"Authorization": PLANTED.raw_key}),
-        lambda: AsyncSessionClient([IBMCloudAPIKey(PLANTED.raw_key), IBMCloudAuth(PLANTED.api_key)]),
+        lambda: AsyncSessionClient(
+            [IBMCloudAPIKey(PLANTED.raw_key), IBMCloudAuth(PLANTED.api_key)]
+        ),
         lambda: AsyncSessionClient(PLANTED.api_key),  # type: ignore[arg-type]
         lambda: AsyncSessionClient([PLANTED.api_key]),  # type: ignore[list-item]
     ]
@@ -587,7 +617,12 @@ def _as_pairs(headers: dict[str, str]) -> Any:
 
 
 def _refuse_the_rest(harvest: Harvest) -> None:
-    for form in ("https://user:{}@x.example", "http://user:{}@x.example", "https://{}@[", "ftp://{}@x"):
+    for form in (
+        "https://user:{}@x.example",
+        "http://user:{}@x.example",
+        "https://{}@[",
+        "ftp://{}@x",
+    ):
         refuse(harvest, ConfigurationError, _base_url_with_password(form))
     for form in (
         "socks5://user:{}@proxy.example",
@@ -606,9 +641,15 @@ def _refuse_the_rest(harvest: Harvest) -> None:
         {"clock": 5},
     ):
         refuse(
-            harvest, ConfigurationError, _proxy_with_password("http://user:{}@proxy.example", dict(options))
+            harvest,
+            ConfigurationError,
+            _proxy_with_password("http://user:{}@proxy.example", dict(options)),
         )
-    refuse(harvest, InvalidArgument, _proxy_with_password("http://user:{}@proxy.example", {"timeout": 0}))
+    refuse(
+        harvest,
+        InvalidArgument,
+        _proxy_with_password("http://user:{}@proxy.example", {"timeout": 0}),
+    )
     refuse(
         harvest,
         ConfigurationError,
@@ -648,7 +689,9 @@ def frames(error: BaseException) -> Iterator[str]:
 
 
 @pytest.mark.smoke
-def test_no_secret_is_ever_seen(harvest: Harvest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_secret_is_ever_seen(
+    harvest: Harvest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """With full debug logging, every error class provoked and every traceback shown with locals, no planted secret is seen."""
 
     async def provoke_all() -> None:
@@ -719,7 +762,10 @@ async def test_an_unclosed_connection_does_not_show_the_proxys_password(harvest:
         warnings.simplefilter("always")
         async with FaultServer(http(200, SESSION)) as proxy:
             client = make_client(
-                "http://service.invalid", "raw_key", proxy=_with_password(proxy.url), allow_insecure=True
+                "http://service.invalid",
+                "raw_key",
+                proxy=_with_password(proxy.url),
+                allow_insecure=True,
             )
             await client.get("s1")
             harvest.look_at(vars(client._transport), client._transport._proxy)
@@ -749,7 +795,10 @@ async def test_doctors_locals_do_not_show_the_proxys_password(
 def test_a_provider_shows_its_credential_nowhere(name: str) -> None:
     """Neither what a provider consists of nor a pickle shows its credential; a copy is the provider itself, a CRN is no secret."""
     provider = SCHEMES[name]()
-    parts = [vars(provider), *(vars(part) for part in vars(provider).values() if hasattr(part, "__dict__"))]
+    parts = [
+        vars(provider),
+        *(vars(part) for part in vars(provider).values() if hasattr(part, "__dict__")),
+    ]
     assert PLANTED.found_in(repr(parts)) == []
     with pytest.raises((TypeError, AttributeError, pickle.PicklingError)) as caught:
         pickle.dumps(provider)
@@ -794,10 +843,16 @@ async def _interrupted_calls(ctrl_c: _CtrlC) -> None:
         exchanged = IBMCloudAuth(PLANTED.api_key, iam.url)
         clients = (
             AsyncSessionClient(
-                [exchanged, ServiceCRN(CRN)], base_url=service.url, retry=ONCE, headers={"X-Own": PLANTED.own}
+                [exchanged, ServiceCRN(CRN)],
+                base_url=service.url,
+                retry=ONCE,
+                headers={"X-Own": PLANTED.own},
             ),
             make_client(
-                "http://service.invalid", "token", proxy=_with_password(proxy.url), allow_insecure=True
+                "http://service.invalid",
+                "token",
+                proxy=_with_password(proxy.url),
+                allow_insecure=True,
             ),
             make_client("http://127.0.0.1:1", "raw_key"),
         )
@@ -837,7 +892,10 @@ def own_locals(error: BaseException) -> Iterator[str]:
         for frame, _ in traceback.walk_tb(one.__traceback__):
             code = frame.f_code
             if "/qsessions/" in code.co_filename and "/tests/" not in code.co_filename:
-                yield from (f"{code.co_qualname}: {name}={value!r}" for name, value in frame.f_locals.items())
+                yield from (
+                    f"{code.co_qualname}: {name}={value!r}"
+                    for name, value in frame.f_locals.items()
+                )
 
 
 def test_ctrl_c_in_a_bare_loop_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -852,7 +910,9 @@ def test_ctrl_c_in_a_bare_loop_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
             _, error = _interrupt(at)
             if error is not None:
                 found |= {
-                    f"{at}: {text.partition('=')[0]}" for text in own_locals(error) if PLANTED.found_in(text)
+                    f"{at}: {text.partition('=')[0]}"
+                    for text in own_locals(error)
+                    if PLANTED.found_in(text)
                 }
             del error
         gc.collect()

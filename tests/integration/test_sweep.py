@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from itertools import accumulate
@@ -248,7 +256,9 @@ BLOCKS: dict[str, Callable[[Place], Coroutine[Any, Any, None]]] = {
 class Sweep:
     """Runs a block again and again, each time on a client of its own, and looks at what a cancellation leaves."""
 
-    def __init__(self, block: str, emulator: Emulator, time: ManualClock, mute: FaultServer) -> None:
+    def __init__(
+        self, block: str, emulator: Emulator, time: ManualClock, mute: FaultServer
+    ) -> None:
         self._block = BLOCKS[block]
         self._emulator = emulator
         self._clock = time.clock
@@ -457,7 +467,9 @@ async def test_a_cancelled_parent_goes_on_when_its_blocks_have_ended(
     assert open_sessions(emulator) == []
 
 
-async def test_a_timeout_that_passes_while_a_block_is_ended_keeps_its_meaning(against: Against) -> None:
+async def test_a_timeout_that_passes_while_a_block_is_ended_keeps_its_meaning(
+    against: Against,
+) -> None:
     """The session is ended first, then it is a TimeoutError, and no cancellation is left over."""
     released = asyncio.Event()
     server, client = await against(http(200, SESSION), held(released, http(204)))
@@ -502,7 +514,10 @@ async def test_a_client_may_be_closed_at_every_step(
     stride: int, emulator: Emulator, time: ManualClock
 ) -> None:
     """Closed at any moment while tasks open one session after the other, a client leaves none open and no create in the ledger."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
     for steps in range(0, 60 * stride, stride):
         ledger = LoopLedger()
         client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
@@ -530,14 +545,21 @@ async def test_a_create_that_is_answered_while_the_client_is_closed_is_recorded(
     emulator: Emulator, time: ManualClock
 ) -> None:
     """Closed at any moment, a client has recorded each create that gives a session, with its id, and none that gives an error."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock), ServiceCRN(emulator.crn)]
+    auth = [
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        ServiceCRN(emulator.crn),
+    ]
     for steps in range(60):
         ledger = LoopLedger()
         client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
-        creating = [asyncio.ensure_future(client.create(mode="batch", max_ttl=60)) for _ in range(3)]
+        creating = [
+            asyncio.ensure_future(client.create(mode="batch", max_ttl=60)) for _ in range(3)
+        ]
         await loop_steps(steps)
         await client.aclose()
         results = await asyncio.gather(*creating, return_exceptions=True)
         ids = {result.id for result in results if not isinstance(result, BaseException)}
-        recorded = {(entry.record.state, entry.record.session_id) for entry in await ledger.entries()}
+        recorded = {
+            (entry.record.state, entry.record.session_id) for entry in await ledger.entries()
+        }
         assert recorded == {(RecordState.CREATED, session_id) for session_id in ids}, steps

@@ -62,7 +62,9 @@ def client_of(emulator: Emulator, **options: Any) -> SessionClient:
 
 
 @pytest.mark.smoke
-def test_calls_do_what_the_asynchronous_ones_do(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_calls_do_what_the_asynchronous_ones_do(
+    client: SessionClient, service: Threaded[Emulator]
+) -> None:
     """Create, get, update, drain, close, jobs, workloads and versions give the same values."""
     first = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
     second = client.create(CreateSession("batch", backend="ibm_fez"))
@@ -72,14 +74,16 @@ def test_calls_do_what_the_asynchronous_ones_do(client: SessionClient, service: 
     assert [workload.id for workload in client.workloads()] == [first.id, second.id]
     client.drain(first.id)
     client.close(second.id)
-    assert {session.state for session in service.ask(lambda emulator: emulator.sessions).values()} == {
-        "closed"
-    }
+    assert {
+        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
+    } == {"closed"}
     assert "2026-04-15" in [version.version for version in client.versions()]
 
 
 @pytest.mark.smoke
-def test_a_live_session_is_watched_to_its_end(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_a_live_session_is_watched_to_its_end(
+    client: SessionClient, service: Threaded[Emulator]
+) -> None:
     """A handle refreshes, watches, waits, drains and closes as the asynchronous one does."""
     live = client.attach(client.create(mode="dedicated", backend="ibm_fez", max_ttl=600).id)
     assert isinstance(live, LiveSession)
@@ -171,14 +175,16 @@ def test_many_threads_share_one_client(client: SessionClient, service: Threaded[
     with ThreadPoolExecutor(32) as pool:
         ids = list(pool.map(work, range(32)))
     assert len(set(ids)) == 32
-    assert {session.state for session in service.ask(lambda emulator: emulator.sessions).values()} == {
-        "closed"
-    }
+    assert {
+        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
+    } == {"closed"}
     paths = [request.path for request in service.ask(lambda emulator: emulator.requests)]
     assert paths.count("/identity/token") == 1
 
 
-def test_calls_work_inside_a_running_event_loop(client: SessionClient, blockbuster: BlockBuster) -> None:
+def test_calls_work_inside_a_running_event_loop(
+    client: SessionClient, blockbuster: BlockBuster
+) -> None:
     """A notebook's cell, in whose thread a loop runs, makes calls as any other code."""
     blockbuster.deactivate()
 
@@ -199,7 +205,9 @@ def test_iterators_can_be_left_half_way(client: SessionClient, service: Threaded
     gc.collect()
     client.versions()
     pages = [
-        request for request in service.ask(lambda emulator: emulator.requests) if "workloads" in request.path
+        request
+        for request in service.ask(lambda emulator: emulator.requests)
+        if "workloads" in request.path
     ]
     assert len(pages) == 1
 
@@ -234,7 +242,9 @@ class Own:
         return False
 
 
-@pytest.mark.parametrize("raised", [SystemExit("no more"), asyncio.CancelledError("no more")], ids=repr)
+@pytest.mark.parametrize(
+    "raised", [SystemExit("no more"), asyncio.CancelledError("no more")], ids=repr
+)
 def test_what_a_provider_raises_reaches_the_caller(raised: BaseException) -> None:
     """Whatever a provider raises is the caller's, and the loop goes on."""
     with (
@@ -398,9 +408,9 @@ def test_a_block_ends_its_session(client: SessionClient, service: Threaded[Emula
         assert live.snapshot is not None
     with pytest.raises(KeyError), client.open(mode="batch", backend="ibm_fez", max_ttl="10m"):
         raise KeyError("x")
-    assert {session.state for session in service.ask(lambda emulator: emulator.sessions).values()} == {
-        "closed"
-    }
+    assert {
+        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
+    } == {"closed"}
     with pytest.raises(InvalidArgument):
         client.open(mode="batch", on_exit="leave")  # type: ignore[arg-type]  # that is the point
 
@@ -412,14 +422,19 @@ def test_a_block_whose_ending_fails_says_so() -> None:
         threaded(FaultServer(http(200, SESSION), refused, http(200, SESSION), refused)) as server,
         SessionClient(static_auth(), base_url=server.server.url) as client,
     ):
-        with pytest.raises(SessionLeftOpen, match="You may not"), client.open(mode="batch", max_ttl=600):
+        with (
+            pytest.raises(SessionLeftOpen, match="You may not"),
+            client.open(mode="batch", max_ttl=600),
+        ):
             pass
         with pytest.raises(KeyError) as caught, client.open(mode="batch", max_ttl=600):
             raise KeyError("x")
     assert "is left open" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize("ending", [http(204), http(403, fault("You may not."))], ids=["done", "refused"])
+@pytest.mark.parametrize(
+    "ending", [http(204), http(403, fault("You may not."))], ids=["done", "refused"]
+)
 def test_shutdown_in_a_block_ends_its_session(ending: bytes) -> None:
     """`shutdown` ends the session of a block that is still running; where it could not, the block says so."""
     with threaded(FaultServer(http(200, SESSION), ending)) as server:

@@ -19,7 +19,9 @@ from tests.fault_server import Answer, Connection, FaultServer, hang, held, http
 from tests.integration.calls import SESSION, fault
 from tests.integration.conftest import CRN
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks are those of POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="signals and forks are those of POSIX"
+)
 
 # How the programs make their client, and what they have in common.
 PRELUDE = """
@@ -277,7 +279,9 @@ say(moment)
     assert int(output) > 10
 
 
-async def test_a_client_interrupted_while_it_is_made_leaves_no_thread(service: dict[str, str]) -> None:
+async def test_a_client_interrupted_while_it_is_made_leaves_no_thread(
+    service: dict[str, str],
+) -> None:
     """Wherever an interruption strikes the making of a client, its thread ends and its loop is closed."""
     code, output, errors = await output_of(
         STRIKER
@@ -331,7 +335,9 @@ say(moment)
     assert int(output) > 20
 
 
-async def test_a_create_interrupted_again_wherever_a_signal_can_strike(service: dict[str, str]) -> None:
+async def test_a_create_interrupted_again_wherever_a_signal_can_strike(
+    service: dict[str, str],
+) -> None:
     """Wherever a second interruption strikes, it leaves with a note on what was left, which ends in the background."""
     code, output, errors = await output_of(
         STRIKER
@@ -405,7 +411,9 @@ async def interrupt(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def creating(*answers: Answer) -> AsyncIterator[tuple[FaultServer, asyncio.subprocess.Process]]:
+async def creating(
+    *answers: Answer,
+) -> AsyncIterator[tuple[FaultServer, asyncio.subprocess.Process]]:
     """Run a program that creates a session at a scripted server, until the server has the request."""
     async with (
         FaultServer(TOKEN, *answers) as server,
@@ -465,7 +473,9 @@ async def test_a_second_ctrl_c_leaves_and_names_the_request() -> None:
         await interrupt(process)
         process.send_signal(signal.SIGINT)
         told = await line_of(process)
-        assert told.startswith("left create(mode=dedicated, backend=ibm_fez, max_ttl=600) was interrupted")
+        assert told.startswith(
+            "left create(mode=dedicated, backend=ibm_fez, max_ttl=600) was interrupted"
+        )
         assert "workloads()" in told
         released.set()
         await server.arrival(3)
@@ -481,14 +491,18 @@ async def test_a_second_ctrl_c_leaves_and_names_the_session() -> None:
         await server.arrival(3)
         process.send_signal(signal.SIGINT)
         told = await line_of(process)
-        assert told.startswith("left create was interrupted; session 's1' was created and may be open")
+        assert told.startswith(
+            "left create was interrupted; session 's1' was created and may be open"
+        )
 
 
 @pytest.mark.parametrize("server_says", ["nothing at all", "nothing to the close"])
 async def test_who_insisted_on_leaving_is_not_held_at_shutdown(server_says: str) -> None:
     """After two Ctrl-C, `shutdown` gives what hangs a moment only, and leaves no warning behind."""
     released = asyncio.Event()
-    answers = [hang] if server_says == "nothing at all" else [held(released, http(200, SESSION)), hang]
+    answers = (
+        [hang] if server_says == "nothing at all" else [held(released, http(200, SESSION)), hang]
+    )
     async with creating(*answers) as (server, process):
         await interrupt(process)
         if server_says != "nothing at all":
@@ -583,7 +597,9 @@ say("ended")
     assert (code, output, errors) == (0, "ended\n", "")
 
 
-async def test_a_child_after_a_fork_is_refused_and_its_parent_goes_on(service: dict[str, str]) -> None:
+async def test_a_child_after_a_fork_is_refused_and_its_parent_goes_on(
+    service: dict[str, str],
+) -> None:
     """In a forked child every use is a clear error, whatever it does then; the parent's connection lives on."""
     code, output, errors = await output_of(
         """
@@ -618,9 +634,15 @@ client.shutdown()
 
 async def test_a_program_without_shutdown_is_told_and_ends(service: dict[str, str]) -> None:
     """A client that is never shut down costs a ResourceWarning at the program's end, and no hang."""
-    code, output, errors = await output_of('client = connect()\nclient.versions()\nsay("end")\n', env=service)
+    code, output, errors = await output_of(
+        'client = connect()\nclient.versions()\nsay("end")\n', env=service
+    )
     assert (code, output) == (0, "end\n")
-    assert errors.strip().splitlines()[-1].startswith("ResourceWarning: a SessionClient was not shut down")
+    assert (
+        errors.strip()
+        .splitlines()[-1]
+        .startswith("ResourceWarning: a SessionClient was not shut down")
+    )
 
 
 async def test_a_program_that_ends_during_a_call_of_another_thread() -> None:
@@ -675,7 +697,8 @@ def late(given=None, os=os):
 
 """
         + texts[where],
-        env=service | {"QSESSIONS_BASE_URL": service["QSESSIONS_BASE_URL"].replace("127.0.0.1", "localhost")},
+        env=service
+        | {"QSESSIONS_BASE_URL": service["QSESSIONS_BASE_URL"].replace("127.0.0.1", "localhost")},
     )
     assert code == 0
     expected = "ConnectionFailed" if where == "atexit, after" else "ClientClosed"
@@ -851,7 +874,9 @@ async def test_signals_close_what_is_being_created(way: str, number: signal.Sign
 @pytest.mark.parametrize("way", ["async", "sync"])
 async def test_a_second_signal_acts_at_once(way: str) -> None:
     """While a signal's session is being closed, the next signal does what it did before, at once; the log names the session."""
-    text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + "logging.basicConfig()\n"
+    text = (
+        PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + "logging.basicConfig()\n"
+    )
     async with (
         FaultServer(TOKEN, http(200, SESSION), hang) as server,
         program(text + SIGNALLED[way], env=leading_to(server)) as process,
@@ -988,7 +1013,9 @@ with connect() as client:
     assert count == "0"
 
 
-async def test_what_ends_in_the_loop_thread_ends_nobody_elses_calls(service: dict[str, str]) -> None:
+async def test_what_ends_in_the_loop_thread_ends_nobody_elses_calls(
+    service: dict[str, str],
+) -> None:
     """SystemExit in a task that nobody awaits is logged and ignored: the client goes on, and ends cleanly."""
     code, output, errors = await output_of(
         """

@@ -53,7 +53,8 @@ def test_a_plain_with_leads_here() -> None:
     emulator: Any = Emulator()
     with (
         pytest.raises(
-            TypeError, match=r"`with ThreadedEmulator\(Emulator\(\)\)`, from qsessions\.testing\.threaded"
+            TypeError,
+            match=r"`with ThreadedEmulator\(Emulator\(\)\)`, from qsessions\.testing\.threaded",
         ),
         emulator,
     ):
@@ -62,7 +63,10 @@ def test_a_plain_with_leads_here() -> None:
 
 def test_all_of_it_is_asked_in_its_thread(emulator: ThreadedEmulator, sync: SessionClient) -> None:
     """What the emulator has can be seen and changed without awaiting."""
-    assert repr(emulator) == f"<ThreadedEmulator running at {emulator.iam_url.removeprefix('http://')}>"
+    assert (
+        repr(emulator)
+        == f"<ThreadedEmulator running at {emulator.iam_url.removeprefix('http://')}>"
+    )
     assert emulator.env() == {
         "QSESSIONS_BASE_URL": emulator.url,
         "IAM_URL": emulator.iam_url,
@@ -111,7 +115,9 @@ def test_errors_are_the_callers(emulator: ThreadedEmulator) -> None:
     assert emulator.open_sessions == []
 
 
-async def test_nothing_blocks_a_tests_event_loop_for_those_who_look(emulator: ThreadedEmulator) -> None:
+async def test_nothing_blocks_a_tests_event_loop_for_those_who_look(
+    emulator: ThreadedEmulator,
+) -> None:
     """It can be asked where an event loop runs and a detector watches it, and be stopped and started there."""
     emulator.advance("1m")
     emulator.stop()

@@ -139,16 +139,22 @@ async def test_many_sessions_from_open_to_closed(
         ]
 
 
-async def test_no_session_is_nothing_to_watch(client: AsyncSessionClient, emulator: Emulator) -> None:
+async def test_no_session_is_nothing_to_watch(
+    client: AsyncSessionClient, emulator: Emulator
+) -> None:
     """An empty set ends at once, without a request."""
     assert [change async for change in client.watch([])] == []
     assert emulator.requests == []
 
 
 @pytest.mark.parametrize(
-    "wrong", ["s1", b"s1", None, 7, [""], ["s1", "a/b"], ["s1", 7], [None], [["s1"]], ["x" * 501]], ids=repr
+    "wrong",
+    ["s1", b"s1", None, 7, [""], ["s1", "a/b"], ["s1", 7], [None], [["s1"]], ["x" * 501]],
+    ids=repr,
 )
-async def test_ids_are_checked_up_front(client: AsyncSessionClient, emulator: Emulator, wrong: Any) -> None:
+async def test_ids_are_checked_up_front(
+    client: AsyncSessionClient, emulator: Emulator, wrong: Any
+) -> None:
     """What can be no id, and a single text in place of several, is refused by the call itself."""
     with pytest.raises(InvalidArgument):
         client.watch(wrong)
@@ -158,12 +164,17 @@ async def test_ids_are_checked_up_front(client: AsyncSessionClient, emulator: Em
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"rate": rate} for rate in (0, -1, True, "fast", None, float("nan"), float("inf"), 10_001)),
+        *(
+            {"rate": rate}
+            for rate in (0, -1, True, "fast", None, float("nan"), float("inf"), 10_001)
+        ),
         *({"timeout": timeout} for timeout in (0, -1, True, "soon")),
     ],
     ids=str,
 )
-async def test_rate_and_timeout_are_checked_up_front(client: AsyncSessionClient, wrong: Any) -> None:
+async def test_rate_and_timeout_are_checked_up_front(
+    client: AsyncSessionClient, wrong: Any
+) -> None:
     """A rate or a timeout that can't be right is refused by the call itself."""
     with pytest.raises(InvalidArgument, match=next(iter(wrong))):
         client.watch(["s1"], **wrong)
@@ -171,7 +182,9 @@ async def test_rate_and_timeout_are_checked_up_front(client: AsyncSessionClient,
 
 async def test_only_changes_are_given(stepped: Stepped) -> None:
     """A session that is as it was is not given again, and one that is closed is read no more."""
-    fleet = Fleet(stepped, {"one": ["open", "open", "active", "active", "closed"], "two": ["open", "closed"]})
+    fleet = Fleet(
+        stepped, {"one": ["open", "open", "active", "active", "closed"], "two": ["open", "closed"]}
+    )
     watcher = Watcher(fleet.watch())
     await stepped.advance(60)
     await watcher.task
@@ -292,7 +305,9 @@ async def test_an_unknown_session_ends_the_watch_by_name(client: AsyncSessionCli
 @pytest.mark.parametrize(
     "failure", [AWAY, Unauthorized("no", status=401), LookupError("no ticket")], ids=repr
 )
-async def test_without_a_timeout_a_failure_ends_the_watch(stepped: Stepped, failure: Exception) -> None:
+async def test_without_a_timeout_a_failure_ends_the_watch(
+    stepped: Stepped, failure: Exception
+) -> None:
     """What the retry policy gave up on is raised, whatever it is, and nothing of the watch is left."""
     fleet = Fleet(stepped, all_of(ids(5), ["open"]) | {"s3": [failure]})
     watcher = Watcher(fleet.watch())
@@ -340,7 +355,11 @@ async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away
     """When time is up, the error counts the sessions that aren't closed, and tells an outage that goes on."""
     fleet = Fleet(
         stepped,
-        {"one": ["closed"], "two": ["open", AWAY] if away else ["open", AWAY, "open"], "three": ["closed"]},
+        {
+            "one": ["closed"],
+            "two": ["open", AWAY] if away else ["open", AWAY, "open"],
+            "three": ["closed"],
+        },
     )
     watcher = Watcher(fleet.watch(seconds=0.05))
     await stepped.advance(3)
@@ -403,7 +422,9 @@ async def test_a_live_session_shares_the_readings(against: Against) -> None:
 async def test_an_outage_over_sockets(against: Against, time: ManualClock) -> None:
     """A service that is down for longer than the retry policy bears ends no watch that has a timeout."""
     down = [http(503, fault("Down."))] * 12
-    server, client = await against(http(200, SESSION), *down, http(200, SESSION | {"state": "closed"}))
+    server, client = await against(
+        http(200, SESSION), *down, http(200, SESSION | {"state": "closed"})
+    )
     states = [str(snapshot.state) async for _, snapshot in client.watch(["s1"], timeout="1h")]
     assert states == ["open", "closed"]
     assert len(server.received) == 14
@@ -433,7 +454,9 @@ async def test_chaos_ends_well(stepped: Stepped) -> None:
         expected[session_id] = [
             state for state, before in zip(life, ["", *life], strict=False) if state != before
         ]
-        scripts[session_id] = [step for state in life for step in ([AWAY] * chance.randrange(3) + [state])]
+        scripts[session_id] = [
+            step for state in life for step in ([AWAY] * chance.randrange(3) + [state])
+        ]
     fleet = Fleet(stepped, scripts)
     watcher = Watcher(fleet.watch(rate=50, seconds=3600))
     while not watcher.task.done():

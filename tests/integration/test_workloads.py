@@ -82,7 +82,9 @@ async def test_jobs_come_only_when_asked_for(client: AsyncSessionClient, made: l
     jobs = await ids(client.workloads(mode="job", page_size=2))
     assert (len(sessions), len(batches), len(jobs)) == (11, 5, 4)
     assert await ids(client.workloads(mode=("job", "session", "batch", "job"), page_size=3)) == made
-    assert await ids(client.workloads(mode=["job", "batch"])) == [one for one in made if one not in sessions]
+    assert await ids(client.workloads(mode=["job", "batch"])) == [
+        one for one in made if one not in sessions
+    ]
 
 
 async def test_a_page_is_fetched_when_it_is_needed(
@@ -113,7 +115,9 @@ async def test_an_iterator_that_is_given_up_leaves_nothing_behind(
     assert len(await ids(client.workloads(page_size=2))) == 16
 
 
-async def test_two_iterators_do_not_disturb_each_other(client: AsyncSessionClient, made: list[str]) -> None:
+async def test_two_iterators_do_not_disturb_each_other(
+    client: AsyncSessionClient, made: list[str]
+) -> None:
     """Two lists that are consumed side by side each give everything."""
     one, other = client.workloads(page_size=2), client.workloads(page_size=3, newest_first=True)
     seen_one, seen_other = [], []
@@ -141,13 +145,18 @@ async def test_filters_choose_what_is_listed(
     assert await ids(client.workloads(backend="ibm_torino")) == shown[:8]
     assert await ids(client.workloads(search=shown[3])) == [shown[3]]
     fifth = datetime.fromtimestamp(time.now - 15, UTC)
-    assert await ids(client.workloads(mode=("session", "batch", "job"), created_before=fifth)) == made[:5]
+    assert (
+        await ids(client.workloads(mode=("session", "batch", "job"), created_before=fifth))
+        == made[:5]
+    )
     assert await ids(client.workloads(mode=("session", "batch", "job"), created_after=fifth)) == [
         *made[4:],
         job,
     ]
     elsewhere = fifth.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert await ids(client.workloads(mode="job", created_after=elsewhere, created_before=fifth)) == [made[4]]
+    assert await ids(
+        client.workloads(mode="job", created_after=elsewhere, created_before=fifth)
+    ) == [made[4]]
 
 
 async def test_the_query_says_what_was_asked(against: Against) -> None:
@@ -230,7 +239,9 @@ async def test_a_link_to_another_host_is_not_followed_there(against: Against) ->
 
 
 @pytest.mark.parametrize(
-    "href", ["/v1/workloads", "/v1/workloads?next=", "http://[", "?previous=c1", "next=c1"], ids=repr
+    "href",
+    ["/v1/workloads", "/v1/workloads?next=", "http://[", "?previous=c1", "next=c1"],
+    ids=repr,
 )
 async def test_a_link_without_a_cursor_is_an_error(against: Against, href: str) -> None:
     """A link that names no cursor would cut the list short in silence, so it is an error after the items of its page."""
@@ -256,7 +267,11 @@ async def test_empty_pages_and_unknown_creation_times_are_read(against: Against)
     """A page may be empty though others follow, and workloads without a creation time come as the oldest."""
     timeless = {"id": "s0", "mode": "batch"}
     server, client = await against(
-        page(href="?next=c1"), page(WORKLOAD), page(timeless), page(), http(200, {"workloads": [WORKLOAD]})
+        page(href="?next=c1"),
+        page(WORKLOAD),
+        page(timeless),
+        page(),
+        http(200, {"workloads": [WORKLOAD]}),
     )
     assert await ids(client.workloads()) == ["s0", "s1"]
     assert len(server.received) == 3
@@ -283,7 +298,9 @@ async def test_a_page_that_fails_ends_the_list_with_its_error(against: Against) 
 
 async def test_the_deadline_counts_for_each_page(against: Against, time: ManualClock) -> None:
     """Time that the consumer takes between pages is not the list's; a page that hangs is ended."""
-    _, client = await against(page(WORKLOAD, href="?next=c1"), page(WORKLOAD, href="?next=c2"), hang)
+    _, client = await against(
+        page(WORKLOAD, href="?next=c1"), page(WORKLOAD, href="?next=c2"), hang
+    )
     workloads = client.workloads(mode="session", timeout=0.1)
     for _ in range(2):
         await anext(workloads)

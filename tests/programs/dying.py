@@ -16,7 +16,13 @@ from typing import Any
 
 import aiohttp
 
-from qsessions import AsyncSessionClient, CreateOutcomeUnknown, LedgerRecord, LocalLedger, RecordState
+from qsessions import (
+    AsyncSessionClient,
+    CreateOutcomeUnknown,
+    LedgerRecord,
+    LocalLedger,
+    RecordState,
+)
 
 
 class Told(LocalLedger):

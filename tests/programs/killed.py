@@ -78,7 +78,10 @@ class Shared:
     def given(self) -> list[str]:
         """List the sessions whose `create` has returned."""
         whole = self._memory[_SLOT:]
-        slots = (whole[start : start + _SLOT].rstrip(b"\0").decode() for start in range(0, len(whole), _SLOT))
+        slots = (
+            whole[start : start + _SLOT].rstrip(b"\0").decode()
+            for start in range(0, len(whole), _SLOT)
+        )
         return [session_id for session_id in slots if session_id]
 
     def wait_for_the_end(self) -> None:
@@ -183,7 +186,9 @@ class Child:
         else:
             client = SessionClient(**self._options)
             with ThreadPoolExecutor(self._death.under_way) as pool:
-                for _ in pool.map(lambda number: self._create_in_thread(client, number), self._numbers()):
+                for _ in pool.map(
+                    lambda number: self._create_in_thread(client, number), self._numbers()
+                ):
                     pass
 
     def _numbers(self) -> range:

@@ -91,7 +91,9 @@ class MyAuth:
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
         """Ask somebody for a token, over the client's own connections."""
-        answer = await transport.send(Request("my_token", "GET", URL("https://tokens.example/"), {}))
+        answer = await transport.send(
+            Request("my_token", "GET", URL("https://tokens.example/"), {})
+        )
         assert_type(answer, Response)
         return {"Authorization": f"Bearer {answer.body.decode()}"}
 
@@ -169,7 +171,9 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     provider: AuthProvider = MyAuth()
     transport: Transport = MyTransport()
     observer: Observer = Counter()
-    clock = Clock(monotonic=time.monotonic, wall=time.time, sleep=asyncio.sleep, random=random.random)
+    clock = Clock(
+        monotonic=time.monotonic, wall=time.time, sleep=asyncio.sleep, random=random.random
+    )
     crn = ServiceCRN("crn:v1:bluemix:public:quantum-computing:us-east:a/x:y::")
     assert_type(crn.crn, str)
     assert_type(crn.region, str)
@@ -194,7 +198,9 @@ def setting_up(http: aiohttp.ClientSession) -> None:
         account_file=Path("accounts.json"),
         api_version="latest",
         timeout="2m",
-        retry=RetryPolicy(max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30, budget=100),
+        retry=RetryPolicy(
+            max_attempts=3, base_delay=0.1, max_delay=4, max_retry_after=30, budget=100
+        ),
         http=http,
         ssl=ssl.create_default_context(),
         proxy=URL("http://proxy.example:3128"),
@@ -241,9 +247,15 @@ async def calls() -> None:
         await client.update(session.id, accepting_jobs=False, api_version="2026-04-15", timeout=5.5)
         await client.drain(session.id, api_version="2026-04-15", timeout=timedelta(seconds=5))
         await client.close(session.id, api_version="2026-04-15", timeout=...)
-        assert_type(await client.has_pending_jobs(session.id, api_version="2026-04-15", timeout=5), bool)
+        assert_type(
+            await client.has_pending_jobs(session.id, api_version="2026-04-15", timeout=5), bool
+        )
         endings = await client.close_all(
-            how="drain", mode="session", backend="ibm_fez", created_before=datetime.now(UTC), timeout="30s"
+            how="drain",
+            mode="session",
+            backend="ibm_fez",
+            created_before=datetime.now(UTC),
+            timeout="30s",
         )
         assert_type(endings, list[Ending])
         for ending in await client.close_all(include_owned=True):
@@ -267,7 +279,10 @@ async def calls() -> None:
             timeout="1m",
         ):
             assert_type(workload, Workload)
-        assert_type([item.id async for item in client.workloads(mode="session", status="pending")], list[str])
+        assert_type(
+            [item.id async for item in client.workloads(mode="session", status="pending")],
+            list[str],
+        )
 
         client.update(session.id, False)  # type: ignore[call-arg, unused-coroutine]
         await client.get(5)  # type: ignore[arg-type]
@@ -322,7 +337,9 @@ async def living(client: AsyncSessionClient) -> None:
 
 def synchronous() -> None:
     """The same without awaiting."""
-    SessionClient([IBMCloudAPIKey("key")], base_url="https://quantum.cloud.ibm.com/api", timeout="2m")
+    SessionClient(
+        [IBMCloudAPIKey("key")], base_url="https://quantum.cloud.ibm.com/api", timeout="2m"
+    )
     with SessionClient() as client:
         assert_type(client, SessionClient)
         session = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m", timeout=None)
@@ -473,7 +490,13 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.request, CreateSession | None)
         assert_type(error.asked_at, datetime | None)
         assert_type(error.candidates, tuple[Workload, ...] | None)
-    except (ClientClosed, ConfigurationError, InvalidArgument, LedgerUnavailable, ProtocolError) as error:
+    except (
+        ClientClosed,
+        ConfigurationError,
+        InvalidArgument,
+        LedgerUnavailable,
+        ProtocolError,
+    ) as error:
         assert_type(error.solution, str | None)
     except (SessionLeftOpen, StateUnreachable, TokenExchangeFailed) as error:
         assert_type(error.code, str | None)

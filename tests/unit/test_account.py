@@ -116,29 +116,51 @@ CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
         CRN_EU,
     ),
     (
-        {"a": account(is_default_account=True), "b": account(instance=CRN, is_default_account=True)},
+        {
+            "a": account(is_default_account=True),
+            "b": account(instance=CRN, is_default_account=True),
+        },
         {},
         CRN_EU,
     ),
     # Then the one that is named so.
     ({"default-ibm-quantum-platform": account(), "b": FIRST}, {}, CRN_EU),
-    ({"b": FIRST, "default-ibm-quantum-platform": account(), "default-ibm-cloud": FIRST}, {}, CRN_EU),
+    (
+        {"b": FIRST, "default-ibm-quantum-platform": account(), "default-ibm-cloud": FIRST},
+        {},
+        CRN_EU,
+    ),
     # Then any: the last.
     ({"a": FIRST, "b": account()}, {}, CRN_EU),
     # Only of the wanted channel.
-    ({"a": account(), "b": account(channel=CLOUD, instance=CRN, is_default_account=True)}, {}, CRN_EU),
     (
-        {"a": FIRST, "default-ibm-cloud": account(channel=CLOUD), "c": account(channel=CLOUD, instance=CRN)},
+        {"a": account(), "b": account(channel=CLOUD, instance=CRN, is_default_account=True)},
+        {},
+        CRN_EU,
+    ),
+    (
+        {
+            "a": FIRST,
+            "default-ibm-cloud": account(channel=CLOUD),
+            "c": account(channel=CLOUD, instance=CRN),
+        },
         {"QISKIT_IBM_CHANNEL": CLOUD},
         CRN_EU,
     ),
     # An old one is passed over, and so is one that can't be read and isn't of the channel.
     (
-        {"old": account(channel=OLD, instance="ibm-q/open/main", is_default_account=True), "b": account()},
+        {
+            "old": account(channel=OLD, instance="ibm-q/open/main", is_default_account=True),
+            "b": account(),
+        },
         {},
         CRN_EU,
     ),
-    ({"b": account(), "broken": {"channel": 5, "token": ["planted"]}, "text": "planted"}, {}, CRN_EU),  # type: ignore[dict-item]  # on purpose
+    (
+        {"b": account(), "broken": {"channel": 5, "token": ["planted"]}, "text": "planted"},
+        {},
+        CRN_EU,
+    ),  # type: ignore[dict-item]  # on purpose
 ]
 
 
@@ -161,7 +183,9 @@ def test_named(home: Path, tmp_path: Path) -> None:
     file = save(tmp_path, {"a": account(instance=CRN)})
     assert crns(look(home, accounts, environ=both, account_file=file)) == [CRN]
     assert crns(look(home, accounts, environ=both, account_file=Path(file), account="a")) == [CRN]
-    assert crns(look(home, accounts, environ=both, account_file="~/.qiskit/qiskit-ibm.json")) == [CRN_EU]
+    assert crns(look(home, accounts, environ=both, account_file="~/.qiskit/qiskit-ibm.json")) == [
+        CRN_EU
+    ]
 
 
 def test_an_argument_overrides_its_half(home: Path) -> None:
@@ -237,7 +261,9 @@ def test_a_key_alone_is_enough(home: Path) -> None:
         ),
     ],
 )
-def test_urls(home: Path, fields: dict[str, object], environ: dict[str, str], base: str, iam: str) -> None:
+def test_urls(
+    home: Path, fields: dict[str, object], environ: dict[str, str], base: str, iam: str
+) -> None:
     """The service's host and IAM's are derived from the account's `url`, private ones where it asks for them."""
     settings = look(home, {"a": account(**fields)}, environ=environ)
     assert (settings.base_url, iam_url(settings)) == (base, iam)
@@ -253,7 +279,9 @@ def test_proxies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://e.example")
     assert look(home, accounts).proxies == urls | {"http": "http://e.example"}
     assert look(home, {"a": account(proxies={})}).proxies == {"http": "http://e.example"}
-    assert look(home, {"a": account(proxies={"urls": {"https": ""}})}).proxies == {"http": "http://e.example"}
+    assert look(home, {"a": account(proxies={"urls": {"https": ""}})}).proxies == {
+        "http": "http://e.example"
+    }
 
 
 FILE = "~/.qiskit/qiskit-ibm.json"
@@ -356,7 +384,9 @@ def test_refused(home: Path, accounts: object, problem: str) -> None:
         (None, "{} has no account 'a', only 'b' (ibm_quantum_platform)."),
     ],
 )
-def test_refused_by_name(home: Path, tmp_path: Path, fields: dict[str, Any] | None, problem: str) -> None:
+def test_refused_by_name(
+    home: Path, tmp_path: Path, fields: dict[str, Any] | None, problem: str
+) -> None:
     """An account that is named must be there and of a channel that exists."""
     file = save(tmp_path, {"b": account()} if fields is None else {"a": account(**fields)})
     error = refused(home, {}, account="a", account_file=file)
@@ -391,7 +421,9 @@ def test_a_lone_crn_counts_for_nothing(home: Path) -> None:
 
 def test_advice(home: Path) -> None:
     """Each refusal says what to do: how to pass TLS settings, how to choose another account, how to give credentials."""
-    assert "ssl=ssl.create_default_context(cafile=" in str(refused(home, {"a": account(verify=False)}))
+    assert "ssl=ssl.create_default_context(cafile=" in str(
+        refused(home, {"a": account(verify=False)})
+    )
     assert "Name one with account=, or its channel in QISKIT_IBM_CHANNEL. Pass auth=" in str(
         refused(home, {"a": account(channel=CLOUD)})
     )
@@ -435,12 +467,18 @@ def test_verify_false_with_own_tls(home: Path) -> None:
             lambda file: file.write_bytes(b"["),
             "{} can't be read: it is no JSON at character 1: Expecting value.",
         ),
-        (lambda file: file.write_bytes(b"[" * 200_000), "{} can't be read: it is nested too deeply."),
+        (
+            lambda file: file.write_bytes(b"[" * 200_000),
+            "{} can't be read: it is nested too deeply.",
+        ),
         (
             lambda file: file.write_bytes(b" " * 1_048_577),
             "{} can't be read: it is larger than 1048576 bytes.",
         ),
-        (lambda file: file.symlink_to(file), "{} can't be read: Too many levels of symbolic links."),
+        (
+            lambda file: file.symlink_to(file),
+            "{} can't be read: Too many levels of symbolic links.",
+        ),
     ],
 )
 def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
@@ -485,7 +523,9 @@ def test_the_file_is_only_read(home: Path) -> None:
 def test_reprs_show_no_secret() -> None:
     """An account's repr shows neither key nor the password of a proxy."""
     fields = account(
-        instance="planted", url="planted", proxies={"urls": {"https": "planted"}, "username_ntlm": "planted"}
+        instance="planted",
+        url="planted",
+        proxies={"urls": {"https": "planted"}, "username_ntlm": "planted"},
     )
     assert "planted" not in repr(decode_accounts(json.dumps({"a": fields}).encode()))
 
@@ -494,7 +534,9 @@ def test_reprs_show_no_secret() -> None:
 KEYS = st.from_regex(r"pLaNtEd[0-9a-z\r\n é]{0,9}", fullmatch=True)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just(CRN),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 SECRET = KEYS | st.lists(KEYS, max_size=2) | st.dictionaries(st.text(max_size=5), KEYS, max_size=2)
@@ -510,14 +552,19 @@ FIELDS = st.fixed_dictionaries(
         "is_default_account": st.booleans() | JSON,
         "proxies": st.fixed_dictionaries(
             {},
-            optional={"urls": st.dictionaries(st.sampled_from(["https", "http", "all"]), KEYS | JSON) | JSON},
+            optional={
+                "urls": st.dictionaries(st.sampled_from(["https", "http", "all"]), KEYS | JSON)
+                | JSON
+            },
         )
         | JSON,
     },
 )
 FILES = (
     st.dictionaries(
-        st.sampled_from(["a", "b", "token"]) | st.text(max_size=9), FIELDS | SECRET | JSON, max_size=4
+        st.sampled_from(["a", "b", "token"]) | st.text(max_size=9),
+        FIELDS | SECRET | JSON,
+        max_size=4,
     )
     | JSON
 )
@@ -529,7 +576,10 @@ FILES = (
     auth=st.sampled_from([None, IBMCloudAPIKey("k"), ServiceCRN(CRN)]),
 )
 def test_any_content(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str | None, auth: AuthProvider | None
+    tmp_path_factory: pytest.TempPathFactory,
+    content: bytes,
+    name: str | None,
+    auth: AuthProvider | None,
 ) -> None:
     """Whatever the file holds, settings or a ConfigurationError come of it, and no key is ever seen."""
     file = tmp_path_factory.getbasetemp() / "any.json"

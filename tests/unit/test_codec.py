@@ -116,7 +116,10 @@ def test_numbers_keep_their_types() -> None:
         ({"max_ttl": "600"}, "expected a whole number, got text @ $.max_ttl"),
         ({"elapsed_time": False}, "expected a number, got a boolean @ $.elapsed_time"),
         ({"elapsed_time": "1"}, "expected a number, got text @ $.elapsed_time"),
-        ({"elapsed_time": 10**400}, "expected a number, got one that is too large @ $.elapsed_time"),
+        (
+            {"elapsed_time": 10**400},
+            "expected a number, got one that is too large @ $.elapsed_time",
+        ),
         ({"closed_at": 5}, "expected a time as text, got a number @ $.closed_at"),
         ({"closed_at": "yesterday"}, "expected an ISO 8601 time, got 'yesterday' @ $.closed_at"),
         ({"closed_at": "x" * 99}, f"expected an ISO 8601 time, got '{'x' * 40}' @ $.closed_at"),
@@ -124,7 +127,12 @@ def test_numbers_keep_their_types() -> None:
         ({"timestamps": {}}, "expected an array in timestamps, got an object @ $"),
         ({"timestamps": [None]}, "expected an object, got null @ $.timestamps[0]"),
         (
-            {"timestamps": [{"status": "open", "timestamp": "2026-05-04T12:00:00Z"}, {"status": "active"}]},
+            {
+                "timestamps": [
+                    {"status": "open", "timestamp": "2026-05-04T12:00:00Z"},
+                    {"status": "active"},
+                ]
+            },
             "required field 'timestamp' is missing @ $.timestamps[1].timestamp",
         ),
     ],
@@ -195,7 +203,9 @@ def test_any_json_in_a_session(fields: dict[str, Any]) -> None:
 
 
 @given(
-    st.fixed_dictionaries({}, optional={"next": JSON, "workloads": JSON, "versions": JSON, "errors": JSON})
+    st.fixed_dictionaries(
+        {}, optional={"next": JSON, "workloads": JSON, "versions": JSON, "errors": JSON}
+    )
 )
 def test_any_json_in_a_list(fields: dict[str, Any]) -> None:
     """Whatever stands in a page's or a list's fields, it is read or a ProtocolError says why not."""
@@ -227,9 +237,9 @@ def test_unknown_fields(unknown: dict[str, Any]) -> None:
         name: value for name, value in unknown.items() if not has_constant(value)
     }  # NaN and infinities are no JSON
     assert session_with(max_ttl=5, **extra) == Session(id="s-1", max_ttl=5, extra=extra)
-    assert decode_versions(dumped({"versions": [{"version": "v", **without(extra, ApiVersion)}]})) == [
-        ApiVersion(version="v", extra=without(extra, ApiVersion))
-    ]
+    assert decode_versions(
+        dumped({"versions": [{"version": "v", **without(extra, ApiVersion)}]})
+    ) == [ApiVersion(version="v", extra=without(extra, ApiVersion))]
     page = decode_workloads(dumped({"workloads": [{"id": "w", **without(extra, Workload)}]}))
     assert page.workloads == (Workload(id="w", extra=without(extra, Workload)),)
 
@@ -266,7 +276,8 @@ SESSIONS = st.builds(
     max_ttl=st.none() | st.integers(0, 2**53),
     active_ttl=st.none() | st.integers(0, 2**53),
     timestamps=st.lists(
-        st.builds(StateChange, st.sampled_from(SessionState) | TEXT.map(SessionState), TIMES), max_size=4
+        st.builds(StateChange, st.sampled_from(SessionState) | TEXT.map(SessionState), TIMES),
+        max_size=4,
     ).map(tuple),
     user_id=st.none() | TEXT,
     elapsed_time=st.none() | st.floats(allow_nan=False, allow_infinity=False),
@@ -324,7 +335,12 @@ def test_session_id(body: bytes, session_id: str | None) -> None:
 
 def test_versions() -> None:
     """The list of versions is read in the service's order, with what is optional left out."""
-    body = {"versions": [{"version": "2025-01-01", "status": "live", "sunset_date": ""}, {"version": "x"}]}
+    body = {
+        "versions": [
+            {"version": "2025-01-01", "status": "live", "sunset_date": ""},
+            {"version": "x"},
+        ]
+    }
     assert decode_versions(dumped(body)) == [
         ApiVersion(version="2025-01-01", status="live"),
         ApiVersion(version="x"),
@@ -339,7 +355,10 @@ def test_versions() -> None:
         ({"versions": {}}, "expected an array in versions, got an object @ $"),
         ({"versions": "2025-01-01"}, "expected an array in versions, got text @ $"),
         ({"versions": ["2025-01-01"]}, "expected an object, got text @ $.versions[0]"),
-        ({"versions": [{"status": "live"}]}, "required field 'version' is missing @ $.versions[0].version"),
+        (
+            {"versions": [{"status": "live"}]},
+            "required field 'version' is missing @ $.versions[0].version",
+        ),
     ],
 )
 def test_versions_refused(body: object, problem: str) -> None:
@@ -363,7 +382,9 @@ def test_versions_refused(body: object, problem: str) -> None:
 )
 def test_pages(link: dict[str, object], href: str | None) -> None:
     """A page has its workloads and the link to the next, None in every spelling of "there is none"."""
-    page = decode_workloads(dumped({"total_count": 1, "workloads": [{"id": "w", "tags": ["a"]}], **link}))
+    page = decode_workloads(
+        dumped({"total_count": 1, "workloads": [{"id": "w", "tags": ["a"]}], **link})
+    )
     assert page == WorkloadPage(workloads=(Workload(id="w", tags=("a",)),), next_href=href)
 
 
@@ -375,8 +396,14 @@ def test_pages(link: dict[str, object], href: str | None) -> None:
         ({"workloads": {}}, "expected an array in workloads, got an object @ $"),
         ({"workloads": 5}, "expected an array in workloads, got a number @ $"),
         ({"workloads": [{}]}, "required field 'id' is missing @ $.workloads[0].id"),
-        ({"workloads": [{"id": "w", "tags": "ab"}]}, "expected an array in tags, got text @ $.workloads[0]"),
-        ({"workloads": [{"id": "w", "tags": [5]}]}, "expected text, got a number @ $.workloads[0].tags[0]"),
+        (
+            {"workloads": [{"id": "w", "tags": "ab"}]},
+            "expected an array in tags, got text @ $.workloads[0]",
+        ),
+        (
+            {"workloads": [{"id": "w", "tags": [5]}]},
+            "expected text, got a number @ $.workloads[0].tags[0]",
+        ),
         ({"workloads": [], "next": "c"}, "expected an object, got text @ $.next"),
         ({"workloads": [], "next": ["c"]}, "expected an object, got an array @ $.next"),
         ({"workloads": [], "next": {"href": 5}}, "expected text, got a number @ $.next.href"),
@@ -389,7 +416,12 @@ def test_pages_refused(body: object, problem: str) -> None:
     assert caught.value.message == f"The answer can't be read: {problem}."
 
 
-SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "more_info": "https://x"}
+SERVICE_ERROR = {
+    "code": "1202",
+    "message": "Too many.",
+    "solution": "Wait.",
+    "more_info": "https://x",
+}
 
 
 @pytest.mark.parametrize(
@@ -397,9 +429,18 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
     [
         (
             {"errors": [SERVICE_ERROR], "trace": "t-1"},
-            Fault(own=True, message="Too many.", codes=("1202",), solution="Wait. https://x", trace_id="t-1"),
+            Fault(
+                own=True,
+                message="Too many.",
+                codes=("1202",),
+                solution="Wait. https://x",
+                trace_id="t-1",
+            ),
         ),
-        ({"errors": [{"code": 1202, "message": "m"}]}, Fault(own=True, message="m", codes=("1202",))),
+        (
+            {"errors": [{"code": 1202, "message": "m"}]},
+            Fault(own=True, message="m", codes=("1202",)),
+        ),
         ({"errors": [{"code": 0}]}, Fault(own=True, codes=("0",))),
         ({"errors": [{"message": "m"}]}, Fault(own=True, message="m")),
         ({"errors": [{"message": "m", "code": None}]}, Fault(own=True, message="m")),
@@ -411,7 +452,10 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
             {"errors": [{"message": "m", "solution": "", "more_info": "see there"}]},
             Fault(own=True, message="m", solution="see there"),
         ),
-        ({"errors": [{"message": "first"}, {"message": "second"}]}, Fault(own=True, message="first. second")),
+        (
+            {"errors": [{"message": "first"}, {"message": "second"}]},
+            Fault(own=True, message="first. second"),
+        ),
         (
             {
                 "errors": [
@@ -466,7 +510,9 @@ SERVICE_ERROR = {"code": "1202", "message": "Too many.", "solution": "Wait.", "m
                 "type": "error",
                 "more_info": "https://x",
             },
-            Fault(own=False, message="no route", codes=("E",), solution="https://x", trace_id="i-1"),
+            Fault(
+                own=False, message="no route", codes=("E",), solution="https://x", trace_id="i-1"
+            ),
         ),
         (
             {"statusCode": 400, "message": ["too long", "no name"], "error": "Bad Request"},
@@ -493,7 +539,10 @@ def test_json_faults(body: object, fault: Fault) -> None:
         (b"  \n ", None),
         (b"upstream connect error\n or  disconnect", "upstream connect error or disconnect"),
         (b'{"errors": [{"code": "1202", "mess', '{"errors": [{"code": "1202", "mess'),
-        (b"<html><head><title>502 Bad\n Gateway</title></head><body>long</body></html>", "502 Bad Gateway"),
+        (
+            b"<html><head><title>502 Bad\n Gateway</title></head><body>long</body></html>",
+            "502 Bad Gateway",
+        ),
         (b'<HTML><TITLE lang="en">Gone</TITLE>', "Gone"),
         (b"<html><title></title></html>", None),
         (b"\x1b[31mred\x07", "[31mred"),
@@ -558,7 +607,9 @@ def test_many_wrong_fields(monkeypatch: pytest.MonkeyPatch) -> None:
         assert f"required field 'id' is missing @ $.workloads[{index}]" in str(caught.value)
     assert "[4]" not in str(caught.value)
     wrong = {"id": "s", "timestamps": [{"status": 1, "timestamp": "2026-05-01"}] * 100_000}
-    with pytest.raises(ProtocolError, match=r"expected text, got a number @ \$\.timestamps\[0\]\.status"):
+    with pytest.raises(
+        ProtocolError, match=r"expected text, got a number @ \$\.timestamps\[0\]\.status"
+    ):
         decode_session(dumped(wrong))
 
 
@@ -572,7 +623,9 @@ def test_long_messages() -> None:
 @pytest.mark.parametrize("expires_in", [3600, 3600.0, 0, -1, 0.5])
 def test_grants(expires_in: float) -> None:
     """A token and its lifetime are read, and the lifetime is a float; whether it makes sense the exchange judges."""
-    grant = decode_grant(dumped({"access_token": "secret-token", "expires_in": expires_in, "scope": "x"}))
+    grant = decode_grant(
+        dumped({"access_token": "secret-token", "expires_in": expires_in, "scope": "x"})
+    )
     assert grant == Grant("secret-token", float(expires_in))
     assert grant is not None
     assert type(grant.expires_in) is float
@@ -666,7 +719,13 @@ def test_no_grant(body: bytes) -> None:
         ),
         (
             CreateSession("dedicated", backend="é", max_ttl=3, active_ttl=2, interactive_ttl=1),
-            {"mode": "dedicated", "backend": "é", "max_ttl": 3, "active_ttl": 2, "interactive_ttl": 1},
+            {
+                "mode": "dedicated",
+                "backend": "é",
+                "max_ttl": 3,
+                "active_ttl": 2,
+                "interactive_ttl": 1,
+            },
         ),
         (UpdateSession(accepting_jobs=False), {"accepting_jobs": False}),
         (UpdateSession(accepting_jobs=True), {"accepting_jobs": True}),

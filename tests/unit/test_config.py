@@ -63,7 +63,13 @@ KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
         ([ServiceCRN(CRN)], None, {"QISKIT_IBM_TOKEN": "k"}, US, [KEY, CRN]),
         # Both halves from arguments: the environment is not looked at.
         ([IBMCloudAuth("k"), ServiceCRN(CRN)], None, BOTH, US, [KEY, CRN]),
-        ([ServiceCRN(CRN), ExternalServiceToken("t")], None, BOTH, US, [CRN, "ExternalServiceToken"]),
+        (
+            [ServiceCRN(CRN), ExternalServiceToken("t")],
+            None,
+            BOTH,
+            US,
+            [CRN, "ExternalServiceToken"],
+        ),
         ((item for item in (IBMCloudAuth("k"), ServiceCRN(CRN_EU))), None, {}, EU, [KEY, CRN_EU]),
         # No credentials, on purpose.
         ([], None, BOTH, US, []),
@@ -80,7 +86,13 @@ KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
             "https://a/api",
             [KEY, CRN_EU],
         ),
-        (None, None, {**BOTH, "QSESSIONS_BASE_URL": "https://e/api/"}, "https://e/api", [KEY, CRN_EU]),
+        (
+            None,
+            None,
+            {**BOTH, "QSESSIONS_BASE_URL": "https://e/api/"},
+            "https://e/api",
+            [KEY, CRN_EU],
+        ),
         (None, None, {**BOTH, "QSESSIONS_BASE_URL": ""}, EU, [KEY, CRN_EU]),
         ([], None, {"QSESSIONS_BASE_URL": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080", []),
         # QISKIT_IBM_URL: the host that the service's is derived from, unless a base URL is given.
@@ -125,9 +137,7 @@ async def test_key_of_the_environment() -> None:
 
 
 NO_CREDENTIALS = "there are no usable credentials: auth= was not given; "
-NO_CLOUD = (
-    "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without port and path."
-)
+NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without port and path."
 
 
 @pytest.mark.parametrize(
@@ -267,7 +277,12 @@ NO_CLOUD = (
             BOTH,
             "auth= holds the int object, which is no auth provider: it has no headers() and invalidate().",
         ),
-        ([IBMCloudAuth], None, BOTH, "auth= holds the class IBMCloudAuth, not a provider made of it."),
+        (
+            [IBMCloudAuth],
+            None,
+            BOTH,
+            "auth= holds the class IBMCloudAuth, not a provider made of it.",
+        ),
         (Custom, None, BOTH, "auth= holds the class Custom, not a provider made of it."),
         (
             [],
@@ -316,7 +331,10 @@ def test_advice_about_an_address() -> None:
     assert caught.value.solution == "Correct IAM_URL, or take it out."
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "QISKIT_IBM_URL": "http://foo/api"})
-    assert caught.value.solution == "The service's own base URL goes into base_url= or QSESSIONS_BASE_URL."
+    assert (
+        caught.value.solution
+        == "The service's own base URL goes into base_url= or QSESSIONS_BASE_URL."
+    )
 
 
 def test_an_address_that_does_not_count_is_not_looked_at() -> None:
@@ -361,8 +379,14 @@ def test_custom_provider_is_one() -> None:
     ("environ", "iam"),
     [
         (BOTH, "https://iam.cloud.ibm.com"),
-        ({**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com"}, "https://iam.test.cloud.ibm.com"),
-        ({**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com", "IAM_URL": "https://own/"}, "https://own"),
+        (
+            {**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com"},
+            "https://iam.test.cloud.ibm.com",
+        ),
+        (
+            {**BOTH, "QISKIT_IBM_URL": "https://test.cloud.ibm.com", "IAM_URL": "https://own/"},
+            "https://own",
+        ),
     ],
 )
 def test_iam_of_the_same_cloud(environ: dict[str, str], iam: str) -> None:

@@ -41,7 +41,9 @@ def test_a_rate_repeats_with_its_seed() -> None:
     """The same seed strikes the same requests whatever other faults there are; another seed strikes others."""
 
     def run(seed: int, *others: Fault) -> list[int]:
-        plan = FaultPlan([*others, Fault(kind="latency", seconds=0, operations=["get"], rate=0.3, seed=seed)])
+        plan = FaultPlan(
+            [*others, Fault(kind="latency", seconds=0, operations=["get"], rate=0.3, seed=seed)]
+        )
         return [number for number in range(200) if any(f.operations for f in plan.fire("get"))]
 
     assert run(1) == run(1) == run(1, Fault(kind="reset", rate=0.5))
@@ -63,12 +65,23 @@ def test_faults_without_operations_strike_unknown_paths_too() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "operation", "other"),
-    [("iam_down", "token", "get"), ("stuck_drain", "update", "get"), ("young_404", "close", "workloads")],
+    [
+        ("iam_down", "token", "get"),
+        ("stuck_drain", "update", "get"),
+        ("young_404", "close", "workloads"),
+    ],
 )
-def test_a_kind_that_is_about_some_operations_alone(kind: FaultKind, operation: str, other: str) -> None:
+def test_a_kind_that_is_about_some_operations_alone(
+    kind: FaultKind, operation: str, other: str
+) -> None:
     """Only what the kind is about is struck and counted."""
     plan = FaultPlan([Fault(kind=kind, nth=2)])
-    assert [len(plan.fire(name)) for name in (operation, other, operation, operation)] == [0, 0, 1, 0]
+    assert [len(plan.fire(name)) for name in (operation, other, operation, operation)] == [
+        0,
+        0,
+        1,
+        0,
+    ]
     narrower = FaultPlan([Fault(kind=kind, operations=[operation])])
     assert len(narrower.fire(operation)) == 1
 
@@ -79,7 +92,14 @@ def test_a_plan_can_be_cleared_and_looked_at() -> None:
     struck(plan, 3)
     plan.fire("create")
     assert plan.shown() == [
-        {"kind": "answer", "status": 503, "operations": ("get",), "nth": 2, "matched": 3, "fired": 1}
+        {
+            "kind": "answer",
+            "status": 503,
+            "operations": ("get",),
+            "nth": 2,
+            "matched": 3,
+            "fired": 1,
+        }
     ]
     plan.clear()
     assert (plan.shown(), plan.fire("get")) == ([], ())
@@ -96,7 +116,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kind": "reset", "operations": 5}, "operations: must be a list"),
     ({"kind": "reset", "operations": ["fetch"]}, "operations: must be among: create, get"),
     ({"kind": "reset", "operations": [["get"]]}, "operations: must be among: create, get"),
-    ({"kind": "iam_down", "operations": ["get"]}, "operations: has no meaning for the kind 'iam_down'"),
+    (
+        {"kind": "iam_down", "operations": ["get"]},
+        "operations: has no meaning for the kind 'iam_down'",
+    ),
     (
         {"kind": "young_404", "operations": ["get", "create"]},
         "operations: has no meaning for the kind 'young_404', which is about close, get, update alone",
@@ -125,12 +148,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"kind": "latency", "seconds": -1}, "seconds: must be a number from 0 to 3600"),
     ({"kind": "latency", "seconds": 3601}, "seconds: must be"),
     ({"kind": "latency", "seconds": float("nan")}, "seconds: must be"),
-    ({"kind": "clock_skew", "seconds": 1e9}, "seconds: must be a number from -100000000 to 100000000"),
+    (
+        {"kind": "clock_skew", "seconds": 1e9},
+        "seconds: must be a number from -100000000 to 100000000",
+    ),
     ({"kind": "truncate", "keep_bytes": -1}, "keep_bytes: must be"),
     ({"kind": "answer", "status": 500, "headers": ["a"]}, "headers: must be"),
     ({"kind": "answer", "status": 500, "headers": {"a b": "c"}}, "headers.a b: is no header"),
-    ({"kind": "answer", "status": 500, "headers": {"Content-Length": "1"}}, "headers.Content-Length: is no"),
-    ({"kind": "answer", "status": 500, "headers": {"X": "a\r\nY: b"}}, "headers.X: must be text on one line"),
+    (
+        {"kind": "answer", "status": 500, "headers": {"Content-Length": "1"}},
+        "headers.Content-Length: is no",
+    ),
+    (
+        {"kind": "answer", "status": 500, "headers": {"X": "a\r\nY: b"}},
+        "headers.X: must be text on one line",
+    ),
     ({"kind": "answer", "status": 500, "headers": {"X": 5}}, "headers.X: must be"),
     ({"kind": "answer", "status": 500, "retry_after": -1}, "retry_after: must be"),
     ({"kind": "answer", "status": 500, "retry_after": "a\n"}, "retry_after: must be"),
@@ -150,7 +182,9 @@ def test_a_fault_that_makes_no_sense(fields: dict[str, Any], message: str) -> No
             Fault(**fields)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, {"faults": {}}, {"fault": []}, {"faults": [], "x": 1}])
+@pytest.mark.parametrize(
+    "value", [None, [], {}, {"faults": {}}, {"fault": []}, {"faults": [], "x": 1}]
+)
 def test_a_plan_that_is_none(value: object) -> None:
     """What is no list of faults is refused as a whole."""
     with pytest.raises(ValueError, match=r"\Afaults: must be the only thing"):
@@ -168,7 +202,9 @@ def test_the_documented_file_is_a_plan() -> None:
     page = PAGE.read_text(encoding="utf-8")
     (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     throttle, lost, proxy = read_faults(tomllib.loads(example))
-    assert throttle == Fault(kind="answer", operations=["create"], times=2, status=429, retry_after=1)
+    assert throttle == Fault(
+        kind="answer", operations=["create"], times=2, status=429, retry_after=1
+    )
     assert lost == Fault(kind="reset", operations=["create"], nth=3, after=True)
     assert (proxy.rate, proxy.seed, proxy.status, proxy.headers) == (0.1, 7, 502, {"Server": "cdn"})
 
@@ -196,4 +232,6 @@ def test_the_documentation_knows_every_option() -> None:
     rows = re.findall(r"^\| `([\w(.)]+)`[^|]*\| (?:`--([\w-]+)`)? *\|", page, re.MULTILINE)
     arguments = {argument for argument, _ in rows} - {"Emulator(...)", "add_instance(...)", "log"}
     assert arguments == set(signature(Emulator).parameters)
-    assert {option.replace("-", "_") for _, option in rows if option} == set(signature(command).parameters)
+    assert {option.replace("-", "_") for _, option in rows if option} == set(
+        signature(command).parameters
+    )

@@ -39,16 +39,22 @@ def test_following_pages_misses_nothing(
 ) -> None:
     """Whatever is made and closed between two pages, what matches all the time is shown once, and in order."""
     machine = Machine(random=Random(1), backends=["b"])  # noqa: S311 - nothing here is secret
-    made = [machine.create_session(0, mode="batch", backend=None, ttls=TTLS).id for _ in range(count)]
+    made = [
+        machine.create_session(0, mode="batch", backend=None, ttls=TTLS).id for _ in range(count)
+    ]
     lasting = set(made)
-    query = attrs.evolve(ALL, limit=limit, newest_first=newest_first, statuses=frozenset({"pending"}))
+    query = attrs.evolve(
+        ALL, limit=limit, newest_first=newest_first, statuses=frozenset({"pending"})
+    )
     seen: list[int] = []
     shown: set[str] = set()
     steps = iter(between)
     while True:
         page = cut_page(machine.workloads(0), query)
         assert len(page.workloads) <= limit
-        assert page.total == sum(session.state == "open" for session in machine.sessions(0).values())
+        assert page.total == sum(
+            session.state == "open" for session in machine.sessions(0).values()
+        )
         seen += [workload.serial for workload in page.workloads]
         shown |= {workload.id for workload in page.workloads}
         if page.next is None:

@@ -33,14 +33,18 @@ def seeded(seed: int) -> Random:
 class Bench:
     """A machine with one session made at 0, and short words for what is done to it."""
 
-    def __init__(self, *, mode: Mode = "dedicated", ttls: Ttls = TTLS, queue_seconds: float = 0.0) -> None:
+    def __init__(
+        self, *, mode: Mode = "dedicated", ttls: Ttls = TTLS, queue_seconds: float = 0.0
+    ) -> None:
         self.machine = Machine(random=seeded(1), backends=BACKENDS, queue_seconds=queue_seconds)
         self.id = self.machine.create_session(0, mode=mode, backend=None, ttls=ttls).id
         self.jobs: list[str] = []
 
     def job(self, now: float, seconds: float = 10) -> str:
         """Queue a job in the session."""
-        job = self.machine.submit_job(now, program_id="sampler", seconds=seconds, session_id=self.id)
+        job = self.machine.submit_job(
+            now, program_id="sampler", seconds=seconds, session_id=self.id
+        )
         self.jobs.append(job.id)
         return job.id
 
@@ -88,12 +92,20 @@ def facts(bench: Bench, now: float, names: Sequence[str]) -> dict[str, object]:
 Step = tuple[Any, ...]
 
 RULES: list[Any] = [
-    pytest.param({}, [], 1799, {"state": "open", "started": None, "usage": 0, "queued": 0}, id="open waits"),
+    pytest.param(
+        {}, [], 1799, {"state": "open", "started": None, "usage": 0, "queued": 0}, id="open waits"
+    ),
     pytest.param(
         {},
         [("job", 10)],
         12,
-        {"state": "active", "started": 10, "activated": 10, "last_job_started": 10, "backend": "ibm_fez"},
+        {
+            "state": "active",
+            "started": 10,
+            "activated": 10,
+            "last_job_started": 10,
+            "backend": "ibm_fez",
+        },
         id="first job activates",
     ),
     pytest.param(
@@ -150,7 +162,9 @@ RULES: list[Any] = [
         {"state": "inactive", "jobs": ["Completed", "Queued"], "usage": 70},
         id="a waiting job does not bring it back before it starts",
     ),
-    pytest.param({}, [], 1800, {"state": "closed", "reason": "session_closed_by_disuse"}, id="unused"),
+    pytest.param(
+        {}, [], 1800, {"state": "closed", "reason": "session_closed_by_disuse"}, id="unused"
+    ),
     pytest.param(
         {"ttls": Ttls(9000, 60, 9000)},
         [("job", 10)],
@@ -294,7 +308,13 @@ RULES: list[Any] = [
         {},
         [("job", 10), ("drain", 12), ("cancel", 15)],
         15,
-        {"state": "closed", "closed": 15, "jobs": ["Cancelled"], "last_job_completed": 15, "usage": 5},
+        {
+            "state": "closed",
+            "closed": 15,
+            "jobs": ["Cancelled"],
+            "last_job_completed": 15,
+            "usage": 5,
+        },
         id="drain closes with the last cancel",
     ),
     pytest.param(
@@ -323,7 +343,12 @@ RULES: list[Any] = [
         {},
         [("job", 10), ("close", 15), ("close", 16)],
         100,
-        {"closed": 15, "usage": 10, "workload_status": "completed", "reason": "session_closed_early"},
+        {
+            "closed": 15,
+            "usage": 10,
+            "workload_status": "completed",
+            "reason": "session_closed_early",
+        },
         id="close again changes nothing",
     ),
     pytest.param(
@@ -400,7 +425,9 @@ RULES: list[Any] = [
         {"usage": 30, "state": "closed", "jobs": ["Completed", "Cancelled"]},
         id="a batch is billed for what runs on after its close",
     ),
-    pytest.param({}, [("job", 10, 0)], 10, {"state": "active", "jobs": ["Completed"]}, id="a job of no time"),
+    pytest.param(
+        {}, [("job", 10, 0)], 10, {"state": "active", "jobs": ["Completed"]}, id="a job of no time"
+    ),
     pytest.param(
         {},
         [("job", 10, 100), ("cancel", 30)],
@@ -425,7 +452,10 @@ def test_lifecycle_rule(
 def test_unused_open_session_is_pending_until_it_closes() -> None:
     """The list of workloads words an open session as pending and a batch as batch."""
     bench = Bench(mode="batch")
-    assert (bench.session(0).workload_status, bench.session(0).workload_mode) == ("pending", "batch")
+    assert (bench.session(0).workload_status, bench.session(0).workload_mode) == (
+        "pending",
+        "batch",
+    )
     assert Bench().session(0).workload_mode == "session"
 
 
@@ -468,7 +498,10 @@ def test_the_failed_job_tells_why() -> None:
     for _ in range(6):
         bench.job(0, 1000)
     job = bench.machine.job(600, bench.jobs[5])
-    assert (job.reason, job.reason_code) == ("the session is closed: session_closed_by_max_ttl", 4001)
+    assert (job.reason, job.reason_code) == (
+        "the session is closed: session_closed_by_max_ttl",
+        4001,
+    )
     assert (job.usage(700), job.workload_status, job.ended) == (0, "failed", 600)
 
 
@@ -486,7 +519,9 @@ def test_the_first_job_gives_the_session_its_backend() -> None:
 
 REFUSALS: list[Any] = [
     pytest.param([("close", 1)], ("job", 2), 409, 4001, id="job into a closed session"),
-    pytest.param([("job", 1), ("drain", 2)], ("job", 3), 409, 4001, id="job into a draining session"),
+    pytest.param(
+        [("job", 1), ("drain", 2)], ("job", 3), 409, 4001, id="job into a draining session"
+    ),
     pytest.param(
         [("close", 1), ("reopen", 2)],
         ("job", 3),
@@ -611,7 +646,9 @@ def reckoned_usage(events: Sequence[Event], session: Session, now: float) -> flo
 
 
 # Quarters of a second are exact in binary, so that every sum of them can be compared with ==.
-waits = st.one_of(st.integers(0, 40), st.integers(0, 4000), st.integers(0, 200_000)).map(lambda n: n / 4)
+waits = st.one_of(st.integers(0, 40), st.integers(0, 4000), st.integers(0, 200_000)).map(
+    lambda n: n / 4
+)
 job_seconds = st.integers(0, 800).map(lambda n: n / 4)
 limits = st.lists(st.integers(1, 400), min_size=3, max_size=3).map(sorted)
 
@@ -638,7 +675,9 @@ class ServiceRules(RuleBasedStateMachine):
         self.now = until
 
     @rule(
-        mode=st.sampled_from(["dedicated", "batch"]), ttls=limits, backend=st.sampled_from([None, *BACKENDS])
+        mode=st.sampled_from(["dedicated", "batch"]),
+        ttls=limits,
+        backend=st.sampled_from([None, *BACKENDS]),
     )
     def create(self, mode: Mode, ttls: list[int], backend: str | None) -> None:
         """Make a session."""
@@ -677,7 +716,9 @@ class ServiceRules(RuleBasedStateMachine):
     @rule(data=st.data(), accepting=st.booleans())
     def update(self, data: st.DataObject, accepting: bool) -> None:
         """Drain or reopen a session."""
-        self._both("update_session", data.draw(st.sampled_from(self.session_ids)), accepting_jobs=accepting)
+        self._both(
+            "update_session", data.draw(st.sampled_from(self.session_ids)), accepting_jobs=accepting
+        )
 
     @precondition(lambda self: self.session_ids)
     @rule(data=st.data())
@@ -743,7 +784,9 @@ class ServiceRules(RuleBasedStateMachine):
                 lines.setdefault(job.session_id or job.backend, []).append(job.started)
         assert all(line == sorted(line) for line in lines.values())
         assert all(self.machine.pending_jobs(self.now, name) == pending[name] for name in BACKENDS)
-        assert len(list(self.machine.workloads(self.now))) == len(self.session_ids) + len(self.job_ids)
+        assert len(list(self.machine.workloads(self.now))) == len(self.session_ids) + len(
+            self.job_ids
+        )
 
 
 def check_counts(session: Session, own: list[Job]) -> None:

@@ -224,7 +224,13 @@ def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[Resp
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, BadRequest), (401, ResponseError), (403, ResponseError), (404, ResponseError), (503, ServerError)],
+    [
+        (400, BadRequest),
+        (401, ResponseError),
+        (403, ResponseError),
+        (404, ResponseError),
+        (503, ServerError),
+    ],
 )
 def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
     """A page with 401 or 403 comes from a wall in between, and says nothing about the credentials."""
@@ -237,7 +243,10 @@ def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
         (QSessionsError("it broke"), "it broke"),
         (QSessionsError("it broke", operation="get"), "get: it broke"),
         (QSessionsError("it broke", session_id="s-1"), "session 's-1': it broke"),
-        (QSessionsError("it broke", operation="get", session_id="s-1"), "get of session 's-1': it broke"),
+        (
+            QSessionsError("it broke", operation="get", session_id="s-1"),
+            "get of session 's-1': it broke",
+        ),
         (QSessionsError("it broke", status=500), "it broke (status 500)"),
         (
             QSessionsError("it broke", status=500, code="1", trace_id="t"),
@@ -247,7 +256,9 @@ def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
         (QSessionsError("it broke", attempts=2), "it broke (2 attempts)"),
         (QSessionsError("it broke.", solution="Mend it."), "it broke. Mend it."),
         (
-            QSessionsError("it broke", operation="get", status=500, attempts=5, solution="Mend it."),
+            QSessionsError(
+                "it broke", operation="get", status=500, attempts=5, solution="Mend it."
+            ),
             "get: it broke (status 500, 5 attempts). Mend it.",
         ),
         (
@@ -265,8 +276,12 @@ def test_text(error: QSessionsError, text: str) -> None:
 def test_located() -> None:
     """An error is told where it happened once: it is the same object, and a second telling changes nothing."""
     error = NotFound("no such session", status=404)
-    here = error.located(operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempts=2)
-    there = error.located(operation="close", session_id="s-2", method="DELETE", path="/", attempts=9)
+    here = error.located(
+        operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempts=2
+    )
+    there = error.located(
+        operation="close", session_id="s-2", method="DELETE", path="/", attempts=9
+    )
     assert here is error
     assert there is error
     assert fields_of_place(error) == ("get", "s-1", "GET", "/v1/sessions/s-1", 2)
@@ -275,7 +290,9 @@ def test_located() -> None:
 def test_located_keeps_the_id() -> None:
     """An id that the error knows from the answer is kept when the request itself was about no session."""
     error = CreateOutcomeUnknown("it can't be read", session_id="s-1")
-    error.located(operation="create", session_id=None, method="POST", path="/v1/sessions", attempts=1)
+    error.located(
+        operation="create", session_id=None, method="POST", path="/v1/sessions", attempts=1
+    )
     assert fields_of_place(error) == ("create", "s-1", "POST", "/v1/sessions", 1)
 
 

@@ -23,7 +23,9 @@ from qsessions import (
 )
 from qsessions.events import Observers
 
-SENT = RequestSent(operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1)
+SENT = RequestSent(
+    operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1
+)
 EVENTS: list[tuple[Event, int, str]] = [
     (
         SENT,
@@ -31,20 +33,34 @@ EVENTS: list[tuple[Event, int, str]] = [
         "RequestSent operation=get session_id=s-1 method=GET path=/v1/sessions/s-1 attempt=1",
     ),
     (
-        RequestSent(operation="create", session_id=None, method="POST", path="/v1/sessions", attempt=1),
+        RequestSent(
+            operation="create", session_id=None, method="POST", path="/v1/sessions", attempt=1
+        ),
         logging.DEBUG,
         "RequestSent operation=create method=POST path=/v1/sessions attempt=1",
     ),
     (
         ResponseReceived(
-            operation="get", session_id="s-1", method="GET", path="/x", attempt=2, status=200, seconds=0.5
+            operation="get",
+            session_id="s-1",
+            method="GET",
+            path="/x",
+            attempt=2,
+            status=200,
+            seconds=0.5,
         ),
         logging.DEBUG,
         "ResponseReceived operation=get session_id=s-1 method=GET path=/x attempt=2 status=200 seconds=0.5",
     ),
     (
         RequestFailed(
-            operation="get", session_id="s-1", method="GET", path="/x", attempt=2, seconds=0.5, reason="lost"
+            operation="get",
+            session_id="s-1",
+            method="GET",
+            path="/x",
+            attempt=2,
+            seconds=0.5,
+            reason="lost",
         ),
         logging.DEBUG,
         "RequestFailed operation=get session_id=s-1 method=GET path=/x attempt=2 seconds=0.5 reason=lost",
@@ -117,7 +133,9 @@ def test_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize(("event", "level", "message"), EVENTS)
-def test_quiet_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_quiet_log(
+    event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Below the level that the application set, nothing is written."""
     caplog.set_level(level + 1, "qsessions")
     Observers().notify(event)
@@ -152,7 +170,10 @@ def test_observers_hear_in_order() -> None:
     """Every observer hears every event, in the order in which observers were given."""
     heard: list[tuple[str, Event]] = []
     observers = Observers(
-        [lambda event: heard.append(("first", event)), lambda event: heard.append(("second", event))]
+        [
+            lambda event: heard.append(("first", event)),
+            lambda event: heard.append(("second", event)),
+        ]
     )
     observers.notify(SENT)
     assert heard == [("first", SENT), ("second", SENT)]
@@ -169,7 +190,10 @@ def test_a_failing_observer(kind: type[BaseException], caplog: pytest.LogCapture
     Observers([broken, heard.append]).notify(SENT)
     assert heard == [SENT]
     [record] = caplog.records
-    assert (record.levelno, record.getMessage()) == (logging.WARNING, "an observer failed on RequestSent")
+    assert (record.levelno, record.getMessage()) == (
+        logging.WARNING,
+        "an observer failed on RequestSent",
+    )
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "the observer's own fault"
 

@@ -51,13 +51,17 @@ CREATED, DRAINING, ENDED = RecordState.CREATED, RecordState.DRAINING, RecordStat
 def intent(**fields: Any) -> LedgerRecord:
     """Give the record of a create that is about to go out."""
     request = CreateSession("dedicated", backend="ibm_fez", max_ttl=600)
-    record = LedgerRecord.intent(request, base_url="https://quantum.example/api", instance="crn", now=NOW)
+    record = LedgerRecord.intent(
+        request, base_url="https://quantum.example/api", instance="crn", now=NOW
+    )
     return attrs.evolve(record, **fields)
 
 
 async def entries_of(ledger: LocalLedger) -> list[tuple[str, RecordState, Liveness]]:
     """Give what a ledger lists, in short."""
-    return [(one.record.key, one.record.state, one.owner.liveness) for one in await ledger.entries()]
+    return [
+        (one.record.key, one.record.state, one.owner.liveness) for one in await ledger.entries()
+    ]
 
 
 async def amend(ledger: LocalLedger, entry: LedgerEntry, record: LedgerRecord) -> bool:
@@ -104,7 +108,9 @@ def names(place: Path) -> list[str]:
 def all_locked(place: Path) -> bool:
     """Say whether every file in a directory is locked, where the platform tells."""
     held = Path("/proc/locks")
-    return not held.exists() or all(f":{path.stat().st_ino} " in held.read_text() for path in place.iterdir())
+    return not held.exists() or all(
+        f":{path.stat().st_ino} " in held.read_text() for path in place.iterdir()
+    )
 
 
 def only_file(place: Path) -> Path:
@@ -118,7 +124,12 @@ def test_intent() -> None:
     one, two = intent(), intent()
     assert one.key != two.key
     assert (one.mode, one.backend, one.max_ttl) == ("dedicated", "ibm_fez", 600)
-    assert (one.asked_at, one.changed_at, one.state, one.session_id) == (NOW, NOW, RecordState.INTENT, None)
+    assert (one.asked_at, one.changed_at, one.state, one.session_id) == (
+        NOW,
+        NOW,
+        RecordState.INTENT,
+        None,
+    )
     assert not one.detached
 
 
@@ -325,7 +336,13 @@ def test_only_what_is_open_is_amended(place: Path) -> None:
     path = left_by_the_dead(place, first, second)
     over = first.becomes(ENDED, now=NOW)
     drains = second.becomes(DRAINING, now=NOW)
-    assert files.amend(path, [over, over, third, drains, first]) == [True, False, False, True, False]
+    assert files.amend(path, [over, over, third, drains, first]) == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
     assert [one.record for one in files.read_all(place, NOW)] == [drains]
 
 
@@ -381,7 +398,9 @@ def test_reading_takes_little_memory(place: Path) -> None:
     over = place.with_name("over")
     path = left_by_the_dead(over, intent())
     with path.open("ab") as file:
-        file.write(body_of(*(state for one in left for state in (one, one.becomes(ENDED, now=NOW)))))
+        file.write(
+            body_of(*(state for one in left for state in (one, one.becomes(ENDED, now=NOW))))
+        )
 
     def peak(directory: Path) -> int:
         tracemalloc.start()
@@ -395,7 +414,9 @@ def test_reading_takes_little_memory(place: Path) -> None:
     assert peak(over) < 1000 * len(left)
 
 
-def test_a_file_is_read_the_same_in_any_pieces(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_the_same_in_any_pieces(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever a piece ends that is read at a time, the lines are the same."""
     one, two = intent(), intent(backend="ibm_ä")
     path = left_by_the_dead(place, one, two)
@@ -552,7 +573,9 @@ async def test_what_is_over_takes_no_room(
 
     async def life(number: int) -> None:
         key, session_id = f"k-{number}", f"s-{number}"
-        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None, labels={})
+        await book.intend(
+            CreateSession("batch"), key, base_url="https://x", instance=None, labels={}
+        )
         book.sent(key)
         if number % 3 == 0:
             book.nothing(key)
@@ -574,7 +597,14 @@ async def test_what_is_over_takes_no_room(
         largest = max(largest, await asyncio.to_thread(size))
     # Nothing makes it anew in the midst of what comes together.
     assert largest < 20_000 + 100 * 4 * 300
-    held = (book._records, book._keys, book._unsent, guard._written, guard._unwritten, guard._writers)
+    held = (
+        book._records,
+        book._keys,
+        book._unsent,
+        guard._written,
+        guard._unwritten,
+        guard._writers,
+    )
     assert [len(one) for one in held] == [0] * 6
     (engine,) = ledger._places
     assert engine._mine == {}
@@ -655,7 +685,9 @@ def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
         assert [one.record for one in files.read_all(place, NOW)] == [amended]
 
 
-def test_a_torn_file_goes_with_its_last_open_record(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_file_goes_with_its_last_open_record(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """What a crash tore was not recorded yet: it keeps no file from being deleted, in however many steps it is amended."""
     ledger = LocalLedger(place)
     first, second = intent(), intent()
@@ -674,7 +706,9 @@ def test_a_torn_file_goes_with_its_last_open_record(place: Path, caplog: pytest.
     assert caplog.records == []
 
 
-def test_a_torn_file_with_nothing_open_is_tidied_up(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_file_with_nothing_open_is_tidied_up(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A dead owner's file in which all has ended goes, with blank lines in it and a last line that was torn."""
     ledger = LocalLedger(place)
     record = intent()
@@ -695,7 +729,12 @@ def test_a_torn_file_with_nothing_open_is_tidied_up(place: Path, caplog: pytest.
         lambda body: body[: body.index(b"\n") + 80],
         lambda body: body.replace(b'"intent"', b'"ended"') + b'{"sessions":["s-1"]}\n',
     ],
-    ids=["every record is damaged", "no record is left", "half a record is left", "a later version's line"],
+    ids=[
+        "every record is damaged",
+        "no record is left",
+        "half a record is left",
+        "a later version's line",
+    ],
 )
 def test_a_file_that_cant_be_read_wholly_is_kept(
     place: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
@@ -736,7 +775,15 @@ def test_a_damaged_file_is_kept_when_its_last_open_record_ends(
 def test_a_corrupt_line_takes_nothing_with_it() -> None:
     """Lines after one that can't be read are read."""
     one, two = intent(), intent()
-    for damage in (b"\x00" * 40, b"\xff\xfe{", b"[" * 100_000, b'{"key": 5}', b"[]", b'{"ledger": 1}', b""):
+    for damage in (
+        b"\x00" * 40,
+        b"\xff\xfe{",
+        b"[" * 100_000,
+        b'{"key": 5}',
+        b"[]",
+        b'{"ledger": 1}',
+        b"",
+    ):
         header, records, is_whole = parsed(body_of(one) + damage + b"\n" + body_of(two))
         assert header is None
         assert list(records.values()) == [one, two]
@@ -758,7 +805,11 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON))
+@given(
+    st.dictionaries(
+        st.sampled_from(["ledger", *attrs.fields_dict(LedgerRecord), "pid", "host"]), JSON
+    )
+)
 def test_any_fields(value: dict[str, Any]) -> None:
     """Whatever its fields hold, a line is a record or none, and what is read can be written."""
     _, records, _ = parsed(json.dumps(value).encode())
@@ -948,7 +999,9 @@ def test_strange_things_in_the_directory(
     run(ledger.aclose())
 
 
-def test_a_strange_name_is_told_on_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_strange_name_is_told_on_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """What the log tells of a file or a directory is one line, whatever its name has, and nothing that a terminal would obey."""
     place = tmp_path / "a\x1b[31m\nb"
     path = left_by_the_dead(place, intent())
@@ -1010,7 +1063,9 @@ def test_what_another_user_planted(
     assert path.read_bytes() == before
 
 
-def test_what_another_user_planted_stops_nobody(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_another_user_planted_stops_nobody(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A lock and a damaged line in another user's file don't count for a living owner's damage, and nobody waits for that lock."""
     path = left_by_the_dead(place, intent())
     path.write_bytes(path.read_bytes() + b"{damaged\n{}\n")
@@ -1067,7 +1122,9 @@ def test_a_directory_that_others_can_write(
 
 
 @pytest.mark.parametrize("mask", [0, 0o022, 0o777])
-def test_each_level_is_its_users_alone(place: Path, mask: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_level_is_its_users_alone(
+    place: Path, mask: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever the umask: each level that is made is for its user only, and so is a file, and both can be read again."""
     before = os.umask(mask)
     try:
@@ -1080,7 +1137,9 @@ def test_each_level_is_its_users_alone(place: Path, mask: int, caplog: pytest.Lo
     assert caplog.text == ""
 
 
-def test_a_level_that_another_process_makes_meanwhile(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_level_that_another_process_makes_meanwhile(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two owners that make the directory at once don't get in each other's way."""
     real = Path.mkdir
 
@@ -1169,7 +1228,9 @@ def test_a_file_that_cant_be_opened_just_now(
     assert len(run(LocalLedger(place).entries())) == 1
 
 
-def test_a_file_that_cant_be_read_to_its_end_just_now(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cant_be_read_to_its_end_just_now(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An error in the middle of a file fails the reading and names the file, too."""
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
@@ -1186,12 +1247,16 @@ def test_a_file_that_cant_be_read_to_its_end_just_now(place: Path, monkeypatch: 
 def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that another reader deletes between listing and opening is no error."""
     place.mkdir(parents=True)
-    monkeypatch.setattr(Path, "iterdir", lambda _: iter([place / "gone.jsonl", place / "gone.draft"]))
+    monkeypatch.setattr(
+        Path, "iterdir", lambda _: iter([place / "gone.jsonl", place / "gone.draft"])
+    )
     assert files.read_all(place, NOW) == []
     assert files.amend(place / "gone.jsonl", ()) == []
 
 
-def moving(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, times: int) -> Callable[[Path], None]:
+def moving(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, times: int
+) -> Callable[[Path], None]:
     """Let the file that is watched get a new name whenever a function is called, as a file that is made anew does, so many times."""
     real = getattr(where, name)
     at: list[Path] = []
@@ -1222,7 +1287,9 @@ def test_a_file_that_is_made_anew_while_it_is_read(
     assert (entry.record, entry.source) == (record, str(place / f"{times}.jsonl"))
 
 
-def test_files_that_change_faster_than_they_can_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_change_faster_than_they_can_be_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader that never catches up with an owner says so in the end, and gives no list without it."""
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
@@ -1327,9 +1394,7 @@ def test_the_default_place(home: Path) -> None:
     assert repr(LocalLedger("~/mine")) == f"LocalLedger({str(home / 'mine')!r})"
 
 
-EMULATED = (
-    "crn:v1:bluemix:public:quantum-computing:us-east:a/emulated0123456789abcdef01234567:8e5f2b1c-1111::"
-)
+EMULATED = "crn:v1:bluemix:public:quantum-computing:us-east:a/emulated0123456789abcdef01234567:8e5f2b1c-1111::"
 REAL = EMULATED.replace("emulated0", "0123456789")
 
 
@@ -1365,7 +1430,9 @@ def test_a_place_of_the_users_own_is_one(place: Path) -> None:
     assert names(place.parent) == [place.name]
 
 
-def test_what_an_emulator_left_is_forgotten_after_a_day(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_an_emulator_left_is_forgotten_after_a_day(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A dead owner's record of an emulator is gone a day after it was asked for; a living owner's isn't, nor is any of the service."""
     old, new, other = (
         intent(instance=EMULATED),
@@ -1379,7 +1446,10 @@ def test_what_an_emulator_left_is_forgotten_after_a_day(home: Path, caplog: pyte
     assert len(run(later.entries())) == 3
     die()
     assert [one.record for one in run(later.entries())] == [other, new]
-    assert [one.record for one in run(LocalLedger(clock=ManualClock(NOW).clock).entries())] == [other, new]
+    assert [one.record for one in run(LocalLedger(clock=ManualClock(NOW).clock).entries())] == [
+        other,
+        new,
+    ]
     much_later = LocalLedger(clock=ManualClock(NOW + 1_000_000).clock)
     assert [one.record for one in run(much_later.entries())] == [other]
     assert names(ledger._directory.with_name("ledger-emulated")) == []
@@ -1553,7 +1623,9 @@ async def test_failures_are_told_once_and_nothing_is_lost(
     assert len(told) == 1
 
 
-async def test_the_log_hears_of_it(guarded: Callable[..., Guard], caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_hears_of_it(
+    guarded: Callable[..., Guard], caplog: pytest.LogCaptureFixture
+) -> None:
     """A failing ledger is a warning in the log."""
     ledger = MyLedger()
     ledger.fails = LedgerUnavailable("the disk is full")
@@ -1583,7 +1655,9 @@ async def test_what_is_never_taken_is_told_at_the_end(
     assert last.unrecorded == (asked.key, "s-1")
 
 
-async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(guarded: Callable[..., Guard]) -> None:
+async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(
+    guarded: Callable[..., Guard],
+) -> None:
     """That a session ended is given again to a ledger that has it as open, and not to one that never heard of it."""
     ledger = MyLedger()
     guard = guarded(ledger)
@@ -1695,14 +1769,19 @@ async def test_what_was_withdrawn_and_goes_out_after_all(guarded: Callable[..., 
     guard = guarded(ledger)
     book = Book(guard, lambda: NOW)
     for key in ("out", "failed"):
-        await book.intend(CreateSession("batch"), key, base_url="https://x", instance=None, labels={})
+        await book.intend(
+            CreateSession("batch"), key, base_url="https://x", instance=None, labels={}
+        )
     book.withdraw()
     book.nothing("failed")
     for key in ("out", "failed"):
         book.sent(key)
     book.created("out", "s-1")
     await guard.aclose()
-    assert {key: record.state for key, record in ledger.kept.items()} == {"out": CREATED, "failed": ENDED}
+    assert {key: record.state for key, record in ledger.kept.items()} == {
+        "out": CREATED,
+        "failed": ENDED,
+    }
 
 
 def test_no_create_waits_for_a_reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1796,7 +1875,9 @@ async def test_after_the_transport(guarded: Callable[..., Guard], told: list[Eve
     ]
 
 
-async def test_a_note_between_the_end_of_a_writer_and_its_callback(guarded: Callable[..., Guard]) -> None:
+async def test_a_note_between_the_end_of_a_writer_and_its_callback(
+    guarded: Callable[..., Guard],
+) -> None:
     """A step that comes when the writer of the one before is just done gets a writer of its own."""
     ledger = MyLedger()
     guard = guarded(ledger)

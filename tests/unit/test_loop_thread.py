@@ -132,7 +132,9 @@ def test_a_result_that_nobody_took_is_undone(thread: LoopThread) -> None:
         asyncio.get_running_loop().call_later(0, answered.set)
         return "what"
 
-    assert interrupted(Undoable(thread, work, undo, describe), answered) == ["what was undone in part"]
+    assert interrupted(Undoable(thread, work, undo, describe), answered) == [
+        "what was undone in part"
+    ]
 
 
 def test_a_second_interruption_after_the_end_tells_what_was_left(thread: LoopThread) -> None:
@@ -216,7 +218,9 @@ def test_a_loop_is_not_ended_while_the_interpreter_ends(
 
 
 @pytest.mark.parametrize(
-    ("error", "notes"), [(None, []), (QSessionsError("it failed."), ["it failed."])], ids=["well", "failed"]
+    ("error", "notes"),
+    [(None, []), (QSessionsError("it failed."), ["it failed."])],
+    ids=["well", "failed"],
 )
 def test_a_lasting_call_is_waited_for_when_interrupted(
     error: QSessionsError | None, notes: list[str], thread: LoopThread
@@ -247,10 +251,14 @@ def test_a_lasting_call_that_was_not_begun_is_begun_when_interrupted(thread: Loo
     call.interrupted(KeyboardInterrupt())
     call.interrupted_again(again := KeyboardInterrupt())
     assert made == [1]
-    assert again.__notes__ == ["the call made what; that goes on in the background while this process lives."]
+    assert again.__notes__ == [
+        "the call made what; that goes on in the background while this process lives."
+    ]
 
 
-def test_the_end_waits_a_moment_only_for_what_somebody_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_waits_a_moment_only_for_what_somebody_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Once a second interruption left a call, the end of the loop doesn't wait until that is done, nor for the closing."""
     monkeypatch.setattr(loop_thread, "_GRACE_S", 0.01)
     never = asyncio.Event()
@@ -321,7 +329,9 @@ def test_a_call_that_goes_on_too_long_is_left_with_a_note(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_thread_whose_start_is_interrupted_ends(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_whose_start_is_interrupted_ends(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An interruption while the thread starts ends it where it has begun, and its loop in any case."""
     thread = LoopThread(nothing)
     start = thread._thread.start

@@ -63,9 +63,15 @@ MODELS: list[Any] = [
     SESSION,
     WORKLOAD,
     StateChange(SessionState.ACTIVE, NOON),
-    ApiVersion(version="2025-01-01", status="live", sunset_date="2027-01-01", extra={"colour": "red"}),
+    ApiVersion(
+        version="2025-01-01", status="live", sunset_date="2027-01-01", extra={"colour": "red"}
+    ),
     CreateSession(
-        "batch", backend="ibm_fez", max_ttl="1h", interactive_ttl=60, active_ttl=timedelta(minutes=5)
+        "batch",
+        backend="ibm_fez",
+        max_ttl="1h",
+        interactive_ttl=60,
+        active_ttl=timedelta(minutes=5),
     ),
     UpdateSession(accepting_jobs=False),
     SessionState.CLOSED,
@@ -422,7 +428,9 @@ def test_mode(mode: str, expected: Mode) -> None:
     assert CreateSession(mode).mode is expected
 
 
-@pytest.mark.parametrize("mode", ["", "Batch", "job", "session", None, 1, ["batch"], Mode("something_new")])
+@pytest.mark.parametrize(
+    "mode", ["", "Batch", "job", "session", None, 1, ["batch"], Mode("something_new")]
+)
 def test_mode_refused(mode: Any) -> None:
     """A mode that the service doesn't know today is refused when it is sent, though it is read."""
     with pytest.raises(InvalidArgument, match=r'^mode must be "dedicated" or "batch", not '):
@@ -451,7 +459,9 @@ def test_ttl_order(seconds: tuple[int, int, int]) -> None:
             CreateSession("batch", **given_ttls)
 
 
-@pytest.mark.parametrize(("shorter", "longer"), [(TTLS[0], TTLS[1]), (TTLS[1], TTLS[2]), (TTLS[0], TTLS[2])])
+@pytest.mark.parametrize(
+    ("shorter", "longer"), [(TTLS[0], TTLS[1]), (TTLS[1], TTLS[2]), (TTLS[0], TTLS[2])]
+)
 def test_ttl_pairs(shorter: str, longer: str) -> None:
     """Any two TTLs are compared, also when the one between them is missing; equal ones are fine."""
     equal: dict[str, Any] = {shorter: 60, longer: 60}
@@ -468,7 +478,9 @@ def test_ttl_alone(name: str) -> None:
     alone: dict[str, Any] = {name: "1m"}
     assert getattr(CreateSession("batch", **alone), name) == 60
     zero: dict[str, Any] = {name: 0}
-    with pytest.raises(InvalidArgument, match=f"^{name} must be from 1 to 2147483647 seconds, not 0.$"):
+    with pytest.raises(
+        InvalidArgument, match=f"^{name} must be from 1 to 2147483647 seconds, not 0.$"
+    ):
         CreateSession("batch", **zero)
 
 

@@ -95,7 +95,9 @@ async def test_what_somebody_who_leaves_must_know() -> None:
     opened = Client().open()
     assert opened.interrupted().startswith("create(mode=batch, max_ttl=600) was interrupted")
     opened.creation.session_id = "s1"
-    assert opened.interrupted() == "create was interrupted; session 's1' was created and may be open"
+    assert (
+        opened.interrupted() == "create was interrupted; session 's1' was created and may be open"
+    )
     async with opened:
         assert opened.interrupted() == "session 's1' is being ended and may be open"
 

@@ -59,13 +59,23 @@ OPERATIONS: list[tuple[ops.Operation[Any], tuple[Any, ...]]] = [
     ),
     (
         ops.workloads((("limit", "5"),), "a&b=c d+é"),
-        ("workloads", "GET", "/v1/workloads?limit=5&next=a%26b%3Dc+d%2B%C3%A9", None, None, True, set()),
+        (
+            "workloads",
+            "GET",
+            "/v1/workloads?limit=5&next=a%26b%3Dc+d%2B%C3%A9",
+            None,
+            None,
+            True,
+            set(),
+        ),
     ),
 ]
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("operation", "sent"), OPERATIONS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize(
+    ("operation", "sent"), OPERATIONS, ids=lambda value: getattr(value, "name", "")
+)
 def test_requests(operation: ops.Operation[Any], sent: tuple[Any, ...]) -> None:
     """Each operation sends what the contract says, with a content type exactly when there is a body."""
     request = operation.request(BASE, {"X-Mine": "1"})
@@ -100,7 +110,11 @@ def test_headers_are_not_changed() -> None:
         (ops.update("s-1", UpdateSession(accepting_jobs=True)), b"{}", None),
         (ops.close("s-1"), b"", None),
         (ops.has_pending_jobs("s-1"), b'{"jobs": [{"id": "j"}]}', True),
-        (ops.versions(), b'{"versions": [{"version": "2025-01-01"}]}', [ApiVersion(version="2025-01-01")]),
+        (
+            ops.versions(),
+            b'{"versions": [{"version": "2025-01-01"}]}',
+            [ApiVersion(version="2025-01-01")],
+        ),
         (
             ops.workloads((), None),
             b'{"workloads": [{"id": "w"}]}',
@@ -167,7 +181,10 @@ def test_session_ids(session_id: str, segment: str) -> None:
             for path in (".", "..", "a/b", "/", "../versions", "a\\b")
         ),
         *(
-            (text, f"the session id {text!r} has characters that can't be printed, such as a line end.")
+            (
+                text,
+                f"the session id {text!r} has characters that can't be printed, such as a line end.",
+            )
             for text in ("a\nb", "a\r", "\0", "a\tb", "\ud800", "\u202e", "\x7f")
         ),
         (None, "a session id is text, not NoneType."),
@@ -184,7 +201,11 @@ def test_session_ids_refused(session_id: Any, problem: str) -> None:
         assert caught.value.message == problem
 
 
-@given(st.text() | st.text("./\\%2eEfF?#&;:@ é\n", max_size=12) | st.text("x", min_size=499, max_size=502))
+@given(
+    st.text()
+    | st.text("./\\%2eEfF?#&;:@ é\n", max_size=12)
+    | st.text("x", min_size=499, max_size=502)
+)
 def test_any_session_id(session_id: str) -> None:
     """Any id is exactly one segment of the path that decodes to it, or refused; no other endpoint is ever reached."""
     try:
@@ -221,12 +242,14 @@ def test_versions_accepted(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["", "newest", "LATEST", "2025-1-1", "2025-01-01\n", " 2025-01-01", "٢٠٢٥-01-01", 2025, None]
+    "version",
+    ["", "newest", "LATEST", "2025-1-1", "2025-01-01\n", " 2025-01-01", "٢٠٢٥-01-01", 2025, None],
 )
 def test_versions_refused(version: Any) -> None:
     """What is neither a date nor "latest" is refused, so that nothing odd becomes a header."""
     with pytest.raises(
-        InvalidArgument, match=r'^api_version must be a date such as "2026-04-15", or "latest", not '
+        InvalidArgument,
+        match=r'^api_version must be a date such as "2026-04-15", or "latest", not ',
     ):
         ops.checked_version(version)
 
@@ -239,12 +262,17 @@ def versions(*pairs: tuple[str, str | None]) -> list[ApiVersion]:
 def test_newest_live() -> None:
     """The newest version that is live is taken, wherever it stands in the list, and no deprecated or unknown kind of one."""
     listed = versions(
-        ("2026-03-15", "live"), ("2026-04-15", "live"), ("2026-02-01", "live"), ("2027-01-01", "preview")
+        ("2026-03-15", "live"),
+        ("2026-04-15", "live"),
+        ("2026-02-01", "live"),
+        ("2027-01-01", "preview"),
     )
     assert ops.newest_live(listed) == "2026-04-15"
 
 
-@pytest.mark.parametrize("listed", [[], versions(("2026-04-15", "deprecated"), ("2027-01-01", None))])
+@pytest.mark.parametrize(
+    "listed", [[], versions(("2026-04-15", "deprecated"), ("2027-01-01", None))]
+)
 def test_none_live(listed: list[ApiVersion]) -> None:
     """Without a live version there is no latest, and the error says where that was seen."""
     with pytest.raises(ProtocolError, match="the service lists no live API version") as caught:
@@ -271,16 +299,24 @@ PLAIN = (("limit", "50"), ("sort", "createdAt"), ("mode", "session"))
         ({}, PLAIN),
         ({"newest_first": True}, (("limit", "50"), ("sort", "-createdAt"), ("mode", "session"))),
         ({"page_size": 1, "mode": "job"}, (("limit", "1"), ("sort", "createdAt"), ("mode", "job"))),
-        ({"page_size": 49, "mode": "batch"}, (("limit", "49"), ("sort", "createdAt"), ("mode", "batch"))),
+        (
+            {"page_size": 49, "mode": "batch"},
+            (("limit", "49"), ("sort", "createdAt"), ("mode", "batch")),
+        ),
         (
             {"status": ("pending", "in_progress")},
             (*PLAIN, ("status", "pending"), ("status", "in_progress")),
         ),
-        ({"backend": "ibm_fez", "search": "é & x"}, (*PLAIN, ("backend", "ibm_fez"), ("search", "é & x"))),
+        (
+            {"backend": "ibm_fez", "search": "é & x"},
+            (*PLAIN, ("backend", "ibm_fez"), ("search", "é & x")),
+        ),
         (
             {
                 "created_after": datetime(2026, 5, 4, 12, tzinfo=UTC),
-                "created_before": datetime(2026, 5, 4, 12, 0, 0, 500_000, timezone(timedelta(hours=2))),
+                "created_before": datetime(
+                    2026, 5, 4, 12, 0, 0, 500_000, timezone(timedelta(hours=2))
+                ),
             },
             (
                 *PLAIN,
@@ -357,7 +393,16 @@ def test_cursor(href: str | None, cursor: str | None) -> None:
 
 @pytest.mark.parametrize(
     "href",
-    ["", "abc", "/v1/workloads", "?next=", "?previous=abc", "http://[", "http://[]@?next=c", "http://h:x/"],
+    [
+        "",
+        "abc",
+        "/v1/workloads",
+        "?next=",
+        "?previous=abc",
+        "http://[",
+        "http://[]@?next=c",
+        "http://h:x/",
+    ],
 )
 def test_no_cursor(href: str) -> None:
     """A link without a cursor is an error, since taking it for the last page would hide sessions that cost."""

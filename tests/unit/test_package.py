@@ -76,7 +76,11 @@ def test_import_is_cheap() -> None:
     run = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
     )
-    assert run.stdout.splitlines() == ["[] ['qsessions._version']", "['qsessions._version', 'qsessions.errors']", "['attrs']"]
+    assert run.stdout.splitlines() == [
+        "[] ['qsessions._version']",
+        "['qsessions._version', 'qsessions.errors']",
+        "['attrs']",
+    ]
 
 
 def test_the_typing_sample_is_whole() -> None:

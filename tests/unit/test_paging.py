@@ -64,10 +64,14 @@ async def test_pages_are_fetched_when_needed() -> None:
 @pytest.mark.parametrize("before", ["", "a"])
 async def test_pages_without_end(before: str) -> None:
     """Pages with nothing on them that always lead to another are refused after ten in a row; any workload begins the count anew."""
-    empty: dict[str | None, tuple[str, str | None]] = {str(one): ("", str(one + 1)) for one in range(100)}
+    empty: dict[str | None, tuple[str, str | None]] = {
+        str(one): ("", str(one + 1)) for one in range(100)
+    }
     nine = {None: ("", "-8")} | {str(one): ("", str(one + 1)) for one in range(-8, -1)}
     service = Service(nine | {"-1": (before, "0")} | empty)
-    with pytest.raises(ProtocolError, match="10 pages of workloads in a row with nothing on them") as caught:
+    with pytest.raises(
+        ProtocolError, match="10 pages of workloads in a row with nothing on them"
+    ) as caught:
         [item async for item in pages(service.fetch)]
     assert caught.value.operation == "workloads"
     assert len(service.asked) == (19 if before else 10)
@@ -108,7 +112,9 @@ async def stream_of(items: Sequence[Workload]) -> AsyncIterator[Workload]:
         yield item
 
 
-async def merged(streams: Sequence[Sequence[Workload]], *, newest_first: bool = False) -> list[Workload]:
+async def merged(
+    streams: Sequence[Sequence[Workload]], *, newest_first: bool = False
+) -> list[Workload]:
     """What comes of several streams."""
     several = [stream_of(items) for items in streams]
     return [item async for item in by_creation(several, newest_first=newest_first)]
@@ -163,7 +169,9 @@ async def test_any_merge(minutes: list[list[int]], newest_first: bool) -> None:
         for index, items in enumerate(minutes)
     ]
     result = await merged(streams, newest_first=newest_first)
-    assert sorted(item.id for item in result) == sorted(item.id for items in streams for item in items)
+    assert sorted(item.id for item in result) == sorted(
+        item.id for items in streams for item in items
+    )
     times = [item.created for item in result if item.created is not None]
     assert times == sorted(times, reverse=newest_first)
     for index, items in enumerate(streams):

@@ -9,7 +9,16 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from qsessions import LedgerEntry, LedgerRecord, Liveness, Mode, Owner, RecordState, Session, Workload
+from qsessions import (
+    LedgerEntry,
+    LedgerRecord,
+    Liveness,
+    Mode,
+    Owner,
+    RecordState,
+    Session,
+    Workload,
+)
 from qsessions.api.operations import YOUNG_S
 from qsessions.ledger.verdicts import (
     IDLE_APART_S,
@@ -89,7 +98,11 @@ RULES: list[tuple[Liveness, dict[str, Any], Session | None, Verdict, Verdict]] =
 
 @pytest.mark.parametrize(("liveness", "fields", "found", "verdict", "when_named"), RULES)
 def test_known_sessions(
-    liveness: Liveness, fields: dict[str, Any], found: Session | None, verdict: Verdict, when_named: Verdict
+    liveness: Liveness,
+    fields: dict[str, Any],
+    found: Session | None,
+    verdict: Verdict,
+    when_named: Verdict,
 ) -> None:
     """A session is closed only where its owner is dead, it doesn't drain, and it wasn't made to outlive its maker or is named."""
     one = entry(liveness, session_id="s-1", **fields)
@@ -125,7 +138,14 @@ DONE_AT_NOW = attrs.evolve(DRAINING, last_job_completed=datetime.fromtimestamp(N
         ({"state": "draining"}, DRAINING, False, IDLE_S - 1, LEAVE, NOW + IDLE_S - 1),
         ({"state": "draining"}, DRAINING, False, IDLE_S, CLOSE, None),
         ({}, DONE_AT_NOW, False, IDLE_S, CLOSE, None),
-        ({"state": "draining", "changed_at": NOW - IDLE_S}, DONE_AT_NOW, False, 1.0, LEAVE, NOW + 1.0),
+        (
+            {"state": "draining", "changed_at": NOW - IDLE_S},
+            DONE_AT_NOW,
+            False,
+            1.0,
+            LEAVE,
+            NOW + 1.0,
+        ),
         ({"state": "draining"}, DRAINING, True, LONG_AFTER, LEAVE, None),
         ({}, PENDING_CLOSED, False, 0.0, LEAVE, NOW),
     ],
@@ -143,7 +163,10 @@ def test_a_drain_that_is_not_carried_out(
     one = entry(session_id="s-1", **fields)
     assert needs_jobs(one, found)
     decision = decide(one, found, now=NOW + after, has_jobs=has_jobs)
-    assert (decision.verdict, decision.record and decision.record.idle_since) == (verdict, idle_since)
+    assert (decision.verdict, decision.record and decision.record.idle_since) == (
+        verdict,
+        idle_since,
+    )
     assert decision.session_id == ("s-1" if verdict is CLOSE else None)
 
 
@@ -182,7 +205,8 @@ def test_reasons_name_the_process() -> None:
     dead = decide(entry(session_id="s-1"), LIVE, now=LONG_AFTER)
     assert dead.why == "its process is gone (42 on node7)"
     nobody = attrs.evolve(
-        entry(session_id="s-1"), owner=Owner(host=None, pid=None, since=None, liveness=Liveness.UNKNOWN)
+        entry(session_id="s-1"),
+        owner=Owner(host=None, pid=None, since=None, liveness=Liveness.UNKNOWN),
     )
     assert decide(nobody, LIVE, now=LONG_AFTER).why.endswith("(not recorded which)")
 
@@ -223,7 +247,9 @@ def test_unknown_outcomes(
 def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
     """One that was made to outlive its maker needs both: its name, and the word to close the only one that can be it."""
     one = entry(detached=True)
-    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith("name it to close it")
+    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith(
+        "name it to close it"
+    )
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True).verdict is UNDECIDED
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True, close_unique=True).verdict is CLOSE
 

@@ -103,23 +103,35 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
         ),
         (
             {"status": 429, "retry_after": math.inf},
-            Decision(FAIL, "status 429: the service asks to wait inf s, the policy's limit is 60 s"),
+            Decision(
+                FAIL, "status 429: the service asks to wait inf s, the policy's limit is 60 s"
+            ),
         ),
         (
             {"status": 503, "remaining": 0.25},
-            Decision(FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0.25 s"),
+            Decision(
+                FAIL,
+                "status 503: the next try would be in 0.25 s, the call's deadline is in 0.25 s",
+            ),
         ),
         (
             {"status": 503, "retry_after": 30.0, "remaining": 12.5},
-            Decision(FAIL, "status 503: the service asks to wait 30 s, the call's deadline is in 12.5 s"),
+            Decision(
+                FAIL, "status 503: the service asks to wait 30 s, the call's deadline is in 12.5 s"
+            ),
         ),
         (
             {"status": 503, "retry_after": 30.0, "remaining": 30.1},
-            Decision(FAIL, "status 503: the next try would be in 30.2 s, the call's deadline is in 30.1 s"),
+            Decision(
+                FAIL,
+                "status 503: the next try would be in 30.2 s, the call's deadline is in 30.1 s",
+            ),
         ),
         (
             {"status": 503, "remaining": -3.0},
-            Decision(FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0 s"),
+            Decision(
+                FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0 s"
+            ),
         ),
     ],
 )
@@ -129,7 +141,8 @@ def test_reasons(facts: dict[str, Any], decision: Decision) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempt", "bound"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (10_000, 8.0)]
+    ("attempt", "bound"),
+    [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (10_000, 8.0)],
 )
 def test_growth(attempt: int, bound: float) -> None:
     """The upper bound of the wait doubles with each attempt up to its limit, and the wait is drawn from zero up to it."""
@@ -144,7 +157,9 @@ def test_growth(attempt: int, bound: float) -> None:
 )
 def test_retry_after(retry_after: float, chance: float, delay: float) -> None:
     """The service's wish is a lower bound, jitter comes on top, and a wish up to the limit is honoured."""
-    assert decide(chance=chance, status=429, retry_after=retry_after) == Decision(RETRY, "status 429", delay)
+    assert decide(chance=chance, status=429, retry_after=retry_after) == Decision(
+        RETRY, "status 429", delay
+    )
 
 
 def test_one_attempt() -> None:
@@ -167,7 +182,9 @@ FACTS = st.builds(
     attempt=st.integers(1, 2000),
     repeatable=st.booleans(),
     sent=st.booleans(),
-    status=st.none() | st.sampled_from([400, 401, 404, 429, *range(500, 528)]) | st.integers(300, 599),
+    status=st.none()
+    | st.sampled_from([400, 401, 404, 429, *range(500, 528)])
+    | st.integers(300, 599),
     own_error=st.booleans(),
     transient=st.booleans(),
     retry_after=st.none() | SECONDS,
@@ -249,7 +266,9 @@ def test_what_a_retry_costs() -> None:
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "5"])
 def test_budget_refused(value: Any) -> None:
     """The budget is an int of at least 1, or None."""
-    with pytest.raises(ConfigurationError, match=r"^RetryPolicy: budget must be an int of at least 1, not "):
+    with pytest.raises(
+        ConfigurationError, match=r"^RetryPolicy: budget must be an int of at least 1, not "
+    ):
         RetryPolicy(budget=value)
 
 

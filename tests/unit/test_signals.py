@@ -101,7 +101,11 @@ def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
     # One is done, and must begin nothing while the other isn't.
     assert (one.order, two.order, told.order) == (["react"], ["react"], [])
     two.resume()
-    assert (one.order, two.order, told.order) == (["react", "acted"], ["react", "acted"], ["before"])
+    assert (one.order, two.order, told.order) == (
+        ["react", "acted"],
+        ["react", "acted"],
+        ["before"],
+    )
     first.release()
     second.release()
     second.release()

@@ -70,12 +70,18 @@ def test_crn() -> None:
     ("value", "problem"),
     [
         ("", "is empty"),
-        ("planted\n", "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"),
+        (
+            "planted\n",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
+        ),
         (
             "planted\r\nX-Evil: 1",
             "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
         ),
-        ("plan\0ted", "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"),
+        (
+            "plan\0ted",
+            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
+        ),
         (" planted", "starts or ends with white space"),
         ("plantéd", "contains characters outside printable ASCII"),
         (None, "is no text but NoneType"),
@@ -112,7 +118,8 @@ def test_no_crn(value: str) -> None:
         ServiceCRN(value)
     error = caught.value
     assert (
-        error.message == "the value for ServiceCRN is no CRN of a service instance; its name is not enough."
+        error.message
+        == "the value for ServiceCRN is no CRN of a service instance; its name is not enough."
     )
     assert error.solution is not None
     assert "crn:v1:bluemix:public:quantum-computing:" in error.solution

@@ -80,7 +80,10 @@ def test_mask(text: str, masked: str) -> None:
 def test_mask_of_nothing(credentials: dict[str, str]) -> None:
     """A credential that is empty or too short to tell masks nothing, least of all every place between two letters."""
     request = Request("get", "GET", URL("https://h/api"), {})
-    assert request.attempt(SecretHeaders(credentials), None).mask("Bearer plain text") == "Bearer plain text"
+    assert (
+        request.attempt(SecretHeaders(credentials), None).mask("Bearer plain text")
+        == "Bearer plain text"
+    )
 
 
 def test_mask_of_headers() -> None:

@@ -98,7 +98,9 @@ class Admin:
             shown.append(json.dumps({**body, "instance": session.instance, "story": story}))
             if len(shown) % _MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)  # others are served meanwhile
-        return web.Response(text=f'{{"sessions": [{", ".join(shown)}]}}', content_type="application/json")
+        return web.Response(
+            text=f'{{"sessions": [{", ".join(shown)}]}}', content_type="application/json"
+        )
 
     def advance(self, body: bytes) -> web.Response:
         """POST /emulator/advance: let time pass, `{"duration": "30m"}`; answers what time it then is."""
@@ -121,7 +123,9 @@ def local(handler: Handler) -> Handler:
         await request.read()  # a connection can be kept only once its request is read
         if not (is_loopback(request.remote or "") and _is_of_here(request)):
             raise Refusal(
-                403, NOT_AUTHORISED, "The emulator is ruled from its own machine only, by its address."
+                403,
+                NOT_AUTHORISED,
+                "The emulator is ruled from its own machine only, by its address.",
             )
         return await handler(request)
 

@@ -10,7 +10,12 @@ from qsessions.emulator.faults import YOUNG_SECONDS, Fault, FaultKind
 from qsessions.emulator.http.credentials import Gate
 from qsessions.emulator.http.iam import TokenOffice
 from qsessions.emulator.http.middleware import Handler, struck, subject
-from qsessions.emulator.service.backends import configuration_body, list_body, properties_body, status_body
+from qsessions.emulator.service.backends import (
+    configuration_body,
+    list_body,
+    properties_body,
+    status_body,
+)
 from qsessions.emulator.service.bodies import job_body, session_body, workload_body
 from qsessions.emulator.service.clock import ServiceClock
 from qsessions.emulator.service.directory import PLANS, plan_body, search_body
@@ -79,7 +84,12 @@ class Service:
             ("get_job", "GET", f"{v1}/jobs/{{id}}", self.get_job),
             ("cancel_job", "POST", f"{v1}/jobs/{{id}}/cancel", self.cancel_job),
             ("backends", "GET", f"{v1}/backends", self.list_backends),
-            ("backend_configuration", "GET", f"{v1}/backends/{{id}}/configuration", self.get_configuration),
+            (
+                "backend_configuration",
+                "GET",
+                f"{v1}/backends/{{id}}/configuration",
+                self.get_configuration,
+            ),
             ("backend_properties", "GET", f"{v1}/backends/{{id}}/properties", self.get_properties),
             ("backend_status", "GET", f"{v1}/backends/{{id}}/status", self.get_backend_status),
         ]
@@ -87,8 +97,12 @@ class Service:
             router.add_route(method, path, self._guarded(handler), name=operation)
         router.add_route("GET", f"{v1}/versions", self._free(self.get_versions), name="versions")
         router.add_route("POST", "/identity/token", self._free(self.issue_token), name="token")
-        router.add_route("POST", "/v3/resources/search", self._free(self.find_instances), name="instances")
-        router.add_route("GET", f"/{{id:{'|'.join(PLANS)}}}", self._free(self.get_plan), name="plan")
+        router.add_route(
+            "POST", "/v3/resources/search", self._free(self.find_instances), name="instances"
+        )
+        router.add_route(
+            "GET", f"/{{id:{'|'.join(PLANS)}}}", self._free(self.get_plan), name="plan"
+        )
 
     def create_session(self, call: InstanceCall) -> web.Response:
         """POST /v1/sessions."""
@@ -165,7 +179,8 @@ class Service:
         return web.json_response(
             {
                 "jobs": [
-                    job_body(job, call.now, self.user_id, exclude_params=query.exclude_params) for job in page
+                    job_body(job, call.now, self.user_id, exclude_params=query.exclude_params)
+                    for job in page
                 ],
                 "count": len(matching),
                 "limit": query.limit,
@@ -177,7 +192,9 @@ class Service:
         """GET /v1/jobs/{id}."""
         exclude_params = read_exclude_params(call.request.query, default=False)
         job = call.instance.machine.job(call.now, call.id)
-        return web.json_response(job_body(job, call.now, self.user_id, exclude_params=exclude_params))
+        return web.json_response(
+            job_body(job, call.now, self.user_id, exclude_params=exclude_params)
+        )
 
     def cancel_job(self, call: InstanceCall) -> web.Response:
         """POST /v1/jobs/{id}/cancel."""
@@ -187,7 +204,9 @@ class Service:
     def list_backends(self, call: InstanceCall) -> web.Response:
         """GET /v1/backends."""
         names = call.instance.machine.backends
-        return web.json_response(list_body((name, self._queue_length(call.now, name)) for name in names))
+        return web.json_response(
+            list_body((name, self._queue_length(call.now, name)) for name in names)
+        )
 
     def get_backend_status(self, call: InstanceCall) -> web.Response:
         """GET /v1/backends/{name}/status."""
@@ -212,7 +231,9 @@ class Service:
         """POST /v3/resources/search, of Global Search: it asks for a credential, but for no instance."""
         self.gate.check_credentials(call.request.headers, call.now)
         instances = self.instances.values()
-        return web.json_response(search_body((instance.crn, instance.terms.plan) for instance in instances))
+        return web.json_response(
+            search_body((instance.crn, instance.terms.plan) for instance in instances)
+        )
 
     def get_plan(self, call: Call) -> web.Response:
         """GET /{plan}, of Global Catalog; needs no credentials."""
@@ -260,4 +281,8 @@ def _page_link(request: web.Request, name: str, cursor: str | None) -> dict[str,
     # Without a Host header aiohttp would ask the name service for one, and block the loop.
     host = request.headers.get("Host") or "{}:{}".format(*request.get_extra_info("sockname"))
     kept = [(key, value) for key, value in request.query.items() if key not in {"next", "previous"}]
-    return {name: {"href": f"{request.scheme}://{host}{request.path}?{urlencode([*kept, (name, cursor)])}"}}
+    return {
+        name: {
+            "href": f"{request.scheme}://{host}{request.path}?{urlencode([*kept, (name, cursor)])}"
+        }
+    }

@@ -44,7 +44,9 @@ class Gate:
       no CRN is 403 with code 1200. Two are 400: either could be meant, and the credential is not to blame.
     """
 
-    def __init__(self, *, secrets: Secrets, instances: Mapping[str, Instance], tokens: TokenOffice) -> None:
+    def __init__(
+        self, *, secrets: Secrets, instances: Mapping[str, Instance], tokens: TokenOffice
+    ) -> None:
         self._secrets = secrets
         self._instances = instances
         self._tokens = tokens
@@ -97,4 +99,6 @@ def _same(sent: str, expected: str) -> bool:
 
 
 def _not_authorised(status: int, solution: str) -> Refusal:
-    return Refusal(status, NOT_AUTHORISED, "You are not authorized to perform this action.", solution)
+    return Refusal(
+        status, NOT_AUTHORISED, "You are not authorized to perform this action.", solution
+    )

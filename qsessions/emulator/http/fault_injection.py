@@ -41,7 +41,9 @@ class ConnectionReset(Exception):
         return web.Response()
 
 
-async def strike(faults: Iterable[Fault], tokens: TokenOffice, token_endpoint: bool) -> web.Response | None:
+async def strike(
+    faults: Iterable[Fault], tokens: TokenOffice, token_endpoint: bool
+) -> web.Response | None:
     """Let faults act one after another; gives the answer that one of them puts in the service's place.
 
     Raises ConnectionReset.
@@ -68,7 +70,11 @@ async def deliver(
 ) -> web.StreamResponse:
     """Spoil an answer on its way out, as the faults say. `now`, in unix seconds, is what clocks are skewed from."""
     for fault in faults:
-        body = response.body if isinstance(response, web.Response) and request.method != "HEAD" else None
+        body = (
+            response.body
+            if isinstance(response, web.Response) and request.method != "HEAD"
+            else None
+        )
         if fault.kind == "clock_skew" and now is not None:
             response.headers["Date"] = formatdate(now + (fault.seconds or 0), usegmt=True)
         elif not isinstance(body, bytes) or not isinstance(response, web.Response) or not body:
@@ -89,7 +95,9 @@ async def _in_pieces(
     request: web.Request, response: web.Response, length: int, pieces: list[bytes], seconds: float
 ) -> web.StreamResponse:
     """Send a body piece by piece over `seconds`, under the promise of `length` bytes."""
-    stream = web.StreamResponse(status=response.status, reason=response.reason, headers=response.headers)
+    stream = web.StreamResponse(
+        status=response.status, reason=response.reason, headers=response.headers
+    )
     stream.content_length = length
     if sum(map(len, pieces)) < length or response.keep_alive is False:
         stream.force_close()

@@ -163,9 +163,13 @@ def _refusal_of(error: Exception) -> Refusal:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, web.HTTPNotFound):
-        return Refusal(404, NOT_FOUND, "Path not found.", "Check the path against the API reference.")
+        return Refusal(
+            404, NOT_FOUND, "Path not found.", "Check the path against the API reference."
+        )
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return Refusal(405, METHOD_NOT_ALLOWED, "Method not allowed.", "Use one that the Allow header names.")
+        return Refusal(
+            405, METHOD_NOT_ALLOWED, "Method not allowed.", "Use one that the Allow header names."
+        )
     if isinstance(error, web.HTTPException):
         return Refusal(error.status, INVALID_REQUEST, error.reason)
     if isinstance(error, web.RequestPayloadError | ConnectionError):

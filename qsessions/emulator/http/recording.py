@@ -27,7 +27,9 @@ _LABEL = re.compile(r"<(?:api_key|backend_token|service_token|token)>")
 _NAME = r"(?:api[_-]?key|token|password|secret)s?"
 _NAMED = re.compile(rf"(?i){_NAME}")
 # What stands under such a name in a form or a query, and as text or a list in JSON; each of these percent-encoded, too.
-_IN_FORM = re.compile(rf"(?i)({_NAME}(?:=|%3D|%253D))(?!{_LABEL.pattern})(?:(?!%2[267]|%5C)[^&\s\"'\\\\])+")
+_IN_FORM = re.compile(
+    rf"(?i)({_NAME}(?:=|%3D|%253D))(?!{_LABEL.pattern})(?:(?!%2[267]|%5C)[^&\s\"'\\\\])+"
+)
 _QUOTE, _SPACE = r"(?:\\{0,7}[\"']|%22|%27|%5C%22)", r"(?:\s|%20|%0A|\+)*"
 _IN_JSON = re.compile(
     rf"(?is)({_NAME}{_QUOTE}{_SPACE}(?::|%3A){_SPACE})"

@@ -81,7 +81,8 @@ def _event(name: str, now: float, view: View, seen: View) -> bytes:
 def _policy(text: str) -> str:
     """The page's security policy: its own style and script by their hashes, its own host's events, and nothing else."""
     hashes = {
-        kind: b64encode(sha256(inline.encode()).digest()).decode() for kind, inline in _INLINE.findall(text)
+        kind: b64encode(sha256(inline.encode()).digest()).decode()
+        for kind, inline in _INLINE.findall(text)
     }
     return (
         "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "

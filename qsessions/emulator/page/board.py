@@ -39,15 +39,23 @@ class View:
         return {
             **self.summary,
             "shown": list(self.lanes),
-            "lanes": [lane for session_id, lane in self.lanes.items() if lane != seen.lanes.get(session_id)],
-            "requests": [shown for number, shown in self.requests.items() if number not in seen.requests],
+            "lanes": [
+                lane
+                for session_id, lane in self.lanes.items()
+                if lane != seen.lanes.get(session_id)
+            ],
+            "requests": [
+                shown for number, shown in self.requests.items() if number not in seen.requests
+            ],
         }
 
 
 class Board:
     """Reckons what is to be seen, once for each change, whoever watches; nothing where nobody does."""
 
-    def __init__(self, *, instances: Mapping[str, Instance], clock: ServiceClock, recorder: Recorder) -> None:
+    def __init__(
+        self, *, instances: Mapping[str, Instance], clock: ServiceClock, recorder: Recorder
+    ) -> None:
         self._instances = instances
         self._clock = clock
         self._recorder = recorder
@@ -90,10 +98,16 @@ class Board:
         return {
             "speed": self._clock.speed,
             "instances": [
-                {"crn": instance.crn, "plan": instance.terms.plan, "partner": instance.terms.partner}
+                {
+                    "crn": instance.crn,
+                    "plan": instance.terms.plan,
+                    "partner": instance.terms.partner,
+                }
                 for instance in instances
             ],
-            "queues": [{"backend": name, "jobs": queue_length(instances, now, name)} for name in backends],
+            "queues": [
+                {"backend": name, "jobs": queue_length(instances, now, name)} for name in backends
+            ],
             "states": Counter(session.state for session in sessions),
             "usage": _meter(Meter(usage, now, sum(session.metered.rate for session in sessions))),
         }
@@ -125,7 +139,9 @@ class Board:
 
 def _weight(session: Session) -> tuple[bool, float, int]:
     """What is open matters more than what is closed, then what something happened to last, then what is newer."""
-    latest = max(session.changes[-1].at, session.last_job_started or 0, session.last_job_completed or 0)
+    latest = max(
+        session.changes[-1].at, session.last_job_started or 0, session.last_job_completed or 0
+    )
     return session.state != "closed", latest, session.serial
 
 

@@ -38,7 +38,8 @@ def session_body(session: Session, now: float, user_id: str) -> dict[str, object
         # Rounding first keeps a clock's last bits from adding a second.
         "active_ttl": math.ceil(round(session.active_left(now), 3)),
         "timestamps": [
-            {"status": change.state, "timestamp": date_time(change.at)} for change in session.changes
+            {"status": change.state, "timestamp": date_time(change.at)}
+            for change in session.changes
         ],
         "user_id": user_id,
         "elapsed_time": _usage(session, now),
@@ -53,7 +54,9 @@ def job_body(job: Job, now: float, user_id: str, *, exclude_params: bool) -> dic
         "cost": math.ceil(job.seconds),
         "user_id": user_id,
         "backend": job.backend,
-        **_present(session_id=job.session_id, params=None if exclude_params else job.details.params),
+        **_present(
+            session_id=job.session_id, params=None if exclude_params else job.details.params
+        ),
         "program": {"id": job.program_id},
         "tags": job.tags,
         "private": job.details.private,
@@ -65,7 +68,9 @@ def job_body(job: Job, now: float, user_id: str, *, exclude_params: bool) -> dic
     }
 
 
-def workload_body(workload: Session | Job, now: float, *, crn: str, user_id: str) -> dict[str, object]:
+def workload_body(
+    workload: Session | Job, now: float, *, crn: str, user_id: str
+) -> dict[str, object]:
     """A session, a batch or a job as the list of workloads shows it."""
     own: Mapping[str, object]
     if isinstance(workload, Job):
@@ -101,7 +106,9 @@ def error_body(refusal: Refusal, trace: str) -> dict[str, object]:
 
 def date_time(at: float) -> str:
     """Unix seconds as a UTC date and time, in whole milliseconds that have passed."""
-    return (_EPOCH + timedelta(seconds=at)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        (_EPOCH + timedelta(seconds=at)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 def _times(**times: float | None) -> dict[str, object]:

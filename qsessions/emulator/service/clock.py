@@ -31,7 +31,9 @@ class ServiceClock:
         if not 0 <= speed < math.inf:
             raise ValueError("speed must be a finite number, 0 or more")
         if clock is not None and speed != 1:
-            raise ValueError("speed and clock exclude each other: the clock that you pass sets the pace")
+            raise ValueError(
+                "speed and clock exclude each other: the clock that you pass sets the pace"
+            )
         self._given = clock
         self._speed = speed
         self._base = time.time()
@@ -54,7 +56,9 @@ class ServiceClock:
         Raises RuntimeError if the time is another's to move, ValueError if it would leave the year 9999.
         """
         if self._given is not None:
-            raise RuntimeError("this emulator's time is the clock that was passed to it: move that one")
+            raise RuntimeError(
+                "this emulator's time is the clock that was passed to it: move that one"
+            )
         to = round(self.now() + seconds, 6)
         if to > _END:
             raise ValueError("that is past the year 9999, and no date has a later one")

@@ -21,7 +21,9 @@ class Book:
         self.pending: Counter[str] = Counter()
         self.ended: defaultdict[str | None, list[str]] = defaultdict(list)
 
-    def note(self, at: float, what: Happening, session_id: str | None, job_id: str | None = None) -> None:
+    def note(
+        self, at: float, what: Happening, session_id: str | None, job_id: str | None = None
+    ) -> None:
         """Add an event."""
         self.events.append(Event(at, what, session_id, job_id))
 
@@ -82,7 +84,9 @@ class Lanes:
 
     def end_due(self, at: float) -> bool:
         """End the jobs whose time has come; says whether there were any."""
-        done = sorted((job for job in self._running.values() if job.ends <= at), key=lambda job: job.ends)
+        done = sorted(
+            (job for job in self._running.values() if job.ends <= at), key=lambda job: job.ends
+        )
         for job in done:
             self._end(self._running.pop(job.id), at, "Completed", None)
         return bool(done)
@@ -104,7 +108,9 @@ class Lanes:
         self._end(job, at, "Cancelled", "cancelled on request")
         return was_running
 
-    def clear_queue(self, at: float, status: JobStatus, reason: str, code: int | None = None) -> bool:
+    def clear_queue(
+        self, at: float, status: JobStatus, reason: str, code: int | None = None
+    ) -> bool:
         """End every waiting job with `status`; says whether there were any."""
         waiting = list(self._queued.values())
         self._queued.clear()

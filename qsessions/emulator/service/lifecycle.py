@@ -129,7 +129,11 @@ class SessionTrack:
         if not session.accepting_jobs and not session.stuck:
             yield session.idle_since, "closed", "session_closed_by_drain"
         elif session.state == "active":
-            yield session.idle_since + ttls.interactive, "inactive", "session_inactivated_by_interactive_ttl"
+            yield (
+                session.idle_since + ttls.interactive,
+                "inactive",
+                "session_inactivated_by_interactive_ttl",
+            )
         elif not session.stuck:
             yield session.idle_since + UNUSED_SECONDS, "closed", "session_closed_by_disuse"
 

@@ -11,7 +11,9 @@ import attrs
 from qsessions.emulator.service.errors import invalid
 from qsessions.emulator.service.values import JOB_WORKLOAD, Job, Session
 
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_DATE_TIME = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
 _CURSOR = re.compile(r"[0-9a-f]{16}")
 _STATUSES = frozenset(JOB_WORKLOAD.values())
 _MODES = frozenset({"job", "session", "batch"})
@@ -74,7 +76,8 @@ class WorkloadQuery:
             and self.created.holds(workload.created)
             and self.tags.issubset(workload.tags)
             and (
-                not self.search or any(self.search in text.lower() for text in (workload.id, *workload.tags))
+                not self.search
+                or any(self.search in text.lower() for text in (workload.id, *workload.tags))
             )
         )
 
@@ -232,7 +235,9 @@ def _one_of(query: Query, name: str, choices: frozenset[str]) -> str | None:
 
 
 def _created(query: Query) -> Span:
-    return Span(_moment(query, "created_after", -math.inf), _moment(query, "created_before", math.inf))
+    return Span(
+        _moment(query, "created_after", -math.inf), _moment(query, "created_before", math.inf)
+    )
 
 
 def _moment(query: Query, name: str, default: float) -> float:

@@ -39,7 +39,12 @@ class Machine:
     """
 
     def __init__(
-        self, *, random: Random, backends: Sequence[str], queue_seconds: float = 0.0, instance: str = ""
+        self,
+        *,
+        random: Random,
+        backends: Sequence[str],
+        queue_seconds: float = 0.0,
+        instance: str = "",
     ) -> None:
         if not backends:
             raise ValueError("a service without backends can't run anything: name at least one")
@@ -88,7 +93,9 @@ class Machine:
             self._check_backend(backend, status=400)
         session_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         serial = self._serial(session_id)
-        session = Session(session_id, serial, mode, backend, ttls, created=at, instance=self._instance)
+        session = Session(
+            session_id, serial, mode, backend, ttls, created=at, instance=self._instance
+        )
         track = self._sessions[session_id] = SessionTrack(session, self._book)
         self._schedule(track)
         return track.session
@@ -177,7 +184,9 @@ class Machine:
         self.advance(now)
         job = self._book.jobs.get(job_id)
         if job is None:
-            raise Refusal(404, JOB_NOT_FOUND, "Job not found.", "Check the job's id and the instance.")
+            raise Refusal(
+                404, JOB_NOT_FOUND, "Job not found.", "Check the job's id and the instance."
+            )
         return job
 
     def jobs(self, now: float) -> list[Job]:
@@ -232,7 +241,9 @@ class Machine:
         return track
 
     def _owner(self, job: Job) -> SessionTrack | BackendTrack:
-        return self._unbound[job.backend] if job.session_id is None else self._sessions[job.session_id]
+        return (
+            self._unbound[job.backend] if job.session_id is None else self._sessions[job.session_id]
+        )
 
     def _check_backend(self, backend: str, *, status: int) -> None:
         if backend not in self._unbound:

@@ -111,7 +111,11 @@ def read_job_request(body: bytes) -> JobRequest:
         raise invalid_body("program_id and backend are required.")
     details = _job_details(fields)
     seconds = details.params.get("seconds", 1.0)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not is_duration(seconds):
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not is_duration(seconds)
+    ):
         raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
     return JobRequest(program_id, backend, _text(fields, "session_id"), float(seconds), details)
 
@@ -122,7 +126,11 @@ def is_duration(seconds: float) -> bool:
 
 
 def _job_details(fields: Mapping[str, object]) -> JobDetails:
-    params, tags, private = fields.get("params", {}), fields.get("tags", []), fields.get("private", False)
+    params, tags, private = (
+        fields.get("params", {}),
+        fields.get("tags", []),
+        fields.get("private", False),
+    )
     if not isinstance(params, dict):
         raise invalid_body("params must be an object.")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
