@@ -1,51 +1,52 @@
-"""What every call goes through before its first attempt: the settings, the API version, and what they leave of its deadline."""
+"""What every call passes before its first attempt: the settings, the API version, the deadline."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from datetime import timedelta
 from types import EllipsisType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import SecretHeaders
-from qsessions.api.operations import Operation
+from qsessions.api.codec import WorkloadPage
+from qsessions.api.messages import Progress, SecretHeaders
+from qsessions.api.operations import Operation, Query
+from qsessions.api.pages import pages
 from qsessions.auth import ServiceCRN
-from qsessions.clock import Clock
+from qsessions.clock import Clock, Deadline
 from qsessions.config import settings as config
-from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, replica
+from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, copy_error
 from qsessions.http.attempts import Attempts
 from qsessions.http.transport import AiohttpTransport
-from qsessions.http.unrepeatable import Undo
-from qsessions.models import ApiVersion, deadline_seconds
+from qsessions.models import ApiVersion, Workload, deadline_seconds
 
 T = TypeVar("T")
 
-# A call's deadline: seconds, a timedelta, text such as "2m", None for none, or `...` for the client's own.
+# A call's timeout: seconds, a timedelta, text such as "2m", None for none, `...` for the client's.
 Timeout: TypeAlias = float | timedelta | str | EllipsisType | None
 
 
 class Caller:
-    """Carries operations out for one client.
+    """Makes the calls of one client.
 
     Args:
-        settings: Where to call with which credentials, or the search for that in the account file, made once, when it is first needed.
-        transport: Told which proxies to use.
-        attempts: Told which credentials to send.
+        settings: The settings, or where to look them up, once, when they are first needed.
+        transport: The connections; they get the proxies of the settings.
+        attempts: The attempt loop; it gets the auth providers of the settings.
         clock: The time.
         api_version: The API version of calls that name none, or None for the default.
-        timeout: The deadline of calls that name none, in seconds, or None.
+        timeout: The timeout of calls that name none, in seconds, or None.
         headers: Further headers.
 
     Raises:
         ConfigurationError: The service's address is plain http to another machine.
 
     Attributes:
-        base_url: Where it calls, once that is settled.
-        instance: The CRN that it sends, where it is known.
+        base_url: The part of the service's address before /v1, once the settings are loaded.
+        instance: The CRN that is sent, where it is known.
     """
 
     def __init__(
@@ -73,76 +74,124 @@ class Caller:
         if isinstance(settings, config.Search):
             self._search = settings
         else:
-            self._settle(settings)
+            self._apply(settings)
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a task that is cancelled when the client is closed.
+
+        Raises:
+            ClientClosed: The client is closed.
+        """
+        return self._transport.spawn(coroutine)
+
+    def deadline(self, timeout: Timeout | Deadline) -> Deadline:
+        """Return the deadline of a call that begins now; one that is given is returned itself.
+
+        Raises:
+            InvalidArgument: The timeout is none.
+        """
+        return (
+            timeout
+            if isinstance(timeout, Deadline)
+            else self._clock.deadline(self.seconds(timeout))
+        )
+
+    def seconds(self, timeout: Timeout) -> float | None:
+        """Return a call's timeout in seconds, or None for none.
+
+        Raises:
+            InvalidArgument: The timeout is none.
+        """
+        if isinstance(timeout, EllipsisType):
+            return self._timeout
+        return deadline_seconds(timeout, "timeout")
 
     async def call(
         self,
         operation: Operation[T],
-        api_version: str | None,
-        timeout: Timeout,
-        undo: Undo | None = None,
+        api_version: str | None = None,
+        timeout: Timeout | Deadline = ...,
+        progress: Progress | None = None,
     ) -> T:
-        """Carry an operation out, all within one deadline.
+        """Carry out an operation, all within one deadline.
 
         Args:
             operation: What to do.
             api_version: The API version for it, or None for the client's.
-            timeout: Its deadline, or `...` for the client's.
-            undo: See `Attempts.run`.
+            timeout: Its timeout or deadline, or `...` for the client's.
+            progress: Follows the request.
 
         Raises:
             QSessionsError: See errors.py.
         """
-        seconds = await self.settled(operation.name, timeout)
+        deadline = self.deadline(timeout)
+        if self._search is not None:
+            await self.ensure_configured(operation.name, deadline)
         version = (
             self._api_version if api_version is None else operations.checked_version(api_version)
         )
         if version == operations.LATEST:
-            started = self._clock.monotonic()
-            version = await self._latest_version(operation, seconds)
-            seconds = self.left(seconds, started)
+            version = await self._latest_version(operation, deadline)
         headers = SecretHeaders(self._headers)
         headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
-        request = operation.request(self.base_url, headers)
-        return await self._attempts.run(
-            request, operation.read, seconds, undo=undo, urgent=operation.ending
-        )
-
-    async def admit(self, operation: Operation[T]) -> None:
-        """Raise what refuses an operation that can't be repeated, if something does; the settings must be settled.
-
-        Raises:
-            ClientClosed: The client begins none any more, or none just now.
-        """
-        await self._attempts.admit(operation.request(self.base_url, {}))
+        request = operation.request(self.base_url, headers, progress)
+        return await self._attempts.run(request, operation.read, deadline, urgent=operation.ending)
 
     async def versions(
-        self, api_version: str | None, timeout: Timeout, *, urgent: bool = False
+        self, api_version: str | None, timeout: Timeout | Deadline, *, urgent: bool = False
     ) -> list[ApiVersion]:
         """List the API versions, without credentials; see `Attempts.run` for `urgent`."""
         headers = SecretHeaders(self._headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
-        seconds = await self.settled(operation.name, timeout)
+        deadline = self.deadline(timeout)
+        await self.ensure_configured(operation.name, deadline)
         request = operation.request(self.base_url, headers)
         return await self._attempts.run(
-            request, operation.read, seconds, authenticated=False, urgent=urgent
+            request, operation.read, deadline, authenticated=False, urgent=urgent
         )
 
-    async def settled(self, operation: str, timeout: Timeout) -> float | None:
-        """Wait for the account file where the settings are in it; give what is left of the call's seconds."""
-        seconds = self.seconds(timeout)
+    def workloads(
+        self,
+        query: Query,
+        api_version: str | None = None,
+        timeout: Timeout | Deadline = ...,
+        *,
+        ending: bool = False,
+    ) -> AsyncGenerator[Workload, None]:
+        """List workloads, page by page, each fetched when it is needed.
+
+        Args:
+            query: Which.
+            api_version: The API version, or None for the client's.
+            timeout: The timeout of each page, or the deadline of all.
+            ending: Whether the end of a session depends on it.
+        """
+
+        async def fetch(cursor: str | None) -> WorkloadPage:
+            operation = operations.workloads(query, cursor, ending=ending)
+            return await self.call(operation, api_version, timeout)
+
+        return pages(fetch)
+
+    async def ensure_configured(self, operation: str, timeout: Timeout | Deadline) -> None:
+        """Load the account file if the settings are in it and aren't loaded yet.
+
+        Raises:
+            ConfigurationError: The account file can't be used.
+            CallTimeout: Time was up.
+        """
+        deadline = self.deadline(timeout)
         if self._search is None:
-            return seconds
-        started = self._clock.monotonic()
-        # One reading for all who wait, and not one that a caller's cancellation ends.
+            return
+        # One reading for all who wait, which a caller's cancellation doesn't end.
         if self._searching is None or self._searching.done():
-            self._searching = self._attempts.spawn(self._look(self._search))
+            self._searching = self.spawn(self._look_up(self._search))
         searching = self._searching
-        done, _ = await asyncio.wait({searching}, timeout=seconds)
+        done, _ = await asyncio.wait({searching}, timeout=deadline.remaining())
         if not done:
             raise CallTimeout(
                 "the call's deadline passed while reading the account file.",
@@ -155,29 +204,9 @@ class Caller:
             )
         error = searching.result()
         if error is not None:
-            raise replica(error)
-        return self.left(seconds, started)
+            raise copy_error(error)
 
-    def seconds(self, timeout: Timeout) -> float | None:
-        """Read a call's deadline as seconds, or None for none.
-
-        Raises:
-            InvalidArgument: It can't be one.
-        """
-        return (
-            self._timeout
-            if isinstance(timeout, EllipsisType)
-            else deadline_seconds(timeout, "timeout")
-        )
-
-    def left(self, seconds: float | None, started: float) -> float | None:
-        """Give what is left of a deadline; never 0 or less, which would be no deadline at all but a wrong one."""
-        return (
-            None if seconds is None else max(seconds - (self._clock.monotonic() - started), 0.001)
-        )
-
-    def _settle(self, settings: config.Settings) -> None:
-        """Take the settings on: here they become where calls go, how they get there and what they carry."""
+    def _apply(self, settings: config.Settings) -> None:
         self._transport.check(URL(settings.base_url))
         self.base_url = settings.base_url
         crns = [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
@@ -185,22 +214,26 @@ class Caller:
         self._transport.proxies = settings.proxies
         self._attempts.providers = settings.providers
 
-    async def _look(self, search: config.Search) -> QSessionsError | None:
-        """Find the settings in the account file; give the error that all who wait get, or None."""
+    async def _look_up(self, search: config.Search) -> QSessionsError | None:
+        """Load the settings from the account file; return the error for all who wait, or None."""
         try:
-            self._settle(await search.looked_up())
+            self._apply(await search.looked_up())
         except QSessionsError as error:
             return error.with_traceback(None)
         self._search = None
         return None
 
-    async def _latest_version(self, operation: Operation[T], seconds: float | None) -> str:
+    async def _latest_version(self, operation: Operation[T], deadline: Deadline) -> str:
         if self._latest is not None:
             return self._latest
-        scope = asyncio.timeout(seconds)
+        scope = asyncio.timeout(deadline.remaining())
         try:
             async with scope, self._latest_lock:
-                return await self._newest_live(seconds)
+                # Another call may have got it meanwhile. This call may be about to end a session.
+                if self._latest is None:
+                    versions = await self.versions(None, deadline, urgent=True)
+                    self._latest = operations.newest_live(versions)
+                return self._latest
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -210,9 +243,3 @@ class Caller:
                 session_id=operation.session_id,
                 sent=False,
             ) from None
-
-    async def _newest_live(self, seconds: float | None) -> str:
-        # Whoever had the lock before may have got it. And whoever waits for it may be about to end a session.
-        if self._latest is None:
-            self._latest = operations.newest_live(await self.versions(None, seconds, urgent=True))
-        return self._latest

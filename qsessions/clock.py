@@ -25,3 +25,32 @@ class Clock:
     wall: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
+
+    def deadline(self, seconds: float | None) -> Deadline:
+        """Return the deadline that is so many seconds from now; None for none."""
+        return Deadline(self.monotonic, seconds)
+
+
+class Deadline:
+    """The end of a call's time.
+
+    Args:
+        monotonic: Returns seconds that only go forward.
+        seconds: How many from now, or None for no deadline.
+    """
+
+    __slots__ = ("_at", "_monotonic")
+
+    def __init__(self, monotonic: Callable[[], float], seconds: float | None) -> None:
+        self._monotonic = monotonic
+        self._at = None if seconds is None else monotonic() + seconds
+
+    def remaining(self) -> float | None:
+        """Return the seconds left, 0 or less when none are, or None without a deadline."""
+        return None if self._at is None else self._at - self._monotonic()
+
+    def within(self, seconds: float) -> Deadline:
+        """Return this deadline, or the one `seconds` from now if that comes first."""
+        remaining = self.remaining()
+        sooner = seconds if remaining is None else min(seconds, remaining)
+        return Deadline(self._monotonic, sooner)

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 _ENDS = (".", "?", "!", "…")
+# What an error that takes another's place says as that one did.
+_FACTS = (
+    "operation",
+    "session_id",
+    "method",
+    "path",
+    "status",
+    "code",
+    "trace_id",
+    "attempts",
+    "retryable",
+)
 
 
 class QSessionsError(Exception):
@@ -87,10 +99,22 @@ class QSessionsError(Exception):
             return text
         return f"{text if text.endswith(_ENDS) else text + '.'} {self.solution}"
 
-    def located(
+    @classmethod
+    def from_failure(cls, failure: QSessionsError, message: str, **facts: Any) -> Self:
+        """Return an error of this class with the facts of another one, except its solution.
+
+        Args:
+            failure: The error whose facts are copied.
+            message: What happened.
+            facts: Facts that differ from those of `failure`.
+        """
+        copied = {name: getattr(failure, name) for name in _FACTS}
+        return cls(message, **copied | facts)
+
+    def with_context(
         self, *, operation: str, session_id: str | None, method: str, path: str, attempts: int
     ) -> Self:
-        """Return this error itself, told where it happened; facts that it already has are kept."""
+        """Add where the error happened, unless it has that already, and return the error itself."""
         if self.operation is None:
             self.operation, self.method, self.path, self.attempts = (
                 operation,
@@ -280,10 +304,10 @@ def response_error_class(
     return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
 
 
-def replica(error: ErrorT) -> ErrorT:
+def copy_error(error: ErrorT) -> ErrorT:
     """Return a copy of an error for one of many who wait for the same, so that each adds its own traceback and notes.
 
-    A foreign error that can't be copied is given as it is.
+    A foreign error that can't be copied is returned itself.
     """
     try:
         copied = copy.copy(error)

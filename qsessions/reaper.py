@@ -21,11 +21,11 @@ from qsessions.ledger import (
     Liveness,
     Owner,
     RecordState,
-    amend_in,
+    amend_entries,
     checked_labels,
-    entries_of,
     has_labels,
     place_of,
+    read_entries,
 )
 from qsessions.ledger.verdicts import (
     Decision,
@@ -38,7 +38,7 @@ from qsessions.ledger.verdicts import (
     needs_jobs,
 )
 from qsessions.models import Session, Workload
-from qsessions.session.close_all import OPEN_STATUSES, each
+from qsessions.session.close_all import OPEN_STATUSES, map_bounded
 from qsessions.states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
@@ -155,7 +155,7 @@ async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[L
     if not isinstance(ledger, Ledger):
         shown = repr(ledger) if isinstance(ledger, str) else type(ledger).__name__
         raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    return await entries_of(ledger if client is None else place_of(ledger, client.instance))
+    return await read_entries(ledger if client is None else place_of(ledger, client.instance))
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
@@ -216,7 +216,7 @@ class _Reaper:
             decided = unknown.get(entry.record.key)
             return decided or await self._decided(entry, states.get(entry.record.session_id or ""))
 
-        return await each(entries, one)
+        return await map_bounded(entries, one)
 
     async def carry_out(self, decided: Sequence[Reaped]) -> list[Reaped]:
         """Close and record what was decided."""
@@ -232,7 +232,7 @@ class _Reaper:
             self.progress("closing", closed, to_close)
             return reaped
 
-        return await _recorded(self.ledger, self.wall, await each(decided, one))
+        return await _recorded(self.ledger, self.wall, await map_bounded(decided, one))
 
     def _is_to_be_read(self, entry: LedgerEntry) -> bool:
         return entry.owner.liveness is not Liveness.ALIVE and is_served(self.client, entry.record)
@@ -300,7 +300,7 @@ async def _recorded(
     if not changes:
         return results
     try:
-        amended = await amend_in(ledger, list(changes.values()))
+        amended = await amend_entries(ledger, list(changes.values()))
     except LedgerUnavailable as error:
         failure = error.with_traceback(None)
         for index in changes:

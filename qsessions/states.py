@@ -11,7 +11,7 @@ from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE
 from qsessions.client import AsyncSessionClient
 from qsessions.ledger import LedgerRecord
 from qsessions.models import Session, SessionState, Workload
-from qsessions.session.close_all import OPEN_STATUSES, each
+from qsessions.session.close_all import OPEN_STATUSES, map_bounded
 
 # A session as it is, or why it can't be read; NotFound where the service knows no such session.
 State: TypeAlias = Session | Exception
@@ -59,7 +59,7 @@ async def current_states(
         states[session_id] = await _read(client, session_id)
         progress("reading", len(states), len(wanted))
 
-    await each([session_id for session_id in wanted if session_id not in states], read)
+    await map_bounded([session_id for session_id in wanted if session_id not in states], read)
     return states
 
 

@@ -40,16 +40,18 @@ def strip_frames(error: BaseException) -> None:
 
 @define
 class Progress:
-    """How far the sending of one request has come, as far as the transport can tell.
+    """How far one request has come, at its present attempt.
 
     Attributes:
-        begun: False as long as nothing of the body was sent, so that nothing can have been carried out; None for a transport that can't
-            tell.
-        stopped: Set by the sender of the request: the body must not be begun any more.
+        begun: False while nothing of the body was sent, so that nothing can have been carried out;
+            None while it is with a transport that can't tell.
+        stopped: Set by the sender: nothing more of it must be sent.
+        answer: The answer of a success.
     """
 
     begun: bool | None = None
     stopped: bool = False
+    answer: Response | None = None
 
 
 @frozen
@@ -71,7 +73,7 @@ class Request:
         credentials: The headers that are secret, set for each attempt.
         timeout: How many seconds `Transport.send` may take, or None.
         urgent: Whether it must not wait for a connection that other requests hold: the end of a session depends on it, or may.
-        progress: What a transport that can tell fills in.
+        progress: How far it has come; its attempts share it.
     """
 
     operation: str
@@ -106,6 +108,7 @@ class Request:
             credentials,
             timeout,
             urgent,
+            self.progress,
         )
 
     def mask(self, text: str, more: Iterable[str] = ()) -> str:

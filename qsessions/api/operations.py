@@ -21,7 +21,7 @@ from qsessions.api.codec import (
     encode,
     is_object,
 )
-from qsessions.api.messages import Request, Response, SecretHeaders, http_date
+from qsessions.api.messages import Progress, Request, Response, SecretHeaders, http_date
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
@@ -120,8 +120,10 @@ class Operation(Generic[T]):
     done_when_repeated: frozenset[int] = field(default=frozenset(), kw_only=True)
     ending: bool = field(default=False, kw_only=True)
 
-    def request(self, base_url: str, headers: Mapping[str, str]) -> Request:
-        """Give the request, without credentials."""
+    def request(
+        self, base_url: str, headers: Mapping[str, str], progress: Progress | None = None
+    ) -> Request:
+        """Return the request, without credentials; `progress` follows it."""
         if self.body is not None:
             headers = SecretHeaders(headers, **{"Content-Type": "application/json"})
         return Request(
@@ -133,6 +135,7 @@ class Operation(Generic[T]):
             self.session_id,
             self.repeatable,
             self.done_when_repeated,
+            progress=progress or Progress(),
         )
 
 

@@ -23,7 +23,7 @@ from qsessions.errors import (
     ProtocolError,
     QSessionsError,
     TokenExchangeFailed,
-    replica,
+    copy_error,
 )
 from qsessions.events import TokenRenewed
 from qsessions.http.attempts import Attempts
@@ -172,7 +172,7 @@ class TokenExchange:
             elif isinstance(outcome, TokenExchangeFailed) or (
                 outcome is not None and flight.transport is transport
             ):
-                raise replica(outcome)
+                raise copy_error(outcome)
 
     def refuse(self, token: str) -> bool:
         """Drop the token if it is the current one. A fresh one may always do better, and may be here already."""

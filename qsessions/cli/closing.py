@@ -13,8 +13,9 @@ from qsessions.cli.keeping import local_ledger, note_ended
 from qsessions.cli.ledger import failure_code, failure_text
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, cell
-from qsessions.ledger import entries_of
-from qsessions.session.close_all import OPEN_STATUSES, Ending, How, end, find
+from qsessions.ledger import read_entries
+from qsessions.session.calls import How
+from qsessions.session.close_all import OPEN_STATUSES, Ending, end, find
 
 _COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
 
@@ -52,7 +53,7 @@ async def _find(
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         found += await find(
             listed,
-            lambda: entries_of(ledger.place_of(client.instance)),
+            lambda: read_entries(ledger.place_of(client.instance)),
             labels=labels,
             include_owned=include_owned,
         )

@@ -201,7 +201,10 @@ class _Examination:
         try:
             request = operation.request(str(self.url), {})
             self.listed = await attempts.run(
-                request, read, deadline(self.options), authenticated=False
+                request,
+                read,
+                Clock().deadline(deadline(self.options)),
+                authenticated=False,
             )
         except (ResponseError, ProtocolError) as error:
             # What answers isn't what it should be; the connection itself stands.

@@ -12,7 +12,14 @@ import attrs
 from qsessions.cli.failures import complain, tell
 from qsessions.errors import LedgerUnavailable, one_line
 from qsessions.events import Event, LedgerFailed
-from qsessions.ledger import LedgerRecord, LocalLedger, RecordState, amend_in, answer_of, entries_of
+from qsessions.ledger import (
+    LedgerRecord,
+    LocalLedger,
+    RecordState,
+    amend_entries,
+    close_ledger,
+    read_entries,
+)
 
 
 class _Detached(LocalLedger):
@@ -34,7 +41,7 @@ async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
         yield ledger
     finally:
         with suppress(LedgerUnavailable):
-            await answer_of(ledger.aclose())
+            await close_ledger(ledger)
         log.removeHandler(told)
 
 
@@ -62,10 +69,10 @@ async def note_ended(session_ids: Collection[str]) -> None:
             now = time.time()
             changes = [
                 (entry, entry.record.becomes(RecordState.ENDED, now=now))
-                for entry in await entries_of(ledger)
+                for entry in await read_entries(ledger)
                 if entry.record.session_id in session_ids
             ]
-            await amend_in(ledger, changes)
+            await amend_entries(ledger, changes)
 
 
 class Warner:

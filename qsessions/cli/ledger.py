@@ -29,8 +29,8 @@ from qsessions.ledger import (
     LedgerRecord,
     Liveness,
     LocalLedger,
-    entries_of,
     has_labels,
+    read_entries,
 )
 from qsessions.ledger.verdicts import Decision, Verdict, is_young, whose
 from qsessions.models import Session
@@ -91,8 +91,8 @@ async def list_ledger(
 async def _entries(ledger: LocalLedger, client: AsyncSessionClient | None) -> list[LedgerEntry]:
     """Return the records of a client's instance; without one, all."""
     if client is None:
-        return list(await entries_of(ledger))
-    entries = await entries_of(ledger.place_of(client.instance))
+        return list(await read_entries(ledger))
+    entries = await read_entries(ledger.place_of(client.instance))
     return [entry for entry in entries if is_served(client, entry.record)]
 
 
@@ -210,7 +210,7 @@ async def _find_undecided(
 async def _forget_found(options: Options, found: Sequence[Reaped]) -> int | None:
     async with local_ledger() as ledger:
         # Somebody else may have ended some while the question stood.
-        still = {entry.record.key for entry in await entries_of(ledger)}
+        still = {entry.record.key for entry in await read_entries(ledger)}
         keys = [one.entry.record.key for one in found if one.entry.record.key in still]
     return await _forget(options, keys, older_than=None) if keys else None
 
@@ -240,7 +240,7 @@ async def _named(ledger: Ledger, names: Collection[str]) -> list[str]:
     """Return records' names in full, of which a terminal shows the beginnings."""
     if not names:
         return []
-    entries = await entries_of(ledger)
+    entries = await read_entries(ledger)
     known = {
         name for entry in entries for name in (entry.record.key, entry.record.session_id) if name
     }
@@ -272,7 +272,7 @@ async def _nothing(
     """Say why there is nothing to show."""
     if labels:
         return f"qsessions {command}: no open session is recorded with {', '.join(labels)}."
-    others = len(await entries_of(ledger)) - len(seen)
+    others = len(await read_entries(ledger)) - len(seen)
     more = (
         f" of this instance; {count(others, 'record')} of others: add --all-instances"
         if others

@@ -22,7 +22,7 @@ from qsessions.client import AsyncSessionClient
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
 from qsessions.events import EndingFailed, Event
 from qsessions.models import CreateSession, Session
-from qsessions.session.close_all import How
+from qsessions.session.calls import How
 
 # How many seconds the look at what the session has used may take.
 _LOOK_S = 10.0

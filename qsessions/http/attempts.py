@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from qsessions.api.codec import Fault, decode_fault, printable
+from qsessions.api.codec import decode_fault
 from qsessions.api.messages import (
     FRAMING_HEADERS,
     AuthProvider,
@@ -23,18 +23,14 @@ from qsessions.api.messages import (
     strip_frames,
 )
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.clock import Clock
+from qsessions.clock import Clock, Deadline
 from qsessions.errors import (
     INSTANCE_NOT_FOUND_CODE,
     CallTimeout,
-    ClientClosed,
     ConfigurationError,
-    InstanceNotFound,
-    NotFound,
+    ConnectionFailed,
     QSessionsError,
-    ResponseError,
-    replica,
-    response_error_class,
+    copy_error,
 )
 from qsessions.events import (
     Event,
@@ -44,70 +40,73 @@ from qsessions.events import (
     ResponseReceived,
     RetryPlanned,
 )
+from qsessions.http.response_errors import response_error
 from qsessions.http.retry import (
-    REPEATABLE_STATUSES,
     SUCCESS_EARNS,
     Action,
     Decision,
-    Facts,
     RetryBudget,
     RetryPolicy,
     facts_of,
-    is_reserved,
     may_be_carried_out,
-    retry_after_of,
     retry_cost,
 )
-from qsessions.http.unrepeatable import InFlight, Undo
 
 T = TypeVar("T")
-
-_WALL = (
-    "An HTML page answered in the service's place: the wall of a CDN, a proxy or a company network. "
-    "Check the base URL, the proxy and whether this address may reach the service; the credentials weren't looked at."
-)
 
 
 @define
 class _Call:
-    """One call on its way: what was asked, until when, and how far it has come."""
+    """One call under way.
+
+    Attributes:
+        urgent: Whether the end of a session depends on it, or may.
+        attempts: How many requests were sent.
+        retry_cost: What its last retry took from the budget.
+        is_refreshed: Whether it had its one fresh credential after a 401.
+        may_be_applied: Whether an earlier attempt may have been carried out.
+        response_secrets: Texts that the transport added and that must not show up.
+        credentials: The headers of this attempt, by provider.
+    """
 
     request: Request
-    deadline: float | None
+    deadline: Deadline
     providers: Sequence[AuthProvider]
-    undo: Undo | None = None
     urgent: bool = False
-    paid: int = 0
     attempts: int = 0
-    refreshed: bool = False
-    maybe_done: bool = False
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    given: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
+    retry_cost: int = 0
+    is_refreshed: bool = False
+    may_be_applied: bool = False
+    response_secrets: tuple[str, ...] = field(default=(), repr=False)
+    credentials: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
 
-    def credentials(self) -> SecretHeaders:
+    def secret_headers(self) -> SecretHeaders:
         return SecretHeaders(
-            {name: value for _, headers in self.given for name, value in headers.items()}
+            {name: value for _, headers in self.credentials for name, value in headers.items()}
         )
 
-    def is_done(self, response: Response) -> bool:
-        if self.maybe_done and response.status in self.request.done_when_repeated:
-            # As for `response_error_class`, neither another's answer nor a missing instance says anything about the session.
+    def is_success(self, response: Response) -> bool:
+        if self.may_be_applied and response.status in self.request.done_when_repeated:
+            # As for `response_error_class`, neither another's answer nor a missing instance
+            # says anything about the session.
             fault = decode_fault(response.body)
             return fault.own and INSTANCE_NOT_FOUND_CODE not in fault.codes
         return response.is_success
 
-    def masked(self, text: str) -> str:
-        return self.request.attempt(self.credentials(), None).mask(text, self.secrets)
+    def with_context(self, error: QSessionsError) -> QSessionsError:
+        """Add to an error where it happened, and mask every secret that a server echoed."""
+        request = self.request
 
-    def located(self, error: QSessionsError) -> QSessionsError:
-        """Say in an error where it happened, and keep out of it any secret that a server echoed."""
-        error.message = self.masked(error.message)
+        def masked(text: str) -> str:
+            attempt = request.attempt(self.secret_headers(), None)
+            return attempt.mask(text, self.response_secrets)
+
+        error.message = masked(error.message)
         error.args = (error.message,)
         error.code, error.solution, error.trace_id = (
-            text and self.masked(text) for text in (error.code, error.solution, error.trace_id)
+            text and masked(text) for text in (error.code, error.solution, error.trace_id)
         )
-        request = self.request
-        return error.located(
+        return error.with_context(
             operation=request.operation,
             session_id=request.session_id,
             method=request.method,
@@ -117,13 +116,13 @@ class _Call:
 
 
 class Attempts:
-    """Carries requests out: as often as the policy allows, within the call's deadline, with the providers' headers.
+    """Sends requests: as often as the policy allows, within the call's deadline, with credentials.
 
-    It is a `Transport` itself. That is what auth providers are given, so that their requests follow the same rules; those carry no
-    credentials but their own.
+    It is a `Transport` itself. Auth providers get it as theirs, so that their requests follow the
+    same rules; those carry no credentials but their own.
 
     Attributes:
-        providers: Who gives the headers; a client that has yet to find its credentials sets it before its first call.
+        providers: What gives the credentials; set before the first call.
     """
 
     def __init__(
@@ -143,36 +142,23 @@ class Attempts:
         self._clock = clock
         self._observers = observers
         self.providers = providers
-        self._in_flight = InFlight(transport, observers)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as a task that the transport owns."""
         return self._transport.spawn(coroutine)
 
     def notify(self, event: Event) -> None:
-        """Tell the observers."""
+        """Notify the observers."""
         self._observers.notify(event)
 
-    def refuse(self, why: ClientClosed | None) -> None:
-        """Begin no request any more that can't be repeated, and say why; None begins them again."""
-        self._in_flight.refusal = why
-
-    async def admit(self, request: Request) -> None:
-        """Raise, for a request that can't be repeated, what refuses it, if something does."""
-        try:
-            await self._in_flight.admit()
-        except ClientClosed as error:
-            raise self._call(request, None, ()).located(error) from None
-
-    async def settle(self, timeout: float) -> None:
-        """Wait, `timeout` seconds at the most, until no request that can't be repeated is in flight."""
-        await self._in_flight.settle(timeout)
-
     async def send(self, request: Request) -> Response:
-        """Carry a request out within `request.timeout` seconds, without credentials; give its last answer, whatever the status."""
-        # A token is for whoever needs one, who may be about to end a session.
-        call = self._call(request, request.timeout, (), urgent=True)
-        result, decision = await self._conclude(call)
+        """Send a request within `request.timeout` seconds, without credentials.
+
+        Return the last answer, whatever its status.
+        """
+        # The call that needs a token may be about to end a session.
+        call = _Call(request, self._clock.deadline(request.timeout), (), urgent=True)
+        result, decision = await self._send_with_retries(call)
         if isinstance(result, Response):
             return Response(
                 result.status, result.headers, result.body, call.attempts, result.secrets
@@ -183,28 +169,26 @@ class Attempts:
         self,
         request: Request,
         read: Callable[[Response], T],
-        timeout: float | None,
+        deadline: Deadline,
         *,
         authenticated: bool = True,
-        undo: Undo | None = None,
         urgent: bool = False,
     ) -> T:
-        """Carry a request out and read its answer.
+        """Send a request and read its answer.
 
         Args:
             request: What to send; credentials are added here.
             read: Reads the answer of a success.
-            timeout: The deadline of the whole call in seconds, or None.
+            deadline: The deadline of the whole call.
             authenticated: Whether to add credentials.
-            undo: For a request that can't be repeated: what becomes of what it did when the caller is cancelled meanwhile.
-            urgent: Whether the end of a session depends on it, or may: neither the retry budget nor a full pool holds it up.
+            urgent: Whether the end of a session depends on it, or may: neither the retry budget
+                nor a full pool holds it up.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = self._call(
-            request, timeout, self.providers if authenticated else (), undo=undo, urgent=urgent
-        )
+        providers = self.providers if authenticated else ()
+        call = _Call(request, deadline, providers, urgent)
         self._urgent += urgent
         try:
             return await self._answer(call, read)
@@ -218,94 +202,89 @@ class Attempts:
             self._urgent -= urgent
 
     async def _answer(self, call: _Call, read: Callable[[Response], T]) -> T:
-        result, decision = await self._conclude(call)
-        if not isinstance(result, Response) or not call.is_done(result):
+        result, decision = await self._send_with_retries(call)
+        if not isinstance(result, Response) or not call.is_success(result):
             raise self._failure(call, result, decision)
         try:
             return read(result)
         except QSessionsError as error:
             # The frames of the decoding hold the body.
-            failure = call.located(error.with_traceback(None))
+            failure = call.with_context(error.with_traceback(None))
             failure.status = failure.status or result.status
         raise failure
 
-    def _call(
-        self,
-        request: Request,
-        timeout: float | None,
-        providers: Sequence[AuthProvider],
-        *,
-        undo: Undo | None = None,
-        urgent: bool = False,
-    ) -> _Call:
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        return _Call(request, deadline, providers, undo, urgent)
-
-    def _remaining(self, call: _Call) -> float | None:
-        return None if call.deadline is None else call.deadline - self._clock.monotonic()
-
-    async def _conclude(self, call: _Call) -> tuple[Response | QSessionsError, Decision]:
-        """Make attempts until one is a success or the policy ends it; give the last result and the decision on it."""
+    async def _send_with_retries(self, call: _Call) -> tuple[Response | QSessionsError, Decision]:
+        """Send until an attempt succeeds or the policy ends it; return the last result and why."""
+        progress = call.request.progress
         while True:
+            progress.begun = False
             if call.providers:
                 await self._ask_providers(call)
             call.attempts += 1
             result = await self._attempt(call)
             if isinstance(result, Response):
-                call.secrets = result.secrets
-                if call.is_done(result):
-                    self._budget.earn(call.paid or SUCCESS_EARNS)
-                    return result, Decision(Action.FAIL, "")
-                if result.status == 401 and not call.refreshed and self._invalidate(call, result):
-                    call.refreshed = True
+                call.response_secrets = result.secrets
+                if call.is_success(result):
+                    self._budget.earn(call.retry_cost or SUCCESS_EARNS)
+                    return result, Decision(Action.FAIL)
+                if result.status == 401 and not call.is_refreshed and _invalidate(call, result):
+                    call.is_refreshed = True
                     continue
-            facts = facts_of(
-                call.request,
-                result,
-                attempt=call.attempts,
-                remaining=self._remaining(call),
-                now=self._clock.wall(),
-            )
-            decision = self._retry.decide(facts, self._clock.random)
-            if decision.action is Action.RETRY and not self._afford(call, facts):
-                spent = "the client's retry budget is spent, since too many of its requests failed of late"
-                decision = Decision(Action.FAIL, f"{decision.reason}: {spent}")
-            if decision.action is not Action.RETRY:
+            decision = self._decide(call, result)
+            if decision.action is not Action.RETRY or progress.stopped:
                 return result, decision
-            call.maybe_done = call.maybe_done or may_be_carried_out(facts)
-            self.notify(
-                RetryPlanned(
-                    operation=call.request.operation,
-                    session_id=call.request.session_id,
-                    attempt=call.attempts,
-                    delay=decision.delay,
-                    reason=decision.reason,
-                )
-            )
+            progress.begun = False
             await self._clock.sleep(decision.delay)
 
-    def _afford(self, call: _Call, facts: Facts) -> bool:
-        """Pay for another attempt, and say whether there is one. What ends a session is never refused, nor the token that it waits for."""
-        call.paid = retry_cost(facts)
-        return self._budget.pay(call.paid, whatever_is_left=call.urgent and self._urgent > 0)
+    def _decide(self, call: _Call, result: Response | QSessionsError) -> Decision:
+        """Decide what becomes of a call after an attempt that was no success."""
+        facts = facts_of(
+            call.request,
+            result,
+            attempt=call.attempts,
+            remaining=call.deadline.remaining(),
+            now=self._clock.wall(),
+        )
+        decision = self._retry.decide(facts, self._clock.random)
+        if decision.action is not Action.RETRY:
+            return decision
+        call.retry_cost = retry_cost(facts)
+        # What ends a session is never refused, nor the token that it waits for.
+        is_needed = call.urgent and self._urgent > 0
+        if not self._budget.pay(call.retry_cost, whatever_is_left=is_needed):
+            return Decision(
+                Action.FAIL,
+                "the client's retry budget is spent, since too many of its requests failed of late",
+            )
+        call.may_be_applied = call.may_be_applied or may_be_carried_out(facts)
+        self.notify(
+            RetryPlanned(
+                operation=call.request.operation,
+                session_id=call.request.session_id,
+                attempt=call.attempts,
+                delay=decision.delay,
+                reason=facts.failure,
+            )
+        )
+        return decision
 
     async def _ask_providers(self, call: _Call) -> None:
-        """Get the headers of the next attempt. A provider's error ends the call: nothing was sent."""
-        call.given = []
+        """Get the credentials of the next attempt. A provider's error ends the call."""
+        call.credentials = []
         names: set[str] = set()
         problem: QSessionsError | None = None
-        scope = asyncio.timeout(self._remaining(call))
+        scope = asyncio.timeout(call.deadline.remaining())
         try:
             async with scope:
                 for provider in call.providers:
-                    headers = _own(provider, await provider.headers(self))
+                    headers = _secret(provider, await provider.headers(self))
                     problem = _header_conflict(names, provider, headers)
                     if problem is not None:
                         break
-                    call.given.append((provider, headers))
+                    call.credentials.append((provider, headers))
         except QSessionsError as error:
             # The provider may raise the same error again, for another call.
-            problem = replica(error)
+            problem = copy_error(error)
         except TimeoutError:
             if not scope.expired():
                 raise
@@ -319,26 +298,22 @@ class Attempts:
             problem.add_note(
                 f"{call.request.operation} needed the credentials; nothing was sent to the service."
             )
-        raise call.located(problem)
-
-    def _invalidate(self, call: _Call, refusal: Response) -> bool:
-        if decode_fault(refusal.body).html:
-            # The wall of a CDN or a company knows nothing of the token.
-            return False
-        # Each provider is told, so no short cut at the first that says yes.
-        answers = [provider.invalidate(headers) for provider, headers in call.given]
-        return any(answers)
+        raise call.with_context(problem)
 
     async def _attempt(self, call: _Call) -> Response | QSessionsError:
-        """Send once; give the answer, or the error that stands for none."""
-        remaining = self._remaining(call)
+        """Send once; return the answer, or the error that stands for none."""
+        remaining = call.deadline.remaining()
         if remaining is not None and remaining <= 0:
             return CallTimeout(
                 "the call's deadline passed before the request was sent.", sent=False
             )
-        request = call.request.attempt(call.credentials(), remaining, urgent=call.urgent)
+        if call.request.progress.stopped:
+            return ConnectionFailed("the request was given up before it was sent.", sent=False)
+        request = call.request.attempt(call.secret_headers(), remaining, urgent=call.urgent)
+        # Until the transport knows better.
+        request.progress.begun = None
         if not self._observers.listening:
-            return await self._send(call, request)
+            return await self._send(request)
         about: dict[str, Any] = {
             "operation": request.operation,
             "session_id": request.session_id,
@@ -348,7 +323,10 @@ class Attempts:
         }
         self.notify(RequestSent(**about))
         started = self._clock.monotonic()
-        result = await self._send(call, request)
+        result = await self._send(request)
+        if isinstance(result, Response) and result.is_success:
+            # An observer may end it all.
+            request.progress.answer = result
         about["seconds"] = self._clock.monotonic() - started
         if isinstance(result, Response):
             self.notify(ResponseReceived(**about, status=result.status))
@@ -356,92 +334,48 @@ class Attempts:
             self.notify(RequestFailed(**about, reason=request.mask(result.message)))
         return result
 
-    async def _send(self, call: _Call, request: Request) -> Response | QSessionsError:
+    async def _send(self, request: Request) -> Response | QSessionsError:
         try:
-            if call.undo is None:
-                return await self._transport.send(request)
-            return await self._in_flight.send(request, call.undo)
+            return await self._transport.send(request)
         except QSessionsError as error:
             return error.with_traceback(None)
 
     def _failure(
         self, call: _Call, result: Response | QSessionsError, decision: Decision
     ) -> QSessionsError:
-        """Make the error that a call ends with."""
-        error = (
-            self._response_error(call.request, result) if isinstance(result, Response) else result
+        """Return the error that a call ends with."""
+        error: QSessionsError = (
+            response_error(call.request, result, self._clock.wall())
+            if isinstance(result, Response)
+            else result
         )
         if decision.action is Action.UNKNOWN:
-            error = CreateOutcomeUnknown(
-                f"the session may have been created: {error.message}",
-                status=error.status,
-                code=error.code,
-                trace_id=error.trace_id,
+            error = CreateOutcomeUnknown.from_failure(
+                error, f"the session may have been created: {error.message}", retryable=False
             )
-        elif decision.reason:
-            error.add_note(_untold(decision.reason, call.attempts))
-        return call.located(error)
-
-    def _response_error(self, request: Request, response: Response) -> QSessionsError:
-        fault = decode_fault(response.body)
-        if 300 <= response.status < 400:
-            to = printable(response.header("Location") or "nowhere")
-            message = (
-                f"the service answered with a redirect to {to}, and redirects aren't followed."
-            )
-        else:
-            message = fault.message or "the service gave no reason"
-        kind = response_error_class(
-            response.status, own=fault.own, codes=fault.codes, html=fault.html
-        )
-        return kind(
-            message,
-            status=response.status,
-            code=fault.code,
-            solution=_advice(request, response.status, kind, fault),
-            trace_id=fault.trace_id,
-            retry_after=retry_after_of(response, self._clock.wall()),
-            retryable=response.status in REPEATABLE_STATUSES or is_reserved(response.status, fault),
-        )
+        elif decision.note:
+            error.add_note(decision.note)
+        return call.with_context(error)
 
 
-def _advice(request: Request, status: int, kind: type[ResponseError], fault: Fault) -> str | None:
-    """Return the advice on an answer: the service's, or ours where the answer may come from something else."""
-    if status in {401, 403} and fault.html:
-        return _WALL
-    if kind is InstanceNotFound:
-        return _sentences(kind.hint, fault.solution)
-    if status != 404:
-        return fault.solution
-    base_url = str(request.url).partition("/v1/")[0]
-    if not fault.own:
-        return f"Something else than the service answered: check the base URL, {base_url}, which normally ends in /api, and any proxy."
-    if base_url.endswith("/api"):
-        return fault.solution
-    check = f"Check the base URL, {base_url}, which normally ends in /api."
-    # Where no session is named, the hint on its id is none.
-    return _sentences(
-        fault.solution or (NotFound.hint if request.session_id is not None else None), check
-    )
+def _invalidate(call: _Call, refusal: Response) -> bool:
+    """Have each provider drop what a 401 refused; return whether a fresh try may do better."""
+    if decode_fault(refusal.body).html:
+        # The wall of a CDN or a company knows nothing of the token.
+        return False
+    # Each provider is asked, so no short cut at the first that says yes.
+    answers = [provider.invalidate(headers) for provider, headers in call.credentials]
+    return any(answers)
 
 
-def _sentences(*texts: str | None) -> str:
-    return " ".join(f"{text.removesuffix('.')}." for text in texts if text)
-
-
-def _untold(reason: str, attempts: int) -> str:
-    """Give the part of a decision's reason that the error's text doesn't say: that one has the status and counts the attempts."""
-    return reason.partition(": ")[2].replace(f" after {attempts} attempts,", " at")
-
-
-def _own(provider: AuthProvider, given: object) -> SecretHeaders:
-    """Take a provider's headers over, so that no frame of ours holds them in a form that shows them."""
-    if isinstance(given, SecretHeaders):
-        return given
-    if isinstance(given, Mapping):
-        return SecretHeaders(given)
-    kind = type(given).__name__
-    del given
+def _secret(provider: AuthProvider, headers: object) -> SecretHeaders:
+    """Return a provider's headers in a form that no frame of ours shows."""
+    if isinstance(headers, SecretHeaders):
+        return headers
+    if isinstance(headers, Mapping):
+        return SecretHeaders(headers)
+    kind = type(headers).__name__
+    del headers
     raise ConfigurationError(
         f"{type(provider).__name__}.headers() gave {kind}, not a mapping of header names to values."
     )

@@ -76,6 +76,11 @@ class Facts:
     remaining: float | None = None
 
     @property
+    def failure(self) -> str:
+        """What the attempt met, in words."""
+        return "no answer" if self.status is None else f"status {self.status}"
+
+    @property
     def may_pass(self) -> bool:
         """Whether the same request may succeed later."""
         if self.status is None:
@@ -85,10 +90,16 @@ class Facts:
 
 @frozen
 class Decision:
-    """What to do, why in words ("" where the failure says all), and after how many seconds."""
+    """What to do after an attempt that was no success.
+
+    Attributes:
+        action: What becomes of the call.
+        note: Why the call isn't retried though it could be, or "".
+        delay: After how many seconds to retry.
+    """
 
     action: Action
-    reason: str
+    note: str = ""
     delay: float = 0.0
 
 
@@ -148,19 +159,16 @@ class RetryPolicy:
             facts: What is known.
             random: Gives a number from 0 up to 1; what jitter is drawn with.
         """
-        what = f"status {facts.status}" if facts.status is not None else "no answer"
         if not facts.repeatable and may_be_carried_out(facts):
-            return Decision(Action.UNKNOWN, f"{what}: it may have been carried out")
+            return Decision(Action.UNKNOWN)
         if not facts.may_pass:
-            return Decision(Action.FAIL, "")
+            return Decision(Action.FAIL)
         if facts.attempt >= self.max_attempts:
-            return Decision(
-                Action.FAIL, f"{what}: gave up after {facts.attempt} attempts, the policy's limit"
-            )
+            return Decision(Action.FAIL, "gave up at the policy's limit")
         if facts.retry_after is not None and facts.retry_after > self.max_retry_after:
             return Decision(
                 Action.FAIL,
-                f"{what}: the service asks to wait {facts.retry_after:g} s, the policy's limit is {self.max_retry_after:g} s",
+                f"the service asks to wait {facts.retry_after:g} s, the policy's limit is {self.max_retry_after:g} s",
             )
         # Jitter comes on top of Retry-After: a thousand clients turned away together must not come back together.
         asked = facts.retry_after or 0.0
@@ -173,9 +181,9 @@ class RetryPolicy:
             )
             return Decision(
                 Action.FAIL,
-                f"{what}: {wait}, the call's deadline is in {max(facts.remaining, 0.0):.3g} s",
+                f"{wait}, the call's deadline is in {max(facts.remaining, 0.0):.3g} s",
             )
-        return Decision(Action.RETRY, what, delay)
+        return Decision(Action.RETRY, delay=delay)
 
     def _bound(self, attempt: int) -> float:
         # The exponent is bounded because 2.0**1024 overflows.

@@ -1,8 +1,7 @@
 """The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
 
-from qsessions.ledger.book import Book
-from qsessions.ledger.guard import Guard, amend_in, answer_of, entries_of
 from qsessions.ledger.local import LocalLedger, place_of
+from qsessions.ledger.recorder import SessionRecorder
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -13,10 +12,9 @@ from qsessions.ledger.records import (
     checked_labels,
     has_labels,
 )
+from qsessions.ledger.timeouts import amend_entries, close_ledger, read_entries
 
 __all__ = [
-    "Book",
-    "Guard",
     "Ledger",
     "LedgerEntry",
     "LedgerRecord",
@@ -24,10 +22,11 @@ __all__ = [
     "LocalLedger",
     "Owner",
     "RecordState",
-    "amend_in",
-    "answer_of",
+    "SessionRecorder",
+    "amend_entries",
     "checked_labels",
-    "entries_of",
+    "close_ledger",
     "has_labels",
     "place_of",
+    "read_entries",
 ]

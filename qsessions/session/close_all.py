@@ -1,10 +1,10 @@
-"""The end of all open sessions of an instance: which they are, whose they are, and what became of each."""
+"""Ending all open sessions of an instance: which they are, whose they are, what became of each."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import attrs
 from attrs import frozen
@@ -15,19 +15,16 @@ from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.ledger.verdicts import candidates
 from qsessions.models import Workload
+from qsessions.session.calls import How
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-How: TypeAlias = Literal["drain", "close"]
-_WAYS = ("drain", "close")
-Entries: TypeAlias = Callable[[], Awaitable[Sequence[LedgerEntry]]]
-
-# What the list of workloads calls a session that costs or may cost, and the modes that sessions have there.
+# What the list of workloads calls a session that costs or may cost, and a session's modes.
 OPEN_STATUSES = ("pending", "in_progress")
 _SESSION_MODES = ("session", "batch")
 
-# So many sessions at a time: quick for hundreds of them, and nothing that a service would call a flood.
+# Quick for hundreds of sessions, and nothing that a service would call a flood.
 _AT_ONCE = 20
 
 
@@ -48,18 +45,8 @@ class Ending:
     error: Exception | None = None
 
 
-def checked_way(name: str, how: object) -> None:
-    """Check how to end a session.
-
-    Raises:
-        InvalidArgument: It is neither "drain" nor "close".
-    """
-    if how not in _WAYS:
-        raise InvalidArgument(f'{name} must be "drain" or "close", not {how!r}.')
-
-
 def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
-    """Give the modes to look for, in the words of the list of workloads.
+    """Return the modes to look for, in the words of the list of workloads.
 
     Raises:
         InvalidArgument: There is none, or one that isn't a session's.
@@ -72,16 +59,16 @@ def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
 
 async def find(
     workloads: AsyncIterator[Workload],
-    entries: Entries,
+    read_entries: Callable[[], Awaitable[Sequence[LedgerEntry]]],
     *,
     labels: Mapping[str, str],
     include_owned: bool,
 ) -> list[Ending]:
-    """Return the sessions to end, and those to leave to their owners, in the order of the list. Nothing is ended yet.
+    """Return the sessions to end, and those to leave to their owners, in the order of the list.
 
     Args:
         workloads: The open ones.
-        entries: Reads the ledger; not called where neither owners nor labels matter.
+        read_entries: Reads the ledger; called only where owners or labels matter.
         labels: Only sessions that the ledger has with all of these.
         include_owned: Whether to leave none to its owner.
 
@@ -89,50 +76,57 @@ async def find(
         QSessionsError: The list or the ledger can't be read.
     """
     listed = [workload async for workload in workloads]
-    # The ledger comes second: what is listed by now was recorded before it was created.
-    recorded = await entries() if labels or not include_owned else ()
-    owners = {} if include_owned else _owners(recorded, listed)
+    entries: Sequence[LedgerEntry] = ()
+    if labels or not include_owned:
+        # The ledger comes second: what is listed by now was recorded before it was created.
+        entries = await read_entries()
+    owners = {} if include_owned else _owners(entries, listed)
     if labels:
-        named = {entry.record.session_id for entry in recorded if has_labels(entry.record, labels)}
-        listed = [workload for workload in listed if workload.id in named]
+        labelled = {
+            entry.record.session_id for entry in entries if has_labels(entry.record, labels)
+        }
+        listed = [workload for workload in listed if workload.id in labelled]
     return [Ending(workload=workload, owner=owners.get(workload.id)) for workload in listed]
 
 
 async def end(
-    found: Iterable[Ending],
+    sessions: Iterable[Ending],
     how: How,
     call: Callable[[str], Awaitable[None]],
     wall: Callable[[], float],
 ) -> list[Ending]:
-    """End sessions, some at a time, and give what became of each. It raises nothing: one that fails doesn't stop the others.
+    """End sessions, some at a time, and return what became of each.
+
+    Nothing is raised: one that fails doesn't stop the others.
 
     Args:
-        found: What `find` gave.
-        how: What `call` does.
+        sessions: The sessions that `find` returned.
+        how: How `call` ends them.
+        call: Ends the session with an id.
         wall: Returns the seconds since 1970.
-        call: Ends the session of an id.
     """
 
-    async def one(session: Ending) -> Ending:
+    async def end_one(session: Ending) -> Ending:
         if session.owner is not None:
             return session
         try:
             await call(session.workload.id)
-        except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be ended
-            # One that is gone was ended by somebody, unless the service may not know it yet.
-            if not isinstance(error, NotFound) or _is_young(session.workload, wall()):
+        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
+            # One that is gone has ended, unless the service may not know it yet.
+            is_gone = isinstance(error, NotFound)
+            if not is_gone or _is_young(session.workload, wall()):
                 return attrs.evolve(session, error=error.with_traceback(None))
         return attrs.evolve(session, done=how)
 
-    return await each(found, one)
+    return await map_bounded(sessions, end_one)
 
 
 def _is_young(workload: Workload, now: float) -> bool:
     return workload.created is not None and now - workload.created.timestamp() < YOUNG_S
 
 
-async def each(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
-    """Give what `work`, which doesn't raise, makes of each item, in their order, some at a time."""
+async def map_bounded(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    """Run `work`, which must not raise, on 20 items at a time; return the results in order."""
     results: dict[int, R] = {}
     waiting = enumerate(items)
 
@@ -147,21 +141,20 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]
 
 
 def _owners(entries: Sequence[LedgerEntry], listed: Sequence[Workload]) -> dict[str, Owner]:
-    """Give the owners that live or may live, by the ids of their sessions, and of those that may be theirs."""
-    kept = [entry for entry in entries if _is_kept(entry)]
-    known = {entry.record.session_id for entry in entries if entry.record.session_id is not None}
+    """Return the owners that live or may live, by the ids of sessions that are or may be theirs."""
+    recorded = {entry.record.session_id for entry in entries if entry.record.session_id is not None}
     owners: dict[str, Owner] = {}
-    for entry in kept:
+    for entry in filter(_may_be_alive, entries):
         if entry.record.session_id is not None:
             owners[entry.record.session_id] = entry.owner
         else:
             # One that is just being created, for example.
             owners |= {
-                workload.id: entry.owner for workload in candidates(entry.record, listed, known)
+                workload.id: entry.owner for workload in candidates(entry.record, listed, recorded)
             }
     return owners
 
 
-def _is_kept(entry: LedgerEntry) -> bool:
+def _may_be_alive(entry: LedgerEntry) -> bool:
     alive = entry.owner.liveness is Liveness.ALIVE
     return alive or (entry.owner.liveness is Liveness.UNKNOWN and not entry.record.detached)

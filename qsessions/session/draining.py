@@ -1,80 +1,92 @@
-"""The sessions that a client drained: which of them are over by now, so that the ledger can let go of their records."""
+"""The sessions that a client drained: finds out which are over, so that their records can end."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
-from qsessions.api.codec import WorkloadPage
-from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, Query, workloads, workloads_query
-from qsessions.api.pages import pages
+from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.caller import Caller
 from qsessions.clock import Clock
-from qsessions.ledger import Book, LedgerRecord
+from qsessions.ledger import LedgerRecord, SessionRecorder
 
-# A look is due when so many drained sessions wait for one, or when the first has waited for so many seconds.
+# A look is due when so many drained sessions wait for one, or the first has waited so long.
 _WAITING = 50
 _WAITED_S = 60.0
 # How many seconds a look may take.
 _LOOK_S = 5.0
-# It is given up after so many others in a row.
-_IN_VAIN = 1000
+# It is given up after so many other workloads in a row.
+_MOST_OTHERS = 1000
 # How far this machine's clock and the service's may be apart.
 _MARGIN = timedelta(minutes=2)
 
 
-class DrainedSessions:
-    """Looks through the list of workloads for drained sessions that have ended, in place of a GET after each drain.
+class DrainingSessions:
+    """Looks through the list of workloads for drained sessions that have ended.
+
+    That takes the place of a GET after each drain.
 
     Args:
         caller: Makes the calls.
-        book: What the client recorded. Without a ledger that is nothing, and no look is ever due.
+        recorder: Has the records. Without a ledger there are none, and no look is ever due.
         clock: The time.
     """
 
-    def __init__(self, caller: Caller, book: Book, clock: Clock) -> None:
+    def __init__(self, caller: Caller, recorder: SessionRecorder, clock: Clock) -> None:
         self._caller = caller
-        self._book = book
+        self._recorder = recorder
         self._clock = clock
-        # How many the last look left, and when it was, else when the first was drained, on the monotonic clock.
-        self._left = 0
+        # How many sessions the last look found still draining, and when that was; before the
+        # first look, when the first session was drained. On the monotonic clock.
+        self._still_draining = 0
         self._since: float | None = None
+        self._look: asyncio.Task[None] | None = None
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time for a look; to be asked at each drain."""
-        draining = len(self._book.draining)
+    def look_if_due(self) -> None:
+        """Begin a look if it is time for one; to be called at each drain.
+
+        Raises:
+            ClientClosed: The client is closed.
+        """
+        if self._is_due() and (self._look is None or self._look.done()):
+            self._look = self._caller.spawn(self.look())
+
+    async def aclose(self) -> None:
+        """Look for the last time."""
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait({self._look})
+        if self._recorder.draining:
+            await self.look()
+
+    def _is_due(self) -> bool:
+        draining = len(self._recorder.draining)
         if not draining:
             self._since = None
             return False
         now = self._clock.monotonic()
         if self._since is None:
-            self._left, self._since = 0, now
-        self._left = min(self._left, draining)
-        return draining - self._left >= _WAITING or now - self._since >= _WAITED_S
+            self._still_draining, self._since = 0, now
+        self._still_draining = min(self._still_draining, draining)
+        return draining - self._still_draining >= _WAITING or now - self._since >= _WAITED_S
 
     async def look(self) -> None:
-        """Record which sessions have ended, within 5 s; those that it doesn't find stay recorded as draining. It raises nothing."""
-        looks = [
-            self._look_through(listed_as, of_mode)
+        """Record which sessions have ended, within 5 s. Nothing is raised."""
+        draining = self._recorder.draining.items()
+        by_mode = {
+            listed_as: {key: record for key, record in draining if record.mode == mode}
             for mode, listed_as in LISTED_AS.items()
-            if (
-                of_mode := {
-                    key: record
-                    for key, record in self._book.draining.items()
-                    if record.mode == mode
-                }
-            )
-        ]
+        }
+        looks = [self._look_through(mode, waiting) for mode, waiting in by_mode.items() if waiting]
         try:
             # Whatever goes wrong, a user's own provider included, the next look may do better.
             with suppress(Exception):
                 async with asyncio.timeout(_LOOK_S):
                     await asyncio.gather(*looks, return_exceptions=True)
         finally:
-            self._left, self._since = len(self._book.draining), self._clock.monotonic()
+            self._still_draining = len(self._recorder.draining)
+            self._since = self._clock.monotonic()
 
     async def _look_through(self, mode: str, waiting: dict[str, LedgerRecord]) -> None:
         asked_at = min(record.asked_at for record in waiting.values())
@@ -85,16 +97,15 @@ class DrainedSessions:
             # One that drains for long must not keep the others from being found.
             newest_first=True,
         )
-        in_vain = 0
-        async with aclosing(pages(partial(self._fetch, query))) as listed:
-            async for workload in listed:
-                # The service's own filter isn't believed: what it lists in another status may be open.
-                in_vain += 1
+        others = 0
+        async with aclosing(
+            self._caller.workloads(query, timeout=_LOOK_S, ending=True)
+        ) as workloads:
+            async for workload in workloads:
+                # The service's own filter isn't trusted: a workload in another status may be open.
+                others += 1
                 if workload.status in ENDED_STATUSES and waiting.pop(workload.id, None) is not None:
-                    self._book.ended(workload.id)
-                    in_vain = 0
-                if not waiting or in_vain == _IN_VAIN:
+                    self._recorder.ended(workload.id)
+                    others = 0
+                if not waiting or others == _MOST_OTHERS:
                     return
-
-    async def _fetch(self, query: Query, cursor: str | None) -> WorkloadPage:
-        return await self._caller.call(workloads(query, cursor, ending=True), None, _LOOK_S)

@@ -1,112 +1,60 @@
-"""A session that ends with a block: opened on the way in, drained or closed on the way out, whatever happens in between."""
+"""A session that ends with a block, whatever happens in between."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias
+from typing import TypeAlias
 
-from qsessions.clock import Clock
 from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
     InvalidArgument,
-    NotFound,
     QSessionsError,
     SessionLeftOpen,
+    one_line,
 )
-from qsessions.events import EndingFailed, Observers
-from qsessions.models import CreateSession, deadline_seconds
-from qsessions.session.close_all import How, checked_way
-from qsessions.session.create import Creation
-from qsessions.session.live import AsyncLiveSession
-from qsessions.session.signals import Signals
+from qsessions.events import EndingFailed, logger
+from qsessions.models import deadline_seconds
+from qsessions.session import signals
+from qsessions.session.calls import How, SessionCalls, checked_how, shut_down_error
+from qsessions.session.create import ENDING_TIMEOUT, Create, PendingCreates
+from qsessions.session.live import AsyncLiveSession, attach
 
-# Gives None when a session has ended, else why it hasn't.
-_Ending: TypeAlias = "asyncio.Task[QSessionsError | None]"
-_Spawn: TypeAlias = Callable[[Coroutine[Any, Any, QSessionsError | None]], _Ending]
-
-
-class End(Protocol):
-    """Ends a session as a client does."""
-
-    async def __call__(self, how: How, session_id: str, /, *, timeout: float) -> None:
-        """Drain or close it within `timeout` seconds."""
-        ...
+# Its result is None when a session has ended, else why it hasn't.
+_EndingTask: TypeAlias = "asyncio.Task[QSessionsError | None]"
 
 
-class Owned:
-    """The sessions that a client opened and has yet to end."""
-
-    def __init__(self) -> None:
-        self._opened: set[Opened] = set()
-
-    def add(self, opened: Opened) -> None:
-        """Take one on."""
-        self._opened.add(opened)
-
-    def discard(self, opened: Opened) -> None:
-        """Let go of one that has ended."""
-        self._opened.discard(opened)
-
-    def interrupted(self) -> list[str]:
-        """Say of each what somebody who leaves now must know."""
-        return [opened.interrupted() for opened in tuple(self._opened)]
-
-    async def end(self, how: How | None = None, *, again: bool = True) -> None:
-        """End them all, or try to; those that fail are told to observers and stay.
-
-        Args:
-            how: What ends them; None ends each as its block did, or would if it were clean.
-            again: Whether to try those again that could not be ended before.
-        """
-        endings = [opened.end(how or opened.how, again=again) for opened in tuple(self._opened)]
-        if tasks := [ending for ending in endings if ending is not None]:
-            await asyncio.wait(tasks)
-
-
-class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
-    """What `AsyncSessionClient.open` gives: enter it once.
+class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
+    """Creates a session on entering and ends it on leaving; from `AsyncSessionClient.open`.
 
     Args:
-        begin: Creates the session and gives its handle.
-        end: Ends it.
-        creation: Follows its create.
-        request: What it asks for.
-        owned: Knows it while it is open.
-        spawn: Makes the task that ends it, so that nobody's cancellation does away with the ending.
-        observers: Told of an ending that failed.
-        clock: The time.
+        create: Creates the session.
+        open_sessions: The client's open sessions.
         on_exit: How it ends after a clean block.
         on_error: How it ends after an error or a cancellation.
-        ending_timeout: How long the ending may take in all: seconds, a `timedelta` or text such as "1m".
-        signals: Held while the session is open, where signals are to end it.
+        ending_timeout: How long the ending may take in all.
+        handle_signals: Whether signals end it.
 
     Raises:
-        InvalidArgument: One of the ways isn't one, or the timeout can't be right.
+        InvalidArgument: `on_exit`, `on_error` or `ending_timeout` can't be right.
     """
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[AsyncLiveSession]],
-        end: End,
+        create: Create,
+        open_sessions: OpenSessions,
         *,
-        creation: Creation,
-        request: CreateSession,
-        owned: Owned,
-        spawn: _Spawn,
-        observers: Observers,
-        clock: Clock,
         on_exit: How,
         on_error: How,
         ending_timeout: float | timedelta | str,
-        signals: Signals | None = None,
+        handle_signals: bool,
     ) -> None:
-        checked_way("on_exit", on_exit)
-        checked_way("on_error", on_error)
+        checked_how("on_exit", on_exit)
+        checked_how("on_error", on_error)
         seconds = deadline_seconds(ending_timeout, "ending_timeout")
         if seconds is None:
             raise InvalidArgument(
@@ -115,19 +63,14 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         # As after a clean block, until it has ended otherwise.
         self.how: How = on_exit
         self._on_error: How = on_error
-        self.creation = creation
-        self._request = request
-        self._begin = begin
-        self._end = end
-        self._owned = owned
-        self._spawn = spawn
-        self._observers = observers
-        self._clock = clock
+        self._create = create
+        self._open_sessions = open_sessions
+        self._calls = open_sessions.calls
         self._seconds = seconds
-        self._signals = signals
-        self._entered = False
+        self._handles_signals = handle_signals
+        self._is_entered = False
         self._live: AsyncLiveSession | None = None
-        self._ending: _Ending | None = None
+        self._ending: _EndingTask | None = None
         self._has_failed = False
 
     async def __aenter__(self) -> AsyncLiveSession:
@@ -137,20 +80,22 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             QSessionsError: As `AsyncSessionClient.create`.
             ConfigurationError: It was entered before, or signals can't be handled here.
         """
-        if self._entered:
+        if self._is_entered:
             raise ConfigurationError(
-                "what open() gives can be entered once.", solution="Call open() again."
+                "what open() returns can be entered once.", solution="Call open() again."
             )
-        self._entered = True
-        if self._signals is not None:
-            self._signals.hold()
+        self._is_entered = True
+        if self._handles_signals:
+            signals.hold(self._open_sessions)
         try:
-            live = self._live = await self._begin()
+            session = await self._create.result()
         except BaseException:
             self._release()
             raise
         # Nothing is awaited between the answer and this, so that no cancellation can come between.
-        self._owned.add(self)
+        live = self._live = attach(self._calls, session.id)
+        live.snapshot = session
+        self._open_sessions.contexts.add(self)
         return live
 
     async def __aexit__(
@@ -159,71 +104,69 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the session, whoever cancels this meanwhile; an error of the block goes on unchanged, with a note where the ending failed.
+        """End the session, through every cancellation.
+
+        An error of the block goes on unchanged, with a note where the ending failed.
 
         Raises:
             SessionLeftOpen: The block was clean, and the ending failed.
-            CancelledError: Somebody cancelled this meanwhile.
+            CancelledError: This was cancelled meanwhile.
         """
         if error is not None:
             self.how = self._on_error
-        failure, cancelled = await self._through(self.how)
+        failure, cancelled = await self._end_and_wait(self.how)
         if failure is not None:
-            self.tell(failure, cancelled or error)
+            self.report(failure, cancelled or error)
         if cancelled is not None:
             raise cancelled
 
-    def tell(self, failure: QSessionsError, error: BaseException | None) -> None:
-        """Add to an error that goes on that the session is left open, or raise `SessionLeftOpen` where there is none."""
+    def report(self, failure: QSessionsError, error: BaseException | None) -> None:
+        """Add a note that the session is left open to an error, or raise `SessionLeftOpen`."""
         if error is not None:
-            error.add_note(f"session {self.session_id!r} is left open: {failure}")
+            error.add_note(self._left_open(failure))
             return
-        raise SessionLeftOpen(
+        raise SessionLeftOpen.from_failure(
+            failure,
             f"the session could not be ended after its block: {failure.message}",
-            operation=failure.operation,
             session_id=self.session_id,
-            method=failure.method,
-            path=failure.path,
-            status=failure.status,
-            code=failure.code,
-            trace_id=failure.trace_id,
-            attempts=failure.attempts,
-            retryable=failure.retryable,
         ) from failure
 
-    def interrupted(self) -> str:
-        """Say what somebody who leaves now must know."""
+    def describe(self) -> str:
+        """Return what a caller that leaves now must know."""
         if self._live is not None:
             return f"session {self.session_id!r} is being ended and may be open"
-        return self.creation.interrupted(self._request)
+        return self._create.describe()
 
     @property
     def session_id(self) -> str:
         """The session's id."""
-        assert self._live is not None  # noqa: S101 - nobody asks before it was entered
+        assert self._live is not None  # noqa: S101 - nothing asks before it was entered
         return self._live.id
 
     @property
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the session was ended."""
-        return self._outcome() is None
+        return self._failure() is None
 
-    def end(self, how: How, *, again: bool = True) -> _Ending | None:
-        """Begin to end the session, unless that is under way or done; give the task, or None where the client is closed already."""
-        if self._ending is None or (again and self._ending.done() and not self.is_over):
+    def end(self, how: How, *, again: bool = True) -> _EndingTask | None:
+        """Begin to end the session, unless that is under way or done.
+
+        Return the task, or None where the client is closed already.
+        """
+        if self._ending is None or (again and self._ending.done() and not self.has_ended):
             with suppress(ClientClosed):
-                self._ending = self._spawn(self._carry(how))
+                self._ending = self._calls.spawn(self._end(how))
         return self._ending
 
-    async def take_back(self) -> str | None:
-        """End the session at once for somebody who has left; give what is left to tell."""
-        failure, _ = await self._through("close")
-        return None if failure is None else f"session {self.session_id!r} is left open: {failure}"
+    async def close(self) -> str | None:
+        """Close the session for a caller that has left; return what to say of a failure."""
+        failure, _ = await self._end_and_wait("close")
+        return None if failure is None else self._left_open(failure)
 
-    async def _through(
+    async def _end_and_wait(
         self, how: How
     ) -> tuple[QSessionsError | None, asyncio.CancelledError | None]:
-        """Wait until the session has ended, however often somebody cancels this; give why it hasn't, and the last cancellation."""
+        """End the session; return why it could not be, and the last cancellation of this."""
         cancelled: asyncio.CancelledError | None = None
         ending = self.end(how)
         while ending is not None and not ending.done():
@@ -232,59 +175,127 @@ class Opened(AbstractAsyncContextManager[AsyncLiveSession]):
             except asyncio.CancelledError as error:
                 cancelled = error
             if ending.cancelled():
-                # The event loop is shutting down, which cancels every task once, this one before its first step.
+                # The event loop is shutting down, which cancels every task once, this one before
+                # its first step.
                 ending = self.end(how)
-        return self._outcome(), cancelled
+        return self._failure(), cancelled
 
-    def _outcome(self) -> QSessionsError | None:
+    def _failure(self) -> QSessionsError | None:
         ending = self._ending
         if ending is None or not ending.done() or ending.cancelled():
-            return ClientClosed(
-                "the client or the event loop was shut down before the session had ended."
-            )
+            return shut_down_error()
         return ending.result()
 
-    async def _carry(self, how: How) -> QSessionsError | None:
-        failure = await self._attempt(how)
-        if failure is None:
-            self._owned.discard(self)
-            self._release()
-        else:
-            again, self._has_failed = self._has_failed, True
-            self._observers.notify(
-                EndingFailed(
-                    session_id=self.session_id, operation=how, detail=str(failure), again=again
-                )
+    async def _end(self, how: How) -> QSessionsError | None:
+        assert self._live is not None  # noqa: S101 - only what was entered is ended
+        snapshot = self._live.snapshot
+        failure: QSessionsError | None = None
+        # An answer about another session, as a cache may give it, says nothing about this one.
+        if snapshot is None or not snapshot.is_final or snapshot.id != self.session_id:
+            failure = await self._calls.end(
+                how, self.session_id, self._create.api_version, self._seconds
             )
+        if failure is None:
+            self._open_sessions.contexts.discard(self)
+            self._release()
+            return None
+        again, self._has_failed = self._has_failed, True
+        self._calls.observers.notify(
+            EndingFailed(
+                session_id=self.session_id, operation=how, detail=str(failure), again=again
+            )
+        )
         return failure
 
-    async def _attempt(self, how: How) -> QSessionsError | None:
-        assert self._live is not None  # noqa: S101 - only what was entered is ended
-        seen = self._live.snapshot
-        # An answer about another session, as a cache in between may give, says nothing about this one.
-        if seen is not None and seen.is_final and seen.id == self.session_id:
-            return None
-        until = self._clock.monotonic() + self._seconds
-        try:
-            try:
-                await self._end(how, self.session_id, timeout=self._seconds)
-            except asyncio.CancelledError:
-                # The event loop is shutting down, which cancels every task once. Either request can be sent again.
-                left = max(until - self._clock.monotonic(), 0.001)
-                await self._end(how, self.session_id, timeout=left)
-        except NotFound:
-            return None
-        except QSessionsError as error:
-            return error.with_traceback(None)
-        except asyncio.CancelledError:
-            return ClientClosed(
-                "the client or the event loop was shut down before the session had ended."
-            )
-        except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the block's own error must go on
-            return QSessionsError(f"{type(error).__name__} was raised while ending the session.")
-        return None
+    def _left_open(self, failure: QSessionsError) -> str:
+        return f"session {self.session_id!r} is left open: {failure}"
 
     def _release(self) -> None:
-        signals, self._signals = self._signals, None
-        if signals is not None:
-            signals.release()
+        if self._handles_signals:
+            self._handles_signals = False
+            signals.release(self._open_sessions)
+
+
+class OpenSessions:
+    """The sessions that a client opened and has yet to end; signals end them too.
+
+    Attributes:
+        calls: Makes the calls.
+        creates: The creates that are under way.
+        contexts: The sessions.
+    """
+
+    def __init__(self, calls: SessionCalls, creates: PendingCreates) -> None:
+        self.calls = calls
+        self.creates = creates
+        self.contexts: set[SessionContext] = set()
+
+    def describe(self) -> list[str]:
+        """Return what a caller that leaves now must know, of each."""
+        return [context.describe() for context in tuple(self.contexts)]
+
+    async def end(self, how: How | None = None) -> None:
+        """End what `open` created, and what comes of creates in flight, or try to.
+
+        Failures are reported to the observers.
+
+        Args:
+            how: How; None ends each as its block did, or would if it were clean.
+        """
+        await self._end(how)
+        await self.creates.wait_idle(ENDING_TIMEOUT)
+        await self._end(how, again=False)
+
+    async def close_for_signal(self) -> None:
+        """Close them, and have the ledger know it: after a signal there may be no more time."""
+        self.creates.stop_unsent()
+        await self.end("close")
+        await self.calls.recorder.flush()
+
+    def on_signal(self, resume: Callable[[], None]) -> None:
+        """Close them, then call `resume`; see `SignalListener`."""
+        self.refuse_creates()
+
+        def go_on(closing: asyncio.Task[None]) -> None:
+            if closing.cancelled():
+                # The event loop is shutting down, which cancels every task once; the endings go on.
+                close()
+            else:
+                resume()
+
+        def close() -> None:
+            try:
+                closing = self.calls.spawn(self.close_for_signal())
+            except ClientClosed:
+                resume()
+            else:
+                closing.add_done_callback(go_on)
+
+        try:
+            asyncio.get_running_loop().call_soon_threadsafe(close)
+        except RuntimeError:
+            # The loop stands still, and with it the sessions' connections.
+            resume()
+
+    def on_second_signal(self) -> None:
+        """Name the open sessions in the log."""
+        for description in self.describe():
+            logger.error("a second signal came: %s", one_line(description))
+
+    def on_signal_done(self) -> None:
+        """Let sessions be created again."""
+        self.creates.refuse(None)
+
+    def refuse_creates(self) -> None:
+        """Let no session be created until the signal is done: it would be left open."""
+        self.creates.refuse(
+            ClientClosed(
+                "a signal is ending the client's sessions, and none is created meanwhile.",
+                solution="Let the program end, or call again when the signal has been handled.",
+            )
+        )
+
+    async def _end(self, how: How | None, *, again: bool = True) -> None:
+        endings = [context.end(how or context.how, again=again) for context in tuple(self.contexts)]
+        if tasks := [ending for ending in endings if ending is not None]:
+            await asyncio.wait(tasks)

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define
 
@@ -15,45 +15,46 @@ from qsessions.errors import ConfigurationError
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Signals:
-    """Lets something happen when SIGTERM or Ctrl-C comes, and the signal do after that what it did before; a second one does so at once.
+class SignalListener(Protocol):
+    """What does something first when SIGTERM or Ctrl-C comes, before the signal does what it did.
 
-    A signal that is ignored goes on being ignored. Handlers that `loop.add_signal_handler` set are called by the event loop at once
-    all the same.
-
-    Args:
-        react: Called in the main thread, between any two instructions, with what it is to call there when it is done.
-        insisted: Called there when a second signal comes before it is done, before that one acts.
-        acted: Called there when the signal has done what it did before, unless that ended the process.
+    All three are called in the main thread, between any two instructions.
     """
 
-    def __init__(
-        self,
-        react: Callable[[Callable[[], None]], None],
-        *,
-        insisted: Callable[[], None],
-        acted: Callable[[], None],
-    ) -> None:
-        self.react = react
-        self.insisted = insisted
-        self.acted = acted
+    def on_signal(self, resume: Callable[[], None]) -> None:
+        """React to a signal, and call `resume` there when that is done."""
+        ...
 
-    def hold(self) -> None:
-        """Begin to listen; each call wants its `release`.
+    def on_second_signal(self) -> None:
+        """React to a second signal, which comes before that is done and goes on at once."""
+        ...
 
-        Raises:
-            ConfigurationError: This isn't the main thread, which alone gets signals.
-        """
-        if not _is_main_thread():
-            raise ConfigurationError(
-                "handle_signals=True works in the main thread only.",
-                solution="Open the session there, or handle the signals yourself and call aclose() or shutdown().",
-            )
-        _process.hold(self)
+    def on_signal_done(self) -> None:
+        """Go on after the signal did what it did before, unless that ended the process."""
+        ...
 
-    def release(self) -> None:
-        """Listen no longer."""
-        _process.release(self)
+
+def hold(listener: SignalListener) -> None:
+    """Begin to listen; each call needs its `release`.
+
+    A signal that is ignored goes on being ignored. Handlers that `loop.add_signal_handler` set are
+    called by the event loop at once all the same.
+
+    Raises:
+        ConfigurationError: This isn't the main thread, which alone gets signals.
+    """
+    if not _is_main_thread():
+        raise ConfigurationError(
+            "handle_signals=True works in the main thread only.",
+            solution="Open the session there, or handle the signals yourself and call aclose() "
+            "or shutdown().",
+        )
+    _process.hold(listener)
+
+
+def release(listener: SignalListener) -> None:
+    """Listen no longer."""
+    _process.release(listener)
 
 
 @define
@@ -62,69 +63,73 @@ class _Reaction:
 
     Attributes:
         number: The signal.
-        holders: Who reacts to it.
+        listeners: What reacts to it.
         pending: How many of them aren't done yet.
     """
 
     number: int
-    holders: list[Signals]
+    listeners: list[SignalListener]
     pending: int
 
 
 class _Process:
-    """The process's handlers. There is one for all who hold them: two that each put back what they found would not come apart again."""
+    """The process's handlers, one set for all listeners.
+
+    Two that each put back what they found would not come apart again.
+    """
 
     def __init__(self) -> None:
-        self._holders: list[Signals] = []
-        # What was found in place of ours, each time that it was set and not yet taken back, and what was last put back.
+        self._listeners: list[SignalListener] = []
+        # What was found in place of ours, each time that it was set and not yet taken back, and
+        # what was last put back.
         self._found: dict[int, list[Any]] = {number: [] for number in _NUMBERS}
         self._before: dict[int, Any] = {}
         self._reaction: _Reaction | None = None
         self._is_acting = False
 
-    def hold(self, signals: Signals) -> None:
-        self._holders.append(signals)
+    def hold(self, listener: SignalListener) -> None:
+        self._listeners.append(listener)
         for number in _NUMBERS:
             found = signal.getsignal(number)
             if found is not signal.SIG_IGN and found != self._handle:
                 # First, since a signal may come at once.
                 self._found[number].append(found)
                 signal.signal(number, self._handle)
-        if (reaction := self._reaction) is not None and signals not in reaction.holders:
+        if (reaction := self._reaction) is not None and listener not in reaction.listeners:
             # What it is about to open must not be left either.
-            reaction.holders.append(signals)
+            reaction.listeners.append(listener)
             reaction.pending += 1
-            self._ask(reaction, signals)
+            self._ask(reaction, listener)
 
-    def release(self, signals: Signals) -> None:
-        self._holders.remove(signals)
-        # Elsewhere nobody may change handlers; ours then does what was there before.
-        if not self._holders and _is_main_thread():
+    def release(self, listener: SignalListener) -> None:
+        self._listeners.remove(listener)
+        # Only the main thread can change handlers; ours then does what was there before.
+        if not self._listeners and _is_main_thread():
             self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._is_acting or not self._holders:
-            # Somebody calls this who had found it, or it could not be taken back: nothing comes first any more.
+        if self._is_acting or not self._listeners:
+            # It was found and called by another handler, or could not be taken back: go on at once.
             self._set(number)
             signal.raise_signal(number)
         elif self._reaction is not None:
-            for holder in self._reaction.holders:
-                holder.insisted()
+            for listener in self._reaction.listeners:
+                listener.on_second_signal()
             self._act(number)
         else:
-            holders = list(dict.fromkeys(self._holders))
-            reaction = self._reaction = _Reaction(number, holders, len(holders))
-            for holder in tuple(holders):
-                self._ask(reaction, holder)
+            listeners = list(dict.fromkeys(self._listeners))
+            reaction = self._reaction = _Reaction(number, listeners, len(listeners))
+            for listener in tuple(listeners):
+                self._ask(reaction, listener)
 
-    def _ask(self, reaction: _Reaction, holder: Signals) -> None:
+    def _ask(self, reaction: _Reaction, listener: SignalListener) -> None:
         def done() -> None:
             reaction.pending -= 1
             # A second signal may have acted meanwhile.
             if self._reaction is reaction and not reaction.pending:
                 self._act(reaction.number)
 
-        holder.react(done)
+        listener.on_signal(done)
 
     def _act(self, number: int) -> None:
         """Let a signal do what it did before."""
@@ -138,12 +143,12 @@ class _Process:
             signal.raise_signal(number)
         finally:
             self._is_acting = False
-            for holder in reaction.holders:
-                holder.acted()
+            for listener in reaction.listeners:
+                listener.on_signal_done()
 
     def _restore(self) -> None:
         for number in _NUMBERS:
-            # Somebody may have set another since, which then is theirs to take back.
+            # Another may have been set since, which then is not ours to take back.
             if signal.getsignal(number) == self._handle:
                 self._set(number)
 

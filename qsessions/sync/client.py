@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl as tls
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -33,11 +33,13 @@ from qsessions.models import (
     SessionState,
     Workload,
 )
-from qsessions.session.close_all import Ending, How
-from qsessions.session.create import Creation
+from qsessions.session import signals
+from qsessions.session.calls import How
+from qsessions.session.close_all import Ending
+from qsessions.session.create import Create
 from qsessions.session.live import AsyncLiveSession
-from qsessions.session.open import Opened
-from qsessions.session.signals import Signals
+from qsessions.session.open import SessionContext
+from qsessions.session.signals import SignalListener, release
 from qsessions.sync.loop_thread import Lasting, LoopThread, Undoable
 
 T = TypeVar("T")
@@ -54,35 +56,43 @@ class _Client(AsyncSessionClient):
 
     thread: LoopThread
 
-    @property
-    def signals(self) -> Signals:
-        """What sessions that signals are to close hold."""
-        return self._signals
-
     def creating(
         self,
         wanted: CreateSession,
         labels: Mapping[str, str] | None,
         api_version: str | None,
         timeout: Timeout,
-    ) -> tuple[Creation, Callable[[], Coroutine[Any, Any, Session]]]:
-        """Give a create that is followed from outside, and what carries it out."""
-        creation = self._creation(api_version, labels)
-        return creation, partial(self._create, wanted, creation, api_version, timeout)
+    ) -> Create:
+        """Return a create that is followed from outside."""
+        return self._create(wanted, labels, api_version, timeout)
 
-    def _react(self, resume: Callable[[], None]) -> None:
-        self._refuse_creates()
+    def on_signal(self, resume: Callable[[], None]) -> None:
+        """Close the sessions, then resume."""
+        self._open_sessions.refuse_creates()
         with suppress(QSessionsError):
             # What interrupts this is a second signal.
             self.thread.carry(
-                Lasting(self.thread, self._close_owned, self._interrupted, patient=False)
+                Lasting(
+                    self.thread,
+                    self._open_sessions.close_for_signal,
+                    self._interrupted,
+                    patient=False,
+                )
             )
         # While it shuts down it takes no call, and ends the sessions unasked.
         self.thread.await_end()
         resume()
 
+    def on_second_signal(self) -> None:
+        """Name the sessions."""
+        self._open_sessions.on_second_signal()
+
+    def on_signal_done(self) -> None:
+        """Go on."""
+        self._open_sessions.on_signal_done()
+
     def _interrupted(self) -> str:
-        return "; ".join(self._owned.interrupted()) or "what open() created is being ended"
+        return "; ".join(self._open_sessions.describe()) or "what open() created is being ended"
 
 
 class SessionClient:
@@ -228,14 +238,9 @@ class SessionClient:
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
         )
-        creation, start = self._client.creating(wanted, labels, api_version, timeout)
+        create = self._client.creating(wanted, labels, api_version, timeout)
         return self._thread.carry(
-            Undoable(
-                self._thread,
-                start,
-                lambda _: creation.take_back(),
-                lambda: creation.interrupted(wanted),
-            )
+            Undoable(self._thread, create.result, lambda _: create.close(), create.describe)
         )
 
     def open(
@@ -274,8 +279,8 @@ class SessionClient:
             api_version=api_version,
             timeout=timeout,
         )
-        signals = self._client.signals if handle_signals else None
-        return _Opened(self, self._thread, cast("Opened", opened), signals)
+        signals = self._client if handle_signals else None
+        return _Opened(self, self._thread, cast("SessionContext", opened), signals)
 
     def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
@@ -459,7 +464,11 @@ class _Opened(AbstractContextManager[LiveSession]):
     """What `SessionClient.open` gives."""
 
     def __init__(
-        self, client: SessionClient, thread: LoopThread, opened: Opened, signals: Signals | None
+        self,
+        client: SessionClient,
+        thread: LoopThread,
+        opened: SessionContext,
+        signals: SignalListener | None,
     ) -> None:
         self._client = client
         self._thread = thread
@@ -469,15 +478,15 @@ class _Opened(AbstractContextManager[LiveSession]):
     def __enter__(self) -> LiveSession:
         """Create the session; see `Opened.__aenter__`."""
         if self._signals is not None:
-            self._signals.hold()
+            signals.hold(self._signals)
         try:
             # The handle is made there, so that no signal comes between the session and its return.
             return self._thread.carry(
                 Undoable(
                     self._thread,
                     self._enter,
-                    lambda _: self._opened.take_back(),
-                    self._opened.interrupted,
+                    lambda _: self._opened.close(),
+                    self._opened.describe,
                 )
             )
         except BaseException:
@@ -493,17 +502,17 @@ class _Opened(AbstractContextManager[LiveSession]):
         """End the session; see `Opened.__aexit__`. In a child after a fork it is the parent's."""
         leave = partial(self._opened.__aexit__, kind, error, traceback)
         try:
-            if not (self._opened.is_over or self._thread.is_forked):
+            if not (self._opened.has_ended or self._thread.is_forked):
                 # Ctrl-C in the block was the first one.
                 patient = not isinstance(error, KeyboardInterrupt)
-                call = Lasting(self._thread, leave, self._opened.interrupted, patient=patient)
+                call = Lasting(self._thread, leave, self._opened.describe, patient=patient)
                 if self._thread.is_left and error is not None and not isinstance(error, Exception):
                     # Who insisted on leaving one session doesn't wait for the next one.
                     call.interrupted_again(error)
                 else:
                     self._thread.carry(call)
         except ClientClosed as closed:
-            self._opened.tell(closed, error)
+            self._opened.report(closed, error)
         finally:
             self._release()
 
@@ -513,7 +522,7 @@ class _Opened(AbstractContextManager[LiveSession]):
     def _release(self) -> None:
         signals, self._signals = self._signals, None
         if signals is not None:
-            signals.release()
+            release(signals)
 
 
 def _each(owner: object, thread: LoopThread, source: AsyncIterator[T]) -> Iterator[T]:

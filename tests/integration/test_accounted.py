@@ -78,7 +78,7 @@ class Scene:
 
     async def recorded(self) -> list[tuple[RecordState, str | None]]:
         """List what the ledger has open, once everything is written."""
-        await until(lambda: not self.client._guard._writers)
+        await until(lambda: not self.client._recorder._writers)
         records: list[LedgerRecord] = [entry.record for entry in await self.ledger.entries()]
         return [(record.state, record.session_id) for record in records]
 
@@ -97,7 +97,7 @@ async def scene(emulator: Emulator, time: ManualClock, tmp_path: Path) -> AsyncI
         async with leaving_nothing(client, proxy):
             yield Scene(emulator, proxy, ledger, client)
             # What nobody waits for.
-            await until(lambda: not client._guard._writers)
+            await until(lambda: not client._recorder._writers)
     await ledger.aclose()
 
 

@@ -933,7 +933,7 @@ async def test_closing_twice_at_once_waits_for_the_same(against: Against) -> Non
 async def test_two_clients_share_a_provider(emulator: Emulator, time: ManualClock) -> None:
     """A provider that two clients share asks IAM once, though each has connections of its own."""
     async with client_of(emulator, time.clock) as one:
-        providers = one._attempts.providers
+        providers = one._caller._attempts.providers
         async with AsyncSessionClient(providers, base_url=emulator.url, clock=time.clock) as other:
             await asyncio.gather(one.create(mode="batch"), other.create(mode="batch"))
     assert [request.path for request in emulator.requests].count("/identity/token") == 1

@@ -308,7 +308,7 @@ async def test_a_list_that_is_full_of_others_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A look ends after so many others in a row, and what it didn't find stays as draining."""
-    monkeypatch.setattr(drained, "_IN_VAIN", 2)
+    monkeypatch.setattr(drained, "_MOST_OTHERS", 2)
     first = await drain(client)
     async with AsyncSessionClient(
         auth_of(emulator), base_url=emulator.url, clock=time.clock

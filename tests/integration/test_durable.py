@@ -18,7 +18,7 @@ from qsessions import (
     RecordState,
     SessionClient,
 )
-from qsessions.ledger import guard
+from qsessions.ledger import timeouts
 from tests.fault_server import FaultServer, http
 from tests.given_ledger import GivenLedger
 from tests.integration.calls import SESSION
@@ -170,7 +170,7 @@ async def test_a_ledger_that_hangs_holds_nobody_up(
     call: str, against: Against, gate: asyncio.Event, ledger: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the ledger doesn't answer within its 5 s, the session is given, and that is told."""
-    monkeypatch.setattr(guard, "PATIENCE", 0.05)
+    monkeypatch.setattr(timeouts, "WRITE_TIMEOUT_S", 0.05)
     told = asyncio.Event()
 
     def observe(event: Event) -> None:

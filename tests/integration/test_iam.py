@@ -567,7 +567,7 @@ async def test_a_401_is_repeated_once_with_a_fresh_token(staged: Staged) -> None
 async def test_a_late_refusal_of_an_old_token_drops_nothing(staged: Staged) -> None:
     """Only the refusal of the current token leads to an exchange, and each says that a fresh try may do better."""
     stage = await staged(grant("t1"), grant("t2"), grant("t3"))
-    transport = (await stage.client())._attempts
+    transport = (await stage.client())._caller._attempts
     old = await stage.auth.headers(transport)
     assert stage.auth.invalidate(old)
     new = await stage.auth.headers(transport)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -60,6 +60,7 @@ class Scripted:
     def __init__(self, time: Stepped, *readings: Session | Exception) -> None:
         self.readings = list(readings)
         self.time = time
+        self.clock = time.clock
         self.asked: list[float] = []
         self.ended: list[str] = []
         self.held: asyncio.Event | None = None
@@ -67,7 +68,7 @@ class Scripted:
         self.looked: list[float] = []
         self.jobs_held: asyncio.Event | None = None
         self.tasks: set[asyncio.Task[None]] = set()
-        self.poll = Poll("s1", self, self.spawn, time.clock)
+        self.poll = Poll("s1", cast("Any", self))
 
     def live(self) -> AsyncLiveSession:
         """Give a new handle."""
@@ -205,7 +206,7 @@ async def test_handles_on_one_session_share_a_poll_for_as_long_as_there_are_any(
     one, two = client.attach("s1"), client.attach("s1")
     assert one._poll is two._poll
     del one, two
-    assert dict(client._polls) == {}
+    assert dict(client._calls.polls) == {}
 
 
 @pytest.mark.parametrize("session_id", ["", "a/b", "..", "x" * 501, 7])

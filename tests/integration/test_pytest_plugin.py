@@ -364,7 +364,7 @@ import sys
 
 def test_modules():
     ours = {name for name in sys.modules if name.partition(".")[0] == "qsessions"}
-    assert ours == {"qsessions", "qsessions.testing", "qsessions.testing.plugin"}
+    assert ours == {"qsessions", "qsessions._version", "qsessions.testing", "qsessions.testing.plugin"}
     assert not {"aiohttp", "attrs", "cattrs", "jwt", "yarl"} & set(sys.modules)
 """
 

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from qsessions import CallTimeout, CreateOutcomeUnknown, NotFound, ResponseError, SessionLeftOpen
+from qsessions import (
+    AsyncSessionClient,
+    CallTimeout,
+    CreateOutcomeUnknown,
+    NotFound,
+    ResponseError,
+    SessionLeftOpen,
+)
 from qsessions.api.operations import YOUNG_S
-from qsessions.session.recent import LOOK_AGAIN_S, RecentSessions
+from qsessions.session.calls import LOOK_AGAIN_S
 from tests.fault_server import FaultServer, http, reset
 from tests.integration.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
 from tests.integration.conftest import Against
@@ -207,11 +214,11 @@ async def test_a_block_ends_well_when_its_session_stays_unknown(against: Against
 
 def test_only_so_many_sessions_are_remembered(time: ManualClock) -> None:
     """A client that creates sessions without end forgets the oldest."""
-    recent = RecentSessions(None, time.clock)  # type: ignore[arg-type]  # it calls nobody here
+    calls = AsyncSessionClient([], base_url="http://127.0.0.1", clock=time.clock)._calls
     for number in range(10_001):
-        recent.add(f"s{number}")
-    assert len(list(recent)) == 10_000
-    assert not recent.is_young("s0")
-    assert recent.is_young("s1")
-    assert recent.is_young("s10000")
-    assert not recent.is_young(None)
+        calls.remember(f"s{number}")
+    assert len(calls.remembered) == 10_000
+    assert not calls.is_young("s0")
+    assert calls.is_young("s1")
+    assert calls.is_young("s10000")
+    assert not calls.is_young(None)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import aclosing, suppress
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -48,6 +48,8 @@ class Fleet:
 
     def __init__(self, time: Stepped, scripts: dict[str, list[str | Exception]]) -> None:
         self.time = time
+        self.clock = time.clock
+        self.polls: dict[str, Any] = {}
         self.scripts = scripts
         self.asked: list[tuple[float, str]] = []
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -58,9 +60,7 @@ class Fleet:
         """Watch all of them."""
         return Watch(
             list(self.scripts),
-            read=self.read,
-            spawn=self.spawn,
-            clock=self.time.clock,
+            cast("Any", self),
             rate=rate,
             seconds=seconds,
         )
@@ -73,7 +73,7 @@ class Fleet:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def read(self, session_id: str) -> Session:
+    async def get(self, session_id: str) -> Session:
         """Read one."""
         self.asked.append((self.time.now, session_id))
         if self.held is not None:

@@ -1,16 +1,14 @@
-"""A create on its way to its end."""
+"""A create whose answer is being read."""
 
 from __future__ import annotations
 
 import traceback
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from qsessions.api.messages import Response
-from qsessions.events import Observers
-from qsessions.session.create import Creation
+from qsessions import AsyncSessionClient, CreateSession, Request, Response
+from qsessions.api import operations
 
 
 class _Interrupted(bytes):
@@ -23,13 +21,16 @@ class _Interrupted(bytes):
         raise KeyboardInterrupt
 
 
-async def test_an_interrupted_reading_leaves_no_frame() -> None:
+async def test_an_interrupted_reading_leaves_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames of the reading, which hold a body that may repeat a credential, are not in the traceback of a Ctrl-C."""
-    book: Any = SimpleNamespace()
-    close: Any = None
-    creation = Creation(book, close, Observers(), {})
+    client = AsyncSessionClient([], base_url="http://127.0.0.1")
+
+    async def send(request: Request) -> Response:
+        return Response(200, body=_Interrupted(b"planted"))
+
+    monkeypatch.setattr(client._transport, "send", send)
     with pytest.raises(KeyboardInterrupt) as caught:
-        await creation.keep(Response(200, body=_Interrupted(b"planted")))
+        await client._caller.call(operations.create(CreateSession("batch")))
     frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    assert frames[-1].f_code.co_name == "keep"
+    assert frames[-1].f_code.co_name == "call"
     assert all("planted" not in repr(frame.f_locals) for frame in frames[1:])

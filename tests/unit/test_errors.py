@@ -30,7 +30,7 @@ from qsessions import (
     TokenExchangeFailed,
     Unauthorized,
 )
-from qsessions.errors import replica, response_error_class
+from qsessions.errors import copy_error, response_error_class
 
 PLAIN: list[type[QSessionsError]] = [
     QSessionsError,
@@ -273,13 +273,13 @@ def test_text(error: QSessionsError, text: str) -> None:
     assert str(error) == text
 
 
-def test_located() -> None:
+def test_context() -> None:
     """An error is told where it happened once: it is the same object, and a second telling changes nothing."""
     error = NotFound("no such session", status=404)
-    here = error.located(
+    here = error.with_context(
         operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempts=2
     )
-    there = error.located(
+    there = error.with_context(
         operation="close", session_id="s-2", method="DELETE", path="/", attempts=9
     )
     assert here is error
@@ -287,13 +287,24 @@ def test_located() -> None:
     assert fields_of_place(error) == ("get", "s-1", "GET", "/v1/sessions/s-1", 2)
 
 
-def test_located_keeps_the_id() -> None:
+def test_context_keeps_the_id() -> None:
     """An id that the error knows from the answer is kept when the request itself was about no session."""
     error = CreateOutcomeUnknown("it can't be read", session_id="s-1")
-    error.located(
+    error.with_context(
         operation="create", session_id=None, method="POST", path="/v1/sessions", attempts=1
     )
     assert fields_of_place(error) == ("create", "s-1", "POST", "/v1/sessions", 1)
+
+
+def test_from_failure() -> None:
+    """An error that takes another's place has its facts, but advice of its own."""
+    failure = ServerError(
+        "it broke", status=500, code="1", trace_id="t", solution="Wait.", retryable=True
+    ).with_context(operation="close", session_id="s-1", method="DELETE", path="/p", attempts=2)
+    error = SessionLeftOpen.from_failure(failure, "it goes on", session_id="s-2", retryable=False)
+    assert fields_of_place(error) == ("close", "s-2", "DELETE", "/p", 2)
+    assert (error.status, error.code, error.trace_id, error.retryable) == (500, "1", "t", False)
+    assert (error.message, error.solution) == ("it goes on", SessionLeftOpen.hint)
 
 
 def fields_of_place(error: QSessionsError) -> tuple[object, ...]:
@@ -322,11 +333,11 @@ class Uncopyable(Exception):
 
 
 @pytest.mark.parametrize("kind", EVERY)
-def test_replica(kind: type[QSessionsError]) -> None:
+def test_copy_error(kind: type[QSessionsError]) -> None:
     """Each of many who wait for the same gets an error of its own that says the same, cause included."""
     error = full(kind)
     error.__cause__ = OSError("the network")
-    copied = replica(error)
+    copied = copy_error(error)
     assert isinstance(copied, kind)
     assert copied is not error
     assert fields(copied) == fields(error)
@@ -335,12 +346,12 @@ def test_replica(kind: type[QSessionsError]) -> None:
     assert error.__notes__ == ["first note", "second note"]
 
 
-def test_replica_without_notes() -> None:
+def test_copy_error_without_notes() -> None:
     """An error without notes gets none."""
-    assert not hasattr(replica(NotFound("no such session")), "__notes__")
+    assert not hasattr(copy_error(NotFound("no such session")), "__notes__")
 
 
-def test_replica_of_a_foreign_error() -> None:
+def test_copy_error_of_a_foreign_error() -> None:
     """A foreign error that can't be copied gets through as it is."""
     error = Uncopyable("one", "two")
-    assert replica(error) is error
+    assert copy_error(error) is error

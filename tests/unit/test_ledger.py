@@ -1,4 +1,4 @@
-"""The ledger in one process: its values, its files, the lock's rules, and the guard that keeps the client from its failures."""
+"""The ledger in one process: its values, its files, the lock's rules, and the recorder that keeps the client from its failures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import stat
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
 import pytest
@@ -38,11 +38,12 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import Book, Guard, files, guard as guard_module, lines, locks
+from qsessions.ledger import SessionRecorder, files, lines, locks, timeouts
 from qsessions.ledger.locks import Reach
 from tests.manual_clock import ManualClock
 
 T = TypeVar("T")
+Recording: TypeAlias = Callable[..., SessionRecorder]
 
 NOW = 1_780_000_000.0
 CREATED, DRAINING, ENDED = RecordState.CREATED, RecordState.DRAINING, RecordState.ENDED
@@ -563,29 +564,25 @@ def test_a_large_file_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_what_is_over_takes_no_room(
-    place: Path, monkeypatch: pytest.MonkeyPatch, guarded: Callable[..., Guard]
+    place: Path, monkeypatch: pytest.MonkeyPatch, recording: Recording
 ) -> None:
     """However many sessions a process has had, nothing in its memory is about those that are over, and its file stays small."""
     monkeypatch.setattr(files, "_LARGE_BYTES", 20_000)
     ledger = LocalLedger(place)
-    guard = guarded(ledger)
-    book = Book(guard, lambda: NOW)
+    recorder = recording(ledger)
 
     async def life(number: int) -> None:
         key, session_id = f"k-{number}", f"s-{number}"
-        await book.intend(
-            CreateSession("batch"), key, base_url="https://x", instance=None, labels={}
-        )
-        book.sent(key)
+        await ask(recorder, key)
         if number % 3 == 0:
-            book.nothing(key)
+            recorder.not_created(key)
             return
         if number % 3 == 1:
-            book.created(key, session_id)
+            recorder.created(key, session_id)
         else:
-            book.unknown(key, session_id)
-        book.updated(session_id, accepting_jobs=False)
-        book.ended(session_id)
+            recorder.unknown(key, session_id)
+        recorder.updated(session_id, accepting_jobs=False)
+        recorder.ended(session_id)
 
     def size() -> int:
         return max((path.stat().st_size for path in place.iterdir()), default=0)
@@ -593,34 +590,38 @@ async def test_what_is_over_takes_no_room(
     largest = 0
     for _ in range(10):
         await asyncio.gather(*map(life, range(100)))
-        await guard.flush()
+        await recorder.flush()
         largest = max(largest, await asyncio.to_thread(size))
     # Nothing makes it anew in the midst of what comes together.
     assert largest < 20_000 + 100 * 4 * 300
     held = (
-        book._records,
-        book._keys,
-        book._unsent,
-        guard._written,
-        guard._unwritten,
-        guard._writers,
+        recorder._open,
+        recorder._keys,
+        recorder._failed,
+        recorder._writers,
+        recorder.draining,
     )
-    assert [len(one) for one in held] == [0] * 6
+    assert [len(one) for one in held] == [0] * 5
     (engine,) = ledger._places
     assert engine._mine == {}
     assert engine._records.empty()
     assert engine._file is None or engine._file.records == {}
-    await guard.aclose()
+    await recorder.aclose()
     await ledger.aclose()
     assert await asyncio.to_thread(names, place) == []
 
 
-async def test_without_a_ledger_nothing_is_held(guarded: Callable[..., Guard]) -> None:
+async def test_without_a_ledger_nothing_is_held(recording: Recording) -> None:
     """Where nothing is recorded, nothing is remembered of any session either."""
-    book = Book(guarded(None), lambda: NOW)
-    await book.intend(CreateSession("batch"), "k", base_url="https://x", instance=None, labels={})
-    book.created("k", "s-1")
-    assert book._keys == {}
+    recorder = recording(None)
+    await ask(recorder, "k")
+    recorder.created("k", "s-1")
+    recorder.not_created("k")
+    await recorder.written("k")
+    assert not recorder.enabled
+    assert not recorder._open
+    assert not recorder._keys
+    await recorder.aclose()
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -1457,16 +1458,16 @@ def test_what_an_emulator_left_is_forgotten_after_a_day(
 
 
 async def test_who_reads_for_the_service_needs_no_emulators(
-    guarded: Callable[..., Guard], home: Path
+    recording: Recording, home: Path
 ) -> None:
     """What can't be read in an emulator's place is no matter of whoever asks for the service's sessions."""
-    guard = guarded("local")
-    await guard.record(intent(instance=REAL))
+    recorder = recording("local")
+    await ask(recorder, "k", instance=REAL)
     await asyncio.to_thread((home / ".local/state/qsessions/ledger-emulated").touch)
-    assert len(await guard.entries(REAL)) == 1
+    assert len(await recorder.entries(REAL)) == 1
     with pytest.raises(LedgerUnavailable, match="ledger-emulated can't be used"):
-        await guard.entries(EMULATED)
-    await guard.aclose()
+        await recorder.entries(EMULATED)
+    await recorder.aclose()
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1545,62 +1546,76 @@ def told() -> list[Event]:
 
 
 @pytest.fixture
-def guarded(told: list[Event]) -> Callable[..., Guard]:
-    """Give a function that puts a guard around a ledger."""
+def recording(told: list[Event]) -> Recording:
+    """Give a function that makes a recorder with a ledger."""
 
-    def make(ledger: Ledger | str | None, spawn: Any = asyncio.create_task) -> Guard:
-        return Guard(ledger, spawn, Observers([told.append]))
+    def make(ledger: Ledger | str | None, spawn: Any = asyncio.create_task) -> SessionRecorder:
+        return SessionRecorder(ledger, spawn, Observers([told.append]), lambda: NOW)
 
     return make
+
+
+async def ask(
+    recorder: SessionRecorder,
+    key: str,
+    *,
+    instance: str | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Record that a request is about to go out."""
+    await recorder.record_intent(
+        CreateSession("batch"),
+        key,
+        base_url="https://x",
+        instance=instance,
+        labels={},
+        seconds=seconds,
+    )
+
+
+def steps(records: Iterable[LedgerRecord]) -> list[tuple[str, RecordState]]:
+    """Give the keys and states of records."""
+    return [(record.key, record.state) for record in records]
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for a ledger that hangs."""
-    monkeypatch.setattr(guard_module, "PATIENCE", 0.02)
-
-
-async def test_no_ledger(guarded: Callable[..., Guard]) -> None:
-    """Without a ledger the guard does nothing."""
-    guard = guarded(None)
-    await guard.record(intent())
-    guard.note(intent())
-    await guard.aclose()
+    monkeypatch.setattr(timeouts, "WRITE_TIMEOUT_S", 0.02)
 
 
 @pytest.mark.parametrize("wrong", ["lokal", 5, object(), ""])
-def test_no_such_ledger(guarded: Callable[..., Guard], wrong: Any) -> None:
+def test_no_such_ledger(recording: Recording, wrong: Any) -> None:
     """What is no ledger is refused when the client is made."""
     with pytest.raises(ConfigurationError, match='must be "local", a ledger or None'):
-        guarded(wrong)
+        recording(wrong)
 
 
-async def test_the_local_one(guarded: Callable[..., Guard], home: Path, told: list[Event]) -> None:
-    """The word "local" is the platform's own place, and closed with the guard."""
-    guard = guarded("local")
-    record = intent()
-    await guard.record(record)
+async def test_the_local_one(recording: Recording, home: Path, told: list[Event]) -> None:
+    """The word "local" is the platform's own place, and closed with the recorder."""
+    recorder = recording("local")
+    await ask(recorder, "k")
     reader = LocalLedger()
-    assert await entries_of(reader) == [(record.key, "intent", Liveness.ALIVE)]
-    await guard.aclose()
+    assert await entries_of(reader) == [("k", "intent", Liveness.ALIVE)]
+    await recorder.aclose()
     with pytest.raises(LedgerUnavailable, match="was closed"):
-        await guard.entries(None)
+        await recorder.entries(None)
     await reader.aclose()
     assert told == []
 
 
-async def test_a_ledger_that_is_lent_stays_open(guarded: Callable[..., Guard]) -> None:
+async def test_a_ledger_that_is_lent_stays_open(recording: Recording) -> None:
     """A ledger that the caller made is the caller's to close."""
     ledger = MyLedger()
-    guard = guarded(ledger)
-    await guard.record(intent())
-    await guard.aclose()
+    recorder = recording(ledger)
+    await ask(recorder, "k")
+    await recorder.aclose()
     assert not ledger.closed
 
 
 @pytest.mark.parametrize("eager", [False, True])
 async def test_failures_are_told_once_and_nothing_is_lost(
-    guarded: Callable[..., Guard], told: list[Event], eager: bool
+    recording: Recording, told: list[Event], eager: bool
 ) -> None:
     """A ledger that fails is told once; what it didn't take is given to it again after the next record that it does take."""
     ledger = MyLedger()
@@ -1610,178 +1625,148 @@ async def test_failures_are_told_once_and_nothing_is_lost(
         def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
             return asyncio.Task(coroutine, eager_start=True, loop=asyncio.get_running_loop())
 
-    guard = guarded(ledger, spawn)
+    recorder = recording(ledger, spawn)
     ledger.fails = RuntimeError("the database is away")
-    first, second, third = intent(), intent(), intent()
-    await guard.record(first)
-    await guard.record(second)
+    await ask(recorder, "first")
+    await ask(recorder, "second")
     assert told == [LedgerFailed(reason="RuntimeError: the database is away")]
     ledger.fails = None
-    await guard.record(third)
-    await guard.aclose()
-    assert ledger.kept == {record.key: record for record in (first, second, third)}
+    await ask(recorder, "third")
+    await recorder.flush()
+    assert set(ledger.kept) == {"first", "second", "third"}
+    await recorder.aclose()
     assert len(told) == 1
 
 
-async def test_the_log_hears_of_it(
-    guarded: Callable[..., Guard], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_log_hears_of_it(recording: Recording, caplog: pytest.LogCaptureFixture) -> None:
     """A failing ledger is a warning in the log."""
     ledger = MyLedger()
     ledger.fails = LedgerUnavailable("the disk is full")
-    guard = guarded(ledger)
-    await guard.record(intent())
+    await ask(recording(ledger), "k")
     assert [(one.levelno, one.message) for one in caplog.records] == [
         (logging.WARNING, "the ledger doesn't record sessions: the disk is full")
     ]
 
 
 async def test_what_is_never_taken_is_told_at_the_end(
-    guarded: Callable[..., Guard], told: list[Event]
+    recording: Recording, told: list[Event]
 ) -> None:
     """Closing tries once more, and then names the sessions that may be open and stand nowhere."""
     ledger = MyLedger()
     ledger.fails = OSError("no")
-    guard = guarded(ledger)
-    asked, made = intent(), intent().becomes(CREATED, now=NOW, session_id="s-1")
-    over = intent()
-    for record in (asked, made, over, over.becomes(ENDED, now=NOW)):
-        await guard.record(record)
+    recorder = recording(ledger)
+    for key in ("asked", "made", "drained", "over"):
+        await ask(recorder, key)
+    recorder.created("made", "s-1")
+    recorder.created("drained", "s-2")
+    recorder.updated("s-2", accepting_jobs=False)
+    recorder.not_created("over")
+    await recorder.flush()
     tried = len(ledger.calls)
-    await guard.aclose()
-    assert len(ledger.calls) == tried + 2
+    await recorder.aclose()
+    assert len(ledger.calls) == tried + 3
     (_, last) = told
     assert isinstance(last, LedgerFailed)
-    assert last.unrecorded == (asked.key, "s-1")
+    assert last.unrecorded == ("asked", "s-1")
 
 
-async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(
-    guarded: Callable[..., Guard],
-) -> None:
+async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(recording: Recording) -> None:
     """That a session ended is given again to a ledger that has it as open, and not to one that never heard of it."""
     ledger = MyLedger()
-    guard = guarded(ledger)
-    known, unheard = intent(), intent()
-    await guard.record(known)
+    recorder = recording(ledger)
+    await ask(recorder, "known")
     ledger.fails = OSError("no")
-    for record in (known, unheard):
-        await guard.record(record.becomes(ENDED, now=NOW))
+    await ask(recorder, "unheard")
+    recorder.not_created("known")
+    recorder.not_created("unheard")
+    await recorder.flush()
     ledger.fails = None
-    await guard.record(other := intent())
-    await guard.aclose()
-    assert {key: record.state for key, record in ledger.kept.items()} == {
-        known.key: ENDED,
-        other.key: RecordState.INTENT,
-    }
+    await ask(recorder, "other")
+    await recorder.aclose()
+    assert dict(steps(ledger.kept.values())) == {"known": ENDED, "other": RecordState.INTENT}
 
 
-async def test_steps_of_one_session_keep_their_order(guarded: Callable[..., Guard]) -> None:
+async def test_steps_of_one_session_keep_their_order(recording: Recording) -> None:
     """While a step is being written, later ones wait, and only the newest of them is written."""
     ledger = MyLedger()
-    guard = guarded(ledger)
+    recorder = recording(ledger)
     ledger.gate.clear()
-    record = intent()
-    waiting = asyncio.create_task(guard.record(record))
+    waiting = asyncio.create_task(ask(recorder, "k"))
     await ledger.called.wait()
-    guard.note(record.becomes(CREATED, now=NOW, session_id="s-1"))
+    recorder.created("k", "s-1")
     await asyncio.sleep(0)
-    last = record.becomes(DRAINING, now=NOW, session_id="s-1")
-    guard.note(last)
+    recorder.updated("s-1", accepting_jobs=False)
     await asyncio.sleep(0)
-    assert ledger.calls == [record]
+    asked = ("k", RecordState.INTENT)
+    assert steps(ledger.calls) == [asked]
     ledger.gate.set()
     await waiting
-    assert ledger.calls == [record, last]
+    assert steps(ledger.calls) == [asked, ("k", DRAINING)]
 
 
-async def test_a_step_that_comes_while_one_fails(guarded: Callable[..., Guard]) -> None:
+async def test_a_step_that_comes_while_one_fails(recording: Recording) -> None:
     """A step that came while the one before it failed is tried for itself."""
     ledger = MyLedger()
-    guard = guarded(ledger)
+    recorder = recording(ledger)
     ledger.gate.clear()
     ledger.fails = OSError("no")
-    record = intent()
-    waiting = asyncio.create_task(guard.record(record))
+    waiting = asyncio.create_task(ask(recorder, "k"))
     await ledger.called.wait()
-    newer = record.becomes(CREATED, now=NOW, session_id="s-1")
-    guard.note(newer)
+    recorder.created("k", "s-1")
     ledger.gate.set()
     await waiting
-    assert ledger.calls == [record, newer]
-    await guard.aclose()
+    assert steps(ledger.calls) == [("k", RecordState.INTENT), ("k", CREATED)]
+    await recorder.aclose()
 
 
-async def test_cancelling_doesnt_tear_a_record(guarded: Callable[..., Guard]) -> None:
+async def test_cancelling_doesnt_tear_a_record(recording: Recording) -> None:
     """Cancelling the call that records goes on at once, and the record is written all the same."""
     ledger = MyLedger()
-    guard = guarded(ledger)
+    recorder = recording(ledger)
     ledger.gate.clear()
-    record = intent()
-    task = asyncio.create_task(guard.record(record))
+    task = asyncio.create_task(ask(recorder, "k"))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     ledger.gate.set()
-    await guard.aclose()
-    assert ledger.kept == {record.key: record}
+    await recorder.aclose()
+    assert steps(ledger.kept.values()) == [("k", RecordState.INTENT)]
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_ledger_that_hangs(guarded: Callable[..., Guard], told: list[Event]) -> None:
+async def test_a_ledger_that_hangs(recording: Recording, told: list[Event]) -> None:
     """A hanging ledger holds up one call for as long as patience lasts, and none after it until it answers."""
     ledger = MyLedger()
-    guard = guarded(ledger)
+    recorder = recording(ledger)
     ledger.gate.clear()
-    first, second, third = intent(), intent(), intent()
-    await guard.record(first)
+    await ask(recorder, "first")
     assert told == [LedgerFailed(reason="it did not answer within 0.02 s")]
-    await asyncio.wait_for(guard.record(second), 0.01)
+    await asyncio.wait_for(ask(recorder, "second"), 0.01)
     ledger.gate.set()
-    await guard.aclose()
-    assert set(ledger.kept) == {first.key, second.key}
-    await guard.record(third)
-    assert third.key in ledger.kept
+    await recorder.aclose()
+    assert set(ledger.kept) == {"first", "second"}
+    await ask(recorder, "third")
+    assert "third" in ledger.kept
     assert len(told) == 1
 
 
-async def test_settling(guarded: Callable[..., Guard], impatient: None, told: list[Event]) -> None:
+async def test_settling(recording: Recording, impatient: None, told: list[Event]) -> None:
     """Whoever settles waits for what was noted; with a ledger that hangs, as long as patience lasts, and then no more."""
     ledger = MyLedger()
-    guard = guarded(ledger)
-    await guard.flush()
-    record = intent()
-    guard.note(record)
-    await guard.flush()
-    assert set(ledger.kept) == {record.key}
+    recorder = recording(ledger)
+    await recorder.flush()
+    await ask(recorder, "k")
+    recorder.created("k", "s-1")
+    await recorder.flush()
+    assert steps(ledger.kept.values()) == [("k", CREATED)]
     ledger.gate.clear()
-    guard.note(intent())
-    await guard.flush()
+    recorder.updated("s-1", accepting_jobs=False)
+    await recorder.flush()
     assert len(told) == 1
-    await asyncio.wait_for(guard.flush(), 0.01)
+    await asyncio.wait_for(recorder.flush(), 0.01)
     ledger.gate.set()
-    await guard.aclose()
-
-
-async def test_what_was_withdrawn_and_goes_out_after_all(guarded: Callable[..., Guard]) -> None:
-    """A request that was refused for a while only is in the ledger again when it goes out; one that fails isn't."""
-    ledger = MyLedger()
-    guard = guarded(ledger)
-    book = Book(guard, lambda: NOW)
-    for key in ("out", "failed"):
-        await book.intend(
-            CreateSession("batch"), key, base_url="https://x", instance=None, labels={}
-        )
-    book.withdraw()
-    book.nothing("failed")
-    for key in ("out", "failed"):
-        book.sent(key)
-    book.created("out", "s-1")
-    await guard.aclose()
-    assert {key: record.state for key, record in ledger.kept.items()} == {
-        "out": CREATED,
-        "failed": ENDED,
-    }
+    await recorder.aclose()
 
 
 def test_no_create_waits_for_a_reader(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1809,44 +1794,39 @@ def test_no_create_waits_for_a_reader(place: Path, monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_ledger_leaves_a_create_half_of_its_time(
-    guarded: Callable[..., Guard], told: list[Event]
+    recording: Recording, told: list[Event]
 ) -> None:
     """A create whose deadline is short waits for a hanging ledger no longer than half of it, then its request goes out."""
     ledger = MyLedger()
     ledger.gate.clear()
-    guard = guarded(ledger)
-    book = Book(guard, lambda: NOW)
-    asked = book.intend(
-        CreateSession("batch"), "k", base_url="https://x", instance=None, labels={}, seconds=0.04
-    )
-    await asyncio.wait_for(asked, 2)
+    recorder = recording(ledger)
+    await asyncio.wait_for(ask(recorder, "k", seconds=0.04), 2)
     # Others with more time still count on it.
     assert told == []
     ledger.gate.set()
-    await guard.aclose()
+    await recorder.aclose()
     assert set(ledger.kept) == {"k"}
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_file_system_that_hangs(
-    guarded: Callable[..., Guard], told: list[Event], home: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, told: list[Event], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the file system answers nothing, the loop runs, recording and closing end in time, and what stands nowhere is named."""
     hangs = threading.Event()
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (hangs.wait(60), fsync(fd)))
-    guard = guarded("local")
-    record = intent()
-    await guard.record(record)
-    await guard.aclose()
-    assert [one.unrecorded for one in told if isinstance(one, LedgerFailed)] == [(), (record.key,)]
+    recorder = recording("local")
+    await ask(recorder, "k")
+    await recorder.aclose()
+    assert [one.unrecorded for one in told if isinstance(one, LedgerFailed)] == [(), ("k",)]
     hangs.set()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*others, return_exceptions=True)
 
 
 async def test_a_ledger_that_cant_be_closed(
-    guarded: Callable[..., Guard], told: list[Event], monkeypatch: pytest.MonkeyPatch
+    recording: Recording, told: list[Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ledger of ours that fails at its end is told like any failure."""
 
@@ -1854,40 +1834,39 @@ async def test_a_ledger_that_cant_be_closed(
         raise LedgerUnavailable("it broke")
 
     monkeypatch.setattr(LocalLedger, "aclose", fails)
-    await guarded("local").aclose()
+    await recording("local").aclose()
     assert told == [LedgerFailed(reason="it broke")]
 
 
-async def test_after_the_transport(guarded: Callable[..., Guard], told: list[Event]) -> None:
+async def test_after_the_transport(recording: Recording, told: list[Event]) -> None:
     """When no task can be had any more, the record is told as not kept, and nothing is raised."""
 
     def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         coroutine.close()
         raise ClientClosed("the client is closed.")
 
-    guard = guarded(MyLedger(), spawn)
-    record = intent()
-    await guard.record(record)
-    await guard.aclose()
+    recorder = recording(MyLedger(), spawn)
+    await ask(recorder, "k")
+    await recorder.aclose()
     assert told == [
         LedgerFailed(reason="the client is closed."),
-        LedgerFailed(reason="it never took these records", unrecorded=(record.key,)),
+        LedgerFailed(reason="it never took these records", unrecorded=("k",)),
     ]
 
 
 async def test_a_note_between_the_end_of_a_writer_and_its_callback(
-    guarded: Callable[..., Guard],
+    recording: Recording,
 ) -> None:
     """A step that comes when the writer of the one before is just done gets a writer of its own."""
     ledger = MyLedger()
-    guard = guarded(ledger)
-    record = intent()
-    guard.note(record)
-    writer = guard._writers[record.key]
-    newer = record.becomes(CREATED, now=NOW, session_id="s-1")
+    recorder = recording(ledger)
+    asking = asyncio.create_task(ask(recorder, "k"))
+    await asyncio.sleep(0)
+    writer = recorder._writers["k"]
     while not writer.done():
         await asyncio.sleep(0)
         if writer.done():
-            guard.note(newer)
-    await guard.aclose()
-    assert ledger.kept == {record.key: newer}
+            recorder.created("k", "s-1")
+    await asking
+    await recorder.aclose()
+    assert steps(ledger.kept.values()) == [("k", CREATED)]

@@ -84,60 +84,60 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
 @pytest.mark.parametrize(
     ("facts", "decision"),
     [
-        ({"status": 503}, Decision(RETRY, "status 503", 0.25)),
-        ({"sent": False}, Decision(RETRY, "no answer", 0.25)),
-        ({"status": 404}, Decision(FAIL, "")),
-        ({"sent": False, "transient": False}, Decision(FAIL, "")),
+        ({"status": 503}, Decision(RETRY, delay=0.25)),
+        ({"sent": False}, Decision(RETRY, delay=0.25)),
+        ({"status": 404}, Decision(FAIL)),
+        ({"sent": False, "transient": False}, Decision(FAIL)),
         (
             {"status": 502, "repeatable": False},
-            Decision(UNKNOWN, "status 502: it may have been carried out"),
+            Decision(UNKNOWN),
         ),
-        ({"repeatable": False}, Decision(UNKNOWN, "no answer: it may have been carried out")),
+        ({"repeatable": False}, Decision(UNKNOWN)),
         (
             {"status": 503, "attempt": 5},
-            Decision(FAIL, "status 503: gave up after 5 attempts, the policy's limit"),
+            Decision(FAIL, "gave up at the policy's limit"),
         ),
         (
             {"status": 429, "retry_after": 61.0},
-            Decision(FAIL, "status 429: the service asks to wait 61 s, the policy's limit is 60 s"),
+            Decision(FAIL, "the service asks to wait 61 s, the policy's limit is 60 s"),
         ),
         (
             {"status": 429, "retry_after": math.inf},
-            Decision(
-                FAIL, "status 429: the service asks to wait inf s, the policy's limit is 60 s"
-            ),
+            Decision(FAIL, "the service asks to wait inf s, the policy's limit is 60 s"),
         ),
         (
             {"status": 503, "remaining": 0.25},
             Decision(
                 FAIL,
-                "status 503: the next try would be in 0.25 s, the call's deadline is in 0.25 s",
+                "the next try would be in 0.25 s, the call's deadline is in 0.25 s",
             ),
         ),
         (
             {"status": 503, "retry_after": 30.0, "remaining": 12.5},
-            Decision(
-                FAIL, "status 503: the service asks to wait 30 s, the call's deadline is in 12.5 s"
-            ),
+            Decision(FAIL, "the service asks to wait 30 s, the call's deadline is in 12.5 s"),
         ),
         (
             {"status": 503, "retry_after": 30.0, "remaining": 30.1},
             Decision(
                 FAIL,
-                "status 503: the next try would be in 30.2 s, the call's deadline is in 30.1 s",
+                "the next try would be in 30.2 s, the call's deadline is in 30.1 s",
             ),
         ),
         (
             {"status": 503, "remaining": -3.0},
-            Decision(
-                FAIL, "status 503: the next try would be in 0.25 s, the call's deadline is in 0 s"
-            ),
+            Decision(FAIL, "the next try would be in 0.25 s, the call's deadline is in 0 s"),
         ),
     ],
 )
 def test_reasons(facts: dict[str, Any], decision: Decision) -> None:
     """Each decision says why, except where the failure says all."""
     assert decide(**facts) == decision
+
+
+@pytest.mark.parametrize(("status", "failure"), [(503, "status 503"), (None, "no answer")])
+def test_failure_in_words(status: int | None, failure: str) -> None:
+    """What the attempt met is told in words, for events."""
+    assert Facts(attempt=1, repeatable=True, status=status).failure == failure
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_growth(attempt: int, bound: float) -> None:
 def test_retry_after(retry_after: float, chance: float, delay: float) -> None:
     """The service's wish is a lower bound, jitter comes on top, and a wish up to the limit is honoured."""
     assert decide(chance=chance, status=429, retry_after=retry_after) == Decision(
-        RETRY, "status 429", delay
+        RETRY, delay=delay
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 
 import pytest
 
 from qsessions.session import signals as signals_module
-from qsessions.session.signals import Signals
+from qsessions.session.signals import hold, release
 
 
 class Told:
@@ -24,16 +25,16 @@ class Told:
         """Stand for what the signal did before."""
         self.order.append("before")
 
-    def react(self, resume: Callable[[], None]) -> None:
+    def on_signal(self, resume: Callable[[], None]) -> None:
         """Stand for what must happen first."""
         self.order.append("react")
         self.resume = resume
 
-    def insisted(self) -> None:
+    def on_second_signal(self) -> None:
         """Stand for what a second signal makes a client say."""
         self.order.append("insisted")
 
-    def acted(self) -> None:
+    def on_signal_done(self) -> None:
         """Stand for what may happen again afterwards."""
         self.order.append("acted")
 
@@ -48,10 +49,6 @@ class Told:
 
         signal.signal(signal.SIGTERM, chained)
 
-    def signals(self) -> Signals:
-        """Give the signals that it reacts to."""
-        return Signals(self.react, insisted=self.insisted, acted=self.acted)
-
 
 @pytest.fixture
 def told() -> Iterator[Told]:
@@ -64,35 +61,35 @@ def told() -> Iterator[Told]:
 
 def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told: Told) -> None:
     """The second signal does what it did before, at once; when the first has been dealt with, nothing more happens."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["react", "insisted", "before", "acted"]
     assert told.resume is not None
     told.resume()
-    signals.release()
+    release(signals)
     assert told.order == ["react", "insisted", "before", "acted"]
 
 
 def test_each_hold_wants_its_release(told: Told) -> None:
     """The handlers stay until the last one who holds them lets go."""
-    signals = told.signals()
-    signals.hold()
-    signals.hold()
-    signals.release()
+    signals = told
+    hold(signals)
+    hold(signals)
+    release(signals)
     assert signal.getsignal(signal.SIGTERM) != told.handle
-    signals.release()
+    release(signals)
     assert signal.getsignal(signal.SIGTERM) == told.handle
 
 
 def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
     """Whoever lets go first, both clients react to a signal, once each, and afterwards it does what it did before."""
     one, two = Told(), Told()
-    first, second = one.signals(), two.signals()
-    first.hold()
-    second.hold()
-    second.hold()
+    first, second = one, two
+    hold(first)
+    hold(second)
+    hold(second)
     signal.raise_signal(signal.SIGTERM)
     assert (one.order, two.order, told.order) == (["react"], ["react"], [])
     assert one.resume is not None
@@ -106,13 +103,13 @@ def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
         ["react", "acted"],
         ["before"],
     )
-    first.release()
-    second.release()
-    second.release()
-    first.hold()
-    second.hold()
-    first.release()
-    second.release()
+    release(first)
+    release(second)
+    release(second)
+    hold(first)
+    hold(second)
+    release(first)
+    release(second)
     signal.raise_signal(signal.SIGTERM)
     assert (one.order, two.order, told.order) == (
         ["react", "acted"],
@@ -124,11 +121,11 @@ def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
 def test_who_begins_to_hold_during_a_reaction_is_waited_for(told: Told) -> None:
     """A client that joins while others react reacts too, once, and the signal waits for it."""
     one, two = Told(), Told()
-    first, second = one.signals(), two.signals()
-    first.hold()
+    first, second = one, two
+    hold(first)
     signal.raise_signal(signal.SIGTERM)
-    second.hold()
-    second.hold()
+    hold(second)
+    hold(second)
     assert two.order == ["react"]
     assert one.resume is not None
     one.resume()
@@ -137,17 +134,17 @@ def test_who_begins_to_hold_during_a_reaction_is_waited_for(told: Told) -> None:
     two.resume()
     assert (two.order, told.order) == (["react", "acted"], ["before"])
     for signals in (first, second, second):
-        signals.release()
+        release(signals)
 
 
 def test_a_reaction_that_was_overtaken_ends_no_other(told: Told) -> None:
     """When the reaction to a first signal is done late, a third signal still waits for its own."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     first = told.resume
     signal.raise_signal(signal.SIGTERM)
-    signals.hold()
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     assert first is not None
     first()
@@ -155,42 +152,42 @@ def test_a_reaction_that_was_overtaken_ends_no_other(told: Told) -> None:
     assert told.resume is not None
     told.resume()
     assert told.order[5:] == ["before", "acted"]
-    signals.release()
-    signals.release()
+    release(signals)
+    release(signals)
 
 
 def test_a_handler_that_calls_the_one_it_found(told: Told) -> None:
     """A handler set meanwhile that calls ours gets what was there before it, once, after the reaction."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     told.chain()
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["chained", "react"]
     assert told.resume is not None
     told.resume()
     assert told.order == ["chained", "react", "chained", "before", "acted"]
-    signals.release()
+    release(signals)
 
 
 def test_a_handler_that_calls_the_one_it_found_while_another_holds(told: Told) -> None:
     """Also where ours was set again on top of it, the chain ends at what was there first."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     told.chain()
-    signals.hold()
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["react"]
     assert told.resume is not None
     told.resume()
     assert told.order == ["react", "chained", "before", "acted"]
-    signals.release()
-    signals.release()
+    release(signals)
+    release(signals)
 
 
 def test_a_signal_that_comes_as_the_reaction_ends(told: Told) -> None:
     """A second signal within the last instructions of a reaction acts, and the first one no more."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     process = signals_module._process
     reaction = process._reaction
@@ -200,45 +197,45 @@ def test_a_signal_that_comes_as_the_reaction_ends(told: Told) -> None:
     signal.raise_signal(signal.SIGTERM)
     process._act(signal.SIGTERM)
     assert told.order == ["react", "insisted", "before", "acted"]
-    signals.release()
+    release(signals)
 
 
 def test_released_in_another_thread(told: Told) -> None:
     """Where handlers can't be taken back, since it isn't the main thread, a signal does what it did before, and the next hold works."""
-    signals = told.signals()
-    signals.hold()
-    releasing = threading.Thread(target=signals.release)
+    signals = told
+    hold(signals)
+    releasing = threading.Thread(target=partial(release, signals))
     releasing.start()
     releasing.join()
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["before"]
-    signals.hold()
+    hold(signals)
     signal.raise_signal(signal.SIGTERM)
     assert told.order == ["before", "react"]
     assert told.resume is not None
     told.resume()
     assert told.order == ["before", "react", "before", "acted"]
-    signals.release()
+    release(signals)
     assert signal.getsignal(signal.SIGTERM) == told.handle
 
 
 def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
     """Who sets a handler while signals are held keeps it."""
-    signals = told.signals()
-    signals.hold()
+    signals = told
+    hold(signals)
     other = Told()
     signal.signal(signal.SIGTERM, other.handle)
-    signals.release()
+    release(signals)
     assert signal.getsignal(signal.SIGTERM) == other.handle
 
 
 def test_a_handler_that_is_put_back_too_late_swallows_nothing() -> None:
     """Who saved our handler and puts it back when nobody holds signals any more still gets what Ctrl-C does by itself."""
     kept = signal.getsignal(signal.SIGINT)
-    signals = Told().signals()
-    signals.hold()
+    signals = Told()
+    hold(signals)
     found = signal.getsignal(signal.SIGINT)
-    signals.release()
+    release(signals)
     signal.signal(signal.SIGINT, found)
     try:
         with pytest.raises(KeyboardInterrupt):
