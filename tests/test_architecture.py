@@ -112,12 +112,12 @@ def same_row(room: str, other: str) -> bool:
 def test_the_emulators_service_is_pure() -> None:
     """Inside the emulator imports run from the server to the service, and the service neither waits nor serves."""
     wrong = []
-    for path in MODULES:
+    for path, tree in MODULES.items():
         parts = path.relative_to(PACKAGE).parts
         if parts[0] != "emulator":
             continue
         part = parts[1].removesuffix(".py")
-        names = [name.split(".") for name in imports(MODULES[path])]
+        names = [name.split(".") for name in imports(tree)]
         used = {
             name[2] for name in names if name[:2] == ["qsessions", "emulator"] and len(name) > 2
         }
@@ -127,7 +127,7 @@ def test_the_emulators_service_is_pure() -> None:
             if EMULATOR_RANK[other] > EMULATOR_RANK[part]
         ]
         if part == "service":
-            wrong += [(name_of(path), "await") for node in ast.walk(MODULES[path]) if waits(node)]
+            wrong += [(name_of(path), "await") for node in ast.walk(tree) if waits(node)]
     assert wrong == []
 
 

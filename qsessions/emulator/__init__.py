@@ -1,4 +1,4 @@
-"""The sessions service, served from your own process: to try and to test clients without an account."""
+"""The sessions service, served from your own process: for tests without an account."""
 
 try:
     from qsessions.emulator.server import Emulator
@@ -9,6 +9,9 @@ except ModuleNotFoundError as error:
 
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.recording import ReceivedRequest
-from qsessions.emulator.service.errors import Refusal
+from qsessions.emulator.service.errors import ServiceError
 
-__all__ = ["Emulator", "Fault", "FaultPlan", "ReceivedRequest", "Refusal"]
+# What ServiceError was called first.
+Refusal = ServiceError
+
+__all__ = ["Emulator", "Fault", "FaultPlan", "ReceivedRequest", "Refusal", "ServiceError"]

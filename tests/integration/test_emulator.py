@@ -15,7 +15,7 @@ import pytest
 from aiohttp import ClientSession
 from yarl import URL
 
-from qsessions.emulator import Emulator, Refusal
+from qsessions.emulator import Emulator, Refusal, ServiceError
 from tests.integration.caller import GRANT, START, Caller, Clock, first_code, speak
 
 
@@ -878,6 +878,11 @@ async def test_a_secret_of_the_emulator_is_told_in_any_form(call: Caller) -> Non
     }
 
 
+def test_the_first_name_of_its_error_still_imports() -> None:
+    """Code that catches `Refusal` catches what is raised."""
+    assert Refusal is ServiceError
+
+
 async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock: Clock) -> None:
     """Sessions, jobs, events and the time can be read without a request, and jobs queued."""
     session = await call.create()
@@ -894,9 +899,9 @@ async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock:
         "active",
         "job_ended",
     ]
-    with pytest.raises(Refusal):
+    with pytest.raises(ServiceError):
         emulator.submit_job("none")
-    with pytest.raises(Refusal):
+    with pytest.raises(ServiceError):
         emulator.submit_job(session, seconds=float("nan"))
 
 

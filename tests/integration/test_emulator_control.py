@@ -15,9 +15,9 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
-from qsessions.emulator import Emulator, Fault, Refusal
+from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.emulator.http import recording
-from qsessions.emulator.http.admin import Admin
+from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.values import Ttls
 from tests.integration.caller import Caller, Clock, first_code, speak
 
@@ -330,7 +330,7 @@ async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> N
         if local:
             assert isinstance(await handler(request), Response)
         else:
-            with pytest.raises(Refusal) as refused:
+            with pytest.raises(ServiceError) as refused:
                 await handler(request)
             assert (refused.value.status, refused.value.code) == (403, 1200)
 
@@ -433,19 +433,18 @@ def test_the_record_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, part: s
 async def test_many_open_sessions_hold_nobody() -> None:
     """While many open sessions are told, others are served in between; each is told once, and a loop is never held for all of them."""
     emulator = Emulator(speed=0)
-    (machine,) = emulator._machines()
+    (machine,) = emulator._states()
     ids = [
         machine.create_session(
             emulator.now(), mode="batch", backend=None, ttls=Ttls(600, 60, 600)
         ).id
         for _ in range(500)
     ]
-    admin = Admin(
+    admin = AdminRoutes(
         instances=emulator._instances,
         clock=emulator._clock,
         recorder=emulator._recorder,
         faults=emulator.faults,
-        user_id="u",
     )
     telling = admin.list_open_sessions(make_mocked_request("GET", "/emulator/sessions"))
     for _ in range(10):

@@ -152,7 +152,7 @@ async def test_no_secret_is_told(call: Caller) -> None:
 async def test_however_many_sessions_there_are(call: Caller) -> None:
     """With ten thousand sessions the forty that matter most are told, open ones first; the rest is counted."""
     emulator = call.emulator
-    machine = emulator._machines()[0]
+    machine = emulator._states()[0]
     ids = [await call.create()]
     ttls = emulator.sessions[ids[0]].ttls
     ids += [

@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
 from qsessions.emulator import Emulator, Fault
-from qsessions.emulator.http.fault_injection import ConnectionReset, deliver
+from qsessions.emulator.http.fault_injection import reset_connection, respond
 from tests.integration.caller import Caller, Clock, first_code, speak
 
 
@@ -151,7 +151,7 @@ async def test_a_client_that_left_before_a_drip() -> None:
     """A connection that is gone when the first piece is ready is no error."""
     gone = Mock(write_headers=AsyncMock(side_effect=ConnectionResetError))
     request = make_mocked_request("GET", "/", writer=gone)
-    answer = await deliver(request, Response(body=b"{}"), [Fault(kind="drip", seconds=0)], 0)
+    answer = await respond(request, Response(body=b"{}"), [Fault(kind="drip", seconds=0)], 0)
     assert answer.status == 200
 
 
@@ -170,7 +170,7 @@ def test_a_reset_of_a_connection_that_is_gone() -> None:
     """A client that left before its connection is reset changes nothing."""
     request = make_mocked_request("GET", "/")
     request.protocol.transport = None
-    assert isinstance(ConnectionReset().carry_out(request), Response)
+    assert isinstance(reset_connection(request), Response)
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -240,7 +240,7 @@ async def test_data_is_text(browser: str) -> None:
 
 async def test_a_crowd_of_sessions(call: Caller, page: Tab) -> None:
     """The page shows the forty latest sessions and says how many more there are; an older one comes when something happens to it."""
-    machine = call.emulator._machines()[0]
+    machine = call.emulator._states()[0]
     first = await call.create()
     ttls = call.emulator.sessions[first].ttls
     for _ in range(1999):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from qsessions import AsyncSessionClient, ClientClosed, ConnectionFailed, RetryPolicy, SessionClient
-from qsessions.emulator import Emulator, Fault, Refusal
+from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.testing.clients import async_client, sync_client
 from qsessions.testing.threaded import ThreadedEmulator
 
@@ -44,8 +44,12 @@ def public(kind: type) -> dict[str, object]:
 
 
 def test_it_has_what_the_emulator_has() -> None:
-    """Each public method and property of the emulator is there, with the same parameters and results; `crn` is a property here."""
-    assert public(ThreadedEmulator) == public(Emulator) | {"crn": property}
+    """Each public method and property of the emulator is there, with the same parameters and results.
+
+    The CRN and the keys are properties here.
+    """
+    attributes = ("crn", "api_key", "backend_token", "service_token")
+    assert public(ThreadedEmulator) == public(Emulator) | dict.fromkeys(attributes, property)
 
 
 def test_a_plain_with_leads_here() -> None:
@@ -110,7 +114,7 @@ def test_errors_are_the_callers(emulator: ThreadedEmulator) -> None:
     """What the emulator refuses is raised where it was asked for, and it goes on."""
     with pytest.raises(ValueError, match="no duration"):
         emulator.advance("soon")
-    with pytest.raises(Refusal):
+    with pytest.raises(ServiceError):
         emulator.submit_job("none")
     assert emulator.open_sessions == []
 

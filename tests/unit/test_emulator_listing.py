@@ -7,24 +7,11 @@ from random import Random
 import attrs
 from hypothesis import given, strategies as st
 
-from qsessions.emulator.service.listing import Span, WorkloadQuery, cut_page
-from qsessions.emulator.service.state import Machine
+from qsessions.emulator.service.listing import WorkloadQuery, cut_page
+from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.values import Ttls
 
 TTLS = Ttls(600, 60, 600)
-ALL = WorkloadQuery(
-    limit=1,
-    newest_first=False,
-    statuses=frozenset(),
-    mode=None,
-    backend=None,
-    search="",
-    tags=frozenset(),
-    created=Span(),
-    following=None,
-    preceding=None,
-)
-
 events = st.lists(st.one_of(st.just("create"), st.integers(0, 30)), max_size=12)
 
 
@@ -38,14 +25,12 @@ def test_following_pages_misses_nothing(
     count: int, limit: int, newest_first: bool, between: list[list[str | int]]
 ) -> None:
     """Whatever is made and closed between two pages, what matches all the time is shown once, and in order."""
-    machine = Machine(random=Random(1), backends=["b"])  # noqa: S311 - nothing here is secret
+    machine = ServiceState(random=Random(1), backends=["b"])  # noqa: S311 - nothing here is secret
     made = [
         machine.create_session(0, mode="batch", backend=None, ttls=TTLS).id for _ in range(count)
     ]
     lasting = set(made)
-    query = attrs.evolve(
-        ALL, limit=limit, newest_first=newest_first, statuses=frozenset({"pending"})
-    )
+    query = WorkloadQuery(limit=limit, newest_first=newest_first, statuses=frozenset({"pending"}))
     seen: list[int] = []
     shown: set[str] = set()
     steps = iter(between)

@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from qsessions.emulator.service.errors import Refusal
-from qsessions.emulator.service.state import Machine
+from qsessions.emulator.service.errors import ServiceError
+from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.values import Event, Job, Meter, Mode, Session, Ttls
 
 BACKENDS = ("ibm_fez", "ibm_torino")
@@ -36,7 +36,9 @@ class Bench:
     def __init__(
         self, *, mode: Mode = "dedicated", ttls: Ttls = TTLS, queue_seconds: float = 0.0
     ) -> None:
-        self.machine = Machine(random=seeded(1), backends=BACKENDS, queue_seconds=queue_seconds)
+        self.machine = ServiceState(
+            random=seeded(1), backends=BACKENDS, queue_seconds=queue_seconds
+        )
         self.id = self.machine.create_session(0, mode=mode, backend=None, ttls=ttls).id
         self.jobs: list[str] = []
 
@@ -481,7 +483,7 @@ def test_sessions_do_not_share_lanes() -> None:
 
 def test_jobs_without_a_session_share_their_backends_lanes() -> None:
     """Outside sessions a backend runs five jobs at once, and another backend has lanes of its own."""
-    machine = Machine(random=seeded(1), backends=BACKENDS)
+    machine = ServiceState(random=seeded(1), backends=BACKENDS)
     jobs = [machine.submit_job(0, program_id="p", seconds=10) for _ in range(6)]
     other = machine.submit_job(0, program_id="p", seconds=10, backend="ibm_torino")
     assert [job.status for job in (*jobs, other)] == ["Running"] * 5 + ["Queued", "Running"]
@@ -511,7 +513,7 @@ def test_the_first_job_gives_the_session_its_backend() -> None:
     machine = bench.machine
     machine.submit_job(0, program_id="p", seconds=1, session_id=bench.id, backend="ibm_torino")
     assert bench.session(0).backend == "ibm_torino"
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ServiceError) as refused:
         machine.submit_job(0, program_id="p", seconds=1, session_id=bench.id, backend="ibm_fez")
     assert refused.value.status == 400
     assert bench.machine.job(0, bench.job(0)).backend == "ibm_torino"
@@ -540,7 +542,7 @@ def test_refused_step(steps: list[Step], last: Step, status: int, code: int) -> 
     for verb, *arguments in steps:
         getattr(bench, verb)(*arguments)
     verb, *arguments = last
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ServiceError) as refused:
         getattr(bench, verb)(*arguments)
     assert (refused.value.status, refused.value.code) == (status, code)
     assert str(code) in str(refused.value)
@@ -548,7 +550,7 @@ def test_refused_step(steps: list[Step], last: Step, status: int, code: int) -> 
 
 def test_unknown_names_are_refused() -> None:
     """An unknown session, job or backend is told apart from every other mistake."""
-    machine = Machine(random=seeded(1), backends=BACKENDS)
+    machine = ServiceState(random=seeded(1), backends=BACKENDS)
     calls: list[Callable[[], object]] = [
         lambda: machine.session(0, "none"),
         lambda: machine.update_session(0, "none", accepting_jobs=True),
@@ -560,10 +562,10 @@ def test_unknown_names_are_refused() -> None:
         lambda: machine.pending_jobs(0, "none"),
     ]
     for call in calls:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(ServiceError) as refused:
             call()
         assert refused.value.status == 404
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ServiceError) as refused:
         machine.create_session(0, mode="batch", backend="none", ttls=TTLS)
     assert (refused.value.status, refused.value.code) == (400, 1007)
 
@@ -574,7 +576,7 @@ def test_unknown_names_are_refused() -> None:
 def test_impossible_machine(options: dict[str, Any]) -> None:
     """A machine that could never run a job is refused when it is made."""
     with pytest.raises(ValueError, match=r"backend|queue_seconds"):
-        Machine(random=seeded(1), **{"backends": BACKENDS, **options})
+        ServiceState(random=seeded(1), **{"backends": BACKENDS, **options})
 
 
 def test_time_never_runs_backwards() -> None:
@@ -614,9 +616,9 @@ def test_workloads_in_the_order_of_creation() -> None:
 
 def test_a_meter_that_stands_still_reaches_nothing() -> None:
     """A meter adds up at its rate, and while it stands still it has no moment of reaching anything."""
-    meter = Meter().turned(10, 2)
+    meter = Meter().with_rate(10, 2)
     assert (meter.read(15), meter.reaches(20)) == (10, 20)
-    still = meter.turned(15, 0)
+    still = meter.with_rate(15, 0)
     assert (still.read(100), still.reaches(11)) == (10, float("inf"))
 
 
@@ -659,8 +661,8 @@ class ServiceRules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_800_000_000.0
-        self.machine = Machine(random=seeded(7), backends=BACKENDS, queue_seconds=2.5)
-        self.twin = Machine(random=seeded(7), backends=BACKENDS, queue_seconds=2.5)
+        self.machine = ServiceState(random=seeded(7), backends=BACKENDS, queue_seconds=2.5)
+        self.twin = ServiceState(random=seeded(7), backends=BACKENDS, queue_seconds=2.5)
         self.session_ids: list[str] = []
         self.job_ids: list[str] = []
 
@@ -733,7 +735,7 @@ class ServiceRules(RuleBasedStateMachine):
     def foretell(self, data: st.DataObject) -> None:
         """What is foretold of a session is what becomes of it if nobody touches it, to the last second billed."""
         session_id = data.draw(st.sampled_from(self.session_ids))
-        foretold = self.machine.foretold(self.now, session_id)
+        foretold = self.machine.predicted_end(self.now, session_id)
         future = deepcopy(self.machine)
         assert foretold == future.session(self.now + 1e9, session_id)
         assert foretold.state == "closed"
@@ -743,7 +745,7 @@ class ServiceRules(RuleBasedStateMachine):
         for machine in (self.twin, self.machine):
             try:
                 answers.append(getattr(machine, verb)(self.now, *arguments, **options))
-            except Refusal:
+            except ServiceError:
                 answers.append(None)
         assert answers[0] == answers[1]
         return answers[1]

@@ -1,36 +1,39 @@
-"""What rules the emulator over HTTP, beside the service: for tests that are not written in Python."""
+"""Controlling the emulator over HTTP, beside the service: for tests not written in Python."""
 
 import asyncio
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import attrs
 from aiohttp import web
 
 from qsessions.emulator.faults import FaultPlan, read_faults
+from qsessions.emulator.http.leak_report import leak_report
 from qsessions.emulator.http.middleware import ADMIN_PATH, Handler
 from qsessions.emulator.http.recording import Recorder
-from qsessions.emulator.page.stories import stories
 from qsessions.emulator.service.bodies import date_time, session_body
 from qsessions.emulator.service.clock import ServiceClock, read_duration
-from qsessions.emulator.service.errors import CONFLICT, NOT_AUTHORISED, Refusal, invalid
+from qsessions.emulator.service.errors import CONFLICT, NOT_AUTHORISED, ServiceError, invalid
 from qsessions.emulator.service.instances import Instance
 
 _MOST_SHOWN = 1000
 _MOST_AT_ONCE = 50
 HOST = web.AppKey("host", str)
-"""Where the emulator was told to listen."""
+"""The host that the emulator listens on, as its user named it."""
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address of a peer, or to listen on, belongs to this machine alone. A name other than localhost doesn't."""
+    """Return whether only this machine can have an address, of a peer or to listen on.
+
+    localhost is the only such name.
+    """
     if address.lower() == "localhost":
         return True
-    known = _address(address)
-    # A socket for both families tells IPv4 peers as mapped ones.
-    return known is not None and (getattr(known, "ipv4_mapped", None) or known).is_loopback
+    parsed = _address(address)
+    # A socket for both families reports IPv4 peers as mapped ones.
+    return parsed is not None and (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -41,48 +44,46 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 @attrs.frozen(kw_only=True)
-class Admin:
-    """Needs no token, and answers this machine only."""
+class AdminRoutes:
+    """The endpoints below `ADMIN_PATH`. They need no token, and answer this machine only."""
 
     instances: Mapping[str, Instance]
     clock: ServiceClock
     recorder: Recorder
     faults: FaultPlan
-    user_id: str
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Add the endpoints."""
-        routes: list[tuple[str, str, Callable[[bytes], web.Response]]] = [
+        routes: list[tuple[str, str, Handler]] = [
             ("GET", "/faults", self.list_faults),
             ("POST", "/faults", self.add_faults),
             ("DELETE", "/faults", self.clear_faults),
             ("GET", "/requests", self.list_requests),
             ("POST", "/advance", self.advance),
+            ("GET", "/sessions", self.list_open_sessions),
         ]
         for method, path, handler in routes:
-            router.add_route(method, ADMIN_PATH + path, local(_answering(handler)))
-        router.add_route("GET", f"{ADMIN_PATH}/sessions", local(self.list_open_sessions))
+            router.add_route(method, ADMIN_PATH + path, local(handler))
 
-    def list_faults(self, _: bytes) -> web.Response:
-        """GET /emulator/faults: the plan, with how many requests each fault matched and struck."""
+    async def list_faults(self, _: web.Request) -> web.Response:
+        """GET /emulator/faults: the plan, with what each fault matched and how often it fired."""
         return web.json_response({"faults": self.faults.shown()})
 
-    def add_faults(self, body: bytes) -> web.Response:
-        """POST /emulator/faults: add to the plan; all of the faults or, if one makes no sense, none."""
+    async def add_faults(self, request: web.Request) -> web.Response:
+        """POST /emulator/faults: add to the plan; all of the faults or, if one is invalid, none."""
         try:
-            faults = read_faults(_json(body))
+            self.faults.add(*read_faults(await _json(request)))
         except ValueError as error:
             raise invalid(str(error)) from None
-        self.faults.add(*faults)
-        return self.list_faults(b"")
+        return await self.list_faults(request)
 
-    def clear_faults(self, _: bytes) -> web.Response:
-        """DELETE /emulator/faults: let everything go well again."""
+    async def clear_faults(self, _: web.Request) -> web.Response:
+        """DELETE /emulator/faults: empty the plan."""
         self.faults.clear()
         return web.Response(status=204)
 
-    def list_requests(self, _: bytes) -> web.Response:
-        """GET /emulator/requests: the last thousand that the service received, oldest first, without secrets."""
+    async def list_requests(self, _: web.Request) -> web.Response:
+        """GET /emulator/requests: the last thousand requests, oldest first, without secrets."""
         shown = [
             {**attrs.asdict(request, recurse=False), "headers": dict(request.headers)}
             for request in self.recorder.requests[-_MOST_SHOWN:]
@@ -90,21 +91,20 @@ class Admin:
         return web.json_response({"requests": shown})
 
     async def list_open_sessions(self, _: web.Request) -> web.Response:
-        """GET /emulator/sessions: the sessions of all instances that are not closed, each with its story."""
+        """GET /emulator/sessions: all sessions that are not closed, each with its story."""
         now = self.clock.now()
         shown: list[str] = []
-        for session, story in stories(self.instances.values(), self.recorder.requests, now):
-            body = session_body(session, now, self.user_id)
+        for session, story in leak_report(self.instances.values(), self.recorder.requests, now):
+            body = session_body(session, now)
             shown.append(json.dumps({**body, "instance": session.instance, "story": story}))
             if len(shown) % _MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)  # others are served meanwhile
-        return web.Response(
-            text=f'{{"sessions": [{", ".join(shown)}]}}', content_type="application/json"
-        )
+        text = f'{{"sessions": [{", ".join(shown)}]}}'
+        return web.Response(text=text, content_type="application/json")
 
-    def advance(self, body: bytes) -> web.Response:
-        """POST /emulator/advance: let time pass, `{"duration": "30m"}`; answers what time it then is."""
-        value = _json(body)
+    async def advance(self, request: web.Request) -> web.Response:
+        """POST /emulator/advance: move the time, `{"duration": "30m"}`; answers the new time."""
+        value = await _json(request)
         if not isinstance(value, dict) or set(value) != {"duration"}:
             raise invalid("The body must be an object whose only field is duration.")
         try:
@@ -112,17 +112,20 @@ class Admin:
         except ValueError as error:
             raise invalid(f"duration: {error}") from None
         except RuntimeError as error:
-            raise Refusal(409, CONFLICT, str(error)) from None
+            raise ServiceError(409, CONFLICT, str(error)) from None
         return web.json_response({"now": date_time(now)})
 
 
 def local(handler: Handler) -> Handler:
-    """What serves this machine alone: a peer from elsewhere gets a 403, and so does a page from elsewhere in a browser here."""
+    """Return a handler that serves this machine alone.
+
+    A peer from elsewhere gets a 403, and so does a page from elsewhere in a browser here.
+    """
 
     async def serve(request: web.Request) -> web.StreamResponse:
         await request.read()  # a connection can be kept only once its request is read
-        if not (is_loopback(request.remote or "") and _is_of_here(request)):
-            raise Refusal(
+        if not (is_loopback(request.remote or "") and _is_from_here(request)):
+            raise ServiceError(
                 403,
                 NOT_AUTHORISED,
                 "The emulator is ruled from its own machine only, by its address.",
@@ -132,32 +135,25 @@ def local(handler: Handler) -> Handler:
     return serve
 
 
-def _is_of_here(request: web.Request) -> bool:
-    """Whether a request comes from no web page, or from one of this machine, and not by a name that somebody else has led here."""
+def _is_from_here(request: web.Request) -> bool:
+    """Return whether a request is from no web page, or from one of this machine.
+
+    A page's own name may have been made to lead here, so that the Host must be an address,
+    localhost or the name that the emulator listens on.
+    """
     origin, host = request.headers.get("Origin"), request.headers.get("Host")
-    if origin is not None and not is_loopback(_name(origin)):
-        return False
-    if host is None:
-        return True
-    name = _name(f"//{host}")
-    return name == request.app[HOST].lower() or name == "localhost" or _address(name) is not None
-
-
-def _name(url: str) -> str:
     try:
-        return urlsplit(url).hostname or ""
+        origin_name = "localhost" if origin is None else urlsplit(origin).hostname or ""
+        name = urlsplit(f"//{host or ''}").hostname or ""
     except ValueError:
-        return ""
+        return False
+    if host is not None and name != "localhost" and _address(name) is None:
+        return name == request.app[HOST].lower() and is_loopback(origin_name)
+    return is_loopback(origin_name)
 
 
-def _answering(handler: Callable[[bytes], web.Response]) -> Handler:
-    async def serve(request: web.Request) -> web.StreamResponse:
-        return handler(await request.read())
-
-    return serve
-
-
-def _json(body: bytes) -> object:
+async def _json(request: web.Request) -> object:
+    body = await request.read()
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -1,86 +1,49 @@
-"""Who may come in: the five credential schemes of the service."""
+"""Who may call: the credential schemes of the service."""
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import attrs
 from multidict import MultiMapping
 
-from qsessions.emulator.http.iam import TokenOffice
+from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.service.errors import (
     INSTANCE_NOT_FOUND,
     INVALID_CREDENTIALS,
     NOT_AUTHORISED,
-    Refusal,
+    ServiceError,
     invalid,
 )
 from qsessions.emulator.service.instances import Instance, is_crn
 
-AUTHORIZATION = "Authorization"
-BACKEND_AUTHENTICATION = "Backend-Authentication"
-EXTERNAL_SERVICE_TOKEN = "external-service-token"  # noqa: S105 - a header's name
-SERVICE_CRN = "Service-CRN"
 
+@attrs.frozen(kw_only=True)
+class Authenticator:
+    """Checks the credentials of a request, and finds the instance (by CRN) that it is for.
 
-@attrs.frozen
-class Secrets:
-    """What the emulator takes as credentials, apart from the access tokens that it issues."""
+    The contract asks for one of four credentials and the instance's CRN. Where it is silent:
+
+    - Every credential that is sent must be right, not just one of them: a client that copies one
+      key into all headers learns it here rather than later.
+    - No credential, or no Service-CRN, is 401 with code 1200; a wrong one is 401 with 1201.
+    - What follows counts once the credential has proved right. A Service-CRN that names no instance
+      here (a deleted one, another region's, another account's) is 404 with code 1279, which says
+      nothing about any session. One that is not a CRN is 403 with code 1200. Two are 400: either
+      could be meant, and the credential is not to blame.
+
+    Header names are looked up in any case.
+    """
 
     api_key: str = attrs.field(repr=False)
     backend_token: str = attrs.field(repr=False)
     service_token: str = attrs.field(repr=False)
-
-
-class Gate:
-    """Checks the credentials of a request, and tells which of the instances (by CRN) it is for.
-
-    The contract asks for one of four credentials and the instance's CRN. Where it is silent:
-
-    - Every credential that is sent must be right, not just one of them: a client that copies one key into all
-      headers is told so here rather than found out later.
-    - No credential, or no Service-CRN, is 401 with code 1200; a wrong one is 401 with 1201.
-    - What follows counts once the credential has proved right. A Service-CRN that names no instance here (a deleted
-      one, another region's, another account's) is 404 with code 1279, which says nothing of any session. One that is
-      no CRN is 403 with code 1200. Two are 400: either could be meant, and the credential is not to blame.
-    """
-
-    def __init__(
-        self, *, secrets: Secrets, instances: Mapping[str, Instance], tokens: TokenOffice
-    ) -> None:
-        self._secrets = secrets
-        self._instances = instances
-        self._tokens = tokens
+    instances: Mapping[str, Instance]
+    tokens: TokenIssuer
 
     def check(self, headers: MultiMapping[str], now: float) -> Instance:
-        """Let a request pass to its instance. Raises Refusal, 400 to 404. `headers` must look names up in any case."""
+        """Return the instance of a request. Raises ServiceError, 400 to 404."""
         self.check_credentials(headers, now)
-        return self._instance(headers.getall(SERVICE_CRN, []))
-
-    def check_credentials(self, headers: Mapping[str, str], now: float) -> None:
-        """Let a request pass that concerns no instance. Raises Refusal, 401. For `headers` see `check`."""
-        authorization = headers.get(AUTHORIZATION)
-        backend = headers.get(BACKEND_AUTHENTICATION)
-        service = headers.get(EXTERNAL_SERVICE_TOKEN)
-        verdicts: list[bool] = []
-        if authorization is not None:
-            verdicts.append(self._authorizes(authorization, now))
-        if backend is not None:
-            verdicts.append(_same(backend, self._secrets.backend_token))
-        if service is not None:
-            verdicts.append(_same(service, self._secrets.service_token))
-        if not verdicts:
-            raise _not_authorised(401, "Send one of the service's credentials.")
-        if not all(verdicts):
-            solution = "Verify your credentials and try again."
-            raise Refusal(401, INVALID_CREDENTIALS, "Invalid credentials.", solution)
-
-    def _authorizes(self, authorization: str, now: float) -> bool:
-        scheme, _, value = authorization.partition(" ")
-        if scheme.lower() == "bearer":
-            return self._tokens.accepts(value.strip(), now)
-        return scheme.lower() == "apikey" and _same(value.strip(), self._secrets.api_key)
-
-    def _instance(self, crns: Sequence[str]) -> Instance:
+        crns = headers.getall("Service-CRN", [])
         if not any(crns):
             raise _not_authorised(401, "Send the instance's CRN in the Service-CRN header.")
         if len(crns) > 1:
@@ -88,17 +51,36 @@ class Gate:
         (crn,) = crns
         if not is_crn(crn):
             raise _not_authorised(403, "Check the Service-CRN header: it holds no CRN.")
-        if crn not in self._instances:
+        if crn not in self.instances:
             solution = "Check the instance's CRN, and that its region is the one that you call."
-            raise Refusal(404, INSTANCE_NOT_FOUND, "Instance not found.", solution)
-        return self._instances[crn]
+            raise ServiceError(404, INSTANCE_NOT_FOUND, "Instance not found.", solution)
+        return self.instances[crn]
+
+    def check_credentials(self, headers: Mapping[str, str], now: float) -> None:
+        """Check the credentials alone. Raises ServiceError (401)."""
+        checks: Mapping[str, Callable[[str], bool]] = {
+            "Authorization": lambda value: self._authorizes(value, now),
+            "Backend-Authentication": lambda value: _same(value, self.backend_token),
+            "external-service-token": lambda value: _same(value, self.service_token),
+        }
+        verdicts = [check(headers[name]) for name, check in checks.items() if name in headers]
+        if not verdicts:
+            raise _not_authorised(401, "Send one of the service's credentials.")
+        if not all(verdicts):
+            solution = "Verify your credentials and try again."
+            raise ServiceError(401, INVALID_CREDENTIALS, "Invalid credentials.", solution)
+
+    def _authorizes(self, authorization: str, now: float) -> bool:
+        scheme, _, value = authorization.partition(" ")
+        if scheme.lower() == "bearer":
+            return self.tokens.accepts(value.strip(), now)
+        return scheme.lower() == "apikey" and _same(value.strip(), self.api_key)
 
 
 def _same(sent: str, expected: str) -> bool:
     return hmac.compare_digest(sent.encode(errors="surrogateescape"), expected.encode())
 
 
-def _not_authorised(status: int, solution: str) -> Refusal:
-    return Refusal(
-        status, NOT_AUTHORISED, "You are not authorized to perform this action.", solution
-    )
+def _not_authorised(status: int, solution: str) -> ServiceError:
+    message = "You are not authorized to perform this action."
+    return ServiceError(status, NOT_AUTHORISED, message, solution)

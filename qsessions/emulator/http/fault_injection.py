@@ -1,4 +1,4 @@
-"""How a fault strikes: what it does before, after and in place of the work, and to the answer on its way out."""
+"""How a fault acts: before, after and in place of the work, and on the answer on its way out."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from email.utils import formatdate
 from aiohttp import web
 
 from qsessions.emulator.faults import Fault
-from qsessions.emulator.http.iam import TokenOffice, error_form
+from qsessions.emulator.http.iam import TokenIssuer, error_form
 from qsessions.emulator.service.bodies import error_body
 from qsessions.emulator.service.errors import (
     INTERNAL_ERROR,
@@ -18,7 +18,7 @@ from qsessions.emulator.service.errors import (
     INVALID_REQUEST,
     NOT_AUTHORISED,
     TOO_MANY_REQUESTS,
-    Refusal,
+    ServiceError,
 )
 
 _TRACE = "0" * 32
@@ -32,21 +32,23 @@ _LINGER_NOT = struct.pack("hh" if hasattr(socket, "SO_EXCLUSIVEADDRUSE") else "i
 class ConnectionReset(Exception):
     """The connection is to be reset in place of an answer."""
 
-    def carry_out(self, request: web.Request) -> web.StreamResponse:
-        """Reset the request's connection. What is given is for aiohttp, and goes nowhere."""
-        if request.transport is not None:
-            connection = request.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-            request.transport.abort()
-        return web.Response()
+
+def reset_connection(request: web.Request) -> web.StreamResponse:
+    """Reset the request's connection. The response is for aiohttp, and is sent nowhere."""
+    if request.transport is not None:
+        connection = request.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        request.transport.abort()
+    return web.Response()
 
 
-async def strike(
-    faults: Iterable[Fault], tokens: TokenOffice, token_endpoint: bool
+async def inject(
+    faults: Iterable[Fault], tokens: TokenIssuer, token_endpoint: bool
 ) -> web.Response | None:
-    """Let faults act one after another; gives the answer that one of them puts in the service's place.
+    """Apply faults in order, and return the answer that one puts in the service's place.
 
-    Raises ConnectionReset.
+    Raises:
+        ConnectionReset: A fault resets the connection.
     """
     for fault in faults:
         match fault.kind:
@@ -60,41 +62,46 @@ async def strike(
                 return _answer(Fault(kind="answer", status=503), token_endpoint)
             case "answer":
                 return _answer(fault, token_endpoint)
-            case _:  # the rest acts on the answer's way out, or in the work itself
-                pass
+            case _:
+                pass  # the others act in the work itself, or on the answer in `respond`
     return None
 
 
-async def deliver(
+async def respond(
     request: web.Request, response: web.StreamResponse, faults: Iterable[Fault], now: float | None
 ) -> web.StreamResponse:
-    """Spoil an answer on its way out, as the faults say. `now`, in unix seconds, is what clocks are skewed from."""
+    """Return the answer as the faults change it, or after sending it where they do that too.
+
+    Args:
+        request: What is answered.
+        response: The answer without faults.
+        faults: The faults of this request.
+        now: The time in unix seconds that a skewed Date is counted from; None leaves it.
+    """
     for fault in faults:
-        body = (
-            response.body
-            if isinstance(response, web.Response) and request.method != "HEAD"
-            else None
-        )
         if fault.kind == "clock_skew" and now is not None:
             response.headers["Date"] = formatdate(now + (fault.seconds or 0), usegmt=True)
-        elif not isinstance(body, bytes) or not isinstance(response, web.Response) or not body:
+        body = response.body if isinstance(response, web.Response) else None
+        if not isinstance(response, web.Response) or not isinstance(body, bytes) or not body:
             continue
-        elif fault.kind == "malformed":
+        if request.method == "HEAD":
+            continue
+        if fault.kind == "malformed":
             response.body = body[: len(body) // 2]
         elif fault.kind == "truncate":
             keep = len(body) // 2 if fault.keep_bytes is None else fault.keep_bytes
-            return await _in_pieces(request, response, len(body), [body[:keep]], 0)
+            return await _send_pieces(request, response, len(body), [body[:keep]], 0)
         elif fault.kind == "drip":
             size = -(-len(body) // _DRIP_PIECES)
             pieces = [body[start : start + size] for start in range(0, len(body), size)]
-            return await _in_pieces(request, response, len(body), pieces, fault.seconds or 0)
+            return await _send_pieces(request, response, len(body), pieces, fault.seconds or 0)
     return response
 
 
-async def _in_pieces(
+async def _send_pieces(
     request: web.Request, response: web.Response, length: int, pieces: list[bytes], seconds: float
 ) -> web.StreamResponse:
-    """Send a body piece by piece over `seconds`, under the promise of `length` bytes."""
+    """Send a body piece by piece over `seconds`, with a Content-Length of `length`."""
     stream = web.StreamResponse(
         status=response.status, reason=response.reason, headers=response.headers
     )
@@ -107,28 +114,24 @@ async def _in_pieces(
             await asyncio.sleep(seconds / len(pieces))
             await stream.write(piece)
     except ConnectionError:
-        pass  # the client had enough
+        pass  # the client has left
     return stream
 
 
 def _answer(fault: Fault, token_endpoint: bool) -> web.Response:
-    status = fault.status or 500
-    body, content_type = _body(fault, status, token_endpoint)
-    response = web.Response(status=status, body=body, headers={"Content-Type": content_type})
+    status, body = fault.status or 500, fault.body
+    if body is None and token_endpoint:
+        body = error_form("BXNIM0000E", _MESSAGE, _TRACE[:24])
+    elif body is None:
+        code = _CODES.get(status, INTERNAL_ERROR if status >= 500 else INVALID_REQUEST)
+        body = error_body(ServiceError(status, code, _MESSAGE), _TRACE)
+    kind = "application/json"
+    if isinstance(body, str):
+        kind = "text/html" if body.lstrip().startswith("<") else "text/plain"
+    content = body if isinstance(body, str) else json.dumps(body)
+    headers = {"Content-Type": f"{kind}; charset=utf-8"}
     if fault.retry_after is not None:
-        response.headers["Retry-After"] = str(fault.retry_after)
+        headers["Retry-After"] = str(fault.retry_after)
+    response = web.Response(status=status, body=content.encode(), headers=headers)
     response.headers.update(fault.headers)
     return response
-
-
-def _body(fault: Fault, status: int, token_endpoint: bool) -> tuple[bytes, str]:
-    if isinstance(fault.body, str):
-        kind = "text/html" if fault.body.lstrip().startswith("<") else "text/plain"
-        return fault.body.encode(), f"{kind}; charset=utf-8"
-    value = fault.body
-    if value is None and token_endpoint:
-        value = error_form("BXNIM0000E", _MESSAGE, _TRACE[:24])
-    elif value is None:
-        code = _CODES.get(status, INTERNAL_ERROR if status >= 500 else INVALID_REQUEST)
-        value = error_body(Refusal(status, code, _MESSAGE), _TRACE)
-    return json.dumps(value).encode(), "application/json; charset=utf-8"

@@ -1,18 +1,24 @@
-"""What every request meets on its way in and out: tidy paths, faults, the error form, the Date and the record."""
+"""What happens to every request: tidy paths, faults, the error form, the Date and the record."""
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from email.utils import formatdate
 from random import Random
 
+import attrs
 from aiohttp import web
 from yarl import URL
 
 from qsessions.emulator.faults import Fault, FaultPlan
-from qsessions.emulator.http.fault_injection import ConnectionReset, deliver, strike
-from qsessions.emulator.http.iam import TokenOffice
+from qsessions.emulator.http.fault_injection import (
+    ConnectionReset,
+    inject,
+    reset_connection,
+    respond,
+)
+from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.recording import Recorder
 from qsessions.emulator.service.bodies import error_body
 from qsessions.emulator.service.clock import ServiceClock
@@ -21,87 +27,86 @@ from qsessions.emulator.service.errors import (
     INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
-    Refusal,
+    ServiceError,
     invalid,
 )
 
 ADMIN_PATH = "/emulator"
 PAGE_PATH = "/"
-subject: ContextVar[str | None] = ContextVar("subject", default=None)
-"""Where a handler notes which session its request was about."""
+request_session_id: ContextVar[str | None] = ContextVar("request_session_id", default=None)
+"""The session that the request is about; its handler sets it."""
 
-struck: ContextVar[tuple[Fault, ...]] = ContextVar("struck", default=())
-"""Where a handler finds the faults that strike its request."""
+active_faults: ContextVar[tuple[Fault, ...]] = ContextVar("active_faults", default=())
+"""The faults of the request, for its handler."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# What aiohttp's router refuses, in the service's words.
+_HTTP_ERRORS: Mapping[int, tuple[int, str, str | None]] = {
+    404: (NOT_FOUND, "Path not found.", "Check the path against the API reference."),
+    405: (METHOD_NOT_ALLOWED, "Method not allowed.", "Use one that the Allow header names."),
+}
 
 _log = logging.getLogger("qsessions.emulator")
 
 
-class Front:
+@attrs.frozen(kw_only=True)
+class Middleware:
     """The one middleware of the emulator.
 
-    Requests below `ADMIN_PATH`, and for the page, are not the service's: faults don't touch them, and no record
-    is kept.
+    Requests below `ADMIN_PATH`, and for the page, are not the service's: faults don't apply to
+    them, and they are not recorded.
     """
 
-    def __init__(
-        self,
-        *,
-        clock: ServiceClock,
-        recorder: Recorder,
-        faults: FaultPlan,
-        tokens: TokenOffice,
-        random: Random,
-    ) -> None:
-        self._clock = clock
-        self._recorder = recorder
-        self._faults = faults
-        self._tokens = tokens
-        self._random = random
+    clock: ServiceClock
+    recorder: Recorder
+    faults: FaultPlan
+    tokens: TokenIssuer
+    random: Random
 
     @web.middleware
-    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Serve one request, whatever it is."""
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Serve one request."""
         if "//" in request.rel_url.raw_path:
-            request, handler = await _tidied(request)
+            request, handler = await _merge_slashes(request)
         if request.path == PAGE_PATH or request.path.startswith(f"{ADMIN_PATH}/"):
             return await self._admin(request, handler)
-        subject.set(None)
-        fired = self._faults.fire(request.match_info.route.name)
-        struck.set(fired)
+        request_session_id.set(None)
+        fired = self.faults.fire(request.match_info.route.name)
+        active_faults.set(fired)
         body: bytes | None = None
         try:
-            # Requests to unknown paths are read too: a connection can be kept only once its request is read.
+            # Requests to unknown paths too: a connection can be kept only once its request is read.
             body = await request.read()
-            response = await self._worked(request, handler, fired)
-        except ConnectionReset as reset:
-            self._note(request, body or b"", None, fired)
-            return reset.carry_out(request)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the client gets the service's error form
+            response = await self._serve(request, handler, fired)
+        except ConnectionReset:
+            self._record(request, body or b"", None, fired)
+            return reset_connection(request)
+        except Exception as error:  # noqa: BLE001 - every failure gets the service's error form
             response = self._error_answer(error)
         if body is None:
-            response.force_close()  # what is left of the body would be taken for the next request
-        now = self._note(request, body or b"", response.status, fired)
+            response.force_close()  # the rest of the body would be read as the next request
+        now = self._record(request, body or b"", response.status, fired)
         if now is not None:
             response.headers.setdefault("Date", formatdate(now, usegmt=True))
-        return await deliver(request, response, fired, now)
+        return await respond(request, response, fired, now)
 
-    async def _worked(
+    async def _serve(
         self, request: web.Request, handler: Handler, fired: tuple[Fault, ...]
     ) -> web.StreamResponse:
-        """Do the work between the faults that come before it and those that come after."""
+        """Run the handler between the faults that act before and those that act after it."""
         token_endpoint = request.match_info.route.name == "token"
-        early = [fault for fault in fired if not fault.after]
-        response: web.StreamResponse | None = await strike(early, self._tokens, token_endpoint)
+        before = [fault for fault in fired if not fault.after]
+        after = [fault for fault in fired if fault.after]
+        response: web.StreamResponse | None = await inject(before, self.tokens, token_endpoint)
         if response is None:
             try:
                 response = await handler(request)
-            except Exception as error:  # noqa: BLE001 - a refused request can be struck like any other
+            except Exception as error:  # noqa: BLE001 - faults apply to refused requests too
                 response = self._error_answer(error)
-        late = await strike([fault for fault in fired if fault.after], self._tokens, token_endpoint)
+        replacement = await inject(after, self.tokens, token_endpoint)
         # By identity: aiohttp's answers are mappings too, and empty ones count as false.
-        return response if late is None else late
+        return response if replacement is None else replacement
 
     async def _admin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
@@ -111,16 +116,16 @@ class Front:
             response.force_close()  # the body may not have been read
             return response
 
-    def _note(
+    def _record(
         self, request: web.Request, body: bytes, status: int | None, fired: tuple[Fault, ...]
     ) -> float | None:
-        """Keep a record; gives the time, or None from a broken clock."""
+        """Record the request, and return the time, or None if the clock failed."""
         try:
-            now = self._clock.now()
+            now = self.clock.now()
         except Exception as error:  # noqa: BLE001 - a clock that a test injected may fail
             _log.error("the clock failed: %s", type(error).__name__)
             return None
-        self._recorder.record(
+        self.recorder.record(
             at=now,
             method=request.method,
             raw_path=request.raw_path,
@@ -128,22 +133,25 @@ class Front:
             body=body,
             status=status,
             operation=request.match_info.route.name,
-            session_id=subject.get(),
+            session_id=request_session_id.get(),
             faults=tuple(fault.kind for fault in fired),
         )
         return now
 
     def _error_answer(self, error: Exception) -> web.Response:
-        refusal = _refusal_of(error)
-        trace = f"{self._random.getrandbits(128):032x}"
-        response = web.json_response(error_body(refusal, trace), status=refusal.status)
+        answer = _service_error(error)
+        trace = f"{self.random.getrandbits(128):032x}"
+        response = web.json_response(error_body(answer, trace), status=answer.status)
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response
 
 
-async def _tidied(request: web.Request) -> tuple[web.Request, Handler]:
-    """The request as if each run of slashes in its path were one, as proxies make them, and who serves it."""
+async def _merge_slashes(request: web.Request) -> tuple[web.Request, Handler]:
+    """Return the request with each run of slashes in its path as one, and its handler.
+
+    Proxies make such runs.
+    """
     url = request.rel_url
     path = re.sub("/{2,}", "/", url.raw_path)
     tidy = request.clone(rel_url=URL(f"{path}?{url.raw_query_string}", encoded=True))
@@ -155,24 +163,19 @@ async def _tidied(request: web.Request) -> tuple[web.Request, Handler]:
     return tidy, match.handler
 
 
-def _refusal_of(error: Exception) -> Refusal:
-    """The service's word for anything that was raised.
+def _service_error(error: Exception) -> ServiceError:
+    """Return the service's error for an exception.
 
     No text of a foreign error goes into the answer or the log: it may quote secrets.
     """
-    if isinstance(error, Refusal):
+    if isinstance(error, ServiceError):
         return error
-    if isinstance(error, web.HTTPNotFound):
-        return Refusal(
-            404, NOT_FOUND, "Path not found.", "Check the path against the API reference."
-        )
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        return Refusal(
-            405, METHOD_NOT_ALLOWED, "Method not allowed.", "Use one that the Allow header names."
-        )
     if isinstance(error, web.HTTPException):
-        return Refusal(error.status, INVALID_REQUEST, error.reason)
+        code, message, solution = _HTTP_ERRORS.get(
+            error.status, (INVALID_REQUEST, error.reason, None)
+        )
+        return ServiceError(error.status, code, message, solution)
     if isinstance(error, web.RequestPayloadError | ConnectionError):
         return invalid("The body could not be read.")
     _log.error("the emulator failed: %s", type(error).__name__)
-    return Refusal(500, INTERNAL_ERROR, "API internal error.", "Retry the action.")
+    return ServiceError(500, INTERNAL_ERROR, "API internal error.", "Retry the action.")

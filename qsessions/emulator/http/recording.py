@@ -26,7 +26,8 @@ _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
 _LABEL = re.compile(r"<(?:api_key|backend_token|service_token|token)>")
 _NAME = r"(?:api[_-]?key|token|password|secret)s?"
 _NAMED = re.compile(rf"(?i){_NAME}")
-# What stands under such a name in a form or a query, and as text or a list in JSON; each of these percent-encoded, too.
+# The values under such a name in a form or a query, and in JSON as text or a list, also
+# percent-encoded.
 _IN_FORM = re.compile(
     rf"(?i)({_NAME}(?:=|%3D|%253D))(?!{_LABEL.pattern})(?:(?!%2[267]|%5C)[^&\s\"'\\\\])+"
 )
@@ -42,14 +43,23 @@ _SECRET_HEADER = re.compile(rf"(?i)(?:proxy-)?authorization|.*-authentication|co
 class ReceivedRequest:
     """One request and the status of its answer, None where a fault reset the connection instead.
 
-    `at` is the emulator's time in unix seconds. `path` and `query` are as received, still percent-encoded, less
-    the host of an absolute target. `operation` is its name in a fault plan, None for an unknown path;
-    `session_id` is the session that it was about, where that is known; `faults` are the kinds that struck it.
-    `headers` has lower-case names; a header sent twice is joined by ", ". `body` is text of up to 65,536
-    characters. Secrets that the emulator knows are replaced by what they are, wherever they stand
-    (`<api_key>`, `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
-    secret travelled where; any other value in a header, a form, a query or JSON that has the name of a secret
-    (`X-Api-Key`, `token=`, `"apikey":`) reads `***`, and so does a `Service-CRN` that is no CRN.
+    Secrets that the emulator knows are replaced by their names wherever they occur (`<api_key>`,
+    `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
+    secret was sent where. Any other value in a header, a form, a query or JSON that has the name of
+    a secret (`X-Api-Key`, `token=`, `"apikey":`) reads `***`, and so does a `Service-CRN` that is
+    not a CRN.
+
+    Attributes:
+        at: The emulator's time in unix seconds.
+        method: The HTTP method.
+        path: The path as received, still percent-encoded, without the host of an absolute target.
+        query: The query as received, still percent-encoded.
+        status: The status of the answer.
+        headers: The headers with lower-case names; a header sent twice is joined by ", ".
+        body: The body as text of up to 65,536 characters.
+        operation: Its name in a fault plan, None for an unknown path.
+        session_id: The session that it was about, where that is known.
+        faults: The kinds of the faults that it met.
     """
 
     at: float
@@ -65,9 +75,13 @@ class ReceivedRequest:
 
 
 class Recorder:
-    """Keeps the last 100,000 requests, or as many as 128 MiB hold; `received` counts them all.
+    """Keeps the last 100,000 requests, or as many as 128 MiB hold.
 
-    `secrets` maps each label to the value that it stands for.
+    Args:
+        secrets: The secret values, by the label that replaces each.
+
+    Attributes:
+        received: How many requests there were, those that are no longer kept included.
     """
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
@@ -78,11 +92,11 @@ class Recorder:
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """What was kept, in the order of the answers."""
+        """The requests that are kept, in the order of the answers."""
         return list(self._requests)
 
     def latest(self, most: int) -> list[ReceivedRequest]:
-        """The newest of them, up to `most`, newest first."""
+        """Return the newest requests, up to `most`, newest first."""
         return list(islice(reversed(self._requests), most))
 
     def record(
@@ -98,7 +112,7 @@ class Recorder:
         session_id: str | None,
         faults: tuple[str, ...],
     ) -> None:
-        """Keep one request, and log it as a line of JSON where the log asks for it."""
+        """Keep one request, and log it as a line of JSON if the log is on."""
         path, _, query = _ORIGIN.sub("", raw_path).partition("?")
         kept = ReceivedRequest(
             at=at,
@@ -107,30 +121,27 @@ class Recorder:
             query=self._masked(query),
             status=status,
             headers=self._masked_headers(headers),
-            # Cut last, or a secret at the cut would be halved and not be recognised.
+            # Cut last: a secret that is cut in half is not recognised.
             body=self._masked(body.decode(errors="replace"))[:MOST_CHARACTERS],
             operation=operation,
             session_id=None if session_id is None else self._masked(session_id),
             faults=faults,
         )
-        self._keep(kept)
         self.received += 1
+        self._requests.append(kept)
+        self._bytes += _size(kept)
+        while self._bytes > MOST_BYTES or len(self._requests) > MOST_REQUESTS:
+            self._bytes -= _size(self._requests.popleft())
         if request_log.isEnabledFor(logging.INFO):
             shown = {name: getattr(kept, name) for name in _LOGGED}
             request_log.info("%s", json.dumps({**shown, "at": date_time(at)}))
-
-    def _keep(self, request: ReceivedRequest) -> None:
-        self._requests.append(request)
-        self._bytes += _size(request)
-        while self._bytes > MOST_BYTES or len(self._requests) > MOST_REQUESTS:
-            self._bytes -= _size(self._requests.popleft())
 
     def _masked_headers(self, headers: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         masked: dict[str, str] = {}
         for name, value in headers:
             key = name.lower()
             shown = self._masked_header(key, value)
-            # A client says the same in every request: what is equal is kept once.
+            # Most headers of a client are the same in every request: equal ones are kept once.
             masked[intern(key)] = intern(f"{masked[key]}, {shown}" if key in masked else shown)
         return MappingProxyType(masked)
 
@@ -151,16 +162,16 @@ class Recorder:
         text = _TOKEN.sub("<token>", text)
         if _NAMED.search(text) is None:
             return text
-        return _IN_FORM.sub(r"\1***", _IN_JSON.sub(_hidden, text))
+        return _IN_FORM.sub(r"\1***", _IN_JSON.sub(_hide_value, text))
 
 
-def _hidden(found: re.Match[str]) -> str:
-    quoted = found["quote"]
-    return f"{found[1]}[***" if quoted is None else f"{found[1]}{quoted}***{quoted}"
+def _hide_value(match: re.Match[str]) -> str:
+    quote_mark = match["quote"]
+    return match[1] + ("[***" if quote_mark is None else f"{quote_mark}***{quote_mark}")
 
 
 def _size(request: ReceivedRequest) -> int:
-    """How much memory it takes at the most: what it shares with others counts for each."""
+    """Return the most memory that a request takes; what it shares with others counts for each."""
     headers = request.headers
     texts = (request.method, request.path, request.query, request.body, *headers, *headers.values())
     return getsizeof(request) + sum(map(getsizeof, texts))

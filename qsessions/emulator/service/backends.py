@@ -1,7 +1,7 @@
-"""What the service says of its quantum computers: five qubits in a line, but whole enough to transpile for.
+"""The service's quantum computers: five qubits in a line, but complete enough to transpile for.
 
-The contract names the backend's status alone. The rest is what the official client asks for before it makes a
-session: names and types are the ones that it reads, values are the emulator's.
+The contract names the backend's status alone. The rest is what the official client asks for before
+it creates a session: names and types are the ones that it reads, values are the emulator's.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ _QUBITS = tuple((qubit,) for qubit in range(5))
 _COUPLINGS = tuple(pair for left in range(4) for pair in ((left, left + 1), (left + 1, left)))
 _GATES = ("id", "rz", "sx", "x", "cz")
 _OTHER_INSTRUCTIONS = ("measure", "reset", "delay", "if_else")
+_TIMING = {"acquire_alignment": 1, "granularity": 1, "min_length": 1, "pulse_alignment": 1}
 _PROCESSOR = {"family": "Emulated", "revision": "1"}
 _ONLINE_SINCE = 1_704_067_200.0  # 2024-01-01
 _GATE_NANOSECONDS = {"rz": 0, "cz": 68}
@@ -20,7 +21,7 @@ _GATE_ERROR = {"rz": 0.0, "cz": 0.003}
 
 
 def list_body(queues: Iterable[tuple[str, int]]) -> dict[str, object]:
-    """All backends with the lengths of their queues, as GET /v1/backends lists them."""
+    """Return all backends with the lengths of their queues, as GET /v1/backends lists them."""
     return {
         "devices": [
             {
@@ -37,7 +38,7 @@ def list_body(queues: Iterable[tuple[str, int]]) -> dict[str, object]:
 
 
 def status_body(queue_length: int) -> dict[str, object]:
-    """A backend's status; every emulated backend is up."""
+    """Return a backend's status; every emulated backend is up."""
     return {
         "state": True,
         "status": "active",
@@ -48,7 +49,10 @@ def status_body(queue_length: int) -> dict[str, object]:
 
 
 def configuration_body(name: str) -> dict[str, object]:
-    """What a backend is made of; `dt` and `dtm` are in nanoseconds, repetition delays in microseconds."""
+    """Return what a backend is made of.
+
+    `dt` and `dtm` are in nanoseconds, repetition delays in microseconds.
+    """
     return {
         "backend_name": name,
         "backend_version": VERSION,
@@ -84,17 +88,12 @@ def configuration_body(name: str) -> dict[str, object]:
         "dynamic_reprate_enabled": True,
         "rep_delay_range": (0.0, 500.0),
         "default_rep_delay": 250.0,
-        "timing_constraints": {
-            "acquire_alignment": 1,
-            "granularity": 1,
-            "min_length": 1,
-            "pulse_alignment": 1,
-        },
+        "timing_constraints": _TIMING,
     }
 
 
 def properties_body(name: str) -> dict[str, object]:
-    """How good a backend was at its last calibration, which is always the day that it went online."""
+    """Return a backend's calibration, which is always of the day that it went online."""
     return {
         "backend_name": name,
         "backend_version": VERSION,

@@ -1,23 +1,23 @@
-"""What the service answers, as JSON values."""
+"""The answers of the service, as JSON values."""
 
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from qsessions.emulator.service.errors import Refusal
-from qsessions.emulator.service.values import Job, Session
+from qsessions.emulator.service.errors import ServiceError
+from qsessions.emulator.service.values import USER_ID, Job, Session
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MORE_INFO = "https://quantum.cloud.ibm.com/docs/errors"
 
 
-def session_body(session: Session, now: float, user_id: str) -> dict[str, object]:
-    """A session, without the times of what has not happened yet.
+def session_body(session: Session, now: float) -> dict[str, object]:
+    """Return a session, without the times of what has not happened yet.
 
-    Where the contract leaves a choice: `elapsed_time` is always a number, 0 before the first job starts, and
-    goes on after the close while a job still runs. `activated_at` is the latest time that the session turned
-    active. `active_ttl` is rounded up, so that 0 means spent. `backend_name`, which is required, is null until a
-    backend is known.
+    Where the contract leaves a choice: `elapsed_time` is always a number, 0 before the first job
+    starts, and goes on after the close while a job still runs. `activated_at` is the latest time
+    that the session turned active. `active_ttl` is rounded up, so that 0 means spent.
+    `backend_name`, which is required, is null until a backend is known.
     """
     return {
         "id": session.id,
@@ -41,18 +41,18 @@ def session_body(session: Session, now: float, user_id: str) -> dict[str, object
             {"status": change.state, "timestamp": date_time(change.at)}
             for change in session.changes
         ],
-        "user_id": user_id,
+        "user_id": USER_ID,
         "elapsed_time": _usage(session, now),
     }
 
 
-def job_body(job: Job, now: float, user_id: str, *, exclude_params: bool) -> dict[str, object]:
-    """A job. Its `cost`, whose unit is not public, is the whole seconds that it takes."""
+def job_body(job: Job, now: float, *, exclude_params: bool) -> dict[str, object]:
+    """Return a job. Its `cost`, whose unit is not public, is the whole seconds that it takes."""
     state = _present(status=job.status, reason=job.reason, reason_code=job.reason_code)
     return {
         "id": job.id,
         "cost": math.ceil(job.seconds),
-        "user_id": user_id,
+        "user_id": USER_ID,
         "backend": job.backend,
         **_present(
             session_id=job.session_id, params=None if exclude_params else job.details.params
@@ -68,10 +68,8 @@ def job_body(job: Job, now: float, user_id: str, *, exclude_params: bool) -> dic
     }
 
 
-def workload_body(
-    workload: Session | Job, now: float, *, crn: str, user_id: str
-) -> dict[str, object]:
-    """A session, a batch or a job as the list of workloads shows it."""
+def workload_body(workload: Session | Job, now: float) -> dict[str, object]:
+    """Return a session, a batch or a job as the list of workloads shows it."""
     own: Mapping[str, object]
     if isinstance(workload, Job):
         ended, own = workload.ended, {"estimated_running_time_seconds": workload.seconds}
@@ -81,8 +79,8 @@ def workload_body(
         "id": workload.id,
         **_times(created=workload.created, ended=ended),
         "backend": workload.backend,
-        "instance": crn,
-        "user_id": user_id,
+        "instance": workload.instance,
+        "user_id": USER_ID,
         "mode": workload.workload_mode,
         "status": workload.workload_status,
         **_present(status_reason=workload.reason),
@@ -93,19 +91,19 @@ def workload_body(
     }
 
 
-def error_body(refusal: Refusal, trace: str) -> dict[str, object]:
-    """The service's error form. Codes are integers, as the service has been seen to send them."""
-    error = _present(
-        code=refusal.code,
-        message=refusal.message,
-        solution=refusal.solution,
-        more_info=f"{_MORE_INFO}#{refusal.code}",
+def error_body(error: ServiceError, trace: str) -> dict[str, object]:
+    """Return the service's error form. Codes are integers, as the service was seen to send them."""
+    fields = _present(
+        code=error.code,
+        message=error.message,
+        solution=error.solution,
+        more_info=f"{_MORE_INFO}#{error.code}",
     )
-    return {"errors": [error], "trace": trace}
+    return {"errors": [fields], "trace": trace}
 
 
 def date_time(at: float) -> str:
-    """Unix seconds as a UTC date and time, in whole milliseconds that have passed."""
+    """Return unix seconds as a UTC date and time, in whole milliseconds that have passed."""
     return (
         (_EPOCH + timedelta(seconds=at)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )

@@ -1,4 +1,4 @@
-"""What the service says no with."""
+"""The errors that the service answers with."""
 
 # The service's own codes, as public sources list them.
 BACKEND_NOT_FOUND = 1007
@@ -12,18 +12,24 @@ SESSION_CLOSED = 4001
 SESSION_NOT_ON_PLAN = 1352
 TOO_MANY_REQUESTS = 1202
 
-# No public source tells the code of these; they are the emulator's, in a range that the service leaves free.
+# No public source has the codes of these. They are the emulator's, in a range that the service
+# leaves free.
 INVALID_REQUEST = 9400
 NOT_FOUND = 9404
 METHOD_NOT_ALLOWED = 9405
 CONFLICT = 9409
 
 
-class Refusal(Exception):
-    """A request that the service does not carry out.
+class ServiceError(Exception):
+    """The service refuses a request.
 
-    Over HTTP it becomes an answer with `status` and the service's error body; `Emulator.submit_job` raises
-    it.
+    Over HTTP it becomes an answer with the service's error body; `Emulator.submit_job` raises it.
+
+    Attributes:
+        status: The answer's HTTP status.
+        code: The service's error code.
+        message: What is wrong.
+        solution: What to do about it, if there is anything.
     """
 
     def __init__(self, status: int, code: int, message: str, solution: str | None = None) -> None:
@@ -34,16 +40,17 @@ class Refusal(Exception):
         self.solution = solution
 
 
-def invalid(message: str) -> Refusal:
-    """A 400 for a query, a header or an id that breaks the contract."""
-    return Refusal(400, INVALID_REQUEST, message, "Correct the request and try again.")
+def invalid(message: str) -> ServiceError:
+    """Return a 400 for a query, a header or an id that breaks the contract."""
+    return ServiceError(400, INVALID_REQUEST, message, "Correct the request and try again.")
 
 
-def invalid_body(message: str) -> Refusal:
-    """A 400 for a body that breaks the contract."""
-    return Refusal(400, INVALID_BODY, message, "Correct the body and try again.")
+def invalid_body(message: str) -> ServiceError:
+    """Return a 400 for a body that breaks the contract."""
+    return ServiceError(400, INVALID_BODY, message, "Correct the body and try again.")
 
 
-def session_not_found() -> Refusal:
-    """The 404 about a session."""
-    return Refusal(404, NOT_FOUND, "Session not found.", "Check the session's id and the instance.")
+def session_not_found() -> ServiceError:
+    """Return the 404 for a session."""
+    solution = "Check the session's id and the instance."
+    return ServiceError(404, NOT_FOUND, "Session not found.", solution)

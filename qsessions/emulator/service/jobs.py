@@ -2,18 +2,24 @@
 
 import math
 from collections import Counter, OrderedDict, defaultdict
-from itertools import islice
 
 import attrs
 
-from qsessions.emulator.service.values import Event, Happening, Job, JobStatus
+from qsessions.emulator.service.values import Event, EventKind, Job, JobStatus
 
-LANES = 5
+MOST_RUNNING = 5
 """How many jobs of a session, or of a backend outside sessions, run side by side."""
 
 
-class Book:
-    """Every job as it stands, every event in order, how many jobs each backend has before it, and each session's ended jobs."""
+class JobStore:
+    """The jobs and the events of one service instance.
+
+    Attributes:
+        jobs: Every job as it stands, by id, oldest first.
+        events: Every event of jobs and sessions, oldest first.
+        pending: How many jobs each backend has queued or running.
+        ended: The ids of the jobs that ended, by session, in the order in which they ended.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -21,16 +27,16 @@ class Book:
         self.pending: Counter[str] = Counter()
         self.ended: defaultdict[str | None, list[str]] = defaultdict(list)
 
-    def note(
-        self, at: float, what: Happening, session_id: str | None, job_id: str | None = None
+    def add_event(
+        self, at: float, what: EventKind, session_id: str | None, job_id: str | None = None
     ) -> None:
-        """Add an event."""
+        """Append an event."""
         self.events.append(Event(at, what, session_id, job_id))
 
-    def enter(self, at: float, what: Happening, job: Job) -> None:
-        """Store a job as it now is, with the event that made it so."""
+    def put(self, at: float, what: EventKind, job: Job) -> None:
+        """Store a job's new state together with the event that caused it."""
         self.jobs[job.id] = job
-        self.note(at, what, job.session_id, job.id)
+        self.add_event(at, what, job.session_id, job.id)
         if what == "job_queued":
             self.pending[job.backend] += 1
         elif what == "job_ended":
@@ -38,94 +44,88 @@ class Book:
             self.ended[job.session_id].append(job.id)
 
 
-class Lanes:
-    """Five jobs at a time, first come first served.
+class JobQueue:
+    """Runs five jobs at a time, first come first served.
 
-    Every session has five lanes of its own, and so has every backend for the jobs without a session. The
-    service shares a backend's lanes among batches and lets a dedicated session wait for the backend to be
-    free; the emulator does neither, so that what one session does never depends on another.
+    Every session has a queue of its own, and so has every backend for the jobs without a session.
+    The service shares a backend's five places among batches and lets a dedicated session wait for
+    the backend to be free. The emulator does neither, so that what one session does never depends
+    on another.
+
+    Attributes:
+        queued: The jobs that wait, first in line first.
+        running: The jobs that run.
+        scheduled: When the service's schedule looks at this queue next.
     """
 
-    def __init__(self, book: Book) -> None:
-        self._book = book
-        self._queued: OrderedDict[str, Job] = OrderedDict()
-        self._running: dict[str, Job] = {}
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self.queued: OrderedDict[str, Job] = OrderedDict()
+        self.running: dict[str, Job] = {}
+        self.scheduled = math.inf
 
-    @property
-    def queued(self) -> int:
-        """How many jobs wait."""
-        return len(self._queued)
-
-    @property
-    def running(self) -> int:
-        """How many jobs run."""
-        return len(self._running)
-
-    def unended(self, most_queued: int) -> list[Job]:
-        """The jobs that run, then the first in line, up to `most_queued`."""
-        return [*self._running.values(), *islice(self._queued.values(), most_queued)]
-
-    def twin(self, book: Book) -> "Lanes":
-        """The same jobs in lanes of their own, which write to another book."""
-        twin = Lanes(book)
-        twin._queued, twin._running = self._queued.copy(), self._running.copy()
-        return twin
+    def copy(self, store: JobStore) -> "JobQueue":
+        """Return a queue of the same jobs that writes to another store."""
+        copy = JobQueue(store)
+        copy.queued, copy.running = self.queued.copy(), self.running.copy()
+        return copy
 
     def next_due(self) -> float:
-        """When the next job ends or may start; infinity if there is none. May lie in the past."""
-        due = min((job.ends for job in self._running.values()), default=math.inf)
+        """Return when the next job ends or may start, or infinity. It may lie in the past."""
+        due = min((job.ends for job in self.running.values()), default=math.inf)
         head = self._head()
         return due if head is None else min(due, head.ready)
 
-    def add(self, job: Job) -> None:
+    def submit(self, job: Job) -> None:
         """Put a new job at the end of the line."""
-        self._queued[job.id] = job
-        self._book.enter(job.created, "job_queued", job)
+        self.queued[job.id] = job
+        self._store.put(job.created, "job_queued", job)
+
+    def settle(self, at: float) -> None:
+        """End and start the jobs that are due by `at`."""
+        self.end_due(at)
+        self.start_due(at)
 
     def end_due(self, at: float) -> bool:
-        """End the jobs whose time has come; says whether there were any."""
-        done = sorted(
-            (job for job in self._running.values() if job.ends <= at), key=lambda job: job.ends
-        )
-        for job in done:
-            self._end(self._running.pop(job.id), at, "Completed", None)
-        return bool(done)
+        """End the jobs whose time has come, and return whether there were any."""
+        due = [job for job in self.running.values() if job.ends <= at]
+        for job in sorted(due, key=lambda job: job.ends):
+            self._end(self.running.pop(job.id), at, "Completed", None)
+        return bool(due)
 
     def start_due(self, at: float) -> bool:
-        """Start the jobs that may start and find a lane; says whether there were any."""
+        """Start the jobs that may start and find a place, and return whether there were any."""
         started = False
         while (head := self._head()) is not None and head.ready <= at:
-            job = attrs.evolve(self._queued.pop(head.id), status="Running", started=at)
-            self._running[job.id] = job
-            self._book.enter(at, "job_started", job)
+            job = attrs.evolve(self.queued.pop(head.id), status="Running", started=at)
+            self.running[job.id] = job
+            self._store.put(at, "job_started", job)
             started = True
         return started
 
     def cancel(self, job_id: str, at: float) -> bool:
-        """Cancel one job; says whether it had been running."""
-        was_running = job_id in self._running
-        job = (self._running if was_running else self._queued).pop(job_id)
+        """Cancel a job that has not ended, and return whether it was running."""
+        was_running = job_id in self.running
+        job = (self.running if was_running else self.queued).pop(job_id)
         self._end(job, at, "Cancelled", "cancelled on request")
         return was_running
 
-    def clear_queue(
-        self, at: float, status: JobStatus, reason: str, code: int | None = None
-    ) -> bool:
-        """End every waiting job with `status`; says whether there were any."""
-        waiting = list(self._queued.values())
-        self._queued.clear()
+    def clear(self, at: float, status: JobStatus, reason: str, code: int | None = None) -> bool:
+        """End every waiting job with `status`, and return whether there were any."""
+        waiting = list(self.queued.values())
+        self.queued.clear()
         for job in waiting:
             self._end(job, at, status, reason, code)
         return bool(waiting)
 
     def _head(self) -> Job | None:
-        """The next to start, if a lane is free."""
-        if len(self._running) >= LANES:
+        """Return the next job to start, if there is a place for it."""
+        if len(self.running) >= MOST_RUNNING:
             return None
-        return next(iter(self._queued.values()), None)
+        return next(iter(self.queued.values()), None)
 
     def _end(
         self, job: Job, at: float, status: JobStatus, reason: str | None, code: int | None = None
     ) -> None:
         ended = attrs.evolve(job, status=status, reason=reason, reason_code=code, ended=at)
-        self._book.enter(at, "job_ended", ended)
+        self._store.put(at, "job_ended", ended)

@@ -1,16 +1,11 @@
-"""The emulated service without a network: sessions, jobs, limits and billing.
-
-The machine owns no clock. Every call takes `now` (unix seconds) and first lets happen, in order and each at
-its exact time, all that fell due since the call before: no timers, no threads, and a test that moves the
-clock by a year gets the same history as one that looks every second. A `now` earlier than one already seen
-counts as that one: time never runs backwards.
-"""
+"""The emulated service without a network: sessions, jobs, limits and billing."""
 
 import math
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
+from operator import attrgetter
 from random import Random
 
 from qsessions.emulator.service.errors import (
@@ -18,24 +13,40 @@ from qsessions.emulator.service.errors import (
     CONFLICT,
     JOB_NOT_FOUND,
     SESSION_CLOSED,
-    Refusal,
+    ServiceError,
     invalid_body,
     session_not_found,
 )
-from qsessions.emulator.service.jobs import Book
-from qsessions.emulator.service.lifecycle import BackendTrack, SessionTrack
+from qsessions.emulator.service.jobs import JobQueue, JobStore
+from qsessions.emulator.service.lifecycle import SessionLifecycle
 from qsessions.emulator.service.values import Event, Job, JobDetails, Mode, Session, Ttls
 
 _ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 
 
-class Machine:
-    """All sessions and jobs of one service instance, whose CRN is `instance`.
+class ServiceState:
+    """All sessions and jobs of one service instance.
 
-    `queue_seconds` is how long every job waits in line, even when a lane is free: the emulator's picture of
-    a busy backend. The service lets the jobs of an active session pass the line; here they wait as well, so
-    that a test can hold a job in the queue in any state. `random` yields the ids. Raises ValueError for no
-    backends, and for a wait that is negative or endless.
+    It owns no clock. Every call takes `now` (unix seconds) and first carries out, in order and
+    each at its exact time, all that fell due since the call before. There are no timers and no
+    threads, and a test that moves the clock by a year gets the same history as one that looks
+    every second. A `now` earlier than one already seen counts as that one.
+
+    Args:
+        random: Where the ids come from.
+        backends: The names of the backends; the first serves jobs that name none.
+        queue_seconds: How long every job waits in line, even when there is room for it: the
+            emulator's picture of a busy backend. The service lets the jobs of an active session
+            pass the line; here they wait as well, so that a test can hold a job in the queue in
+            any state.
+        instance: The instance's CRN.
+
+    Attributes:
+        backends: The names of the backends.
+        events: All that has happened up to the last call, oldest first.
+
+    Raises:
+        ValueError: There are no backends, or the wait is negative or endless.
     """
 
     def __init__(
@@ -54,90 +65,85 @@ class Machine:
         self._random = random
         self._queue_seconds = queue_seconds
         self._instance = instance
-        self._book = Book()
-        self._sessions: dict[str, SessionTrack] = {}
-        self._unbound = {name: BackendTrack(self._book) for name in backends}
-        self._serials: list[str] = []
+        self._store = JobStore()
+        self.events: Sequence[Event] = self._store.events
+        self._sessions: dict[str, SessionLifecycle] = {}
+        self._backend_queues = {name: JobQueue(self._store) for name in backends}
         self._now = -math.inf
-        self._due: list[tuple[float, int, SessionTrack | BackendTrack]] = []
-        self._ties = count()
-
-    @property
-    def events(self) -> Sequence[Event]:
-        """All that has happened up to the last call, oldest first."""
-        return tuple(self._book.events)
-
-    @property
-    def revision(self) -> int:
-        """A number that grows with all that happens."""
-        return len(self._book.events)
+        self._schedule: list[tuple[float, int, SessionLifecycle | JobQueue]] = []
+        self._sequence = count()
 
     def advance(self, now: float) -> float:
-        """Let happen all that is due by `now`; returns the time that it then is."""
-        while self._due and self._due[0][0] <= now:
-            due, _, track = heappop(self._due)
-            if due != track.scheduled:
-                continue  # this track was scheduled anew after a command
-            self._now = max(self._now, due)
-            track.settle(self._now)
-            track.scheduled = math.inf
-            self._schedule(track)
+        """Carry out all that is due by `now`, and return the time that it then is."""
+        while self._schedule and self._schedule[0][0] <= now:
+            due, _, target = heappop(self._schedule)
+            # A command may have scheduled it anew; the earlier entry is then void.
+            if due == target.scheduled:
+                self._now = max(self._now, due)
+                target.scheduled = math.inf
+                self._settle(target)
         self._now = max(self._now, now)
         return self._now
 
     def create_session(self, now: float, *, mode: Mode, backend: str | None, ttls: Ttls) -> Session:
-        """A new open session. Raises Refusal (1007) for an unknown backend."""
+        """Return a new open session. Raises ServiceError (400) for an unknown backend."""
         at = self.advance(now)
         if backend is not None:
-            # The contract gives this operation no 404, so the unknown backend is a wrong value in the body.
+            # The contract has no 404 for this operation: an unknown backend is a wrong value.
             self._check_backend(backend, status=400)
-        session_id = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-        serial = self._serial(session_id)
         session = Session(
-            session_id, serial, mode, backend, ttls, created=at, instance=self._instance
+            str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
+            self._next_serial(),
+            mode,
+            backend,
+            ttls,
+            created=at,
+            instance=self._instance,
         )
-        track = self._sessions[session_id] = SessionTrack(session, self._book)
-        self._schedule(track)
-        return track.session
+        lifecycle = self._sessions[session.id] = SessionLifecycle(session, self._store)
+        self._settle(lifecycle)
+        return lifecycle.session
 
     def session(self, now: float, session_id: str) -> Session:
-        """One session. Raises Refusal (404) for an unknown id."""
+        """Return one session. Raises ServiceError (404) for an unknown id."""
         self.advance(now)
-        return self._track(session_id).session
+        return self._lifecycle(session_id).session
 
-    def holds(self, session_id: str) -> bool:
-        """Whether a session is one of this instance."""
+    def holds(self, session_id: str | None) -> bool:
+        """Return whether a session is one of this instance."""
         return session_id in self._sessions
 
     def sessions(self, now: float) -> dict[str, Session]:
-        """All sessions by id, oldest first."""
+        """Return all sessions by id, oldest first."""
         self.advance(now)
-        return {session_id: track.session for session_id, track in self._sessions.items()}
+        return {session_id: entry.session for session_id, entry in self._sessions.items()}
 
-    def open_sessions(self, now: float) -> list[Session]:
-        """The sessions that are not closed, oldest first."""
-        return [session for session in self.sessions(now).values() if session.state != "closed"]
+    def predicted_end(self, now: float, session_id: str) -> Session:
+        """Return a session as it will end if no more calls are made.
 
-    def foretold(self, now: float, session_id: str) -> Session:
-        """A session as it will end if nobody touches it any more. Raises Refusal (404) for an unknown id."""
+        Raises ServiceError (404) for an unknown id.
+        """
         self.advance(now)
-        return self._track(session_id).foretold()
+        return self._lifecycle(session_id).predicted_end()
 
     def update_session(
         self, now: float, session_id: str, *, accepting_jobs: bool, stuck: bool = False
     ) -> None:
-        """Open or shut a session for new jobs; a closed one stays closed, and a `stuck` one open or inactive. Raises Refusal (404)."""
+        """Set whether a session takes new jobs. Raises ServiceError (404) for an unknown id.
+
+        A closed session stays closed, and a `stuck` one stays open or inactive.
+        """
         at = self.advance(now)
-        track = self._track(session_id)
-        track.accept(accepting_jobs, at, stuck=stuck)
-        self._schedule(track)
+        lifecycle = self._lifecycle(session_id)
+        lifecycle.accept(accepting_jobs, at, stuck=stuck)
+        self._settle(lifecycle)
 
     def close_session(self, now: float, session_id: str) -> None:
-        """Close a session now; nothing changes if it is closed. Raises Refusal (404) for an unknown id."""
+        """Close a session, which may be closed. Raises ServiceError (404) for an unknown id."""
         at = self.advance(now)
-        track = self._track(session_id)
-        track.close(at)
-        self._schedule(track)
+        lifecycle = self._lifecycle(session_id)
+        lifecycle.close(at)
+        self._settle(lifecycle)
 
     def submit_job(
         self,
@@ -149,22 +155,23 @@ class Machine:
         session_id: str | None = None,
         details: JobDetails | None = None,
     ) -> Job:
-        """A new job that will run for `seconds`.
+        """Return a new job that will run for `seconds`.
 
-        Without `backend` it runs on its session's, or on the first that the service has. Raises Refusal: 404
-        for an unknown session or backend, 400 for a backend that is not its session's, 409 (4001) for a
-        session that is closed or takes no jobs.
+        Without `backend` it runs on its session's, or on the first one.
+
+        Raises:
+            ServiceError: 404 for an unknown session or backend, 400 for a backend that is not its
+                session's, 409 (4001) for a session that is closed or takes no jobs.
         """
         at = self.advance(now)
-        session = None if session_id is None else self._track(session_id).session
+        session = None if session_id is None else self._lifecycle(session_id).session
         backend = backend or (session and session.backend) or self.backends[0]
         self._check_backend(backend, status=404)
         if session is not None:
             _check_takes_job(session, backend)
-        job_id = "e" + "".join(self._random.choices(_ID_LETTERS, k=19))
         job = Job(
-            id=job_id,
-            serial=self._serial(job_id),
+            id="e" + "".join(self._random.choices(_ID_LETTERS, k=19)),
+            serial=self._next_serial(),
             session_id=session_id,
             backend=backend,
             program_id=program_id,
@@ -174,89 +181,91 @@ class Machine:
             instance=self._instance,
             details=details or JobDetails(),
         )
-        track = self._owner(job)
-        track.submit(job, at)
-        self._schedule(track)
-        return self._book.jobs[job_id]
+        target = self._runner(job)
+        target.submit(job)
+        self._settle(target)
+        return self._store.jobs[job.id]
 
     def job(self, now: float, job_id: str) -> Job:
-        """One job. Raises Refusal (404) for an unknown id."""
+        """Return one job. Raises ServiceError (404) for an unknown id."""
         self.advance(now)
-        job = self._book.jobs.get(job_id)
-        if job is None:
-            raise Refusal(
-                404, JOB_NOT_FOUND, "Job not found.", "Check the job's id and the instance."
-            )
-        return job
+        if job_id not in self._store.jobs:
+            solution = "Check the job's id and the instance."
+            raise ServiceError(404, JOB_NOT_FOUND, "Job not found.", solution)
+        return self._store.jobs[job_id]
 
     def jobs(self, now: float) -> list[Job]:
-        """All jobs, oldest first."""
+        """Return all jobs, oldest first."""
         self.advance(now)
-        return list(self._book.jobs.values())
+        return list(self._store.jobs.values())
 
     def session_jobs(self, session_id: str, *, most_ended: int, most_queued: int) -> list[Job]:
-        """The jobs that a session ended last, those that run, and the first in line."""
-        ended = self._book.ended.get(session_id, [])[-most_ended:]
+        """Return the jobs that a session ended last, those that run, and the first in line."""
+        queue = self._lifecycle(session_id).queue
+        ended = self._store.ended.get(session_id, [])[-most_ended:]
         return [
-            *(self._book.jobs[job_id] for job_id in ended),
-            *self._track(session_id).lanes.unended(most_queued),
+            *(self._store.jobs[job_id] for job_id in ended),
+            *queue.running.values(),
+            *islice(queue.queued.values(), most_queued),
         ]
 
     def cancel_job(self, now: float, job_id: str) -> None:
-        """Cancel a job. Raises Refusal: 404 for an unknown id, 409 for a job that has ended."""
+        """Cancel a job. Raises ServiceError: 404 for an unknown id, 409 for one that has ended."""
         job = self.job(now, job_id)
         if job.ended is not None:
-            raise Refusal(409, CONFLICT, f"The job has ended: {job.status}.")
-        track = self._owner(job)
-        track.cancel(job_id, self._now)
-        self._schedule(track)
+            raise ServiceError(409, CONFLICT, f"The job has ended: {job.status}.")
+        target = self._runner(job)
+        target.cancel(job_id, self._now)
+        self._settle(target)
 
     def pending_jobs(self, now: float, backend: str) -> int:
-        """How many jobs a backend has queued or running. Raises Refusal (404) for an unknown backend."""
+        """Return how many jobs a backend has queued or running.
+
+        Raises ServiceError (404) for an unknown backend.
+        """
         self.advance(now)
         self._check_backend(backend, status=404)
-        return self._book.pending[backend]
+        return self._store.pending[backend]
 
-    def workloads(self, now: float) -> Iterator[Session | Job]:
-        """Sessions, batches and jobs in the order in which they were created."""
-        self.advance(now)
-        for workload_id in self._serials:
-            track = self._sessions.get(workload_id)
-            yield self._book.jobs[workload_id] if track is None else track.session
+    def workloads(self, now: float) -> list[Session | Job]:
+        """Return sessions, batches and jobs in the order in which they were created."""
+        workloads: list[Session | Job] = [*self.sessions(now).values(), *self.jobs(now)]
+        return sorted(workloads, key=attrgetter("serial"))
 
-    def _serial(self, workload_id: str) -> int:
-        self._serials.append(workload_id)
-        return len(self._serials) - 1
+    def _next_serial(self) -> int:
+        return len(self._sessions) + len(self._store.jobs)
 
-    def _schedule(self, track: SessionTrack | BackendTrack) -> None:
-        due = track.next_due()
-        if due not in (math.inf, track.scheduled):
-            heappush(self._due, (due, next(self._ties), track))
-        track.scheduled = due
+    def _settle(self, target: SessionLifecycle | JobQueue) -> None:
+        """Bring a session or a backend's queue up to date, and schedule its next change."""
+        target.settle(self._now)
+        due = target.next_due()
+        if due not in (math.inf, target.scheduled):
+            heappush(self._schedule, (due, next(self._sequence), target))
+        target.scheduled = due
 
-    def _track(self, session_id: str) -> SessionTrack:
-        track = self._sessions.get(session_id)
-        if track is None:
+    def _lifecycle(self, session_id: str) -> SessionLifecycle:
+        if session_id not in self._sessions:
             raise session_not_found()
-        return track
+        return self._sessions[session_id]
 
-    def _owner(self, job: Job) -> SessionTrack | BackendTrack:
-        return (
-            self._unbound[job.backend] if job.session_id is None else self._sessions[job.session_id]
-        )
+    def _runner(self, job: Job) -> SessionLifecycle | JobQueue:
+        if job.session_id is None:
+            return self._backend_queues[job.backend]
+        return self._sessions[job.session_id]
 
     def _check_backend(self, backend: str, *, status: int) -> None:
-        if backend not in self._unbound:
-            known = ", ".join(self.backends)
-            raise Refusal(status, BACKEND_NOT_FOUND, "Backend not found.", f"Use one of: {known}.")
+        if backend not in self.backends:
+            solution = f"Use one of: {', '.join(self.backends)}."
+            raise ServiceError(status, BACKEND_NOT_FOUND, "Backend not found.", solution)
 
 
 def _check_takes_job(session: Session, backend: str) -> None:
     if session.state == "closed":
-        raise Refusal(409, SESSION_CLOSED, "The job's session is closed.", "Create a new session.")
+        solution = "Create a new session."
+        raise ServiceError(409, SESSION_CLOSED, "The job's session is closed.", solution)
     if not session.accepting_jobs:
-        # Public sources tell one code for "no more jobs here"; a session that drains answers with it too.
+        # Public sources have one code for "no more jobs here"; a draining session answers with it.
         solution = "Wait for it to close and create a new session, or reopen it."
-        raise Refusal(409, SESSION_CLOSED, "The job's session does not accept jobs.", solution)
+        raise ServiceError(409, SESSION_CLOSED, "The job's session does not accept jobs.", solution)
     if session.backend is not None and session.backend != backend:
         raise invalid_body("The job's backend is not its session's backend.")

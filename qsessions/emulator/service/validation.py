@@ -1,18 +1,27 @@
-"""Reading what a client sent, as strictly as the contract words it. The readers here raise Refusal (400)."""
+"""Reading what a client sent, as strictly as the contract words it.
+
+Every reader raises ServiceError (400) for a request that breaks the contract.
+"""
 
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NoReturn, cast
+from typing import Literal, NoReturn, TypedDict, cast
 
 import attrs
 
-from qsessions.emulator.service.errors import SESSION_NOT_ON_PLAN, Refusal, invalid, invalid_body
+from qsessions.emulator.service.errors import (
+    SESSION_NOT_ON_PLAN,
+    ServiceError,
+    invalid,
+    invalid_body,
+)
 from qsessions.emulator.service.values import JobDetails, Mode, Ttls
 
 Plan = Literal["paid", "open"]
 
-# The longest max_ttl, which is the default too, and the idle limit of a session that sets none, in seconds.
+# In seconds: the longest max_ttl, which is the default too, and the idle limit of a session that
+# sets none.
 _MAX_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 28800, "open": 900})
 _INTERACTIVE_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 60, "open": 2})
 _LARGEST_INT32 = 2147483647
@@ -31,10 +40,16 @@ _KNOWN_VERSIONS = frozenset(version["version"] for version in VERSIONS)
 
 @attrs.frozen
 class Terms:
-    """What the instance's owner has: the plan, whether they are a channel partner, and the idle limit.
+    """The terms of an instance's owner.
 
-    `interactive_ttl`, in seconds, applies to every session of an owner who is no partner; None is what the plan has. It
-    gives way to a shorter `max_ttl`. Raises ValueError for terms that make no sense.
+    Attributes:
+        plan: The plan.
+        partner: Whether the owner is a channel partner.
+        interactive_ttl: The idle limit in seconds of every session, unless the owner is a partner;
+            None is the plan's. A shorter `max_ttl` cuts it.
+
+    Raises:
+        ValueError: The plan is unknown, or the idle limit below a second.
     """
 
     plan: Plan = "paid"
@@ -48,8 +63,7 @@ class Terms:
             raise ValueError("interactive_ttl must be at least one second")
 
 
-@attrs.frozen
-class SessionRequest:
+class SessionRequest(TypedDict):
     """A checked body of POST /v1/sessions."""
 
     mode: Mode
@@ -57,8 +71,7 @@ class SessionRequest:
     ttls: Ttls
 
 
-@attrs.frozen
-class JobRequest:
+class JobRequest(TypedDict):
     """A checked body of POST /v1/jobs; `seconds` is how long the job will run."""
 
     program_id: str
@@ -69,16 +82,16 @@ class JobRequest:
 
 
 def check_version(headers: Mapping[str, str]) -> None:
-    """A dated API version must be a published one; without the header the service takes its default."""
+    """Check the API version: a published one, or no header for the default."""
     if headers.get("IBM-API-Version", "2025-01-01") not in _KNOWN_VERSIONS:
         raise invalid("IBM-API-Version is not a version of this API.")
 
 
 def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
-    """What to create.
+    """Read the body of POST /v1/sessions.
 
-    The contract marks the body as optional and `mode` as required in it. A request without a body is refused:
-    nothing that may cost money is created by guess.
+    The contract marks the body as optional and `mode` as required in it. A request without a body
+    is refused: nothing that may cost money is created by guess.
     """
     fields = _json_object(body)
     mode = _text(fields, "mode")
@@ -87,16 +100,17 @@ def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
     if mode == "dedicated" and terms.plan == "open":
         message = "You are not authorized to run a session when using the open plan."
         solution = "Create an instance of a different plan or use a different execution mode."
-        raise Refusal(400, SESSION_NOT_ON_PLAN, message, solution)
+        raise ServiceError(400, SESSION_NOT_ON_PLAN, message, solution)
     _text(fields, "instance")
     backend, older = _text(fields, "backend"), _text(fields, "backend_name")
     if backend and older and backend != older:
         raise invalid_body("backend and backend_name differ.")
-    return SessionRequest(cast("Mode", mode), backend or older or None, _read_ttls(fields, terms))
+    ttls = _read_ttls(fields, terms)
+    return SessionRequest(mode=cast("Mode", mode), backend=backend or older or None, ttls=ttls)
 
 
 def read_accepting_jobs(body: bytes) -> bool:
-    """What PATCH /v1/sessions/{id} asks for."""
+    """Read the body of PATCH /v1/sessions/{id}."""
     accepting = _json_object(body).get("accepting_jobs")
     if not isinstance(accepting, bool):
         raise invalid_body("accepting_jobs must be true or false.")
@@ -104,40 +118,37 @@ def read_accepting_jobs(body: bytes) -> bool:
 
 
 def read_job_request(body: bytes) -> JobRequest:
-    """What to run. The emulator runs no program: `params.seconds` says how long it takes, 1 by default."""
+    """Read the body of POST /v1/jobs.
+
+    The emulator does not run programs: `params.seconds` says how long it takes, 1 by default.
+    """
     fields = _json_object(body)
     program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
     if not program_id or not backend:
         raise invalid_body("program_id and backend are required.")
-    details = _job_details(fields)
-    seconds = details.params.get("seconds", 1.0)
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not is_duration(seconds)
-    ):
-        raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
-    return JobRequest(program_id, backend, _text(fields, "session_id"), float(seconds), details)
-
-
-def is_duration(seconds: float) -> bool:
-    """Whether a number can be a time span: finite, not negative, and below some 30,000 years."""
-    return 0 <= seconds <= 1e12
-
-
-def _job_details(fields: Mapping[str, object]) -> JobDetails:
-    params, tags, private = (
-        fields.get("params", {}),
-        fields.get("tags", []),
-        fields.get("private", False),
-    )
+    params, tags = fields.get("params", {}), fields.get("tags", [])
+    private = fields.get("private", False)
     if not isinstance(params, dict):
         raise invalid_body("params must be an object.")
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise invalid_body("tags must be a list of strings.")
     if not isinstance(private, bool):
         raise invalid_body("private must be true or false.")
-    return JobDetails(params, tuple(tags), private)
+    seconds = params.get("seconds", 1.0)
+    if type(seconds) not in {int, float} or not is_duration(seconds):
+        raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
+    return JobRequest(
+        program_id=program_id,
+        backend=backend,
+        session_id=_text(fields, "session_id"),
+        seconds=float(seconds),
+        details=JobDetails(params, tuple(tags), private),
+    )
+
+
+def is_duration(seconds: float) -> bool:
+    """Return whether a number can be a time span: finite, 0 or more, below some 30,000 years."""
+    return 0 <= seconds <= 1e12
 
 
 def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
@@ -159,7 +170,7 @@ def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        value: object = json.loads(body, parse_constant=_no_json_number)
+        value: object = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise invalid_body("The body is not valid JSON.") from None
     if not isinstance(value, dict):
@@ -167,12 +178,12 @@ def _json_object(body: bytes) -> dict[str, object]:
     return cast("dict[str, object]", value)
 
 
-def _no_json_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:
-    value = fields.get(name, None)
+    value = fields.get(name)
     if name in fields and not isinstance(value, str):
         raise invalid_body(f"{name} must be a string.")
     return cast("str | None", value)
@@ -184,6 +195,6 @@ def _seconds(fields: Mapping[str, object], name: str) -> int | None:
     value = fields[name]
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # to JSON, 600.0 is an integer
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_INT32:
+    if type(value) is not int or not 1 <= value <= _LARGEST_INT32:
         raise invalid_body(f"{name} must be a whole number of seconds from 1 to {_LARGEST_INT32}.")
     return value

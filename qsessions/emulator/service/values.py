@@ -1,9 +1,12 @@
-"""The values that the emulated service is made of. Times are unix seconds, durations are seconds."""
+"""The values that the emulated service is made of.
+
+Times are unix seconds, durations are seconds.
+"""
 
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -12,7 +15,10 @@ State = Literal["open", "active", "inactive", "closed"]
 JobStatus = Literal["Queued", "Running", "Completed", "Cancelled", "Failed"]
 WorkloadMode = Literal["job", "session", "batch"]
 WorkloadStatus = Literal["pending", "in_progress", "failed", "completed", "canceled"]
-Happening = Literal[State, "draining", "reopened", "job_queued", "job_started", "job_ended"]
+EventKind = Literal[State, "draining", "reopened", "job_queued", "job_started", "job_ended"]
+
+USER_ID = "IBMid-emulated"
+"""The one user of the emulated account."""
 
 JOB_WORKLOAD: Mapping[JobStatus, WorkloadStatus] = MappingProxyType(
     {
@@ -44,38 +50,38 @@ class StateChange:
 
 @attrs.frozen
 class Event:
-    """One thing that happened to a session or to a job. Usage can be reckoned from these alone."""
+    """One thing that happened to a session or to a job. Usage can be computed from these alone."""
 
     at: float
-    what: Happening
+    what: EventKind
     session_id: str | None
     job_id: str | None = None
 
 
 @attrs.frozen
 class Meter:
-    """Seconds that add up at a rate: 0 stands still, 1 is wall-clock time, 3 is three jobs side by side."""
+    """Seconds that add up at a rate: 0 stands still, 1 is wall-clock time, 3 is three jobs."""
 
     total: float = 0.0
     at: float = 0.0
     rate: int = 0
 
-    def turned(self, at: float, rate: int) -> "Meter":
-        """The same meter, running at `rate` from `at` on."""
+    def with_rate(self, at: float, rate: int) -> "Meter":
+        """Return the same meter, running at `rate` from `at` on."""
         return self if rate == self.rate else Meter(self.read(at), at, rate)
 
     def read(self, now: float) -> float:
-        """What has added up by `now`."""
+        """Return the seconds that have added up by `now`."""
         return self.total + self.rate * (now - self.at) if self.rate else self.total
 
     def reaches(self, total: float) -> float:
-        """When it will show `total`; infinity while it stands still."""
+        """Return when it will show `total`, or infinity while it stands still."""
         return self.at + (total - self.total) / self.rate if self.rate else math.inf
 
 
 @attrs.frozen
 class JobDetails:
-    """What a job was submitted with that changes nothing of its course."""
+    """What a job was submitted with that does not change how it runs."""
 
     params: Mapping[str, object] = attrs.field(factory=dict)
     tags: tuple[str, ...] = ()
@@ -84,7 +90,13 @@ class JobDetails:
 
 @attrs.frozen
 class Job:
-    """One job. `serial` numbers the jobs and sessions of an instance in the order in which they were created."""
+    """One job.
+
+    `serial` numbers the jobs and sessions of an instance in the order of their creation. `seconds`
+    is how long the job runs; it may start at `ready`.
+    """
+
+    workload_mode: ClassVar[WorkloadMode] = "job"
 
     id: str
     serial: int
@@ -103,13 +115,8 @@ class Job:
     ended: float | None = None
 
     @property
-    def workload_mode(self) -> WorkloadMode:
-        """The mode as the list of workloads words it."""
-        return "job"
-
-    @property
     def workload_status(self) -> WorkloadStatus:
-        """The status as the list of workloads words it."""
+        """The status as the list of workloads has it."""
         return JOB_WORKLOAD[self.status]
 
     @property
@@ -119,11 +126,11 @@ class Job:
 
     @property
     def ends(self) -> float:
-        """When it ends if nobody cancels it; infinity while it is queued."""
+        """When it ends unless it is cancelled; infinity while it is queued."""
         return math.inf if self.started is None else round(self.started + self.seconds, 6)
 
     def usage(self, now: float) -> float:
-        """Seconds that it has run by `now`."""
+        """Return the seconds that it has run by `now`."""
         if self.started is None:
             return 0.0
         return (now if self.ended is None else self.ended) - self.started
@@ -131,12 +138,14 @@ class Job:
 
 @attrs.frozen
 class Session:
-    """One session or batch, as it stood after the last thing that happened to it. `instance` is its CRN.
+    """One session or batch, as it stood after its last event. `instance` is its CRN.
 
-    `metered` counts what is billed, `activity` the active time that `active_ttl` limits; read both through
-    `usage` and `active_left`, which take the moment that you ask about. `stuck` is one whose draining a fault keeps
-    from closing it.
+    `metered` counts the billed seconds and `activity` the active seconds that `active_ttl` limits:
+    `usage` and `active_left` read them. `stuck` means that a fault keeps the draining session from
+    closing. No operation gives a session `tags`.
     """
+
+    tags: ClassVar[tuple[str, ...]] = ()
 
     id: str
     serial: int
@@ -164,25 +173,23 @@ class Session:
 
     @property
     def workload_mode(self) -> WorkloadMode:
-        """The mode as the list of workloads words it: there a dedicated session is a `session`."""
+        """The mode as the list of workloads has it: a dedicated session is a `session`."""
         return "batch" if self.mode == "batch" else "session"
 
     @property
     def workload_status(self) -> WorkloadStatus:
-        """The status as the list of workloads words it."""
+        """The status as the list of workloads has it."""
         if self.state == "closed":
             return "canceled" if self.stopped_queued_jobs else "completed"
         return "pending" if self.state == "open" else "in_progress"
 
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """None: no operation gives a session any."""
-        return ()
-
     def usage(self, now: float) -> float:
-        """Billed seconds by `now`: wall-clock time of a dedicated session, run time of a batch's jobs."""
+        """Return the billed seconds by `now`.
+
+        They are wall-clock time of a dedicated session, and the run time of a batch's jobs.
+        """
         return self.metered.read(now)
 
     def active_left(self, now: float) -> float:
-        """Seconds of active time left at `now`. A closed session keeps what it had left."""
+        """Return the seconds of active time left at `now`. A closed session keeps its rest."""
         return max(0.0, self.ttls.active - self.activity.read(now))

@@ -1,4 +1,4 @@
-"""What the page shows, as JSON values, whatever number of sessions there are."""
+"""What the page shows, as JSON values of bounded size."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,19 +22,24 @@ _LONGEST_TEXT = 200
 
 
 @attrs.frozen
-class View:
-    """All that is shown at one moment. `lanes` are the sessions by id, `requests` by number; newest first.
+class Snapshot:
+    """All that is shown at one moment, newest first.
 
-    Nothing in it changes by time alone: what adds up is told as its meter, `[total, at, rate]`.
+    Nothing in it changes by time alone: seconds that add up are a meter, `[total, at, rate]`.
+
+    Attributes:
+        summary: What concerns all sessions.
+        lanes: The sessions by id.
+        requests: The requests by number.
     """
 
     summary: Mapping[str, object] = attrs.field(factory=dict)
     lanes: Mapping[str, Mapping[str, object]] = attrs.field(factory=dict)
     requests: Mapping[int, Mapping[str, object]] = attrs.field(factory=dict)
 
-    def since(self, seen: Self) -> dict[str, object]:
-        """What a page that has shown `seen` lacks."""
-        if self is seen:
+    def since(self, previous: Self) -> dict[str, object]:
+        """Return what a page that shows `previous` needs to show this."""
+        if self is previous:
             return {}
         return {
             **self.summary,
@@ -42,16 +47,16 @@ class View:
             "lanes": [
                 lane
                 for session_id, lane in self.lanes.items()
-                if lane != seen.lanes.get(session_id)
+                if lane != previous.lanes.get(session_id)
             ],
             "requests": [
-                shown for number, shown in self.requests.items() if number not in seen.requests
+                shown for number, shown in self.requests.items() if number not in previous.requests
             ],
         }
 
 
-class Board:
-    """Reckons what is to be seen, once for each change, whoever watches; nothing where nobody does."""
+class Dashboard:
+    """Computes snapshots on demand, and a new one only after a change."""
 
     def __init__(
         self, *, instances: Mapping[str, Instance], clock: ServiceClock, recorder: Recorder
@@ -60,29 +65,29 @@ class Board:
         self._clock = clock
         self._recorder = recorder
         self._revision: list[int] = []
-        self._view = View()
+        self._latest = Snapshot()
 
-    def look(self) -> tuple[float, View]:
-        """The time, and what there is to see."""
+    def snapshot(self) -> tuple[float, Snapshot]:
+        """Return the time, and what there is to see."""
         now = self._clock.now()
-        machines = [instance.machine for instance in self._instances.values()]
-        for machine in machines:
-            machine.advance(now)
-        revision = [self._recorder.received, *(machine.revision for machine in machines)]
+        states = [instance.state for instance in self._instances.values()]
+        for state in states:
+            state.advance(now)
+        revision = [self._recorder.received, *(len(state.events) for state in states)]
         if revision != self._revision:
-            self._view, self._revision = self._reckoned(now), revision
-        return now, self._view
+            self._latest, self._revision = self._compute(now), revision
+        return now, self._latest
 
-    def _reckoned(self, now: float) -> View:
+    def _compute(self, now: float) -> Snapshot:
         sessions = [
             session
             for instance in self._instances.values()
-            for session in instance.machine.sessions(now).values()
+            for session in instance.state.sessions(now).values()
         ]
         shown = nlargest(MOST_LANES, sessions, key=_weight)
         shown.sort(key=attrgetter("created", "serial"), reverse=True)
         received = self._recorder.received
-        return View(
+        return Snapshot(
             self._summary(sessions, now),
             {session.id: self._lane(session) for session in shown},
             {
@@ -93,7 +98,7 @@ class Board:
 
     def _summary(self, sessions: list[Session], now: float) -> dict[str, object]:
         instances = self._instances.values()
-        backends = next(iter(instances)).machine.backends
+        backends = next(iter(instances)).state.backends
         usage = sum(session.usage(now) for session in sessions)
         return {
             "speed": self._clock.speed,
@@ -109,11 +114,13 @@ class Board:
                 {"backend": name, "jobs": queue_length(instances, now, name)} for name in backends
             ],
             "states": Counter(session.state for session in sessions),
-            "usage": _meter(Meter(usage, now, sum(session.metered.rate for session in sessions))),
+            "usage": attrs.astuple(
+                Meter(usage, now, sum(session.metered.rate for session in sessions))
+            ),
         }
 
     def _lane(self, session: Session) -> dict[str, object]:
-        jobs = self._instances[session.instance].machine.session_jobs(
+        jobs = self._instances[session.instance].state.session_jobs(
             session.id, most_ended=_MOST_ENDED, most_queued=_MOST_QUEUED
         )
         return {
@@ -130,15 +137,15 @@ class Board:
             "ttls": attrs.asdict(session.ttls),
             "queued": session.queued,
             "running": session.running,
-            "usage": _meter(session.metered),
-            "activity": _meter(session.activity),
+            "usage": attrs.astuple(session.metered),
+            "activity": attrs.astuple(session.activity),
             "changes": [[change.state, change.at] for change in session.changes[-_MOST_CHANGES:]],
             "jobs": [_job(job) for job in jobs],
         }
 
 
 def _weight(session: Session) -> tuple[bool, float, int]:
-    """What is open matters more than what is closed, then what something happened to last, then what is newer."""
+    """Return a sort key: open sessions first, then the latest event, then the newest session."""
     latest = max(
         session.changes[-1].at, session.last_job_started or 0, session.last_job_completed or 0
     )
@@ -168,7 +175,3 @@ def _request(number: int, request: ReceivedRequest) -> dict[str, object]:
         "session": request.session_id and request.session_id[:_LONGEST_TEXT],
         "faults": request.faults,
     }
-
-
-def _meter(meter: Meter) -> list[float]:
-    return [meter.total, meter.at, meter.rate]
