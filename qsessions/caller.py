@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
-from datetime import timedelta
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from types import EllipsisType
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,16 +15,17 @@ from qsessions.api import operations
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.messages import Progress, SecretHeaders
 from qsessions.api.operations import Operation, Query
-from qsessions.api.pages import pages
-from qsessions.auth import ServiceCRN
+from qsessions.api.pages import Paging
 from qsessions.clock import Clock, Deadline
-from qsessions.config import settings as config
+from qsessions.config.settings import Settings, SettingsLoader
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, copy_error
 from qsessions.http.attempts import Attempts
 from qsessions.http.transport import AiohttpTransport
 from qsessions.models import ApiVersion, Workload, deadline_seconds
 
 T = TypeVar("T")
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 # A call's timeout: seconds, a timedelta, text such as "2m", None for none, `...` for the client's.
 Timeout: TypeAlias = float | timedelta | str | EllipsisType | None
@@ -51,7 +53,7 @@ class Caller:
 
     def __init__(
         self,
-        settings: config.Settings | config.Search,
+        settings: Settings | SettingsLoader,
         transport: AiohttpTransport,
         attempts: Attempts,
         clock: Clock,
@@ -69,10 +71,10 @@ class Caller:
         self._timeout = timeout
         # The user's own, which a traceback that shows locals must not show.
         self._headers = SecretHeaders(headers)
-        self._search: config.Search | None = None
-        self._searching: asyncio.Task[QSessionsError | None] | None = None
-        if isinstance(settings, config.Search):
-            self._search = settings
+        self._loader: SettingsLoader | None = None
+        self._loading: asyncio.Task[QSessionsError | None] | None = None
+        if isinstance(settings, SettingsLoader):
+            self._loader = settings
         else:
             self._apply(settings)
         self._latest: str | None = None
@@ -127,7 +129,7 @@ class Caller:
             QSessionsError: See errors.py.
         """
         deadline = self.deadline(timeout)
-        if self._search is not None:
+        if self._loader is not None:
             await self.ensure_configured(operation.name, deadline)
         version = (
             self._api_version if api_version is None else operations.checked_version(api_version)
@@ -154,7 +156,36 @@ class Caller:
             request, operation.read, deadline, authenticated=False, urgent=urgent
         )
 
-    def workloads(
+    async def pages(
+        self,
+        query: Query,
+        api_version: str | None = None,
+        timeout: Timeout | Deadline = ...,
+        *,
+        ending: bool = False,
+    ) -> AsyncGenerator[WorkloadPage, None]:
+        """Yield the pages of a list of workloads, each fetched when it is needed.
+
+        Args:
+            query: Which workloads.
+            api_version: The API version, or None for the client's.
+            timeout: The timeout of each page, or the deadline of all.
+            ending: Whether the end of a session depends on it.
+
+        Raises:
+            ProtocolError: The links of the pages lead nowhere; see `Paging`.
+            QSessionsError: See errors.py.
+        """
+        paging, cursor = Paging(), None
+        while True:
+            operation = operations.workloads(query, cursor, ending=ending)
+            page = await self.call(operation, api_version, timeout)
+            yield page
+            cursor = paging.cursor_after(page)
+            if cursor is None:
+                return
+
+    async def workloads(
         self,
         query: Query,
         api_version: str | None = None,
@@ -162,20 +193,11 @@ class Caller:
         *,
         ending: bool = False,
     ) -> AsyncGenerator[Workload, None]:
-        """List workloads, page by page, each fetched when it is needed.
-
-        Args:
-            query: Which.
-            api_version: The API version, or None for the client's.
-            timeout: The timeout of each page, or the deadline of all.
-            ending: Whether the end of a session depends on it.
-        """
-
-        async def fetch(cursor: str | None) -> WorkloadPage:
-            operation = operations.workloads(query, cursor, ending=ending)
-            return await self.call(operation, api_version, timeout)
-
-        return pages(fetch)
+        """Yield the workloads of all pages; see `pages`."""
+        async with aclosing(self.pages(query, api_version, timeout, ending=ending)) as pages:
+            async for page in pages:
+                for workload in page.workloads:
+                    yield workload
 
     async def ensure_configured(self, operation: str, timeout: Timeout | Deadline) -> None:
         """Load the account file if the settings are in it and aren't loaded yet.
@@ -185,42 +207,41 @@ class Caller:
             CallTimeout: Time was up.
         """
         deadline = self.deadline(timeout)
-        if self._search is None:
+        if self._loader is None:
             return
         # One reading for all who wait, which a caller's cancellation doesn't end.
-        if self._searching is None or self._searching.done():
-            self._searching = self.spawn(self._look_up(self._search))
-        searching = self._searching
-        done, _ = await asyncio.wait({searching}, timeout=deadline.remaining())
+        if self._loading is None or self._loading.done():
+            self._loading = self.spawn(self._look_up(self._loader))
+        loading = self._loading
+        done, _ = await asyncio.wait({loading}, timeout=deadline.remaining())
         if not done:
             raise CallTimeout(
                 "the call's deadline passed while reading the account file.",
                 operation=operation,
                 sent=False,
             )
-        if searching.cancelled():
+        if loading.cancelled():
             raise ClientClosed(
                 "the client was closed while reading the account file.", operation=operation
             )
-        error = searching.result()
+        error = loading.result()
         if error is not None:
             raise copy_error(error)
 
-    def _apply(self, settings: config.Settings) -> None:
+    def _apply(self, settings: Settings) -> None:
         self._transport.check(URL(settings.base_url))
         self.base_url = settings.base_url
-        crns = [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
-        self.instance = crns[0] if crns else None
+        self.instance = settings.instance
         self._transport.proxies = settings.proxies
         self._attempts.providers = settings.providers
 
-    async def _look_up(self, search: config.Search) -> QSessionsError | None:
+    async def _look_up(self, loader: SettingsLoader) -> QSessionsError | None:
         """Load the settings from the account file; return the error for all who wait, or None."""
         try:
-            self._apply(await search.looked_up())
+            self._apply(await loader.load())
         except QSessionsError as error:
             return error.with_traceback(None)
-        self._search = None
+        self._loader = None
         return None
 
     async def _latest_version(self, operation: Operation[T], deadline: Deadline) -> str:
@@ -243,3 +264,22 @@ class Caller:
                 session_id=operation.session_id,
                 sent=False,
             ) from None
+
+
+async def by_creation(
+    streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
+) -> AsyncIterator[Workload]:
+    """Merge several streams that are sorted by creation time into one."""
+    heads: dict[AsyncIterator[Workload], Workload] = {}
+
+    async def advance(stream: AsyncIterator[Workload]) -> None:
+        if (head := await anext(stream, None)) is not None:
+            heads[stream] = head
+
+    for stream in streams:
+        await advance(stream)
+    choose = max if newest_first else min
+    while heads:
+        stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
+        yield heads.pop(stream)
+        await advance(stream)

@@ -16,10 +16,11 @@ from yarl import URL
 
 from qsessions.api import operations
 from qsessions.api.messages import AuthProvider, strip_frames
-from qsessions.api.pages import by_creation
-from qsessions.caller import Caller, Timeout
+from qsessions.arguments import texts, value_or_default
+from qsessions.caller import Caller, Timeout, by_creation
 from qsessions.clock import Clock
-from qsessions.config import settings as config
+from qsessions.config.checks import checked_headers
+from qsessions.config.settings import resolve
 from qsessions.errors import ClientClosed, InvalidArgument
 from qsessions.events import Observer, Observers, logger
 from qsessions.http.attempts import Attempts
@@ -129,14 +130,14 @@ class AsyncSessionClient:
         clock: Clock | None = None,
     ) -> None:
         try:
-            settings = config.resolve(
+            settings = resolve(
                 auth,
                 base_url,
                 account=account,
                 account_file=account_file,
                 own_tls=ssl is not None or http is not None,
             )
-            self._clock = config.one_of("clock", clock, Clock)
+            self._clock = value_or_default("clock=", clock, Clock)
             watchers = Observers(observers)
             self._transport = AiohttpTransport(
                 application=application,
@@ -149,7 +150,7 @@ class AsyncSessionClient:
             self._recorder = SessionRecorder(
                 ledger, self._transport.spawn, watchers, self._clock.wall, wait=ledger_wait
             )
-            policy = config.one_of("retry", retry, RetryPolicy)
+            policy = value_or_default("retry=", retry, RetryPolicy)
             self._caller = Caller(
                 settings,
                 self._transport,
@@ -159,7 +160,7 @@ class AsyncSessionClient:
                 if api_version is None
                 else operations.checked_version(api_version),
                 timeout=deadline_seconds(timeout, "timeout"),
-                headers=config.extra_headers({} if headers is None else headers),
+                headers=checked_headers({} if headers is None else headers),
             )
         except BaseException as error:
             # A traceback that shows locals must not show a key, a header or a URL's password,
@@ -493,7 +494,7 @@ class AsyncSessionClient:
         checked_how("how", how)
         listed = self.workloads(
             mode=closing.session_modes(mode),
-            status=closing.OPEN_STATUSES,
+            status=operations.OPEN_STATUSES,
             backend=backend,
             created_before=created_before,
             api_version=api_version,
@@ -558,7 +559,7 @@ class AsyncSessionClient:
             InvalidArgument: A filter can't be right (at once, before the first page).
             QSessionsError: A page can't be fetched (while iterating).
         """
-        statuses = operations.words("status", status)
+        statuses = texts("status", status)
         queries = [
             operations.workloads_query(
                 mode=kind,
@@ -570,7 +571,7 @@ class AsyncSessionClient:
                 newest_first=newest_first,
                 page_size=page_size,
             )
-            for kind in operations.words("mode", mode)
+            for kind in texts("mode", mode)
         ]
         if not queries:
             raise InvalidArgument("mode must name at least one of job, session, batch.")

@@ -1,8 +1,9 @@
-"""What qsessions raises: one root, `QSessionsError`, and a class for each thing that a caller handles differently.
+"""What qsessions raises: `QSessionsError`, and a class for each case that callers handle apart.
 
 `CreateOutcomeUnknown`, which holds values of models.py, is in outcome.py.
 
-Errors carry facts, not sentinels: what isn't known is None. They survive pickling with their fields and notes.
+Errors carry facts, not sentinels: what isn't known is None. They survive pickling with their fields
+and notes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any, ClassVar, Self, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
-_ENDS = (".", "?", "!", "…")
 # What an error that takes another's place says as that one did.
 _FACTS = (
     "operation",
@@ -28,21 +28,30 @@ _FACTS = (
 )
 
 
+def as_sentence(text: str) -> str:
+    """Return text with a full stop, unless it ends a sentence already."""
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
 class QSessionsError(Exception):
     """The root of every error that qsessions raises.
 
     Attributes:
         message: What happened: the service's own words where it gave some.
-        operation: What was asked for: create, get, update, drain, close, versions, workloads, token_exchange, wait_until or watch.
+        operation: What was asked for: create, get, update, drain, close, versions, workloads,
+            token_exchange, wait_until or watch.
         session_id: The session it was asked of, or None.
         method: The HTTP method of the request, or None where no request was involved.
         path: The raw path of the request, or None.
         status: The HTTP status of the answer, or None where there was no answer.
-        code: The service's error code, always a string (the wire has strings and integers), or None.
+        code: The service's error code, always a string (the wire has strings and integers), or
+            None.
         solution: What to do next: the service's advice, else ours, or None.
+        argument: The client's argument that the solution is about, such as "auth" or "ssl", or None.
         trace_id: The identifier to quote to IBM support, or None.
-        attempts: How many requests qsessions sent or tried to send for this call. (The HTTP library may itself repeat a GET or DELETE
-            once when its connection is lost; that is not counted.)
+        attempts: How many requests qsessions sent or tried to send for this call. (The HTTP library
+            may itself repeat a GET or DELETE once when its connection is lost; that is not
+            counted.)
         retryable: True when the same call made again later may succeed and can do no harm.
     """
 
@@ -59,6 +68,7 @@ class QSessionsError(Exception):
         status: int | None = None,
         code: str | None = None,
         solution: str | None = None,
+        argument: str | None = None,
         trace_id: str | None = None,
         attempts: int = 0,
         retryable: bool = False,
@@ -72,32 +82,28 @@ class QSessionsError(Exception):
         self.status = status
         self.code = code
         self.solution = solution or self.hint
+        self.argument = argument
         self.trace_id = trace_id
         self.attempts = attempts
         self.retryable = retryable
 
     def __str__(self) -> str:
         # The messages of a token exchange name it themselves, with IAM's host.
-        what = "" if self.operation in {None, "token_exchange"} else str(self.operation)
+        subject = self.operation if self.operation != "token_exchange" else None
         if self.session_id is not None:
-            what += f" of session {self.session_id!r}" if what else f"session {self.session_id!r}"
-        facts = [
-            f"{name}{value}"
-            for name, value in (
-                ("status ", self.status),
-                ("code ", self.code),
-                ("trace ", self.trace_id),
-            )
-            if value is not None
-        ]
+            session = f"session {self.session_id!r}"
+            subject = f"{subject} of {session}" if subject else session
+        text = f"{subject}: {self.details}" if subject else self.details
+        return f"{as_sentence(text)} {self.solution}" if self.solution else text
+
+    @property
+    def details(self) -> str:
+        """What happened, with the status, the code, the trace id and the number of attempts."""
+        named = {"status": self.status, "code": self.code, "trace": self.trace_id}
+        facts = [f"{name} {value}" for name, value in named.items() if value is not None]
         if self.attempts > 1:
             facts.append(f"{self.attempts} attempts")
-        text = f"{what}: {self.message}" if what else self.message
-        if facts:
-            text = f"{text.removesuffix('.')} ({', '.join(facts)})"
-        if not self.solution:
-            return text
-        return f"{text if text.endswith(_ENDS) else text + '.'} {self.solution}"
+        return f"{self.message.removesuffix('.')} ({', '.join(facts)})" if facts else self.message
 
     @classmethod
     def from_failure(cls, failure: QSessionsError, message: str, **facts: Any) -> Self:
@@ -127,7 +133,7 @@ class QSessionsError(Exception):
 
 
 class ConfigurationError(QSessionsError):
-    """The client can't work as it was set up: credentials, URL, options, or the way it is used. Nothing was sent."""
+    """The client is set up or used wrongly: credentials, URL, options. Nothing was sent."""
 
 
 class InvalidArgument(QSessionsError, ValueError):
@@ -141,13 +147,24 @@ class ClientClosed(QSessionsError):
 
 
 class LedgerUnavailable(QSessionsError):
-    """The ledger can't be read or written, or was closed. Sessions are created and ended all the same."""
+    """The ledger can't be read or written, or was closed.
+
+    Sessions are created and ended all the same.
+    """
 
     hint = "Check that the directory exists, has room and is yours, or give another one."
 
 
-class ConnectionFailed(QSessionsError):
-    """The service could not be reached, or the connection was lost before the whole answer had come.
+class _Unanswered(QSessionsError):
+    def __init__(
+        self, message: str, *, sent: bool = True, retryable: bool = True, **facts: Any
+    ) -> None:
+        super().__init__(message, retryable=retryable, **facts)
+        self.sent = sent
+
+
+class ConnectionFailed(_Unanswered):
+    """The service could not be reached, or the connection was lost before the answer was complete.
 
     Attributes:
         sent: True when the request may have reached the service; False when it can't have.
@@ -155,37 +172,28 @@ class ConnectionFailed(QSessionsError):
 
     hint = "Check the network, the proxy and the base URL."
 
-    def __init__(
-        self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object
-    ) -> None:
-        super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
-        self.sent = sent
 
-
-class CallTimeout(QSessionsError, TimeoutError):
+class CallTimeout(_Unanswered, TimeoutError):
     """The call's deadline passed. It is a `TimeoutError` too.
 
     Attributes:
         sent: True when a request without an answer may have reached the service.
     """
 
-    hint = "Give the call more time with `timeout=`, or make it again."
-
-    def __init__(
-        self, message: str, *, sent: bool = True, retryable: bool = True, **facts: object
-    ) -> None:
-        super().__init__(message, retryable=retryable, **facts)  # type: ignore[arg-type]  # the facts are the base class's
-        self.sent = sent
+    hint = "Allow more time with `timeout=`, or retry the call."
 
 
 class ProtocolError(QSessionsError):
-    """The answer isn't one that the service gives: no JSON, a missing id, a field of the wrong form, more than 1 MiB, no HTTP."""
+    """The answer isn't one that the service gives.
+
+    It is not HTTP or not JSON, lacks an id, has a field of the wrong form, or is larger than 1 MiB.
+    """
 
     hint = "Check that the base URL is the service's, and that no proxy answers in its place."
 
 
 class TokenExchangeFailed(QSessionsError):
-    """IAM refused to exchange the API key for an access token, failed, or gave an answer that can't be read.
+    """IAM refused or failed to exchange the API key for a token, or its answer can't be read.
 
     `code` is IAM's own, and `message` ends with its words.
     """
@@ -194,24 +202,27 @@ class TokenExchangeFailed(QSessionsError):
 
 
 class SessionLeftOpen(QSessionsError):
-    """A block of `open()` went well, and its session could not be ended: it may go on costing. `__cause__` says why."""
+    """A block of `open()` went well, but its session could not be ended and may go on costing.
+
+    `__cause__` says why.
+    """
 
     hint = "End it with close(session_id) as soon as the service can be reached."
 
 
 class StateUnreachable(QSessionsError):
-    """The awaited state can't come any more, for example any other state of a session that is closed."""
+    """The awaited state can't be reached any more, for example since the session is closed."""
 
 
 class ResponseError(QSessionsError):
-    """The service answered with a status that is no success.
+    """The service answered with a status other than success.
 
     Attributes:
-        retry_after: How many seconds the service asked to wait, or None.
+        retry_after: How many seconds to wait, as the service asked, or None.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, **facts: object) -> None:
-        super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts are the base class's
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
         self.retry_after = retry_after
 
 
@@ -220,7 +231,7 @@ class BadRequest(ResponseError):
 
 
 class Unauthorized(ResponseError):
-    """401: the credentials are wrong or have expired, and a fresh one, where there was one, did no better."""
+    """401: the credentials are wrong or have expired, and fresh ones were refused too."""
 
     hint = "Check the API key or token, and that it belongs to the instance's account."
 
@@ -238,20 +249,26 @@ class NotFound(ResponseError):
 
 
 class InstanceNotFound(ResponseError):
-    """404 with the service's code 1279: there is no such instance at this address. It says nothing about a session, which may be open.
+    """404 with the service's code 1279: there is no such instance at this address.
 
-    The service has been seen to give it for an instance of another region, for one that was deleted, and while its own look-up failed.
+    It says nothing about a session, which may be open.
+
+    The service has been seen to give it for an instance of another region, for one that was
+    deleted, and while its own look-up failed.
     """
 
     hint = "Check the instance's CRN and its region; the session, if there is one, may be open."
 
 
 class Conflict(ResponseError):
-    """409: the session's state doesn't allow this; or, with no status, an update was accepted that reopened nothing."""
+    """409: the session's state doesn't allow this.
+
+    Without a status: an update was accepted and reopened nothing.
+    """
 
 
 class RateLimited(ResponseError):
-    """429: too many requests; `retry_after` says how many seconds the service asked to wait, where it did."""
+    """429: too many requests. `retry_after` has the seconds to wait, if the service named any."""
 
     hint = "Wait, and make fewer calls at a time."
 
@@ -277,7 +294,7 @@ INSTANCE_NOT_FOUND_CODE = "1279"
 
 
 def one_line(text: str) -> str:
-    """Return text for a log or a terminal: line ends and whatever else isn't printable, which a terminal may obey, become spaces."""
+    """Return text for a log or a terminal: unprintable characters, line ends too, become spaces."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else " " for character in text)
@@ -286,10 +303,11 @@ def one_line(text: str) -> str:
 def response_error_class(
     status: int, *, own: bool, codes: Collection[str] = (), html: bool = False
 ) -> type[ResponseError]:
-    """Return the class for an HTTP status that is not a success.
+    """Return the class for an HTTP status other than success.
 
-    A 404 of another form than the service's comes from something in between, for example while the service is away, and an HTML page with
-    401 or 403 from the wall of a CDN or a company. Neither says anything about the session or the credentials.
+    A 404 of another form than the service's comes from something in between, for example while the
+    service is away, and an HTML page with 401 or 403 from the wall of a CDN or a company. Neither
+    says anything about the session or the credentials.
 
     Args:
         status: The status.
@@ -305,13 +323,13 @@ def response_error_class(
 
 
 def copy_error(error: ErrorT) -> ErrorT:
-    """Return a copy of an error for one of many who wait for the same, so that each adds its own traceback and notes.
+    """Return a copy of an error, for each of several callers to add its own traceback and notes to.
 
     A foreign error that can't be copied is returned itself.
     """
     try:
         copied = copy.copy(error)
-    except Exception:  # noqa: BLE001 - whatever a foreign class makes of being copied, its error must get through
+    except Exception:  # noqa: BLE001 - an error that can't be copied must still be raised
         return error
     copied.__cause__ = error.__cause__
     if (notes := getattr(error, "__notes__", None)) is not None:

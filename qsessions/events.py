@@ -1,7 +1,8 @@
-"""What the client tells observers while it works. Logging is the first of them, on the logger "qsessions".
+"""Events that the client reports to observers and to the logger "qsessions".
 
-At INFO a session's life is a line each: created, draining, closed, left open. Requests are at DEBUG. What somebody must know is at WARNING
-and above, so that a program without logging set up has it on standard error. No event holds a credential, a header or a body.
+At INFO a session's life is a line each: created, draining, closed, left open. Requests are at
+DEBUG. What needs attention is at WARNING and above, so that a program without logging set up has it
+on standard error. No event holds a credential, a header or a body.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ logger = logging.getLogger("qsessions")
 
 
 @frozen(kw_only=True)
-class RequestSent:
-    """An attempt begins. `attempt` counts from 1 within its call."""
-
+class _AttemptEvent:
     operation: str
     session_id: str | None
     method: str
@@ -31,27 +30,22 @@ class RequestSent:
 
 
 @frozen(kw_only=True)
-class ResponseReceived:
-    """An attempt was answered, whatever the status, after `seconds`."""
+class RequestSent(_AttemptEvent):
+    """An attempt begins. `attempt` counts from 1 within its call."""
 
-    operation: str
-    session_id: str | None
-    method: str
-    path: str
-    attempt: int
+
+@frozen(kw_only=True)
+class ResponseReceived(_AttemptEvent):
+    """An attempt was answered, with any status, after `seconds`."""
+
     status: int
     seconds: float
 
 
 @frozen(kw_only=True)
-class RequestFailed:
+class RequestFailed(_AttemptEvent):
     """An attempt ended without an answer after `seconds`; `reason` says why."""
 
-    operation: str
-    session_id: str | None
-    method: str
-    path: str
-    attempt: int
     seconds: float
     reason: str
 
@@ -103,8 +97,8 @@ class SessionClosed:
 class CreateCancelled:
     """A create was cancelled while its request was in flight.
 
-    `session_id` is the session that came of it, where one is known; `closed` says whether it was closed. Without an id and with
-    `closed` False the outcome is unknown; `detail` says why.
+    `session_id` is the session that came of it, where one is known; `closed` says whether it was
+    closed. Without an id and with `closed` False the outcome is unknown; `detail` says why.
     """
 
     session_id: str | None
@@ -114,9 +108,11 @@ class CreateCancelled:
 
 @frozen(kw_only=True)
 class EndingFailed:
-    """A session that `open()` created could not be ended: `operation`, drain or close, failed, and `detail` says why.
+    """A session that `open()` created could not be ended.
 
-    `again` says whether that was told before: closing the client tries once more.
+    `operation`, drain or close, failed, and `detail` says why.
+
+    `again` is True when an earlier attempt was reported: closing the client tries once more.
     """
 
     session_id: str
@@ -127,10 +123,10 @@ class EndingFailed:
 
 @frozen(kw_only=True)
 class LedgerFailed:
-    """The ledger could not keep a record, and `reason` says why; told once for each client.
+    """The ledger could not keep a record, and `reason` says why; reported once for each client.
 
-    Told again when the client is closed, if sessions that may be open, and don't drain, are still not recorded; `unrecorded` then has their
-    ids, or the keys of those without one.
+    Reported again when the client is closed, if sessions that may be open, and don't drain, are
+    still not recorded; `unrecorded` then has their ids, or the keys of those without one.
     """
 
     reason: str
@@ -153,10 +149,13 @@ Event: TypeAlias = (
 
 
 class Observer(Protocol):
-    """Anything that can be called with an event. It runs inside the call, on the event loop: be quick, don't block."""
+    """Anything that can be called with an event.
+
+    It runs inside the call, on the event loop: it must be quick and not block.
+    """
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of an event. What it raises is logged and goes no further."""
+        """Receive an event. What it raises is logged and goes no further."""
         ...
 
 
@@ -178,22 +177,23 @@ class Observers:
 
     @property
     def listening(self) -> bool:
-        """Whether anybody wants the events of each request; asked first, so that nobody pays for events that nobody hears."""
+        """Whether events of requests have a receiver. Asked first, since making them takes time."""
         return bool(self._observers) or logger.isEnabledFor(logging.DEBUG)
 
     def notify(self, event: Event) -> None:
-        """Tell everybody."""
+        """Pass an event on."""
         log_event(event)
         for observer in self._observers:
             try:
                 observer(event)
             except (Exception, CancelledError):
-                # Nobody cancels in here, where nothing is awaited: it is the observer's own error, and a session may hang on what follows.
+                # Nothing is awaited here, so a cancellation too is the observer's own error. A
+                # session may depend on what follows.
                 logger.warning("an observer failed on %s", type(event).__name__, exc_info=True)
 
 
 def log_event(event: Event) -> None:
-    """Write an event to the logger "qsessions", its fields as `extra` under names that start with "qsessions_"."""
+    """Write an event to the logger "qsessions", its fields as `extra` named "qsessions_..."."""
     level = _level(event)
     if logger.isEnabledFor(level):
         fields = attrs.asdict(event)
@@ -203,32 +203,30 @@ def log_event(event: Event) -> None:
         logger.log(level, "%s", one_line(_words(event)), extra=extra)
 
 
+_LEVELS: dict[type[Event], int] = {
+    LedgerFailed: logging.WARNING,
+    SessionCreated: logging.INFO,
+    SessionDraining: logging.INFO,
+    SessionClosed: logging.INFO,
+    CreateCancelled: logging.INFO,
+    RetryPlanned: logging.INFO,
+}
+
+
 def _level(event: Event) -> int:
     match event:
-        case CreateCancelled(closed=False):
+        case CreateCancelled(closed=False) | EndingFailed(again=False):
             return logging.ERROR
-        case EndingFailed(again=False):
-            return logging.ERROR
-        case LedgerFailed():
-            return logging.WARNING
-        case (
-            SessionCreated()
-            | SessionDraining()
-            | SessionClosed()
-            | CreateCancelled()
-            | RetryPlanned()
-        ):
-            return logging.INFO
         case _:
-            return logging.DEBUG
+            return _LEVELS.get(type(event), logging.DEBUG)
 
 
 def _words(event: Event) -> str:
-    """Say it for people where they look, and for those who search a log otherwise."""
+    """Return a line for people who look at a session's life, or for a search in the log."""
     match event:
         case SessionCreated():
-            where = "" if event.backend is None else f" on {event.backend}"
-            limit = "no max_ttl" if event.max_ttl is None else f"max_ttl {event.max_ttl} s"
+            where = f" on {event.backend}" if event.backend else ""
+            limit = f"max_ttl {event.max_ttl} s" if event.max_ttl else "no max_ttl"
             return f"session {event.session_id} created: {event.mode}{where}, {limit}"
         case SessionDraining():
             return f"session {event.session_id} draining"

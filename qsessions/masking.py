@@ -1,4 +1,4 @@
-"""Taking secrets out of text that somebody else wrote: plain or encoded, whole or cut."""
+"""Replaces secrets in text from elsewhere: plain or encoded, whole or cut."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from html.entities import html5
 
-# How many characters of a secret give it away: text that was cut may hold no more of it. What is shorter as a whole is masked nowhere,
-# since it would be found everywhere.
+# How many characters of a secret give it away: text that was cut may hold no more of it. What is
+# shorter as a whole is masked nowhere, since it would be found everywhere.
 _TELLING = 8
 _ENTITIES = {text: name for name, text in html5.items() if name.endswith(";")}
 
@@ -18,7 +18,8 @@ def mask(text: str, values: Iterable[str]) -> str:
     """Return `text` with every secret in it replaced by ***.
 
     Args:
-        text: What may repeat secrets: plain, percent-encoded, as HTML, with backslashes as in a repr or JSON, or as base64.
+        text: What may repeat secrets: plain, percent-encoded, as HTML, with backslashes as in a
+            repr or JSON, or as base64.
         values: Secrets, or headers' values such as "Bearer x", where the first word is none.
     """
     found = {secret: scheme for value in values for secret, scheme in _secrets(value)}
@@ -26,12 +27,7 @@ def mask(text: str, values: Iterable[str]) -> str:
     if not forms:
         return text
     beginning = re.compile(
-        "|".join(
-            f"(?:{_pattern(scheme)})?({_pattern(form[:_TELLING])})"
-            if scheme
-            else f"({_pattern(form[:_TELLING])})"
-            for scheme, form in forms
-        )
+        "|".join(f"(?:{_pattern(scheme)})?({_pattern(form[:_TELLING])})" for scheme, form in forms)
     )
     position = 0
     while match := beginning.search(text, position):
@@ -43,19 +39,18 @@ def mask(text: str, values: Iterable[str]) -> str:
 
 
 def _secrets(value: str) -> Iterator[tuple[str, str]]:
-    """Give what is secret in a value: each long word, and all that follows the first; with the scheme that may stand in front of it."""
+    """Yield the secrets in a value, each with the scheme that may precede it.
+
+    They are each long word, and all that follows the first word.
+    """
     scheme, space, rest = value.partition(" ")
-    if not space:
-        scheme, rest = "", value
-    for word in value.split(" "):
-        if len(word) >= _TELLING:
-            yield word, ""
-    if len(rest) >= _TELLING:
-        yield rest, scheme + space
+    for secret, before in (*((word, "") for word in value.split(" ")), (rest, scheme + space)):
+        if len(secret) >= _TELLING:
+            yield secret, before
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Give a secret as it is and as base64, of itself or of something that it stands in."""
+    """Yield a secret as it is, and as base64 of itself or of a text that contains it."""
     yield secret
     raw = secret.encode(errors="replace")
     for before, first in ((0, 0), (1, 2), (2, 3)):
@@ -66,7 +61,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _end(text: str, begin: int, form: str) -> int:
-    """Say where in `text` what it has in common with a secret from `begin` on ends; both may be written in several ways."""
+    """Return the end of what matches a secret in `text` from `begin` on, in any encoding."""
     ends = {begin}
     for character in form:
         further = {

@@ -1,18 +1,19 @@
-"""The values that calls take and give: frozen, slotted, picklable. What is checked here is checked before anything is sent."""
+"""The values that calls take and return: frozen, picklable, checked before they are sent."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import pairwise
 from typing import Self, TypeAlias
 
 import attrs
 from attrs import field, frozen
 
+from qsessions.arguments import check_bool, check_choice, is_number
 from qsessions.errors import InvalidArgument
 
 # The API description's `Seconds`: a signed 32-bit integer of at least 1.
@@ -44,14 +45,17 @@ class _OpenEnum(StrEnum):
 
 
 class SessionState(_OpenEnum):
-    """Where a session is in its life. Compares equal to its text; a value that isn't listed here is kept as it came."""
+    """Where a session is in its life.
+
+    It compares equal to its text. A value that isn't listed here is kept as it came.
+    """
 
     OPEN = "open"
     """Waits for its first job."""
     ACTIVE = "active"
     """Has the backend: runs a job or waits for the next. A dedicated session costs."""
     INACTIVE = "inactive"
-    """Lost its priority after `interactive_ttl` seconds without a job; comes back with the next one."""
+    """Lost its priority after `interactive_ttl` seconds without a job, until the next one."""
     CLOSED = "closed"
     """Final; nothing reopens it."""
     PENDING_INACTIVE = "pending_inactive"
@@ -61,7 +65,10 @@ class SessionState(_OpenEnum):
 
 
 class Mode(_OpenEnum):
-    """What a session reserves. Compares equal to its text; a value that isn't listed here is kept as it came."""
+    """What a session reserves.
+
+    It compares equal to its text. A value that isn't listed here is kept as it came.
+    """
 
     DEDICATED = "dedicated"
     """Exclusive, wall-clock access to a backend, billed by the wall clock."""
@@ -81,8 +88,8 @@ class StateChange:
 class Session:
     """A session as the service described it at one moment.
 
-    All but `id` may be None, meaning that the service said nothing (null, "" or no such field). Times are aware; those that the
-    service gives without an offset are read as UTC.
+    All but `id` may be None, meaning that the service said nothing (null, "" or no such field).
+    Times are aware; those that the service gives without an offset are read as UTC.
 
     Attributes:
         id: The session's id.
@@ -97,12 +104,14 @@ class Session:
         last_job_started: When its latest job started.
         last_job_completed: When its latest job ended.
         interactive_ttl: How many seconds it may sit without a job before it turns inactive.
-        max_ttl: How many seconds after `started_at`, its first job's start, it closes at the latest.
+        max_ttl: How many seconds after `started_at`, its first job's start, it closes at the
+            latest.
         active_ttl: How many seconds are left of its active time.
         timestamps: Each state it entered and when, oldest first.
         user_id: Whose it is.
         elapsed_time: Its usage in seconds; may be None while it goes on.
-        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the
+            hash.
     """
 
     id: str
@@ -126,7 +135,10 @@ class Session:
 
     @property
     def is_final(self) -> bool:
-        """Whether the session is closed: no state follows, and it costs nothing any more (a running job still finishes)."""
+        """Whether the session is closed: no state follows, and it costs nothing any more.
+
+        A running job still finishes.
+        """
         return self.state == SessionState.CLOSED
 
     @property
@@ -150,11 +162,13 @@ class Workload:
         user_id: Whose it is.
         accepting_jobs: For sessions and batches: whether new jobs are taken.
         mode: job, session (a dedicated one) or batch.
-        status: pending, in_progress, failed, completed or canceled. A session that costs or may cost is pending or in_progress.
+        status: pending, in_progress, failed, completed or canceled. A session that costs or may
+            cost is pending or in_progress.
         status_reason: Why, in the service's words.
         tags: The tags it was given.
         usage_seconds: Its usage so far, in seconds.
-        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the
+            hash.
     """
 
     id: str
@@ -180,7 +194,8 @@ class ApiVersion:
         version: The date, as "YYYY-MM-DD".
         status: live or deprecated.
         sunset_date: The day from which it is no longer served, as "YYYY-MM-DD", or None.
-        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the hash.
+        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the
+            hash.
     """
 
     version: str
@@ -190,27 +205,21 @@ class ApiVersion:
 
 
 def whole_seconds(value: object, name: str) -> int:
-    """Read a duration, given as whole seconds, a `timedelta` or text such as "2h 30m 40s", as 1 to 2,147,483,647 seconds.
+    """Return a duration in seconds.
+
+    Args:
+        value: Whole seconds, a `timedelta` or text such as "2h 30m 40s".
+        name: What the message calls it.
 
     Raises:
-        InvalidArgument: It is none of these, or out of range.
+        InvalidArgument: It is none of these, or not from 1 to 2,147,483,647 seconds.
     """
-    forms = 'whole seconds, a timedelta or text such as "2h 30m 40s"'
-    match value:
-        case bool():
-            raise InvalidArgument(f"{name} must be {forms}, not the bool {value}.")
-        case int():
-            seconds = value
-        case timedelta():
-            if value % timedelta(seconds=1):
-                raise InvalidArgument(f"{name} must be a whole number of seconds, not {value}.")
-            seconds = value // timedelta(seconds=1)
-        case str():
-            seconds = _parsed(value, name)
-        case _:
-            raise InvalidArgument(
-                f"{name} must be {forms}, not the {type(value).__name__} {value!r}."
-            )
+    seconds = _in_seconds(value, name)
+    if not isinstance(seconds, int) or isinstance(seconds, bool):
+        raise InvalidArgument(
+            f'{name} must be whole seconds, a timedelta of such or text such as "2h 30m 40s", '
+            f"not {value!r}."
+        )
     if not 1 <= seconds <= MAX_SECONDS:
         raise InvalidArgument(
             f"{name} must be from 1 to {MAX_SECONDS} seconds, not {_shown(value)}."
@@ -219,30 +228,43 @@ def whole_seconds(value: object, name: str) -> int:
 
 
 def deadline_seconds(value: float | timedelta | str | None, name: str) -> float | None:
-    """Read how long to wait at the most: seconds, a `timedelta`, text such as "5m", or None for no limit.
+    """Return how long to wait at most, in seconds, or None for no limit.
+
+    Args:
+        value: Seconds, a `timedelta`, text such as "5m", or None.
+        name: What the message calls it.
 
     Raises:
         InvalidArgument: It is none of these, or not above 0.
     """
-    match value:
-        case None:
-            return None
-        case timedelta():
-            seconds = value.total_seconds()
-        case str():
-            seconds = _parsed(value, name)
-        case bool():
-            seconds = math.nan
-        case int() | float():
-            seconds = value
-        case _:
-            seconds = math.nan
+    if value is None:
+        return None
+    seconds = _in_seconds(value, name)
     # The upper bound keeps an int of any size within what a timer can hold.
-    if not 0 < seconds <= MAX_SECONDS:
+    if not is_number(seconds) or not 0 < seconds <= MAX_SECONDS:
         raise InvalidArgument(
             f"{name} must be seconds above 0 and up to {MAX_SECONDS}, or None, not {_shown(value)}."
         )
     return float(seconds)
+
+
+def _in_seconds(value: object, name: str) -> object:
+    """Return a `timedelta` or text in seconds, as an int if whole, and other values unchanged."""
+    match value:
+        case timedelta():
+            whole, rest = divmod(value, timedelta(seconds=1))
+            return value.total_seconds() if rest else whole
+        case str():
+            parts = re.findall(r"([0-9]+)\s*([dhms])", value, re.ASCII)
+            units = {unit for _, unit in parts}
+            if not _DURATION.fullmatch(value) or len(units) < len(parts):
+                raise InvalidArgument(
+                    f'{name} must be text such as "2h 30m 40s" (each unit once at most), '
+                    f"not {value!r}."
+                )
+            return sum(int(number) * _UNITS[unit] for number, unit in parts)
+        case _:
+            return value
 
 
 def _shown(value: object) -> str:
@@ -250,17 +272,8 @@ def _shown(value: object) -> str:
     return "a far larger number" if isinstance(value, int) and abs(value) > 10**30 else repr(value)
 
 
-def _parsed(text: str, name: str) -> int:
-    parts = re.findall(r"([0-9]+)\s*([dhms])", text, re.ASCII)
-    units = [unit for _, unit in parts]
-    if not _DURATION.fullmatch(text) or len(units) != len(set(units)):
-        raise InvalidArgument(
-            f'{name} must be text such as "2h 30m 40s" (each unit once at the most), not {text!r}.'
-        )
-    return sum(int(number) * _UNITS[unit] for number, unit in parts)
-
-
-# One converter for each field, since attrs (and the type checkers) want a named function that knows which field it is for.
+# One converter for each field, since attrs (and the type checkers) want a named function that knows
+# which field it is for.
 def _interactive_ttl(value: Duration | None) -> int | None:
     return None if value is None else whole_seconds(value, "interactive_ttl")
 
@@ -274,8 +287,7 @@ def _max_ttl(value: Duration | None) -> int | None:
 
 
 def _known_mode(value: str) -> Mode:
-    if value not in tuple(Mode):
-        raise InvalidArgument(f'mode must be "dedicated" or "batch", not {value!r}.')
+    check_choice("mode", value, Mode)
     return Mode(value)
 
 
@@ -290,13 +302,16 @@ class CreateSession:
     Args:
         mode: "dedicated" or "batch".
         backend: The backend's name.
-        max_ttl: How long after its first job's start the session closes at the latest; the service's default is 8 hours. It bounds what
-            the session costs when the host vanishes, so set it. One that no job ever reached costs nothing, and the service closes it after
+        max_ttl: How long after its first job's start the session closes at the latest; the
+            service's default is 8 hours. It bounds what the session costs when the host vanishes,
+            so set it. One that no job ever reached costs nothing, and the service closes it after
             30 minutes.
-        interactive_ttl: How long it may sit without a job before it turns inactive. Only channel partners may set it.
+        interactive_ttl: How long it may sit without a job before it turns inactive. Only channel
+            partners may set it.
         active_ttl: How long it may be active in all. Only channel partners may set it.
 
-    Durations are whole seconds, a `timedelta` or text such as "2h 30m 40s"; they are kept as seconds.
+    Durations are whole seconds, a `timedelta` or text such as "2h 30m 40s"; they are kept as
+    seconds.
 
     Raises:
         InvalidArgument: Something can't be right; the message says what. The service wants
@@ -311,23 +326,17 @@ class CreateSession:
 
     def __repr__(self) -> str:
         """Show the fields."""
-        # Of one that is just being refused there are only some; a traceback that shows locals shows it all the same.
-        names = [
-            attribute.name
-            for attribute in attrs.fields(CreateSession)
-            if hasattr(self, attribute.name)
-        ]
+        # Of one that is just being refused there are only some; a traceback that shows locals shows
+        # it all the same.
+        names = filter(partial(hasattr, self), attrs.fields_dict(CreateSession))
         return f"CreateSession({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     def __attrs_post_init__(self) -> None:
         if self.backend is not None and not _is_name(self.backend):
             raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
-        given = [
-            (name, seconds)
-            for name in ("interactive_ttl", "active_ttl", "max_ttl")
-            if (seconds := getattr(self, name)) is not None
-        ]
-        for (shorter, low), (longer, high) in pairwise(given):
+        ttls = {name: getattr(self, name) for name in ("interactive_ttl", "active_ttl", "max_ttl")}
+        ttls = {name: seconds for name, seconds in ttls.items() if seconds is not None}
+        for (shorter, low), (longer, high) in pairwise(ttls.items()):
             if low > high:
                 raise InvalidArgument(
                     f"{shorter} ({low} s) must not be longer than {longer} ({high} s)."
@@ -339,17 +348,14 @@ class UpdateSession:
     """What to change of a session.
 
     Args:
-        accepting_jobs: False: queued and running jobs finish, new ones are refused, then the session closes. True: take jobs again,
-            while it isn't closed.
+        accepting_jobs: False: queued and running jobs finish, new ones are refused, then the
+            session closes. True: take jobs again, while it isn't closed.
 
     Raises:
-        InvalidArgument: It is no bool.
+        InvalidArgument: It is not a bool.
     """
 
     accepting_jobs: bool = field()
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.accepting_jobs, bool):
-            raise InvalidArgument(
-                f"accepting_jobs must be True or False, not {self.accepting_jobs!r}."
-            )
+        check_bool("accepting_jobs", self.accepting_jobs)

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import attrs
 from attrs import define, frozen
 
-from qsessions.api.operations import words
+from qsessions.api.operations import OPEN_STATUSES
+from qsessions.arguments import texts
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
 from qsessions.ledger import (
@@ -38,7 +39,7 @@ from qsessions.ledger.verdicts import (
     needs_jobs,
 )
 from qsessions.models import Session, Workload
-from qsessions.session.close_all import OPEN_STATUSES, map_bounded
+from qsessions.session.close_all import map_bounded
 from qsessions.states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
@@ -159,7 +160,7 @@ async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[L
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
-    names = set(words("only", only))
+    names = set(texts("only", only))
     known = {name for entry in entries for name in (entry.record.key, entry.record.session_id)}
     if unknown := sorted(names - known):
         raise InvalidArgument(f"the ledger has no open record of {', '.join(map(repr, unknown))}.")

@@ -7,11 +7,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypeAlias
 
-from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE
+from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE, OPEN_STATUSES
 from qsessions.client import AsyncSessionClient
 from qsessions.ledger import LedgerRecord
 from qsessions.models import Session, SessionState, Workload
-from qsessions.session.close_all import OPEN_STATUSES, map_bounded
+from qsessions.session.close_all import map_bounded
 
 # A session as it is, or why it can't be read; NotFound where the service knows no such session.
 State: TypeAlias = Session | Exception

@@ -1,1 +1,1 @@
-"""The service as data: what to send, and how to read what comes back. Nothing here waits, sends or reads a clock."""
+"""The service as data: what to send, and how to read answers. No await, no clock, no socket."""

@@ -1,15 +1,15 @@
-"""What crosses the border between the protocol and the network: requests, responses, and who carries and signs them."""
+"""What passes between the protocol and the network: requests, responses, their carriers."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import re
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
-from typing import Any, Protocol, TypeVar
+from functools import cache, wraps
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field, frozen
 from yarl import URL
@@ -17,6 +17,7 @@ from yarl import URL
 from qsessions.errors import ConfigurationError
 from qsessions.masking import mask
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -33,9 +34,24 @@ class SecretHeaders(SecretValues):
 
 
 def strip_frames(error: BaseException) -> None:
-    """Take from an error what led to it: frames, and other errors with theirs, whose locals may hold secrets."""
+    """Remove an error's frames, and other errors with theirs: their locals may hold secrets."""
     error.__cause__ = error.__context__ = None
     error.__traceback__ = None
+
+
+def strips_frames(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that is called with secrets: its errors come without their frames."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            strip_frames(error)
+            raise
+
+    return call
 
 
 @define
@@ -64,15 +80,20 @@ class Request:
         operation: The name of the operation, for errors and events.
         method: The HTTP method.
         url: The absolute URL, already encoded.
-        headers: The headers that are the same at every attempt; those that the user set may be secret.
+        headers: The headers that are the same at every attempt; those that the user set may be
+            secret.
         body: The body's bytes, or None.
         session_id: The session it is about, or None.
-        repeatable: False when a request that may have been carried out must not be sent again (creating a session).
-        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
-        secrets: Texts in the body that must never show up anywhere else; what the user set as headers must not either.
+        repeatable: False when a request that may have been carried out must not be sent again
+            (creating a session).
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried
+            out.
+        secrets: Texts in the body that must never show up anywhere else; what the user set as
+            headers must not either.
         credentials: The headers that are secret, set for each attempt.
         timeout: How many seconds `Transport.send` may take, or None.
-        urgent: Whether it must not wait for a connection that other requests hold: the end of a session depends on it, or may.
+        urgent: Whether it must not wait for a connection that other requests hold: the end of a
+            session depends on it, or may.
         progress: How far it has come; its attempts share it.
     """
 
@@ -112,9 +133,9 @@ class Request:
         )
 
     def mask(self, text: str, more: Iterable[str] = ()) -> str:
-        """Return `text`, which a server may have echoed, with every secret of this request, and `more` of them, replaced.
+        """Return text from a server with the secrets of this request, and `more` of them, replaced.
 
-        A header that the user set counts as secret. The CRN is none.
+        A header that the user set counts as secret. The CRN doesn't.
         """
         headers = {**self.headers, **self.credentials}
         values = [value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS]
@@ -130,7 +151,8 @@ class Response:
         headers: The headers; look one up with `header`.
         body: The body's bytes, decompressed.
         attempts: How many requests it took.
-        secrets: What whoever carried the request added to it and nobody may see, such as a proxy's password.
+        secrets: What the transport added to the request and must never show up elsewhere, such as
+            a proxy's password.
     """
 
     status: int
@@ -145,7 +167,7 @@ class Response:
         return 200 <= self.status < 300
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header whatever the case of its name, or None."""
+        """Return the value of a header, in any case of its name, or None."""
         for key, value in self.headers.items():
             if key.lower() == name.lower():
                 return value
@@ -153,15 +175,16 @@ class Response:
 
 
 class Transport(Protocol):
-    """Carries requests and owns background tasks. A test's fake takes a few lines."""
+    """Carries requests and owns background tasks."""
 
     async def send(self, request: Request) -> Response:
-        """Carry one request and give its answer, whatever its status, within `request.timeout` seconds.
+        """Carry one request within `request.timeout` seconds and return its answer of any status.
 
         Raises:
-            ConnectionFailed: No (whole) answer came. Its `sent` says whether the request may have reached the service.
+            ConnectionFailed: No (whole) answer came. Its `sent` says whether the request may have
+                reached the service.
             CallTimeout: Time was up. Its `sent` says the same.
-            ProtocolError: What came is no HTTP answer, or is too large.
+            ProtocolError: The answer is not valid HTTP, or too large.
         """
         ...
 
@@ -171,21 +194,26 @@ class Transport(Protocol):
 
 
 class AuthProvider(Protocol):
-    """Says which headers prove who is calling. Write your own in ten lines; the five schemes of the service come with qsessions."""
+    """Provides the headers that prove who is calling.
+
+    The five schemes of the service come with qsessions; your own takes ten lines.
+    """
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the headers of one attempt. Asked at every attempt, so remember what is costly to get.
+        """Return the headers of one attempt. Called for every attempt: cache what is costly to get.
 
         Args:
-            transport: The client's own connections, for a provider that must ask somebody. Requests sent with it carry no credentials
-                but the provider's own and follow the client's retry policy.
+            transport: The client's own connections, for a provider that sends requests. They
+                carry no credentials but the provider's own and follow the client's
+                retry policy.
         """
         ...
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Take note that the service answered 401 to these headers, which this provider gave.
+        """Handle the service's answer 401 to these headers of this provider.
 
-        Drop a credential only if it is still the current one: the answer may come late, when a fresh one is there already.
+        Drop a credential only if it is still the current one: the answer may come late, when a
+        fresh one is there already.
 
         Returns:
             True when a fresh try may do better.
@@ -195,7 +223,7 @@ class AuthProvider(Protocol):
 
 @cache
 def is_loopback(host: str | None) -> bool:
-    """Say whether a host is this machine itself."""
+    """Return whether a host is this machine itself."""
     if host == "localhost":
         return True
     try:
@@ -205,18 +233,22 @@ def is_loopback(host: str | None) -> bool:
 
 
 def service_url(
-    value: object, name: str, example: str = "https://quantum.cloud.ibm.com/api"
+    value: object,
+    name: str,
+    example: str = "https://quantum.cloud.ibm.com/api",
+    solution: str | None = None,
 ) -> str:
-    """Check the base URL of a service and give it without a slash at its end.
+    """Check the base URL of a service and return it without a slash at its end.
 
     Args:
         value: The URL.
         name: What the message calls it.
         example: One that is right, for the message.
+        solution: The advice, in place of the usual one.
 
     Raises:
-        ConfigurationError: It is no absolute http(s) URL, or has a user name, password, query or fragment. The message doesn't repeat
-            it, since it may hold a password.
+        ConfigurationError: It is not an absolute http(s) URL, or has a user name, password, query
+            or fragment. The message doesn't repeat it, since it may hold a password.
     """
     if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
         # It would be dropped or encoded in silence.
@@ -227,20 +259,26 @@ def service_url(
         host = url.host
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         url, host = URL(), None
-    problem = None
+    problem, advice, argument = None, None, None
     if url.scheme not in {"http", "https"} or not host:
-        problem = f'must be an absolute URL that begins with http:// or https://, without white space, such as "{example}"'
+        problem = (
+            "must be an absolute URL that begins with http:// or https://, without white space, "
+            f'such as "{example}"'
+        )
     elif url.user is not None or url.password is not None:
-        problem = "must not hold a user name or password; credentials go into auth="
+        problem = "must not hold a user name or password"
+        advice, argument = "Credentials go into auth=.", "auth"
     elif url.query_string or url.fragment:
         problem = "must have neither query nor fragment"
     if problem is not None:
         del value, url
-        raise ConfigurationError(f"{name} {problem}.")
+        if solution is not None:
+            advice, argument = solution, None
+        raise ConfigurationError(f"{name} {problem}.", solution=advice, argument=argument)
     return str(url).rstrip("/")
 
 
-# What a request's framing rests on, or what has an argument of its own: nobody else may set it.
+# Headers of a request's framing, and those with an argument of their own: set by us only.
 FRAMING_HEADERS = frozenset(
     {
         "accept",
@@ -269,15 +307,15 @@ _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def header_problem(name: object, value: object) -> str | None:
-    """Say what makes a name and a value unfit to be a header, without repeating the value, or return None.
+    """Return why a name and a value can't be a header, without repeating the value, or None.
 
-    Line ends and NUL would let a value smuggle in further headers; other characters outside printable ASCII are always a paste error
-    in a credential, and servers read them differently.
+    Line ends and NUL would let a value smuggle in further headers; other characters outside
+    printable ASCII are always a paste error in a credential, and servers read them differently.
     """
     if not isinstance(name, str) or not _TOKEN.fullmatch(name):
         return "has a name that no header can have"
     if not isinstance(value, str):
-        return f"is no text but {type(value).__name__}"
+        return f"is not text but {type(value).__name__}"
     if _VALUE.fullmatch(value):
         return None
     if not value:
@@ -290,7 +328,7 @@ def header_problem(name: object, value: object) -> str | None:
 
 
 def http_date(text: str | None) -> float | None:
-    """Read an HTTP date as seconds since 1970; None where there is none or it can't be read."""
+    """Return an HTTP date in seconds since 1970, or None where it is missing or can't be read."""
     try:
         time = parsedate_to_datetime(text or "")
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()

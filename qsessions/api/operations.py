@@ -1,4 +1,4 @@
-"""Each operation of the API as a value: what to send and how to read the answer. Pure: nothing here waits or sends."""
+"""Each operation of the API as a value: what to send and how to read the answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
+import attrs
 from attrs import field, frozen
 from yarl import URL
 
@@ -23,6 +24,7 @@ from qsessions.api.codec import (
 )
 from qsessions.api.messages import Progress, Request, Response, SecretHeaders, http_date
 from qsessions.api.outcome import CreateOutcomeUnknown
+from qsessions.arguments import check_choice, check_text, is_number
 from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
 
@@ -34,15 +36,15 @@ Query: TypeAlias = tuple[tuple[str, str], ...]
 # The API description's maxLength of a session's id, in characters.
 MAX_ID_LENGTH = 500
 WORKLOAD_MODES = ("job", "session", "batch")
-WORKLOAD_STATUSES = ("pending", "in_progress", "failed", "completed", "canceled")
+# Of sessions that cost or may cost.
+OPEN_STATUSES = ("pending", "in_progress")
+# Of sessions that are over.
+ENDED_STATUSES = ("failed", "completed", "canceled")
+WORKLOAD_STATUSES = (*OPEN_STATUSES, *ENDED_STATUSES)
 # What the list calls a session's mode.
 LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
-# Those of sessions that are over.
-ENDED_STATUSES = frozenset({"failed", "completed", "canceled"})
 # What a greater `limit` gets isn't public.
 MAX_PAGE = 50
-# The service's have about 100 characters.
-_LONGEST_CURSOR = 2048
 
 
 # The API description's own default, and the day from which it is no longer served.
@@ -57,12 +59,12 @@ YOUNG_S = 120.0
 
 
 def default_version(now: float) -> str:
-    """Give the API version to ask for at a time in seconds since 1970."""
+    """Return the API version to ask for at a time in seconds since 1970."""
     return _DESCRIBED_VERSION if now < _DESCRIBED_VERSION_SUNSET else _COVERED_VERSION
 
 
 def checked_version(version: str, *, latest: bool = True) -> str:
-    """Give an API version back, "YYYY-MM-DD" or, where it makes sense, "latest".
+    """Return an API version, "YYYY-MM-DD" or, with `latest`, "latest", if it can be one.
 
     Raises:
         InvalidArgument: It is neither.
@@ -78,7 +80,7 @@ def checked_version(version: str, *, latest: bool = True) -> str:
 
 
 def newest_live(versions: list[ApiVersion]) -> str:
-    """Give the newest version that is live.
+    """Return the newest version that is live.
 
     Raises:
         ProtocolError: There is none.
@@ -106,7 +108,8 @@ class Operation(Generic[T]):
         body: The body's bytes, or None.
         session_id: The session it is about, or None.
         repeatable: Whether carrying it out twice does no harm.
-        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried out.
+        done_when_repeated: Statuses that mean success once an earlier attempt may have been carried
+            out.
         ending: Whether it is part of ending a session.
     """
 
@@ -148,10 +151,10 @@ def creation(
     interactive_ttl: Duration | None,
     active_ttl: Duration | None,
 ) -> CreateSession:
-    """Give what to create, which is told either as a whole or as fields.
+    """Return what to create, from a whole request or from its fields.
 
     Raises:
-        InvalidArgument: It is told in both ways or in neither, or a field can't be right.
+        InvalidArgument: Both or neither were passed, or a field can't be right.
     """
     fields = {
         "backend": backend,
@@ -178,8 +181,9 @@ def create(request: CreateSession) -> Operation[Session]:
 
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
-    path = _path(session_id)
-    return Operation("get", "GET", path, _read_session, session_id=session_id, ending=ending)
+    return Operation(
+        "get", "GET", _path(session_id), _read_session, session_id=session_id, ending=ending
+    )
 
 
 def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
@@ -196,23 +200,21 @@ def update(session_id: str, request: UpdateSession, *, name: str = "update") -> 
 
 
 def is_reached(request: UpdateSession, session: Session) -> bool:
-    """Say whether a session is as an update wants it, so that a conflict is only about who made it so."""
+    """Return whether a session already is as an update wants it."""
     if request.accepting_jobs:
         return session.accepting_jobs is True and not session.is_final
     return session.accepting_jobs is False or session.is_final
 
 
 def close(session_id: str) -> Operation[None]:
-    """DELETE /v1/sessions/{id}/close. A repeat may find the session gone: the first attempt did it."""
-    path = _path(session_id) + "/close"
-    gone = frozenset({404})
+    """DELETE /v1/sessions/{id}/close. A retry may find the session gone: an earlier one did it."""
     return Operation(
         "close",
         "DELETE",
-        path,
+        f"{_path(session_id)}/close",
         _nothing,
         session_id=session_id,
-        done_when_repeated=gone,
+        done_when_repeated=frozenset({404}),
         ending=True,
     )
 
@@ -237,17 +239,9 @@ def versions() -> Operation[list[ApiVersion]]:
 
 def workloads(query: Query, cursor: str | None, *, ending: bool = False) -> Operation[WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
-    path = _page_path(query, cursor)
-    return Operation(
-        "workloads", "GET", path, lambda answer: decode_workloads(answer.body), ending=ending
-    )
-
-
-def dated_workloads(
-    query: Query, cursor: str | None
-) -> Operation[tuple[WorkloadPage, float | None]]:
-    """GET /v1/workloads: one page, and the service's time in seconds since 1970 where the answer has it."""
-    return Operation("workloads", "GET", _page_path(query, cursor), _read_dated_page)
+    parameters = query if cursor is None else (*query, ("next", cursor))
+    path = f"/v1/workloads?{urlencode(parameters)}"
+    return Operation("workloads", "GET", path, _read_page, ending=ending)
 
 
 def workloads_query(
@@ -261,57 +255,38 @@ def workloads_query(
     newest_first: bool = False,
     page_size: int = MAX_PAGE,
 ) -> Query:
-    """Check the filters of a list of workloads and give them as query parameters.
+    """Check the filters of a list of workloads and return them as query parameters.
 
     Raises:
         InvalidArgument: One can't be right.
     """
-    _one_of("mode", mode, WORKLOAD_MODES)
+    check_choice("mode", mode, WORKLOAD_MODES)
     for item in status:
-        _one_of("status", item, WORKLOAD_STATUSES)
-    _page_size(page_size)
-    optional = {
-        "backend": _word("backend", backend),
-        "search": _word("search", search),
-        "created_after": _time("created_after", created_after),
-        "created_before": _time("created_before", created_before),
-    }
+        check_choice("status", item, WORKLOAD_STATUSES)
+    if not is_number(page_size, int) or not 1 <= page_size <= MAX_PAGE:
+        raise InvalidArgument(
+            f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {page_size!r}."
+        )
+    words = {"backend": backend, "search": search}
+    for name, word in words.items():
+        if word is not None:
+            check_text(name, word)
+    times = {"created_after": created_after, "created_before": created_before}
     return (
         ("limit", str(page_size)),
         ("sort", "-createdAt" if newest_first else "createdAt"),
         ("mode", mode),
         *(("status", item) for item in status),
-        *((name, text) for name, text in optional.items() if text is not None),
+        *((name, word) for name, word in words.items() if word is not None),
+        *((name, _utc(name, time)) for name, time in times.items() if time is not None),
     )
 
 
-def next_cursor(page: WorkloadPage) -> str | None:
-    """Read the cursor of the next page out of a page's link; None on the last page.
-
-    Only the cursor is used: a link to another host must not take credentials there.
-
-    Raises:
-        ProtocolError: The link has no cursor, or one that is too long to be sent back.
-    """
-    if page.next_href is None:
-        return None
-    try:
-        cursor = URL(page.next_href).query.get("next")
-    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
-        cursor = None
-    if not cursor or len(cursor) > _LONGEST_CURSOR:
-        told = f"a cursor of more than {_LONGEST_CURSOR} characters" if cursor else "no cursor"
-        raise ProtocolError(
-            f"the link to the next page of workloads has {told}, so the list can't go on.",
-            operation="workloads",
-            method="GET",
-            path="/v1/workloads",
-        )
-    return cursor
-
-
 def _path(session_id: str) -> str:
-    """Give the path of a session. Its id is one segment of it, encoded exactly, so that it can't name another endpoint."""
+    """Return the path of a session.
+
+    Its id is one segment, encoded exactly, so that it can't name another endpoint.
+    """
     if not isinstance(session_id, str):
         raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
     problem = None
@@ -328,31 +303,26 @@ def _path(session_id: str) -> str:
     return "/v1/sessions/" + quote(session_id, safe="")
 
 
-def _page_path(query: Query, cursor: str | None) -> str:
-    return f"/v1/workloads?{urlencode(query if cursor is None else (*query, ('next', cursor)))}"
-
-
-def _read_dated_page(answer: Response) -> tuple[WorkloadPage, float | None]:
-    return decode_workloads(answer.body), http_date(answer.header("Date"))
-
-
 def session_ids(ids: Iterable[str]) -> list[str]:
-    """Check the ids of many sessions and give each once, in order.
+    """Check the ids of many sessions and return each once, in order.
 
     Raises:
         InvalidArgument: One can't be right, or they are a single text.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidArgument(f"ids must be several session ids, such as a list, not {ids!r}.")
-    found = []
-    for session_id in ids:
+    listed = list(ids)
+    for session_id in listed:
         _path(session_id)
-        found.append(session_id)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(listed))
 
 
 def _read_session(answer: Response) -> Session:
     return decode_session(answer.body)
+
+
+def _read_page(answer: Response) -> WorkloadPage:
+    return attrs.evolve(decode_workloads(answer.body), served_at=http_date(answer.header("Date")))
 
 
 def _read_versions(answer: Response) -> list[ApiVersion]:
@@ -362,82 +332,49 @@ def _read_versions(answer: Response) -> list[ApiVersion]:
 def _nothing(answer: Response) -> None:
     """Read the answer of an operation that has none: no body, or a JSON object that adds nothing.
 
-    Anything else is not the service's, for example a proxy's login page, and a session that only seems closed goes on costing.
+    Anything else is not the service's, for example a proxy's login page, and a session that only
+    seems closed goes on costing.
     """
     if answer.body and not is_object(answer.body):
         raise ProtocolError(
             "the answer is not the service's, so the session may be as it was.",
-            solution="Check with get() what became of it, and that no proxy answers in the service's place.",
+            solution="Read the session again, and check that no proxy answers in its place.",
         )
 
 
 def _read_created(answer: Response) -> Session:
     try:
         session = decode_session(answer.body)
-        # Nobody could end a session that no call can name.
+        # A session that no call can name couldn't be ended.
         _path(session.id)
         return session
-    except ProtocolError as error:
-        problem, remedy = error.message, "Close session {!r}."
-    except InvalidArgument as error:
-        problem, remedy = (
-            error.message,
-            "Close session {!r} by other means, such as the cloud's own web pages.",
-        )
+    except (ProtocolError, InvalidArgument) as error:
+        problem = error
     session_id = decode_session_id(answer.body)
+    solution = session_id and f"Close session {session_id!r}."
+    if isinstance(problem, InvalidArgument):
+        solution = (
+            f"Close session {session_id!r} by other means, such as the cloud's own web pages."
+        )
     raise CreateOutcomeUnknown(
-        f"the service created a session, but its answer can't be used. {problem}",
+        f"the service created a session, but its answer can't be used. {problem.message}",
         status=answer.status,
         session_id=session_id,
-        solution=remedy.format(session_id) if session_id else None,
+        solution=solution,
     )
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidArgument(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
-
-
-def _page_size(value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_PAGE:
-        raise InvalidArgument(
-            f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {value!r}."
-        )
-
-
-def words(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
-    """Give one word or several as a tuple without repeats.
-
-    Raises:
-        InvalidArgument: It is neither text nor an iterable of texts.
-    """
-    if isinstance(value, str):
-        return (value,)
-    if not isinstance(value, Iterable):
-        raise InvalidArgument(f"{name} must be text or several texts, not {value!r}.")
-    found = tuple(value)
-    if not all(isinstance(item, str) for item in found):
-        raise InvalidArgument(f"{name} must be text or several texts, not {found!r}.")
-    return tuple(dict.fromkeys(found))
-
-
-def _word(name: str, value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not value or not value.isprintable()):
-        raise InvalidArgument(f"{name} must be non-empty, printable text, not {value!r}.")
-    return value
-
-
-def _time(name: str, value: object) -> str | None:
-    if value is None:
-        return None
+def _utc(name: str, value: object) -> str:
     if not isinstance(value, datetime):
         raise InvalidArgument(f"{name} must be a datetime, not {value!r}.")
     if value.utcoffset() is None:
-        # Local time is what its maker meant, and UTC what the service would read: hours apart, and sessions are ended by it.
+        # Its maker meant local time, the service would read UTC: hours apart, and sessions are
+        # ended by it.
         raise InvalidArgument(
-            f"{name} must be a datetime with an offset, such as datetime.now(UTC), not {value!r} without one."
+            f"{name} must be a datetime with an offset, such as datetime.now(UTC), "
+            f"not {value!r} without one."
         )
     try:
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     except OverflowError:
-        raise InvalidArgument(f"{name} must be a time that UTC can tell, not {value!r}.") from None
+        raise InvalidArgument(f"{name} must be a time that UTC has, not {value!r}.") from None

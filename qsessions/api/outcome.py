@@ -1,28 +1,31 @@
-"""A create whose outcome nobody can tell: what is known of it."""
+"""A create whose outcome is unknown."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from qsessions.errors import QSessionsError
 from qsessions.models import CreateSession, Workload
 
-# A message is no place for a long list.
+# So many candidates are listed in a message.
 _LISTED = 5
 
 
 class CreateOutcomeUnknown(QSessionsError):
-    """A session may have been created, and nobody can tell from the answer: none came, or it can't be read.
+    """A session may have been created: no answer came, or it can't be read.
 
-    qsessions doesn't repeat such a request: the service has no idempotency key, so a repeat could be a second session that costs.
-    `session_id` is set in the one case that the answer can't be read but holds an id.
+    The request isn't repeated: the service has no idempotency key, so a repeat could create a
+    second session that costs. `session_id` is set where the answer can't be read but has an id.
 
     Attributes:
         request: What was asked for.
-        asked_at: When the call began, an aware time: by the service's clock where the look for candidates told it, else by this machine's.
-        candidates: The sessions or batches, newest first, that were created since then and fit the request, so that one of them may be the
-            one. It may also be somebody else's, and a service that was slow may list it later. None where nobody could look: no time was
-            left of the call's deadline, the service could not be read, or `session_id` is known.
+        asked_at: When the call began, an aware time: by the service's clock where the search for
+            candidates got its time, else by this machine's.
+        candidates: The sessions or batches, newest first, that were created since then and fit the
+            request. One of them may be the session. It may also be another user's, and a slow
+            service may list it later. None without a search: the call's deadline had passed, the
+            service could not be read, or `session_id` is known.
     """
 
     hint = "Look through client.workloads() for a session that you don't know, and close it."
@@ -34,15 +37,15 @@ class CreateOutcomeUnknown(QSessionsError):
         request: CreateSession | None = None,
         asked_at: datetime | None = None,
         candidates: tuple[Workload, ...] | None = None,
-        **facts: object,
+        **facts: Any,
     ) -> None:
-        super().__init__(message, **facts)  # type: ignore[arg-type]  # the facts are the base class's
+        super().__init__(message, **facts)
         self.request = request
         self.asked_at = asked_at
         self.candidates = candidates
 
     def narrow(self, asked_at: datetime, candidates: tuple[Workload, ...]) -> None:
-        """Take note of what a look through the workloads found."""
+        """Set the candidates that a search through the workloads found."""
         self.asked_at, self.candidates = asked_at, candidates
         if candidates:
             ids = ", ".join(repr(candidate.id) for candidate in candidates[:_LISTED])

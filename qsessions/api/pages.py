@@ -1,71 +1,70 @@
-"""Lists that come in pages, as one stream: a page is fetched when it is needed."""
+"""Lists in pages: which page comes next."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from yarl import URL
 
 from qsessions.api.codec import WorkloadPage
-from qsessions.api.operations import next_cursor
 from qsessions.errors import ProtocolError
-from qsessions.models import Workload
 
-# Fetches the page that a cursor names, or the first.
-Fetch = Callable[[str | None], Awaitable[WorkloadPage]]
-
+# The service's have about 100 characters.
+_LONGEST_CURSOR = 2048
 # A service may filter after it has cut a page, so one with nothing on it isn't the end.
 _MOST_EMPTY = 10
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
+class Paging:
+    """Says which page of a list comes next. Pure: the pages are fetched elsewhere."""
 
-async def pages(fetch: Fetch) -> AsyncGenerator[Workload, None]:
-    """Give the workloads of all pages.
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._empty = 0
 
-    Raises:
-        ProtocolError: The links of the pages lead in a circle or nowhere, or from one page to the next with nothing on any.
-    """
-    cursor: str | None = None
-    empty = 0
-    seen: set[str] = set()
-    while True:
-        page = await fetch(cursor)
-        for workload in page.workloads:
-            yield workload
+    def cursor_after(self, page: WorkloadPage) -> str | None:
+        """Return the cursor of the page after `page`, or None after the last one.
+
+        Raises:
+            ProtocolError: The links lead in a circle or nowhere, or too many empty pages follow
+                each other.
+        """
         cursor = next_cursor(page)
         if cursor is None:
-            return
-        empty = 0 if page.workloads else empty + 1
-        if empty == _MOST_EMPTY:
-            raise ProtocolError(
-                f"{empty} pages of workloads in a row with nothing on them lead to another, so the list has no end.",
-                operation="workloads",
+            return None
+        self._empty = 0 if page.workloads else self._empty + 1
+        if self._empty == _MOST_EMPTY:
+            raise _endless(
+                f"{_MOST_EMPTY} pages of workloads in a row with nothing on them lead to another"
             )
-        if cursor in seen:
-            raise ProtocolError(
-                "the pages of workloads lead in a circle, so the list has no end.",
-                operation="workloads",
-            )
-        seen.add(cursor)
+        if cursor in self._seen:
+            raise _endless("the pages of workloads lead in a circle")
+        self._seen.add(cursor)
+        return cursor
 
 
-async def by_creation(
-    streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
-) -> AsyncIterator[Workload]:
-    """Give several streams that are sorted by creation time as one that is."""
-    heads: dict[AsyncIterator[Workload], Workload] = {}
-    for stream in streams:
-        await _advance(stream, heads)
-    choose = max if newest_first else min
-    while heads:
-        stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
-        yield heads.pop(stream)
-        await _advance(stream, heads)
+def next_cursor(page: WorkloadPage) -> str | None:
+    """Return the cursor of the next page, from a page's link; None on the last page.
+
+    Only the cursor is used: a link to another host must not take credentials there.
+
+    Raises:
+        ProtocolError: The link has no cursor, or one that is too long to be sent back.
+    """
+    if page.next_href is None:
+        return None
+    try:
+        cursor = URL(page.next_href).query.get("next")
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
+        cursor = None
+    if not cursor or len(cursor) > _LONGEST_CURSOR:
+        problem = f"a cursor of more than {_LONGEST_CURSOR} characters" if cursor else "no cursor"
+        raise _endless(f"the link to the next page of workloads has {problem}")
+    return cursor
 
 
-async def _advance(
-    stream: AsyncIterator[Workload], heads: dict[AsyncIterator[Workload], Workload]
-) -> None:
-    head = await anext(stream, None)
-    if head is not None:
-        heads[stream] = head
+def _endless(problem: str) -> ProtocolError:
+    return ProtocolError(
+        f"{problem}, so the list can't be read to its end.",
+        operation="workloads",
+        method="GET",
+        path="/v1/workloads",
+    )

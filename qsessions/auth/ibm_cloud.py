@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar, Protocol, Self, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 from qsessions.api.messages import (
     AuthProvider,
     SecretHeaders,
     Transport,
     header_problem,
-    strip_frames,
+    strips_frames,
 )
 from qsessions.auth.iam import TokenExchange
 from qsessions.clock import Clock
@@ -22,63 +22,54 @@ TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 _SCHEME = "Bearer "
 
 
-class _Tokens(Protocol):
-    """Where tokens come from."""
-
-    async def token(self, transport: Transport) -> str: ...
-
-    def refuse(self, token: str) -> bool: ...
-
-
 class IBMCloudAuth(AuthProvider):
-    """Sends `Authorization: Bearer <IAM access token>` and gets the token from IAM in exchange for an API key.
+    """Sends `Authorization: Bearer <IAM access token>`; IAM gives the token for an API key.
 
-    The exchange happens once for any number of concurrent callers, in any number of clients, event loops and threads that share this
-    object. At 80 % of a token's life it is renewed in the background while callers go on with the old one. A 401 costs one new exchange,
-    however many calls it hits. If the exchange fails, the error says so with IAM's own code; the API key itself is never sent to the
-    service.
+    The exchange happens once for any number of concurrent callers, in any number of clients, event
+    loops and threads that share this object. At 80 % of a token's life it is renewed in the
+    background while callers go on with the old one. A 401 costs one new exchange, however many
+    calls it hits. If the exchange fails, the error says so with IAM's own code; the API key itself
+    is never sent to the service.
 
     Args:
         api_key: An IBM Cloud API key.
-        iam_url: IAM's base URL; by default the environment variable IAM_URL, else https://iam.cloud.ibm.com.
+        iam_url: IAM's base URL; by default the environment variable IAM_URL, else
+            https://iam.cloud.ibm.com.
         clock: Time and chance, for tests.
 
     Raises:
-        ConfigurationError: The key can't be sent in a header, or the URL is none.
+        ConfigurationError: The key can't be sent in a header, or the URL is not a base URL.
     """
 
     header: ClassVar[str] = "Authorization"
 
+    @strips_frames
     def __init__(
         self, api_key: str, iam_url: str | None = None, *, clock: Clock | None = None
     ) -> None:
         if problem := header_problem(self.header, api_key):
-            # A traceback that shows locals must not show the key.
-            del api_key
             raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
-        try:
-            self._tokens: _Tokens = TokenExchange(api_key, iam_url, clock or Clock())
-        except BaseException as error:
-            del api_key, iam_url
-            strip_frames(error)
-            raise
+        self._tokens: TokenExchange | _UserTokens = TokenExchange(
+            api_key, iam_url, clock or Clock()
+        )
 
     @classmethod
+    @strips_frames
     def from_token(cls, token: TokenSource) -> Self:
-        """Make a provider of a token that you have, or of a callable that yields one.
+        """Return a provider of your own token, or of those that a callable yields.
 
         Args:
-            token: The token without "Bearer ", or a callable, plain or async, that gives one. It is called at every attempt, on the event
-                loop: remember what is costly to get, and be async where it takes time.
+            token: The token without "Bearer ", or a callable, plain or async, that returns one. It
+                is called at every attempt, on the event loop: cache what is costly to get, and make
+                it async if it takes time.
 
         Raises:
             ConfigurationError: It is neither a callable nor a token that can be sent in a header.
         """
         if not callable(token) and (problem := header_problem(cls.header, token)):
-            del token
             raise ConfigurationError(f"the token for IBMCloudAuth {problem}.")
         provider = cls.__new__(cls)
-        provider._tokens = _GivenTokens(token)  # noqa: SLF001 - a second constructor of the same class
+        provider._tokens = _UserTokens(token)  # noqa: SLF001 - a second constructor of this class
         return provider
 
     def __repr__(self) -> str:
@@ -86,7 +77,7 @@ class IBMCloudAuth(AuthProvider):
         return f"{type(self).__name__}(***)"
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the header, after an exchange where no token is at hand.
+        """Return the header, after an exchange if there is no usable token.
 
         Raises:
             TokenExchangeFailed: IAM refused or failed, or its answer can't be read.
@@ -96,26 +87,26 @@ class IBMCloudAuth(AuthProvider):
         return SecretHeaders({self.header: _SCHEME + await self._tokens.token(transport)})
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Drop the refused token if it is still the current one; say whether a fresh one may do better."""
+        """Drop the refused token if it is the current one; return whether a fresh one may help."""
         return self._tokens.refuse(refused.get(self.header, "").removeprefix(_SCHEME))
 
 
-class _GivenTokens:
+class _UserTokens:
     """Tokens from the user."""
 
     def __init__(self, source: TokenSource) -> None:
         self._is_fixed = isinstance(source, str)
-        # A token within a function is shown by no repr, and pickled by nobody.
+        # A token within a function is in no repr and can't be pickled.
         self._source = source if callable(source) else lambda: source
 
     async def token(self, transport: Transport) -> str:
-        given = self._source()
-        if inspect.isawaitable(given):
-            given = await given
-        if isinstance(given, str):
-            return given
-        kind = type(given).__name__
-        del given
+        token = self._source()
+        if inspect.isawaitable(token):
+            token = await token
+        if isinstance(token, str):
+            return token
+        kind = type(token).__name__
+        del token
         raise ConfigurationError(
             f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text."
         )

@@ -1,4 +1,4 @@
-"""The four credentials that never change: each is one header."""
+"""The four credentials that never change, each one header."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from qsessions.api.messages import AuthProvider, SecretHeaders, Transport, header_problem
+from qsessions.api.messages import (
+    AuthProvider,
+    SecretHeaders,
+    Transport,
+    header_problem,
+    strips_frames,
+)
 from qsessions.errors import ConfigurationError
 
 # The sixth field, the region, becomes part of a host name.
@@ -14,28 +20,27 @@ _CRN = re.compile(r"crn:(?:[^:]*:){4}[a-z0-9][a-z0-9-]*:[^:]*:.*")
 
 
 class StaticHeader(AuthProvider):
-    """One header with a value that stays. Its repr doesn't show the value.
+    """One header with a value that never changes. Its repr doesn't show the value.
 
     Args:
         value: The credential.
 
     Raises:
-        ConfigurationError: It can't be a header's value: empty, white space around it, a line end or NUL in it, or not ASCII.
+        ConfigurationError: It can't be a header's value: it is empty, has white space around it or
+            a line end or NUL in it, or is not ASCII.
     """
 
     header: ClassVar[str]
     _prefix: ClassVar[str] = ""
     _advice: ClassVar[str | None] = None
 
+    @strips_frames
     def __init__(self, value: str) -> None:
-        self._headers = SecretHeaders()
         if problem := self._problem(value):
-            # A traceback that shows locals must not show the credential.
-            del value
             raise ConfigurationError(
                 f"the value for {type(self).__name__} {problem}.", solution=self._advice
             )
-        self._headers[self.header] = self._prefix + value
+        self._headers = SecretHeaders({self.header: self._prefix + value})
 
     @classmethod
     def _problem(cls, value: object) -> str | None:
@@ -49,31 +54,33 @@ class StaticHeader(AuthProvider):
         """Refuse to be pickled, since the bytes would show the credential.
 
         Raises:
-            TypeError: Always, but for a CRN.
+            TypeError: Always, except for a CRN.
         """
         raise TypeError(
-            f"cannot pickle {type(self).__name__}, which holds a credential; make it where it is needed"
+            f"cannot pickle {type(self).__name__}, which holds a credential; "
+            "make it where it is needed"
         )
 
-    def __copy__(self) -> Self:
-        """Give the provider itself, which never changes."""
+    def __copy__(self, memo: object = None) -> Self:
+        """Return the provider itself, which never changes."""
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
-        """Give the provider itself, which never changes."""
-        return self
+    __deepcopy__ = __copy__
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the header."""
+        """Return the header."""
         return self._headers
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Say that there is no fresher credential."""
+        """Return False: there is no fresher credential."""
         return False
 
 
 class IBMCloudAPIKey(StaticHeader):
-    """Sends an IBM Cloud API key as it is: `Authorization: apikey <key>`. Prefer `IBMCloudAuth`, which sends a token of an hour's life."""
+    """Sends an IBM Cloud API key as it is: `Authorization: apikey <key>`.
+
+    Prefer `IBMCloudAuth`, which sends a token that lives for an hour.
+    """
 
     header = "Authorization"
     _prefix = "apikey "
@@ -95,10 +102,11 @@ class ServiceCRN(StaticHeader):
     """Names the service instance: `Service-CRN: <CRN>`. Goes with any one of the other credentials.
 
     Args:
-        value: The instance's CRN, `crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<guid>::`.
+        value: The instance's CRN,
+            `crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<guid>::`.
 
     Raises:
-        ConfigurationError: It is no CRN, for example the instance's name.
+        ConfigurationError: It is not a CRN, for example the instance's name.
     """
 
     header = "Service-CRN"
@@ -109,17 +117,17 @@ class ServiceCRN(StaticHeader):
 
     @classmethod
     def _problem(cls, value: object) -> str | None:
-        # What is no CRN isn't repeated: it may be the API key, in the wrong place.
+        # Another value isn't repeated: it may be the API key, in the wrong place.
         return super()._problem(value) or (
             None
             if _CRN.fullmatch(str(value))
-            else "is no CRN of a service instance; its name is not enough"
+            else "is not the CRN of a service instance; a name is not enough"
         )
 
     @property
     def crn(self) -> str:
         """The CRN."""
-        return self._headers.get(self.header, "")
+        return self._headers[self.header]
 
     @property
     def region(self) -> str:
@@ -127,9 +135,9 @@ class ServiceCRN(StaticHeader):
         return self.crn.split(":")[5]
 
     def __repr__(self) -> str:
-        """Show the CRN, which is no secret."""
+        """Show the CRN, which is not secret."""
         return f"ServiceCRN({self.crn!r})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Let itself be pickled: a CRN is no secret."""
+        """Allow pickling: a CRN is not secret."""
         return type(self), (self.crn,)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from qsessions.api.operations import OPEN_STATUSES
 from qsessions.cli.commands import ask, can_ask, connect, moment, read_labels, run
 from qsessions.cli.failures import Exit, complain, count, tell
 from qsessions.cli.keeping import local_ledger, note_ended
@@ -15,7 +16,7 @@ from qsessions.cli.options import Options
 from qsessions.cli.output import Output, Row, cell
 from qsessions.ledger import read_entries
 from qsessions.session.calls import How
-from qsessions.session.close_all import OPEN_STATUSES, Ending, end, find
+from qsessions.session.close_all import Ending, end, find
 
 _COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
 

@@ -22,7 +22,7 @@ from qsessions.cli.failures import Exit, exit_code, what_happened, what_to_do
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
 from qsessions.clock import Clock
-from qsessions.config import settings as config
+from qsessions.config.settings import Settings, SettingsLoader, resolve
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.http.attempts import Attempts
@@ -107,7 +107,7 @@ class _Examination:
     options: Options
     url: URL = field(factory=URL)
     proxies: Mapping[str, str] = field(factory=dict)
-    settings: config.Settings | None = None
+    settings: Settings | None = None
     answer: Response | None = None
     listed: list[ApiVersion] | None = None
     refusal: QSessionsError | None = None
@@ -139,13 +139,13 @@ class _Examination:
         """Find the credentials where the client would."""
         options = self.options
         try:
-            found = config.resolve(
+            found = resolve(
                 None, options.base_url, account=options.account, account_file=options.account_file
             )
             source = "the environment"
-            if isinstance(found, config.Search):
+            if isinstance(found, SettingsLoader):
                 source = f"{f'account {options.account!r}' if options.account else 'the default account'} in {found.file}"
-                found = await found.looked_up()
+                found = await found.load()
         except QSessionsError as error:
             return _failed("credentials", error)
         self.settings = found
@@ -155,8 +155,8 @@ class _Examination:
     async def base_url(self) -> Check:
         """Find the service; it can be looked at without credentials too."""
         try:
-            found = self.settings or config.resolve([], self.options.base_url)
-            settings = found if isinstance(found, config.Settings) else await found.looked_up()
+            found = self.settings or resolve([], self.options.base_url)
+            settings = found if isinstance(found, Settings) else await found.load()
         except QSessionsError as error:
             return _failed("base_url", error)
         self.url = URL(settings.base_url)

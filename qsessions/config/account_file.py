@@ -1,11 +1,14 @@
-"""The file in which the official client keeps accounts: reading it, and choosing one of them as that client does. It is never written."""
+"""The official client's file of accounts: how to read it and which account to use.
+
+An account is chosen as the official client does. The file is never written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from qsessions.api.codec import Account
+from qsessions.api.codec import Account, AccountProxies, decode_accounts
 from qsessions.errors import ConfigurationError
 
 ACCOUNT_FILE = "~/.qiskit/qiskit-ibm.json"
@@ -13,18 +16,20 @@ ACCOUNT_FILE = "~/.qiskit/qiskit-ibm.json"
 CHANNELS = ("ibm_quantum_platform", "ibm_cloud")
 # The platform before it.
 OLD_CHANNEL = "ibm_quantum"
-_GONE = f"the old channel {OLD_CHANNEL}, whose platform is gone"
 
 # A file of a hundred accounts has about 50 KiB.
 _MAX_BYTES = 1024 * 1024
 
 # How much of the file goes into a message.
-_MOST_LISTED = 5
-_LONGEST_NAME = 60
+_MAX_LISTED = 5
+_MAX_NAME = 60
 
 
-def read(file: str) -> bytes | str | None:
-    """Give the file's bytes, or why it can't be read, or None where there is none. It takes as long as the file system does."""
+def read_accounts(file: str) -> dict[str, Account] | str | None:
+    """Return the accounts by their names, why they can't be read, or None without a file.
+
+    It takes as long as the file system does.
+    """
     try:
         with Path(file).expanduser().open("rb") as stream:
             body = stream.read(_MAX_BYTES + 1)
@@ -33,82 +38,81 @@ def read(file: str) -> bytes | str | None:
     except OSError as error:
         return error.strerror or type(error).__name__
     except (ValueError, RuntimeError) as error:
-        # A NUL in the path, or a home folder that nobody knows.
+        # A NUL in the path, or the home folder of an unknown user.
         return str(error)
-    return body if len(body) <= _MAX_BYTES else f"it is larger than {_MAX_BYTES} bytes"
+    if len(body) > _MAX_BYTES:
+        return f"it is larger than {_MAX_BYTES} bytes"
+    return decode_accounts(body)
 
 
-def default_name(accounts: Mapping[str, Account], channel: str) -> str | None:
-    """Choose the account that nobody named, as the official client does."""
+def default_account(accounts: Mapping[str, Account], channel: str) -> str | None:
+    """Return the name of the account that the official client takes where none is named."""
     names = [name for name, account in accounts.items() if account.channel == channel]
-    for name in names:
-        if accounts[name].is_default_account:
-            return name
+    marked = [name for name in names if accounts[name].is_default_account]
     usual = f"default-{channel.replace('_', '-')}"
-    if usual in names:
-        return usual
-    # Of several it takes the last.
-    return names[-1] if names else None
+    # Of several it takes the first that is marked as the default, else the last.
+    return next(iter([*marked, *(usual for name in names if name == usual), *names[-1:]]), None)
 
 
-def listed(accounts: Mapping[str, Account]) -> str:
-    """Say which accounts there are."""
-    texts = [
-        f"{shown(name)} ({_channel(account)})"
-        for name, account in [*accounts.items()][:_MOST_LISTED]
-    ]
-    more = len(accounts) - len(texts)
-    return (
-        "only " + ", ".join(texts) + (f" and {more} more" if more else "")
-        if texts
-        else "nor any other"
-    )
+def list_accounts(accounts: Mapping[str, Account]) -> str:
+    """Return the names and channels of the accounts, for a message that another one is missing."""
+    if not accounts:
+        return "nor any other"
+    texts = [f"{quote(name)} ({_channel(account)})" for name, account in accounts.items()]
+    more = len(texts) - _MAX_LISTED
+    return f"only {', '.join(texts[:_MAX_LISTED])}" + (f" and {more} more" if more > 0 else "")
 
 
-def shown(name: str) -> str:
-    """Give an account's name for a message: quoted, and cut where it is long."""
-    return repr(name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "…")
+def quote(name: str) -> str:
+    """Return an account's name for a message: quoted, and cut if it is long."""
+    return repr(name if len(name) <= _MAX_NAME else name[:_MAX_NAME] + "…")
 
 
 def _channel(account: Account) -> str:
     if account.channel == OLD_CHANNEL:
-        return _GONE
-    # What is no channel isn't repeated: it may be the key, in the wrong place.
-    return account.channel if account.channel in CHANNELS else "of no known channel"
+        return f"the old channel {OLD_CHANNEL}, whose platform is gone"
+    # An unknown channel isn't repeated: it may be the key, in the wrong place.
+    return account.channel if account.channel in CHANNELS else "of an unknown channel"
 
 
-def check(account: Account, who: str, *, own_tls: bool) -> None:
-    """Refuse what an account asks for and can't have; tags, plans and regions make no difference here.
+def account_problem(account: Account, source: str, *, own_tls: bool) -> ConfigurationError | None:
+    """Return the error for what an account asks for and can't have, or None.
+
+    Tags, plans and regions make no difference here.
 
     Args:
         account: The account.
-        who: What the message calls it.
+        source: What the message calls it.
         own_tls: Whether the caller brings TLS settings.
-
-    Raises:
-        ConfigurationError: It can't be read, is of a channel that doesn't exist, or wants unchecked certificates or a proxy that isn't
-            supported.
     """
-    if account.problem is not None:
-        raise ConfigurationError(f"{who} can't be read: {account.problem}")
-    if account.channel not in {None, *CHANNELS}:
-        raise ConfigurationError(
-            f"{who} is {'of ' * (account.channel == OLD_CHANNEL)}{_channel(account)}"
-        )
-    if not account.verify and not own_tls:
-        raise ConfigurationError(
-            f'{who} says "verify": false, and certificates are always checked',
-            solution="Pass ssl=ssl.create_default_context(cafile=...) with the CA that signed the server's certificate.",
-        )
-    if account.proxies is None:
-        return
-    if account.proxies.username_ntlm is not None:
-        raise ConfigurationError(
-            f"{who} asks for NTLM at the proxy, which is not supported",
-            solution="Pass proxy= with the URL of a proxy that does without.",
-        )
-    if account.proxies.urls is not None and account.proxies.urls.extra:
-        raise ConfigurationError(
-            f'{who} names a proxy for something else than "https" and "http", which is not supported',
-            solution="Name them by these two, or pass proxy=.",
-        )
+    proxies = account.proxies or AccountProxies()
+    problems = (
+        (account.problem is not None, f"can't be read: {account.problem}", None, None),
+        (account.channel == OLD_CHANNEL, f"is of {_channel(account)}", None, None),
+        (account.channel not in {None, *CHANNELS}, f"is {_channel(account)}", None, None),
+        (
+            not account.verify and not own_tls,
+            'says "verify": false, and certificates are always checked',
+            (
+                "Pass ssl=ssl.create_default_context(cafile=...) with the CA that signed "
+                "the server's certificate."
+            ),
+            "ssl",
+        ),
+        (
+            proxies.username_ntlm is not None,
+            "asks for NTLM at the proxy, which is not supported",
+            "Pass proxy= with the URL of a proxy that does without.",
+            "proxy",
+        ),
+        (
+            proxies.urls is not None and bool(proxies.urls.extra),
+            'names a proxy for schemes other than "https" and "http", which is not supported',
+            "Name them by these two, or pass proxy=.",
+            "proxy",
+        ),
+    )
+    for applies, problem, solution, argument in problems:
+        if applies:
+            return ConfigurationError(f"{source} {problem}.", solution=solution, argument=argument)
+    return None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from qsessions.api.codec import decode_fault
+from qsessions.api.error_body import decode_fault
 from qsessions.api.messages import (
     FRAMING_HEADERS,
     AuthProvider,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qsessions.api.codec import Fault, decode_fault, printable
+from qsessions.api.error_body import Fault, decode_fault, printable
 from qsessions.api.messages import Request, Response
 from qsessions.errors import InstanceNotFound, NotFound, ResponseError, response_error_class
 from qsessions.http.retry import REPEATABLE_STATUSES, is_reserved, retry_after_of

@@ -1,37 +1,39 @@
-"""When to send a request again: facts in, decision out, and what a client may spend on it. Nothing here sleeps, sends or reads a clock."""
+"""When to retry a request, and how many retries a client may spend. No sleep, no clock."""
 
 from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 
-from qsessions.api.codec import Fault, decode_fault
+from qsessions.api.error_body import Fault, decode_fault
 from qsessions.api.messages import Request, Response, http_date
+from qsessions.arguments import check_count, check_positive
 from qsessions.errors import ConfigurationError, ConnectionFailed, ProtocolError, QSessionsError
 
 # The statuses that the official client (0.51) repeats, and 429, which asks for it.
 REPEATABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
 
-# Of these, the ones that say that the work was not done, so that even creating a session may be repeated: 429 and 503 turn the request
-# away, 521 and 522 are the CDN's word that it could not reach the service at all.
+# Of these, the ones that say that the work was not done, so that even creating a session may be
+# repeated: 429 and 503 turn the request away, 521 and 522 are the CDN's word that it could not
+# reach the service at all.
 NOT_CARRIED_OUT_STATUSES = frozenset({429, 503, 521, 522})
 
-# 423 with this code: the backend is reserved. The service turns the request away as with 503, and it may be tried later.
+# 423 with this code: the backend is reserved. The service turns the request away as with 503, and
+# it may be tried later.
 LOCKED_STATUS = 423
 BACKEND_RESERVED_CODE = "1233"
 
-# A gateway got no proper answer from the service, so the work may have been done whatever the body says. Of the other 5xx, a body in the
-# service's own error form is its word that it failed.
+# A gateway got no proper answer from the service, so the work may have been done, with any body. Of
+# the other 5xx, a body in the service's own error form is its word that it failed.
 NO_PROPER_ANSWER_STATUSES = frozenset({502, 504, 520, 524})
 
-# What a retry takes out of the budget, as in the standard mode of AWS's SDKs. No answer costs more: it held a connection all the while.
+# What a retry takes out of the budget, as in the standard mode of AWS's SDKs. No answer costs more:
+# it held a connection all the while.
 RETRY_COST = 5
 UNANSWERED_RETRY_COST = 10
 # What a success at the first attempt brings in; one after a retry brings back what that took.
@@ -39,19 +41,22 @@ SUCCESS_EARNS = 1
 
 
 class Action(Enum):
-    """What becomes of a call after an attempt that was no success."""
+    """What becomes of a call after an attempt that was not a success.
+
+    Attributes:
+        RETRY: It is sent again after a delay.
+        FAIL: The failure is raised.
+        UNKNOWN: It may have been carried out, and must not be sent again to find out.
+    """
 
     RETRY = "retry"
-    """Send it again after a delay."""
     FAIL = "fail"
-    """Raise what happened."""
     UNKNOWN = "unknown"
-    """It may have been carried out, and must not be sent again to find out."""
 
 
 @frozen(kw_only=True)
 class Facts:
-    """What is known after an attempt that was no success.
+    """What is known after an attempt that was not a success.
 
     Attributes:
         attempt: How many attempts were made, this one included.
@@ -90,7 +95,7 @@ class Facts:
 
 @frozen
 class Decision:
-    """What to do after an attempt that was no success.
+    """What to do after an attempt that was not a success.
 
     Attributes:
         action: What becomes of the call.
@@ -103,57 +108,46 @@ class Decision:
     delay: float = 0.0
 
 
-def _positive(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    # Infinity is refused too: infinity times a jitter of 0 is no number, and a wait without end is no wait.
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value <= sys.float_info.max
-    ):
-        raise ConfigurationError(
-            f"RetryPolicy: {attribute.name} must be a finite number above 0, not {value!r}."
-        )
-
-
-def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(
-            f"RetryPolicy: {attribute.name} must be an int of at least 1, not {value!r}."
-        )
-
-
-def _count_or_none(owner: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None:
-        _count(owner, attribute, value)
-
-
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how long to try. Waits grow exponentially and are drawn at random from zero up to that ("full jitter").
+    """How often and how long to try, with exponential back-off and full jitter.
 
-    A request that creates a session is never repeated when it may have been carried out, whatever the policy.
+    A request that creates a session is never repeated when it may have been carried out, whatever
+    the policy.
 
     Args:
-        max_attempts: How many requests a call may send; 1 turns retries off. (One fresh try after a 401 is always allowed.)
+        max_attempts: How many requests a call may send; 1 turns retries off. (One fresh try after a
+            401 is always allowed.)
         base_delay: The upper bound of the first wait, in seconds; it doubles with each.
         max_delay: The upper bound of any wait, in seconds.
-        max_retry_after: The longest Retry-After that is honoured, in seconds; a longer one ends the call at once.
-        budget: How many tokens a client has for the retries of all its calls, so that an outage doesn't make it send several times as much
-            as before; None for no limit. A retry takes 5, one after no answer 10; a success gives back what its last retry took, else 1.
-            Without enough of them calls fail at their first failure, and a note says so; what ends a session is retried all the same.
+        max_retry_after: The longest Retry-After that is honoured, in seconds; a longer one ends the
+            call at once.
+        budget: How many tokens a client has for the retries of all its calls, so that an outage
+            doesn't make it send several times as much as before; None for no limit. A retry takes
+            5, one after no answer 10; a success gives back what its last retry took, else 1.
+            Without enough of them calls fail at their first failure, and a note says so; what ends
+            a session is retried all the same.
 
     Raises:
         ConfigurationError: A number is out of range.
     """
 
-    max_attempts: int = field(default=5, validator=_count)
-    base_delay: float = field(default=0.5, validator=_positive)
-    max_delay: float = field(default=8.0, validator=_positive)
-    max_retry_after: float = field(default=60.0, validator=_positive)
-    budget: int | None = field(default=500, validator=_count_or_none)
+    max_attempts: int = 5
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+    max_retry_after: float = 60.0
+    budget: int | None = 500
+
+    def __attrs_post_init__(self) -> None:
+        check_count("RetryPolicy: max_attempts", self.max_attempts, ConfigurationError)
+        if self.budget is not None:
+            check_count("RetryPolicy: budget", self.budget, ConfigurationError)
+        for name in ("base_delay", "max_delay", "max_retry_after"):
+            # Infinity times a jitter of 0 is no number, and a wait must end.
+            check_positive(f"RetryPolicy: {name}", getattr(self, name), ConfigurationError)
 
     def decide(self, facts: Facts, random: Callable[[], float]) -> Decision:
-        """Say what becomes of a call.
+        """Return what becomes of a call.
 
         Args:
             facts: What is known.
@@ -168,11 +162,15 @@ class RetryPolicy:
         if facts.retry_after is not None and facts.retry_after > self.max_retry_after:
             return Decision(
                 Action.FAIL,
-                f"the service asks to wait {facts.retry_after:g} s, the policy's limit is {self.max_retry_after:g} s",
+                f"the service asks to wait {facts.retry_after:g} s, "
+                f"the policy's limit is {self.max_retry_after:g} s",
             )
-        # Jitter comes on top of Retry-After: a thousand clients turned away together must not come back together.
+        # Jitter comes on top of Retry-After: a thousand clients turned away together must not come
+        # back together.
         asked = facts.retry_after or 0.0
-        delay = asked + random() * self._bound(facts.attempt)
+        # The exponent is bounded because 2.0**1024 overflows.
+        bound = min(self.max_delay, self.base_delay * 2.0 ** min(facts.attempt - 1, 60))
+        delay = asked + random() * bound
         if facts.remaining is not None and delay >= facts.remaining:
             wait = (
                 f"the service asks to wait {asked:.3g} s"
@@ -185,13 +183,9 @@ class RetryPolicy:
             )
         return Decision(Action.RETRY, delay=delay)
 
-    def _bound(self, attempt: int) -> float:
-        # The exponent is bounded because 2.0**1024 overflows.
-        return min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 60))
-
 
 class RetryBudget:
-    """What one client may still spend on retries, all its calls and token exchanges together: a bucket of tokens.
+    """A bucket of tokens for the retries of one client's calls and token exchanges.
 
     Args:
         capacity: How many tokens it holds, and holds at first; None for no limit.
@@ -203,7 +197,7 @@ class RetryBudget:
         self._capacity = self._tokens = math.inf if capacity is None else capacity
 
     def pay(self, cost: int, *, whatever_is_left: bool = False) -> bool:
-        """Take tokens and say whether there were enough. `whatever_is_left` makes do with fewer."""
+        """Take tokens and return whether there were enough. `whatever_is_left` accepts fewer."""
         if self._tokens < cost and not whatever_is_left:
             return False
         self._tokens = max(self._tokens - cost, 0)
@@ -215,12 +209,12 @@ class RetryBudget:
 
 
 def retry_cost(facts: Facts) -> int:
-    """Say how many tokens another attempt takes after this one."""
+    """Return how many tokens a retry after this attempt takes."""
     return UNANSWERED_RETRY_COST if facts.status is None else RETRY_COST
 
 
 def may_be_carried_out(facts: Facts) -> bool:
-    """Say whether the service may have done what was asked, though it didn't say so."""
+    """Return whether the service may have carried out the request without saying so."""
     if facts.status is None:
         return facts.sent
     # 303 says: done, and the result is elsewhere.
@@ -239,7 +233,7 @@ def facts_of(
     remaining: float | None = None,
     now: float = 0.0,
 ) -> Facts:
-    """Tell what is known after an attempt that was no success.
+    """Return what is known after an attempt that was not a success.
 
     Args:
         request: What was sent.
@@ -248,29 +242,24 @@ def facts_of(
         remaining: How many seconds are left until the call's deadline, or None for no deadline.
         now: The local wall clock, in seconds since 1970.
     """
-    common: dict[str, Any] = {
-        "attempt": attempt,
-        "repeatable": request.repeatable,
-        "remaining": remaining,
-    }
-    if isinstance(result, Response):
-        # Only of these the body makes a difference.
-        fault = (
-            decode_fault(result.body)
-            if result.status >= 500 or result.status == LOCKED_STATUS
-            else None
-        )
-        return Facts(
-            status=result.status,
-            own_error=fault is not None and fault.own,
-            reserved=fault is not None and is_reserved(result.status, fault),
-            retry_after=retry_after_of(result, now),
-            **common,
-        )
-    # Time is up, nothing was sent at all, or what answers is no service: trying again would not help.
-    transient = isinstance(result, ConnectionFailed) and result.retryable
-    sent = getattr(result, "sent", isinstance(result, ProtocolError))
-    return Facts(sent=sent, transient=transient, **common)
+    base = Facts(attempt=attempt, repeatable=request.repeatable, remaining=remaining)
+    if not isinstance(result, Response):
+        # Time is up, nothing was sent at all, or it isn't the service that answers: a retry
+        # would not help.
+        transient = isinstance(result, ConnectionFailed) and result.retryable
+        sent = getattr(result, "sent", isinstance(result, ProtocolError))
+        return attrs.evolve(base, sent=sent, transient=transient)
+    status = result.status
+    # Only of these the body makes a difference.
+    is_read = status >= 500 or status == LOCKED_STATUS
+    fault = decode_fault(result.body) if is_read else Fault(own=False)
+    return attrs.evolve(
+        base,
+        status=status,
+        own_error=fault.own,
+        reserved=is_reserved(status, fault),
+        retry_after=retry_after_of(result, now),
+    )
 
 
 def is_reserved(status: int, fault: Fault) -> bool:
@@ -279,25 +268,15 @@ def is_reserved(status: int, fault: Fault) -> bool:
 
 
 def retry_after_of(response: Response, now: float) -> float | None:
-    """Give how many seconds an answer asks to wait, or None. `now` is the local wall clock, in seconds since 1970."""
-    return parse_retry_after(response.header("Retry-After"), date=response.header("Date"), now=now)
-
-
-def parse_retry_after(value: str | None, *, date: str | None, now: float) -> float | None:
-    """Read a Retry-After header as seconds from now, at least 0; None where there is none or it can't be read.
+    """Return how many seconds an answer asks to wait, or None where it doesn't or is unreadable.
 
     Args:
-        value: The header: whole seconds or an HTTP date.
-        date: The answer's Date header. An HTTP date is taken relative to it, so that a wrong local clock does no harm.
+        response: The answer. An HTTP date in its Retry-After is taken relative to its Date, so that
+            a wrong local clock does no harm.
         now: The local wall clock, in seconds since 1970, for answers without a Date.
     """
-    if value is None:
-        return None
-    text = value.strip()
+    text = (response.header("Retry-After") or "").strip()
     if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text):
         return max(0.0, float(text))
-    until = http_date(text)
-    if until is None:
-        return None
-    since = http_date(date)
-    return max(0.0, until - (now if since is None else since))
+    until, since = http_date(text), http_date(response.header("Date"))
+    return None if until is None else max(0.0, until - (now if since is None else since))

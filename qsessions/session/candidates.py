@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from qsessions.api.codec import WorkloadPage
-from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, dated_workloads, workloads_query
+from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.api.pages import pages
 from qsessions.clock import Clock, Deadline
-from qsessions.errors import CallTimeout
 from qsessions.models import CreateSession, Workload
 from qsessions.session.calls import SessionCalls
 
@@ -67,28 +66,35 @@ async def add_candidates(
     remaining = deadline.remaining()
     if error.session_id is not None or (remaining is not None and remaining <= 0):
         return
-    search = deadline.within(_SEARCH_S)
     query = workloads_query(mode=LISTED_AS[request.mode], newest_first=True)
-
-    async def fetch(cursor: str | None) -> WorkloadPage:
-        if (search.remaining() or 0) <= 0:
-            raise CallTimeout("the workloads were not read in time.", sent=False)
-        page, now = await calls.caller.call(dated_workloads(query, cursor), api_version, search)
-        if cursor is None and now is not None:
-            asked.correct(now)
-        return page
-
-    candidates: list[Workload] = []
+    listed = calls.caller.pages(query, api_version, deadline.within(_SEARCH_S))
     try:
-        async with aclosing(pages(fetch)) as workloads:
-            async for workload in workloads:
-                if workload.created is None or workload.created < asked.time - _APART:
-                    break
-                fits = request.backend is None or workload.backend in {None, request.backend}
-                if fits and workload.status not in ENDED_STATUSES:
-                    candidates.append(workload)
+        async with aclosing(listed) as pages:
+            workloads = await _created_since(asked, pages)
     except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the outcome is what matters
         return
     others = set(calls.remembered)
-    found = tuple(workload for workload in candidates if workload.id not in others)
-    error.narrow(asked.time, found)
+    error.narrow(
+        asked.time,
+        tuple(
+            workload
+            for workload in workloads
+            if request.backend is None or workload.backend in {None, request.backend}
+            if workload.status not in ENDED_STATUSES and workload.id not in others
+        ),
+    )
+
+
+async def _created_since(asked: Moment, pages: AsyncIterator[WorkloadPage]) -> list[Workload]:
+    """Return the workloads that were created since a moment, from pages with the newest first."""
+    workloads: list[Workload] = []
+    is_first = True
+    async for page in pages:
+        if is_first and page.served_at is not None:
+            asked.correct(page.served_at)
+        is_first = False
+        for workload in page.workloads:
+            if workload.created is None or workload.created < asked.time - _APART:
+                return workloads
+            workloads.append(workload)
+    return workloads

@@ -9,8 +9,8 @@ from typing import TypeVar
 import attrs
 from attrs import frozen
 
-from qsessions.api import operations
 from qsessions.api.operations import YOUNG_S
+from qsessions.arguments import texts
 from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.ledger.verdicts import candidates
@@ -20,8 +20,7 @@ from qsessions.session.calls import How
 T = TypeVar("T")
 R = TypeVar("R")
 
-# What the list of workloads calls a session that costs or may cost, and a session's modes.
-OPEN_STATUSES = ("pending", "in_progress")
+# The modes that sessions have in the list of workloads.
 _SESSION_MODES = ("session", "batch")
 
 # Quick for hundreds of sessions, and nothing that a service would call a flood.
@@ -51,7 +50,7 @@ def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         InvalidArgument: There is none, or one that isn't a session's.
     """
-    modes = operations.words("mode", mode)
+    modes = texts("mode", mode)
     if not modes or not set(modes) <= set(_SESSION_MODES):
         raise InvalidArgument(f'mode must be "session", "batch" or both, not {mode!r}.')
     return modes

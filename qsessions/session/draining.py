@@ -92,7 +92,7 @@ class DrainingSessions:
         asked_at = min(record.asked_at for record in waiting.values())
         query = workloads_query(
             mode=mode,
-            status=tuple(sorted(ENDED_STATUSES)),
+            status=ENDED_STATUSES,
             created_after=datetime.fromtimestamp(asked_at, UTC) - _MARGIN,
             # One that drains for long must not keep the others from being found.
             newest_first=True,

@@ -16,17 +16,16 @@ from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from qsessions import ApiVersion, Mode, ProtocolError, Session, SessionState, StateChange, Workload
 from qsessions.api.codec import (
-    Fault,
     Grant,
     WorkloadPage,
-    decode_fault,
     decode_grant,
     decode_session,
     decode_session_id,
     decode_versions,
     decode_workloads,
 )
-from qsessions.api.operations import next_cursor
+from qsessions.api.error_body import Fault, decode_fault
+from qsessions.api.pages import next_cursor
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"

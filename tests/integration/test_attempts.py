@@ -608,7 +608,7 @@ async def test_a_provider_s_own_timeout_error_is_its_own(against: Against) -> No
         ({"Authorization": "Bearer a\r\nX: y"}, "line end"),
         ({"Authorization": ""}, "is empty"),
         ({"Auth orization": "x"}, "no header can have"),
-        ({"Authorization": 7}, "no text but int"),
+        ({"Authorization": 7}, "not text but int"),
         ({"service-crn": "x"}, "two auth providers set the header service-crn"),
     ],
     ids=repr,

@@ -1,4 +1,6 @@
-"""The five credentials, each in its own header and no other, and providers that users write themselves."""
+"""The five credentials, each in its own header and no other, and providers that users write
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -100,16 +102,18 @@ async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str)
         ("planted\x1b[0m", "outside printable ASCII"),
         (" planted", "white space"),
         ("planted\t", "white space"),
-        (None, "is no text but NoneType"),
-        (b"planted", "is no text but bytes"),
-        (17, "is no text but int"),
+        (None, "is not text but NoneType"),
+        (b"planted", "is not text but bytes"),
+        (17, "is not text but int"),
     ],
     ids=repr,
 )
 def test_a_credential_that_no_header_can_hold_is_refused(
     make: Callable[[Any], object], value: object, told: str
 ) -> None:
-    """What would smuggle in a header, or is a paste error, is refused when the provider is made, without being repeated."""
+    """What would smuggle in a header, or is a paste error, is refused when the provider is made,
+    without being repeated.
+    """
     with pytest.raises(ConfigurationError, match=told) as caught:
         make(value)
     assert "planted" not in f"{caught.value}{caught.value.__dict__}"
@@ -135,8 +139,10 @@ def test_a_provider_does_not_show_its_credential(make: Callable[[str], object]) 
     ],
 )
 def test_a_name_in_place_of_a_crn_is_refused(value: str) -> None:
-    """An instance's name, or a CRN with a region that is none, is refused with where to find the right one, and isn't repeated."""
-    with pytest.raises(ConfigurationError, match="is no CRN") as caught:
+    """An instance's name, or a CRN with a region that is none, is refused with where to find the
+    right one, and isn't repeated.
+    """
+    with pytest.raises(ConfigurationError, match="is not the CRN") as caught:
         ServiceCRN(value)
     assert "Copy the CRN" in str(caught.value)
     assert value not in str(caught.value)
@@ -182,7 +188,9 @@ async def _nothing() -> None:
 async def test_a_callable_that_yields_no_token_is_an_error(
     against: Against, source: Any, told: str
 ) -> None:
-    """What a callable yields is checked at each call; nothing is sent, and the message doesn't hold it."""
+    """What a callable yields is checked at each call; nothing is sent, and the message doesn't hold
+    it.
+    """
     server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
     with pytest.raises(ConfigurationError, match=told) as caught:
         await client.get("s1")
@@ -243,7 +251,9 @@ class Ticket:
 
 @pytest.mark.smoke
 async def test_a_provider_of_ones_own_works(against: Against) -> None:
-    """A provider of ten lines is asked for its headers, told of a 401 with just these, and asked again."""
+    """A provider of ten lines is asked for its headers, told of a 401 with just these, and asked
+    again.
+    """
     ticket = Ticket("one", "two")
     server, client = await against(REFUSED, SESSION, auth=[ticket, ServiceCRN(CRN)])
     await client.get("s1")
@@ -324,7 +334,9 @@ async def test_an_error_of_a_custom_provider_passes_through(
 async def test_a_custom_header_that_is_none_is_refused(
     against: Against, header: str, value: str, told: str
 ) -> None:
-    """A custom provider can't smuggle in headers either; the message names the provider and not the value."""
+    """A custom provider can't smuggle in headers either; the message names the provider and not the
+    value.
+    """
     server, client = await against(SESSION, auth=Ticket(value, header=header))
     with pytest.raises(ConfigurationError, match=told) as caught:
         await client.get("s1")
@@ -353,7 +365,9 @@ def test_two_built_in_providers_of_one_header_are_refused_at_once(auth: list[Aut
 async def test_a_custom_provider_of_a_taken_header_is_refused_at_the_first_merge(
     against: Against, header: str
 ) -> None:
-    """Which headers a custom provider sets shows when it gives them; two for one place are refused whatever the case."""
+    """Which headers a custom provider sets shows when it gives them; two for one place are refused
+    whatever the case.
+    """
     server, client = await against(
         SESSION, auth=[IBMCloudAPIKey("planted"), Ticket("planted", header=header)]
     )

@@ -373,7 +373,7 @@ async def test_a_refused_create_that_was_cancelled_leaves_nothing_to_end(
         (http(502), "status 502"),
         (http(504, fault()), "status 504"),
         (reset, "the connection was lost"),
-        (b"HTTP/9 what\r\n\r\n", "no HTTP answer"),
+        (b"HTTP/9 what\r\n\r\n", "not valid HTTP"),
     ],
     ids=["HTML 500", "502", "504", "reset", "no HTTP"],
 )

@@ -1,4 +1,6 @@
-"""Settings found outside the arguments, as a whole: the environment, the account file in a home folder, and proxies that really carry."""
+"""Settings found outside the arguments, as a whole: the environment, the account file in a home
+folder, and proxies that really carry.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from qsessions import (
     RetryPolicy,
     ServiceCRN,
 )
-from qsessions.config import settings as config
+from qsessions.config import settings
 from qsessions.emulator import Emulator
 from tests.fault_server import Connection, FaultServer, http
 from tests.integration.calls import SESSION
@@ -59,7 +61,7 @@ def service(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
 
 
 class Pipe:
-    """An account file that is a pipe: whoever opens it waits until something is written, and each opening counts.
+    """An account file that is a pipe: opening it waits until something is written; openings count.
 
     Attributes:
         path: Where it is.
@@ -91,7 +93,9 @@ def pipe(tmp_path: Path) -> Pipe:
 async def test_from_the_environment(
     service: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the variables that the emulator prints and no arguments, a session is created; the file, broken here, is not touched."""
+    """With the variables that the emulator prints and no arguments, a session is created; the file,
+    broken here, is not touched.
+    """
     await asyncio.to_thread(save, home, token=["broken"])
     monkeypatch.setenv("QISKIT_IBM_TOKEN", service.api_key)
     monkeypatch.setenv("QISKIT_IBM_INSTANCE", service.crn)
@@ -102,7 +106,9 @@ async def test_from_the_environment(
 
 @pytest.mark.smoke
 async def test_from_the_file(service: Emulator, home: Path) -> None:
-    """With an account in the home folder and no arguments, a session is created, by `async with` and by a first call alone."""
+    """With an account in the home folder and no arguments, a session is created, by `async with`
+    and by a first call alone.
+    """
     await asyncio.to_thread(save, home, token=service.api_key, instance=service.crn)
     async with AsyncSessionClient() as client:
         assert repr(client) == f"AsyncSessionClient(base_url='{service.url}')"
@@ -113,7 +119,9 @@ async def test_from_the_file(service: Emulator, home: Path) -> None:
 
 
 async def test_the_file_is_read_at_the_first_call(service: Emulator, home: Path) -> None:
-    """Making a client reads nothing: the account may be saved afterwards, and until then each call says what is missing."""
+    """Making a client reads nothing: the account may be saved afterwards, and until then each call
+    says what is missing.
+    """
     client = AsyncSessionClient()
     for call in (lambda: client.get("s1"), client.versions, lambda: anext(client.workloads())):
         with pytest.raises(ConfigurationError, match=r"qiskit-ibm\.json doesn't exist"):
@@ -125,7 +133,7 @@ async def test_the_file_is_read_at_the_first_call(service: Emulator, home: Path)
 
 
 def test_no_loop_is_needed_to_make_a_client(home: Path) -> None:
-    """A client whose settings are in the file is made outside any event loop, without reading it."""
+    """A client whose settings are in the file is made without an event loop and without reading it."""
     save(home, token=["broken"])
     assert repr(AsyncSessionClient()) == "AsyncSessionClient(base_url='')"
 
@@ -148,7 +156,9 @@ async def test_account_and_account_file(
 
 
 async def test_first_calls_share_one_reading(emulator: Emulator, pipe: Pipe) -> None:
-    """A hundred concurrent first calls read the file once, in a thread, and then all go on; later ones read it no more."""
+    """A hundred concurrent first calls read the file once, in a thread, and then all go on; later
+    ones read it no more.
+    """
     client = AsyncSessionClient(account_file=pipe.path, base_url=emulator.url)
     calls = [asyncio.create_task(client.versions()) for _ in range(100)]
     await pipe.feed({"a": account(token=emulator.api_key, instance=emulator.crn)})
@@ -159,7 +169,9 @@ async def test_first_calls_share_one_reading(emulator: Emulator, pipe: Pipe) -> 
 
 
 async def test_first_calls_share_one_error(pipe: Pipe) -> None:
-    """All concurrent first calls get the error of one reading, each its own copy; the next call reads again."""
+    """All concurrent first calls get the error of one reading, each its own copy; the next call
+    reads again.
+    """
     async with FaultServer(http(200, SESSION)) as server:
         client = AsyncSessionClient(account_file=pipe.path, base_url=server.url)
         calls = [asyncio.create_task(client.get("s1")) for _ in range(10)]
@@ -177,12 +189,15 @@ async def test_first_calls_share_one_error(pipe: Pipe) -> None:
 
 
 def test_a_file_that_hangs_keeps_nobody_from_ending(pipe: Pipe) -> None:
-    """An account file that can't be read holds a call up to its deadline, and neither the event loop nor the interpreter at its end."""
+    """An account file that can't be read holds a call up to its deadline, and neither the event
+    loop nor the interpreter at its end.
+    """
     program = (
         "import asyncio, sys, qsessions\n"
         "async def main():\n"
         "    async with asyncio.timeout(30):\n"
-        "        await qsessions.AsyncSessionClient(account_file=sys.argv[1], timeout=0.1).versions()\n"
+        "        client = qsessions.AsyncSessionClient(account_file=sys.argv[1], timeout=0.1)\n"
+        "        await client.versions()\n"
         "asyncio.run(main())\n"
     )
     ended = subprocess.run(
@@ -204,7 +219,7 @@ async def test_an_error_that_is_no_setting(home: Path, monkeypatch: pytest.Monke
     def defect(_: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(config, "read", defect)
+    monkeypatch.setattr(settings, "read_accounts", defect)
     with pytest.raises(ZeroDivisionError):
         await AsyncSessionClient().versions()
 
@@ -224,7 +239,9 @@ async def test_a_cancelled_first_call_leaves_the_others(emulator: Emulator, pipe
 
 
 async def test_a_file_system_that_hangs(pipe: Pipe) -> None:
-    """A call's deadline covers the reading; a client can be closed during it; the event loop goes on all the while."""
+    """A call's deadline covers the reading; a client can be closed during it; the event loop goes
+    on all the while.
+    """
     client = AsyncSessionClient(account_file=pipe.path)
     with pytest.raises(
         CallTimeout, match=r"^get: the call's deadline passed while reading the account file\."
@@ -251,7 +268,8 @@ async def _forward(connection: Connection, target: str, received: FaultServer) -
         if name not in {"host", "connection"}
     )
     writer.write(
-        f"{request.method} {path} HTTP/1.1\r\nHost: {url.authority}\r\nConnection: close\r\n{head}\r\n".encode()
+        f"{request.method} {path} HTTP/1.1\r\nHost: {url.authority}\r\n"
+        f"Connection: close\r\n{head}\r\n".encode()
     )
     writer.write(request.body)
     await writer.drain()
@@ -308,7 +326,9 @@ async def test_proxy(
     behind: Callable[..., Awaitable[AsyncSessionClient]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Service and IAM are reached through the proxy of the environment, of the account or of the argument."""
+    """Service and IAM are reached through the proxy of the environment, of the account or of the
+    argument.
+    """
     proxies: object = None
     options: dict[str, str] = {}
     if source.startswith("account"):
@@ -347,7 +367,9 @@ async def test_no_proxy(
 async def test_this_machine_needs_no_proxy(
     host: str, service: Emulator, proxy: FaultServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is sent to this machine as plain http never leaves it through a proxy, unless the argument says so."""
+    """What is sent to this machine as plain http never leaves it through a proxy, unless the
+    argument says so.
+    """
     await asyncio.to_thread(save, home, token=service.api_key, instance=service.crn)
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("QSESSIONS_BASE_URL", service.url.replace("127.0.0.1", host))
@@ -362,22 +384,26 @@ async def test_this_machine_needs_no_proxy(
 def test_what_an_emulator_left_meets_no_named_account(
     variable: str, host: str, named: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key of a named account isn't sent in plain http to a port of this machine that an emulator once had."""
+    """The key of a named account isn't sent in plain http to a port of this machine that an
+    emulator once had.
+    """
     monkeypatch.setenv(variable, f"http://{host}:8000/api")
     with pytest.raises(
-        ConfigurationError, match=f"^{variable} is this machine in plain http"
+        ConfigurationError, match=f"^{variable} is an address of this machine in plain http"
     ) as caught:
         AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
     assert (
         caught.value.solution
-        == f"Unset {variable}. For an emulator name no account: its key is in QISKIT_IBM_TOKEN."
+        == f"Unset {variable}. For an emulator, pass no account: its key is in QISKIT_IBM_TOKEN."
     )
 
 
 async def test_an_emulator_that_is_asked_for_meets_a_named_account(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An address that is given as an argument, a key of the caller's own and an address with TLS are taken."""
+    """An address that is given as an argument, a key of the caller's own and an address with TLS
+    are taken.
+    """
     monkeypatch.setenv("QSESSIONS_BASE_URL", "http://127.0.0.1:8000")
     await AsyncSessionClient(account="a", base_url="http://127.0.0.1:8000").aclose()
     await AsyncSessionClient(IBMCloudAPIKey("k"), account="a").aclose()
@@ -388,11 +414,9 @@ async def test_an_emulator_that_is_asked_for_meets_a_named_account(
 
 
 async def test_a_proxy_elsewhere_for_this_machine() -> None:
-    """What is for this machine as plain http leaves it through proxy= only where that is allowed."""
+    """Plain http to this machine leaves it through proxy= only where that is allowed."""
     proxy = f"http://user:{PLANTED}@proxy.example:3128"
-    with pytest.raises(
-        ConfigurationError, match="to the proxy, which is another machine"
-    ) as caught:
+    with pytest.raises(ConfigurationError, match="the proxy is another machine") as caught:
         AsyncSessionClient([], base_url="http://127.0.0.1:8000", proxy=proxy)
     assert PLANTED not in str(caught.value)
     await AsyncSessionClient(
@@ -405,7 +429,9 @@ async def test_a_proxy_elsewhere_for_this_machine() -> None:
 
 
 async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTPS_PROXY is asked to connect to the service, and its refusal is told without the password in its URL."""
+    """HTTPS_PROXY is asked to connect to the service, and its refusal is told without the password
+    in its URL.
+    """
     async with FaultServer(http(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", f"//user:{PLANTED}@"))
         auth = [IBMCloudAPIKey("k"), ServiceCRN(CRN_EU)]
@@ -423,7 +449,9 @@ async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     "value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"]
 )
 async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that can't be used is an error where it is needed, naming the variable and not its value; nothing goes around it."""
+    """A proxy that can't be used is an error where it is needed, naming the variable and not its
+    value; nothing goes around it.
+    """
     monkeypatch.setenv("HTTPS_PROXY", value)
     async with AsyncSessionClient([IBMCloudAPIKey("k"), ServiceCRN(CRN)]) as client:
         with pytest.raises(
@@ -435,7 +463,9 @@ async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_verify_false(home: Path) -> None:
-    """An account that wants certificates unchecked is refused with the way out, and taken where TLS settings are passed."""
+    """An account that wants certificates unchecked is refused with the way out, and taken where TLS
+    settings are passed.
+    """
     await asyncio.to_thread(save, home, verify=False)
     with pytest.raises(ConfigurationError, match=r"Pass ssl=ssl\.create_default_context"):
         await AsyncSessionClient().__aenter__()
@@ -451,7 +481,9 @@ async def test_verify_false_with_own_tls(home: Path, client_tls: Any) -> None:
 
 
 def test_wrong_arguments_fail_at_once(home: Path) -> None:
-    """What the arguments and the environment have wrong is told when the client is made, without the file."""
+    """What the arguments and the environment have wrong is told when the client is made, without
+    the file.
+    """
     save(home)
     wrong: list[dict[str, Any]] = [
         {"account": ""},

@@ -297,7 +297,7 @@ async def test_no_tls_took_place(tmp_path: Path) -> None:
         }
         code, checks = await report(Shell(env, tmp_path))
     assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
-    assert "what the proxy answers is no HTTP" in checks["tls"]["found"]
+    assert "the proxy's answer is not valid HTTP" in checks["tls"]["found"]
 
 
 async def test_a_list_of_nothing_without_end(tmp_path: Path) -> None:

@@ -453,7 +453,7 @@ async def test_an_iam_that_is_down(row: Row, time: ManualClock) -> None:
             await row(client)
     assert (caught.value.operation, caught.value.sent) == ("token_exchange", False)
     assert str(caught.value).startswith(
-        "the token exchange with IAM at 127.0.0.1: it can't be reached. "
+        "the token exchange with IAM at 127.0.0.1: the server can't be reached. "
     )
     assert str(caught.value).endswith("Check the network, the proxy and IAM_URL.")
     assert server.received == []

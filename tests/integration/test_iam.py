@@ -1,4 +1,4 @@
-"""The token exchange at IAM: once for all, ahead of time, and never with the raw key as a way out."""
+"""The token exchange at IAM: once for all, ahead of time, and never with the raw key instead."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ from tests.manual_clock import ManualClock
 T = TypeVar("T")
 
 KEY = "planted+&=%/?#key"
-CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef:11111111-2222-4333-8444-555555555555::"
+CRN = (
+    "crn:v1:bluemix:public:quantum-computing:us-east:"
+    "a/0123456789abcdef:11111111-2222-4333-8444-555555555555::"
+)
 SESSION = http(200, {"id": "s1", "state": "open"})
 
 # Eager tasks run inside the call that starts them; Python 3.11 has none.
@@ -140,7 +143,9 @@ def exchanges(emulator: Emulator) -> int:
 
 @pytest.mark.smoke
 async def test_the_exchange_is_a_form_with_the_key_and_nothing_else(staged: Staged) -> None:
-    """IAM gets the key in a form and no header of the service; the service gets the token and never the key."""
+    """IAM gets the key in a form and no header of the service; the service gets the token and never
+    the key.
+    """
     stage = await staged(grant("a.b.c"))
     client = await stage.client(headers={"X-Team": "blue"})
     await client.get("s1")
@@ -182,7 +187,7 @@ async def test_a_thousand_staggered_401s_ask_iam_once(
     await asyncio.gather(*(client.get(session.id) for _ in range(1000)))
     assert exchanges(emulator) == 2
     refused = [request.status for request in emulator.requests].count(401)
-    # All went out with the old token, and the pool of 100 connections let their answers come bit by bit.
+    # All went out with the old token; over 100 connections, their answers came bit by bit.
     assert refused == 1000
 
 
@@ -190,7 +195,9 @@ async def test_a_thousand_staggered_401s_ask_iam_once(
 async def test_a_token_is_renewed_at_80_percent_of_its_life_while_callers_go_on(
     staged: Staged, life: int, early: float, due: float
 ) -> None:
-    """From 80 % of its life on, the first call starts a renewal that nobody waits for, and the next ones start none."""
+    """From 80 % of its life on, the first call starts a renewal that nobody waits for, and the next
+    ones start none.
+    """
     gate = asyncio.Event()
     stage = await staged(grant("t1", life), when(gate, grant("t2", life)))
     client = await stage.client()
@@ -204,7 +211,7 @@ async def test_a_token_is_renewed_at_80_percent_of_its_life_while_callers_go_on(
     await client.get("s1")
     assert set(stage.tokens_sent) == {"Bearer t1"}
     gate.set()
-    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await until(lambda: stage.auth._tokens._exchange is None)  # type: ignore[union-attr]
     await client.get("s1")
     assert stage.tokens_sent[-1] == "Bearer t2"
     assert len(stage.iam.received) == 2
@@ -243,7 +250,7 @@ async def test_a_failed_early_renewal_hurts_nobody_and_is_not_tried_again_at_onc
     await client.get("s1")
     stage.time.advance(0.8 * life + 0.001)
     await client.get("s1")
-    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await until(lambda: stage.auth._tokens._exchange is None)  # type: ignore[union-attr]
     for _ in range(3):
         await client.get("s1")
     stage.time.advance(waited - 0.1)
@@ -251,7 +258,7 @@ async def test_a_failed_early_renewal_hurts_nobody_and_is_not_tried_again_at_onc
     assert len(stage.iam.received) == 2
     stage.time.advance(0.2)
     await client.get("s1")
-    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await until(lambda: stage.auth._tokens._exchange is None)  # type: ignore[union-attr]
     await client.get("s1")
     assert len(stage.iam.received) == 3
     assert stage.tokens_sent[-2:] == ["Bearer t1", "Bearer t2"]
@@ -260,7 +267,7 @@ async def test_a_failed_early_renewal_hurts_nobody_and_is_not_tried_again_at_onc
 async def test_an_expired_token_and_no_iam_is_an_error_and_the_next_call_tries_again(
     staged: Staged,
 ) -> None:
-    """With IAM unreachable the call fails with what happened at IAM, and a later call gets through."""
+    """With IAM unreachable the call fails with what happened there, and a later one gets through."""
     stage = await staged(grant("t1"), *[reset] * 5, grant("t2"))
     client = await stage.client()
     await client.get("s1")
@@ -282,7 +289,9 @@ async def test_an_expired_token_and_no_iam_is_an_error_and_the_next_call_tries_a
 async def test_a_caller_that_is_cancelled_takes_the_exchange_from_nobody(
     staged: Staged, first_to_go: int
 ) -> None:
-    """Cancelling a caller, the one that started the exchange included, leaves the others waiting for the same one."""
+    """Cancelling a caller, the one that started the exchange included, leaves the others waiting
+    for the same one.
+    """
     gate = asyncio.Event()
     stage = await staged(when(gate, grant()))
     client = await stage.client()
@@ -311,7 +320,9 @@ async def test_a_cancelled_exchange_serves_the_next_caller(staged: Staged) -> No
 
 
 async def test_another_client_takes_over_when_the_one_that_asks_is_closed(staged: Staged) -> None:
-    """When the client that runs the exchange is closed, those who wait in another make one of their own."""
+    """When the client that runs the exchange is closed, those who wait in another make one of their
+    own.
+    """
     stage = await staged(hang, grant("t2"))
     first, second = stage.loose(), await stage.client()
     leaves = asyncio.ensure_future(first.get("s1"))
@@ -331,7 +342,9 @@ async def test_another_client_takes_over_when_the_one_that_asks_is_closed(staged
 async def test_a_client_may_be_closed_at_any_step_of_its_exchange(
     staged: Staged, steps: int, factory: Any
 ) -> None:
-    """Whenever the client is closed, be it before its exchange has made the first step, another goes on at once."""
+    """Whenever the client is closed, be it before its exchange has made the first step, another
+    goes on at once.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     stage = await staged(grant())
     first, second = stage.loose(), await stage.client()
@@ -370,7 +383,9 @@ async def test_clients_that_share_a_provider_share_its_token(staged: Staged) -> 
 async def test_threads_that_share_a_provider_share_its_token(
     emulator: Emulator, time: ManualClock
 ) -> None:
-    """Clients on event loops in several threads ask IAM once, and once more when the token has expired."""
+    """Clients on event loops in several threads ask IAM once, and once more when the token has
+    expired.
+    """
     session = await _created(emulator, time)
     before = exchanges(emulator)
     auth = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock)
@@ -398,7 +413,9 @@ async def _created(emulator: Emulator, time: ManualClock) -> str:
 
 
 class Elsewhere:
-    """An event loop in another thread that can be stopped in the middle of its work and be tidied up later."""
+    """An event loop in another thread that can be stopped in the middle of its work and be tidied
+    up later.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -422,7 +439,7 @@ class Elsewhere:
 
 
 async def test_a_caller_takes_over_from_an_event_loop_that_has_stopped(staged: Staged) -> None:
-    """An exchange on a loop that stands still is nobody's any more: the next caller makes its own."""
+    """An exchange on a loop that stands still is abandoned: the next caller makes its own."""
     stage = await staged(hang, grant("t2"))
     elsewhere, abandoned = Elsewhere(), stage.loose()
 
@@ -434,7 +451,7 @@ async def test_a_caller_takes_over_from_an_event_loop_that_has_stopped(staged: S
     assert (await (await stage.client()).get("s1")).id == "s1"
     assert len(stage.iam.received) == 2
     await elsewhere.tidy_up(abandoned)
-    # What the stopped loop makes of its exchange, now that it ran on, is no harm to the token of the other.
+    # The stopped loop ran on, and the end of its exchange did no harm to the token of the other.
     await (await stage.client()).get("s1")
     assert stage.tokens_sent == ["Bearer t2"] * 2
 
@@ -442,7 +459,9 @@ async def test_a_caller_takes_over_from_an_event_loop_that_has_stopped(staged: S
 async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(
     staged: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for an exchange on another loop looks whether that loop still runs, and takes over when it doesn't."""
+    """Who waits for an exchange on another loop looks whether that loop still runs, and takes over
+    when it doesn't.
+    """
     monkeypatch.setattr(iam_module, "_LIVENESS_S", 0.02)
     stage = await staged(hang, grant("t2"))
     elsewhere, abandoned, stop = Elsewhere(), stage.loose(), asyncio.Event()
@@ -468,7 +487,9 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(
 async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
     staged: Staged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exchange that is long overdue, on a loop that runs and gets nowhere, holds up nobody on another loop."""
+    """An exchange that is long overdue, on a loop that runs and gets nowhere, holds up nobody on
+    another loop.
+    """
     monkeypatch.setattr(iam_module, "_LIVENESS_S", 0.02)
     stage = await staged(hang, grant("t2"))
     elsewhere, stuck, stop = Elsewhere(), stage.loose(), asyncio.Event()
@@ -498,7 +519,7 @@ async def until_real(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_waiter_whose_event_loop_is_gone_disturbs_no_exchange(staged: Staged) -> None:
-    """A waiter in another thread whose loop has closed since is passed over when the token comes."""
+    """A waiter in another thread whose loop is closed is passed over when the token comes."""
     gate = asyncio.Event()
     stage = await staged(when(gate, grant()))
     here = asyncio.ensure_future((await stage.client()).get("s1"))
@@ -527,14 +548,17 @@ async def test_a_waiter_in_another_thread_gets_the_token(staged: Staged) -> None
             return (await client.get("s1")).id
 
     waits = asyncio.ensure_future(asyncio.to_thread(asyncio.run, there()))
-    await until_real(lambda: len(stage.auth._tokens._flight._done._done_callbacks) == 2)  # type: ignore[attr-defined]
+    exchange = stage.auth._tokens._exchange  # type: ignore[union-attr]
+    await until_real(lambda: len(exchange.result._done_callbacks) == 2)  # type: ignore[union-attr]
     gate.set()
     assert (await waits, (await here).id) == ("s1", "s1")
     assert len(stage.iam.received) == 1
 
 
 async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Staged) -> None:
-    """A call whose time is up while it waits for a token has sent nothing, and others get the token."""
+    """A call whose time is up while it waits for a token has sent nothing, and others get the
+    token.
+    """
     gate = asyncio.Event()
     stage = await staged(when(gate, grant()))
     client = await stage.client()
@@ -553,7 +577,9 @@ async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Sta
 
 
 async def test_a_401_is_repeated_once_with_a_fresh_token(staged: Staged) -> None:
-    """When the fresh token does no better, the call ends with `Unauthorized` after two requests and one new exchange."""
+    """When the fresh token does no better, the call ends with `Unauthorized` after two requests and
+    one new exchange.
+    """
     stage = await staged(
         grant("t1"), grant("t2"), grant("t3"), api=http(401, {"errors": [{"code": 1201}]})
     )
@@ -565,7 +591,9 @@ async def test_a_401_is_repeated_once_with_a_fresh_token(staged: Staged) -> None
 
 
 async def test_a_late_refusal_of_an_old_token_drops_nothing(staged: Staged) -> None:
-    """Only the refusal of the current token leads to an exchange, and each says that a fresh try may do better."""
+    """Only the refusal of the current token leads to an exchange, and each says that a fresh try
+    may do better.
+    """
     stage = await staged(grant("t1"), grant("t2"), grant("t3"))
     transport = (await stage.client())._caller._attempts
     old = await stage.auth.headers(transport)
@@ -609,7 +637,9 @@ async def test_a_wrong_key_is_told_in_iams_words_and_sent_to_nobody_else(
 
 
 async def test_each_caller_of_a_failed_exchange_has_an_error_of_its_own(staged: Staged) -> None:
-    """Callers who waited for the same exchange may each add notes to their error, which has all that IAM said."""
+    """Callers who waited for the same exchange may each add notes to their error, which has all
+    that IAM said.
+    """
     gate = asyncio.Event()
     stage = await staged(when(gate, refusal()))
     client = await stage.client()
@@ -655,7 +685,9 @@ async def test_a_key_that_iam_repeats_is_masked(staged: Staged) -> None:
     ],
 )
 async def test_an_answer_without_a_usable_token_is_an_error(staged: Staged, answer: bytes) -> None:
-    """A success that holds no token with a lifetime, or one that no header can hold, fails the call clearly."""
+    """A success that holds no token with a lifetime, or one that no header can hold, fails the call
+    clearly.
+    """
     stage = await staged(answer)
     with pytest.raises(
         TokenExchangeFailed, match="holds no access token with a lifetime"
@@ -684,7 +716,9 @@ async def test_a_life_as_text_is_read(staged: Staged) -> None:
 async def test_no_token_is_sent_at_the_end_of_its_life(
     staged: Staged, life: int, least: float
 ) -> None:
-    """A token with less than 10 s, or a tenth of its life, is asked for anew, since it may be over when it arrives."""
+    """A token with less than 10 s, or a tenth of its life, is asked for anew, since it may be over
+    when it arrives.
+    """
     stage = await staged(grant("t1", life), when(asyncio.Event(), b""))
     client = await stage.client()
     await client.get("s1")
@@ -701,7 +735,9 @@ async def test_no_token_is_sent_at_the_end_of_its_life(
 
 @pytest.mark.parametrize("slow", [1, 2], ids=["once", "twice"])
 async def test_a_token_that_is_over_when_it_comes_is_not_sent(staged: Staged, slow: int) -> None:
-    """Where IAM is so slow that a token comes too late, another one is asked for, once; then the call fails."""
+    """Where IAM is so slow that a token comes too late, another one is asked for, once; then the
+    call fails.
+    """
     stage = await staged()
 
     def late(token: str) -> Answer:
@@ -717,7 +753,7 @@ async def test_a_token_that_is_over_when_it_comes_is_not_sent(staged: Staged, sl
         await client.get("s1")
         assert stage.tokens_sent == ["Bearer good"]
         return
-    with pytest.raises(TokenExchangeFailed, match="were over before they came") as caught:
+    with pytest.raises(TokenExchangeFailed, match="had expired before they arrived") as caught:
         await client.get("s1")
     error = caught.value
     assert (error.operation, error.path, error.retryable) == (
@@ -732,7 +768,9 @@ async def test_a_token_that_is_over_when_it_comes_is_not_sent(staged: Staged, sl
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_wall_of_html_costs_no_token(staged: Staged, status: int) -> None:
-    """An HTML page with 401 or 403 from the service's side drops no token: there is no second exchange, then or later."""
+    """An HTML page with 401 or 403 from the service's side drops no token: there is no second
+    exchange, then or later.
+    """
     stage = await staged(grant(), api=http(status, "<html><title>Blocked</title></html>"))
     client = await stage.client()
     for _ in range(2):
@@ -783,7 +821,9 @@ async def test_a_token_that_is_born_dead_is_an_error(staged: Staged, life: int) 
 async def test_a_refusal_of_iam_is_told_with_what_could_be_learnt(
     staged: Staged, answer: bytes, told: str, advice: str, asked: int
 ) -> None:
-    """Whatever the form of IAM's refusal, the error has its status, its words and advice that fits, and the service hears nothing."""
+    """Whatever the form of IAM's refusal, the error has its status, its words and advice that fits,
+    and the service hears nothing.
+    """
     status = int(answer.split()[1])
     stage = await staged(answer)
     with pytest.raises(TokenExchangeFailed) as caught:
@@ -799,7 +839,7 @@ async def test_a_refusal_of_iam_is_told_with_what_could_be_learnt(
 
 @pytest.mark.parametrize(
     ("answer", "told"),
-    [(http(200, b"x" * 1_100_000), "larger than"), (b"HTTP/9 what\r\n\r\n", "no HTTP answer")],
+    [(http(200, b"x" * 1_100_000), "larger than"), (b"HTTP/9 what\r\n\r\n", "not valid HTTP")],
     ids=["too large", "no HTTP"],
 )
 async def test_an_iam_that_is_none_is_a_protocol_error(
@@ -830,7 +870,9 @@ async def test_an_iam_that_is_none_is_a_protocol_error(
 async def test_an_exchange_is_repeated_as_any_request_is(
     staged: Staged, first: Answer, at_least: float
 ) -> None:
-    """IAM being busy or broken for a moment is no error: the exchange follows the client's retry policy."""
+    """IAM being busy or broken for a moment is no error: the exchange follows the client's retry
+    policy.
+    """
     stage = await staged(first, grant())
     await (await stage.client()).get("s1")
     assert len(stage.iam.received) == 2
@@ -901,7 +943,9 @@ async def test_observers_hear_of_a_new_token_and_not_what_it_is(staged: Staged) 
 
 @pytest.mark.parametrize("factory", FACTORIES)
 async def test_eager_tasks_exchange_once(staged: Staged, factory: Any) -> None:
-    """With tasks that run as soon as they are made, any number of callers still ask IAM once, renewal included."""
+    """With tasks that run as soon as they are made, any number of callers still ask IAM once,
+    renewal included.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     stage = await staged(grant("t1"), grant("t2"))
     client = await stage.client()
@@ -909,7 +953,7 @@ async def test_eager_tasks_exchange_once(staged: Staged, factory: Any) -> None:
     stage.time.advance(3000)
     await client.get("s1")
     await until(lambda: len(stage.iam.received) == 2)
-    await until(lambda: stage.auth._tokens._flight is None)  # type: ignore[attr-defined]
+    await until(lambda: stage.auth._tokens._exchange is None)  # type: ignore[union-attr]
     await asyncio.gather(*(client.get("s1") for _ in range(20)))
     assert len(stage.iam.received) == 2
     assert stage.tokens_sent == ["Bearer t1"] * 21 + ["Bearer t2"] * 20
@@ -972,7 +1016,9 @@ async def test_a_foreign_error_of_the_exchange_gets_through(
 
 
 async def test_an_exchange_that_ends_its_event_loop_is_made_again_by_those_who_wait() -> None:
-    """What isn't an ordinary error stays where it happened; a caller who waits makes an exchange of its own."""
+    """What isn't an ordinary error stays where it happened; a caller who waits makes an exchange of
+    its own.
+    """
     assert await IBMCloudAuth(KEY).headers(Canned(Panic(), GOOD)) == {"Authorization": "Bearer t1"}
 
 

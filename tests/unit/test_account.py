@@ -20,7 +20,7 @@ from qsessions import (
 )
 from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
-from qsessions.config.settings import Search, Settings, resolve
+from qsessions.config.settings import Settings, SettingsLoader, resolve
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
@@ -58,12 +58,12 @@ def look(
     environ: dict[str, str] | None = None,
     **options: Any,
 ) -> Settings:
-    """Search the usual file, or another that is named, with these accounts in it."""
+    """SettingsLoader the usual file, or another that is named, with these accounts in it."""
     (home / ".qiskit").mkdir(exist_ok=True)
     (home / ".qiskit" / "qiskit-ibm.json").write_text(json.dumps(accounts), encoding="utf-8")
     search = resolve(auth, environ=environ or {}, **options)
-    assert isinstance(search, Search)
-    return search.in_file()
+    assert isinstance(search, SettingsLoader)
+    return search.load_blocking()
 
 
 def crns(settings: Settings) -> list[str]:
@@ -98,13 +98,18 @@ def iam_url(settings: Settings) -> str:
 
 
 def test_both_halves_from_one_account(home: Path) -> None:
-    """Key and CRN come from the account, the base URL from its CRN's region, and the source is named."""
+    """Key and CRN come from the account, the base URL from its CRN's region, and the source is
+    named.
+    """
     settings = look(home, {"mine": account()})
     assert settings.base_url == EU
     assert [type(provider) for provider in settings.providers] == [IBMCloudAuth, ServiceCRN]
     assert crns(settings) == [CRN_EU]
     assert settings.source == "the account 'mine' in ~/.qiskit/qiskit-ibm.json"
-    assert b"apikey=planted" in (settings.providers[0]._tokens._request.body)  # type: ignore[attr-defined]  # of IBMCloudAuth
+    auth = settings.providers[0]
+    assert isinstance(auth, IBMCloudAuth)
+    assert isinstance(auth._tokens, TokenExchange)
+    assert b"apikey=planted" in (auth._tokens._request.body or b"")
 
 
 FIRST = account(instance=CRN)
@@ -157,10 +162,14 @@ CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
         CRN_EU,
     ),
     (
-        {"b": account(), "broken": {"channel": 5, "token": ["planted"]}, "text": "planted"},
+        {
+            "b": account(),
+            "broken": {"channel": 5, "token": ["planted"]},
+            "text": "planted",  # type: ignore[dict-item]  # on purpose
+        },
         {},
         CRN_EU,
-    ),  # type: ignore[dict-item]  # on purpose
+    ),
 ]
 
 
@@ -171,7 +180,9 @@ def test_choice(home: Path, accounts: dict[str, object], environ: dict[str, str]
 
 
 def test_named(home: Path, tmp_path: Path) -> None:
-    """`account=` and `account_file=` choose, each alone and both together, and come before the environment."""
+    """`account=` and `account_file=` choose, each alone and both together, and come before the
+    environment.
+    """
     both = {"QISKIT_IBM_TOKEN": "k", "QISKIT_IBM_INSTANCE": CRN_JP}
     accounts = {
         "a": account(),
@@ -189,7 +200,9 @@ def test_named(home: Path, tmp_path: Path) -> None:
 
 
 def test_an_argument_overrides_its_half(home: Path) -> None:
-    """A key takes the account's CRN, a CRN its key; with both, or a provider of one's own, the account gives only the rest."""
+    """A key takes the account's CRN, a CRN its key; with both, or a provider of one's own, the
+    account gives only the rest.
+    """
     accounts = {"a": account(url="https://test.cloud.ibm.com")}
     key = IBMCloudAPIKey("k")
     settings = look(home, accounts, key)
@@ -207,18 +220,21 @@ def test_an_argument_overrides_its_half(home: Path) -> None:
 
 
 def test_a_key_alone_is_enough(home: Path) -> None:
-    """Where nobody named an account, a key without any CRN to be found goes alone: the service may not need one."""
+    """Where nobody named an account, a key without any CRN to be found goes alone: the service may
+    not need one.
+    """
     key = IBMCloudAPIKey("k")
     search = resolve(key, environ={"QISKIT_IBM_URL": "https://test.cloud.ibm.com"})
-    assert isinstance(search, Search)
-    assert search.in_file() == Settings(
+    assert isinstance(search, SettingsLoader)
+    assert search.load_blocking() == Settings(
         "https://quantum.test.cloud.ibm.com/api", (key,), {}, "the environment"
     )
     assert look(home, {"old": account(channel=OLD)}, key).providers == (key,)
     assert look(home, {"a": account(instance="")}, key).providers == (key,)
     error = refused(home, {"a": account(instance=None)}, key, account="a")
     assert error.message == (
-        "there are no usable credentials: auth= has no CRN; the environment was passed over, since the account is named; "
+        "there are no usable credentials: auth= has no CRN; the environment was passed "
+        "over, since the account is named; "
         "\"instance\" of the account 'a' in ~/.qiskit/qiskit-ibm.json is missing."
     )
 
@@ -264,13 +280,17 @@ def test_a_key_alone_is_enough(home: Path) -> None:
 def test_urls(
     home: Path, fields: dict[str, object], environ: dict[str, str], base: str, iam: str
 ) -> None:
-    """The service's host and IAM's are derived from the account's `url`, private ones where it asks for them."""
+    """The service's host and IAM's are derived from the account's `url`, private ones where it asks
+    for them.
+    """
     settings = look(home, {"a": account(**fields)}, environ=environ)
     assert (settings.base_url, iam_url(settings)) == (base, iam)
 
 
 def test_proxies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The account's proxies are taken on, those of the environment come before them, and no password shows."""
+    """The account's proxies are taken on, those of the environment come before them, and no
+    password shows.
+    """
     urls = {"https": "http://u:planted@a.example", "http": "b.example:3128"}
     accounts = {"a": account(proxies={"urls": urls, "password_ntlm": "planted"})}
     settings = look(home, accounts)
@@ -285,7 +305,7 @@ def test_proxies(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FILE = "~/.qiskit/qiskit-ibm.json"
-NOTHING = "there are no usable credentials: auth= was not given; QISKIT_IBM_TOKEN is not set; "
+NOTHING = "there are no usable credentials: QISKIT_IBM_TOKEN is not set; "
 THE_ACCOUNT = f"the account 'a' in {FILE}"
 
 
@@ -301,8 +321,9 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
                 "d": {},
             },
             (
-                f"{FILE} has no account of the channel {PLATFORM}, only 'a' (the old channel ibm_quantum, whose platform is gone), "
-                "'b' (ibm_cloud), 'c' (of no known channel), 'd' (of no known channel)."
+                f"{FILE} has no account of the channel {PLATFORM}, only 'a' (the old "
+                "channel ibm_quantum, whose platform is gone), "
+                "'b' (ibm_cloud), 'c' (of an unknown channel), 'd' (of an unknown channel)."
             ),
         ),
         (
@@ -314,18 +335,24 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
             )
             + " and 2 more.",
         ),
-        ([], f"{FILE} can't be read: expected an object of accounts, got an array."),
-        ("planted", f"{FILE} can't be read: expected an object of accounts, got text."),
+        ([], f"{FILE} can't be read: expected an object of accounts."),
+        ("planted", f"{FILE} can't be read: expected an object of accounts."),
         ({"a": account(token=None)}, f'"token" of {THE_ACCOUNT} is missing.'),
         ({"a": account(token="")}, f'"token" of {THE_ACCOUNT} is missing.'),
         ({"a": account(instance=None)}, f'"instance" of {THE_ACCOUNT} is missing.'),
         (
             {"a": account(instance="my-instance planted")},
-            f'"instance" of {THE_ACCOUNT}: the value for ServiceCRN is no CRN of a service instance; its name is not enough.',
+            (
+                f'"instance" of {THE_ACCOUNT}: the value for ServiceCRN is not the CRN of a '
+                "service instance; a name is not enough."
+            ),
         ),
         (
             {"a": account(token="planted\u00e9")},
-            f'"token" of {THE_ACCOUNT}: the API key for IBMCloudAuth contains characters outside printable ASCII.',
+            (
+                f'"token" of {THE_ACCOUNT}: the API key for IBMCloudAuth contains characters '
+                "outside printable ASCII."
+            ),
         ),
         (
             {"a": account(token={"planted": 1})},
@@ -346,11 +373,17 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         ),
         (
             {"a": account(url="https://auth.quantum-computing.ibm.com/api")},
-            f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as https://cloud.ibm.com, without port and path.',
+            (
+                f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as '
+                "https://cloud.ibm.com, without port and path."
+            ),
         ),
         (
             {"a": account(url="https://u:planted@cloud.ibm.com")},
-            f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as https://cloud.ibm.com, without port and path.',
+            (
+                f'"url" of {THE_ACCOUNT} must be the address of the cloud, such as '
+                "https://cloud.ibm.com, without port and path."
+            ),
         ),
         (
             {"a": account(verify=False)},
@@ -362,7 +395,10 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         ),
         (
             {"a": account(proxies={"urls": {"https://planted": "p.example"}})},
-            f'{THE_ACCOUNT} names a proxy for something else than "https" and "http", which is not supported.',
+            (
+                f'{THE_ACCOUNT} names a proxy for schemes other than "https" and "http", '
+                "which is not supported."
+            ),
         ),
     ],
 )
@@ -380,7 +416,7 @@ def test_refused(home: Path, accounts: object, problem: str) -> None:
             {"channel": OLD},
             "the account 'a' in {} is of the old channel ibm_quantum, whose platform is gone.",
         ),
-        ({"channel": "planted"}, "the account 'a' in {} is of no known channel."),
+        ({"channel": "planted"}, "the account 'a' in {} is of an unknown channel."),
         (None, "{} has no account 'a', only 'b' (ibm_quantum_platform)."),
     ],
 )
@@ -391,9 +427,10 @@ def test_refused_by_name(
     file = save(tmp_path, {"b": account()} if fields is None else {"a": account(**fields)})
     error = refused(home, {}, account="a", account_file=file)
     assert error.message == (
-        "there are no usable credentials: auth= was not given; the environment was passed over, since the account is named; "
-        + problem.format(file)
+        "there are no usable credentials: the environment was passed over, since the "
+        "account is named; " + problem.format(file)
     )
+    assert error.argument == "account"
 
 
 def test_an_account_that_is_named_and_needed_for_no_credentials_must_be_there(home: Path) -> None:
@@ -406,7 +443,7 @@ def test_an_account_that_is_named_and_needed_for_no_credentials_must_be_there(ho
 
 
 def test_a_lone_crn_counts_for_nothing(home: Path) -> None:
-    """A CRN in the environment without a key doesn't mix with the account's, and the error says so."""
+    """A CRN alone in the environment doesn't mix with the account's, and the error says so."""
     environ = {"QISKIT_IBM_INSTANCE": CRN_JP}
     assert crns(look(home, {"a": account()}, environ=environ)) == [CRN_EU]
     assert (
@@ -415,12 +452,15 @@ def test_a_lone_crn_counts_for_nothing(home: Path) -> None:
     )
     error = refused(home, {}, ServiceCRN(CRN), environ=environ)
     assert error.message.startswith(
-        "there are no usable credentials: auth= has no key or token; QISKIT_IBM_TOKEN is not set; ~/"
+        "there are no usable credentials: auth= has no key or token; QISKIT_IBM_TOKEN is "
+        "not set; ~/"
     )
 
 
 def test_advice(home: Path) -> None:
-    """Each refusal says what to do: how to pass TLS settings, how to choose another account, how to give credentials."""
+    """Each refusal says what to do: how to pass TLS settings, how to choose another account, how to
+    give credentials.
+    """
     assert "ssl=ssl.create_default_context(cafile=" in str(
         refused(home, {"a": account(verify=False)})
     )
@@ -438,13 +478,16 @@ def test_advice(home: Path) -> None:
 def test_advice_for_an_account_that_is_named(
     tmp_path: Path, home: Path, fields: dict[str, Any] | None
 ) -> None:
-    """Where the account is named, advice is about names and files; the environment, which is passed over, is no way out."""
+    """Where the account is named, advice is about names and files; the environment, which is passed
+    over, is no way out.
+    """
     file = tmp_path / "accounts.json"
     if fields is not None:
         save(tmp_path, {"a": account(**fields)})
     error = refused(home, {}, account="a", account_file=file)
     assert error.solution == (
-        "Name another account with account= or account_file=, or neither: then the environment is looked at first."
+        "Name another account with account= or account_file=, or neither: then the "
+        "environment is looked at first."
     )
 
 
@@ -458,18 +501,24 @@ def test_verify_false_with_own_tls(home: Path) -> None:
     [
         (lambda file: None, "{} doesn't exist."),
         (lambda file: file.mkdir(), "{} can't be read: Is a directory."),
-        (lambda file: file.write_bytes(b"\xff"), "{} can't be read: it is not UTF-8 at byte 0."),
+        (
+            lambda file: file.write_bytes(b"\xff"),
+            (
+                "{} can't be read: it is not valid JSON: "
+                "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."
+            ),
+        ),
         (
             lambda file: file.write_bytes(b""),
-            "{} can't be read: it is no JSON at character 0: Expecting value.",
+            "{} can't be read: it is not valid JSON: Expecting value: line 1 column 1 (char 0).",
         ),
         (
             lambda file: file.write_bytes(b"["),
-            "{} can't be read: it is no JSON at character 1: Expecting value.",
+            "{} can't be read: it is not valid JSON: Expecting value: line 1 column 2 (char 1).",
         ),
         (
             lambda file: file.write_bytes(b"[" * 200_000),
-            "{} can't be read: it is nested too deeply.",
+            "{} can't be read: it is not valid JSON: it is nested too deeply.",
         ),
         (
             lambda file: file.write_bytes(b" " * 1_048_577),
@@ -486,9 +535,9 @@ def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
     file = tmp_path / "file.json"
     make(file)
     search = resolve(None, environ={}, account_file=file)
-    assert isinstance(search, Search)
+    assert isinstance(search, SettingsLoader)
     with pytest.raises(ConfigurationError) as caught:
-        search.in_file()
+        search.load_blocking()
     assert caught.value.message.endswith("; " + problem.format(file))
 
 
@@ -496,24 +545,24 @@ def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
 def test_no_path(path: str) -> None:
     """A path that the system can't take, or the home of nobody, is a configuration error too."""
     search = resolve(None, environ={}, account_file=path)
-    assert isinstance(search, Search)
+    assert isinstance(search, SettingsLoader)
     with pytest.raises(ConfigurationError, match="can't be read: "):
-        search.in_file()
+        search.load_blocking()
 
 
 def test_the_file_is_only_read(home: Path) -> None:
     """Neither the file nor its folder is changed or made."""
     search = resolve(None, environ={})
-    assert isinstance(search, Search)
+    assert isinstance(search, SettingsLoader)
     with pytest.raises(ConfigurationError):
-        search.in_file()
+        search.load_blocking()
     assert list(home.iterdir()) == []
     look(home, {"a": account()})
     file = home / ".qiskit" / "qiskit-ibm.json"
     file.chmod(0o400)
     file.parent.chmod(0o500)
     before = file.stat()
-    assert isinstance(search.in_file(), Settings)
+    assert isinstance(search.load_blocking(), Settings)
     file.parent.chmod(0o700)
     after = file.stat()
     assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
@@ -581,14 +630,16 @@ def test_any_content(
     name: str | None,
     auth: AuthProvider | None,
 ) -> None:
-    """Whatever the file holds, settings or a ConfigurationError come of it, and no key is ever seen."""
+    """Whatever the file holds, settings or a ConfigurationError come of it, and no key is ever
+    seen.
+    """
     file = tmp_path_factory.getbasetemp() / "any.json"
     file.write_bytes(content)
     del content
     search = resolve(auth, environ={}, account=name, account_file=file)
-    assert isinstance(search, Search)
+    assert isinstance(search, SettingsLoader)
     try:
-        shown = repr(search.in_file())
+        shown = repr(search.load_blocking())
     except QSessionsError as error:
         shown = f"{seen(error)} {type(error).__name__}"
         assert shown.endswith(" ConfigurationError")
@@ -600,8 +651,8 @@ def test_a_malformed_file_is_to_be_corrected(tmp_path: Path) -> None:
     file = tmp_path / "accounts.json"
     file.write_text("{", encoding="utf-8")
     search = resolve(None, account_file=file, environ={})
-    assert isinstance(search, Search)
+    assert isinstance(search, SettingsLoader)
     with pytest.raises(ConfigurationError) as caught:
-        search.in_file()
+        search.load_blocking()
     assert caught.value.solution is not None
     assert caught.value.solution.startswith("Correct the file. ")

@@ -1,4 +1,6 @@
-"""Settings: arguments, then the environment, then defaults, each of them and each way to get them wrong."""
+"""Settings: arguments, then the environment, then defaults, each of them and each way to get them
+wrong.
+"""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from qsessions import (
 )
 from qsessions.api.messages import Transport
 from qsessions.auth.iam import TokenExchange
-from qsessions.config.settings import Search, Settings, resolve
+from qsessions.config.settings import Settings, SettingsLoader, resolve
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
@@ -38,7 +40,7 @@ class Custom:
         return False
 
 
-def described(settings: Settings | Search) -> tuple[str, list[str]]:
+def described(settings: Settings | SettingsLoader) -> tuple[str, list[str]]:
     """Where a client would call, and with which providers."""
     assert isinstance(settings, Settings)
     return settings.base_url, [
@@ -124,20 +126,37 @@ KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
 def test_resolve(
     auth: Any, base_url: str | None, environ: dict[str, str], base: str, providers: list[str]
 ) -> None:
-    """An argument wins over the environment and the environment over the default, for each half on its own."""
+    """An argument wins over the environment and the environment over the default, for each half on
+    its own.
+    """
     assert described(resolve(auth, base_url, environ=environ)) == (base, providers)
+
+
+@pytest.mark.parametrize(
+    ("auth", "crn"),
+    [(None, CRN_EU), ([IBMCloudAuth("k"), ServiceCRN(CRN)], CRN), ([], None), (Custom(), None)],
+)
+def test_the_instance_is_known(auth: Any, crn: str | None) -> None:
+    """The settings name the instance whose CRN is sent, wherever it comes from."""
+    settings = resolve(auth, environ=BOTH)
+    assert isinstance(settings, Settings)
+    assert settings.instance == crn
 
 
 async def test_key_of_the_environment() -> None:
     """The instance in the environment is the one whose header is sent."""
     settings = resolve(IBMCloudAPIKey("k"), environ=BOTH)
     assert isinstance(settings, Settings)
-    headers = [dict(await provider.headers(Any)) for provider in settings.providers]  # type: ignore[arg-type]  # they ask nobody
+    transport: Any = None  # They ask nobody.
+    headers = [dict(await provider.headers(transport)) for provider in settings.providers]
     assert headers == [{"Authorization": "apikey k"}, {"Service-CRN": CRN_EU}]
 
 
-NO_CREDENTIALS = "there are no usable credentials: auth= was not given; "
-NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without port and path."
+NO_CREDENTIALS = "there are no usable credentials: "
+NO_CLOUD = (
+    "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without "
+    "port and path."
+)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +187,10 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             None,
             {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": "my-instance"},
             NO_CREDENTIALS
-            + "QISKIT_IBM_INSTANCE: the value for ServiceCRN is no CRN of a service instance; its name is not enough.",
+            + (
+                "QISKIT_IBM_INSTANCE: the value for ServiceCRN is not the CRN of a service "
+                "instance; a name is not enough."
+            ),
         ),
         (
             IBMCloudAPIKey("planted"),
@@ -176,14 +198,15 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             {"QISKIT_IBM_INSTANCE": "planted"},
             (
                 "there are no usable credentials: auth= has no CRN; "
-                "QISKIT_IBM_INSTANCE: the value for ServiceCRN is no CRN of a service instance; its name is not enough."
+                "QISKIT_IBM_INSTANCE: the value for ServiceCRN is not the CRN of a "
+                "service instance; a name is not enough."
             ),
         ),
         (
             None,
             None,
             {**BOTH, "IAM_URL": "https://u:planted@iam.example"},
-            "IAM_URL must not hold a user name or password; credentials go into auth=.",
+            "IAM_URL must not hold a user name or password.",
         ),
         *(
             (
@@ -191,7 +214,8 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
                 None,
                 {**BOTH, "IAM_URL": url},
                 (
-                    "IAM_URL must be an absolute URL that begins with http:// or https://, without white space, "
+                    "IAM_URL must be an absolute URL that begins with http:// or "
+                    "https://, without white space, "
                     'such as "https://iam.cloud.ibm.com".'
                 ),
             )
@@ -221,7 +245,10 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             None,
             None,
             {"QISKIT_IBM_CHANNEL": "ibm_quantum"},
-            "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud; the platform of ibm_quantum is gone.",
+            (
+                "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud; the platform "
+                "of ibm_quantum is gone."
+            ),
         ),
         (
             [IBMCloudAuth("planted"), IBMCloudAPIKey("planted")],
@@ -245,37 +272,55 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             "planted",
             None,
             BOTH,
-            "auth= holds the str object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the str object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             "",
             None,
             BOTH,
-            "auth= holds the str object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the str object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             b"",
             None,
             BOTH,
-            "auth= holds the bytes object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the bytes object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             ["planted"],
             None,
             BOTH,
-            "auth= holds the str object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the str object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             {"Authorization": "planted"},
             None,
             BOTH,
-            "auth= holds the str object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the str object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             5,
             None,
             BOTH,
-            "auth= holds the int object, which is no auth provider: it has no headers() and invalidate().",
+            (
+                "auth= holds the int object, which is not an auth provider: it needs "
+                "headers() and invalidate()."
+            ),
         ),
         (
             [IBMCloudAuth],
@@ -288,19 +333,25 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             [],
             "",
             {"QSESSIONS_BASE_URL": US},
-            'base_url must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".',
+            (
+                "base_url must be an absolute URL that begins with http:// or https://, "
+                'without white space, such as "https://quantum.cloud.ibm.com/api".'
+            ),
         ),
         (
             [],
             "https://u:planted@h",
             {},
-            "base_url must not hold a user name or password; credentials go into auth=.",
+            "base_url must not hold a user name or password.",
         ),
         (
             [],
             None,
             {"QSESSIONS_BASE_URL": "nonsense"},
-            'QSESSIONS_BASE_URL must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".',
+            (
+                "QSESSIONS_BASE_URL must be an absolute URL that begins with http:// or "
+                'https://, without white space, such as "https://quantum.cloud.ibm.com/api".'
+            ),
         ),
         (
             [],
@@ -312,12 +363,17 @@ NO_CLOUD = "QISKIT_IBM_URL must be the address of the cloud, such as https://clo
             [],
             None,
             {"QSESSIONS_BASE_URL": US + "/v1/"},
-            "QSESSIONS_BASE_URL must be the part before /v1, such as https://quantum.cloud.ibm.com/api.",
+            (
+                "QSESSIONS_BASE_URL must be the part before /v1, such as "
+                "https://quantum.cloud.ibm.com/api."
+            ),
         ),
     ],
 )
 def test_refused(auth: Any, base_url: str | None, environ: dict[str, str], problem: str) -> None:
-    """What is missing or wrong is said in a sentence that names the argument or variable and repeats no secret."""
+    """What is missing or wrong is said in a sentence that names the argument or variable and
+    repeats no secret.
+    """
     with pytest.raises(ConfigurationError) as caught:
         resolve(auth, base_url, environ=environ)
     assert caught.value.message == problem
@@ -325,10 +381,12 @@ def test_refused(auth: Any, base_url: str | None, environ: dict[str, str], probl
 
 
 def test_advice_about_an_address() -> None:
-    """A wrong address in the environment is to be corrected itself; how to give credentials is no help."""
+    """A wrong address in the environment is to be corrected itself; how to give credentials is no
+    help.
+    """
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "IAM_URL": "foo"})
-    assert caught.value.solution == "Correct IAM_URL, or take it out."
+    assert caught.value.solution == "Correct or unset IAM_URL."
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "QISKIT_IBM_URL": "http://foo/api"})
     assert (
@@ -338,7 +396,9 @@ def test_advice_about_an_address() -> None:
 
 
 def test_an_address_that_does_not_count_is_not_looked_at() -> None:
-    """IAM's address matters only where a key is sought, the cloud's only where something is derived from it."""
+    """IAM's address matters only where a key is sought, the cloud's only where something is derived
+    from it.
+    """
     wrong = {"IAM_URL": "foo", "QISKIT_IBM_URL": "foo"}
     assert isinstance(resolve([], US, environ=wrong), Settings)
     own = {**BOTH, "QISKIT_IBM_URL": "foo", "IAM_URL": "https://iam.example"}
@@ -361,14 +421,16 @@ def test_advice(auth: Any, solution: str) -> None:
 
 
 def test_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no environment is passed, that of the process is read, as it is at the time of the call."""
+    """Where no environment is passed, that of the process is read, as it is at the time of the
+    call.
+    """
     monkeypatch.setitem(os.environ, "QISKIT_IBM_TOKEN", "k")
     monkeypatch.setitem(os.environ, "QISKIT_IBM_INSTANCE", CRN_EU)
     assert described(resolve(None)) == (EU, [KEY, CRN_EU])
 
 
 def test_custom_provider_is_one() -> None:
-    """A class with the two methods is a provider for type checkers too, and is passed on as it is."""
+    """A class with the two methods is a provider, for type checkers too, and is passed on as is."""
     provider: AuthProvider = Custom()
     settings = resolve(provider, environ={})
     assert isinstance(settings, Settings)
@@ -411,7 +473,7 @@ def iam_url(settings: Settings) -> str:
         (None, {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": CRN}, {}),
         (ServiceCRN(CRN), {"QISKIT_IBM_INSTANCE": CRN_EU}, {}),
         ([IBMCloudAPIKey("k")], {"QISKIT_IBM_TOKEN": "k", "QISKIT_IBM_INSTANCE": ""}, {}),
-        # An account that is named comes before the environment, and may give the URL and the proxies alone.
+        # A named account comes before the environment, and may give only the URL and the proxies.
         (None, BOTH, {"account": "a"}),
         (None, BOTH, {"account_file": "a.json"}),
         ([], BOTH, {"account": "a"}),
@@ -421,9 +483,12 @@ def iam_url(settings: Settings) -> str:
     ],
 )
 def test_the_file_is_needed(auth: Any, environ: dict[str, str], named: dict[str, str]) -> None:
-    """Where arguments and environment leave a half open, or an account is named, the file has to be searched; no secret shows."""
-    search = resolve(auth, environ={"IAM_URL": "https://planted", **environ}, **named)  # type: ignore[arg-type]  # checked at run time
-    assert isinstance(search, Search)
+    """Where arguments and environment leave a half open, or an account is named, the file has to be
+    searched; no secret shows.
+    """
+    options: dict[str, Any] = {**named, "environ": {"IAM_URL": "https://planted", **environ}}
+    search = resolve(auth, **options)
+    assert isinstance(search, SettingsLoader)
     assert "planted" not in repr(search)
 
 

@@ -66,6 +66,7 @@ FACTS: dict[str, Any] = {
     "status": 418,
     "code": "1234",
     "solution": "Do something else.",
+    "argument": "auth",
     "trace_id": "t-1",
     "attempts": 3,
     "retryable": True,

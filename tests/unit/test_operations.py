@@ -22,6 +22,7 @@ from qsessions import (
 )
 from qsessions.api import operations as ops
 from qsessions.api.codec import WorkloadPage
+from qsessions.api.pages import next_cursor
 
 BASE = "https://quantum.cloud.ibm.com/api"
 SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
@@ -336,11 +337,11 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
 @pytest.mark.parametrize(
     ("filters", "problem"),
     [
-        ({"mode": "dedicated"}, "mode must be one of job, session, batch, not 'dedicated'."),
-        ({"mode": ["job"]}, "mode must be one of job, session, batch, not ['job']."),
+        ({"mode": "dedicated"}, 'mode must be "job", "session" or "batch", not \'dedicated\'.'),
+        ({"mode": ["job"]}, 'mode must be "job", "session" or "batch", not [\'job\'].'),
         (
             {"status": ("pending", "running")},
-            "status must be one of pending, in_progress, failed, completed, canceled, not 'running'.",
+            'status must be "pending", "in_progress", "failed", "completed" or "canceled", not \'running\'.',
         ),
         ({"page_size": 0}, "page_size must be from 1 to 50, the service's limit, not 0."),
         ({"page_size": 51}, "page_size must be from 1 to 50, the service's limit, not 51."),
@@ -362,7 +363,7 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
         (
             {"created_after": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
             (
-                "created_after must be a time that UTC can tell, not "
+                "created_after must be a time that UTC has, not "
                 "datetime.datetime(1, 1, 1, 0, 0, tzinfo=datetime.timezone(datetime.timedelta(seconds=3600)))."
             ),
         ),
@@ -388,7 +389,7 @@ def test_workloads_query_refused(filters: dict[str, Any], problem: str) -> None:
 )
 def test_cursor(href: str | None, cursor: str | None) -> None:
     """Only the cursor of a link is used, decoded, wherever the link leads."""
-    assert ops.next_cursor(WorkloadPage(workloads=(), next_href=href)) == cursor
+    assert next_cursor(WorkloadPage(workloads=(), next_href=href)) == cursor
 
 
 @pytest.mark.parametrize(
@@ -406,24 +407,26 @@ def test_cursor(href: str | None, cursor: str | None) -> None:
 )
 def test_no_cursor(href: str) -> None:
     """A link without a cursor is an error, since taking it for the last page would hide sessions that cost."""
-    with pytest.raises(ProtocolError, match="has no cursor, so the list can't go on") as caught:
-        ops.next_cursor(WorkloadPage(workloads=(), next_href=href))
+    with pytest.raises(
+        ProtocolError, match="has no cursor, so the list can't be read to its end"
+    ) as caught:
+        next_cursor(WorkloadPage(workloads=(), next_href=href))
     assert (caught.value.operation, caught.value.path) == ("workloads", "/v1/workloads")
 
 
 def test_a_cursor_without_bound() -> None:
     """A cursor is sent back and kept, so it is no longer than 2,048 characters."""
     longest = "c" * 2048
-    assert ops.next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}")) == longest
+    assert next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}")) == longest
     with pytest.raises(ProtocolError, match="cursor of more than 2048 characters"):
-        ops.next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}c"))
+        next_cursor(WorkloadPage(workloads=(), next_href=f"?next={longest}c"))
 
 
 @given(st.text() | st.text("?&=%#/:[]nextED80a", max_size=20).map("?next={}".format))
 def test_any_cursor(href: str) -> None:
     """Whatever stands in a link, the next request can be built from it or a ProtocolError says why not."""
     try:
-        cursor = ops.next_cursor(WorkloadPage(workloads=(), next_href=href))
+        cursor = next_cursor(WorkloadPage(workloads=(), next_href=href))
     except ProtocolError:
         return
     assert cursor
@@ -436,6 +439,6 @@ def test_any_cursor(href: str) -> None:
 def test_cursor_round_trip(cursor: str) -> None:
     """A cursor goes back to the service as the service wrote it, whatever characters are in it."""
     href = str(URL("https://h/v1/workloads").with_query(next=cursor))
-    assert ops.next_cursor(WorkloadPage(workloads=(), next_href=href)) == cursor
+    assert next_cursor(WorkloadPage(workloads=(), next_href=href)) == cursor
     sent = ops.workloads((), cursor).request(BASE, {}).url
     assert parse_qsl(sent.raw_query_string, keep_blank_values=True) == [("next", cursor)]

@@ -1,14 +1,17 @@
 """Pages as one stream, and several streams as one."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
+from yarl import URL
 
 from qsessions import ProtocolError, Workload
 from qsessions.api.codec import WorkloadPage
-from qsessions.api.pages import by_creation, pages
+from qsessions.api.operations import Operation, workloads_query
+from qsessions.caller import Caller, by_creation
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -18,15 +21,20 @@ def workload(name: str, minutes: int | None = None) -> Workload:
     return Workload(id=name, created=None if minutes is None else NOON + timedelta(minutes=minutes))
 
 
-class Service:
+class Service(Caller):
     """Answers with pages by cursor, and keeps account of the cursors it was asked for."""
 
     def __init__(self, answers: dict[str | None, tuple[str, str | None]]) -> None:
         self.answers = answers
         self.asked: list[str | None] = []
 
-    async def fetch(self, cursor: str | None) -> WorkloadPage:
+    def read(self) -> AsyncGenerator[Workload, None]:
+        """Read all pages."""
+        return self.workloads(workloads_query(mode="session"))
+
+    async def call(self, operation: Operation[Any], *_: Any) -> Any:
         """Give a page: the letters of its text are the workloads' ids."""
+        cursor = URL(operation.path).query.get("next")
         self.asked.append(cursor)
         letters, following = self.answers[cursor]
         href = None if following is None else f"/v1/workloads?next={following}"
@@ -46,14 +54,14 @@ class Service:
 async def test_pages(answers: dict[str | None, tuple[str, str | None]], read: str) -> None:
     """All pages are read, each once and in order; an empty page in the middle is not the end."""
     service = Service(answers)
-    assert "".join([item.id async for item in pages(service.fetch)]) == read
+    assert "".join([item.id async for item in service.read()]) == read
     assert service.asked == list(answers)
 
 
 async def test_pages_are_fetched_when_needed() -> None:
     """Nothing is fetched before somebody reads, and no page beyond what is read."""
     service = Service({None: ("ab", "1"), "1": ("c", None)})
-    stream = pages(service.fetch)
+    stream = service.read()
     assert service.asked == []
     assert [(await anext(stream)).id for _ in range(2)] == ["a", "b"]
     assert service.asked == [None]
@@ -72,7 +80,7 @@ async def test_pages_without_end(before: str) -> None:
     with pytest.raises(
         ProtocolError, match="10 pages of workloads in a row with nothing on them"
     ) as caught:
-        [item async for item in pages(service.fetch)]
+        [item async for item in service.read()]
     assert caught.value.operation == "workloads"
     assert len(service.asked) == (19 if before else 10)
 
@@ -89,7 +97,7 @@ async def test_circle(answers: dict[str | None, tuple[str, str | None]]) -> None
     service = Service(answers)
     read: list[str] = []
     with pytest.raises(ProtocolError, match="lead in a circle") as caught:
-        read.extend([item.id async for item in pages(service.fetch)])
+        read.extend([item.id async for item in service.read()])
     assert caught.value.operation == "workloads"
     assert service.asked == list(answers)
 
@@ -97,10 +105,11 @@ async def test_circle(answers: dict[str | None, tuple[str, str | None]]) -> None
 async def test_link_without_cursor() -> None:
     """A link that leads nowhere is an error after what its page held was given."""
 
-    async def fetch(cursor: str | None) -> WorkloadPage:
-        return WorkloadPage(workloads=(workload("a"),), next_href="/v1/workloads")
+    class Lost(Service):
+        async def call(self, operation: Operation[Any], *_: Any) -> Any:
+            return WorkloadPage(workloads=(workload("a"),), next_href="/v1/workloads")
 
-    stream = pages(fetch)
+    stream = Lost({}).read()
     assert (await anext(stream)).id == "a"
     with pytest.raises(ProtocolError, match="has no cursor"):
         await anext(stream)
@@ -153,7 +162,7 @@ async def test_by_creation_in_other_offsets() -> None:
 async def test_by_creation_reads_ahead_by_one() -> None:
     """Of each stream one item is read ahead and no more, so that a page is fetched only when it is needed."""
     services = [Service({None: ("ab", "1"), "1": ("c", None)}) for _ in range(2)]
-    stream = by_creation([pages(service.fetch) for service in services], newest_first=False)
+    stream = by_creation([service.read() for service in services], newest_first=False)
     await anext(stream)
     assert [service.asked for service in services] == [[None], [None]]
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from qsessions import ConfigurationError, RetryPolicy
+from qsessions import ConfigurationError, Response, RetryPolicy
 from qsessions.http.retry import (
     Action,
     Decision,
     Facts,
     RetryBudget,
     may_be_carried_out,
-    parse_retry_after,
+    retry_after_of,
     retry_cost,
 )
 
@@ -290,6 +290,13 @@ def test_seconds_refused(name: str, value: Any) -> None:
         ConfigurationError, match=f"^RetryPolicy: {name} must be a finite number above 0, not "
     ):
         RetryPolicy(**wrong)
+
+
+def parse_retry_after(value: str | None, *, date: str | None, now: float) -> float | None:
+    """What is made of an answer's headers."""
+    headers = {"Retry-After": value, "Date": date}
+    present = {name: text for name, text in headers.items() if text is not None}
+    return retry_after_of(Response(429, present), now)
 
 
 def http_date(seconds: float) -> str:

@@ -84,8 +84,8 @@ def test_crn() -> None:
         ),
         (" planted", "starts or ends with white space"),
         ("plantéd", "contains characters outside printable ASCII"),
-        (None, "is no text but NoneType"),
-        (b"planted", "is no text but bytes"),
+        (None, "is not text but NoneType"),
+        (b"planted", "is not text but bytes"),
     ],
 )
 @pytest.mark.parametrize("kind", [*SECRET_KINDS, ServiceCRN])
@@ -113,13 +113,15 @@ def test_refused(kind: type[StaticHeader], value: Any, problem: str) -> None:
     ],
 )
 def test_no_crn(value: str) -> None:
-    """What is no CRN with a region is refused, with the way to get one; it may be a key in the wrong place, so it isn't repeated."""
+    """What is no CRN with a region is refused, with the way to get one; it may be a key in the
+    wrong place, so it isn't repeated.
+    """
     with pytest.raises(ConfigurationError) as caught:
         ServiceCRN(value)
     error = caught.value
     assert (
         error.message
-        == "the value for ServiceCRN is no CRN of a service instance; its name is not enough."
+        == "the value for ServiceCRN is not the CRN of a service instance; a name is not enough."
     )
     assert error.solution is not None
     assert "crn:v1:bluemix:public:quantum-computing:" in error.solution
@@ -127,7 +129,9 @@ def test_no_crn(value: str) -> None:
 
 
 def shows_planted(caught: pytest.ExceptionInfo[ConfigurationError]) -> bool:
-    """Whether the error, or a local variable of ours on the way to it, shows the value that was given."""
+    """Whether the error, or a local variable of ours on the way to it, shows the value that was
+    given.
+    """
     frames = [entry.frame for entry in caught.traceback[1:]]
     return "planted" in f"{caught.value!s} {caught.value!r} {[frame.f_locals for frame in frames]}"
 

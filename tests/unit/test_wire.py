@@ -130,7 +130,7 @@ def test_service_url(value: str | URL, url: str) -> None:
 
 
 NOT_ABSOLUTE = 'base_url must be an absolute URL that begins with http:// or https://, without white space, such as "https://quantum.cloud.ibm.com/api".'
-NO_PASSWORD = "base_url must not hold a user name or password; credentials go into auth=."
+NO_PASSWORD = "base_url must not hold a user name or password."
 NO_QUERY = "base_url must have neither query nor fragment."
 
 
@@ -199,8 +199,8 @@ def test_any_service_url(text: str) -> None:
         ("X-Mine\n", "value", "has a name that no header can have"),
         ("X-É", "value", "has a name that no header can have"),
         (None, "value", "has a name that no header can have"),
-        ("X-Mine", None, "is no text but NoneType"),
-        ("X-Mine", b"value", "is no text but bytes"),
+        ("X-Mine", None, "is not text but NoneType"),
+        ("X-Mine", b"value", "is not text but bytes"),
         ("X-Mine", "", "is empty"),
         (
             "X-Mine",

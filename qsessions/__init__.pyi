@@ -1,0 +1,80 @@
+# The public names, for type checkers; `__init__.py` has them for the interpreter, and a test
+# compares the two.
+
+from qsessions._version import __version__ as __version__
+from qsessions.api.messages import (
+    AuthProvider as AuthProvider,
+    Request as Request,
+    Response as Response,
+    Transport as Transport,
+)
+from qsessions.api.outcome import CreateOutcomeUnknown as CreateOutcomeUnknown
+from qsessions.auth import (
+    BackendAuthentication as BackendAuthentication,
+    ExternalServiceToken as ExternalServiceToken,
+    IBMCloudAPIKey as IBMCloudAPIKey,
+    IBMCloudAuth as IBMCloudAuth,
+    ServiceCRN as ServiceCRN,
+)
+from qsessions.client import AsyncSessionClient as AsyncSessionClient
+from qsessions.clock import Clock as Clock
+from qsessions.errors import (
+    BadRequest as BadRequest,
+    CallTimeout as CallTimeout,
+    ClientClosed as ClientClosed,
+    ConfigurationError as ConfigurationError,
+    Conflict as Conflict,
+    ConnectionFailed as ConnectionFailed,
+    Forbidden as Forbidden,
+    InstanceNotFound as InstanceNotFound,
+    InvalidArgument as InvalidArgument,
+    LedgerUnavailable as LedgerUnavailable,
+    NotFound as NotFound,
+    ProtocolError as ProtocolError,
+    QSessionsError as QSessionsError,
+    RateLimited as RateLimited,
+    ResponseError as ResponseError,
+    ServerError as ServerError,
+    SessionLeftOpen as SessionLeftOpen,
+    StateUnreachable as StateUnreachable,
+    TokenExchangeFailed as TokenExchangeFailed,
+    Unauthorized as Unauthorized,
+)
+from qsessions.events import (
+    CreateCancelled as CreateCancelled,
+    EndingFailed as EndingFailed,
+    Event as Event,
+    LedgerFailed as LedgerFailed,
+    Observer as Observer,
+    RequestFailed as RequestFailed,
+    RequestSent as RequestSent,
+    ResponseReceived as ResponseReceived,
+    RetryPlanned as RetryPlanned,
+    SessionClosed as SessionClosed,
+    SessionCreated as SessionCreated,
+    SessionDraining as SessionDraining,
+    TokenRenewed as TokenRenewed,
+)
+from qsessions.http.retry import RetryPolicy as RetryPolicy
+from qsessions.ledger import (
+    Ledger as Ledger,
+    LedgerEntry as LedgerEntry,
+    LedgerRecord as LedgerRecord,
+    Liveness as Liveness,
+    LocalLedger as LocalLedger,
+    Owner as Owner,
+    RecordState as RecordState,
+)
+from qsessions.models import (
+    ApiVersion as ApiVersion,
+    CreateSession as CreateSession,
+    Mode as Mode,
+    Session as Session,
+    SessionState as SessionState,
+    StateChange as StateChange,
+    UpdateSession as UpdateSession,
+    Workload as Workload,
+)
+from qsessions.session.close_all import Ending as Ending
+from qsessions.session.live import AsyncLiveSession as AsyncLiveSession
+from qsessions.sync.client import LiveSession as LiveSession, SessionClient as SessionClient

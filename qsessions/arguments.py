@@ -1,0 +1,92 @@
+"""Checks of arguments. Each raises an error that names the argument and shows its value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from types import UnionType
+from typing import TypeAlias, TypeGuard, TypeVar
+
+from qsessions.errors import ConfigurationError, InvalidArgument
+
+T = TypeVar("T")
+
+Refusal: TypeAlias = type[InvalidArgument] | type[ConfigurationError]
+"""What a check raises: `InvalidArgument` for calls and models, `ConfigurationError` for clients."""
+
+
+def is_number(value: object, kind: type | UnionType = int | float) -> TypeGuard[float]:
+    """Return whether a value is a number of a kind. A bool isn't, although it is an int."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def check_bool(name: str, value: object, refusal: Refusal = InvalidArgument) -> None:
+    """Check that a value is True or False, not something that is merely true or false."""
+    if not isinstance(value, bool):
+        raise refusal(f"{name} must be True or False, not {value!r}.")
+
+
+def check_count(name: str, value: object, refusal: Refusal = InvalidArgument) -> None:
+    """Check that a value is an int of at least 1."""
+    if not is_number(value, int) or value < 1:
+        raise refusal(f"{name} must be an int of at least 1, not {value!r}.")
+
+
+def check_positive(
+    name: str,
+    value: object,
+    refusal: Refusal = InvalidArgument,
+    *,
+    most: float = sys.float_info.max,
+) -> None:
+    """Check that a value is a number above 0 and up to `most`, so neither infinite nor NaN."""
+    if not is_number(value) or not 0 < value <= most:
+        bound = (
+            "finite number above 0"
+            if most == sys.float_info.max
+            else f"number above 0 and up to {most}"
+        )
+        raise refusal(f"{name} must be a {bound}, not {value!r}.")
+
+
+def check_choice(
+    name: str, value: object, choices: Iterable[str], refusal: Refusal = InvalidArgument
+) -> None:
+    """Check that a value is one of several texts."""
+    *others, last = choices
+    if value not in (*others, last):
+        listed = ", ".join(f'"{choice}"' for choice in others)
+        raise refusal(f'{name} must be {listed} or "{last}", not {value!r}.')
+
+
+def check_text(name: str, value: object, refusal: Refusal = InvalidArgument) -> None:
+    """Check that a value is printable text that isn't empty."""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise refusal(f"{name} must be non-empty, printable text, not {value!r}.")
+
+
+def texts(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one text or several as a tuple without repeats.
+
+    Raises:
+        InvalidArgument: It is neither text nor an iterable of texts.
+    """
+    items: object = (value,) if isinstance(value, str) else value
+    if isinstance(items, Iterable):
+        items = tuple(items)
+        if all(isinstance(item, str) for item in items):
+            return tuple(dict.fromkeys(items))
+    raise InvalidArgument(f"{name} must be text or several texts, not {items!r}.")
+
+
+def value_or_default(name: str, value: object, kind: type[T]) -> T:
+    """Return an argument that is of its class, or a new object of that class for None.
+
+    Raises:
+        ConfigurationError: It is of another class.
+    """
+    if value is None:
+        return kind()
+    if isinstance(value, kind):
+        return value
+    raise ConfigurationError(f"{name} must be a {kind.__name__}, not {value!r}.")

@@ -1,0 +1,40 @@
+"""Checks of arguments that more than one part of the package makes."""
+
+import math
+from typing import Any
+
+import pytest
+
+from qsessions import ConfigurationError, InvalidArgument
+from qsessions.arguments import check_positive, texts
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "1", None, math.nan, math.inf, 100.5])
+def test_a_bounded_number(value: Any) -> None:
+    """A number with a bound is above 0 and up to it, and the message names both."""
+    check_positive("rate", 100.0, most=100)
+    with pytest.raises(
+        InvalidArgument, match=r"^rate must be a number above 0 and up to 100, not "
+    ):
+        check_positive("rate", value, most=100)
+
+
+def test_the_class_of_the_error() -> None:
+    """A check raises the class that it is given."""
+    with pytest.raises(ConfigurationError, match=r"^x must be a finite number above 0, not 0.$"):
+        check_positive("x", 0, ConfigurationError)
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("a", ("a",)), (["b", "a", "b"], ("b", "a")), (iter("ab"), ("a", "b"))]
+)
+def test_texts(value: Any, read: tuple[str, ...]) -> None:
+    """One text or several are read in order, each once."""
+    assert texts("tags", value) == read
+
+
+@pytest.mark.parametrize("value", [5, None, [1], ["a", b"b"]])
+def test_texts_refused(value: Any) -> None:
+    """What is neither text nor several texts is refused."""
+    with pytest.raises(InvalidArgument, match=r"^tags must be text or several texts, not "):
+        texts("tags", value)
