@@ -1,6 +1,8 @@
-"""What the synchronous facade adds to a call: the hand-over to its thread and back, alone and with a GET.
+"""What the synchronous facade adds to a call: the hand-over to its thread and back, alone and with
+a GET.
 
-Run it as `python benchmarks/facade.py`. Rounds of the contenders alternate, and the ratios of wall time are taken round by round.
+Run it as `python benchmarks/facade.py`. Rounds of the contenders alternate, and the ratios of wall
+time are taken round by round.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from get import CRN, serve
 
 from qsessions import AsyncSessionClient, IBMCloudAPIKey, ServiceCRN, SessionClient
+from qsessions.sync.calls import run
 from qsessions.sync.loop_thread import LoopThread
 
 ROUNDS = 15
@@ -48,10 +51,11 @@ def main(port: int) -> None:
     running = threading.Thread(target=loop.run_forever)
     running.start()
     thread = LoopThread(nothing)
+    thread.start()
 
     def handed_over() -> None:
         for _ in range(CALLS):
-            thread.run(nothing)
+            run(thread, nothing)
 
     def standard() -> None:
         for _ in range(CALLS):

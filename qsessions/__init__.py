@@ -79,7 +79,8 @@ _HOMES = {
     ),
     "session.close_all": ("Ending",),
     "session.live": ("AsyncLiveSession",),
-    "sync.client": ("LiveSession", "SessionClient"),
+    "sync.client": ("SessionClient",),
+    "sync.live": ("LiveSession",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

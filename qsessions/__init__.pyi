@@ -77,4 +77,5 @@ from qsessions.models import (
 )
 from qsessions.session.close_all import Ending as Ending
 from qsessions.session.live import AsyncLiveSession as AsyncLiveSession
-from qsessions.sync.client import LiveSession as LiveSession, SessionClient as SessionClient
+from qsessions.sync.client import SessionClient as SessionClient
+from qsessions.sync.live import LiveSession as LiveSession

@@ -59,7 +59,9 @@ def threaded(context: AbstractAsyncContextManager[T]) -> Iterator[Threaded[T]]:
 
 
 async def _wind_up() -> None:
-    """Let what still runs come to its end, such as a connection that was accepted last, then end the rest."""
+    """Let what still runs come to its end, such as a connection that was accepted last, then end
+    the rest.
+    """
     for _ in range(1000):
         if len(asyncio.all_tasks()) == 1:
             break

@@ -1,121 +1,110 @@
-"""`SessionClient` and `LiveSession`: the calls of the asynchronous client for code that doesn't await, on a private event loop."""
+"""`SessionClient`: the calls of the asynchronous client for code that doesn't await."""
 
 from __future__ import annotations
 
 import os
 import ssl as tls
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Literal, Self
 
 from yarl import URL
 
 from qsessions.api import operations
 from qsessions.api.messages import AuthProvider, strip_frames
-from qsessions.api.operations import MAX_PAGE
 from qsessions.caller import Timeout
-from qsessions.client import AsyncSessionClient
 from qsessions.clock import Clock
-from qsessions.errors import ClientClosed, QSessionsError
 from qsessions.events import Observer
 from qsessions.http.retry import RetryPolicy
 from qsessions.ledger import Ledger
-from qsessions.models import (
-    ApiVersion,
-    CreateSession,
-    Duration,
-    Mode,
-    Session,
-    SessionState,
-    Workload,
-)
-from qsessions.session import signals
+from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, Workload
 from qsessions.session.calls import How
 from qsessions.session.close_all import Ending
-from qsessions.session.create import Create
-from qsessions.session.live import AsyncLiveSession
-from qsessions.session.open import SessionContext
-from qsessions.session.signals import SignalListener, release
-from qsessions.sync.loop_thread import Lasting, LoopThread, Undoable
-
-T = TypeVar("T")
-
-_NO_MORE: Any = object()
-
-
-class _Client(AsyncSessionClient):
-    """The asynchronous client, with what only the facade needs.
-
-    Attributes:
-        thread: Where it lives, set before it is used.
-    """
-
-    thread: LoopThread
-
-    def creating(
-        self,
-        wanted: CreateSession,
-        labels: Mapping[str, str] | None,
-        api_version: str | None,
-        timeout: Timeout,
-    ) -> Create:
-        """Return a create that is followed from outside."""
-        return self._create(wanted, labels, api_version, timeout)
-
-    def on_signal(self, resume: Callable[[], None]) -> None:
-        """Close the sessions, then resume."""
-        self._open_sessions.refuse_creates()
-        with suppress(QSessionsError):
-            # What interrupts this is a second signal.
-            self.thread.carry(
-                Lasting(
-                    self.thread,
-                    self._open_sessions.close_for_signal,
-                    self._interrupted,
-                    patient=False,
-                )
-            )
-        # While it shuts down it takes no call, and ends the sessions unasked.
-        self.thread.await_end()
-        resume()
-
-    def on_second_signal(self) -> None:
-        """Name the sessions."""
-        self._open_sessions.on_second_signal()
-
-    def on_signal_done(self) -> None:
-        """Go on."""
-        self._open_sessions.on_signal_done()
-
-    def _interrupted(self) -> str:
-        return "; ".join(self._open_sessions.describe()) or "what open() created is being ended"
+from qsessions.sync.calls import run
+from qsessions.sync.context import FacadeClient, SyncSessionContext
+from qsessions.sync.live import LiveSession, each
+from qsessions.sync.loop_thread import LoopThread
 
 
 class SessionClient:
     """Creates, reads, updates and closes IBM Quantum sessions, for code that doesn't await.
 
-    Use it as `with SessionClient() as client:`, or call `shutdown` at the end. It has the methods of `AsyncSessionClient`, with the same
-    arguments, results and errors. One client serves any number of threads; it works in a notebook too, where an event loop runs already.
-    The calls run on an event loop in a thread of the client's own, and so do observers, auth providers and `clock`.
+    Use it as `with SessionClient() as client:`, or call `shutdown` at the end. It has the methods
+    of `AsyncSessionClient`, with the same arguments, results and errors. One client serves any
+    number of threads; it works in a notebook too, where an event loop runs already. The calls run
+    on an event loop in a thread of the client's own, and so do observers, auth providers and
+    `clock`.
 
-    Ctrl-C ends a call at once, and the call is cancelled in the background. Only in `create`, `open` and `shutdown` the first one waits
-    until the session that may be open is closed (for some 60 s at the most); a second one leaves at once, with a note on the
-    KeyboardInterrupt that names the session, or the request where no id is known. (On Windows, Python gives way to Ctrl-C only when the
-    answer comes; inside `asyncio.run`, whose own handler takes the first one, it is the second that counts.)
+    Ctrl-C ends a call at once, and the call is cancelled in the background. Only in `create`,
+    `open` and `shutdown`, the first one waits until the session that may be open is closed (for
+    some 60 s at the most); a second one leaves at once, with a note on the KeyboardInterrupt that
+    names the session, or the request where no id is known. (On Windows, Python gives way to Ctrl-C
+    only when the answer comes; inside `asyncio.run`, whose own handler takes the first one, it is
+    the second that counts.)
 
-    After a fork the child needs a client of its own. While the interpreter shuts down, calls raise `ClientClosed` or `ConnectionFailed`.
+    After a fork the child needs a client of its own. While the interpreter shuts down, calls raise
+    `ClientClosed` or `ConnectionFailed`.
 
-    Args:
-        auth, base_url and all others: See `AsyncSessionClient`, which takes `http` besides.
-
-    Raises:
-        ConfigurationError: An argument or a variable of the environment is missing or can't be right.
+    The arguments are those of `AsyncSessionClient`, without `http`; see `__init__`.
     """
 
+    _client: FacadeClient
+    _thread: LoopThread
+
+    def _start(self, client: FacadeClient) -> None:
+        self._client = client
+        self._thread = client.thread = LoopThread(client.aclose)
+        # Before the thread begins, which it ends whatever happens.
+        self._finalizer = weakref.finalize(self, self._thread.finalize)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        """Show where the client calls, and no credential."""
+        # A client that could not be made may be in a traceback that shows locals.
+        base_url = self._client.base_url if hasattr(self, "_client") else ""
+        return f"{type(self).__name__}(base_url={base_url!r})"
+
+    def __enter__(self) -> Self:
+        """Return the client itself, once its settings are loaded.
+
+        Raises:
+            ConfigurationError: The account file can't be used.
+        """
+        try:
+            run(self._thread, self._client.__aenter__)
+        except BaseException:
+            self.shutdown()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut the client down."""
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the sessions that `open` created, creates in flight, the connections and the thread.
+
+        Doing it twice does nothing. The first Ctrl-C waits for the end too; a second one leaves at
+        once. In a child after a fork there is nothing to end. See `AsyncSessionClient.aclose`.
+        """
+        self._thread.shut_down()
+        self._finalizer.detach()
+
+    def _attach(self, session_id: str) -> LiveSession:
+        async def attach() -> LiveSession:
+            return LiveSession(self, self._thread, self._client.attach(session_id))
+
+        return run(self._thread, attach)
+
+    # From here on generated by scripts/blocking.py from client.py.
     def __init__(
         self,
         auth: AuthProvider | Iterable[AuthProvider] | None = None,
@@ -137,81 +126,100 @@ class SessionClient:
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
     ) -> None:
+        """Start the client, and the thread that its calls run in.
+
+        Args:
+            auth: An auth provider or several, such as `[IBMCloudAuth(api_key), ServiceCRN(crn)]`.
+                By default the API key in QISKIT_IBM_TOKEN and the CRN in QISKIT_IBM_INSTANCE, else
+                both from an account in ~/.qiskit/qiskit-ibm.json, the official client's file. A key
+                alone gets its CRN from there, and a CRN alone its key. `[]` calls without
+                credentials, which is enough for `versions`.
+            base_url: The part of the URL before /v1. By default QSESSIONS_BASE_URL, else the
+                service of the CRN's region (us-east without a CRN) in the cloud that the account's
+                `url` names, else QISKIT_IBM_URL, else https://cloud.ibm.com.
+            account: The name of an account in the file, which then comes before the environment. By
+                default, if one is needed, that of the channel QISKIT_IBM_CHANNEL
+                (ibm_quantum_platform) with `is_default_account`, else the one named
+                default-<channel>, else the last of the channel.
+            account_file: The path of the file, in place of ~/.qiskit/qiskit-ibm.json; its accounts
+                then come before the environment. The file is only read, in a thread, once, on
+                entering `with` or at the first call, which raises what is wrong with it.
+            api_version: The dated version of the API, "YYYY-MM-DD", or "latest" for the newest live
+                one, which is asked for once. By default 2025-01-01, the API description's own, and
+                from that one's sunset on 2027-01-01 the newest that qsessions is tested with.
+            timeout: The timeout of each call as a whole (tokens, attempts and the waits between
+                them): seconds, a `timedelta` or text such as "2m"; None for none.
+            retry: When to send a request again.
+            ssl: TLS settings; by default the system's.
+            proxy: The URL of an HTTP proxy. By default HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide,
+                else the account's `proxies.urls`; these are never used to reach this machine
+                itself.
+            application: A product name for the User-Agent, such as "my-orchestrator/1.2".
+            headers: Further headers for the requests to the service (never sent to IAM).
+            max_concurrency: How many requests there are at a time, each over a connection of its
+                own; further calls wait. Creates have as many connections besides, a new one for
+                each: on a kept one that the server just dropped, it couldn't be told whether a
+                session was created. Requests that end a session, and the token they may need, wait
+                for none of these: at least 100 of them run at a time. (With `http=` the limit is
+                that pool's, for everything.)
+            ledger: Where to record the sessions that this client creates, so that `qsessions reap`
+                finds those of a process that was killed: "local" for the platform's own place
+                (extra "ledger"), a `LocalLedger` or another `Ledger`, which you close, or None for
+                nowhere. A session belongs to this process while that lives, even after the client
+                was closed. A failing ledger stops no session from being created or ended, and is
+                reported once; sessions that it never took are named at the end.
+            ledger_wait: Whether `create` and `open` return only when the session's id is in the
+                ledger, so that a process that is killed at the very next instruction leaves nothing
+                that `qsessions reap` can't end. It costs what the disk takes (a millisecond or so,
+                5 s at most), which doesn't count against `timeout`. With False the id is written in
+                the background: a process that dies before that, or blocks its event loop and dies,
+                leaves a record without an id, and `reap` can only show which session it may be.
+            allow_insecure: Whether plain http to a host other than this machine is allowed.
+            observers: Called with each event; see events.py. The logger "qsessions" logs them
+                anyway.
+            clock: Time and chance, for tests.
+
+        Raises:
+            ConfigurationError: An argument or a variable of the environment is missing or can't be
+                right.
+        """
         try:
-            self._client = _Client(
-                auth,
-                base_url=base_url,
-                account=account,
-                account_file=account_file,
-                api_version=api_version,
-                timeout=timeout,
-                retry=retry,
-                ssl=ssl,
-                proxy=proxy,
-                application=application,
-                headers=headers,
-                max_concurrency=max_concurrency,
-                ledger=ledger,
-                ledger_wait=ledger_wait,
-                allow_insecure=allow_insecure,
-                observers=observers,
-                clock=clock,
+            self._start(
+                FacadeClient(
+                    auth,
+                    base_url=base_url,
+                    account=account,
+                    account_file=account_file,
+                    api_version=api_version,
+                    timeout=timeout,
+                    retry=retry,
+                    ssl=ssl,
+                    proxy=proxy,
+                    application=application,
+                    headers=headers,
+                    max_concurrency=max_concurrency,
+                    ledger=ledger,
+                    ledger_wait=ledger_wait,
+                    allow_insecure=allow_insecure,
+                    observers=observers,
+                    clock=clock,
+                )
             )
         except BaseException as error:
-            # As there: a traceback that shows locals must not show a secret.
+            # A traceback that shows locals must not show a secret.
             del auth, base_url, proxy, headers
             strip_frames(error)
             raise
-        self._thread = self._client.thread = LoopThread(self._client.aclose)
-        # Before there is a thread, which it ends whatever happens.
-        self._finalizer = weakref.finalize(self, self._thread.abandon)
-        self._thread.start()
-
-    def __repr__(self) -> str:
-        """Show where the client calls, and no credential."""
-        # One whose making failed has no client, and is in a traceback that shows locals.
-        return f"{type(self).__name__}{str(getattr(self, '_client', '()')).removeprefix('_Client')}"
 
     @property
     def base_url(self) -> str:
-        """Where it calls, the part before /v1; see `AsyncSessionClient.base_url`."""
+        """The part of the service's URL before /v1; empty until the settings are loaded."""
         return self._client.base_url
 
     @property
     def instance(self) -> str | None:
-        """The CRN that it sends, or None; see `AsyncSessionClient.instance`."""
+        """The CRN that is sent; None before the settings are loaded, and where none is known."""
         return self._client.instance
-
-    def __enter__(self) -> Self:
-        """Give the client itself, once it has its settings.
-
-        Raises:
-            ConfigurationError: They are in the account file, and it won't do.
-        """
-        try:
-            self._thread.run(self._client.__aenter__)
-        except BaseException:
-            self.shutdown()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Shut the client down."""
-        self.shutdown()
-
-    def shutdown(self) -> None:
-        """End the client: the sessions that `open` created, creates in flight, then its connections and its thread.
-
-        See `AsyncSessionClient.aclose`. Doing it twice does nothing. The first Ctrl-C waits for the end too; a second one leaves at once.
-        In a child after a fork there is nothing to end.
-        """
-        self._thread.shut_down()
-        self._finalizer.detach()
 
     def create(
         self,
@@ -226,21 +234,48 @@ class SessionClient:
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> Session:
-        """Create a session and give it; see `AsyncSessionClient.create`.
+        """Create a session.
 
-        The first Ctrl-C waits until the session that may have come of it is closed; a second one leaves at once.
+        The request is never sent twice where the first may have been carried out, since that could
+        be a second session that costs. When this call is interrupted while the request is in
+        flight, the request is brought to its end and its session is closed, each within 30 s; then
+        the interruption goes on. A second interruption goes on at once, and the ending in the
+        background. The request, auth providers included, runs in a task of its own.
+
+        Args:
+            request: What to create; or pass its fields as arguments.
+            mode: "dedicated" or "batch".
+            backend: The backend's name.
+            max_ttl: How long after its first job's start it closes at the latest: whole seconds, a
+                `timedelta` or text such as "2h 30m". Set it: it bounds what the session costs when
+                this host vanishes. A session that no job ever reached costs nothing, and the
+                service closes it after 30 minutes.
+            interactive_ttl: How long it may be without a job; channel partners only.
+            active_ttl: How long it may be active in all; channel partners only.
+            labels: The session's labels in the ledger, such as `{"run": "42"}`, by which `reap`,
+                `close_all` and the command line find it from another process. They aren't sent.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Returns:
+            The session as the service returned it.
+
+        Raises:
+            InvalidArgument: An argument can't be right; nothing was sent.
+            CreateOutcomeUnknown: A session may have been created. It names the sessions that may
+                have come of it, looked for within the rest of the timeout and 10 s at most.
+            QSessionsError: Nothing was created; the class says why.
         """
-        wanted = operations.creation(
+        return self._client.create_blocking(
             request,
-            mode,
+            mode=mode,
             backend=backend,
             max_ttl=max_ttl,
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
-        )
-        create = self._client.creating(wanted, labels, api_version, timeout)
-        return self._thread.carry(
-            Undoable(self._thread, create.result, lambda _: create.close(), create.describe)
+            labels=labels,
+            api_version=api_version,
+            timeout=timeout,
         )
 
     def open(
@@ -260,12 +295,44 @@ class SessionClient:
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractContextManager[LiveSession]:
-        """Create a session that ends with a `with` block, and give its handle there; see `AsyncSessionClient.open`.
+        """Create a session that ends with a `with` block, which gets its handle.
 
-        The first Ctrl-C, in the block too, waits until it is ended; a second one leaves at once, naming it. With
-        `handle_signals`, SIGTERM and Ctrl-C close the open sessions of this client, whatever the main thread is doing.
+        After a clean block it is drained: queued jobs finish. After an error or an interruption it
+            is closed at once. The ending goes on through every interruption, within a timeout of
+                its own. When it fails, the block's error goes on unchanged, with a note; a clean
+                block raises `SessionLeftOpen`. Either way the failure is logged, and `shutdown`
+                tries once more. When this process is killed or this host vanishes, only `max_ttl`
+                ends the session, or `qsessions reap` where there is a ledger.
+
+        Args:
+            request: What to create; or pass its fields as arguments, as for `create`.
+            mode: "dedicated" or "batch".
+            backend: The backend's name.
+            max_ttl: How long after its first job's start it closes at the latest. Set it: it bounds
+                what the session costs when this host vanishes; see `create`.
+            interactive_ttl: How long it may be without a job; channel partners only.
+            active_ttl: How long it may be active in all; channel partners only.
+            labels: The session's labels in the ledger; see `create`.
+            on_exit: What ends it after a clean block: "drain" or "close".
+            on_error: What ends it after an error or an interruption: "close" or "drain".
+            ending_timeout: The ending's timeout: seconds, a `timedelta` or text such as "1m".
+            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client,
+                which creates none meanwhile, and then do what they did before. A second signal goes
+                on at once, and the log names the open sessions. Main thread only. While the event
+                loop is blocked, no session can be closed. (Under `asyncio.run`, Ctrl-C interrupts
+                the main task, whose blocks still end their sessions; of a handler of your own,
+                asyncio lets only SystemExit and KeyboardInterrupt through.)
+            api_version: The API version for creating and ending it.
+            timeout: The timeout of the create; None for none, `...` for the client's.
+
+        Raises:
+            InvalidArgument: An argument can't be right (at once; nothing was sent).
+            QSessionsError: As `create` (on entering).
+            SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
         """
-        opened = self._client.open(
+        return SyncSessionContext(
+            self,
+            self._client,
             request,
             mode=mode,
             backend=backend,
@@ -276,26 +343,51 @@ class SessionClient:
             on_exit=on_exit,
             on_error=on_error,
             ending_timeout=ending_timeout,
+            handle_signals=handle_signals,
             api_version=api_version,
             timeout=timeout,
         )
-        signals = self._client if handle_signals else None
-        return _Opened(self, self._thread, cast("SessionContext", opened), signals)
 
     def get(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
     ) -> Session:
-        """Read a session; see `AsyncSessionClient.get`."""
-        return self._thread.run(
-            self._client.get, session_id, api_version=api_version, timeout=timeout
+        """Read a session.
+
+        Args:
+            session_id: Its id.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Returns:
+            The session as it is.
+
+        Raises:
+            NotFound: The instance has no such session.
+            QSessionsError: See errors.py.
+        """
+        return run(
+            self._thread, self._client.get, session_id, api_version=api_version, timeout=timeout
         )
 
     def has_pending_jobs(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
     ) -> bool:
-        """Return whether a session has jobs that are queued or running; see `AsyncSessionClient.has_pending_jobs`."""
-        return self._thread.run(
-            self._client.has_pending_jobs, session_id, api_version=api_version, timeout=timeout
+        """Return whether a session has queued or running jobs, by the instance's list of jobs.
+
+        Args:
+            session_id: Its id.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            QSessionsError: See errors.py.
+        """
+        return run(
+            self._thread,
+            self._client.has_pending_jobs,
+            session_id,
+            api_version=api_version,
+            timeout=timeout,
         )
 
     def update(
@@ -306,8 +398,23 @@ class SessionClient:
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> None:
-        """Open or shut a session for new jobs; see `AsyncSessionClient.update`."""
-        self._thread.run(
+        """Open or shut a session for new jobs.
+
+        Args:
+            session_id: Its id.
+            accepting_jobs: False: queued and running jobs finish, new ones are refused, then the
+                session closes. True: it takes jobs again. The session is then read, since the
+                service accepts that of a closed session too, and reopens nothing.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            Conflict: The session is closed, and was to take jobs again.
+            NotFound: The instance has no such session.
+            QSessionsError: See errors.py.
+        """
+        run(
+            self._thread,
             self._client.update,
             session_id,
             accepting_jobs=accepting_jobs,
@@ -318,14 +425,38 @@ class SessionClient:
     def drain(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
     ) -> None:
-        """Let a session finish: queued and running jobs end, new ones are refused, then it closes; see `AsyncSessionClient.drain`."""
-        self._thread.run(self._client.drain, session_id, api_version=api_version, timeout=timeout)
+        """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
+
+        Success where the session is closed already. (The official client's `Session.close()`.)
+
+        Args:
+            session_id: Its id.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            NotFound: The instance has no such session.
+            QSessionsError: See errors.py.
+        """
+        run(self._thread, self._client.drain, session_id, api_version=api_version, timeout=timeout)
 
     def close(
         self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
     ) -> None:
-        """Close a session now: queued jobs never run, running jobs finish; see `AsyncSessionClient.close`."""
-        self._thread.run(self._client.close, session_id, api_version=api_version, timeout=timeout)
+        """Close a session now: queued jobs never run, running jobs finish.
+
+        Success where the session is closed already. (The official client's `Session.cancel()`.)
+
+        Args:
+            session_id: Its id.
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            NotFound: The instance has no such session.
+            QSessionsError: See errors.py.
+        """
+        run(self._thread, self._client.close, session_id, api_version=api_version, timeout=timeout)
 
     def close_all(
         self,
@@ -339,8 +470,33 @@ class SessionClient:
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> list[Ending]:
-        """End the instance's open sessions, whoever created them, and give what became of each; see `AsyncSessionClient.close_all`."""
-        return self._thread.run(
+        """End the open sessions of the instance, whoever created them.
+
+        They are found in the list of workloads. Where this client has a ledger, sessions whose
+        owner is or may be alive are passed over, this client's own too. One that can't be ended
+        doesn't stop the others.
+
+        Args:
+            how: "close", at once, or "drain": queued and running jobs finish.
+            mode: Which kinds: "session" (dedicated ones), "batch", or both.
+            backend: Only those on this backend.
+            created_before: Only those created before this time, which must have an offset.
+            labels: Only those that the ledger has with all of these labels.
+            include_owned: Whether to end those too whose owner is alive.
+            api_version: The API version for these calls.
+            timeout: The timeout of each call; None for none, `...` for the client's.
+
+        Returns:
+            What became of each, oldest first.
+
+        Raises:
+            InvalidArgument: An argument can't be right; nothing was sent.
+            LedgerUnavailable: The ledger can't be read; nothing was ended. It isn't needed with
+                `include_owned` and without `labels`.
+            QSessionsError: They can't be listed; nothing was ended.
+        """
+        return run(
+            self._thread,
             self._client.close_all,
             how=how,
             mode=mode,
@@ -355,8 +511,16 @@ class SessionClient:
     def versions(
         self, *, api_version: str | None = None, timeout: Timeout = ...
     ) -> list[ApiVersion]:
-        """List the API versions that the service has, oldest first; see `AsyncSessionClient.versions`."""
-        return self._thread.run(self._client.versions, api_version=api_version, timeout=timeout)
+        """List the API versions of the service, oldest first. No credentials are sent.
+
+        Args:
+            api_version: The API version for this call, which needs none.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            QSessionsError: See errors.py.
+        """
+        return run(self._thread, self._client.versions, api_version=api_version, timeout=timeout)
 
     def workloads(
         self,
@@ -368,27 +532,59 @@ class SessionClient:
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         newest_first: bool = False,
-        page_size: int = MAX_PAGE,
+        page_size: int = operations.MAX_PAGE,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> Iterator[Workload]:
-        """List the instance's sessions and batches by creation time, all pages; see `AsyncSessionClient.workloads`.
+        """List the instance's sessions and batches by creation time, each page when it is needed.
 
-        A page is fetched when it is needed; the iterator may be left half-way.
+        Args:
+            mode: Which kinds: "session" (dedicated ones), "batch", "job", or several. The service
+                filters by one at a time, so each kind is fetched in pages of its own.
+            status: Only those that are pending, in_progress, failed, completed or canceled; or
+                several. What costs or may cost is pending and in_progress together.
+            backend: Only those on this backend.
+            search: Only those that the service finds by this text.
+            created_after: Only those created after this time, which must have an offset.
+            created_before: Only those created before this time, which must have an offset.
+            newest_first: Whether to begin with the newest.
+            page_size: How many to fetch at a time, up to 50, the service's limit.
+            api_version: The API version for these calls.
+            timeout: The timeout of each page; None for none, `...` for the client's.
+
+        Raises:
+            InvalidArgument: A filter can't be right (at once, before the first page).
+            QSessionsError: A page can't be fetched (while iterating).
         """
-        listed = self._client.workloads(
-            mode=mode,
-            status=status,
-            backend=backend,
-            search=search,
-            created_after=created_after,
-            created_before=created_before,
-            newest_first=newest_first,
-            page_size=page_size,
-            api_version=api_version,
-            timeout=timeout,
+        return each(
+            self,
+            self._thread,
+            self._client.workloads(
+                mode=mode,
+                status=status,
+                backend=backend,
+                search=search,
+                created_after=created_after,
+                created_before=created_before,
+                newest_first=newest_first,
+                page_size=page_size,
+                api_version=api_version,
+                timeout=timeout,
+            ),
         )
-        return _each(self, self._thread, listed)
+
+    def attach(self, session_id: str) -> LiveSession:
+        """Return a handle on an existing session, to watch it and wait for it.
+
+        Nothing is sent, and the session isn't ended by it.
+
+        Args:
+            session_id: Its id.
+
+        Raises:
+            InvalidArgument: It can't be a session's id.
+        """
+        return self._attach(session_id)
 
     def watch(
         self,
@@ -397,146 +593,29 @@ class SessionClient:
         rate: float = 20.0,
         timeout: float | timedelta | str | None = None,
     ) -> Iterator[tuple[str, Session]]:
-        """Give the id and the `Session` of many sessions at each change, until all are closed; see `AsyncSessionClient.watch`.
+        """Yield the id and the `Session` of many sessions, each as it is, then at each change.
 
-        The iterator may be left half-way.
+        It ends when all are closed. However many there are, it takes no task for each, and at most
+        `rate` requests a second, spread evenly: 10,000 sessions at 20 a second are each read every
+        500 s; few ones as often as by `LiveSession.watch`, where the same counts as a change.
+        With a `timeout`, an outage of the service is borne until then; without one, as long as the
+        client's retry policy bears it. While you handle an item no further read begins. The first
+        session that can't be read otherwise ends it.
+
+        Args:
+            ids: Their ids; one that comes twice counts once.
+            rate: How many sessions to read a second at most, retries not counted.
+            timeout: How long at most in all: seconds, a `timedelta` or text such as "5m"; None for
+                no limit.
+
+        Raises:
+            InvalidArgument: An id, the rate or the timeout can't be right (at once, before anything
+                is sent).
+            CallTimeout: Time was up (while iterating, as all that follows); it says whether the
+                service was away then.
+            NotFound: The instance has no such session; `session_id` says which.
+            QSessionsError: As `get`.
         """
-        return _each(self, self._thread, self._client.watch(ids, rate=rate, timeout=timeout))
+        return each(self, self._thread, self._client.watch(ids, rate=rate, timeout=timeout))
 
-    def attach(self, session_id: str) -> LiveSession:
-        """Give a handle on a session that exists, to watch it and wait for it; see `AsyncSessionClient.attach`."""
-        return LiveSession(
-            self, self._thread, self._thread.run(_done, self._client.attach, session_id)
-        )
-
-
-class LiveSession:
-    """A handle on one session, from `SessionClient.attach`; the synchronous form of `AsyncLiveSession`.
-
-    Attributes:
-        id: The session's id.
-        snapshot: The session as this handle last saw it, or None before the first `refresh`, `wait_until` or `watch`.
-    """
-
-    def __init__(self, client: SessionClient, thread: LoopThread, live: AsyncLiveSession) -> None:
-        # Keeps the client from being collected.
-        self._client = client
-        self._thread = thread
-        self._live = live
-        self.id = live.id
-
-    def __repr__(self) -> str:
-        """Show the id and the last known state."""
-        return repr(self._live).replace(type(self._live).__name__, type(self).__name__, 1)
-
-    @property
-    def snapshot(self) -> Session | None:
-        """The session as this handle last saw it, or None."""
-        return self._live.snapshot
-
-    def refresh(self) -> Session:
-        """Read the session now and give it; see `AsyncLiveSession.refresh`."""
-        return self._thread.run(self._live.refresh)
-
-    def drain(self) -> None:
-        """Let queued and running jobs finish, refuse new ones, then close; see `AsyncSessionClient.drain`."""
-        self._thread.run(self._live.drain)
-
-    def close(self) -> None:
-        """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
-        self._thread.run(self._live.close)
-
-    def watch(self, *, timeout: float | timedelta | str | None = None) -> Iterator[Session]:
-        """Give the session as it is, then at each change, until it is closed; see `AsyncLiveSession.watch`.
-
-        The iterator may be left half-way.
-        """
-        return _each(self, self._thread, self._live.watch(timeout=timeout))
-
-    def wait_until(
-        self, *states: SessionState | str, timeout: float | timedelta | str | None = None
-    ) -> Session:
-        """Wait until the session is in one of the states, and give it; see `AsyncLiveSession.wait_until`."""
-        return self._thread.run(self._live.wait_until, *states, timeout=timeout)
-
-
-class _Opened(AbstractContextManager[LiveSession]):
-    """What `SessionClient.open` gives."""
-
-    def __init__(
-        self,
-        client: SessionClient,
-        thread: LoopThread,
-        opened: SessionContext,
-        signals: SignalListener | None,
-    ) -> None:
-        self._client = client
-        self._thread = thread
-        self._opened = opened
-        self._signals = signals
-
-    def __enter__(self) -> LiveSession:
-        """Create the session; see `Opened.__aenter__`."""
-        if self._signals is not None:
-            signals.hold(self._signals)
-        try:
-            # The handle is made there, so that no signal comes between the session and its return.
-            return self._thread.carry(
-                Undoable(
-                    self._thread,
-                    self._enter,
-                    lambda _: self._opened.close(),
-                    self._opened.describe,
-                )
-            )
-        except BaseException:
-            self._release()
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the session; see `Opened.__aexit__`. In a child after a fork it is the parent's."""
-        leave = partial(self._opened.__aexit__, kind, error, traceback)
-        try:
-            if not (self._opened.has_ended or self._thread.is_forked):
-                # Ctrl-C in the block was the first one.
-                patient = not isinstance(error, KeyboardInterrupt)
-                call = Lasting(self._thread, leave, self._opened.describe, patient=patient)
-                if self._thread.is_left and error is not None and not isinstance(error, Exception):
-                    # Who insisted on leaving one session doesn't wait for the next one.
-                    call.interrupted_again(error)
-                else:
-                    self._thread.carry(call)
-        except ClientClosed as closed:
-            self._opened.report(closed, error)
-        finally:
-            self._release()
-
-    async def _enter(self) -> LiveSession:
-        return LiveSession(self._client, self._thread, await self._opened.__aenter__())
-
-    def _release(self) -> None:
-        signals, self._signals = self._signals, None
-        if signals is not None:
-            release(signals)
-
-
-def _each(owner: object, thread: LoopThread, source: AsyncIterator[T]) -> Iterator[T]:
-    """Give what an asynchronous generator gives; `owner` is held so that it isn't collected meanwhile.
-
-    A generator left half-way lets go of its source, which the loop's own hook for collected generators then closes.
-    """
-    while (item := thread.run(_next, source)) is not _NO_MORE:
-        yield item
-
-
-async def _next(source: AsyncIterator[T]) -> T:
-    return await anext(source, _NO_MORE)
-
-
-async def _done(function: Callable[[str], T], argument: str) -> T:
-    return function(argument)
+    # End of what is generated.

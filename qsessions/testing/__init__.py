@@ -1,1 +1,1 @@
-"""For tests of your own: the emulator in a thread (`threaded`) and the fixtures that pytest finds by itself (`plugin`)."""
+"""For your tests: the emulator in a thread (`threaded`) and the fixtures of pytest (`plugin`)."""

@@ -23,23 +23,23 @@ def sync_client(emulator: ThreadedEmulator) -> SessionClient:
 
 @contextmanager
 def async_client(emulator: ThreadedEmulator) -> Iterator[AsyncSessionClient]:
-    """Give a client that is made and ended where no event loop runs, and serves any: one after another, too."""
-    clients = _ClientOfTheLoop(emulator)
+    """Provide a client for every event loop, made and closed where none runs."""
+    client = _ClientOfEachLoop(emulator)
     try:
-        yield cast("AsyncSessionClient", clients)
+        yield cast("AsyncSessionClient", client)
     finally:
-        clients.end()
+        client.end()
 
 
 def _auth(emulator: ThreadedEmulator) -> list[AuthProvider]:
     return [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
 
 
-class _ClientOfTheLoop:
-    """Stands for an `AsyncSessionClient`: on each event loop for one of its own, which ends with the loop.
+class _ClientOfEachLoop:
+    """Passes for an `AsyncSessionClient`: on each event loop for one that is closed with the loop.
 
-    Each asyncio plugin has its own idea of how long a loop lives and when a fixture can still await; but each of them shuts down
-    asynchronous generators when it ends a loop, as `asyncio.run` does.
+    The asyncio plugins differ in how long a loop lives and when a fixture can still await; but each
+    of them shuts down asynchronous generators when it closes a loop, as `asyncio.run` does.
     """
 
     def __init__(self, emulator: ThreadedEmulator) -> None:
@@ -63,7 +63,8 @@ class _ClientOfTheLoop:
 
         @functools.wraps(method)
         async def call(*args: Any, **kwargs: Any) -> Any:
-            # Only now: the call may be made before its loop runs, as in `asyncio.run(client.get(...))`.
+            # Looked up here, since the call may be made before its loop runs, as in
+            # `asyncio.run(client.get(...))`.
             return await getattr(self._client(), name)(*args, **kwargs)
 
         return call
@@ -77,25 +78,24 @@ class _ClientOfTheLoop:
     def _client(self) -> AsyncSessionClient:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            self._clients = {
-                known: kept for known, kept in self._clients.items() if not known.is_closed()
-            }
+            for other in [other for other in self._clients if other.is_closed()]:
+                del self._clients[other]
             client = AsyncSessionClient(self._auth, base_url=self._url)
-            ending = _ending(client)
-            # Its first step, without awaiting: from then on the loop knows of it.
+            closing = _closed_with_the_loop(client)
+            # Its first step, without awaiting: the loop shuts down generators that have begun.
             with suppress(StopIteration):
-                ending.__anext__().send(None)
-            self._clients[loop] = client, ending
+                closing.__anext__().send(None)
+            self._clients[loop] = client, closing
         return self._clients[loop][0]
 
     def end(self) -> None:
-        """Close the clients whose loops go on. Where one runs just now, there is no waiting for it: its client ends with it."""
+        """Close the clients whose loops are open; a loop that runs closes its client itself."""
         for loop, (client, _) in self._clients.items():
             if not (loop.is_closed() or loop.is_running()):
                 loop.run_until_complete(client.aclose())
 
 
-async def _ending(client: AsyncSessionClient) -> AsyncGenerator[None]:
+async def _closed_with_the_loop(client: AsyncSessionClient) -> AsyncGenerator[None]:
     try:
         yield
     finally:

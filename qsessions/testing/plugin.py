@@ -1,4 +1,4 @@
-"""The pytest plugin: an emulator and clients of it as fixtures, and a check that no test leaves a session open.
+"""The pytest plugin: an emulator and its clients as fixtures, and a check for sessions left open.
 
 pytest imports it in every run, so it imports nothing of weight before a fixture is used.
 """
@@ -22,19 +22,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(allow_open=False, **options): options of the test's emulator, such as plan=, partner=, speed=, seed= and faults=; "
-        "allow_open=True lets the test leave sessions open.",
+        f"{_MARKER}(allow_open=False, **options): options of the test's emulator, such as plan=, "
+        "partner=, speed=, seed= and faults=; allow_open=True lets the test leave sessions open.",
     )
 
 
 @pytest.fixture
 def qsessions_emulator(request: pytest.FixtureRequest) -> Iterator[ThreadedEmulator]:
-    """An emulator of the sessions service, for this test alone. Fails the test if it leaves a session open."""
+    """An emulator of the sessions service, for this test alone.
+
+    It fails the test if that leaves a session open.
+    """
     with _emulator(_options(request.node)) as emulator:
         yield emulator
-        story = None if _allows_open(request.node) else _story(emulator)
-    if story is not None:
-        pytest.fail(story, pytrace=False)
+        report = None if _allows_open(request.node) else _leak_report(emulator)
+    _fail_with(report)
 
 
 @pytest.fixture
@@ -57,15 +59,17 @@ def qsessions_sync_client(qsessions_emulator: ThreadedEmulator) -> Iterator[Sess
 
 @pytest.fixture(scope="session")
 def qsessions_shared_emulator(pytestconfig: pytest.Config) -> Iterator[ThreadedEmulator]:
-    """An emulator that all tests share (those of one worker, under xdist). Fails each test that leaves a session open."""
+    """An emulator that all tests share (those of one worker, under xdist).
+
+    It fails each test that leaves a session open.
+    """
     with _emulator({}) as emulator:
         check = _SharedCheck(emulator)
         pytestconfig.pluginmanager.register(check)
         yield emulator
         pytestconfig.pluginmanager.unregister(check)
-        story = check.end()
-    if story is not None:
-        pytest.fail(story, pytrace=False)
+        report = check.end()
+    _fail_with(report)
 
 
 @pytest.fixture(scope="session")
@@ -91,24 +95,29 @@ def qsessions_shared_sync_client(
 
 
 class _SharedCheck:
-    """Says which test left a session open on the shared emulator. pytest knows it once there is one."""
+    """Fails the test that left a session open on the shared emulator.
+
+    It is a plugin of its own, registered while there is such an emulator.
+    """
 
     def __init__(self, emulator: ThreadedEmulator) -> None:
         self._emulator = emulator
-        self._over = False
+        self._has_ended = False
+        # Whether the last test may leave sessions open.
         self._allow_open = False
-        # Those of fixtures that outlive a test, and those that need not be told again.
-        self._lasting: set[str] = set()
-        self._known: set[str] = set()
+        # The ids of sessions of fixtures that outlive a test.
+        self._of_fixtures: set[str] = set()
+        # The ids that were reported, or were allowed to be open.
+        self._handled: set[str] = set()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Generator[None, object, object]:
-        """Leave to a fixture of a wider scope what it opened: it closes it later."""
+        """Record what a fixture of a wider scope has opened, which it closes later."""
         value = yield
         if fixturedef.scope != "function":
-            self._lasting |= self._open() - self._known
+            self._of_fixtures |= self._open() - self._handled
         return value
 
     def pytest_runtest_call(self, item: pytest.Item) -> None:
@@ -117,40 +126,40 @@ class _SharedCheck:
         options = _options(item)
         if options and "qsessions_shared_emulator" in used and "qsessions_emulator" not in used:
             pytest.fail(
-                f"@pytest.mark.{_MARKER}: {', '.join(options)} can't be set for one test of an emulator that all share; "
-                "use qsessions_emulator, or a fixture of your own around qsessions.testing.threaded.ThreadedEmulator",
+                f"@pytest.mark.{_MARKER}: {', '.join(options)} can't be set for one test of an "
+                "emulator that all share; use qsessions_emulator, or a fixture of your own around "
+                "qsessions.testing.threaded.ThreadedEmulator",
                 pytrace=False,
             )
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Look for what the test left, once its own fixtures have ended."""
+        """Report what the test has left open, once its own fixtures have ended."""
         self._allow_open = _allows_open(item)
         try:
             value = yield
         except BaseException as error:
-            story = self._left()
-            if story is not None:
-                error.add_note(story)
+            report = self._new_leaks()
+            if report is not None:
+                error.add_note(report)
             raise
-        story = self._left()
-        if story is not None:
-            pytest.fail(story, pytrace=False)
+        _fail_with(self._new_leaks())
         return value
 
     def end(self) -> str | None:
-        """Tell what is left and not yet told: the last test's, and what fixtures of a wider scope forgot."""
-        self._over = True
-        allowed = self._open() - self._lasting if self._allow_open else set()
-        return _story(self._emulator, self._known | allowed)
+        """Return the last report: on the last test, and on fixtures of a wider scope."""
+        self._has_ended = True
+        allowed = self._open() - self._of_fixtures if self._allow_open else set()
+        return _leak_report(self._emulator, self._handled | allowed)
 
-    def _left(self) -> str | None:
+    def _new_leaks(self) -> str | None:
         # The last test's teardown ends the emulator, too.
-        if self._over:
+        if self._has_ended:
             return None
-        story = None if self._allow_open else _story(self._emulator, self._known | self._lasting)
-        self._known |= self._open() - self._lasting
-        return story
+        ignored = self._handled | self._of_fixtures
+        report = None if self._allow_open else _leak_report(self._emulator, ignored)
+        self._handled |= self._open() - self._of_fixtures
+        return report
 
     def _open(self) -> set[str]:
         return {session.id for session in self._emulator.open_sessions}
@@ -163,12 +172,12 @@ def _emulator(options: dict[str, Any]) -> ThreadedEmulator:
     try:
         return ThreadedEmulator(Emulator(**options))
     except (TypeError, ValueError) as error:
-        told = str(error)
-    pytest.fail(f"@pytest.mark.{_MARKER}: {told}", pytrace=False)
+        message = f"@pytest.mark.{_MARKER}: {error}"
+    pytest.fail(message, pytrace=False)
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:
-    """Give what the markers say about the emulator; the one nearest to the test comes first."""
+    """Return the emulator's options in the markers; the marker nearest to the test comes first."""
     options: dict[str, Any] = {}
     for mark in node.iter_markers(_MARKER):
         if mark.args:
@@ -179,15 +188,16 @@ def _options(node: pytest.Item) -> dict[str, Any]:
 
 
 def _allows_open(node: pytest.Item) -> bool:
-    said = (
-        mark.kwargs["allow_open"]
-        for mark in node.iter_markers(_MARKER)
-        if "allow_open" in mark.kwargs
-    )
-    return bool(next(said, False))
+    marks = [mark.kwargs for mark in node.iter_markers(_MARKER) if "allow_open" in mark.kwargs]
+    return bool(marks and marks[0]["allow_open"])
 
 
-def _story(emulator: ThreadedEmulator, ignoring: Collection[str] = ()) -> str | None:
+def _fail_with(report: str | None) -> None:
+    if report is not None:
+        pytest.fail(report, pytrace=False)
+
+
+def _leak_report(emulator: ThreadedEmulator, ignoring: Collection[str] = ()) -> str | None:
     try:
         emulator.assert_no_open_sessions(ignoring)
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""The emulator on an event loop in a thread of its own, for tests and scripts on any event loop or on none."""
+"""The emulator on an event loop in a thread of its own, for code on any event loop or on none."""
 
 from __future__ import annotations
 
@@ -8,52 +8,63 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 from queue import SimpleQueue
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from qsessions.emulator import Emulator, FaultPlan, ReceivedRequest
 from qsessions.emulator.service.validation import Plan
 from qsessions.emulator.service.values import Event, Job, Session
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class ThreadedEmulator:
-    """An `Emulator` that runs in a thread of its own, so that nothing of it is awaited: `emulator.advance("30m")`.
+    """An `Emulator` in a thread of its own, for code that doesn't await: `emulator.advance("30m")`.
 
-    Use it as `with ThreadedEmulator(Emulator()) as emulator:`. It has what `Emulator` has, with the same results and errors, for any
-    thread. A call waits for the emulator, a moment, also where an event loop runs.
+    Use it as `with ThreadedEmulator(Emulator()) as emulator:`. It has the methods and properties of
+    `Emulator`, with the same results and errors, for any thread. A call waits a moment for the
+    emulator, also where an event loop runs.
 
-    Raises RuntimeError for use outside `with`.
+    Args:
+        emulator: The emulator, which isn't running.
 
-    faults: the plan of what goes wrong, which may be changed at any time.
+    Attributes:
+        faults: The plan of what goes wrong, which may be changed at any time.
+        api_key: The API key that IAM exchanges for a token.
+        backend_token: The secret of the backend scheme.
+        service_token: The token of the external service scheme.
+
+    Raises:
+        RuntimeError: It is used outside `with`.
     """
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
         self.faults: FaultPlan = emulator.faults
+        self.api_key = emulator.api_key
+        self.backend_token = emulator.backend_token
+        self.service_token = emulator.service_token
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Event
         self._thread: threading.Thread
 
     def __repr__(self) -> str:
-        return f"<Threaded{repr(self._emulator)[1:]}"
+        return f"{type(self).__name__}({self._emulator!r})"
 
     def __enter__(self) -> Self:
-        """Start the thread and listen. Raises OSError if the address or an event loop can't be had, RuntimeError inside `with` already."""
+        """Start the thread and listen.
+
+        Raises:
+            OSError: The address is taken, or there can be no event loop.
+            RuntimeError: It was entered already.
+        """
         if self._loop is not None:
             raise RuntimeError("the emulator's thread runs already")
-        begun: SimpleQueue[asyncio.AbstractEventLoop] = SimpleQueue()
-        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        # Made here, where somebody hears of it if there can be none.
-        runner.get_loop()
-
-        def live() -> None:
-            with runner:
-                runner.run(self._live(begun))
-
-        self._thread = threading.Thread(target=live, name="qsessions-emulator", daemon=True)
+        # Made here, so that an error is the caller's.
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._serve, args=(loop,), name="qsessions-emulator", daemon=True
+        )
         self._thread.start()
-        self._loop = begun.get()
         try:
             self.start()
         except BaseException:
@@ -68,117 +79,176 @@ class ThreadedEmulator:
             self.stop()
         finally:
             self._loop = None
-            loop.call_soon_threadsafe(self._ended.set)
+            loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
 
-    async def _live(self, begun: SimpleQueue[asyncio.AbstractEventLoop]) -> None:
-        self._ended = asyncio.Event()
-        begun.put(asyncio.get_running_loop())
-        await self._ended.wait()
-
-    def start(self) -> None:
-        """Listen again, after `stop`, on the same port. Raises RuntimeError if it already does."""
-        self._run(self._emulator.start)
-
-    def stop(self) -> None:
-        """Stop listening and drop every connection, as in an outage; does nothing if it isn't listening. State is kept."""
-        self._run(self._emulator.stop)
-
-    @property
-    def url(self) -> str:
-        """The base URL, the part before `/v1`."""
-        return self._emulator.url
-
-    @property
-    def iam_url(self) -> str:
-        """What a client appends `/identity/token` to."""
-        return self._emulator.iam_url
-
-    @property
-    def api_key(self) -> str:
-        """The one API key that the token endpoint and the `apikey` scheme take."""
-        return self._emulator.api_key
-
-    @property
-    def backend_token(self) -> str:
-        """The one value that the Backend-Authentication header may have."""
-        return self._emulator.backend_token
-
-    @property
-    def service_token(self) -> str:
-        """The one value that the external-service-token header may have."""
-        return self._emulator.service_token
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        # The runner cancels what still goes on at the end.
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.get_loop().run_forever()
 
     @property
     def crn(self) -> str:
         """The first instance."""
         return self._emulator.crn
 
-    @property
-    def crns(self) -> tuple[str, ...]:
-        """The instances; `crn` is the first of them."""
-        return self._ask(lambda emulator: emulator.crns)
+    def _ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async def answer() -> T:
+            return function(*args, **kwargs)
 
-    def env(self) -> dict[str, str]:
-        """The environment variables that lead clients to this emulator. Holds the API key; see `Emulator.env`."""
-        return self._ask(lambda emulator: emulator.env())
+        return self._run(answer)
 
+    def _run(
+        self, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        loop = self._running()
+        # A detector of blocking calls in a test's event loop would report a wait for a Future. The
+        # wait for this queue is bounded.
+        answers: SimpleQueue[Future[T]] = SimpleQueue()
+        future = asyncio.run_coroutine_threadsafe(function(*args, **kwargs), loop)
+        future.add_done_callback(answers.put)
+        return answers.get().result()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise RuntimeError(
+                "the emulator's thread isn't running: use the emulator inside `with`"
+            )
+        return self._loop
+
+    # From here on generated by scripts/blocking.py from emulator/server.py.
     def add_instance(
         self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int | None = None
     ) -> str:
-        """Open another service instance; gives its CRN. See `Emulator.add_instance`."""
+        """Open another service instance, at any time, and return its CRN.
+
+        It has the same keys and backends but sees no session, job or workload of another.
+
+        Args:
+            plan: "open" can't create dedicated sessions, and its `max_ttl` is at most 900 s; "paid"
+                allows 8 h.
+            partner: Whether a create must have `interactive_ttl` and may have `active_ttl`. Others
+                can't set them.
+            interactive_ttl: The idle limit of others' sessions, in whole seconds; by default the
+                plan's, 60 or 2 (open).
+
+        Raises:
+            ValueError: The plan is unknown, or the idle limit below a second.
+        """
         return self._ask(
-            lambda emulator: emulator.add_instance(
-                plan=plan, partner=partner, interactive_ttl=interactive_ttl
-            )
+            self._emulator.add_instance, plan=plan, partner=partner, interactive_ttl=interactive_ttl
         )
 
     def delete_instance(self, crn: str) -> None:
-        """Serve an instance no more. See `Emulator.delete_instance`."""
-        self._ask(lambda emulator: emulator.delete_instance(crn))
+        """Stop serving an instance: requests for it get a 404 with code 1279.
+
+        Its sessions, jobs and events stay visible here.
+
+        Raises:
+            ValueError: No instance that is served has this CRN.
+        """
+        self._ask(self._emulator.delete_instance, crn)
+
+    @property
+    def crns(self) -> tuple[str, ...]:
+        """The instances, deleted ones too; `crn` is the first of them."""
+        return self._ask(lambda: self._emulator.crns)
+
+    def start(self) -> None:
+        """Start listening.
+
+        Raises:
+            RuntimeError: It is listening already.
+            OSError: The address can't be used.
+        """
+        self._run(self._emulator.start)
+
+    def stop(self) -> None:
+        """Stop listening and drop every connection, if it is running. State is kept."""
+        self._run(self._emulator.stop)
+
+    @property
+    def url(self) -> str:
+        """The base URL, the part before `/v1`.
+
+        Raises:
+            RuntimeError: `port` is 0, and it was never started.
+        """
+        return self._emulator.url
+
+    @property
+    def iam_url(self) -> str:
+        """The URL that a client appends `/identity/token` to.
+
+        Raises:
+            RuntimeError: As for `url`.
+        """
+        return self._emulator.iam_url
+
+    def env(self) -> dict[str, str]:
+        """Return the environment variables that point clients to this emulator, API key included.
+
+        The CRNs of further instances are QISKIT_IBM_INSTANCE_2 and so on.
+        """
+        return self._ask(self._emulator.env)
 
     def now(self) -> float:
-        """The service's time in unix seconds."""
-        return self._ask(lambda emulator: emulator.now())
+        """Return the service's time in unix seconds. It never runs backwards."""
+        return self._ask(self._emulator.now)
 
     def advance(self, duration: float | str | timedelta) -> float:
-        """Let time pass at once; gives the time that it then is, in unix seconds. See `Emulator.advance`.
+        """Move the time at once, at any `speed`, and return the new time in unix seconds.
 
-        duration: seconds, a `timedelta` or text such as "2h 30m".
+        All that falls due on the way happens at its exact time. Latency faults wait in real time.
+
+        Args:
+            duration: Seconds, a `timedelta` or text such as "2h 30m".
+
+        Raises:
+            ValueError: It is not a duration, or leads past the year 9999.
+            RuntimeError: A `clock` was passed: move that one.
         """
-        return self._run(lambda: self._emulator.advance(duration))
+        return self._run(self._emulator.advance, duration)
 
     @property
     def sessions(self) -> dict[str, Session]:
         """Every session of every instance as it stands now, by id, oldest first; a copy."""
-        return self._ask(lambda emulator: emulator.sessions)
+        return self._ask(lambda: self._emulator.sessions)
 
     @property
     def open_sessions(self) -> list[Session]:
         """The sessions of every instance that are not closed, oldest first."""
-        return self._ask(lambda emulator: emulator.open_sessions)
+        return self._ask(lambda: self._emulator.open_sessions)
 
     @property
     def jobs(self) -> dict[str, Job]:
         """Every job of every instance as it stands now, by id, oldest first; a copy."""
-        return self._ask(lambda emulator: emulator.jobs)
+        return self._ask(lambda: self._emulator.jobs)
 
     @property
     def events(self) -> Sequence[Event]:
         """All that has happened to sessions and jobs of every instance until now, oldest first."""
-        return self._ask(lambda emulator: emulator.events)
+        return self._ask(lambda: self._emulator.events)
 
     def assert_no_open_sessions(self, ignoring: Collection[str] = ()) -> None:
-        """Check that every session is closed. Raises AssertionError, which tells the story of each that is not.
+        """Check that every session is closed.
 
-        ignoring: the ids of sessions that may be open.
+        Args:
+            ignoring: The ids of sessions that may be open.
+
+        Raises:
+            AssertionError: A session is open. The message has the story of each.
         """
-        self._ask(lambda emulator: emulator.assert_no_open_sessions(ignoring))
+        self._ask(self._emulator.assert_no_open_sessions, ignoring)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """The last 100,000 requests in the order of their answers, without secrets; a copy."""
-        return self._ask(lambda emulator: emulator.requests)
+        """The last 100,000 requests, or as many as 128 MiB hold, without secrets; a copy.
+
+        They are in the order of their answers.
+        """
+        return self._ask(lambda: self._emulator.requests)
 
     def submit_job(
         self,
@@ -189,33 +259,30 @@ class ThreadedEmulator:
         program_id: str = "sampler",
         crn: str | None = None,
     ) -> str:
-        """Queue a job as another client would, without a request; returns its id. See `Emulator.submit_job`."""
+        """Queue a job as another client would, without a request, and return its id.
+
+        Args:
+            session_id: The job's session, if it has one.
+            seconds: How long it will run.
+            backend: By default its session's, or the first one.
+            program_id: The name of the program, which is not run.
+            crn: The instance; by default the session's, or the first one.
+
+        Raises:
+            ServiceError: The service would answer with an error.
+            ValueError: `crn` is not the CRN of an instance.
+        """
         return self._ask(
-            lambda emulator: emulator.submit_job(
-                session_id, seconds=seconds, backend=backend, program_id=program_id, crn=crn
-            )
+            self._emulator.submit_job,
+            session_id,
+            seconds=seconds,
+            backend=backend,
+            program_id=program_id,
+            crn=crn,
         )
 
     def revoke_tokens(self) -> None:
         """Refuse every access token issued so far (401, code 1201). The API key stays good."""
-        self._ask(lambda emulator: emulator.revoke_tokens())
+        self._ask(self._emulator.revoke_tokens)
 
-    def _ask(self, question: Callable[[Emulator], T]) -> T:
-        async def answer() -> T:
-            return question(self._emulator)
-
-        return self._run(answer)
-
-    def _run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        loop = self._running()
-        # A queue, since waiting on a Future would pass for blocking with those who look for it in a test's event loop; it is bounded here.
-        answered: SimpleQueue[Future[T]] = SimpleQueue()
-        asyncio.run_coroutine_threadsafe(function(), loop).add_done_callback(answered.put)
-        return answered.get().result()
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            raise RuntimeError(
-                "the emulator's thread isn't running: use the emulator inside `with`"
-            )
-        return self._loop
+    # End of what is generated.

@@ -411,14 +411,13 @@ async def test_refused_creates_leave_no_record(
     await until(lambda: client._creates.refusal)
     with pytest.raises(ClientClosed):
         await client.create(**WANTED)
+    with pytest.raises(ClientClosed):
+        await waiting
     await client._recorder.flush()
     assert await states(ledger) == [(RecordState.CREATED, "s1")]
     released.set()
     token.set()
     await signalled.wait()
-    assert await states(ledger) == []
-    with pytest.raises(ClientClosed):
-        await waiting
     assert await states(ledger) == []
     await live.__aexit__(None, None, None)
 

@@ -1,4 +1,6 @@
-"""The pytest plugin, in runs of pytest of their own, as users have them: warnings are errors, and no thread may be left."""
+"""The pytest plugin, in runs of pytest of their own, as users have them: warnings are errors, and
+no thread may be left.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +123,9 @@ ASYNC_PLUGINS = {
 
 @pytest.mark.parametrize("plugin", ASYNC_PLUGINS)
 def test_asynchronous_tests(run: Run, plugin: str) -> None:
-    """Under every asyncio plugin the clients work in tests and in fixtures, and what fails is the two tests that left a session open."""
+    """Under every asyncio plugin the clients work in tests and in fixtures, and what fails is the
+    two tests that left a session open.
+    """
     marker, fixture, *options = ASYNC_PLUGINS[plugin]
     if "no:asyncio" not in options:
         scope = "session" if "one loop" in plugin else "function"
@@ -186,7 +190,9 @@ def test_allowed(qsessions_sync_client):
 
 
 def test_the_story_of_what_a_test_left(run: Run) -> None:
-    """The test that left a session open fails at its teardown with the session's story and the way to allow it; the others don't."""
+    """The test that left a session open fails at its teardown with the session's story and the way
+    to allow it; the others don't.
+    """
     result = run(LEFT)
     result.assert_outcomes(passed=3, failed=1, errors=2)
     result.stdout.fnmatch_lines(
@@ -267,7 +273,9 @@ def test_last(forgotten):
     ids=["left", "allowed", "forgotten"],
 )
 def test_what_a_test_left_on_the_shared_emulator(run: Run, last: str, told: bool) -> None:
-    """Exactly the tests that left one fail, whatever others left before; a wider fixture has until the end of the run to close its own."""
+    """Exactly the tests that left one fail, whatever others left before; a wider fixture has until
+    the end of the run to close its own.
+    """
     result = run(SHARED_LEFT.format(last=last))
     shown = result.stdout.str()
     failed = ["test_left", "test_left_beside_another_error", *(["test_last"] if told else [])]
@@ -345,7 +353,9 @@ def test_of_both(qsessions_shared_emulator, qsessions_emulator):
 
 
 def test_the_marker(run: Run) -> None:
-    """Its arguments are those of the test's own emulator, the nearest marker's first; what makes no sense is told in a line."""
+    """Its arguments are those of the test's own emulator, the nearest marker's first; what makes no
+    sense is told in a line.
+    """
     result = run(OPTIONS)
     result.assert_outcomes(passed=3, failed=1, errors=3)
     result.stdout.fnmatch_lines(
@@ -370,7 +380,9 @@ def test_modules():
 
 
 def test_it_costs_nothing_until_it_is_used(run: Run) -> None:
-    """A run that uses no fixture imports the plugin's own module and its packages, and nothing else, of ours or of others."""
+    """A run that uses no fixture imports the plugin's own module and its packages, and nothing
+    else, of ours or of others.
+    """
     run(COST).assert_outcomes(passed=1)
 
 

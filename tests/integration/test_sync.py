@@ -1,4 +1,6 @@
-"""The synchronous facade: its calls from scripts, threads and notebooks, and its end. Ctrl-C and forks have a file of their own."""
+"""The synchronous facade: its calls from scripts, threads and notebooks, and its end. Ctrl-C and
+forks have a file of their own.
+"""
 
 from __future__ import annotations
 
@@ -197,7 +199,9 @@ def test_calls_work_inside_a_running_event_loop(
 
 
 def test_iterators_can_be_left_half_way(client: SessionClient, service: Threaded[Emulator]) -> None:
-    """A list or a watch that nobody goes on reading fetches nothing more, and its generator is closed."""
+    """A list or a watch that nobody goes on reading fetches nothing more, and its generator is
+    closed.
+    """
     ids = [client.create(mode="batch", backend="ibm_fez").id for _ in range(5)]
     live = client.attach(ids[0])
     assert next(client.workloads(mode="batch", page_size=2)).mode == "batch"
@@ -389,7 +393,9 @@ def test_a_client_that_nobody_shut_down_is_told_and_ended(service: Threaded[Emul
 def test_no_call_is_begun_while_the_interpreter_ends(
     client: SessionClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When threads are gone already, a call says so instead of waiting for ever, and so does a new client."""
+    """When threads are gone already, a call says so instead of waiting for ever, and so does a new
+    client.
+    """
     with monkeypatch.context() as patched:
         patched.setattr(sys, "is_finalizing", lambda: True)
         with pytest.raises(ClientClosed, match="interpreter"):
@@ -436,7 +442,9 @@ def test_a_block_whose_ending_fails_says_so() -> None:
     "ending", [http(204), http(403, fault("You may not."))], ids=["done", "refused"]
 )
 def test_shutdown_in_a_block_ends_its_session(ending: bytes) -> None:
-    """`shutdown` ends the session of a block that is still running; where it could not, the block says so."""
+    """`shutdown` ends the session of a block that is still running; where it could not, the block
+    says so.
+    """
     with threaded(FaultServer(http(200, SESSION), ending)) as server:
         client = SessionClient(static_auth(), base_url=server.server.url)
         left = (

@@ -1,6 +1,8 @@
-"""The synchronous facade where only a process of its own will do: Ctrl-C, forks, the interpreter's end.
+"""The synchronous facade where only a process of its own will do: Ctrl-C, forks, the interpreter's
+end.
 
-Each program runs under `-X dev` with warnings as errors, and what it writes to standard error is asserted.
+Each program runs under `-X dev` with warnings as errors, and what it writes to standard error is
+asserted.
 """
 
 from __future__ import annotations
@@ -168,7 +170,9 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_ctrl_c_at_ten_moments(call: str, service: dict[str, str]) -> None:
-    """Ctrl-C at ten moments of a call ends it, the client's loop goes on serving, and no session is left of a create."""
+    """Ctrl-C at ten moments of a call ends it, the client's loop goes on serving, and no session is
+    left of a create.
+    """
     code, output, errors = await output_of(
         INTERRUPTER
         + f"""
@@ -218,9 +222,9 @@ say(sum(interrupted for _, interrupted in map(once, moments)))
 STRIKER = """
 import dis
 
-from qsessions.sync import client as sync, loop_thread
+from qsessions.sync import calls, client as sync, context, live, loop_thread
 
-FILES = {loop_thread.__file__, sync.__file__}
+FILES = {module.__file__ for module in (calls, sync, context, live, loop_thread)}
 MOMENTS = {"CALL", "RESUME", "JUMP_BACKWARD", "CALL_KW", "CALL_FUNCTION_EX", "BEFORE_WITH"}
 
 
@@ -260,7 +264,9 @@ def opened(client):
 
 
 async def test_a_create_interrupted_wherever_a_signal_can_strike(service: dict[str, str]) -> None:
-    """Wherever in the facade's own code an interruption strikes a create, nothing is left open and nothing is left to tell."""
+    """Wherever in the facade's own code an interruption strikes a create, nothing is left open and
+    nothing is left to tell.
+    """
     code, output, errors = await output_of(
         STRIKER
         + """
@@ -282,7 +288,9 @@ say(moment)
 async def test_a_client_interrupted_while_it_is_made_leaves_no_thread(
     service: dict[str, str],
 ) -> None:
-    """Wherever an interruption strikes the making of a client, its thread ends and its loop is closed."""
+    """Wherever an interruption strikes the making of a client, its thread ends and its loop is
+    closed.
+    """
     code, output, errors = await output_of(
         STRIKER
         + """
@@ -309,7 +317,9 @@ say(moment)
 
 
 async def test_a_block_interrupted_wherever_a_signal_can_strike(service: dict[str, str]) -> None:
-    """Wherever in the facade's own code an interruption strikes a block, its session ends, at the latest with the client."""
+    """Wherever in the facade's own code an interruption strikes a block, its session ends, at the
+    latest with the client.
+    """
     code, output, errors = await output_of(
         STRIKER
         + """
@@ -338,12 +348,14 @@ say(moment)
 async def test_a_create_interrupted_again_wherever_a_signal_can_strike(
     service: dict[str, str],
 ) -> None:
-    """Wherever a second interruption strikes, it leaves with a note on what was left, which ends in the background."""
+    """Wherever a second interruption strikes, it leaves with a note on what was left, which ends in
+    the background.
+    """
     code, output, errors = await output_of(
         STRIKER
         + """
 class Interrupting:
-    def acquire(self):
+    def acquire(self, *arguments):
         # The wait for the answer is interrupted.
         raise KeyboardInterrupt
 
@@ -351,16 +363,17 @@ class Interrupting:
         pass
 
 
-class Interrupted(loop_thread.Undoable):
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.answered = Interrupting()
+def interrupted(thread, start):
+    call = loop_thread.Call(thread, start)
+    if getattr(start, "func", None) is not calls._undo:
+        call.answered = Interrupting()
+    return call
 
 
 with connect() as client, connect() as helper:
-    sync.Undoable = Interrupted
     for moment in range(1, 10_000):
         striker = Striker(moment)
+        calls.Call = interrupted
         sys.settrace(striker)
         try:
             client.create(mode="batch", backend="ibm_fez")
@@ -368,6 +381,7 @@ with connect() as client, connect() as helper:
             notes = getattr(interruption, "__notes__", [])
         finally:
             sys.settrace(None)
+            calls.Call = loop_thread.Call
         while opened(helper):
             pass
         assert not notes or "create" in notes[0], notes
@@ -381,11 +395,71 @@ say(moment)
     assert int(output) > 10
 
 
+async def test_a_block_interrupted_again_wherever_a_signal_can_strike(
+    service: dict[str, str],
+) -> None:
+    """Wherever a second interruption strikes the end of a block, its session ends, at the latest
+    with the client.
+    """
+    code, output, errors = await output_of(
+        STRIKER
+        + """
+class InterruptedOnce:
+    def __init__(self, lock):
+        self.lock, self.interruptions = lock, [KeyboardInterrupt()]
+
+    def acquire(self, *arguments):
+        if self.interruptions:
+            raise self.interruptions.pop()
+        return self.lock.acquire(*arguments)
+
+    def release(self):
+        self.lock.release()
+
+
+def interrupted(thread, start):
+    call = loop_thread.Call(thread, start)
+    if start.func.__name__ == "__aexit__":
+        call.answered = InterruptedOnce(call.answered)
+    return call
+
+
+with connect() as helper:
+    for moment in range(1, 10_000):
+        client = connect()
+        block = client.open(mode="batch", max_ttl=600)
+        block.__enter__()
+        calls.Call = interrupted
+        striker = Striker(moment)
+        sys.settrace(striker)
+        try:
+            block.__exit__(None, None, None)
+        except KeyboardInterrupt as interruption:
+            notes = getattr(interruption, "__notes__", [])
+        finally:
+            sys.settrace(None)
+            calls.Call = loop_thread.Call
+        client.shutdown()
+        assert opened(helper) == [], moment
+        assert not notes or "is being ended" in notes[0], notes
+        if striker.left > 0:
+            break
+say(moment)
+""",
+        env=service,
+    )
+    assert (code, errors) == (0, "")
+    assert int(output) > 10
+
+
 # Says when the first Ctrl-C has come so far that a second one counts as such.
 TOLD = """
+from qsessions.sync.loop_thread import Stage
+
+
 def observe(client):
     def watch():
-        while not client._thread.endings:
+        while Stage.UNDOING not in tuple(client._thread.calls.values()):
             pass
         say("interrupted")
 
@@ -424,7 +498,9 @@ async def creating(
 
 
 async def test_the_first_ctrl_c_waits_for_the_end_of_a_create() -> None:
-    """One Ctrl-C lets the request come to its end and its session be closed, then goes on with nothing to tell."""
+    """One Ctrl-C lets the request come to its end and its session be closed, then goes on with
+    nothing to tell.
+    """
     released = asyncio.Event()
     async with creating(held(released, http(200, SESSION)), http(204)) as (server, process):
         await interrupt(process)
@@ -467,7 +543,9 @@ async def test_ctrl_c_tells_an_outcome_that_is_unknown() -> None:
 
 
 async def test_a_second_ctrl_c_leaves_and_names_the_request() -> None:
-    """Twice Ctrl-C before there is an answer leaves at once, naming the request; its ending goes on in the background."""
+    """Twice Ctrl-C before there is an answer leaves at once, naming the request; its ending goes on
+    in the background.
+    """
     released = asyncio.Event()
     async with creating(held(released, http(200, SESSION)), http(204)) as (server, process):
         await interrupt(process)
@@ -538,7 +616,9 @@ async def test_who_insisted_on_leaving_is_not_held_at_exit() -> None:
 
 
 async def test_ctrl_c_while_shutting_down() -> None:
-    """The first Ctrl-C lets `shutdown` go on to its end, a second one leaves a create of another thread to the background."""
+    """The first Ctrl-C lets `shutdown` go on to its end, a second one leaves a create of another
+    thread to the background.
+    """
     async with (
         FaultServer(TOKEN, hang) as server,
         program(
@@ -550,16 +630,16 @@ creating.start()
 sys.stdin.readline()
 
 
-wind_up = client._thread._wind_up
+begin = client._thread._shutdown.begin
 
 
 def told():
     # Asked for at the beginning of each wait.
-    wind_up()
+    begin()
     say("waiting")
 
 
-client._thread._wind_up = told
+client._thread._shutdown.begin = told
 try:
     client.shutdown()
 except KeyboardInterrupt:
@@ -600,7 +680,9 @@ say("ended")
 async def test_a_child_after_a_fork_is_refused_and_its_parent_goes_on(
     service: dict[str, str],
 ) -> None:
-    """In a forked child every use is a clear error, whatever it does then; the parent's connection lives on."""
+    """In a forked child every use is a clear error, whatever it does then; the parent's connection
+    lives on.
+    """
     code, output, errors = await output_of(
         """
 before = connect()
@@ -668,7 +750,9 @@ sys.stdin.readline()
 
 @pytest.mark.parametrize("where", ["atexit, before", "atexit, after", "finalizing"])
 async def test_calls_while_the_interpreter_ends(where: str, service: dict[str, str]) -> None:
-    """A call at the interpreter's end gets a clear error and never hangs, though the host's name needs a thread to be looked up."""
+    """A call at the interpreter's end gets a clear error and never hangs, though the host's name
+    needs a thread to be looked up.
+    """
     texts = {
         "atexit, before": "atexit.register(late)\nclient = connect()\n",
         "atexit, after": "client = connect()\natexit.register(late, client)\n",
@@ -707,17 +791,19 @@ def late(given=None, os=os):
 
 # Says each Ctrl-C that strikes the ending of a block.
 LASTING = """
-from qsessions.sync.loop_thread import Lasting
+from qsessions.sync.loop_thread import Call
 
-waits = Lasting.interrupted
-
-
-def told(call, interruption):
-    say("interrupted")
-    waits(call, interruption)
+waits, waited = Call.wait, set()
 
 
-Lasting.interrupted = told
+def told(call, *arguments):
+    if call in waited:
+        say("interrupted")
+    waited.add(call)
+    waits(call, *arguments)
+
+
+Call.wait = told
 """
 
 BLOCK = """
@@ -750,7 +836,9 @@ async def test_ctrl_c_in_a_block_closes_its_session() -> None:
 
 
 async def test_a_second_ctrl_c_leaves_a_block_that_is_being_ended() -> None:
-    """The first Ctrl-C at the end of a block waits for the ending; a second one leaves, naming the session."""
+    """The first Ctrl-C at the end of a block waits for the ending; a second one leaves, naming the
+    session.
+    """
     async with (
         FaultServer(TOKEN, http(200, SESSION), hang) as server,
         program(
@@ -769,7 +857,9 @@ async def test_a_second_ctrl_c_leaves_a_block_that_is_being_ended() -> None:
 
 
 async def test_one_ctrl_c_at_the_end_of_a_block_waits_for_the_ending() -> None:
-    """The first Ctrl-C at the end of a block goes on once the session has ended, with a note where it could not be."""
+    """The first Ctrl-C at the end of a block goes on once the session has ended, with a note where
+    it could not be.
+    """
     released = asyncio.Event()
     refused = http(403, fault("You may not."))
     async with (
@@ -791,7 +881,9 @@ async def test_one_ctrl_c_at_the_end_of_a_block_waits_for_the_ending() -> None:
 
 
 async def test_a_child_leaves_its_parents_block_alone(service: dict[str, str]) -> None:
-    """A forked child that leaves the parent's block doesn't end the parent's session, nor hides its own error."""
+    """A forked child that leaves the parent's block doesn't end the parent's session, nor hides its
+    own error.
+    """
     code, output, errors = await output_of(
         """
 with connect() as client:
@@ -836,7 +928,9 @@ with connect() as client:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("way", SIGNALLED)
 async def test_signals_close_what_is_open_first(way: str, number: signal.Signals) -> None:
-    """With `handle_signals`, the open session is closed, then the process ends by the signal as it did before."""
+    """With `handle_signals`, the open session is closed, then the process ends by the signal as it
+    did before.
+    """
     async with Emulator() as emulator:
         text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + SIGNALLED[way]
         async with program(text, env=emulator.env()) as process:
@@ -855,7 +949,9 @@ async def test_signals_close_what_is_open_first(way: str, number: signal.Signals
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("way", ["async", "sync"])
 async def test_signals_close_what_is_being_created(way: str, number: signal.Signals) -> None:
-    """With `handle_signals`, a signal while the create is in flight waits for its end, and the session is closed."""
+    """With `handle_signals`, a signal while the create is in flight waits for its end, and the
+    session is closed.
+    """
     released = asyncio.Event()
     text = PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + SIGNALLED[way]
     async with (
@@ -873,7 +969,9 @@ async def test_signals_close_what_is_being_created(way: str, number: signal.Sign
 
 @pytest.mark.parametrize("way", ["async", "sync"])
 async def test_a_second_signal_acts_at_once(way: str) -> None:
-    """While a signal's session is being closed, the next signal does what it did before, at once; the log names the session."""
+    """While a signal's session is being closed, the next signal does what it did before, at once;
+    the log names the session.
+    """
     text = (
         PRELUDE.replace("import IBM", "import AsyncSessionClient, IBM") + "logging.basicConfig()\n"
     )
@@ -892,7 +990,9 @@ async def test_a_second_signal_acts_at_once(way: str) -> None:
 
 @pytest.mark.parametrize("handled", [True, False])
 async def test_two_ctrl_c_in_a_block_end_the_program(handled: bool) -> None:
-    """Two Ctrl-C are out of a block and its client in seconds, also where the session can't be ended, and name it."""
+    """Two Ctrl-C are out of a block and its client in seconds, also where the session can't be
+    ended, and name it.
+    """
     text = SIGNALLED["sync"].replace("handle_signals=True", f"handle_signals={handled}")
     async with (
         FaultServer(TOKEN, http(200, SESSION), hang) as server,
@@ -910,7 +1010,9 @@ async def test_two_ctrl_c_in_a_block_end_the_program(handled: bool) -> None:
 
 
 async def test_a_signal_at_the_event_loops_end() -> None:
-    """A signal waits for its sessions' end also where the program returns meanwhile and `asyncio.run` cancels whatever goes on."""
+    """A signal waits for its sessions' end also where the program returns meanwhile and
+    `asyncio.run` cancels whatever goes on.
+    """
     text = """
 async def main():
     client = AsyncSessionClient()
@@ -963,7 +1065,9 @@ with connect() as client:
 async def test_a_user_handler_is_called_afterwards_and_ignored_signals_stay_ignored(
     service: dict[str, str],
 ) -> None:
-    """A handler that was set before runs after the session was closed, and a signal that was ignored does nothing."""
+    """A handler that was set before runs after the session was closed, and a signal that was
+    ignored does nothing.
+    """
     code, output, errors = await output_of(
         """
 def mine(number, frame):
@@ -1016,7 +1120,9 @@ with connect() as client:
 async def test_what_ends_in_the_loop_thread_ends_nobody_elses_calls(
     service: dict[str, str],
 ) -> None:
-    """SystemExit in a task that nobody awaits is logged and ignored: the client goes on, and ends cleanly."""
+    """SystemExit in a task that nobody awaits is logged and ignored: the client goes on, and ends
+    cleanly.
+    """
     code, output, errors = await output_of(
         """
 from qsessions import TokenRenewed

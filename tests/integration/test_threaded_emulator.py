@@ -67,10 +67,8 @@ def test_a_plain_with_leads_here() -> None:
 
 def test_all_of_it_is_asked_in_its_thread(emulator: ThreadedEmulator, sync: SessionClient) -> None:
     """What the emulator has can be seen and changed without awaiting."""
-    assert (
-        repr(emulator)
-        == f"<ThreadedEmulator running at {emulator.iam_url.removeprefix('http://')}>"
-    )
+    address = emulator.iam_url.removeprefix("http://")
+    assert repr(emulator) == f"ThreadedEmulator(<Emulator running at {address}>)"
     assert emulator.env() == {
         "QSESSIONS_BASE_URL": emulator.url,
         "IAM_URL": emulator.iam_url,
@@ -122,7 +120,9 @@ def test_errors_are_the_callers(emulator: ThreadedEmulator) -> None:
 async def test_nothing_blocks_a_tests_event_loop_for_those_who_look(
     emulator: ThreadedEmulator,
 ) -> None:
-    """It can be asked where an event loop runs and a detector watches it, and be stopped and started there."""
+    """It can be asked where an event loop runs and a detector watches it, and be stopped and
+    started there.
+    """
     emulator.advance("1m")
     emulator.stop()
     emulator.start()
@@ -130,7 +130,9 @@ async def test_nothing_blocks_a_tests_event_loop_for_those_who_look(
 
 
 def test_an_outage(emulator: ThreadedEmulator) -> None:
-    """While it is stopped nobody answers, though time goes on; afterwards it is there as it was, at the same place."""
+    """While it is stopped nobody answers, though time goes on; afterwards it is there as it was, at
+    the same place.
+    """
     with SessionClient([], base_url=emulator.url, retry=RetryPolicy(max_attempts=1)) as client:
         assert client.versions()
         emulator.stop()
@@ -196,7 +198,9 @@ def test_many_threads_ask_at_once(emulator: ThreadedEmulator) -> None:
 
 
 def test_a_client_on_one_loop_after_another(emulator: ThreadedEmulator) -> None:
-    """A client serves each event loop, also where a handle was made before its first call there, and ends its connections with the loop."""
+    """A client serves each event loop, also where a handle was made before its first call there,
+    and ends its connections with the loop.
+    """
     with async_client(emulator) as client:
         session = asyncio.run(create(client))
 
@@ -239,7 +243,9 @@ def test_a_client_passes_for_one(emulator: ThreadedEmulator) -> None:
 
 
 def test_a_client_ends_with_its_fixture(emulator: ThreadedEmulator) -> None:
-    """Where the loop goes on after the fixture, the client is closed there; where it was never used, there is nothing to close."""
+    """Where the loop goes on after the fixture, the client is closed there; where it was never
+    used, there is nothing to close.
+    """
     with asyncio.Runner() as runner:
         with async_client(emulator) as client:
             runner.run(client.versions())

@@ -1,4 +1,6 @@
-"""What a user of the package writes, for type checkers: every public name and call. Nothing runs this file."""
+"""What a user of the package writes, for type checkers: every public name and call. Nothing runs
+this file.
+"""
 
 import asyncio
 import random

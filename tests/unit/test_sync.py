@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +71,20 @@ def test_clients_take_the_same_arguments() -> None:
 
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
 def test_every_method_is_told(asynchronous: type, synchronous: type) -> None:
-    """Each public method and property has a docstring, which leads to the asynchronous one for what isn't repeated."""
+    """Each public method and property has a docstring."""
     for name in methods(asynchronous):
         assert getattr(synchronous, name).__doc__
+
+
+def test_every_argument_is_told() -> None:
+    """The facade's own help names each argument, as the asynchronous one does."""
+    assert "\n    interactive_ttl: " in (inspect.getdoc(SessionClient.create) or "")
+    told = inspect.getdoc(SessionClient.__init__) or ""
+    for name in inspect.signature(SessionClient).parameters:
+        assert f"\n    {name}: " in told
+
+
+def test_generated_code_is_up_to_date() -> None:
+    """What scripts/blocking.py writes is what is there."""
+    script = Path(__file__).parents[2] / "scripts" / "blocking.py"
+    subprocess.run([sys.executable, script, "--check"], check=True)
