@@ -67,6 +67,7 @@ _HOMES = {
         "Owner",
         "RecordState",
     ),
+    "ledger.verdicts": ("ReapDecision", "Verdict"),
     "models": (
         "ApiVersion",
         "CreateSession",
@@ -77,6 +78,7 @@ _HOMES = {
         "UpdateSession",
         "Workload",
     ),
+    "reaper": ("Reaped", "forget", "reap"),
     "session.close_all": ("Ending",),
     "session.live": ("AsyncLiveSession",),
     "sync.client": ("SessionClient",),

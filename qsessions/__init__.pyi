@@ -65,6 +65,7 @@ from qsessions.ledger import (
     Owner as Owner,
     RecordState as RecordState,
 )
+from qsessions.ledger.verdicts import ReapDecision as ReapDecision, Verdict as Verdict
 from qsessions.models import (
     ApiVersion as ApiVersion,
     CreateSession as CreateSession,
@@ -75,6 +76,7 @@ from qsessions.models import (
     UpdateSession as UpdateSession,
     Workload as Workload,
 )
+from qsessions.reaper import Reaped as Reaped, forget as forget, reap as reap
 from qsessions.session.close_all import Ending as Ending
 from qsessions.session.live import AsyncLiveSession as AsyncLiveSession
 from qsessions.sync.client import SessionClient as SessionClient

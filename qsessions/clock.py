@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from attrs import frozen
 
+# How many seconds this machine's clock and the service's may be apart.
+CLOCK_SKEW_S = 60.0
+
 
 @frozen
 class Clock:

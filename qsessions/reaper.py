@@ -1,15 +1,17 @@
-"""The sessions that dead processes left open: looks at each record of a ledger, decides by the rules of reaping.py, and does it.
+"""Ends what dead processes left open.
 
-And `forget`, for the records that nobody can decide about.
+`reap` looks at each record of a ledger, decides by the rules of ledger/verdicts.py, and does it.
+`forget` is for records about which nothing can be decided.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import attrs
-from attrs import define, frozen
+from attrs import frozen
 
 from qsessions.api.operations import OPEN_STATUSES
 from qsessions.arguments import texts
@@ -29,35 +31,33 @@ from qsessions.ledger import (
     read_entries,
 )
 from qsessions.ledger.verdicts import (
-    Decision,
+    ReapDecision,
     Verdict,
-    candidates,
     decide,
     decide_unknown,
-    decide_unread,
     is_young,
     needs_jobs,
 )
-from qsessions.models import Session, Workload
+from qsessions.models import Workload
 from qsessions.session.close_all import map_bounded
-from qsessions.states import Progress, State, current_states
+from qsessions.session_states import Progress, State, current_states
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
 
 @frozen(kw_only=True)
 class Reaped:
-    """What `reap` or `forget` made of one record.
+    """What `reap` or `forget` did about one record.
 
     Attributes:
         entry: The record and its owner.
-        decision: What is to be done about it, and why.
-        done: Whether its session was closed, or its record put to ended.
-        error: What went wrong, in reading, closing or recording it, or None.
+        decision: What to do about it, and why.
+        done: Whether its session was closed, or its record set to ended.
+        error: What went wrong in reading, closing or recording it, or None.
     """
 
     entry: LedgerEntry
-    decision: Decision
+    decision: ReapDecision
     done: bool = False
     error: Exception | None = None
 
@@ -74,26 +74,29 @@ async def reap(
     wall: Callable[[], float] = time.time,
     progress: Progress | None = None,
 ) -> list[Reaped]:
-    """Close what dead owners left open, by the rules of reaping.py, and return what became of each record, oldest first.
+    """Close what dead owners left open, and return what was done about each record, oldest first.
 
-    It is about the records of the client's own instance: its credentials go nowhere else. One that fails doesn't stop the others. However
-    many there are, the ledger is read once (and once more where ids aren't known), sessions are looked up in pages where that is quicker,
-    20 are closed at a time, and what has ended is written at once.
+    The rules are in ledger/verdicts.py. Only records of the client's own instance are acted on: its
+    credentials are sent nowhere else. A failure doesn't stop the others. However many records there
+    are, the ledger is read once (twice if ids are unknown), sessions are read in pages where that
+    is quicker, 20 are closed at a time, and all changes to the ledger are written at once.
 
     Args:
-        client: Of the instance; it must have been entered.
-        ledger: Whose records.
-        only: The keys or session ids of the records to look at, which then count as named; empty for all.
-        labels: Only records that have all of these.
-        all_instances: Whether to return the records of other instances too, which are left as they are.
+        client: A client of the instance, already entered.
+        ledger: The ledger with the records.
+        only: The keys or session ids of the records to look at, which then count as named. Empty
+            for all.
+        labels: Only records that have all of these labels.
+        all_instances: Whether to return records of other instances too. They are left as they are.
         dry_run: Whether to decide only.
-        close_unique: Whether to close a session whose id isn't known, where a single one can be it.
+        close_unique: Whether to close a session of unknown id if exactly one session matches.
         wall: Returns the seconds since 1970.
-        progress: Called as the work goes on.
+        progress: Called with the step, the number done and the total.
 
     Raises:
-        InvalidArgument: `client` or `ledger` is none, or `only` has a name that it doesn't know; nothing was done.
-        LedgerUnavailable: The ledger can't be read; nothing was done.
+        InvalidArgument: `client` or `ledger` is of a wrong type, or `only` has an unknown name.
+            Nothing was done.
+        LedgerUnavailable: The ledger can't be read. Nothing was done.
     """
     given: object = client
     if not isinstance(given, AsyncSessionClient):
@@ -105,37 +108,51 @@ async def reap(
         for entry in _chosen(known, only)
         if (whole or is_served(client, entry.record)) and has_labels(entry.record, wanted)
     ]
-    reaper = _Reaper(client, ledger, wall, _living(known), progress or _silent, named=bool(only))
-    decided = await reaper.decide(entries, close_unique=close_unique)
+    reaper = _Reaper(
+        client,
+        ledger,
+        wall,
+        _living(known),
+        progress or (lambda *_: None),
+        named=bool(only),
+        close_unique=close_unique,
+    )
+    decided = await reaper.decide(entries)
     return decided if dry_run else await reaper.carry_out(decided)
 
 
 async def forget(
     ledger: Ledger, only: str | Collection[str], *, wall: Callable[[], float] = time.time
 ) -> list[Reaped]:
-    """Put records of dead owners to ended unseen, and return what became of each. Nothing is sent; their sessions stay as they are.
+    """Set records of dead owners to ended without a look at their sessions.
 
-    It is for those that nobody will ever decide about, as of an instance that is gone.
+    Nothing is sent, and the sessions stay as they are. It is for records that `reap` can never
+    decide, for example of a deleted instance.
 
     Args:
-        ledger: Whose records.
+        ledger: The ledger with the records.
         only: Their keys or session ids.
         wall: Returns the seconds since 1970.
 
+    Returns:
+        What was done about each record.
+
     Raises:
-        InvalidArgument: `ledger` is none, or `only` has a name that it doesn't know, or none at all; nothing was done.
-        LedgerUnavailable: The ledger can't be read; nothing was done.
+        InvalidArgument: `ledger` is of a wrong type, or `only` is empty or has an unknown name.
+            Nothing was done.
+        LedgerUnavailable: The ledger can't be read. Nothing was done.
     """
     if not only:
         raise InvalidArgument("a record to forget must be named.")
-    why = "whether its process is alive can't be told from here"
+    why = "whether its process is alive is unknown from here"
+    end = ReapDecision(Verdict.MARK_ENDED, "forgotten without a look at its session")
     forgotten = [
         Reaped(
             entry=entry,
-            decision=Decision(Verdict.MARK_ENDED, "forgotten; nobody looked at its session"),
+            decision=end
+            if entry.owner.liveness is Liveness.DEAD
+            else decide(entry, None, now=wall(), unread=why, named=True),
         )
-        if entry.owner.liveness is Liveness.DEAD
-        else Reaped(entry=entry, decision=decide_unread(entry, why, named=True))
         for entry in _chosen(await _read(ledger, None), only)
     ]
     return await _recorded(ledger, wall, forgotten)
@@ -146,10 +163,6 @@ def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     if record.instance is not None:
         return record.instance == client.instance
     return record.base_url == client.base_url
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show nobody how far the work is."""
 
 
 async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[LedgerEntry]:
@@ -172,15 +185,10 @@ def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list
 
 
 def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
-    """Return the owners that live, or else may live, by the ids of their sessions."""
-    owners: dict[str | None, Owner] = {}
-    for liveness in (Liveness.UNKNOWN, Liveness.ALIVE):
-        owners |= {
-            entry.record.session_id: entry.owner
-            for entry in known
-            if entry.owner.liveness is liveness
-        }
-    return owners
+    """Return the owners that live, or else may live, by session id."""
+    entries = [entry for entry in known if entry.owner.liveness is not Liveness.DEAD]
+    entries.sort(key=lambda entry: entry.owner.liveness is Liveness.ALIVE)
+    return {entry.record.session_id: entry.owner for entry in entries}
 
 
 @frozen
@@ -188,8 +196,9 @@ class _Reaper:
     """One run of `reap`.
 
     Attributes:
-        owners: The owners that live or may live, by the ids of their sessions.
+        owners: The owners that live or may live, by session id.
         named: Whether the caller named the records.
+        close_unique: Whether to close a session of unknown id if exactly one session matches.
     """
 
     client: AsyncSessionClient
@@ -198,91 +207,121 @@ class _Reaper:
     owners: Mapping[str | None, Owner]
     progress: Progress
     named: bool = attrs.field(kw_only=True)
+    close_unique: bool = attrs.field(kw_only=True)
 
-    async def decide(self, entries: Sequence[LedgerEntry], *, close_unique: bool) -> list[Reaped]:
+    async def decide(self, entries: Sequence[LedgerEntry]) -> list[Reaped]:
         """Decide about each record. Nothing is changed."""
-        mine = [entry for entry in entries if self._is_to_be_read(entry)]
-        without_id = [entry for entry in mine if entry.record.session_id is None]
-        look = await _look(
-            self.client, self.ledger, [entry.record for entry in without_id], self.wall
+        to_read = [
+            entry
+            for entry in entries
+            if entry.owner.liveness is not Liveness.ALIVE and is_served(self.client, entry.record)
+        ]
+        unknown = await self._decide_unknown(
+            [entry for entry in to_read if entry.record.session_id is None]
         )
-        # One after the other, since a session that is one's is not another's.
-        unknown = {
-            entry.record.key: look.decide(entry, named=self.named, close_unique=close_unique)
-            for entry in without_id
-        }
-        states = await current_states(self.client, [entry.record for entry in mine], self.progress)
+        states = await current_states(
+            self.client, [entry.record for entry in to_read], self.progress
+        )
 
-        async def one(entry: LedgerEntry) -> Reaped:
+        async def work(entry: LedgerEntry) -> Reaped:
             decided = unknown.get(entry.record.key)
-            return decided or await self._decided(entry, states.get(entry.record.session_id or ""))
+            return decided or await self._decide(entry, states.get(entry.record.session_id or ""))
 
-        return await map_bounded(entries, one)
+        return await map_bounded(entries, work)
 
     async def carry_out(self, decided: Sequence[Reaped]) -> list[Reaped]:
         """Close and record what was decided."""
-        to_close = sum(one.decision.session_id is not None for one in decided)
+        to_close = sum(reaped.decision.session_id is not None for reaped in decided)
         closed = 0
 
-        async def one(reaped: Reaped) -> Reaped:
+        async def work(reaped: Reaped) -> Reaped:
             nonlocal closed
             if reaped.decision.session_id is None:
                 return reaped
-            reaped = await self._closed(reaped, reaped.decision.session_id)
+            reaped = await self._close(reaped, reaped.decision.session_id)
             closed += 1
             self.progress("closing", closed, to_close)
             return reaped
 
-        return await _recorded(self.ledger, self.wall, await map_bounded(decided, one))
+        return await _recorded(self.ledger, self.wall, await map_bounded(decided, work))
 
-    def _is_to_be_read(self, entry: LedgerEntry) -> bool:
-        return entry.owner.liveness is not Liveness.ALIVE and is_served(self.client, entry.record)
-
-    async def _decided(self, entry: LedgerEntry, state: State | None) -> Reaped:
-        if not is_served(self.client, entry.record) and not self.named:
-            return Reaped(entry=entry, decision=Decision(Verdict.LEAVE, ANOTHER_INSTANCE))
+    async def _decide(self, entry: LedgerEntry, state: State | None) -> Reaped:
+        """Decide by the state that a session has now; None if it was not read."""
+        if not self.named and not is_served(self.client, entry.record):
+            return Reaped(entry=entry, decision=ReapDecision(Verdict.LEAVE, ANOTHER_INSTANCE))
+        unread, error, session, has_jobs = None, None, None, None
         if state is None:
-            return Reaped(
-                entry=entry, decision=decide_unread(entry, ANOTHER_INSTANCE, named=self.named)
-            )
-        if isinstance(state, NotFound):
-            return Reaped(entry=entry, decision=self._decide_missing(entry))
-        if isinstance(state, Exception):
-            decision = decide_unread(entry, "its state can't be read", named=self.named)
-            # What is left as it is anyway needed no look.
-            needed = decision.verdict is not Verdict.LEAVE
-            return Reaped(entry=entry, decision=decision, error=state if needed else None)
-        if state.id != entry.record.session_id:
-            # As a cache in between may give it: it says nothing about this one, and may be another process's.
-            why = "the answer was about another session"
-            return Reaped(entry=entry, decision=decide_unread(entry, why, named=self.named))
-        has_jobs = (
-            await self._has_jobs(state) if needs_jobs(entry, state, named=self.named) else None
+            unread = ANOTHER_INSTANCE
+        elif isinstance(state, NotFound):
+            if entry.record.instance is None:
+                unread = "there is no such session here, and its instance isn't recorded"
+        elif isinstance(state, Exception):
+            unread, error = "its state can't be read", state
+        elif state.id != entry.record.session_id:
+            # A cache in between may do that. That session may be another process's.
+            unread = "the answer was about another session"
+        else:
+            session = state
+            if needs_jobs(entry, session, named=self.named):
+                # If a user's provider fails here, the session is left.
+                with suppress(Exception):
+                    has_jobs = await self.client.has_pending_jobs(session.id)
+        decision = decide(
+            entry, session, now=self.wall(), unread=unread, named=self.named, has_jobs=has_jobs
         )
-        decision = decide(entry, state, now=self.wall(), named=self.named, has_jobs=has_jobs)
-        if decision.verdict is Verdict.CLOSE and state.id in self.owners:
-            # Several processes have recorded it.
-            other = attrs.evolve(entry, owner=self.owners[state.id])
-            decision = decide(other, state, now=self.wall(), named=self.named)
-        return Reaped(entry=entry, decision=decision)
+        if decision.verdict is Verdict.CLOSE and decision.session_id in self.owners:
+            # Another process has recorded it, too.
+            other = attrs.evolve(entry, owner=self.owners[decision.session_id])
+            decision = decide(other, session, now=self.wall(), named=self.named)
+        # If the session is left anyway, reading it was unnecessary.
+        needed = decision.verdict is not Verdict.LEAVE
+        return Reaped(entry=entry, decision=decision, error=error if needed else None)
 
-    def _decide_missing(self, entry: LedgerEntry) -> Decision:
-        if entry.record.instance is None:
-            why = "there is no such session here, and its instance isn't recorded"
-            return decide_unread(entry, why, named=self.named)
-        return decide(entry, None, now=self.wall(), named=self.named)
-
-    async def _has_jobs(self, session: Session) -> bool | None:
+    async def _decide_unknown(self, entries: Sequence[LedgerEntry]) -> dict[str, Reaped]:
+        """Decide about records without an id, and return the results by key."""
+        if not entries:
+            return {}
+        listed: list[Workload] | None = None
+        recorded: Sequence[LedgerEntry] = ()
+        error = None
         try:
-            return await self.client.has_pending_jobs(session.id)
-        except Exception:  # noqa: BLE001 - whatever a user's provider raises: it can't be told, and the session is left
-            return None
+            # Of any creation time: the clock of a record's owner may have been wrong.
+            workloads = self.client.workloads(status=OPEN_STATUSES)
+            listed = [workload async for workload in workloads]
+        except Exception as failure:  # noqa: BLE001 - a user's provider may raise anything
+            error = failure.with_traceback(None)
+        now = self.wall()
+        if listed is not None:
+            # Read the ledger again: what is listed by now was recorded before it was created.
+            recorded = await _read(self.ledger, self.client)
+        known = {entry.record.session_id for entry in recorded} - {None}
+        others = [
+            entry.record
+            for entry in recorded
+            if entry.record.session_id is None
+            and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
+        ]
+        decided: dict[str, Reaped] = {}
+        # One after the other: a session that is closed for one record can't be another's.
+        for entry in entries:
+            decision = decide_unknown(
+                entry,
+                listed,
+                now=now,
+                named=self.named,
+                close_unique=self.close_unique,
+                known=known,
+                others=others,
+            )
+            known.add(decision.session_id)
+            decided[entry.record.key] = Reaped(entry=entry, decision=decision, error=error)
+        return decided
 
-    async def _closed(self, reaped: Reaped, session_id: str) -> Reaped:
+    async def _close(self, reaped: Reaped, session_id: str) -> Reaped:
         try:
             await self.client.close(session_id)
-        except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be closed
-            # One that is gone was ended by somebody, unless the service may not know it yet.
+        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
+            # A session that is gone has ended, unless the service may not know it yet.
             if not isinstance(error, NotFound) or is_young(reaped.entry.record, now=self.wall()):
                 return attrs.evolve(reaped, error=error.with_traceback(None))
         return attrs.evolve(reaped, done=True)
@@ -291,27 +330,25 @@ class _Reaper:
 async def _recorded(
     ledger: Ledger, wall: Callable[[], float], decided: Sequence[Reaped]
 ) -> list[Reaped]:
-    """Write what was found and done into the ledger, at once, and return what then became of each record."""
+    """Write the changes into the ledger at once, and return the results with what failed."""
     changes = {
-        index: (one.entry, record)
-        for index, one in enumerate(decided)
-        if one.error is None and (record := _record_after(one, wall())) != one.entry.record
+        index: (reaped.entry, record)
+        for index, reaped in enumerate(decided)
+        if reaped.error is None and (record := _record_after(reaped, wall())) != reaped.entry.record
     }
-    results = list(decided)
-    if not changes:
-        return results
+    results, failure, amended = list(decided), None, [False] * len(changes)
     try:
-        amended = await amend_entries(ledger, list(changes.values()))
+        if changes:
+            amended = list(await amend_entries(ledger, list(changes.values())))
     except LedgerUnavailable as error:
         failure = error.with_traceback(None)
-        for index in changes:
-            # What was seen of one that is left needn't be kept: the next look is then the first.
-            if results[index].decision.verdict is not Verdict.LEAVE:
-                results[index] = attrs.evolve(results[index], error=failure)
-        return results
     for index, is_amended in zip(changes, amended, strict=True):
-        # Who can't tell whether the owner lives can't change its record; nothing costs all the same.
-        if is_amended and results[index].decision.verdict is Verdict.MARK_ENDED:
+        verdict = results[index].decision.verdict
+        # A change to a session that is left may get lost: the next run starts over.
+        if failure is not None and verdict is not Verdict.LEAVE:
+            results[index] = attrs.evolve(results[index], error=failure)
+        # The ledger refuses it if the owner may live. The session costs nothing all the same.
+        elif is_amended and verdict is Verdict.MARK_ENDED:
             results[index] = attrs.evolve(results[index], done=True)
     return results
 
@@ -321,77 +358,3 @@ def _record_after(reaped: Reaped, now: float) -> LedgerRecord:
     if reaped.done or decision.verdict is Verdict.MARK_ENDED:
         return record.becomes(RecordState.ENDED, now=now, session_id=decision.session_id)
     return decision.record or record
-
-
-@define
-class _Look:
-    """What was seen of the sessions that may be those whose ids aren't known.
-
-    Attributes:
-        workloads: The open ones of the instance, or None where they could not be read.
-        error: Why they could not be read.
-        now: When they were read, in seconds since 1970.
-        taken: The ids of sessions that are some other record's.
-        others: The entries without an id whose sessions are not to be closed in place of another's.
-    """
-
-    workloads: Sequence[Workload] | None
-    error: Exception | None = None
-    now: float = 0.0
-    taken: set[str] = attrs.field(factory=set)
-    others: Sequence[LedgerEntry] = ()
-
-    def decide(self, entry: LedgerEntry, *, named: bool, close_unique: bool) -> Reaped:
-        """Decide about one of them."""
-        listed = self.workloads or ()
-        seen = None if self.workloads is None else candidates(entry.record, listed, self.taken)
-        contested = {
-            workload.id
-            for other in self.others
-            if other.record.key != entry.record.key
-            for workload in candidates(other.record, seen or (), self.taken)
-        }
-        decision = decide_unknown(
-            entry,
-            seen,
-            now=self.now,
-            named=named,
-            close_unique=close_unique,
-            contested=contested,
-            of_another_time=()
-            if seen
-            else candidates(entry.record, listed, self.taken, at_any_time=True),
-        )
-        if decision.session_id is not None:
-            self.taken.add(decision.session_id)
-        return Reaped(entry=entry, decision=decision, error=self.error)
-
-
-async def _look(
-    client: AsyncSessionClient,
-    ledger: Ledger,
-    records: Sequence[LedgerRecord],
-    wall: Callable[[], float],
-) -> _Look:
-    if not records:
-        return _Look(())
-    # Of any time: a record has its owner's, whose clock may have been wrong.
-    listed = client.workloads(status=OPEN_STATUSES)
-    try:
-        workloads = [workload async for workload in listed]
-    except Exception as error:  # noqa: BLE001 - whatever a user's provider raises, the others must be looked at
-        return _Look(None, error=error.with_traceback(None))
-    now = wall()
-    # Read again: whoever created what is listed by now had recorded it before.
-    entries = await _read(ledger, client)
-    return _Look(
-        workloads,
-        now=now,
-        taken={entry.record.session_id for entry in entries if entry.record.session_id is not None},
-        others=[
-            entry
-            for entry in entries
-            if entry.record.session_id is None
-            and (entry.record.detached or entry.owner.liveness is not Liveness.DEAD)
-        ],
-    )

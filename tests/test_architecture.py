@@ -16,7 +16,7 @@ MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE
 # Lowest first: a module imports from its own room or from those above it in this list. A room is a
 # folder or a module right below the package.
 ROOMS = (
-    ("errors", "models", "events", "clock", "masking", "tasks", "_version"),
+    ("errors", "arguments", "models", "events", "clock", "masking", "tasks", "_version"),
     ("api",),
     ("http",),
     ("auth",),
@@ -25,7 +25,7 @@ ROOMS = (
     ("ledger",),
     ("session",),
     ("client",),
-    ("states", "sync"),
+    ("session_states", "sync"),
     ("reaper",),
     ("cli", "testing"),
 )

@@ -32,10 +32,10 @@ from qsessions.ledger import (
     has_labels,
     read_entries,
 )
-from qsessions.ledger.verdicts import Decision, Verdict, is_young, whose
+from qsessions.ledger.verdicts import ReapDecision, Verdict, is_young, whose
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, is_served, reap
-from qsessions.states import State, current_states
+from qsessions.session_states import State, current_states
 
 # Where a terminal is narrow, the first ones stay.
 _LEDGER_COLUMNS = (
@@ -212,7 +212,8 @@ async def _forget_found(options: Options, found: Sequence[Reaped]) -> int | None
         # Somebody else may have ended some while the question stood.
         still = {entry.record.key for entry in await read_entries(ledger)}
         keys = [one.entry.record.key for one in found if one.entry.record.key in still]
-    return await _forget(options, keys, older_than=None) if keys else None
+        forgotten = await forget(ledger, keys) if keys else []
+    return await _print_forgotten(options, forgotten) if forgotten else None
 
 
 async def _forget(options: Options, only: Sequence[str], *, older_than: str | None) -> int | None:
@@ -225,6 +226,10 @@ async def _forget(options: Options, only: Sequence[str], *, older_than: str | No
         )
     async with local_ledger() as ledger:
         forgotten = await forget(ledger, await _named(ledger, only))
+    return await _print_forgotten(options, forgotten)
+
+
+async def _print_forgotten(options: Options, forgotten: Sequence[Reaped]) -> int | None:
     await _print("forget", forgotten, options)
     kept = [one for one in forgotten if not one.done]
     if not kept:
@@ -281,7 +286,7 @@ async def _nothing(
     return f"qsessions {command}: no open sessions are recorded{more}."
 
 
-def _to_end(undecided: Sequence[Decision]) -> str:
+def _to_end(undecided: Sequence[ReapDecision]) -> str:
     """Say how to end what is undecided, by id, whatever the ledger says."""
     match list(
         dict.fromkeys(workload.id for decision in undecided for workload in decision.candidates)

@@ -1,4 +1,7 @@
-"""The ledger: a durable record of the sessions that this user's processes opened, for when one of them is killed."""
+"""The ledger: a durable record of the sessions that this user's processes created.
+
+When one of them is killed, `reap` finds there what it left open.
+"""
 
 from qsessions.ledger.local import LocalLedger, place_of
 from qsessions.ledger.recorder import SessionRecorder

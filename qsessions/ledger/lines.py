@@ -1,26 +1,23 @@
-"""What a ledger's file holds: lines of JSON, the first of them about its owner, each other one a whole record.
+"""The format of a ledger's file: lines of JSON, the first about the owner, the others records.
 
-The last record of a key counts, so a line that is torn or damaged takes nothing else with it.
+The last record of a key counts. A damaged line affects no other line.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
 
 import attrs
 from attrs import define, field, frozen
 from attrs.validators import instance_of
 
-from qsessions.ledger.records import LedgerRecord, RecordState
-
-T = TypeVar("T")
+from qsessions.ledger.records import LedgerRecord, put
 
 
 @frozen(kw_only=True)
 class Header:
-    """What a file's first line says about its owner."""
+    """A file's first line, which describes its owner."""
 
     host: str = field(validator=instance_of(str))
     pid: int = field(validator=instance_of(int))
@@ -33,14 +30,14 @@ class Header:
 
 @define
 class Contents:
-    """What a file holds, as far as it can be read.
+    """The contents of a file, as far as it can be read.
 
     Attributes:
-        header: Who its owner is, if it says so.
-        records: The last record of each key, of those that aren't ended.
-        has_records: Whether it has a record at all, as a file has from the start.
-        is_damaged: Whether there is a line that can't be read, but for a blank one and a last one without its end.
-        torn: How many bytes that last one has, which was not recorded yet.
+        header: The first line, if it can be read.
+        records: The last record of each key, without those that are ended.
+        has_records: Whether there is any record. A file is made with one.
+        is_damaged: Whether a line can't be read, apart from blank lines and an unfinished last one.
+        torn: The bytes of an unfinished last line, whose record was never acknowledged.
     """
 
     header: Header | None = None
@@ -51,7 +48,7 @@ class Contents:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing of it is missing."""
+        """Whether no record can be missing."""
         return self.has_records and not self.is_damaged
 
 
@@ -62,12 +59,12 @@ _NAMES: dict[type, frozenset[str]] = {
 
 
 def header_line(header: Header) -> bytes:
-    """Give a file's first line."""
+    """Return a file's first line."""
     return _line({"ledger": 1} | attrs.asdict(header))
 
 
 def record_lines(records: Iterable[LedgerRecord]) -> bytes:
-    """Give the lines of records."""
+    """Return the lines of records."""
     return b"".join(
         _line(attrs.asdict(record, filter=lambda _, item: item is not None and item != {}))
         for record in records
@@ -75,14 +72,14 @@ def record_lines(records: Iterable[LedgerRecord]) -> bytes:
 
 
 def parse(lines: Iterable[bytes]) -> Contents:
-    """Read a file, line by line. What can't be read is passed over.
+    """Read a file, line by line. Lines that can't be read are skipped.
 
     Args:
-        lines: All of them without their ends; the last one is what follows the last end, and may be empty.
+        lines: The lines without their ends. The last is what follows the last end, maybe nothing.
     """
     contents = Contents()
     for line in lines:
-        # What was taken for a torn last line isn't the last one.
+        # The line before was not the last one, so it is damaged, not torn.
         contents.is_damaged |= contents.torn > 0
         contents.torn = 0
         item = parse_line(line)
@@ -90,34 +87,19 @@ def parse(lines: Iterable[bytes]) -> Contents:
             contents.header = contents.header or item
         elif item is not None:
             contents.has_records = True
-            if item.state is RecordState.ENDED:
-                contents.records.pop(item.key, None)
-            else:
-                contents.records[item.key] = item
+            put(contents.records, item)
         elif line.strip():
             contents.torn = len(line)
     return contents
 
 
 def parse_line(line: bytes) -> Header | LedgerRecord | None:
-    """Read a line; None where it is neither."""
-    value = _value(line)
-    return _made(Header, value) if "ledger" in value else _made(LedgerRecord, value)
-
-
-def _value(line: bytes) -> dict[str, Any]:
+    """Return what a line holds, or None if it can't be read."""
     try:
         value = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _made(kind: type[T], value: dict[str, Any]) -> T | None:
-    names = _NAMES[kind]
-    try:
-        return kind(**{name: item for name, item in value.items() if name in names})
-    except (TypeError, ValueError):
+        kind = Header if "ledger" in value else LedgerRecord
+        return kind(**{name: value[name] for name in _NAMES[kind] & value.keys()})
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

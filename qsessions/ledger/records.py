@@ -22,29 +22,29 @@ class RecordState(StrEnum):
     """How far a session had come when its owner last recorded it."""
 
     INTENT = "intent"
-    """The request that creates it was about to go out. The owner's last word when it died in the middle of that request."""
+    """The request that creates it was about to be sent. It stays so if the owner died meanwhile."""
     CREATED = "created"
     """It exists."""
     DRAINING = "draining"
-    """It was told to take no more jobs; it was not yet seen closed."""
+    """It was set to accept no more jobs, and was not yet seen closed."""
     ENDED = "ended"
-    """It was seen closed, or it was never created. Nothing is left to do, and it is no longer listed."""
+    """It was seen closed, or was never created. The record is no longer listed."""
     UNKNOWN = "unknown"
-    """Nobody can tell whether it was created."""
+    """It is unknown whether it was created."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
-        # A later version's word: there may be a session, which is what matters.
+        # A later version's state. There may be a session, which is what matters.
         return cls("unknown") if isinstance(value, str) else None
 
 
 class Liveness(StrEnum):
-    """Whether the process that owns a session is there."""
+    """Whether the process that owns a session lives."""
 
     ALIVE = "alive"
     DEAD = "dead"
     UNKNOWN = "unknown"
-    """It can't be told from here."""
+    """It can't be known from here."""
 
 
 def _moment(value: object) -> float:
@@ -54,7 +54,7 @@ def _moment(value: object) -> float:
 
 
 def checked_labels(value: object) -> Mapping[str, str]:
-    """Return a copy of labels; None is none.
+    """Return a copy of labels; None means no labels.
 
     Raises:
         InvalidArgument: They are not a mapping of printable text to printable text.
@@ -70,29 +70,31 @@ def checked_labels(value: object) -> Mapping[str, str]:
             raise InvalidArgument(f"a label's name and value must be printable text, not {text!r}.")
     if wrong := [name for name in value if "=" in name]:
         raise InvalidArgument(
-            f"a label's name must have no =, as {wrong[0]!r} has: name=value is how it is written elsewhere."
+            f"a label's name must have no =, as {wrong[0]!r} has: "
+            "name=value is how it is written elsewhere."
         )
     return dict(value)
 
 
 @frozen(kw_only=True)
 class LedgerRecord:
-    """What the ledger knows of one session. It holds no credential.
+    """A session in the ledger. It holds no credentials.
 
     Attributes:
         key: The record's own id, made before there is a session.
-        base_url: The service that was asked.
+        base_url: The base URL of the service.
         instance: The CRN of the instance, or None.
-        mode: What was asked for: dedicated or batch.
-        backend: The backend that was asked for, or None.
-        max_ttl: The longest life that was asked for, in seconds, or None.
-        asked_at: When the request was about to go out, in seconds since 1970, by this machine's clock.
+        mode: The requested mode: dedicated or batch.
+        backend: The requested backend, or None.
+        max_ttl: The requested maximal lifetime in seconds, or None.
+        asked_at: When the request was about to be sent, in seconds since 1970 (local clock).
         changed_at: When `state` was recorded, in seconds since 1970.
         state: How far it had come.
         session_id: The session's id, once it is known.
-        idle_since: Since when `reap` has found it to drain without jobs, in seconds since 1970, or None.
-        detached: Whether it was made to outlive its maker, as `qsessions create` does: it belongs to nobody.
-        labels: What its maker calls it, for people: names and values of printable text.
+        idle_since: Since when `reap` sees it drain without jobs, in seconds since 1970, or None.
+        detached: Whether it is meant to outlive its creator, as with `qsessions create`. Then no
+            process owns it.
+        labels: Labels for people: names and values of printable text.
     """
 
     key: str = field(validator=_text)
@@ -121,16 +123,16 @@ class LedgerRecord:
         detached: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Self:
-        """Make the record of a request that is about to go out.
+        """Return the record of a request that is about to be sent.
 
         Args:
-            request: What is asked for.
-            base_url: Of whom.
+            request: The request.
+            base_url: The base URL of the service.
             instance: The CRN of the instance, or None.
             now: Seconds since 1970.
             key: The record's own id; None makes one.
-            detached: Whether the session is to outlive this process.
-            labels: What to call it.
+            detached: Whether the session is meant to outlive this process.
+            labels: Labels for people.
         """
         return cls(
             key=key or uuid4().hex,
@@ -146,7 +148,10 @@ class LedgerRecord:
         )
 
     def becomes(self, state: RecordState, *, now: float, session_id: str | None = None) -> Self:
-        """Give this record in another state, as of `now` (seconds since 1970); a session id that is known stays."""
+        """Return this record in another state, as of `now` (seconds since 1970).
+
+        A session id replaces the one there was; None keeps it.
+        """
         return attrs.evolve(
             self, state=state, changed_at=now, session_id=session_id or self.session_id
         )
@@ -157,15 +162,23 @@ def has_labels(record: LedgerRecord, labels: Mapping[str, str]) -> bool:
     return labels.items() <= record.labels.items()
 
 
+def put(records: dict[str, LedgerRecord], record: LedgerRecord) -> None:
+    """Replace a record among the open ones, by its key. An ended one is removed."""
+    if record.state is RecordState.ENDED:
+        records.pop(record.key, None)
+    else:
+        records[record.key] = record
+
+
 @frozen(kw_only=True)
 class Owner:
-    """The process that a record belongs to. What its file doesn't tell is None.
+    """The process that a record belongs to. Attributes that its file doesn't have are None.
 
     Attributes:
         host: The name of its machine.
-        pid: Its process id, for people: whether it lives is never told by it.
+        pid: Its process id, for people. It is not used to find out whether the process lives.
         since: When it began to record, in seconds since 1970.
-        liveness: Whether it is there.
+        liveness: Whether it lives.
     """
 
     host: str | None
@@ -176,7 +189,13 @@ class Owner:
 
 @frozen(kw_only=True)
 class LedgerEntry:
-    """A record with its owner. `source` says where the ledger keeps it; it means something to that ledger only."""
+    """A record with its owner.
+
+    Attributes:
+        record: The record.
+        owner: The process that it belongs to.
+        source: Where the ledger keeps it, in a form of that ledger's own.
+    """
 
     record: LedgerRecord
     owner: Owner
@@ -185,28 +204,31 @@ class LedgerEntry:
 
 @runtime_checkable
 class Ledger(Protocol):
-    """A place to keep records that outlives the process: `LocalLedger`, or one of your own, such as a shared database.
+    """Keeps records beyond the life of a process: `LocalLedger`, or your own, such as a database.
 
-    A method may raise what it likes: the client warns and goes on. None may block the event loop.
+    A method may raise anything: the client warns and goes on. No method may block the event loop.
     """
 
     async def record(self, record: LedgerRecord) -> None:
-        """Keep a record, in place of an earlier one of the same key. It has returned only when the record would survive a crash."""
+        """Write a record, in place of an earlier one of the same key.
+
+        Return only when the record would survive a crash.
+        """
         ...
 
     async def entries(self) -> Sequence[LedgerEntry]:
-        """Give every record that isn't ended, whoever owns it."""
+        """Return every record that isn't ended, of all owners."""
         ...
 
     async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
-        """Put each record in place of the one in its entry, whose owner is dead. Many at once should cost little more than one.
+        """Replace the record in each entry of a dead owner. Many should cost little more than one.
 
         Returns:
-            For each of them whether it was done; False, and nothing is changed, where the owner lives, where that can't be told, or where
-            the record is no longer open.
+            For each change whether it was made. It was not if the owner lives, if that is unknown,
+            or if the record is no longer open.
         """
         ...
 
     async def aclose(self) -> None:
-        """Give up the records that are still open: their owner counts as dead from now on."""
+        """Release the records that are still open: their owner counts as dead from now on."""
         ...

@@ -29,7 +29,7 @@ async def read_entries(ledger: Ledger) -> Sequence[LedgerEntry]:
 async def amend_entries(
     ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]
 ) -> Sequence[bool]:
-    """Put records in place of those in a ledger's entries; see `Ledger.amend`.
+    """Replace the records in a ledger's entries; see `Ledger.amend`.
 
     Raises:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
@@ -47,7 +47,7 @@ async def close_ledger(ledger: Ledger) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return why a ledger failed, in words for people."""
+    """Return why a ledger failed, as a message."""
     return (
         error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
     )

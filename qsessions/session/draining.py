@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.caller import Caller
-from qsessions.clock import Clock
+from qsessions.clock import CLOCK_SKEW_S, Clock
 from qsessions.ledger import LedgerRecord, SessionRecorder
 
 # A look is due when so many drained sessions wait for one, or the first has waited so long.
@@ -19,7 +19,7 @@ _LOOK_S = 5.0
 # It is given up after so many other workloads in a row.
 _MOST_OTHERS = 1000
 # How far this machine's clock and the service's may be apart.
-_MARGIN = timedelta(minutes=2)
+_MARGIN = timedelta(seconds=CLOCK_SKEW_S)
 
 
 class DrainingSessions:

@@ -21,11 +21,12 @@ from qsessions import (
     RecordState,
     ResponseError,
     SessionClient,
-    states,
+    session_states,
 )
 from qsessions.api.operations import MAX_PAGE, YOUNG_S
+from qsessions.clock import CLOCK_SKEW_S
 from qsessions.emulator import Emulator, Fault
-from qsessions.ledger.verdicts import LONGEST_CREATE_S, MARGIN_S, Verdict
+from qsessions.ledger.verdicts import LONGEST_CREATE_S, Verdict
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
 from tests.conftest import client_of
 from tests.fault_server import http
@@ -378,7 +379,7 @@ async def test_one_session_is_not_two_records(place: Place) -> None:
     first, second = await place.reap(close_unique=True, dry_run=True)
     assert (first.decision.verdict, second.decision.verdict) == (CLOSE, UNDECIDED)
     assert "may still appear" in second.decision.why
-    place.time.advance(LONGEST_CREATE_S + MARGIN_S + 1)
+    place.time.advance(LONGEST_CREATE_S + CLOCK_SKEW_S + 1)
     first, second = await place.reap(close_unique=True)
     assert (first.done, second.decision.verdict, second.done) == (True, UNDECIDED, False)
     assert second.decision.why.endswith("qsessions forget")
@@ -638,7 +639,7 @@ async def test_a_list_that_is_full_of_others_is_given_up(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where page after page has none of the sessions, they are read one by one."""
-    monkeypatch.setattr(states, "_VAIN_PAGES", 1)
+    monkeypatch.setattr(session_states, "_VAIN_PAGES", 1)
     for _ in range(2 * MAX_PAGE):
         await place.session()
     ids = [await place.session() for _ in range(21)]

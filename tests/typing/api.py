@@ -55,6 +55,8 @@ from qsessions import (
     ProtocolError,
     QSessionsError,
     RateLimited,
+    ReapDecision,
+    Reaped,
     RecordState,
     Request,
     RequestFailed,
@@ -80,7 +82,10 @@ from qsessions import (
     Transport,
     Unauthorized,
     UpdateSession,
+    Verdict,
     Workload,
+    forget,
+    reap,
 )
 
 T = TypeVar("T")
@@ -419,6 +424,37 @@ def values(session: Session, workload: Workload, version: ApiVersion, change: St
 
     session.id = "other"  # type: ignore[misc]
     session.extra["new"] = 1  # type: ignore[index]
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """Show how far `reap` is."""
+
+
+async def reaping(client: AsyncSessionClient, ledger: Ledger) -> None:
+    """What dead owners left, and every field of what became of it."""
+    reaped = await reap(
+        client,
+        ledger,
+        only=["s-1"],
+        labels={"run": "1"},
+        all_instances=True,
+        dry_run=True,
+        close_unique=True,
+        wall=time.time,
+        progress=show_progress,
+    )
+    assert_type(reaped, list[Reaped])
+    assert_type(await forget(ledger, "s-1", wall=time.time), list[Reaped])
+    (result,) = reaped
+    assert_type(result.entry, LedgerEntry)
+    assert_type(result.decision, ReapDecision)
+    assert_type(result.done, bool)
+    assert_type(result.error, Exception | None)
+    assert_type(result.decision.verdict, Verdict)
+    assert_type(result.decision.why, str)
+    assert_type(result.decision.session_id, str | None)
+    assert_type(result.decision.candidates, tuple[Workload, ...])
+    assert_type(result.decision.record, LedgerRecord | None)
 
 
 async def ledgers() -> None:

@@ -38,7 +38,7 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import SessionRecorder, files, lines, locks, timeouts
+from qsessions.ledger import SessionRecorder, close_ledger, disk, files, lines, locks, timeouts
 from qsessions.ledger.locks import Reach
 from tests.manual_clock import ManualClock
 
@@ -93,6 +93,7 @@ def die() -> None:
     for file in tuple(files._process.own.values()):
         file._release()
     files._process = files._Process()
+    disk._checked.clear()
 
 
 @pytest.fixture
@@ -425,7 +426,7 @@ def test_a_file_is_read_the_same_in_any_pieces(
         file.write(body_of(one.becomes(ENDED, now=NOW)) + b'{"torn')
     size = path.stat().st_size
     for piece in (1, 2, 3, 7, 64, size - 1, size, size + 1):
-        monkeypatch.setattr(files, "_CHUNK_BYTES", piece)
+        monkeypatch.setattr(disk, "_CHUNK_BYTES", piece)
         assert [entry.record for entry in files.read_all(place, NOW)] == [two]
 
 
@@ -471,6 +472,16 @@ def test_what_a_closed_ledger_left_stays_when_it_cant_be_put_together(
     assert len(names(place)) == 2
     entries = run(LocalLedger(place).entries())
     assert [one.owner.liveness for one in entries] == [Liveness.ALIVE, Liveness.ALIVE]
+    later = LocalLedger(place)
+    run(later.record(record := intent()))
+    run(later.aclose())
+    # The file that may end in the midst of a line was made anew.
+    assert len(names(place)) == 2
+    assert all_locked(place)
+    entries = run(LocalLedger(place).entries())
+    assert {(one.record.key, one.owner.liveness) for one in entries} == {
+        (one.key, Liveness.ALIVE) for one in (*left, record)
+    }
 
 
 def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
@@ -603,7 +614,7 @@ async def test_what_is_over_takes_no_room(
     )
     assert [len(one) for one in held] == [0] * 5
     (engine,) = ledger._places
-    assert engine._mine == {}
+    assert engine._open == {}
     assert engine._records.empty()
     assert engine._file is None or engine._file.records == {}
     await recorder.aclose()
@@ -1046,7 +1057,7 @@ def given_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
         os.chown(path, 65_534, -1)
     else:
-        monkeypatch.setattr(files, "user", lambda: os.geteuid() + 1)
+        monkeypatch.setattr(disk, "user", lambda: os.geteuid() + 1)
 
 
 def test_what_another_user_planted(
@@ -1118,7 +1129,7 @@ def test_a_directory_that_others_can_write(
     run(ledger.record(intent()))
     assert len(run(ledger.entries())) == 1
     run(ledger.aclose())
-    told = [f"others can write in {level}, where the ledger is: take that right from them"]
+    told = [f"other users can write in {level}, where the ledger is: remove that permission"]
     assert [one.getMessage() for one in caplog.records] == told * is_told
 
 
@@ -1806,6 +1817,20 @@ async def test_a_ledger_leaves_a_create_half_of_its_time(
     ledger.gate.set()
     await recorder.aclose()
     assert set(ledger.kept) == {"k"}
+
+
+async def test_closing_a_ledger_takes_no_longer_than_a_record(impatient: None) -> None:
+    """Who closes a ledger waits 5 s at the most, and gets one error whatever goes wrong."""
+    ledger = MyLedger()
+    await close_ledger(ledger)
+    assert ledger.closed
+
+    class Hanging(MyLedger):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    with pytest.raises(LedgerUnavailable, match=r"did not answer within 0\.02 s"):
+        await close_ledger(Hanging())
 
 
 @pytest.mark.usefixtures("impatient")

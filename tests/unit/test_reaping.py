@@ -20,16 +20,15 @@ from qsessions import (
     Workload,
 )
 from qsessions.api.operations import YOUNG_S
+from qsessions.clock import CLOCK_SKEW_S
 from qsessions.ledger.verdicts import (
     IDLE_APART_S,
     IDLE_S,
     LONGEST_CREATE_S,
-    MARGIN_S,
     Verdict,
     candidates,
     decide,
     decide_unknown,
-    decide_unread,
     needs_jobs,
     window,
 )
@@ -195,7 +194,7 @@ def test_other_drains_are_nobodys_business(
 def test_a_detached_one_that_drains_for_ever_is_closed_when_named() -> None:
     """What is seen of a detached session at two times that it was named counts, whatever is decided in between."""
     one = entry(session_id="s-1", detached=True, idle_since=NOW)
-    assert decide_unread(one, "the network is down").record is None
+    assert decide(one, None, now=LONG_AFTER, unread="the network is down").record is None
     assert decide(one, DRAINING, now=LONG_AFTER).record is None
     assert decide(one, DRAINING, now=LONG_AFTER, named=True, has_jobs=False).verdict is CLOSE
 
@@ -256,7 +255,7 @@ def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
 
 def test_it_may_still_appear() -> None:
     """That the list lacks a session proves nothing: it may still appear, and later the record is kept until somebody forgets it."""
-    end = NOW + LONGEST_CREATE_S + MARGIN_S
+    end = NOW + LONGEST_CREATE_S + CLOCK_SKEW_S
     early, late = (decide_unknown(entry(), [], now=now) for now in (end, end + 1))
     assert (early.verdict, late.verdict) == (UNDECIDED, UNDECIDED)
     assert "may still appear" in early.why
@@ -265,19 +264,22 @@ def test_it_may_still_appear() -> None:
 
 def test_window() -> None:
     """The window ends with the answer where one came, and with the longest create where the owner died waiting; clocks may differ."""
-    assert window(entry().record) == (NOW - MARGIN_S, NOW + LONGEST_CREATE_S + MARGIN_S)
+    assert window(entry().record) == (NOW - CLOCK_SKEW_S, NOW + LONGEST_CREATE_S + CLOCK_SKEW_S)
     unknown = entry().record.becomes(RecordState.UNKNOWN, now=NOW + 5)
-    assert window(unknown) == (NOW - MARGIN_S, NOW + 5 + MARGIN_S)
+    assert window(unknown) == (NOW - CLOCK_SKEW_S, NOW + 5 + CLOCK_SKEW_S)
 
 
 @pytest.mark.parametrize(
     ("fields", "matches"),
     [
         ({}, True),
-        ({"created": datetime.fromtimestamp(NOW - MARGIN_S, UTC)}, True),
-        ({"created": datetime.fromtimestamp(NOW - MARGIN_S - 1, UTC)}, False),
-        ({"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + MARGIN_S, UTC)}, True),
-        ({"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + MARGIN_S + 1, UTC)}, False),
+        ({"created": datetime.fromtimestamp(NOW - CLOCK_SKEW_S, UTC)}, True),
+        ({"created": datetime.fromtimestamp(NOW - CLOCK_SKEW_S - 1, UTC)}, False),
+        ({"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + CLOCK_SKEW_S, UTC)}, True),
+        (
+            {"created": datetime.fromtimestamp(NOW + LONGEST_CREATE_S + CLOCK_SKEW_S + 1, UTC)},
+            False,
+        ),
         ({"created": None}, False),
         ({"mode": "batch"}, False),
         ({"mode": "job"}, False),
@@ -356,18 +358,25 @@ def test_sessions_that_cannot_be_read(
 ) -> None:
     """Of what can't be read, only what is nobody's business to close is decided: a living owner's, and what outlives its maker."""
     one = entry(liveness, session_id="s-1", **fields)
-    assert decide_unread(one, "the network is down").verdict is verdict
-    assert decide_unread(one, "the network is down", named=True).verdict is when_named
+    assert decide(one, None, now=LONG_AFTER, unread="the network is down").verdict is verdict
+    assert (
+        decide(one, None, now=LONG_AFTER, unread="the network is down", named=True).verdict
+        is when_named
+    )
     for nobodys in (entry(), entry(detached=True)):
-        unknown = decide_unread(nobodys, "the network is down")
+        unknown = decide(nobodys, None, now=LONG_AFTER, unread="the network is down")
         assert (unknown.verdict, unknown.why) == (UNDECIDED, "the network is down")
 
 
 def test_a_candidate_that_may_be_anothers_is_not_closed() -> None:
     """The only session that can be it is left alone where it can be that of a process that may live."""
     seen = [workload()]
-    decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, contested={"s-1"})
+    other = entry(key="other").record
+    decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, others=[other])
     assert (decision.verdict, decision.session_id) == (UNDECIDED, None)
     assert decision.candidates == tuple(seen)
-    decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, contested={"s-2"})
-    assert decision.verdict is CLOSE
+    for elsewhere in (entry().record, entry(key="other", mode="batch").record):
+        decision = decide_unknown(
+            entry(), seen, now=LONG_AFTER, close_unique=True, others=[elsewhere]
+        )
+        assert decision.verdict is CLOSE
