@@ -1,4 +1,4 @@
-"""An auth provider of your own: here, a token from a file that another process keeps fresh.
+"""An auth provider of your own: a token in a file that another process keeps fresh.
 
 Set TOKEN_FILE to the file's path, and QISKIT_IBM_INSTANCE to the instance's CRN.
 """
@@ -12,21 +12,21 @@ from qsessions import AsyncSessionClient, ServiceCRN, Transport
 
 
 class TokenFile:
-    """Sends the token in a file, and reads the file again when the service refuses the token."""
+    """Sends the token in a file. Reads the file again when the service refuses the token."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._headers: dict[str, str] = {}
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the header; the file is read in a thread, so that the event loop goes on."""
+        """Return the header. The file is read in a thread, so it doesn't block the event loop."""
         if not self._headers:
             token = await asyncio.to_thread(self._path.read_text)
             self._headers = {"Authorization": f"Bearer {token.strip()}"}
         return self._headers
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Forget the refused token, unless a newer one is here already."""
+        """Drop the refused token, unless it has been replaced. Return whether to try again."""
         if refused == self._headers:
             self._headers = {}
         return True
@@ -34,10 +34,8 @@ class TokenFile:
 
 async def main() -> None:
     """List the sessions and batches that cost or may cost."""
-    token, instance = (
-        TokenFile(os.environ["TOKEN_FILE"]),
-        ServiceCRN(os.environ["QISKIT_IBM_INSTANCE"]),
-    )
+    token = TokenFile(os.environ["TOKEN_FILE"])
+    instance = ServiceCRN(os.environ["QISKIT_IBM_INSTANCE"])
     async with AsyncSessionClient([token, instance]) as client:
         count = 0
         async for workload in client.workloads(status=("pending", "in_progress")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import re
 import shutil
 import sys
@@ -12,35 +13,47 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from qsessions.emulator import Emulator
+from qsessions.emulator import Emulator, Fault
 
 ROOT = Path(__file__).parent.parent
 
 
 def snippets(page: Path, language: str) -> list[str]:
-    """Give a page's code blocks in a language."""
+    """Return a page's code blocks in a language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-README = snippets(ROOT / "README.md", "python")
-# Whole programs, and what each prints.
+def programs(page: Path) -> list[str]:
+    """Return a page's Python programs, without its tests."""
+    return [snippet for snippet in snippets(page, "python") if "def test_" not in snippet]
+
+
+ID = r"\S{36}"
+# What each whole program of a page prints, in the order of the page.
+PRINTED = {
+    "README.md": [rf"{ID}\nclosed\n", rf"{ID}\n"],
+    "docs/emulator.md": [r"open\n"],
+    "docs/faults.md": [r"token 200\ncreate 503\ncreate 200\nclose 204\n"],
+    "docs/python.md": [
+        r"open\nclosed\n",
+        rf"({ID} batch pending 0\.0\n){{2}}({ID} closed\n){{2}}",
+        "",  # nothing to reap
+        "",  # no error
+    ],
+}
 PROGRAMS = [
-    ([snippet for snippet in README if "def test_" not in snippet], r"\S{36}\nclosed\n"),
-    (snippets(ROOT / "docs/emulator.md", "python"), r"open\n"),
-    (
-        snippets(ROOT / "docs/faults.md", "python"),
-        r"token 200\ncreate 503\ncreate 200\nclose 204\n",
-    ),
+    pytest.param(snippet, printed, id=f"{page}-{number}")
+    for page, patterns in PRINTED.items()
+    for number, (snippet, printed) in enumerate(zip(programs(ROOT / page), patterns, strict=True))
 ]
 # The README's need no other plugin, in a project as it comes.
 PLAIN = ("-p", "no:asyncio", "-p", "no:anyio")
 AUTO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
-TESTS = [(snippet, PLAIN) for snippet in README if "def test_" in snippet]
-TESTS += [(snippet, AUTO) for snippet in snippets(ROOT / "docs/pytest.md", "python")]
+TESTS = [("README.md", PLAIN), ("docs/pytest.md", AUTO)]
 
 
 async def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run this interpreter with arguments; give the exit code and all that was printed."""
+    """Run this interpreter with arguments; return the exit code and all that was printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-W",
@@ -58,30 +71,68 @@ async def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, 
 
 @pytest.fixture
 async def service() -> Emulator:
-    """Give an emulator on real time, for programs of their own."""
+    """Return an emulator on real time, for programs of their own."""
     return Emulator()
 
 
-@pytest.mark.parametrize(("found", "printed"), PROGRAMS)
-async def test_the_program_in_a_page_runs_as_pasted(found: list[str], printed: str) -> None:
-    """The one Python snippet of the page that is no test is a whole program, which ends well without pytest."""
-    (snippet,) = found
-    code, output = await run("-c", f"import sys; sys.modules['pytest'] = None\n{snippet}")
-    assert code == 0, output
-    assert re.fullmatch(printed, output)
-
-
-def test_readme_has_snippets() -> None:
-    """There is a test to try in the README, and there are some in the plugin's page."""
-    assert {options for _, options in TESTS} == {PLAIN, AUTO}
-
-
-@pytest.mark.parametrize(("snippet", "options"), TESTS)
-async def test_tests_in_the_pages_pass(
-    snippet: str, options: tuple[str, ...], tmp_path: Path
+@pytest.mark.parametrize(("snippet", "printed"), PROGRAMS)
+async def test_the_program_in_a_page_runs_as_pasted(
+    service: Emulator, snippet: str, printed: str
 ) -> None:
-    """Each test in README passes under pytest alone, and each in docs/pytest.md with pytest-asyncio in its auto mode, as it stands."""
-    await asyncio.to_thread((tmp_path / "test_it.py").write_text, snippet)
+    """Each Python snippet that isn't a test is a whole program. It needs only the environment, and not pytest."""
+    async with service:
+        program = f"import sys; sys.modules['pytest'] = None\n{snippet}"
+        code, output = await run("-c", program, env=service.env())
+        assert service.open_sessions == []
+    assert code == 0, output
+    assert re.fullmatch(printed, output), output
+
+
+@pytest.mark.parametrize(
+    ("fault", "printed"),
+    [
+        (
+            Fault(kind="reset", operations=["create"], after=True),
+            rf"may be yours: {ID}, created at 20.*\n",
+        ),
+        (
+            Fault(kind="answer", operations=["create"], status=400),
+            r"create: 400, \d+, .*\n.* \(trace .*\)\n",
+        ),
+    ],
+    ids=["unknown", "refused"],
+)
+async def test_the_program_that_handles_errors(
+    service: Emulator, fault: Fault, printed: str
+) -> None:
+    """The last program of docs/python.md handles a create of unknown outcome, and any other error."""
+    program = (await asyncio.to_thread(snippets, ROOT / "docs/python.md", "python"))[-1]
+    async with service:
+        service.faults.add(fault)
+        code, output = await run("-c", program, env=service.env())
+    assert code == 0, output
+    assert re.fullmatch(printed, output), output
+
+
+async def test_the_official_client_uses_our_session(service: Emulator) -> None:
+    """The program of docs/official-client.md hands a session's id to the official client, on the emulator."""
+    (program,) = await asyncio.to_thread(snippets, ROOT / "docs/official-client.md", "python")
+    async with service:
+        env = service.env() | dict.fromkeys(
+            ("GLOBAL_SEARCH_URL", "GLOBAL_CATALOG_URL"), service.iam_url
+        )
+        code, output = await run("-c", program, env=env)
+        assert service.open_sessions == []
+    assert (code, output) == (0, "Pending\n")
+
+
+@pytest.mark.parametrize(("page", "options"), TESTS)
+async def test_tests_in_the_pages_pass(page: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    """Each test in README passes under pytest alone, and each in docs/pytest.md with pytest-asyncio in its auto mode."""
+    found = await asyncio.to_thread(snippets, ROOT / page, "python")
+    tests = [snippet for snippet in found if "def test_" in snippet]
+    for number, snippet in enumerate(tests):
+        await asyncio.to_thread((tmp_path / f"test_{number}.py").write_text, snippet)
     code, output = await run(
         "-m",
         "pytest",
@@ -90,7 +141,9 @@ async def test_tests_in_the_pages_pass(
         str(tmp_path),
     )
     assert code == 0, output
-    assert f"{snippet.count('def test_')} passed" in output
+    count = sum(snippet.count("def test_") for snippet in tests)
+    assert count
+    assert f"{count} passed" in output
 
 
 async def test_quickstart(service: Emulator) -> None:
@@ -154,14 +207,15 @@ asyncio.run(main())
 
 
 async def test_the_program_that_reaps(service: Emulator) -> None:
-    """The program of docs/failures.md closes what a process left that died with its session open."""
-    (program,) = await asyncio.to_thread(snippets, ROOT / "docs/failures.md", "python")
+    """The program of docs/python.md closes what a process left that died with its session open."""
+    found = await asyncio.to_thread(snippets, ROOT / "docs/python.md", "python")
+    (program,) = [snippet for snippet in found if "await reap(" in snippet]
     async with service:
         _, left = await run("-c", CRASH, env=service.env())
         code, output = await run("-c", program, env=service.env())
         assert service.open_sessions == []
     assert code == 0, output
-    assert re.fullmatch(rf"{left.strip()} Verdict\.CLOSE True .* None\n", output)
+    assert re.fullmatch(rf"{left.strip()} Verdict\.CLOSE True\n.* None\n", output)
 
 
 def missing(*tools: str) -> pytest.MarkDecorator:
@@ -170,20 +224,25 @@ def missing(*tools: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(lacking), reason=f"not installed: {', '.join(lacking)}")
 
 
-async def bash(*arguments: str, folder: Path, env: dict[str, str]) -> tuple[int | None, str, str]:
-    """Run bash with our commands in its PATH; give the exit code, standard output and standard error."""
+async def bash(
+    *arguments: str, folder: Path, env: dict[str, str], terminal: int | None = None
+) -> tuple[int | None, str, str]:
+    """Run bash with our commands in its PATH; return the exit code, standard output and standard error.
+
+    A terminal, where there is one, is standard input and error.
+    """
     scripts = Path(sys.executable).parent
     process = await asyncio.create_subprocess_exec(
         "bash",
         *arguments,
         cwd=folder,
         env=os.environ | env | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=terminal or asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=terminal or asyncio.subprocess.PIPE,
     )
     output, errors = await process.communicate()
-    return process.returncode, output.decode(), errors.decode()
+    return process.returncode, output.decode(), (errors or b"").decode()
 
 
 @missing("jq")
@@ -204,7 +263,7 @@ async def test_shell_script(service: Emulator, tmp_path: Path) -> None:
 
 
 # What the commands of docs/emulator.md print, a pattern for each line.
-PRINTED = [
+LINES = [
     r'\["open",true\]',
     r'\["closed","session_closed_by_drain"\]',
     r"Running",
@@ -235,9 +294,40 @@ async def test_the_page_for_other_languages(tmp_path: Path) -> None:
     code, output, errors = await bash("-euo", "pipefail", "-c", script, folder=tmp_path, env={})
     assert (code, errors) == (0, "curl: (22) The requested URL returned error: 429\n"), output
     printed = output.splitlines()
-    assert len(printed) == len(PRINTED), output
-    for line, pattern in zip(printed, PRINTED, strict=True):
+    assert len(printed) == len(LINES), output
+    for line, pattern in zip(printed, LINES, strict=True):
         assert re.fullmatch(pattern, line), output
+
+
+async def test_the_commands_of_the_readme(service: Emulator, tmp_path: Path) -> None:
+    """The commands of README's section on the command line run in their order as they stand."""
+    program = "import os; print('in', os.environ['QSESSIONS_SESSION_ID'])\n"
+    await asyncio.to_thread((tmp_path / "experiment.py").write_text, program)
+    blocks = await asyncio.to_thread(snippets, ROOT / "README.md", "sh")
+    (commands,) = [block for block in blocks if "python3 -m venv" not in block]
+    screen, terminal = pty.openpty()
+    async with service:
+        code, output, _ = await bash(
+            *("-euo", "pipefail", "-c", commands),
+            folder=tmp_path,
+            env=service.env(),
+            terminal=terminal,
+        )
+        (session,) = service.sessions.values()
+    os.close(terminal)
+    os.close(screen)
+    assert code == 0
+    assert output.startswith(f"in {session.id}\n")
+    assert session.state == "closed"
+
+
+async def test_the_commands_of_the_settings_page(tmp_path: Path) -> None:
+    """The commands of docs/configuration.md start an emulator, point a program at it and stop it."""
+    (commands,) = await asyncio.to_thread(snippets, ROOT / "docs/configuration.md", "sh")
+    script = f"trap 'kill \"$pid\" 2>/dev/null || true' EXIT\n{commands}"
+    code, output, errors = await bash("-euo", "pipefail", "-c", script, folder=tmp_path, env={})
+    assert code == 0, errors
+    assert "credentials" in output
 
 
 async def test_job(service: Emulator, tmp_path: Path) -> None:
