@@ -47,7 +47,8 @@ class QSessionsError(Exception):
         code: The service's error code, always a string (the wire has strings and integers), or
             None.
         solution: What to do next: the service's advice, else ours, or None.
-        argument: The client's argument that the solution is about, such as "auth" or "ssl", or None.
+        argument: The client's argument that the solution is about, such as "auth" or "ssl", or
+            None.
         trace_id: The identifier to quote to IBM support, or None.
         attempts: How many requests qsessions sent or tried to send for this call. (The HTTP library
             may itself repeat a GET or DELETE once when its connection is lost; that is not
@@ -301,7 +302,7 @@ def one_line(text: str) -> str:
 
 
 def response_error_class(
-    status: int, *, own: bool, codes: Collection[str] = (), html: bool = False
+    status: int, *, is_service_error: bool, codes: Collection[str] = (), html: bool = False
 ) -> type[ResponseError]:
     """Return the class for an HTTP status other than success.
 
@@ -311,11 +312,11 @@ def response_error_class(
 
     Args:
         status: The status.
-        own: Whether the answer has the service's own form.
+        is_service_error: Whether the answer has the service's own form.
         codes: All error codes in the answer.
         html: Whether the answer is an HTML page.
     """
-    if (status == 404 and not own) or (status in {401, 403} and html):
+    if (status == 404 and not is_service_error) or (status in {401, 403} and html):
         return ResponseError
     if status == 404 and INSTANCE_NOT_FOUND_CODE in codes:
         return InstanceNotFound

@@ -22,8 +22,8 @@ def mask(text: str, values: Iterable[str]) -> str:
             repr or JSON, or as base64.
         values: Secrets, or headers' values such as "Bearer x", where the first word is none.
     """
-    found = {secret: scheme for value in values for secret, scheme in _secrets(value)}
-    forms = [(scheme, form) for secret, scheme in found.items() for form in _forms(secret)]
+    schemes = {secret: scheme for value in values for secret, scheme in _secrets(value)}
+    forms = [(scheme, form) for secret, scheme in schemes.items() for form in _forms(secret)]
     if not forms:
         return text
     beginning = re.compile(

@@ -21,12 +21,12 @@ _TITLE_END = re.compile("</title>", re.IGNORECASE)
 
 
 @frozen
-class Fault:
+class ErrorBody:
     """What an error's body says.
 
     Attributes:
-        own: Whether it has the service's own form, which is the service's word that the request
-            failed.
+        is_service_error: Whether it has the service's own form, which is the service's word that
+            the request failed.
         message: What went wrong, of several errors all; None where the body says nothing.
         codes: The error codes, always strings.
         solution: The advice, with the link to more where there is one.
@@ -34,7 +34,7 @@ class Fault:
         html: Whether it is an HTML page, which never comes from the service itself.
     """
 
-    own: bool
+    is_service_error: bool
     message: str | None = None
     codes: tuple[str, ...] = ()
     solution: str | None = None
@@ -47,7 +47,7 @@ class Fault:
         return self.codes[0] if self.codes else None
 
 
-def decode_fault(body: bytes) -> Fault:
+def decode_error_body(body: bytes) -> ErrorBody:
     """Read an error's body. Never fails.
 
     Only the service's own form, `{"errors": [...], "trace"}`, is the service's word that it failed.
@@ -57,16 +57,18 @@ def decode_fault(body: bytes) -> Fault:
         value = loads(body)
     except ValueError:
         text = body[:8192].decode(errors="replace")
-        return Fault(own=False, message=_excerpt(text), html=_HTML.search(text) is not None)
+        return ErrorBody(
+            is_service_error=False, message=_excerpt(text), html=_HTML.search(text) is not None
+        )
     if not isinstance(value, dict):
-        return Fault(own=False, message=_scalar(value))
+        return ErrorBody(is_service_error=False, message=_scalar(value))
     errors = value.get("errors")
     listed = map(_object, errors[:_MOST_ERRORS] if isinstance(errors, list) else ())
     errors = [error for error in listed if _first(error.get("message"), error.get("code"))]
     if not errors:
-        return _foreign_fault(value)
-    return Fault(
-        own=True,
+        return _foreign_body(value)
+    return ErrorBody(
+        is_service_error=True,
         message=_joined(error.get("message") for error in errors),
         codes=tuple(code for error in errors if (code := _scalar(error.get("code")))),
         solution=_joined(error.get(name) for error in errors for name in ("solution", "more_info")),
@@ -74,15 +76,15 @@ def decode_fault(body: bytes) -> Fault:
     )
 
 
-def _foreign_fault(value: Mapping[str, Any]) -> Fault:
+def _foreign_body(value: Mapping[str, Any]) -> ErrorBody:
     """Read IAM's form, IBM Cloud's gateway's, and two that proxies and frameworks use."""
     error, texts = value.get("error"), value.get("message")
     nested, context = _object(error), _object(value.get("context"))
     if isinstance(texts, list):
         texts = _joined(texts[:_MOST_ERRORS])
     code = _first(value.get("errorCode"), value.get("code"), nested.get("code"))
-    return Fault(
-        own=False,
+    return ErrorBody(
+        is_service_error=False,
         message=_first(
             value.get("errorMessage"),
             texts,

@@ -69,9 +69,9 @@ def checked_version(version: str, *, latest: bool = True) -> str:
     Raises:
         InvalidArgument: It is neither.
     """
-    given: object = version
-    if not (latest and given == LATEST) and not (
-        isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given)
+    value: object = version
+    if not (latest and value == LATEST) and not (
+        isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
     ):
         raise InvalidArgument(
             f'api_version must be a date such as "2026-04-15", or "latest", not {version!r}.'
@@ -162,10 +162,10 @@ def creation(
         "interactive_ttl": interactive_ttl,
         "active_ttl": active_ttl,
     }
-    given: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    present: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if request is None and mode is not None:
-        return CreateSession(mode, **given)
-    if isinstance(request, CreateSession) and mode is None and not given:
+        return CreateSession(mode, **present)
+    if isinstance(request, CreateSession) and mode is None and not present:
         return request
     raise InvalidArgument(
         "create takes either one CreateSession or mode= and the other fields as keyword arguments."

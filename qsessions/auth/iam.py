@@ -16,7 +16,7 @@ from attrs import define, field
 from yarl import URL
 
 from qsessions.api.codec import Grant, decode_grant
-from qsessions.api.error_body import decode_fault
+from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import Request, Response, Transport, service_url, strip_frames
 from qsessions.clock import Clock
 from qsessions.errors import (
@@ -221,14 +221,14 @@ class TokenExchange:
         grant = decode_grant(response.body) if response.is_success else None
         if grant is not None and grant.expires_in > 0:
             return grant
-        fault = decode_fault(response.body)
+        parsed = decode_error_body(response.body)
         mask = partial(self._request.mask, more=response.secrets)
-        reason = "" if response.is_success else f": {mask(fault.message or 'it gave no reason')}"
+        reason = "" if response.is_success else f": {mask(parsed.message or 'it gave no reason')}"
         status = response.status
         # The first line that applies tells what IAM did and what to do.
         answers = (
             (grant is not None, "gave a token that has expired already", _RETRY_LATER),
-            (status in _REFUSALS and not fault.html, "refused to exchange the API key", None),
+            (status in _REFUSALS and not parsed.html, "refused to exchange the API key", None),
             (status == 429, "is overloaded", _RETRY_LATER),
             (status >= 500, "failed", _RETRY_LATER),
             (not response.is_success, "has no token to give", _CHECK_URL),
@@ -241,9 +241,9 @@ class TokenExchange:
             method=self._request.method,
             path=self._request.url.raw_path,
             status=status,
-            code=fault.code and mask(fault.code),
+            code=parsed.code and mask(parsed.code),
             solution=solution,
-            trace_id=fault.trace_id and mask(fault.trace_id),
+            trace_id=parsed.trace_id and mask(parsed.trace_id),
             attempts=response.attempts,
             retryable=status in REPEATABLE_STATUSES,
         )

@@ -1,4 +1,4 @@
-"""The emulator as a process."""
+"""`emulator`: the emulator as a process."""
 
 from __future__ import annotations
 
@@ -6,60 +6,123 @@ import asyncio
 import errno
 import logging
 import shlex
-import signal
 import socket
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Annotated, Literal
 
-from qsessions.cli.failures import Exit, complain
-from qsessions.cli.terminal import forget_output
+from cyclopts import Parameter
+from cyclopts.types import NonNegativeFloat
+
+from qsessions.cli.child import handle_signals
+from qsessions.cli.failures import Exit, print_error
+from qsessions.cli.options import flag
+from qsessions.cli.terminal import discard_output
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.faults import read_faults
 from qsessions.emulator.http.admin import is_loopback
 from qsessions.emulator.http.recording import request_log
 
 
-def load_faults(path: Path) -> list[Fault]:
-    """Read a fault plan. Raises ValueError that names the file and the place in it."""
+async def emulator(
+    *,
+    host: Annotated[
+        str, Parameter(help="Where to listen; the default is this machine only.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="0 takes a free one.")] = 0,
+    speed: Annotated[
+        NonNegativeFloat,
+        Parameter(help="Seconds of the service in one real second; 0 stands still."),
+    ] = 1.0,
+    plan: Annotated[
+        Literal["paid", "open"], Parameter(help="'open' refuses dedicated sessions.")
+    ] = "paid",
+    partner: Annotated[
+        bool, Parameter(help="Allow interactive_ttl and active_ttl.", negative="")
+    ] = False,
+    token_seconds: Annotated[
+        int, Parameter(help="How long an access token lives, in seconds.")
+    ] = 3600,
+    queue_seconds: Annotated[
+        NonNegativeFloat, Parameter(help="How long each job waits in the queue, in seconds.")
+    ] = 0.0,
+    instance: Annotated[
+        tuple[Literal["paid", "open", "partner"], ...],
+        flag("One more service instance, with these terms; may be repeated."),
+    ] = (),
+    faults: Annotated[
+        Path | None, Parameter(help="A TOML file of what goes wrong; see docs/faults.md.")
+    ] = None,
+    log: Annotated[
+        str | None,
+        Parameter(
+            help="Where to write each request as a line of JSON; - is standard error.",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
+) -> int:
+    """Serve the sessions API on this machine until Ctrl-C.
+
+    SIGTERM stops it too. When it is ready, it prints the environment
+    variables for clients, one export a line, and closes standard output.
+
+    Example: eval "$(qsessions emulator & echo pid=$!)", and kill $pid at the end.
+    """
+    try:
+        service = Emulator(
+            host=host,
+            port=port,
+            speed=speed,
+            plan=plan,
+            partner=partner,
+            token_seconds=token_seconds,
+            queue_seconds=queue_seconds,
+            faults=[] if faults is None else _load_faults(faults),
+        )
+        for terms in instance:
+            service.add_instance(
+                plan="open" if terms == "open" else "paid", partner=terms == "partner"
+            )
+    except ValueError as error:
+        print_error("emulator", f"{error}.", "See: qsessions emulator --help")
+        return Exit.WRONG_USE
+    try:
+        handler = None if log is None else _open_log(log)
+    except OSError as error:
+        print_error(
+            "emulator",
+            f"can't write the log {log}: {error.strerror}.",
+            "Use --log with a file in a folder that exists and can be written, "
+            "or with - for standard error.",
+        )
+        return Exit.WRONG_USE
+    with nullcontext() if handler is None else _logging_to(handler):
+        return await _serve(service, host)
+
+
+def _load_faults(path: Path) -> list[Fault]:
+    """Read a fault plan. Raise ValueError that names the file and the place in it."""
     try:
         return read_faults(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
-    except ValueError as error:  # TOML's and the text's own errors are such too
+    except ValueError as error:  # such as that of a text that isn't TOML or UTF-8
         raise ValueError(f"{path}: {error}") from None
 
 
-def serve(emulator: Emulator, host: str, log: str | None) -> int:
-    """Serve until SIGINT or SIGTERM, and give the exit code.
-
-    Every request is logged to the file `log`, or to standard error for "-".
-    """
-    try:
-        handler = None if log is None else _log_handler(log)
-    except OSError as error:
-        complain(
-            "emulator",
-            f"can't write the log {log}: {error.strerror}.",
-            "Give --log a file in a folder that is there and can be written, or - for standard error.",
-        )
-        return Exit.WRONG_USE
-    with nullcontext() if handler is None else _logging_to(handler):
-        return asyncio.run(_serve(emulator, host))
-
-
-def _log_handler(log: str) -> logging.Handler:
+def _open_log(log: str) -> logging.Handler:
     return logging.StreamHandler() if log == "-" else logging.FileHandler(log, encoding="utf-8")
 
 
 @contextmanager
 def _logging_to(handler: logging.Handler) -> Iterator[None]:
     lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
-    # A disk can be slow: lines are written by a thread of their own.
+    # A disk can be slow: a thread of its own writes the lines.
     listener = QueueListener(lines, handler)
     request_log.addHandler(QueueHandler(lines))
     request_log.setLevel(logging.INFO)
@@ -75,24 +138,20 @@ def _logging_to(handler: logging.Handler) -> Iterator[None]:
 async def _serve(emulator: Emulator, host: str) -> int:
     """Serve until a signal.
 
-    What is printed is only what a shell can eval; standard output is closed after it, so that `eval "$(qsessions emulator &)"` goes on.
+    Standard output has only lines that a shell can eval, and is then closed, so that
+    `eval "$(qsessions emulator &)"` goes on.
     """
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows has no such handlers: Ctrl-C ends asyncio.run there.
-        # A shell that starts it in the background has it ignore Ctrl-C, which is meant for what runs in front.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            with suppress(NotImplementedError):
-                loop.add_signal_handler(number, stop.set)
+    # A shell that starts it in the background has it ignore Ctrl-C, which is for what is in front.
+    handle_signals(("SIGINT", "SIGTERM"), lambda _: stop.set())
     try:
         await emulator.start()
-    except (OSError, UnicodeError) as error:  # what can't be a host's name is the latter
+    except (OSError, UnicodeError) as error:  # the latter for text that can't be the name of a host
         reason = getattr(error, "strerror", None) or error
-        complain("emulator", f"can't listen at {host!r}: {reason}.", _to_listen(error))
+        print_error("emulator", f"can't listen at {host!r}: {reason}.", _how_to_listen(error))
         return Exit.WRONG_USE
     if not is_loopback(host):
-        complain(
+        print_error(
             "emulator",
             f"WARNING: {host} can be reached from other machines.",
             "The emulator speaks plain HTTP, and its credentials protect nothing.",
@@ -107,15 +166,15 @@ async def _serve(emulator: Emulator, host: str) -> int:
                 file=sys.stderr,
             )
         else:
-            # Whoever reads the pipe must see its end; the descriptor stays valid for what may still print.
-            forget_output()
+            # The reader of the pipe must see its end; the descriptor stays valid for later prints.
+            discard_output()
         await stop.wait()
     finally:
         await emulator.stop()
-    return 0
+    return Exit.DONE
 
 
-def _to_listen(error: OSError | UnicodeError) -> str:
+def _how_to_listen(error: OSError | UnicodeError) -> str:
     if isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL:
-        return "Give --host an address of this machine, such as 127.0.0.1."
+        return "Use --host with an address of this machine, such as 127.0.0.1."
     return "Try --port 0, which takes a free port."

@@ -1,14 +1,13 @@
-"""What is told when a command ends otherwise than well: two lines on standard error and an exit code."""
+"""How a command that fails ends: two lines on standard error and an exit code."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.cli.terminal import forget_output
+from qsessions.cli.terminal import discard_output
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
@@ -20,40 +19,27 @@ from qsessions.errors import (
 )
 
 LOOK_FOR_IT = (
-    "Look for a session that you don't know: qsessions workloads --status pending --status in_progress --newest-first; "
+    "Look for a session that you don't know: "
+    "qsessions workloads --status pending --status in_progress --newest-first; "
     "end it: qsessions close ID"
 )
 
-# How many ids a line names.
-_LISTED = 5
+# What to do where the library's own advice is about an argument of the Python client.
+_ADVICE = {
+    "account": "Correct the account file, or name another account with --account or "
+    "--account-file. Without these two, the environment is looked at first.",
+    "allow_insecure": "Use https.",
+    "auth": "Set QISKIT_IBM_TOKEN (an API key) and QISKIT_IBM_INSTANCE (the CRN), or save an "
+    "account with the official client; --account names one, QISKIT_IBM_CHANNEL its channel.",
+    "base_url": "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
+    "proxy": "Name a proxy with an http or https URL in HTTPS_PROXY and HTTP_PROXY instead, or the "
+    "service's host in NO_PROXY.",
+    "ssl": "Name the file of the CA that signed the server's certificate in SSL_CERT_FILE; and "
+    "check the account, the URL and the clock.",
+}
 
-# Errors speak Python; here they speak to a shell. What the command line has as an option is called so: an argument that the sentence is
-# about, a keyword, a TTL wherever it stands. What it has no option for is put in other words.
-_OPTION = re.compile(
-    r"^[a-z_]+(?= must )|(?<!\S)(?:account|account_file|base_url)=|(?<!\S)(?:interactive|active|max)_ttl\b"
-)
-_IN_A_SHELL = (
-    ("auth= was not given; ", ""),
-    ("a token must live for at least", "--token-seconds must be at least"),
-    ("Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set", "Set"),
-    (
-        " auth=[] makes a client without credentials, enough for versions().",
-        " Name an account with --account.",
-    ),
-    ("; credentials go into auth=", ""),
-    ("pass ssl=ssl.create_default_context(cafile=...)", "name its file in SSL_CERT_FILE"),
-    (
-        "Pass ssl=ssl.create_default_context(cafile=...) with",
-        "Take that line out, and name in SSL_CERT_FILE",
-    ),
-    (", or pass allow_insecure=True", ""),
-    ("Pass proxy= with the URL of a proxy", "Take that out, and name in HTTPS_PROXY a proxy"),
-    (", or pass proxy=", ""),
-    (", pass proxy=", ""),
-    ("must be text such as", "must be seconds or text such as"),
-    (", or None,", ", or 'none',"),
-    ("get()", "qsessions get"),
-)
+# How many ids a line names.
+_MAX_IDS = 5
 
 
 class Exit(IntEnum):
@@ -67,80 +53,87 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def complain(command: str, what: str, advice: str) -> None:
-    """Say on standard error what happened and what to do, a line each."""
-    tell(f"qsessions {command}: {one_line(what)}\n{one_line(advice)}")
+class LeaveAtOnce(SystemExit):
+    """A second interruption: the process ends without waiting for what is under way.
+
+    It is a SystemExit, because only such an error leaves a running event loop.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
-def tell(text: str) -> None:
-    """Print lines on standard error, of printable text. Where nobody reads that any more, the exit code has to say it all."""
+def print_error(command: str, problem: str, advice: str) -> None:
+    """Print what happened and what to do on standard error, a line each."""
+    print_lines(f"qsessions {command}: {problem}", advice)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines on standard error, as printable text. Its reader may be gone."""
     try:
-        print("\n".join(map(one_line, text.split("\n"))), file=sys.stderr)
+        print("\n".join(map(one_line, lines)), file=sys.stderr)
     except OSError:
-        forget_output(sys.stderr)
+        discard_output(sys.stderr)
 
 
-def exit_code(error: QSessionsError) -> Exit:
-    """Give the exit code that fits an error."""
+def exit_code(error: BaseException | None) -> Exit:
+    """Return the exit code of an error."""
     match error:
         case ConfigurationError() | InvalidArgument():
             return Exit.WRONG_USE
         case CallTimeout():
             return Exit.TIMEOUT
-        # What answers but isn't the service is as good as no answer.
+        # Something that answers in place of the service is as good as no answer.
         case ConnectionFailed() | CreateOutcomeUnknown() | ProtocolError():
             return Exit.UNREACHABLE
         case _:
             return Exit.REFUSED
 
 
-def what_happened(error: QSessionsError, command: str) -> str:
-    """Give an error's text without its advice, and without the name of the command, which is told already."""
-    text = str(error).removesuffix(error.solution or "").strip()
-    text = text.removeprefix(f"{command}: ").removeprefix(f"{command} of ")
-    # What was answered has words of its own.
-    return in_a_shell(text) if isinstance(error, ConfigurationError | InvalidArgument) else text
+def problem_of(error: Exception, command: str) -> str:
+    """Return what happened, without the advice and without the name of the command."""
+    if not isinstance(error, QSessionsError):
+        return f"{type(error).__name__}: {error}"
+    place = [] if error.operation in {None, "token_exchange", command} else [error.operation]
+    if error.session_id is not None:
+        place.append(f"session {error.session_id!r}")
+    return f"{' of '.join(map(str, place))}: {error.details}" if place else error.details
 
 
-def what_to_do(error: QSessionsError, command: str) -> str:
-    """Give the advice that fits an error, in the words of the command line."""
+def advice_on(error: QSessionsError, command: str) -> str:
+    """Return what to do about an error, in the words of the command line."""
     match error:
         case CreateOutcomeUnknown():
-            return _end_it(error)
+            if error.session_id:
+                return f"End it: qsessions close {error.session_id}"
+            return how_to_end([item.id for item in error.candidates or ()]) or LOOK_FOR_IT
         case CallTimeout():
             return "Run it again, or give it more time with --timeout."
+        case QSessionsError(argument=str(argument)) if argument in _ADVICE:
+            return _ADVICE[argument]
         case _:
-            return in_a_shell(error.solution or f"See: qsessions {command} --help")
+            return error.solution or f"See: qsessions {command} --help"
 
 
-def count(number: int, thing: str) -> str:
-    """Give a number of things in words: 1 record, 2 records."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 record, 2 records."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def few(ids: Sequence[str]) -> str:
-    """Give ids in a row; of a long list the first ones, and how many more there are."""
-    more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
-    return ", ".join(ids[:_LISTED]) + more
+def shorten(ids: Sequence[str]) -> str:
+    """Return ids in a row: the first five, and how many more there are."""
+    more = f" and {len(ids) - _MAX_IDS} more" if len(ids) > _MAX_IDS else ""
+    return ", ".join(ids[:_MAX_IDS]) + more
 
 
-def _end_it(error: CreateOutcomeUnknown) -> str:
-    if error.session_id:
-        return f"End it: qsessions close {error.session_id}"
-    match [candidate.id for candidate in error.candidates or ()]:
-        case []:
-            return LOOK_FOR_IT
-        case [only]:
-            return f"It may be session {only}: if you don't know it, end it: qsessions close {only}"
-        case ids:
-            return (
-                f"It may be one of {few(ids)}: end the one that you don't know: qsessions close ID"
-            )
-
-
-def in_a_shell(text: str) -> str:
-    """Put what speaks of Python into the words of the command line."""
-    text = _OPTION.sub(lambda name: "--" + name[0].removesuffix("=").replace("_", "-"), text)
-    for python, shell in _IN_A_SHELL:
-        text = text.replace(python, shell)
-    return text
+def how_to_end(ids: Sequence[str]) -> str | None:
+    """Return how to end a session that is one of several, or None if there are none."""
+    if not ids:
+        return None
+    if len(ids) > 1:
+        return (
+            f"It may be one of {shorten(ids)}; "
+            "look whose they are, and to end one: qsessions close ID"
+        )
+    return f"It may be session {ids[0]}; look whose it is, and to end it: qsessions close {ids[0]}"

@@ -1,12 +1,156 @@
-"""The options that every command for the service has."""
+"""The options that commands share, and how their text is read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
+
+from qsessions.errors import InvalidArgument
+from qsessions.models import MAX_SECONDS, deadline_seconds, whole_seconds
+
+# An error names no more of a text.
+_SHOWN = 40
+
+
+def _number(text: str, kind: type[Any]) -> Any:
+    """Read a plain number; return other text as it is, for the functions that know durations."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text
+
+
+def _reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -> Parameter:
+    """Return an option with a value that `read` makes of its text.
+
+    Args:
+        read: Raises ValueError or OverflowError for text that isn't valid.
+        forms: The valid forms, for errors.
+        metavar: What help shows in place of a value.
+    """
+
+    def convert(_: object, tokens: Sequence[Token]) -> Any:
+        text = tokens[0].value
+        try:
+            return read(text)
+        except (ValueError, OverflowError):
+            raise ValueError(f"must be {forms}, not {text[:_SHOWN]!r}.") from None
+
+    return Parameter(converter=convert, metavar=metavar)
+
+
+def read_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Read labels that are given as name=value.
+
+    Raises:
+        InvalidArgument: One has another form, or a name is given twice.
+    """
+    read: dict[str, str] = {}
+    for label in labels:
+        name, _, value = label.partition("=")
+        if not name or not value:
+            raise InvalidArgument(
+                f"--label must be a name and a value such as run=42, not {label!r}."
+            )
+        if name in read:
+            raise InvalidArgument(f"--label gives {name!r} twice.")
+        read[name] = value
+    return read
+
+
+def _checked_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError
+    return text
+
+
+def _checked_version(text: str) -> str:
+    if text != "latest":
+        datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - only its form is checked
+    return text
+
+
+def flag(text: str, *names: str) -> Parameter:
+    """Return an option without a value, which is off by default."""
+    return Parameter(name=names or None, help=text, negative="", show_default=False)
+
+
+# The kinds of options by what their text may be.
+Name = Annotated[str, _reader(_checked_text, "text")]
+_File = Annotated[Path, _reader(lambda text: Path(_checked_text(text)), "a path")]
+Limit = Annotated[
+    float | None,
+    _reader(
+        lambda text: deadline_seconds(None if text == "none" else _number(text, float), ""),
+        "seconds above 0, text such as '2h 30m', or 'none'",
+        "DURATION",
+    ),
+]
+_Ttl = Annotated[
+    int,
+    _reader(
+        lambda text: whole_seconds(_number(text, int), ""),
+        f"from 1 to {MAX_SECONDS} seconds, or text such as '2h 30m'",
+        "DURATION",
+    ),
+]
+_Time = Annotated[
+    datetime,
+    _reader(
+        lambda text: datetime.fromisoformat(text).astimezone(),
+        "a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
+        "TIME",
+    ),
+]
+_Version = Annotated[
+    str, _reader(_checked_version, "a date such as 2026-04-15, or 'latest'", "DATE")
+]
+
+SessionId = Annotated[str, Parameter(help="The session's id.")]
+Mode = Annotated[
+    Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")
+]
+Backend = Annotated[Name | None, Parameter(help="The backend's name.")]
+MaxTtl = Annotated[
+    _Ttl | None,
+    Parameter(
+        help="How long after its first job's start it closes at the latest: seconds, or text such "
+        "as 10m. One that no job reaches closes after 30 minutes."
+    ),
+]
+InteractiveTtl = Annotated[
+    _Ttl | None, Parameter(help="How long it may sit without a job; channel partners only.")
+]
+ActiveTtl = Annotated[
+    _Ttl | None, Parameter(help="How long it may be active in all; channel partners only.")
+]
+Labels = Annotated[
+    tuple[str, ...],
+    flag(
+        "Its name in the ledger, name=value, to find it from another process; may be repeated.",
+        "--label",
+    ),
+]
+OnlyLabels = Annotated[
+    tuple[str, ...],
+    flag("Only those that the ledger has with this label, name=value; may be repeated.", "--label"),
+]
+OnlyBackend = Annotated[str | None, Parameter(help="Only those on this backend.")]
+AllInstances = Annotated[bool, flag("Show the records of other instances too.")]
+CreatedAfter = Annotated[
+    _Time | None,
+    Parameter(help="Only those created after this time (ISO 8601; local time without an offset)."),
+]
+CreatedBefore = Annotated[
+    _Time | None,
+    Parameter(help="Only those created before this time (ISO 8601; local time without an offset)."),
+]
+Yes = Annotated[bool, flag("Don't ask.")]
 
 
 @Parameter(name="*", group=Group("Options of every command", sort_key=2))
@@ -14,33 +158,28 @@ from cyclopts import Group, Parameter
 class Options:
     """Which account and service to use, how long to wait, and in which form to print."""
 
-    account: Annotated[str | None, Parameter(help="The account in the account file to use.")] = None
+    account: Annotated[Name | None, Parameter(help="The account in the account file to use.")] = (
+        None
+    )
     account_file: Annotated[
-        Path | None, Parameter(help="The account file; by default ~/.qiskit/qiskit-ibm.json.")
+        _File | None,
+        Parameter(help="The account file; by default ~/.qiskit/qiskit-ibm.json."),
     ] = None
     base_url: Annotated[
-        str | None, Parameter(help="The service's URL before /v1; by default QSESSIONS_BASE_URL.")
+        str | None,
+        Parameter(help="The service's URL before /v1; by default QSESSIONS_BASE_URL."),
     ] = None
     api_version: Annotated[
-        str | None, Parameter(help="The dated API version to ask for, YYYY-MM-DD, or 'latest'.")
+        _Version | None,
+        Parameter(help="The dated API version to ask for, YYYY-MM-DD, or 'latest'."),
     ] = None
     timeout: Annotated[
-        str, Parameter(help="The deadline of each call: seconds, text such as 2m, or 'none'.")
-    ] = "60"
-    json: Annotated[
-        bool, Parameter(help="Print one JSON object.", negative="", show_default=False)
-    ] = False
-    jsonl: Annotated[
-        bool, Parameter(help="Print one JSON object a line.", negative="", show_default=False)
-    ] = False
+        Limit, Parameter(help="The deadline of each call: seconds, text such as 2m, or 'none'.")
+    ] = 60
+    json: Annotated[bool, flag("Print one JSON object.")] = False
+    jsonl: Annotated[bool, flag("Print one JSON object a line.")] = False
     verbose: Annotated[
-        bool,
-        Parameter(
-            name=["--verbose", "-v"],
-            help="On a terminal: every column of a table, and nothing cut.",
-            negative="",
-            show_default=False,
-        ),
+        bool, flag("On a terminal: every column of a table, and nothing cut.", "--verbose", "-v")
     ] = False
 
 
@@ -50,8 +189,8 @@ class WaitOptions(Options):
     """The same for a command that waits."""
 
     timeout: Annotated[
-        str, Parameter(help="How long to wait: seconds, text such as 5m, or 'none'.")
-    ] = "none"
+        Limit, Parameter(help="How long to wait: seconds, text such as 5m, or 'none'.")
+    ] = None
 
 
 DEFAULTS = Options()

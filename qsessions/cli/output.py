@@ -1,10 +1,11 @@
-"""What commands print on standard output: tables on a terminal, aligned plain text elsewhere, or JSON."""
+"""What commands print on standard output: tables on a terminal, aligned text elsewhere, or JSON."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import accumulate, count
@@ -14,12 +15,12 @@ import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from qsessions.cli.failures import tell
+from qsessions.cli.failures import print_lines
 from qsessions.cli.options import Options
 from qsessions.cli.terminal import Terminal
 from qsessions.errors import InvalidArgument, one_line
 
-# An object as it is printed in JSON.
+# An object as JSON has it. Times are the only values in it that JSON has no form for.
 Row: TypeAlias = Mapping[str, Any]
 
 _GAP = "  "
@@ -37,20 +38,17 @@ _STYLES = {
 
 
 def row(value: attrs.AttrsInstance) -> dict[str, Any]:
-    """Give a model as it is printed: all its fields by their names. What the service added is left as it is, however deep."""
-    # Not attrs.asdict: it goes as deep as the service likes.
-    fields = attrs.asdict(value, recurse=False)
-    return {name: _plain(item) for name, item in fields.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [row(item) if attrs.has(type(item)) else item for item in value]
-    return value
+    """Return a model as it is printed: all its fields by their names."""
+    # What the service added may be nested deeply, and stays as it is.
+    return {
+        name: [row(item) if attrs.has(type(item)) else item for item in field]
+        if isinstance(field, tuple)
+        else field
+        for name, field in attrs.asdict(value, recurse=False).items()
+    }
 
 
 def _time(value: datetime, timespec: str = "auto") -> str:
-    # Times are the only thing in a row that JSON has no form for.
     # In UTC it may be before the year 1 or after 9999.
     with suppress(OverflowError):
         value = value.astimezone(UTC)
@@ -61,38 +59,13 @@ def _json(value: object, indent: int | None = None) -> str:
     try:
         return json.dumps(value, indent=indent, default=_time)
     except RecursionError:
-        return _deep_json(value)
-
-
-def _deep_json(value: object) -> str:
-    """Write JSON on one line, whatever its depth."""
-    parts: list[str] = []
-    # Texts, and values that are still to be written, the next one last.
-    todo: list[str | tuple[object]] = [(value,)]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, str):
-            parts.append(item)
-            continue
-        match item[0]:
-            case dict() as fields:
-                inside = [(f"{json.dumps(name)}: ", (held,)) for name, held in fields.items()]
-                todo += _enclosed("{", inside, "}")
-            case list() | tuple() as items:
-                todo += _enclosed("[", [("", (held,)) for held in items], "]")
-            case scalar:
-                parts.append(json.dumps(scalar, default=_time))
-    return "".join(parts)
-
-
-def _enclosed(
-    start: str, inside: Sequence[tuple[str, tuple[object]]], end: str
-) -> list[str | tuple[object]]:
-    """Give the pieces of an object or an array, the last one first."""
-    pieces: list[str | tuple[object]] = [start]
-    for number, (name, value) in enumerate(inside):
-        pieces += [f"{', ' * (number > 0)}{name}", value]
-    return [*pieces, end][::-1]
+        # Without an indent it can be nested as deeply as the service's answer, and a bit more.
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(2 * limit)
+        try:
+            return json.dumps(value, default=_time)
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 class Output:
@@ -108,8 +81,9 @@ class Output:
         self._json = options.json
         self._verbose = options.verbose
         self.lines = options.jsonl
-        # What the service says may have characters that the terminal's encoding lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a TextIOWrapper
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # What the service says may have characters that the terminal's encoding lacks.
+            sys.stdout.reconfigure(errors="backslashreplace")
 
     @property
     def as_json(self) -> bool:
@@ -128,40 +102,47 @@ class Output:
     async def rows(
         self,
         name: str,
-        rows: AsyncIterator[Row],
+        rows: AsyncIterator[Row] | Iterable[Row],
         columns: Sequence[str],
         nothing: str | None = None,
         *,
         brief: bool = False,
     ) -> None:
-        """Print a list: with --jsonl each row as it comes, with --json one object with the list by its name.
+        """Print a list: with --jsonl each row as it comes, with --json one object.
 
-        On a terminal, without --verbose, it has the columns that there is room for. `brief` cuts there the names in the first column,
-        where that leaves them different, and the column that there is too little room for, and shortens ages. `nothing` is told on
-        standard error in place of a table without rows.
+        Args:
+            name: The name of the list in the object.
+            rows: The rows.
+            columns: The columns of a table, the most important first. On a terminal, without
+                --verbose, a table has as many as there is room for.
+            nothing: What to print on standard error in place of a table without rows.
+            brief: Whether to shorten a table on a terminal: the names in the first column, as far
+                as they stay different, ages, and the column that there is too little room for.
         """
-        if self.lines:
-            async for item in rows:
+        items: list[Row] = []
+        async for item in rows if isinstance(rows, AsyncIterator) else _iterate(rows):
+            if self.lines:
                 self._print_json(item)
+            else:
+                items.append(item)
+        if self.lines:
             return
-        items = [item async for item in rows]
         if self.as_json:
             self._print_json({name: items})
         elif nothing is not None and not items:
-            tell(nothing)
+            print_lines(nothing)
         else:
             self._table(items, columns, brief=brief)
 
     def _table(self, items: Sequence[Row], columns: Sequence[str], *, brief: bool) -> None:
         table = [list(columns), *([cell(item[name]) for name in columns] for item in items)]
         if not sys.stdout.isatty():
-            _print([list(map(Text, cells)) for cells in _padded(table)])
+            _print([list(map(Text, cells)) for cells in _fit(table)])
         elif self._verbose:
-            _print_table(_padded(table), Terminal().width * 1000)
-        elif brief:
-            _print_table(_cut(_shortened(table, items), Terminal().width), Terminal().width)
+            _print_table(_fit(table), sys.maxsize)
         else:
-            _print_table(_padded(table), Terminal().width)
+            width = Terminal().width
+            _print_table(_fit(_shorten(table, items), width) if brief else _fit(table), width)
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
@@ -171,6 +152,11 @@ class Output:
         _write(_json(value, None if self.lines else 2) + "\n")
 
 
+async def _iterate(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    for item in rows:
+        yield item
+
+
 def _write(text: str) -> None:
     # All at once, so that a reader who wants only the first line has it before the pipe can break.
     sys.stdout.write(text)
@@ -178,7 +164,7 @@ def _write(text: str) -> None:
 
 
 def _print(lines: Sequence[Sequence[Text]]) -> None:
-    """Print lines of cells, none of them cut or broken: a terminal wraps what is too long for it, and it can be copied."""
+    """Print lines of cells, uncut: a terminal wraps long lines so that they can be copied."""
     joined = [Text(_GAP).join(cells) for cells in lines]
     for line in joined:
         line.rstrip()
@@ -189,7 +175,7 @@ def _print(lines: Sequence[Sequence[Text]]) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
-    """Print a header and rows of padded cells on a terminal: as many columns as there is room for, and the names of the others."""
+    """Print a table on a terminal, and the names of columns that there is no room for."""
     header, *rows = rows
     ends = [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
     shown = max(1, sum(end <= width for end in ends))
@@ -200,8 +186,8 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     _print(lines)
 
 
-def _shortened(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[str]]:
-    """Return a table with the names in its first column cut, where that leaves them different, and with short ages."""
+def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[str]]:
+    """Return a table with short ages, and names in the first column cut as far as they differ."""
     header, *rows = table
     names = {cells[0] for cells in rows}
     length = next(n for n in count(SHORT_NAME) if len({name[:n] for name in names}) == len(names))
@@ -215,14 +201,14 @@ def _shortened(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[lis
     return short
 
 
-def _cut(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
-    """Fill cells to the width of their columns, and cut the column at the edge of the terminal, if enough of it is left."""
+def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
+    """Pad cells to the width of their columns; cut the column at the edge, if enough remains."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    left = width
+    room = width
     for number, wanted in enumerate(widths):
-        if left < wanted and left >= _LEAST_CUT:
-            widths[number] = left
-        left -= widths[number] + len(_GAP)
+        if _LEAST_CUT <= room < wanted:
+            widths[number] = room
+        room -= widths[number] + len(_GAP)
     return [
         [
             set_cell_size(text, size)
@@ -235,20 +221,11 @@ def _cut(table: Sequence[Sequence[str]], width: int) -> list[list[str]]:
 
 
 def _age(seconds: float) -> str:
-    """Write how long ago something was, in its largest unit."""
+    """Return how long ago something was, in its largest unit."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
     return f"{max(seconds, 0):.0f}s"
-
-
-def _padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Fill cells with spaces to the width of their columns."""
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    return [
-        [set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=True)]
-        for cells in rows
-    ]
 
 
 def _styled(value: object) -> Text:
@@ -257,7 +234,7 @@ def _styled(value: object) -> Text:
 
 
 def cell(value: object) -> str:
-    """Write a value for people: one line, nothing that a terminal would obey."""
+    """Return a value as text for people: one line, without control characters."""
     match value:
         case None:
             return "-"

@@ -1,21 +1,22 @@
-"""Where output goes: a console that keeps to the environment's wishes, and an output that nobody reads any more."""
+"""The terminal: a console that respects NO_COLOR, questions, progress, discarded output."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Literal, TextIO
 
 from rich.console import Console
 
-# Fewer are done before anybody could see a bar.
-_MANY = 50
+# A smaller number of steps is done before anybody could see a bar.
+_MIN_STEPS = 50
 
 
 class Terminal(Console):
-    """rich's console, without any escape where NO_COLOR is set."""
+    """rich's console, without any escape sequence where NO_COLOR is set."""
 
     def __init__(self, *, soft_wrap: bool = False) -> None:
         # rich keeps bold and dim with NO_COLOR; without a colour system it writes no escape at all.
@@ -23,13 +24,26 @@ class Terminal(Console):
         super().__init__(color_system=color_system, highlight=False, soft_wrap=soft_wrap)
 
     def on_broken_pipe(self) -> None:
-        """Tell that the reader is gone; rich itself would end the process with 1."""
+        """Raise BrokenPipeError; rich itself would end the process with 1."""
         raise BrokenPipeError
+
+
+def can_ask() -> bool:
+    """Return whether there is a terminal to ask at."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(lines: Iterable[str], question: str) -> bool:
+    """Print lines and a question on standard error, and return whether the answer is yes."""
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on standard error while something goes on, where that is a terminal; what is given takes how far it is."""
+    """Show a bar on standard error, if that is a terminal. Yield a function for the progress."""
     if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
@@ -38,7 +52,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     bar, tasks = Progress(console=Console(stderr=True), transient=True), dict[str, TaskID]()
 
     def advance(what: str, done: int, total: int) -> None:
-        if total >= _MANY:
+        if total >= _MIN_STEPS:
             bar.start()
             if what not in tasks:
                 tasks[what] = bar.add_task(what)
@@ -50,8 +64,11 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         bar.stop()
 
 
-def forget_output(stream: TextIO | None = None) -> None:
-    """Send what is still written to a stream, by default standard output, nowhere; the interpreter flushes it once more at its end."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, (stream or sys.stdout).fileno())
-    os.close(nothing)
+def discard_output(stream: TextIO | None = None) -> None:
+    """Discard what is still written to a stream; Python itself flushes it at exit."""
+    # A stream that stands in for the process's own may have no file.
+    with suppress(io.UnsupportedOperation):
+        descriptor = (stream or sys.stdout).fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 
-from qsessions.api.error_body import decode_fault
+from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
     FRAMING_HEADERS,
     AuthProvider,
@@ -89,8 +89,8 @@ class _Call:
         if self.may_be_applied and response.status in self.request.done_when_repeated:
             # As for `response_error_class`, neither another's answer nor a missing instance
             # says anything about the session.
-            fault = decode_fault(response.body)
-            return fault.own and INSTANCE_NOT_FOUND_CODE not in fault.codes
+            parsed = decode_error_body(response.body)
+            return parsed.is_service_error and INSTANCE_NOT_FOUND_CODE not in parsed.codes
         return response.is_success
 
     def with_context(self, error: QSessionsError) -> QSessionsError:
@@ -360,7 +360,7 @@ class Attempts:
 
 def _invalidate(call: _Call, refusal: Response) -> bool:
     """Have each provider drop what a 401 refused; return whether a fresh try may do better."""
-    if decode_fault(refusal.body).html:
+    if decode_error_body(refusal.body).html:
         # The wall of a CDN or a company knows nothing of the token.
         return False
     # Each provider is asked, so no short cut at the first that says yes.

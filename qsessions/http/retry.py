@@ -10,7 +10,7 @@ from enum import Enum
 import attrs
 from attrs import frozen
 
-from qsessions.api.error_body import Fault, decode_fault
+from qsessions.api.error_body import ErrorBody, decode_error_body
 from qsessions.api.messages import Request, Response, http_date
 from qsessions.arguments import check_count, check_positive
 from qsessions.errors import ConfigurationError, ConnectionFailed, ProtocolError, QSessionsError
@@ -28,8 +28,8 @@ NOT_CARRIED_OUT_STATUSES = frozenset({429, 503, 521, 522})
 LOCKED_STATUS = 423
 BACKEND_RESERVED_CODE = "1233"
 
-# A gateway got no proper answer from the service, so the work may have been done, with any body. Of
-# the other 5xx, a body in the service's own error form is its word that it failed.
+# A gateway got no proper answer from the service, so the work may have been done regardless of the
+# body. Of the other 5xx, a body in the service's own error form is its word that it failed.
 NO_PROPER_ANSWER_STATUSES = frozenset({502, 504, 520, 524})
 
 # What a retry takes out of the budget, as in the standard mode of AWS's SDKs. No answer costs more:
@@ -63,7 +63,7 @@ class Facts:
         repeatable: Whether carrying the request out twice does no harm.
         sent: Whether the request may have reached the service.
         status: The answer's status, or None where no answer came.
-        own_error: Whether the body is the service's own error form.
+        is_service_error: Whether the body is the service's own error form.
         reserved: Whether the service says that the backend is reserved.
         transient: For failures without an answer: whether trying again may help at all.
         retry_after: How many seconds the answer asked to wait, or None.
@@ -74,7 +74,7 @@ class Facts:
     repeatable: bool
     sent: bool = True
     status: int | None = None
-    own_error: bool = False
+    is_service_error: bool = False
     reserved: bool = False
     transient: bool = True
     retry_after: float | None = None
@@ -222,7 +222,7 @@ def may_be_carried_out(facts: Facts) -> bool:
         return True
     if facts.status < 500 or facts.status in NOT_CARRIED_OUT_STATUSES:
         return False
-    return facts.status in NO_PROPER_ANSWER_STATUSES or not facts.own_error
+    return facts.status in NO_PROPER_ANSWER_STATUSES or not facts.is_service_error
 
 
 def facts_of(
@@ -252,19 +252,23 @@ def facts_of(
     status = result.status
     # Only of these the body makes a difference.
     is_read = status >= 500 or status == LOCKED_STATUS
-    fault = decode_fault(result.body) if is_read else Fault(own=False)
+    parsed = decode_error_body(result.body) if is_read else ErrorBody(is_service_error=False)
     return attrs.evolve(
         base,
         status=status,
-        own_error=fault.own,
-        reserved=is_reserved(status, fault),
+        is_service_error=parsed.is_service_error,
+        reserved=is_reserved(status, parsed),
         retry_after=retry_after_of(result, now),
     )
 
 
-def is_reserved(status: int, fault: Fault) -> bool:
+def is_reserved(status: int, parsed: ErrorBody) -> bool:
     """Return whether the service answered that the backend is reserved, which may pass."""
-    return status == LOCKED_STATUS and fault.own and BACKEND_RESERVED_CODE in fault.codes
+    return (
+        status == LOCKED_STATUS
+        and parsed.is_service_error
+        and BACKEND_RESERVED_CODE in parsed.codes
+    )
 
 
 def retry_after_of(response: Response, now: float) -> float | None:

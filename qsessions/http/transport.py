@@ -120,7 +120,7 @@ class AiohttpTransport:
         """Check whether requests may go to an address.
 
         Raises:
-            ConfigurationError: It is plain http to another machine, or by way of one.
+            ConfigurationError: It is plain http to another machine, or through one.
         """
         if self._allow_insecure or url.scheme == "https":
             return

@@ -1,4 +1,6 @@
-"""The operations of the contract that the emulator doesn't serve, by their ids: each test of the contract passes over these."""
+"""The operations of the contract that the emulator doesn't serve, by their ids: each test of the
+contract passes over these.
+"""
 
 NOT_YET = frozenset(
     {

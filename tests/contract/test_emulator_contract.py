@@ -18,7 +18,8 @@ from tests.contract.not_yet import NOT_YET
 
 START = 1_800_000_000.0
 METHODS = ("get", "post", "put", "patch", "delete")
-# The emulator never throttles, is never down, and its backends are never reserved; what breaks it on purpose comes with its own tests.
+# The emulator never throttles, is never down, and its backends are never reserved; what breaks it
+# on purpose comes with its own tests.
 NOT_PROVOKED = frozenset({"423", "429", "503"})
 
 # What a partner's create must have.
@@ -28,7 +29,9 @@ Json = dict[str, Any]
 
 
 def resolved(node: Any, root: Json) -> Any:
-    """A part of the contract with every $ref replaced by what it points to. The contract has no cycles."""
+    """A part of the contract with every $ref replaced by what it points to. The contract has no
+    cycles.
+    """
     if isinstance(node, list):
         return [resolved(item, root) for item in node]
     if not isinstance(node, dict):
@@ -185,7 +188,9 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 async def test_the_bench_shows_every_state(bench: Bench) -> None:
-    """Sessions in each state and jobs with each status fit the contract; together they show all its fields, and none is null needlessly."""
+    """Sessions in each state and jobs with each status fit the contract; together they show all its
+    fields, and none is null needlessly.
+    """
     states = {}
     shown: set[str] = set()
     shown_of_jobs: set[str] = set()
@@ -227,7 +232,9 @@ async def test_workloads_of_every_kind(bench: Bench) -> None:
 
 @attrs.frozen
 class Case:
-    """A request that must be answered with a status; `name` is a word of the bench, or stands for itself."""
+    """A request that must be answered with a status; `name` is a word of the bench, or stands for
+    itself.
+    """
 
     operation: str
     status: int
@@ -325,7 +332,9 @@ async def test_answer_fits_the_contract(bench: Bench, case: Case) -> None:
 
 
 def test_every_documented_status_is_provoked() -> None:
-    """The cases above hold every operation and every status that the emulator can be brought to answer."""
+    """The cases above hold every operation and every status that the emulator can be brought to
+    answer.
+    """
     documented = {
         (operation.id, int(status))
         for operation in OPERATIONS.values()
@@ -347,7 +356,9 @@ async def test_an_operation_that_is_not_served_yet(bench: Bench, name: str) -> N
 
 
 async def test_answers_outside_the_operations(bench: Bench) -> None:
-    """Unknown paths, wrong methods and bodies that are no JSON are told in the contract's error form."""
+    """Unknown paths, wrong methods and bodies that are no JSON are told in the contract's error
+    form.
+    """
     emulator, http = bench.emulator, bench.http
     for method, path, data, status in (
         ("GET", "/v1/none", b"", 404),

@@ -1,7 +1,8 @@
 """Bodies written by hand from the facts about the service, read by the codec.
 
-Client and emulator could agree on one and the same mistake; these samples come from neither. A sample that fits the contract is checked
-against it; one that deviates says why it is here all the same.
+Client and emulator could agree on one and the same mistake; these samples come from neither. A
+sample that fits the contract is checked against it; one that deviates says why it is here all the
+same.
 """
 
 import json
@@ -24,7 +25,7 @@ from qsessions.api.codec import (
     decode_versions,
     decode_workloads,
 )
-from qsessions.api.error_body import Fault, decode_fault
+from qsessions.api.error_body import ErrorBody, decode_error_body
 from qsessions.api.pages import next_cursor
 
 HERE = Path(__file__).parent
@@ -52,7 +53,8 @@ def sample_id(last: str) -> str:
     return f"5f9c1c2e-0001-4b7a-8a55-7d1f6a3c000{last}"
 
 
-# For each sample: how it is read, what must come of it, and why it deviates from the contract, or None where it fits.
+# For each sample: how it is read, what must come of it, and why it deviates from the contract, or
+# None where it fits.
 EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
     "session_open": (
         decode_session,
@@ -316,9 +318,9 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         None,
     ),
     "error_string_code": (
-        decode_fault,
-        Fault(
-            own=True,
+        decode_error_body,
+        ErrorBody(
+            is_service_error=True,
             message="The credentials are invalid.",
             codes=("1201",),
             solution="Get a new access token. https://quantum.cloud.ibm.com/docs/errors#1201",
@@ -327,9 +329,9 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         None,
     ),
     "error_integer_code": (
-        decode_fault,
-        Fault(
-            own=True,
+        decode_error_body,
+        ErrorBody(
+            is_service_error=True,
             message="Too many requests.",
             codes=("1202",),
             solution="https://quantum.cloud.ibm.com/docs/errors#1202",
@@ -338,22 +340,24 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
         None,
     ),
     "error_many": (
-        decode_fault,
-        Fault(
-            own=True, message="Backend not found. The session is closed.", codes=("1007", "4001")
+        decode_error_body,
+        ErrorBody(
+            is_service_error=True,
+            message="Backend not found. The session is closed.",
+            codes=("1007", "4001"),
         ),
         None,
     ),
-    "error_empty": (decode_fault, Fault(own=False, trace_id="0000"), None),
+    "error_empty": (decode_error_body, ErrorBody(is_service_error=False, trace_id="0000"), None),
     "iam_token": (
         decode_grant,
         Grant("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJub2JvZHkifQ.c2lnbmF0dXJl", 3600.0),
         "IAM is no part of the contract",
     ),
     "iam_wrong_key": (
-        decode_fault,
-        Fault(
-            own=False,
+        decode_error_body,
+        ErrorBody(
+            is_service_error=False,
             message="Provided API key could not be found.",
             codes=("BXNIM0415E",),
             trace_id="aWFtLXJlcXVlc3Q",
@@ -362,7 +366,8 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
     ),
 }
 
-# For each sample that can't be read: the problem that is told, and the id that is found in it all the same.
+# For each sample that can't be read: the problem that is told, and the id that is found in it all
+# the same.
 UNREADABLE: dict[str, tuple[str, str | None]] = {
     "session_without_id": ("required field 'id' is missing @ $.id", None),
     "session_bad_fields": (
@@ -406,7 +411,9 @@ def test_reading(name: str) -> None:
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_unreadable(name: str) -> None:
-    """A sample that can't be read is refused with the path of each problem, and its id is saved where it has one."""
+    """A sample that can't be read is refused with the path of each problem, and its id is saved
+    where it has one.
+    """
     problem, session_id = UNREADABLE[name]
     body = (SAMPLES / f"{name}.json").read_bytes()
     with pytest.raises(ProtocolError) as caught:

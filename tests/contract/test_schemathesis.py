@@ -1,4 +1,6 @@
-"""schemathesis, which makes up requests from the contract, finds nothing wrong with what the emulator answers."""
+"""schemathesis, which makes up requests from the contract, finds nothing wrong with what the
+emulator answers.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,12 @@ def contract_file(tmp_path: Path) -> Path:
 async def test_schemathesis_finds_nothing(
     tmp_path: Path, contract_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All checks but the exempted one pass on all operations, along links too, and no request makes a 5xx or an error log."""
+    """All checks but the exempted one pass on all operations, along links too, and no request makes
+    a 5xx or an error log.
+    """
     report_file = tmp_path / "report.json"
-    # Time goes on with every request, so that sessions and jobs live and end, and the same in every run.
+    # Time goes on with every request, so that sessions and jobs live and end, and the same in every
+    # run.
     seconds = count(1_800_000_000, 0.1)
     async with Emulator(
         clock=lambda: next(seconds), seed=1, partner=True, queue_seconds=20

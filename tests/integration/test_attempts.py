@@ -1,4 +1,6 @@
-"""The attempt loop over real sockets: what is sent again, when, until when, and what a create does instead."""
+"""The attempt loop over real sockets: what is sent again, when, until when, and what a create does
+instead.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def refused(*statuses: int, body: object = OWN) -> list[Answer]:
 async def test_what_may_be_repeated_is_repeated(
     against: Against, time: ManualClock, row: Row, status: int, body: object
 ) -> None:
-    """Every operation but create is sent again after each status that is worth it, whatever the body."""
+    """Every operation but create is sent again after each status that is worth it, whatever the
+    body.
+    """
     server, client = await against(http(status, body), row.success)
     await row(client)
     assert [(request.method, request.target.partition("?")[0]) for request in server.received] == [
@@ -122,8 +126,8 @@ async def test_what_would_fail_again_is_not_repeated(
 async def test_a_create_is_repeated_where_nothing_was_done(
     against: Against, time: ManualClock, status: int, body: object
 ) -> None:
-    """A create is sent again after a status that says that nothing was done, after a 500 in the service's own form, and where the service
-    says that the backend is reserved.
+    """A create is sent again after a status that says that nothing was done, after a 500 in the
+    service's own form, and where the service says that the backend is reserved.
     """
     server, client = await against(http(status, body), CREATE.success)
     assert (await CREATE(client)).id == "s1"
@@ -145,7 +149,9 @@ async def test_a_create_is_repeated_where_nothing_was_done(
 async def test_a_create_is_not_repeated_where_it_may_have_been_done(
     against: Against, time: ManualClock, status: int, body: object
 ) -> None:
-    """After an answer that leaves open whether a session was created, a create is not sent again and says so."""
+    """After an answer that leaves open whether a session was created, a create is not sent again
+    and says so.
+    """
     server, client = await against(http(status, body), CREATE.success)
     with pytest.raises(CreateOutcomeUnknown, match="may have been created") as caught:
         await CREATE(client)
@@ -186,7 +192,9 @@ async def test_a_create_that_the_service_says_failed_fails_as_itself(
 async def test_an_outcome_can_become_unknown_later(
     against: Against, statuses: tuple[int, ...]
 ) -> None:
-    """A create that was rightly repeated ends as unknown as soon as one attempt may have been carried out."""
+    """A create that was rightly repeated ends as unknown as soon as one attempt may have been
+    carried out.
+    """
     server, client = await against(*refused(*statuses), CREATE.success)
     with pytest.raises(CreateOutcomeUnknown) as caught:
         await CREATE(client)
@@ -197,7 +205,9 @@ async def test_an_outcome_can_become_unknown_later(
 async def test_a_failure_to_connect_is_repeated(
     emulator: Emulator, time: ManualClock, row: Row
 ) -> None:
-    """Nothing was sent when the connection could not be made, so every operation is tried again and finds the service back."""
+    """Nothing was sent when the connection could not be made, so every operation is tried again and
+    finds the service back.
+    """
 
     async def back_again(seconds: float) -> None:
         await time.sleep(seconds)
@@ -213,7 +223,8 @@ async def test_a_failure_to_connect_is_repeated(
     assert time.slept == [0.25]
 
 
-# The HTTP library itself repeats a GET or DELETE once whose connection is lost, so that two losses are one attempt of ours.
+# The HTTP library itself repeats a GET or DELETE once whose connection is lost, so that two losses
+# are one attempt of ours.
 LOST: dict[str, list[Answer]] = {"GET": [reset, reset], "DELETE": [reset, reset], "PATCH": [reset]}
 
 
@@ -238,7 +249,9 @@ async def _after_the_head(connection: Connection) -> None:
 async def test_a_create_without_an_answer_is_unknown(
     against: Against, time: ManualClock, answer: Answer
 ) -> None:
-    """A create whose request was sent and got no whole answer may have made a session, and isn't sent again."""
+    """A create whose request was sent and got no whole answer may have made a session, and isn't
+    sent again.
+    """
     server, client = await against(answer, CREATE.success)
     with pytest.raises(CreateOutcomeUnknown, match="may have been created") as caught:
         await CREATE(client)
@@ -267,7 +280,9 @@ async def test_a_create_without_an_answer_is_unknown(
 async def test_a_create_whose_answer_cannot_be_read_is_unknown(
     against: Against, answer: bytes, session_id: str | None
 ) -> None:
-    """A success that can't be read means that a session exists; its id is told where it could be read."""
+    """A success that can't be read means that a session exists; its id is told where it could be
+    read.
+    """
     server, client = await against(answer, CREATE.success)
     with pytest.raises(CreateOutcomeUnknown) as caught:
         await CREATE(client)
@@ -295,7 +310,9 @@ class Rotating:
 
 @each(*(row for row in ROWS if row is not VERSIONS))
 async def test_a_401_gets_one_fresh_try(against: Against, time: ManualClock, row: Row) -> None:
-    """After a 401 each operation, create included, is tried once more at once, with fresh credentials."""
+    """After a 401 each operation, create included, is tried once more at once, with fresh
+    credentials.
+    """
     server, client = await against(
         *refused(401), row.success, auth=Rotating(), retry=RetryPolicy(max_attempts=1)
     )
@@ -327,7 +344,9 @@ async def test_a_401_for_credentials_that_stay_is_the_end(against: Against, row:
 async def test_the_fresh_try_follows_the_rules_of_any_other(
     against: Against, time: ManualClock
 ) -> None:
-    """The try after a 401 counts as an attempt, may be followed by retries, and a create may become unknown in it."""
+    """The try after a 401 counts as an attempt, may be followed by retries, and a create may become
+    unknown in it.
+    """
     server, client = await against(*refused(503, 401, 503), GET.success, auth=Rotating())
     await GET(client)
     assert time.slept == [0.25, 1.0]
@@ -352,7 +371,9 @@ async def test_the_fresh_try_follows_the_rules_of_any_other(
 async def test_waits_grow_and_are_drawn_at_random(
     against: Against, policy: RetryPolicy, chance: float, slept: list[float]
 ) -> None:
-    """Waits double up to a bound and are drawn from zero to there; the attempts end at the policy's limit, which a note says."""
+    """Waits double up to a bound and are drawn from zero to there; the attempts end at the policy's
+    limit, which a note says.
+    """
     time = ManualClock(chance=chance)
     server, client = await against(*refused(503), clock=time.clock, retry=policy)
     with pytest.raises(ServerError) as caught:
@@ -413,7 +434,9 @@ async def test_a_retry_after_is_kept_to(
     status: int,
     row: Row,
 ) -> None:
-    """A Retry-After in seconds or as a date, by the server's clock where it tells it, is waited for, with jitter on top."""
+    """A Retry-After in seconds or as a date, by the server's clock where it tells it, is waited
+    for, with jitter on top.
+    """
     server, client = await against(http(status, OWN, headers=headers), row.success)
     await row(client)
     assert time.slept == [pytest.approx(asked + 0.25)]
@@ -456,7 +479,9 @@ async def test_a_retry_after_beyond_the_deadline_ends_the_call(
 async def test_the_deadline_covers_attempts_and_waits(
     against: Against, time: ManualClock, row: Row
 ) -> None:
-    """However many attempts the policy allows, a call ends within its deadline, and says that this was why."""
+    """However many attempts the policy allows, a call ends within its deadline, and says that this
+    was why.
+    """
     started = time.now
     server, client = await against(*refused(503), retry=RetryPolicy(max_attempts=1000))
     with pytest.raises(ServerError) as caught:
@@ -504,7 +529,9 @@ async def _head_only(connection: Connection) -> None:
 async def test_a_call_that_gets_no_answer_in_time_is_a_timeout(
     against: Against, row: Row, answer: Answer
 ) -> None:
-    """When the deadline passes while waiting for the answer, the call times out, and the request may have been carried out."""
+    """When the deadline passes while waiting for the answer, the call times out, and the request
+    may have been carried out.
+    """
     server, client = await against(answer)
     with pytest.raises(CallTimeout, match="without an answer") as caught:
         await row(client, timeout=0.3)
@@ -562,7 +589,9 @@ class Slow:
 async def test_a_deadline_that_passes_before_sending_is_a_timeout(
     against: Against, row: Row
 ) -> None:
-    """When the deadline passes while waiting for credentials, nothing was sent: for a create that is no unknown outcome."""
+    """When the deadline passes while waiting for credentials, nothing was sent: for a create that
+    is no unknown outcome.
+    """
     server, client = await against(row.success, auth=Slow())
     with pytest.raises(CallTimeout, match="nothing was sent") as caught:
         await row(client, timeout=0.05)
@@ -648,7 +677,9 @@ async def test_headers_of_a_provider_are_checked_before_they_are_sent(
 async def test_a_close_that_is_repeated_takes_a_404_as_done(
     against: Against, first: Answer, success: bool
 ) -> None:
-    """A repeated close that finds the session gone is a success exactly when an earlier attempt may have closed it."""
+    """A repeated close that finds the session gone is a success exactly when an earlier attempt may
+    have closed it.
+    """
     before = LOST["DELETE"] if first is reset else [first]
     server, client = await against(*before, http(404, fault("Session not found.")))
     if success:
@@ -673,7 +704,9 @@ async def test_a_close_that_is_repeated_takes_a_404_as_done(
 async def test_a_repeated_close_takes_no_other_404_as_done(
     against: Against, body: object, kind: type[ResponseError]
 ) -> None:
-    """A 404 that isn't the service's own, or that is about the instance, doesn't say that the first attempt closed the session."""
+    """A 404 that isn't the service's own, or that is about the instance, doesn't say that the first
+    attempt closed the session.
+    """
     _, client = await against(*LOST["DELETE"], http(404, body))
     with pytest.raises(ResponseError) as caught:
         await CLOSE(client)
@@ -689,7 +722,9 @@ async def test_a_repeated_close_takes_no_other_404_as_done(
 async def test_a_reserved_backend_may_be_free_later(
     against: Against, row: Row, body: object, attempts: int
 ) -> None:
-    """A 423 is tried again, and counts as something that may pass, where the service itself says that the backend is reserved."""
+    """A 423 is tried again, and counts as something that may pass, where the service itself says
+    that the backend is reserved.
+    """
     server, client = await against(http(423, body))
     with pytest.raises(ResponseError) as caught:
         await row(client)
@@ -703,7 +738,9 @@ async def test_a_reserved_backend_may_be_free_later(
 async def test_a_wall_of_html_says_nothing_of_the_credentials(
     against: Against, row: Row, status: int
 ) -> None:
-    """An HTML page with 401 or 403 is no refusal of a token: none is renewed, and the error says what may stand in between."""
+    """An HTML page with 401 or 403 is no refusal of a token: none is renewed, and the error says
+    what may stand in between.
+    """
     server, client = await against(http(status, HTML), auth=[Rotating(), static_auth()[1]])
     with pytest.raises(
         ResponseError, match="An HTML page answered in the service's place"
@@ -719,7 +756,9 @@ async def test_a_wall_of_html_says_nothing_of_the_credentials(
 async def test_any_other_form_of_a_refusal_is_one(
     against: Against, status: int, kind: type[ResponseError], body: object
 ) -> None:
-    """JSON of any form, plain text and nothing at all keep the class of the status, and a 401 is tried with a fresh token."""
+    """JSON of any form, plain text and nothing at all keep the class of the status, and a 401 is
+    tried with a fresh token.
+    """
     server, client = await against(http(status, body), auth=[Rotating(), static_auth()[1]])
     with pytest.raises(kind):
         await GET(client)
@@ -735,7 +774,9 @@ async def test_other_repeats_take_a_404_as_it_is(against: Against, row: Row) -> 
 
 
 async def test_an_earlier_attempt_is_remembered_over_several(against: Against) -> None:
-    """That an earlier attempt may have closed the session is not forgotten when a later one was turned away."""
+    """That an earlier attempt may have closed the session is not forgotten when a later one was
+    turned away.
+    """
     server, client = await against(*refused(502, 503, 429, 404))
     await CLOSE(client)
     assert len(server.received) == 4
@@ -761,7 +802,9 @@ async def test_an_earlier_attempt_is_remembered_over_several(against: Against) -
 async def test_a_repeated_update_that_finds_what_it_wants_is_done(
     against: Against, *, first: Answer, wanted: bool, found: dict[str, Any], success: bool
 ) -> None:
-    """A conflict after a lost answer is a success where the session is as it was wanted, and a conflict where it isn't."""
+    """A conflict after a lost answer is a success where the session is as it was wanted, and a
+    conflict where it isn't.
+    """
     server, client = await against(first, http(409, OWN), http(200, SESSION | found))
     if success:
         await client.update("s1", accepting_jobs=wanted)
@@ -773,7 +816,9 @@ async def test_a_repeated_update_that_finds_what_it_wants_is_done(
 
 
 async def test_a_first_update_takes_a_conflict_as_it_is(against: Against) -> None:
-    """An update that was sent once and is refused did nothing, so nobody looks whether somebody else did."""
+    """An update that was sent once and is refused did nothing, so nobody looks whether somebody
+    else did.
+    """
     server, client = await against(http(409, OWN))
     with pytest.raises(Conflict):
         await client.update("s1", accepting_jobs=False)
@@ -784,7 +829,9 @@ async def test_a_first_update_takes_a_conflict_as_it_is(against: Against) -> Non
 async def test_a_repeated_drain_that_finds_the_session_draining_is_done(
     against: Against, first: Answer
 ) -> None:
-    """A drain whose answer was lost is a success when the session takes no more jobs, closed or not yet."""
+    """A drain whose answer was lost is a success when the session takes no more jobs, closed or not
+    yet.
+    """
     for found in ({"state": "active", "accepting_jobs": False}, {"state": "closed"}):
         _, client = await against(first, http(409, OWN), http(200, SESSION | found))
         await DRAIN(client)
@@ -794,7 +841,9 @@ async def test_a_repeated_drain_that_finds_the_session_draining_is_done(
 async def test_a_connection_that_the_server_drops_as_a_request_goes_out_is_nobodys_business(
     against: Against, row: Row
 ) -> None:
-    """When the server closes each idle connection just as the next request comes in over it, every call is a success all the same."""
+    """When the server closes each idle connection just as the next request comes in over it, every
+    call is a success all the same.
+    """
     served: set[object] = set()
     waiting = [GET.success, row.success]
 
@@ -815,7 +864,9 @@ async def test_a_connection_that_the_server_drops_as_a_request_goes_out_is_nobod
 async def test_a_create_over_a_borrowed_pool_may_meet_a_dropped_connection(
     against: Against,
 ) -> None:
-    """A borrowed pool gives a kept connection to a create too; when it is lost the outcome is unknown, and nothing is sent twice."""
+    """A borrowed pool gives a kept connection to a create too; when it is lost the outcome is
+    unknown, and nothing is sent twice.
+    """
     async with aiohttp.ClientSession() as http_session:
         server, client = await against(
             GET.success, reset, http(200, NO_WORKLOADS), http=http_session
@@ -832,7 +883,9 @@ SPENT = "the client's retry budget is spent, since too many of its requests fail
 
 @each(GET, CREATE)
 async def test_a_spent_budget_ends_retries(against: Against, row: Row) -> None:
-    """The retries of all calls come out of one budget; without it a call fails at its first failure, and says why."""
+    """The retries of all calls come out of one budget; without it a call fails at its first
+    failure, and says why.
+    """
     server, client = await against(*refused(503), retry=RetryPolicy(budget=12))
     for attempts in (3, 1, 1):
         with pytest.raises(ServerError) as caught:
@@ -843,7 +896,9 @@ async def test_a_spent_budget_ends_retries(against: Against, row: Row) -> None:
 
 
 async def test_a_retry_after_no_answer_costs_more(against: Against) -> None:
-    """What got no answer held a connection all the while, and takes twice as much out of the budget."""
+    """What got no answer held a connection all the while, and takes twice as much out of the
+    budget.
+    """
     _, client = await against(reset, retry=RetryPolicy(budget=12))
     with pytest.raises(ConnectionFailed) as caught:
         await GET(client)
@@ -851,7 +906,9 @@ async def test_a_retry_after_no_answer_costs_more(against: Against) -> None:
 
 
 async def test_successes_refill_the_budget(against: Against) -> None:
-    """A success gives back what its last retry took; one at the first attempt earns a little, up to the budget."""
+    """A success gives back what its last retry took; one at the first attempt earns a little, up to
+    the budget.
+    """
     server, client = await against(retry=RetryPolicy(budget=5))
     for _ in range(3):
         server.answers = [*refused(503), GET.success]
@@ -870,7 +927,9 @@ async def test_successes_refill_the_budget(against: Against) -> None:
 
 
 async def test_the_token_exchange_shares_the_budget(against: Against) -> None:
-    """When IAM is away, its retries are limited by the same budget, and those of the calls are by what it took."""
+    """When IAM is away, its retries are limited by the same budget, and those of the calls are by
+    what it took.
+    """
     iam, _ = await against(*refused(503))
     auth = [IBMCloudAuth("key", iam.url), static_auth()[1]]
     server, client = await against(*refused(503), auth=auth, retry=RetryPolicy(budget=5))
@@ -902,7 +961,9 @@ async def test_the_budget_never_refuses_an_ending(against: Against, row: Row) ->
 
 
 async def test_the_budget_never_refuses_what_an_ending_needs(against: Against) -> None:
-    """The token, the API version and the look after a conflict that an ending waits for are retried like the ending itself."""
+    """The token, the API version and the look after a conflict that an ending waits for are retried
+    like the ending itself.
+    """
     iam, _ = await against(
         *refused(503, 503), http(200, {"access_token": "token", "expires_in": 3600})
     )
@@ -959,7 +1020,9 @@ async def test_a_policy_without_a_budget_has_no_limit_but_its_own(against: Again
 
 
 async def test_the_default_budget_is_a_hundred_retries(against: Against) -> None:
-    """In an outage a client sends a hundred requests more than without retries, however many calls it makes."""
+    """In an outage a client sends a hundred requests more than without retries, however many calls
+    it makes.
+    """
     server, client = await against(*refused(503))
     for _ in range(120):
         with pytest.raises(ServerError):
@@ -1002,7 +1065,9 @@ KEY = "the-api-key"
 async def test_secrets_that_a_server_echoes_are_masked(
     against: Against, answer: bytes, row: Row
 ) -> None:
-    """No part of an error shows a credential that the server sent back, not even the beginning of one."""
+    """No part of an error shows a credential that the server sent back, not even the beginning of
+    one.
+    """
     _, client = await against(answer, retry=RetryPolicy(max_attempts=1))
     with pytest.raises(QSessionsError) as caught:
         await row(client)

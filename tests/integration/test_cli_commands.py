@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -22,8 +23,8 @@ import jsonschema
 import pytest
 
 from qsessions import ApiVersion, Session, Workload
-from qsessions.cli import commands
-from qsessions.cli.options import DEFAULTS
+from qsessions.cli import create, main
+from qsessions.cli.app import COMMANDS, make_app
 from qsessions.emulator import Emulator, Fault
 from tests.fault_server import Connection, FaultServer, hang, http
 from tests.integration.conftest import CRN
@@ -91,7 +92,7 @@ async def test_lists(shell: Shell) -> None:
     """workloads filters, sorts and stops where it is told to; versions lists; both with --json and --jsonl."""
     for mode in ("batch", "dedicated"):
         await shell.data("create", "--mode", mode, "--backend", "ibm_fez", "--max-ttl", "10m")
-    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     await shell.data("close", session_id)
     assert [item["mode"] for item in (await shell.data("workloads"))["workloads"]] == [
         "batch",
@@ -194,7 +195,7 @@ async def test_plain_text_is_aligned(shell: Shell) -> None:
 @pytest.mark.parametrize("no_color", ["", "1"])
 async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
     """On a terminal there are tables with colours, and with NO_COLOR the same without any escape."""
-    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     code, record = await shell.on_terminal("get", session_id, NO_COLOR=no_color)
     assert code == 0
     assert session_id in record
@@ -250,7 +251,7 @@ async def test_tables_fit_the_terminal(
 
 async def test_a_record_on_a_narrow_terminal(shell: Shell) -> None:
     """A session's id is never broken: the terminal itself wraps what is too long for it, and it can be copied."""
-    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     code, shown = await shell.on_terminal("get", session_id, COLUMNS="20", NO_COLOR="1")
     assert code == 0
     assert re.search(rf"^id +{session_id}$", shown, re.MULTILINE)
@@ -266,7 +267,7 @@ async def test_json_on_a_terminal_has_no_colours(shell: Shell) -> None:
 async def test_a_broken_pipe_ends_quietly(shell: Shell) -> None:
     """Whoever reads only the first line gets it, and the command says nothing of it."""
     for _ in range(3):
-        await shell.data("create", "--mode", "batch")
+        await shell.data("create", "--mode", "batch", "--max-ttl", "10m")
     script = f"set -o pipefail; {shlex.quote(QSESSIONS)} workloads --jsonl | head -n 1"
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", script, stdout=PIPE, stderr=PIPE, env=shell.env
@@ -281,7 +282,7 @@ async def test_a_reader_that_is_gone(shell: Shell, service: Emulator) -> None:
     os.close(reading)
     try:
         assert await shell("versions", stdout=writing) == (0, "", "")
-        code, _, err = await shell("create", "--mode", "batch", stdout=writing)
+        code, _, err = await shell("create", "--mode", "batch", "--max-ttl", "10m", stdout=writing)
     finally:
         os.close(writing)
     (session_id,) = service.sessions
@@ -334,38 +335,38 @@ async def test_a_closed_standard_error(shell: Shell) -> None:
         (("create", "--mode", "fast"), '"dedicated", "batch"'),
         (
             ("create", "--mode", "batch", "--max-ttl", "10x"),
-            "create: --max-ttl must be seconds or text such as",
+            "create: Invalid value for --max-ttl: must be from 1 to 2147483647 seconds, or text such as",
         ),
-        (("create", "--mode", "batch", "--max-ttl", "-5"), "2147483647 seconds, not -5."),
+        (("create", "--mode", "batch", "--max-ttl", "-5"), "or text such as '2h 30m', not '-5'."),
         (
             ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
-            "create: --max-ttl must be seconds or text",
+            "create: Invalid value for --max-ttl: must be from 1 to",
         ),
-        (("create", "--mode", "batch", "--max-ttl", "0"), "create: --max-ttl must be from 1 to"),
+        (("create", "--mode", "batch", "--max-ttl", "0"), "--max-ttl: must be from 1 to"),
         (
             ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
-            "create: --active-ttl (120 s) must not be longer than --max-ttl (60 s).",
+            "create: active_ttl (120 s) must not be longer than max_ttl (60 s).",
         ),
         (
             ("create", "--mode", "batch", "--timeout", "soon"),
-            "create: --timeout must be seconds or text such as",
+            "create: Invalid value for --timeout: must be seconds above 0, text such as",
         ),
-        (("get", "x", "--timeout", "-1"), "up to 2147483647, or 'none', not -1.0."),
+        (("get", "x", "--timeout", "-1"), "text such as '2h 30m', or 'none', not '-1'."),
         (("get",), "requires an argument"),
         (("get", "a/b"), "path"),
         (("get", "x", "--json", "--jsonl"), "exclude each other"),
-        (("get", "x", "--api-version", "newest"), "get: --api-version must be a date"),
-        (("get", "x", "--account", ""), "get: --account must be the name of an account."),
+        (("get", "x", "--api-version", "newest"), "--api-version"),
+        (("get", "x", "--account", ""), "--account"),
         (
             ("versions", "--base-url", "ftp://example"),
-            "versions: --base-url must be an absolute URL",
+            "versions: base_url must be an absolute URL",
         ),
         (
             ("versions", "--base-url", "https://me@example"),
             "must not hold a user name or password.",
         ),
         (("versions", "--base-url", "http://example"), "plain http"),
-        (("workloads", "--search", ""), "workloads: --search must be"),
+        (("workloads", "--search", ""), "--search"),
         (("update", "x"), "accepting-jobs"),
         (("workloads", "--limit", "0"), "--limit"),
         (("workloads", "--status", "open"), "--status"),
@@ -418,7 +419,15 @@ async def test_no_credentials(tmp_path: Path, service: Emulator) -> None:
 
 
 GOOD = {"channel": "ibm_quantum_platform", "token": "the-secret-key", "instance": CRN}
-NAME_ANOTHER = "Name another account with --account or --account-file, or neither: then the environment is looked at first."
+NAME_ANOTHER = (
+    "Correct the account file, or name another account with --account or --account-file. "
+    "Without these two, the environment is looked at first."
+)
+NAME_A_PROXY = (
+    "Name a proxy with an http or https URL in HTTPS_PROXY and HTTP_PROXY instead, "
+    "or the service's host in NO_PROXY."
+)
+BAD_PROXY = {"urls": {"https": "ftp://x"}}
 
 
 @pytest.mark.parametrize(
@@ -427,35 +436,23 @@ NAME_ANOTHER = "Name another account with --account or --account-file, or neithe
         ({}, ["--account", "zz"], NAME_ANOTHER),
         (None, ["--account", "a"], NAME_ANOTHER),
         ({"channel": "ibm_quantum"}, ["--account", "a"], NAME_ANOTHER),
-        (
-            {"channel": "ibm_cloud"},
-            [],
-            (
-                "Name one with --account, or its channel in QISKIT_IBM_CHANNEL. "
-                "Without --account-file, the environment is looked at first."
-            ),
-        ),
+        ({"channel": "ibm_cloud"}, [], NAME_ANOTHER),
         (
             {"verify": False},
             [],
-            "Take that line out, and name in SSL_CERT_FILE the CA that signed the server's certificate.",
+            (
+                "Name the file of the CA that signed the server's certificate in SSL_CERT_FILE; "
+                "and check the account, the URL and the clock."
+            ),
         ),
-        (
-            {"proxies": {"username_ntlm": "me", "password_ntlm": "x"}},
-            [],
-            "Take that out, and name in HTTPS_PROXY a proxy that does without.",
-        ),
-        ({"proxies": {"urls": {"ftp": "http://proxy.example"}}}, [], "Name them by these two."),
+        ({"proxies": {"username_ntlm": "me", "password_ntlm": "x"}}, [], NAME_A_PROXY),
+        ({"proxies": {"urls": {"ftp": "http://proxy.example"}}}, [], NAME_A_PROXY),
         (
             {"url": "https://cloud.ibm.com/x"},
             [],
             "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
         ),
-        (
-            {"proxies": {"urls": {"https": "ftp://x"}}},
-            [],
-            "Correct it, or name the host in NO_PROXY.",
-        ),
+        ({"proxies": BAD_PROXY}, [], NAME_A_PROXY),
     ],
 )
 async def test_an_account_that_will_not_do(
@@ -469,10 +466,10 @@ async def test_an_account_that_will_not_do(
     path = tmp_path / "accounts.json"
     if fields is not None:
         await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
-    shell.env["QSESSIONS_BASE_URL"] = (
-        "https://quantum.invalid/api" if advice.startswith("Correct") else ""
-    )
-    shell.env["IAM_URL"] = "https://quantum.invalid" if advice.startswith("Correct") else ""
+    # The proxy is read when the first request is sent.
+    is_sent = fields == {"proxies": BAD_PROXY}
+    shell.env["QSESSIONS_BASE_URL"] = "https://quantum.invalid/api" if is_sent else ""
+    shell.env["IAM_URL"] = "https://quantum.invalid" if is_sent else ""
     code, _, err = await shell("get", "x", "--account-file", str(path), *arguments)
     assert code == 2
     assert told(err)[1] == advice
@@ -526,13 +523,17 @@ async def test_timeout(tmp_path: Path) -> None:
 async def test_outcome_unknown(tmp_path: Path) -> None:
     """A create that may have been carried out is exit code 3, and says how to look for what came of it."""
     async with FaultServer(GRANT, http(502, "<html>")) as server:
-        code, out, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
+        code, out, err = await shell_of(server, tmp_path)(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         assert (code, out) == (3, "")
         assert "may have been created" in told(err)[0]
         assert "qsessions workloads" in told(err)[1]
         assert "the-secret-key" not in err
         server.answers = [GRANT, http(200, {"id": "s-1", "max_ttl": "x"})]
-        code, _, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
+        code, _, err = await shell_of(server, tmp_path)(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
     assert code == 3
     assert told(err)[1] == "End it: qsessions close s-1"
 
@@ -540,14 +541,14 @@ async def test_outcome_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ids", "advice"),
     [
-        (["s-1"], "It may be session s-1: if you don't know it, end it: qsessions close s-1"),
+        (["s-1"], "It may be session s-1; look whose it is, and to end it: qsessions close s-1"),
         (
             ["s-1", "s-2"],
-            "It may be one of s-1, s-2: end the one that you don't know: qsessions close ID",
+            "It may be one of s-1, s-2; look whose they are, and to end one: qsessions close ID",
         ),
         (
             [f"s-{number}" for number in range(7)],
-            "It may be one of s-0, s-1, s-2, s-3, s-4 and 2 more: end the one that you don't know: qsessions close ID",
+            "It may be one of s-0, s-1, s-2, s-3, s-4 and 2 more; look whose they are, and to end one: qsessions close ID",
         ),
     ],
 )
@@ -556,7 +557,9 @@ async def test_outcome_unknown_with_candidates(ids: list[str], advice: str, tmp_
     listed = [{"id": one, "mode": "batch", "created": "2999-01-01T00:00:00Z"} for one in ids]
     page = http(200, {"workloads": listed, "next": None})
     async with FaultServer(GRANT, http(502, "<html>"), page) as server:
-        code, out, err = await shell_of(server, tmp_path)("create", "--mode", "batch")
+        code, out, err = await shell_of(server, tmp_path)(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
     assert (code, out) == (3, "")
     assert told(err)[1] == advice
 
@@ -606,7 +609,9 @@ HOSTILE = http(
 async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[str]) -> None:
     """A create tells the session's id whatever else the service says of it, and values that have no other form as they came."""
     async with FaultServer(GRANT, HOSTILE) as server:
-        code, out, err = await shell_of(server, tmp_path)("create", "--mode", "batch", *form)
+        code, out, err = await shell_of(server, tmp_path)(
+            "create", "--mode", "batch", "--max-ttl", "10m", *form
+        )
     assert (code, err) == (0, "")
     if form:
         made = json.loads(out)
@@ -638,10 +643,8 @@ async def test_a_session_that_cannot_be_printed_is_named(
     def fails(_: object) -> None:
         raise ValueError("no such form")
 
-    monkeypatch.setattr(commands, "row", fails)
-    code = await commands.create(
-        DEFAULTS, "batch", None, {"max_ttl": "600"}, commands.Fate(), labels=()
-    )
+    monkeypatch.setattr(create, "row", fails)
+    code = await asyncio.to_thread(create.create, mode="batch", max_ttl=600)
     (session_id,) = service.sessions
     assert code == 2
     assert told(capsys.readouterr().err) == (
@@ -692,7 +695,9 @@ async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> No
         await connection.write(SESSION)
 
     async with FaultServer(GRANT, create, http(204)) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
@@ -708,7 +713,9 @@ async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> No
 async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
     """Ctrl-C while IAM is asked: no session was created, and that is told."""
     async with FaultServer(hang) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival()
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
@@ -728,14 +735,16 @@ async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
         connection.reset()
 
     async with FaultServer(GRANT, lose) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
         _, err = await process.communicate()
     assert process.returncode == 130
     what, advice = told(err.decode())
-    assert "interrupted; create was cancelled in flight, and its outcome is unknown" in what
+    assert "interrupted; create was cancelled, and its outcome is unknown" in what
     assert "qsessions workloads" in advice
 
 
@@ -744,7 +753,7 @@ async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> Non
     service.faults.add(
         Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1)
     )
-    process = await shell.start("create", "--mode", "batch")
+    process = await shell.start("create", "--mode", "batch", "--max-ttl", "10m")
     async with asyncio.timeout(60):
         while not service.open_sessions:  # noqa: ASYNC110 - a process of its own, which takes what it takes
             await asyncio.sleep(0)
@@ -760,7 +769,9 @@ async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> Non
 async def test_ctrl_c_twice_while_the_create_is_in_flight(tmp_path: Path) -> None:
     """A second Ctrl-C leaves at once and says that a session may have been created."""
     async with FaultServer(GRANT, hang) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         # Two that are pending together count as one.
@@ -792,7 +803,9 @@ async def test_ctrl_c_twice_while_the_session_is_being_closed(tmp_path: Path) ->
         await connection.write(SESSION)
 
     async with FaultServer(GRANT, create, hang) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
@@ -815,7 +828,9 @@ async def test_ctrl_c_and_the_close_is_refused(tmp_path: Path) -> None:
         await connection.write(SESSION)
 
     async with FaultServer(GRANT, create, http(403)) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m"
+        )
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
@@ -831,7 +846,9 @@ async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
     # More than the pipe and its reader take: the command is still writing when the first byte has come.
     large = http(200, {"id": "s-1", "state_reason": "x" * 900_000})
     async with FaultServer(GRANT, large) as server:
-        process = await shell_of(server, tmp_path).start("create", "--mode", "batch", "--json")
+        process = await shell_of(server, tmp_path).start(
+            "create", "--mode", "batch", "--max-ttl", "10m", "--json"
+        )
         assert process.stdout is not None
         first = await process.stdout.readexactly(1)
         process.send_signal(signal.SIGINT)
@@ -903,16 +920,38 @@ async def test_help_shows_an_example(shell: Shell, command: str) -> None:
 
 @pytest.mark.parametrize("command", ["create", "workloads", "doctor"])
 async def test_help_of_a_command_does_not_pay_for_the_client(command: str) -> None:
-    """Help of a command comes without loading aiohttp."""
+    """Help of a command comes without loading aiohttp or cattrs."""
     program = (
         f"import sys; sys.argv = ['qsessions', {command!r}, '--help']\n"
         "from qsessions.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as exit: print(exit.code, sorted({'aiohttp', 'jwt'} & sys.modules.keys()))\n"
+        "print(main(), sorted({'aiohttp', 'cattrs', 'jwt'} & sys.modules.keys()))\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE)
     out, _ = await process.communicate()
     assert out.decode().splitlines()[-1] == "0 []"
+
+
+def test_the_list_of_commands_has_their_first_lines() -> None:
+    """The line of a command in the list of all is the first one of its docstring."""
+    app = make_app()
+    for name, (path, line) in COMMANDS.items():
+        module, _, function = path.partition(":")
+        docstring = getattr(importlib.import_module(f"qsessions.cli.{module}"), function).__doc__
+        assert docstring.splitlines()[0] == line
+        assert app[name].name == (name,)
+
+
+async def test_a_command_line_in_this_process(
+    service: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command line runs in a thread of a program too: it returns its exit code, and prints where that program says."""
+    monkeypatch.setenv("QSESSIONS_BASE_URL", service.url)
+    assert await asyncio.to_thread(main, ["versions", "--json"]) == 0
+    validate(json.loads(capsys.readouterr().out), "json", "versions")
+    assert await asyncio.to_thread(main, ["get"]) == 2
+    assert "requires an argument" in told(capsys.readouterr().err)[0]
+    assert await asyncio.to_thread(main, ["get", "--help"]) == 0
+    assert "Example: qsessions get" in capsys.readouterr().out
 
 
 async def test_documented_commands_run(shell: Shell, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from qsessions.cli.options import Options
-from qsessions.cli.running import run_command
+from qsessions.cli.run import run
 from qsessions.emulator import Emulator, Fault
 from tests.fault_server import FaultServer, hang, http
 from tests.integration.shell import (
@@ -227,7 +226,7 @@ async def test_the_report_as_json(shell: Shell, service: Emulator, form: str) ->
 @pytest.mark.parametrize("attached", [True, False])
 async def test_without_a_look_at_the_usage(shell: Shell, service: Emulator, attached: bool) -> None:
     """Where the session can't be read any more, the command's exit code is kept, and the usage isn't known."""
-    made = await shell.data("create", "--mode", "batch")
+    made = await shell.data("create", "--mode", "batch", "--max-ttl", "10m")
     service.faults.add(
         Fault(kind="answer", status=403, operations=["get"], nth=2 if attached else 1)
     )
@@ -274,9 +273,9 @@ async def test_commands_that_cannot_be_started(
         (("run", "--mode", "batch", "--attach", "s-1", "--", "true"), "--attach takes no options"),
         (("run", "--attach", "s-1", "--max-ttl", "5m", "--", "true"), "--attach takes no options"),
         (("run", "--attach", "a/b", "--", "true"), "path"),
-        (("run", "--mode", "batch", "--max-ttl", "soon", "--", "true"), "--max-ttl must be"),
+        (("run", "--mode", "batch", "--max-ttl", "soon", "--", "true"), "--max-ttl: must be"),
         (("run", "--mode", "batch", "--grace", "none", "--", "true"), "--grace must be a limit"),
-        (("run", "--mode", "batch", "--grace", "soon", "--", "true"), "--grace must be seconds"),
+        (("run", "--mode", "batch", "--grace", "soon", "--", "true"), "--grace: must be seconds"),
         (("run", "--mode", "batch", "--json", "--jsonl", "--", "true"), "exclude each other"),
         (("run", "--mode", "batch", "--nonsense", "--", "true"), "--nonsense"),
     ],
@@ -348,6 +347,8 @@ async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> N
     service.faults.add(Fault(kind="latency", seconds=6, operations=["update"]))
     process = await begun(shell, *NEW, "--grace", "5", *python(LISTENER), stdin=PIPE)
     process.send_signal(signal.SIGTERM)
+    # Before its input ends too, so that it doesn't end by that and meet the signal on its way out.
+    assert await line(process) == "SIGTERM"
     code, _, err = await outcome(process)
     assert code == 0
     assert "was drained" in err
@@ -516,17 +517,7 @@ async def test_being_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     async with FaultServer(GRANT, hang) as server:
         for name, value in shell_of(server, tmp_path).env.items():
             monkeypatch.setenv(name, value)
-        body = run_command(
-            Options(),
-            ["true"],
-            "s-1",
-            (None, None, {}),
-            (),
-            on_exit="drain",
-            on_error="close",
-            grace="1",
-        )
-        running = asyncio.ensure_future(body)
+        running = asyncio.ensure_future(run("true", attach="s-1", grace=1))
         await server.arrival(2)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -630,7 +621,9 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
     assert await shell.lines("ledger") == []
 
 
-@pytest.mark.parametrize("command", [("create", "--mode", "batch", "--json"), (*NEW, "--", "true")])
+@pytest.mark.parametrize(
+    "command", [("create", "--mode", "batch", "--max-ttl", "10m", "--json"), (*NEW, "--", "true")]
+)
 async def test_a_ledger_that_cannot_be_written(
     shell: Shell, service: Emulator, tmp_path: Path, command: tuple[str, ...]
 ) -> None:

@@ -25,8 +25,11 @@ from qsessions import (
     LocalLedger,
     RecordState,
     ServiceCRN,
+    SessionClosed,
+    SessionDraining,
 )
 from qsessions.api.operations import YOUNG_S
+from qsessions.cli.recording import ClosedSessions
 from qsessions.emulator import Emulator, Fault
 from tests.fault_server import FaultServer, http
 from tests.integration.calls import SESSION, fault
@@ -183,7 +186,7 @@ async def test_create_belongs_to_nobody(shell: Shell, service: Emulator) -> None
 async def test_a_create_that_came_to_nothing(shell: Shell, service: Emulator) -> None:
     """What was refused, and what was wrong use, is not on the ledger."""
     service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
-    assert (await shell("create", "--mode", "batch"))[0] == 1
+    assert (await shell("create", "--mode", "batch", "--max-ttl", "10m"))[0] == 1
     assert (await shell("create", "--mode", "batch", "--max-ttl", "soon"))[0] == 2
     assert await shell.lines("ledger") == []
 
@@ -217,7 +220,7 @@ async def test_what_emulators_left_is_no_matter_of_the_services(
     )
     theirs = Shell(shell.env | {"QISKIT_IBM_INSTANCE": real}, tmp_path)
     assert [row["record"] for row in await shell.lines("ledger")] == [session_id]
-    assert [row["record"] for row in await theirs.lines("ledger")] == ["s-0", "s-1"]
+    assert (await listed(theirs)).keys() == {"s-0", "s-1"}
     (reaped,) = await shell.lines("reap", "--dry-run")
     assert (reaped["record"], reaped["verdict"]) == (session_id, "close")
     (gone,) = await theirs.lines("forget", "s-0")
@@ -229,7 +232,17 @@ async def test_what_emulators_left_is_no_matter_of_the_services(
     for one in (session_id, left.id):
         await shell.data("close", one)
     assert await shell.lines("ledger") == []
-    assert [row["record"] for row in await theirs.lines("ledger")] == ["s-1"]
+    assert (await listed(theirs)).keys() == {"s-1"}
+
+
+async def listed(shell: Shell) -> dict[str, dict[str, Any]]:
+    """Have the ledger listed where no state can be read, which is an error; give the rows by their records."""
+    code, out, err = await shell("ledger", "--jsonl")
+    what, advice = told(err)
+    assert code == 1
+    assert "could not be read" in what
+    assert "qsessions doctor" in advice
+    return {row["record"]: row for row in map(json.loads, out.splitlines())}
 
 
 async def test_states_that_cannot_be_read(
@@ -253,7 +266,7 @@ async def test_states_that_cannot_be_read(
     assert rows["s-future"]["asked_at"] is None
     assert (rows[session_id]["unread"], rows[session_id]["live_state"]) == (None, "open")
     service.faults.add(Fault(kind="answer", status=403, operations=["get"]))
-    rows = {row["record"]: row for row in await shell.lines("ledger")}
+    rows = await listed(shell)
     assert "403" in rows[session_id]["unread"]
     assert rows[session_id]["live_state"] is None
     assert not any("s-other" in request.path for request in service.requests)
@@ -293,7 +306,7 @@ async def test_reap_tells_what_it_cannot_decide(
             "qsessions reap: of 2 records, 1 is undecided, and 0 could not be read, closed or recorded."
         )
         assert told(err)[1].endswith(
-            f"may be {session_id}; look whose it is, and to end it: qsessions close {session_id}"
+            f"session {session_id}; look whose it is, and to end it: qsessions close {session_id}"
         )
         assert re.search(
             rf"^intent +undecided +no +one session matches; pass --close-unique to close it +- +{session_id}$",
@@ -324,9 +337,7 @@ async def test_what_is_not_found_for_another_reason_is_kept(
         kind="answer", status=404, body=fault("Instance not found.", code=1279), operations=["get"]
     )
     service.faults.add(no_instance)
-    shown = {row["record"]: row["unread"] for row in await shell.lines("ledger")}
-    assert shown[old] is not None
-    assert "Instance not found" in shown[old]
+    assert "Instance not found" in (await listed(shell))[old]["unread"]
     code, out, err = await shell("reap")
     assert code == 1
     assert (
@@ -478,6 +489,8 @@ async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> Non
         code, _, err = await shell(*command)
         assert code == 1
         assert "can't be used" in told(err)[0]
+    code, _, err = await shell("close-all", "--yes")
+    assert (code, told(err)[1]) == (1, "To end the sessions whatever the ledger says, add --all.")
 
 
 async def test_a_damaged_file_is_named(shell: Shell, service: Emulator, tmp_path: Path) -> None:
@@ -739,12 +752,20 @@ async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     first, second = [
         (
             await shell.data(
-                "create", "--mode", "batch", "--label", "run=7", "--label", f"step={step}"
+                "create",
+                "--mode",
+                "batch",
+                "--max-ttl",
+                "10m",
+                "--label",
+                "run=7",
+                "--label",
+                f"step={step}",
             )
         )["id"]
         for step in "ab"
     ]
-    other = (await shell.data("create", "--mode", "batch"))["id"]
+    other = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     (row,) = await shell.lines("ledger", "--label", "step=b")
     assert (row["record"], row["labels"]) == (second, {"run": "7", "step": "b"})
     assert [
@@ -770,7 +791,7 @@ async def test_the_reason_fits_a_narrow_terminal(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
     """At 80 columns ledger and reap show each record with its reason on one line; -v shows all; what is shown names a record."""
-    first = (await shell.data("create", "--mode", "batch"))["id"]
+    first = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     await left_by_the_dead(
         tmp_path,
         record(service, key="0" * 31 + "1", asked_at=service.now() - 7300),
@@ -810,7 +831,7 @@ async def test_a_name_that_is_cut(shell: Shell, service: Emulator, tmp_path: Pat
     code, _, err = await shell("forget", "twin-key")
     assert (code, told(err)[0]) == (
         2,
-        "qsessions forget: 2 records begin with 'twin-key'; give more of the name.",
+        "qsessions forget: 2 records begin with 'twin-key'.",
     )
     assert (await shell("forget", "twin"))[0] == 2
     (gone,) = await shell.lines("forget", "twin-key-1")
@@ -823,7 +844,7 @@ async def test_forgetting_what_is_undecided(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
     """All that reap calls undecided goes at once, with --yes or an answer, and only what is old enough where that is said."""
-    session_id = (await shell.data("create", "--mode", "batch"))["id"]
+    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     await left_by_the_dead(
         tmp_path,
         record(service, key="old", asked_at=service.now() - 40_000, mode="dedicated"),
@@ -880,10 +901,46 @@ async def test_a_bar_on_a_terminal(
     assert still_open(service) == []
 
 
-async def test_a_run_without_max_ttl_says_so(shell: Shell) -> None:
+@pytest.mark.parametrize(
+    "command", [("run", "--mode", "batch", "--", "true"), ("create", "--mode", "batch")]
+)
+async def test_a_session_without_max_ttl(shell: Shell, command: tuple[str, ...]) -> None:
     """The only guard of a session whose machine vanishes is missing: that is said once, in the command's own words."""
-    code, _, err = await shell("run", "--mode", "batch", "--", "true")
+    code, _, err = await shell(*command)
     assert (code, err.count("no --max-ttl"), "open() without" in err) == (0, 1, False)
+
+
+async def test_ctrl_c_during_reap_and_close_all(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+) -> None:
+    """Ctrl-C ends them with 130, and says which sessions were ended by then."""
+    service.faults.add(Fault(kind="latency", seconds=3600, operations=["close"], after=True))
+    for command in (("reap",), ("close-all", "--yes")):
+        session_id = (await client.create(mode="batch", max_ttl="1h")).id
+        await left_by_the_dead(tmp_path, record(service, session_id=session_id))
+        process = await shell.start(*command)
+        async with asyncio.timeout(60):
+            while service.open_sessions:  # noqa: ASYNC110 - a process of its own, which takes what it takes
+                await asyncio.sleep(0)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert process.returncode == 130
+        assert told(err.decode()) == (
+            f"qsessions {command[0]}: interrupted; no session was ended.",
+            f"To go on, run it again: qsessions {command[0]}",
+        )
+
+
+def test_what_an_interrupted_command_has_ended() -> None:
+    """The sessions that were closed or drained are named, the first five of them."""
+    ended = ClosedSessions("reap")
+    ended(SessionClosed(session_id="s-0"))
+    assert ended.describe_interruption(True)[0] == "interrupted; 1 session ended so far: s-0."
+    for number in range(1, 7):
+        ended(SessionDraining(session_id=f"s-{number}"))
+    assert ended.describe_interruption(True)[0] == (
+        "interrupted; 7 sessions ended so far: s-0, s-1, s-2, s-3, s-4 and 2 more."
+    )
 
 
 async def test_what_cannot_be_read_is_not_forgotten(

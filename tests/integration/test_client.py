@@ -1,4 +1,6 @@
-"""The client over real sockets: every operation, what goes over the wire, and the connections below."""
+"""The client over real sockets: every operation, what goes over the wire, and the connections
+below.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ GRANT = {"access_token": "the-token", "expires_in": 3600}
 async def test_a_session_is_created_read_drained_and_closed(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
-    """A created session is open, becomes active with its first job, and a drained one closes when its last job ends."""
+    """A created session is open, becomes active with its first job, and a drained one closes when
+    its last job ends.
+    """
     session = await client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
     assert (session.state, session.mode, session.max_ttl) == (
         SessionState.OPEN,
@@ -121,7 +125,9 @@ async def test_every_operation_works_with_every_credential(
     header: str,
     shown: str,
 ) -> None:
-    """Each operation succeeds with each credential, which travels in its own header and in no other, beside the CRN."""
+    """Each operation succeeds with each credential, which travels in its own header and in no
+    other, beside the CRN.
+    """
     given = make(emulator)
     if given is None:  # a ServiceCRN alone: the key is the environment's
         monkeypatch.setenv("QISKIT_IBM_TOKEN", emulator.api_key)
@@ -159,7 +165,9 @@ async def test_every_operation_works_with_every_credential(
 async def test_the_default_version_changes_at_its_sunset(
     against: Against, row: Row, now: float, version: str
 ) -> None:
-    """Every versioned request names the described default until its sunset and the covered version from then on."""
+    """Every versioned request names the described default until its sunset and the covered version
+    from then on.
+    """
     server, client = await against(row.success, clock=ManualClock(now).clock)
     await row(client)
     assert [request.headers["ibm-api-version"] for request in server.received] == [version]
@@ -186,7 +194,9 @@ async def test_each_call_can_have_its_own_deadline(against: Against, row: Row) -
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon", True, []], ids=repr)
 async def test_a_deadline_that_cannot_be_right_is_refused(against: Against, timeout: Any) -> None:
-    """A timeout that is no time above 0 is refused before anything is sent, by the client and by each call."""
+    """A timeout that is no time above 0 is refused before anything is sent, by the client and by
+    each call.
+    """
     server, client = await against(http(500))
     with pytest.raises(InvalidArgument, match="timeout must be"):
         AsyncSessionClient([], timeout=timeout)
@@ -211,7 +221,9 @@ async def test_a_version_that_cannot_be_one_is_refused(against: Against, version
 
 
 async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -> None:
-    """Any number of concurrent and later calls with "latest" cost one call of versions and name the newest live one."""
+    """Any number of concurrent and later calls with "latest" cost one call of versions and name the
+    newest live one.
+    """
     auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
     async with AsyncSessionClient(
         auth, base_url=emulator.url, clock=time.clock, api_version="latest"
@@ -231,7 +243,9 @@ async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -
 async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(
     against: Against,
 ) -> None:
-    """A call whose deadline passes while another asks for the latest version says so, and nothing of its own was sent."""
+    """A call whose deadline passes while another asks for the latest version says so, and nothing
+    of its own was sent.
+    """
     server, client = await against(hang, api_version="latest")
     asking = asyncio.create_task(client.get("s1", timeout=None))
     await server.arrival()
@@ -251,7 +265,9 @@ async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(
 async def test_a_deadline_that_passes_inside_versions_is_told_as_such(
     against: Against, time: ManualClock
 ) -> None:
-    """When the injected clock says that time is up, the error of asking for the versions goes through as it is."""
+    """When the injected clock says that time is up, the error of asking for the versions goes
+    through as it is.
+    """
 
     def late(event: object) -> None:
         if type(event).__name__ == "RetryPlanned":
@@ -279,7 +295,9 @@ async def test_latest_needs_a_live_version(against: Against, listed: list[object
 
 
 async def test_versions_needs_no_credentials(against: Against) -> None:
-    """A client without any credentials can ask for the versions, and one with them doesn't send them."""
+    """A client without any credentials can ask for the versions, and one with them doesn't send
+    them.
+    """
     for auth in ([], static_auth()):
         server, client = await against(VERSIONS.success, auth=auth)
         assert [version.version for version in await client.versions()] == ["2026-04-15"]
@@ -294,7 +312,9 @@ async def test_versions_needs_no_credentials(against: Against) -> None:
 async def test_the_user_agent_says_who_calls(
     against: Against, application: str | None, ending: str
 ) -> None:
-    """The User-Agent names qsessions, Python and aiohttp with their versions, and the application where one is given."""
+    """The User-Agent names qsessions, Python and aiohttp with their versions, and the application
+    where one is given.
+    """
     server, client = await against(GET.success, application=application)
     await client.get("s1")
     agent = server.received[0].headers["user-agent"]
@@ -312,7 +332,9 @@ def test_an_application_that_no_header_can_hold_is_refused(application: str) -> 
 async def test_extra_headers_go_to_the_service_and_never_to_iam(
     emulator: Emulator, time: ManualClock
 ) -> None:
-    """Extra headers come with every request to the service, versions included, and with none to IAM."""
+    """Extra headers come with every request to the service, versions included, and with none to
+    IAM.
+    """
     auth = [
         IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
         ServiceCRN(emulator.crn),
@@ -351,7 +373,9 @@ async def test_extra_headers_go_to_the_service_and_never_to_iam(
     ],
 )
 def test_headers_that_qsessions_sets_are_refused(name: str) -> None:
-    """A header that has an argument of its own or that the framing rests on can't be set by headers=."""
+    """A header that has an argument of its own or that the framing rests on can't be set by
+    headers=.
+    """
     with pytest.raises(ConfigurationError, match=f"headers= can't set {name}"):
         AsyncSessionClient([], headers={name: "x"})
 
@@ -398,7 +422,9 @@ def test_options_that_cannot_be_right_are_refused(options: dict[str, Any], told:
 
 
 async def test_no_more_connections_than_allowed(against: Against) -> None:
-    """No more requests than max_concurrency are on their way at a time; the others wait and succeed."""
+    """No more requests than max_concurrency are on their way at a time; the others wait and
+    succeed.
+    """
     running, peak, full = 0, 0, asyncio.Event()
 
     async def answer(connection: Connection) -> None:
@@ -419,7 +445,9 @@ async def test_no_more_connections_than_allowed(against: Against) -> None:
 
 
 async def test_a_free_connection_is_not_lost(against: Against) -> None:
-    """When the one who is to get a connection is cancelled just as it gets free, the next one who waits gets it."""
+    """When the one who is to get a connection is cancelled just as it gets free, the next one who
+    waits gets it.
+    """
     released = asyncio.Event()
     server, client = await against(held(released, GET.success), max_concurrency=1)
     for steps in range(30):
@@ -437,7 +465,9 @@ async def test_a_free_connection_is_not_lost(against: Against) -> None:
 
 @pytest.mark.parametrize("row", [DRAIN, CLOSE], ids=lambda row: row.name)
 async def test_an_ending_waits_for_no_other_call(row: Row) -> None:
-    """Where calls that hang hold every connection, what ends a session goes out at once, the token that it needs too."""
+    """Where calls that hang hold every connection, what ends a session goes out at once, the token
+    that it needs too.
+    """
     async with FaultServer(hang, hang, http(200, GRANT), row.success) as server:
         auth = [IBMCloudAuth("the-api-key", server.url), ServiceCRN(CRN)]
         async with AsyncSessionClient(auth, base_url=server.url, max_concurrency=2) as client:
@@ -450,7 +480,9 @@ async def test_an_ending_waits_for_no_other_call(row: Row) -> None:
 
 
 async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Against) -> None:
-    """When the deadline of a create passes while it waits for a free connection, that is a timeout and no unknown outcome."""
+    """When the deadline of a create passes while it waits for a free connection, that is a timeout
+    and no unknown outcome.
+    """
     released = asyncio.Event()
 
     async def late(connection: Connection) -> None:
@@ -530,7 +562,9 @@ async def test_an_update_takes_a_bool_only(against: Against) -> None:
 async def test_a_create_sends_what_was_given_and_nothing_else(
     against: Against, fields: dict[str, Any], body: bytes
 ) -> None:
-    """The body of a create holds the fields that were given, durations in seconds, with its length and its type."""
+    """The body of a create holds the fields that were given, durations in seconds, with its length
+    and its type.
+    """
     server, client = await against(CREATE.success)
     assert (await client.create(**fields)).id == "s1"
     (request,) = server.received
@@ -543,7 +577,9 @@ async def test_a_create_sends_what_was_given_and_nothing_else(
 async def test_draining_a_closed_session_is_a_success(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
-    """A session that is closed already can be drained and closed again, whatever the service says to that; nothing reopens it."""
+    """A session that is closed already can be drained and closed again, whatever the service says
+    to that; nothing reopens it.
+    """
     session = await client.create(mode="batch")
     await client.close(session.id)
     await client.drain(session.id)
@@ -555,7 +591,9 @@ async def test_draining_a_closed_session_is_a_success(
 
 
 async def test_a_drain_that_meets_a_conflict_of_a_closed_session_is_done(against: Against) -> None:
-    """A drain that meets a conflict because the session is closed already has nothing left to do; an update says that it didn't do it."""
+    """A drain that meets a conflict because the session is closed already has nothing left to do;
+    an update says that it didn't do it.
+    """
     server, client = await against(http(409, fault("Closed.")), CLOSED)
     await client.drain("s1")
     assert [request.method for request in server.received] == ["PATCH", "GET"]
@@ -591,7 +629,9 @@ async def test_an_update_that_opens_a_session_reads_it_afterwards(against: Again
 async def test_an_update_that_opens_nothing_is_an_error(
     against: Against, look: bytes, kind: type[QSessionsError], message: str
 ) -> None:
-    """The service accepts it for a closed session too, and reopens nothing: that is a conflict; what can't be read is told as such."""
+    """The service accepts it for a closed session too, and reopens nothing: that is a conflict;
+    what can't be read is told as such.
+    """
     _, client = await against(http(204), look)
     with pytest.raises(kind, match=message) as caught:
         await client.update("s1", accepting_jobs=True)
@@ -620,7 +660,9 @@ async def test_an_update_that_opens_a_session_has_one_deadline(
     ("jobs", "has"), [([], False), ([{"id": "j1", "status": "Running"}], True)]
 )
 async def test_whether_a_session_has_jobs(against: Against, jobs: list[object], has: bool) -> None:
-    """The list of the jobs that are queued or running tells, and no more of them than one is asked for."""
+    """The list of the jobs that are queued or running tells, and no more of them than one is asked
+    for.
+    """
     server, client = await against(
         http(200, {"jobs": jobs, "count": len(jobs), "limit": 1, "offset": 0})
     )
@@ -657,7 +699,9 @@ async def test_jobs_that_cannot_be_listed(against: Against) -> None:
 async def test_a_drain_that_meets_another_conflict_fails(
     against: Against, look: bytes, expected: type[ResponseError], operation: str
 ) -> None:
-    """A drain that meets a conflict on a session that isn't closed is an error, and so is one whose session can't be read."""
+    """A drain that meets a conflict on a session that isn't closed is an error, and so is one whose
+    session can't be read.
+    """
     server, client = await against(
         http(409, fault("Not now.")), look, retry=RetryPolicy(max_attempts=1)
     )
@@ -697,7 +741,9 @@ CALLS_BY_ID: dict[str, Callable[[AsyncSessionClient, Any], Any]] = {
 async def test_a_session_id_is_one_segment_of_the_path(
     against: Against, row: Row, session_id: str, encoded: str
 ) -> None:
-    """Whatever characters an id has, they arrive encoded exactly, as one segment of the endpoint's path."""
+    """Whatever characters an id has, they arrive encoded exactly, as one segment of the endpoint's
+    path.
+    """
     server, client = await against(row.success)
     await CALLS_BY_ID[row.name](client, session_id)
     (request,) = server.received
@@ -738,7 +784,9 @@ async def test_a_session_id_that_could_lead_elsewhere_is_refused(
 
 
 async def test_one_connection_serves_the_token_exchange_and_all_calls(against: Against) -> None:
-    """Calls one after the other, and the token exchange before them, use one and the same connection, all but creates."""
+    """Calls one after the other, and the token exchange before them, use one and the same
+    connection, all but creates.
+    """
     token, first, *rest = http(200, GRANT), http(200, SESSION), http(204), http(200, SESSION)
     server, _ = await against(token, first, *rest)
     auth = [IBMCloudAuth("the-api-key", server.url), static_auth()[1]]
@@ -771,7 +819,9 @@ async def test_cookies_are_never_sent_back(against: Against) -> None:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @each(CREATE, GET, CLOSE)
 async def test_a_redirect_is_never_followed(against: Against, status: int, row: Row) -> None:
-    """A redirect to another host is an error that says where it leads; neither request nor credentials go there."""
+    """A redirect to another host is an error that says where it leads; neither request nor
+    credentials go there.
+    """
     elsewhere, _ = await against(row.success)
     server, client = await against(
         http(status, headers={"Location": f"{elsewhere.url}/v1/sessions"})
@@ -796,7 +846,9 @@ async def test_a_redirect_to_nowhere_is_the_same_error(against: Against, locatio
 
 
 async def test_a_borrowed_pool_is_used_and_left_open(against: Against) -> None:
-    """Of a session passed as http= the pool and the trace configs are used, nothing else, and both go on living."""
+    """Of a session passed as http= the pool and the trace configs are used, nothing else, and both
+    go on living.
+    """
     traced: list[str] = []
 
     async def trace(
@@ -831,7 +883,9 @@ async def test_a_borrowed_pool_is_used_and_left_open(against: Against) -> None:
 
 
 async def test_a_trace_that_fails_is_told_and_hides_no_outcome(against: Against) -> None:
-    """When a trace config of a borrowed session raises, the call fails with its words, and a create that was sent is unknown."""
+    """When a trace config of a borrowed session raises, the call fails with its words, and a create
+    that was sent is unknown.
+    """
 
     async def broken(*_: object) -> None:
         raise LookupError("my mistake")
@@ -853,7 +907,9 @@ async def test_a_trace_that_fails_is_told_and_hides_no_outcome(against: Against)
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The 'auth' parameter is deprecated:DeprecationWarning")
 async def test_a_borrowed_pool_with_auth_of_its_own_is_refused() -> None:
-    """A session with default auth would send that in place of ours, so it is refused when the client is made."""
+    """A session with default auth would send that in place of ours, so it is refused when the
+    client is made.
+    """
     async with aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "word")) as pool:
         with pytest.raises(ConfigurationError, match="default auth"):
             AsyncSessionClient([], http=pool)
@@ -869,7 +925,9 @@ async def test_a_borrowed_pool_that_is_closed_is_refused() -> None:
 
 
 async def test_a_client_stays_on_its_event_loop(against: Against) -> None:
-    """Used on a second event loop, a client says that its connections belong to another one and goes on working on its own."""
+    """Used on a second event loop, a client says that its connections belong to another one and
+    goes on working on its own.
+    """
     server, client = await against(GET.success)
     await client.get("s1")
     with pytest.raises(ConfigurationError, match="another event loop"):
@@ -913,7 +971,9 @@ async def test_closing_ends_calls_that_wait(against: Against) -> None:
 
 
 async def test_closing_twice_at_once_waits_for_the_same(against: Against) -> None:
-    """Two that close a client at the same time both wait until a create in flight has ended, and its caller gets the session."""
+    """Two that close a client at the same time both wait until a create in flight has ended, and
+    its caller gets the session.
+    """
     go = asyncio.Event()
 
     async def late(connection: Connection) -> None:
@@ -940,7 +1000,9 @@ async def test_two_clients_share_a_provider(emulator: Emulator, time: ManualCloc
 
 
 async def test_a_proxy_carries_the_calls(against: Against) -> None:
-    """With proxy= the request goes to the proxy, with the proxy's credentials, and names the service's whole URL."""
+    """With proxy= the request goes to the proxy, with the proxy's credentials, and names the
+    service's whole URL.
+    """
     proxy, _ = await against(GET.success)
     service, client = await against(
         http(500), proxy=proxy.url.replace("http://", "http://user:word@")
@@ -1007,7 +1069,9 @@ async def test_a_private_authority_is_trusted_when_told(
 
 
 async def test_plain_http_to_another_machine_is_refused(time: ManualClock) -> None:
-    """Plain http to another machine is refused when the client is made, with the way out, and tried when that way is taken."""
+    """Plain http to another machine is refused when the client is made, with the way out, and tried
+    when that way is taken.
+    """
     for url in ("http://service.invalid", "http://192.0.2.1", "http://[2001:db8::1]"):
         with pytest.raises(ConfigurationError, match="plain http") as caught:
             AsyncSessionClient(static_auth(), base_url=url, clock=time.clock)

@@ -66,7 +66,9 @@ def client_of(
 @each_fault()
 @each()
 async def test_each_fault_has_its_class(fault: Fault, row: Row, time: ManualClock) -> None:
-    """Whatever comes in place of an answer, the call ends in time, as what happened, and leaves nothing behind; the next one works."""
+    """Whatever comes in place of an answer, the call ends in time, as what happened, and leaves
+    nothing behind; the next one works.
+    """
     expected = fault.error(row)
     # What only the deadline ends is measured on a clock that goes on meanwhile.
     clock = Clock() if fault.is_late else time.clock
@@ -93,7 +95,8 @@ async def test_each_fault_has_its_class(fault: Fault, row: Row, time: ManualCloc
         assert error.candidates is None or not fault.is_late
 
 
-# Only these say of a create that nothing was done, whoever says it; of the rest from 500 on only the service itself can.
+# Only these say of a create that nothing was done, whoever says it; of the rest from 500 on only
+# the service itself can.
 TURNED_AWAY = {503, 521, 522}
 NO_PROPER_ANSWER = {502, 504, 520, 524}
 BODIES = {"own": own(), "HTML": "<html><title>Oh no</title></html>", "empty": b""}
@@ -102,8 +105,9 @@ BODIES = {"own": own(), "HTML": "<html><title>Oh no</title></html>", "empty": b"
 @pytest.mark.parametrize("status", STATUSES)
 @each()
 async def test_each_status_has_its_class(status: int, row: Row, time: ManualClock) -> None:
-    """A refusal has the class of its status, whoever wrote its body, but for three: a create that may have been carried out is unknown, a
-    404 of another form than the service's is no `NotFound`, and an HTML page with 401 or 403 says nothing about the credentials.
+    """A refusal has the class of its status, whoever wrote its body, but for three: a create that
+    may have been carried out is unknown, a 404 of another form than the service's is no `NotFound`,
+    and an HTML page with 401 or 403 says nothing about the credentials.
     """
     for name, body in BODIES.items():
         expected: type[QSessionsError] = class_of(status)
@@ -198,7 +202,9 @@ async def test_an_unusual_answer_is_read(form: str, row: Row, time: ManualClock)
 
 @each(CREATE, GET)
 async def test_the_last_of_duplicate_keys_counts(row: Row, time: ManualClock) -> None:
-    """JSON leaves open what a name that comes twice means; as nearly everywhere the last one counts."""
+    """JSON leaves open what a name that comes twice means; as nearly everywhere the last one
+    counts.
+    """
     body = http(200, b'{"id": "s0", "max_ttl": {}, "id": "s1", "max_ttl": 60}')
     async with FaultServer(body) as server, client_of(server, clock=time.clock) as client:
         session = await row(client)
@@ -293,7 +299,9 @@ SHAPES = (
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.row.name}-{shape.field}")
 async def test_each_field_of_the_wrong_shape_is_named(shape: Shape, time: ManualClock) -> None:
-    """A field that doesn't hold what it should is named; of a create, the session's id is told all the same."""
+    """A field that doesn't hold what it should is named; of a create, the session's id is told all
+    the same.
+    """
     expected = CreateOutcomeUnknown if shape.row is CREATE else ProtocolError
     refused: list[QSessionsError] = []
     for value in WRONG:
@@ -316,7 +324,9 @@ async def test_each_field_of_the_wrong_shape_is_named(shape: Shape, time: Manual
 
 @each()
 async def test_a_connection_that_can_not_be_made_is_told(row: Row, time: ManualClock) -> None:
-    """When nobody listens, or the host has no address, nothing was sent: even a create is tried again, and fails as itself."""
+    """When nobody listens, or the host has no address, nothing was sent: even a create is tried
+    again, and fails as itself.
+    """
     async with FaultServer(row.success) as gone:
         nobody = gone.url
     for url, tried in ((nobody, 5), ("https://service.invalid", 1)):
@@ -331,7 +341,9 @@ async def test_a_connection_that_can_not_be_made_is_told(row: Row, time: ManualC
 
 @each()
 async def test_a_connection_that_is_reset_unheard(row: Row, time: ManualClock) -> None:
-    """When the server tears connections down before it reads, a create is unknown exactly where its request had begun to go out."""
+    """When the server tears connections down before it reads, a create is unknown exactly where its
+    request had begun to go out.
+    """
     async with (
         FaultServer(row.success, deaf=True) as server,
         client_of(server, clock=time.clock) as client,
@@ -345,7 +357,9 @@ async def test_a_connection_that_is_reset_unheard(row: Row, time: ManualClock) -
 
 @each()
 async def test_a_server_that_is_gone_for_good(row: Row, time: ManualClock) -> None:
-    """Once the server is gone, a call on a connection that is still kept tries again, within its deadline, and fails as itself."""
+    """Once the server is gone, a call on a connection that is still kept tries again, within its
+    deadline, and fails as itself.
+    """
     async with FaultServer(GET.success) as server, client_of(server, clock=time.clock) as client:
         await GET(client)
         await server.stop()
@@ -357,7 +371,9 @@ async def test_a_server_that_is_gone_for_good(row: Row, time: ManualClock) -> No
 
 @pytest.fixture(scope="module")
 def bad_servers(authority: trustme.CA) -> dict[str, ssl.SSLContext]:
-    """Give the TLS settings of servers that nobody should talk to, of an authority that a client may trust."""
+    """Give the TLS settings of servers that nobody should talk to, of an authority that a client
+    may trust.
+    """
     then = datetime(2020, 1, 1, tzinfo=UTC)
     certificates = {
         "unknown CA": trustme.CA().issue_cert("127.0.0.1"),
@@ -418,7 +434,9 @@ IAM_FAULTS: dict[str, tuple[Answer, type[QSessionsError]]] = {
 @pytest.mark.parametrize("wrong", IAM_FAULTS)
 @each()
 async def test_without_a_token_nothing_is_sent(wrong: str, row: Row, time: ManualClock) -> None:
-    """Whatever is wrong with IAM, a call that needs a token fails within its deadline, and the service hears nothing of it."""
+    """Whatever is wrong with IAM, a call that needs a token fails within its deadline, and the
+    service hears nothing of it.
+    """
     answer, expected = IAM_FAULTS[wrong]
     timeout = SHORT_S if expected is CallTimeout else LONG_S
     async with FaultServer(answer) as iam, FaultServer(row.success) as server:
@@ -461,7 +479,9 @@ async def test_an_iam_that_is_down(row: Row, time: ManualClock) -> None:
 
 @each()
 async def test_a_clock_that_jumps_an_hour(row: Row, time: ManualClock) -> None:
-    """An answer after the jump counts, a failure isn't repeated past the deadline, and the next call asks for a new token."""
+    """An answer after the jump counts, a failure isn't repeated past the deadline, and the next
+    call asks for a new token.
+    """
 
     def after_an_hour(answer: bytes) -> Answer:
         async def jump(connection: Connection) -> None:

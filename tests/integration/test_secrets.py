@@ -60,7 +60,7 @@ from qsessions import (
     TokenExchangeFailed,
     Unauthorized,
 )
-from qsessions.cli.doctor import _Examination
+from qsessions.cli.diagnosis import Diagnosis
 from qsessions.cli.options import Options
 from qsessions.config.settings import resolve
 from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
@@ -817,7 +817,7 @@ async def test_doctors_locals_do_not_show_the_proxys_password(
     monkeypatch.setenv("QISKIT_IBM_INSTANCE", CRN)
     async with FaultServer(b"SSH-2.0-OpenSSH_9.6\r\n\r\n") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", _with_password(proxy.url))
-        examination = _Examination(Options())
+        examination = Diagnosis(Options())
         harvest.look_at([check async for check in examination.checks()], examination)
         assert proxy.received[0].method == "CONNECT"
     harvest.look_at(examination.settings, resolve(None))

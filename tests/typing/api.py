@@ -544,6 +544,8 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.method, str | None)
         assert_type(error.path, str | None)
         assert_type(error.trace_id, str | None)
+        assert_type(error.argument, str | None)
+        assert_type(error.details, str)
         assert_type(error.attempts, int)
         assert_type(error.retryable, bool)
     value_error: ValueError = InvalidArgument("it broke")

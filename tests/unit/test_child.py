@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qsessions.cli.child import Child, unusable
+from qsessions.cli.child import Child, why_not_executable
 
 
 def child() -> Child:
@@ -56,10 +56,10 @@ def test_commands_that_cannot_be_used(tmp_path: Path) -> None:
     """A command is looked for as a shell does it: by its name on the PATH, or where its path says."""
     plain = tmp_path / "plain"
     plain.write_text("text")
-    assert unusable("sh") is None
-    assert unusable(sys.executable) is None
-    assert unusable("no-such-command") == 127
-    assert unusable(str(tmp_path / "none")) == 127
-    assert unusable(str(plain)) == 126
-    assert unusable(str(tmp_path)) == 126
-    assert unusable("") == 127
+    assert why_not_executable("sh") is None
+    assert why_not_executable(sys.executable) is None
+    assert why_not_executable("no-such-command") == 127
+    assert why_not_executable(str(tmp_path / "none")) == 127
+    assert why_not_executable(str(plain)) == 126
+    assert why_not_executable(str(tmp_path)) == 126
+    assert why_not_executable("") == 127

@@ -32,7 +32,7 @@ from qsessions.api.codec import (
     decode_workloads,
     encode,
 )
-from qsessions.api.error_body import Fault, decode_fault
+from qsessions.api.error_body import ErrorBody, decode_error_body
 
 READERS = [decode_session, decode_versions, decode_workloads]
 LONE_SURROGATE = b'"\\ud800"'
@@ -89,7 +89,9 @@ def session_with(**fields: object) -> Session:
     ],
 )
 def test_sessions(wire: dict[str, object], read: dict[str, Any]) -> None:
-    """null and "" are absent, 0 and false are not; unknown values live; a time without an offset is UTC."""
+    """null and "" are absent, 0 and false are not; unknown values live; a time without an offset is
+    UTC.
+    """
     assert session_with(**wire) == Session(id="s-1", **read)
 
 
@@ -236,7 +238,7 @@ def survive(body: bytes) -> None:
             read(body)
         except ProtocolError as error:
             assert error.message.startswith("The answer can't be read: ")  # noqa: PT017 - it needn't be raised
-    assert isinstance(decode_fault(body), Fault)
+    assert isinstance(decode_error_body(body), ErrorBody)
     assert isinstance(decode_grant(body), Grant | None)
     assert decode_session_id(body) != ""
 
@@ -421,7 +423,9 @@ def test_pages(link: dict[str, object], href: str | None) -> None:
     ],
 )
 def test_pages_refused(body: object, problem: str) -> None:
-    """A page of another form is neither an empty nor the last one: that would hide sessions that cost."""
+    """A page of another form is neither an empty nor the last one: that would hide sessions that
+    cost.
+    """
     with pytest.raises(ProtocolError) as caught:
         decode_workloads(dumped(body))
     assert caught.value.message == f"The answer can't be read: {problem}."
@@ -436,12 +440,12 @@ SERVICE_ERROR = {
 
 
 @pytest.mark.parametrize(
-    ("body", "fault"),
+    ("body", "parsed"),
     [
         (
             {"errors": [SERVICE_ERROR], "trace": "t-1"},
-            Fault(
-                own=True,
+            ErrorBody(
+                is_service_error=True,
                 message="Too many.",
                 codes=("1202",),
                 solution="Wait. https://x",
@@ -450,22 +454,25 @@ SERVICE_ERROR = {
         ),
         (
             {"errors": [{"code": 1202, "message": "m"}]},
-            Fault(own=True, message="m", codes=("1202",)),
+            ErrorBody(is_service_error=True, message="m", codes=("1202",)),
         ),
-        ({"errors": [{"code": 0}]}, Fault(own=True, codes=("0",))),
-        ({"errors": [{"message": "m"}]}, Fault(own=True, message="m")),
-        ({"errors": [{"message": "m", "code": None}]}, Fault(own=True, message="m")),
+        ({"errors": [{"code": 0}]}, ErrorBody(is_service_error=True, codes=("0",))),
+        ({"errors": [{"message": "m"}]}, ErrorBody(is_service_error=True, message="m")),
+        (
+            {"errors": [{"message": "m", "code": None}]},
+            ErrorBody(is_service_error=True, message="m"),
+        ),
         (
             {"errors": [{"message": "m", "more_info": "see there"}]},
-            Fault(own=True, message="m", solution="see there"),
+            ErrorBody(is_service_error=True, message="m", solution="see there"),
         ),
         (
             {"errors": [{"message": "m", "solution": "", "more_info": "see there"}]},
-            Fault(own=True, message="m", solution="see there"),
+            ErrorBody(is_service_error=True, message="m", solution="see there"),
         ),
         (
             {"errors": [{"message": "first"}, {"message": "second"}]},
-            Fault(own=True, message="first. second"),
+            ErrorBody(is_service_error=True, message="first. second"),
         ),
         (
             {
@@ -475,20 +482,23 @@ SERVICE_ERROR = {
                     {"message": "Two", "code": 2, "solution": "Wait"},
                 ]
             },
-            Fault(own=True, message="One. Two", codes=("1", "2"), solution="Wait"),
+            ErrorBody(is_service_error=True, message="One. Two", codes=("1", "2"), solution="Wait"),
         ),
-        ({"errors": [{"message": "m"}, {"message": "m"}]}, Fault(own=True, message="m")),
+        (
+            {"errors": [{"message": "m"}, {"message": "m"}]},
+            ErrorBody(is_service_error=True, message="m"),
+        ),
         # Not the service's form, so not its word that it failed.
-        ({"errors": [{"code": "", "message": ""}]}, Fault(own=False)),
-        ({"errors": [{"code": True, "message": ["m"]}]}, Fault(own=False)),
-        ({"errors": [{}]}, Fault(own=False)),
-        ({"errors": []}, Fault(own=False)),
-        ({"errors": "m"}, Fault(own=False)),
-        ({"errors": ["m"]}, Fault(own=False)),
-        ({"errors": {"0": SERVICE_ERROR}}, Fault(own=False)),
-        ({"errors": [], "trace": "t-1"}, Fault(own=False, trace_id="t-1")),
-        ({"message": "forbidden"}, Fault(own=False, message="forbidden")),
-        ({}, Fault(own=False)),
+        ({"errors": [{"code": "", "message": ""}]}, ErrorBody(is_service_error=False)),
+        ({"errors": [{"code": True, "message": ["m"]}]}, ErrorBody(is_service_error=False)),
+        ({"errors": [{}]}, ErrorBody(is_service_error=False)),
+        ({"errors": []}, ErrorBody(is_service_error=False)),
+        ({"errors": "m"}, ErrorBody(is_service_error=False)),
+        ({"errors": ["m"]}, ErrorBody(is_service_error=False)),
+        ({"errors": {"0": SERVICE_ERROR}}, ErrorBody(is_service_error=False)),
+        ({"errors": [], "trace": "t-1"}, ErrorBody(is_service_error=False, trace_id="t-1")),
+        ({"message": "forbidden"}, ErrorBody(is_service_error=False, message="forbidden")),
+        ({}, ErrorBody(is_service_error=False)),
         # IAM's form.
         (
             {
@@ -496,8 +506,8 @@ SERVICE_ERROR = {
                 "errorMessage": "Provided API key could not be found.",
                 "context": {"requestId": "r-1"},
             },
-            Fault(
-                own=False,
+            ErrorBody(
+                is_service_error=False,
                 message="Provided API key could not be found.",
                 codes=("BXNIM0415E",),
                 trace_id="r-1",
@@ -505,14 +515,14 @@ SERVICE_ERROR = {
         ),
         (
             {"errorCode": 5, "errorMessage": "m", "context": "r-1"},
-            Fault(own=False, message="m", codes=("5",)),
+            ErrorBody(is_service_error=False, message="m", codes=("5",)),
         ),
         # Other forms that have been seen around the service.
         (
             {"error": {"status": 404, "message": "gone", "code": 7}, "trace": "t-1"},
-            Fault(own=False, message="gone", codes=("7",), trace_id="t-1"),
+            ErrorBody(is_service_error=False, message="gone", codes=("7",), trace_id="t-1"),
         ),
-        ({"error": "Not Found"}, Fault(own=False, message="Not Found")),
+        ({"error": "Not Found"}, ErrorBody(is_service_error=False, message="Not Found")),
         (
             {
                 "incidentID": "i-1",
@@ -521,26 +531,32 @@ SERVICE_ERROR = {
                 "type": "error",
                 "more_info": "https://x",
             },
-            Fault(
-                own=False, message="no route", codes=("E",), solution="https://x", trace_id="i-1"
+            ErrorBody(
+                is_service_error=False,
+                message="no route",
+                codes=("E",),
+                solution="https://x",
+                trace_id="i-1",
             ),
         ),
         (
             {"statusCode": 400, "message": ["too long", "no name"], "error": "Bad Request"},
-            Fault(own=False, message="too long. no name"),
+            ErrorBody(is_service_error=False, message="too long. no name"),
         ),
         # JSON, but no object.
-        (["m"], Fault(own=False)),
-        ("upstream gone", Fault(own=False, message="upstream gone")),
-        (502, Fault(own=False, message="502")),
-        (True, Fault(own=False)),
-        (None, Fault(own=False)),
+        (["m"], ErrorBody(is_service_error=False)),
+        ("upstream gone", ErrorBody(is_service_error=False, message="upstream gone")),
+        (502, ErrorBody(is_service_error=False, message="502")),
+        (True, ErrorBody(is_service_error=False)),
+        (None, ErrorBody(is_service_error=False)),
     ],
     ids=str,
 )
-def test_json_faults(body: object, fault: Fault) -> None:
-    """A JSON error body gives what the service or IAM says; only the service's own form counts as its word."""
-    assert decode_fault(dumped(body)) == fault
+def test_json_faults(body: object, parsed: ErrorBody) -> None:
+    """A JSON error body gives what the service or IAM says; only the service's own form counts as
+    its word.
+    """
+    assert decode_error_body(dumped(body)) == parsed
 
 
 @pytest.mark.parametrize(
@@ -568,9 +584,11 @@ def test_json_faults(body: object, fault: Fault) -> None:
     ids=range(15),
 )
 def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
-    """Of what a proxy answers, a short readable piece is kept, and it never counts as the service's word."""
-    fault = decode_fault(body)
-    assert fault == Fault(own=False, message=message, html=fault.html)
+    """Of what a proxy answers, a short readable piece is kept, and it never counts as the service's
+    word.
+    """
+    parsed = decode_error_body(body)
+    assert parsed == ErrorBody(is_service_error=False, message=message, html=parsed.html)
 
 
 @pytest.mark.parametrize(
@@ -588,29 +606,33 @@ def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
 )
 def test_an_html_page_is_told_from_other_bodies(body: bytes, html: bool) -> None:
     """Only an HTML page counts as one: neither text nor JSON that holds a tag."""
-    assert decode_fault(body).html is html
+    assert decode_error_body(body).html is html
 
 
 @pytest.mark.parametrize("text", ["<title>", "<title ", "<title>a</title ", "<html", "</title>"])
 def test_what_a_page_costs(text: str) -> None:
-    """Reading what a page says costs what its length does: with the square of it this would take hours."""
+    """Reading what a page says costs what its length does: with the square of it this would take
+    hours.
+    """
     assert error_body._excerpt(text * 200_000) is not None
 
 
 def test_many_errors() -> None:
     """Of an error body with any number of errors the first twenty are read."""
     errors = [{"code": number, "message": f"m{number}"} for number in range(40_000)]
-    fault = decode_fault(dumped({"errors": errors}))
-    assert fault.codes == tuple(map(str, range(20)))
-    assert fault.message is not None
-    assert fault.message.startswith("m0. m1. ")
-    assert decode_fault(
+    parsed = decode_error_body(dumped({"errors": errors}))
+    assert parsed.codes == tuple(map(str, range(20)))
+    assert parsed.message is not None
+    assert parsed.message.startswith("m0. m1. ")
+    assert decode_error_body(
         dumped({"message": ["m"] * 10 + [f"n{number}" for number in range(40_000)]})
     ).message == ("m. n0. n1. n2. n3. n4. n5. n6. n7. n8. n9")
 
 
 def test_many_wrong_fields(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of any number of fields that can't be read three are told, and no further one is looked at, since each costs much."""
+    """Of any number of fields that can't be read three are told, and no further one is looked at,
+    since each costs much.
+    """
     body = {"workloads": [{"id": "w"}, *({} for _ in range(100_000))]}
     with pytest.raises(ProtocolError) as caught:
         decode_workloads(dumped(body))
@@ -626,14 +648,16 @@ def test_many_wrong_fields(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_long_messages() -> None:
     """A message of any length is cut, so that no error is a page long."""
-    fault = decode_fault(dumped({"errors": [{"message": "x" * 5000}]}))
-    assert fault.message is not None
-    assert len(fault.message) == 1000
+    parsed = decode_error_body(dumped({"errors": [{"message": "x" * 5000}]}))
+    assert parsed.message is not None
+    assert len(parsed.message) == 1000
 
 
 @pytest.mark.parametrize("expires_in", [3600, 3600.0, 0, -1, 0.5])
 def test_grants(expires_in: float) -> None:
-    """A token and its lifetime are read, and the lifetime is a float; whether it makes sense the exchange judges."""
+    """A token and its lifetime are read, and the lifetime is a float; whether it makes sense the
+    exchange judges.
+    """
     grant = decode_grant(
         dumped({"access_token": "secret-token", "expires_in": expires_in, "scope": "x"})
     )
@@ -661,7 +685,9 @@ def test_a_lifetime_may_be_text(text: str, seconds: float) -> None:
     ],
 )
 def test_the_usage_of_a_workload(fields: dict[str, object], seconds: float | None) -> None:
-    """The seconds come from `usage` where `usage_seconds` is absent, and what the service sent stays in `extra`."""
+    """The seconds come from `usage` where `usage_seconds` is absent, and what the service sent
+    stays in `extra`.
+    """
     workload = decode_workloads(dumped({"workloads": [{"id": "w", **fields}]})).workloads[0]
     assert workload.usage_seconds == seconds
     assert workload.extra == {"usage": fields["usage"]}
@@ -716,7 +742,9 @@ def test_grant_repr() -> None:
     ids=range(22),
 )
 def test_no_grant(body: bytes) -> None:
-    """A body without a token that fits into a header, or without a finite lifetime, grants nothing, and raises nothing."""
+    """A body without a token that fits into a header, or without a finite lifetime, grants nothing,
+    and raises nothing.
+    """
     assert decode_grant(body) is None
 
 

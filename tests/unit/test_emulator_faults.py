@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qsessions.cli.app import emulator as command
+from qsessions.cli.emulator import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
 from qsessions.emulator.faults import OPERATIONS, FaultKind, read_faults
 

@@ -115,7 +115,9 @@ def test_deepcopy(kind: type[QSessionsError]) -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_facts(kind: type[QSessionsError]) -> None:
-    """What an error is made with can be read from it, field by field, and its message is the one argument of the exception."""
+    """What an error is made with can be read from it, field by field, and its message is the one
+    argument of the exception.
+    """
     error = full(kind)
     assert {name: getattr(error, name) for name in FACTS} == FACTS
     assert error.message == "it broke"
@@ -124,7 +126,9 @@ def test_facts(kind: type[QSessionsError]) -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_defaults(kind: type[QSessionsError]) -> None:
-    """What isn't known is None, not a made-up value; only the advice of the class stands in for the service's."""
+    """What isn't known is None, not a made-up value; only the advice of the class stands in for the
+    service's.
+    """
     error = kind("it broke")
     unknown = ("operation", "session_id", "method", "path", "status", "code", "trace_id")
     assert {name: getattr(error, name) for name in unknown} == dict.fromkeys(unknown)
@@ -136,14 +140,18 @@ def test_defaults(kind: type[QSessionsError]) -> None:
 
 @pytest.mark.parametrize("kind", [ConnectionFailed, CallTimeout])
 def test_sent_unless_said(kind: type[ConnectionFailed | CallTimeout]) -> None:
-    """A request counts as sent unless it is known that it wasn't, because only that is safe to repeat."""
+    """A request counts as sent unless it is known that it wasn't, because only that is safe to
+    repeat.
+    """
     assert kind("it broke").sent is True
     assert kind("it broke", sent=False).sent is False
 
 
 @pytest.mark.parametrize("kind", ANSWERED)
 def test_answered(kind: type[QSessionsError]) -> None:
-    """Every class for an answer is a ResponseError with `retry_after`, None where the service asked for no wait."""
+    """Every class for an answer is a ResponseError with `retry_after`, None where the service asked
+    for no wait.
+    """
     error = kind("it broke")
     assert isinstance(error, ResponseError)
     assert error.retry_after is None
@@ -161,7 +169,9 @@ def test_every_public_error_is_here() -> None:
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_one_root(kind: type[QSessionsError]) -> None:
-    """One except clause catches everything, and no error is a BaseException that would slip through `except Exception`."""
+    """One except clause catches everything, and no error is a BaseException that would slip through
+    `except Exception`.
+    """
     assert issubclass(kind, QSessionsError)
     assert issubclass(kind, Exception)
 
@@ -172,7 +182,9 @@ def test_one_root(kind: type[QSessionsError]) -> None:
     ids=lambda kind: kind.__name__,
 )
 def test_builtin_kin(kind: type[QSessionsError], builtin: type[Exception]) -> None:
-    """A bad argument is a ValueError and a passed deadline a TimeoutError, as callers of Python expect."""
+    """A bad argument is a ValueError and a passed deadline a TimeoutError, as callers of Python
+    expect.
+    """
     with pytest.raises(builtin, match="it broke"):
         raise kind("it broke")
 
@@ -198,14 +210,18 @@ def test_builtin_kin(kind: type[QSessionsError], builtin: type[Exception]) -> No
     ],
 )
 def test_class_of_a_status(status: int, kind: type[ResponseError]) -> None:
-    """Each status has the class that the documentation names, and one without a class of its own the nearest base."""
-    assert response_error_class(status, own=True) is kind
+    """Each status has the class that the documentation names, and one without a class of its own
+    the nearest base.
+    """
+    assert response_error_class(status, is_service_error=True) is kind
 
 
 def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
-    """A 404 that isn't the service's own is no NotFound: who took it for the end of a session would leave that open."""
-    assert response_error_class(404, own=False) is ResponseError
-    assert response_error_class(404, own=False, codes=["1279"]) is ResponseError
+    """A 404 that isn't the service's own is no NotFound: who took it for the end of a session would
+    leave that open.
+    """
+    assert response_error_class(404, is_service_error=False) is ResponseError
+    assert response_error_class(404, is_service_error=False, codes=["1279"]) is ResponseError
 
 
 @pytest.mark.parametrize(
@@ -218,8 +234,10 @@ def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
     ],
 )
 def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[ResponseError]) -> None:
-    """A 404 with the service's code for an instance that it doesn't find is a class of its own, and no NotFound."""
-    assert response_error_class(status, own=True, codes=codes) is kind
+    """A 404 with the service's code for an instance that it doesn't find is a class of its own, and
+    no NotFound.
+    """
+    assert response_error_class(status, is_service_error=True, codes=codes) is kind
     assert not issubclass(InstanceNotFound, NotFound)
 
 
@@ -235,7 +253,7 @@ def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[Resp
 )
 def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
     """A page with 401 or 403 comes from a wall in between, and says nothing about the credentials."""
-    assert response_error_class(status, own=False, html=True) is kind
+    assert response_error_class(status, is_service_error=False, html=True) is kind
 
 
 @pytest.mark.parametrize(
@@ -270,12 +288,16 @@ def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
     ],
 )
 def test_text(error: QSessionsError, text: str) -> None:
-    """The text says what was asked, what happened, which facts help support, and what to do next, each only where known."""
+    """The text says what was asked, what happened, which facts help support, and what to do next,
+    each only where known.
+    """
     assert str(error) == text
 
 
 def test_context() -> None:
-    """An error is told where it happened once: it is the same object, and a second telling changes nothing."""
+    """An error is told where it happened once: it is the same object, and a second telling changes
+    nothing.
+    """
     error = NotFound("no such session", status=404)
     here = error.with_context(
         operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempts=2
@@ -289,7 +311,9 @@ def test_context() -> None:
 
 
 def test_context_keeps_the_id() -> None:
-    """An id that the error knows from the answer is kept when the request itself was about no session."""
+    """An id that the error knows from the answer is kept when the request itself was about no
+    session.
+    """
     error = CreateOutcomeUnknown("it can't be read", session_id="s-1")
     error.with_context(
         operation="create", session_id=None, method="POST", path="/v1/sessions", attempts=1
@@ -335,7 +359,9 @@ class Uncopyable(Exception):
 
 @pytest.mark.parametrize("kind", EVERY)
 def test_copy_error(kind: type[QSessionsError]) -> None:
-    """Each of many who wait for the same gets an error of its own that says the same, cause included."""
+    """Each of many who wait for the same gets an error of its own that says the same, cause
+    included.
+    """
     error = full(kind)
     error.__cause__ = OSError("the network")
     copied = copy_error(error)

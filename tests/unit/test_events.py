@@ -122,7 +122,9 @@ EVENTS: list[tuple[Event, int, str]] = [
 
 @pytest.mark.parametrize(("event", "level", "message"), EVENTS)
 def test_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each event is one record of the logger "qsessions": a readable line, and every field as structured extra."""
+    """Each event is one record of the logger "qsessions": a readable line, and every field as
+    structured extra.
+    """
     caplog.set_level(logging.DEBUG, "qsessions")
     Observers().notify(event)
     [record] = caplog.records
@@ -143,7 +145,9 @@ def test_quiet_log(
 
 
 def test_a_log_line_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever is in a field, a log line has no line end and nothing that a terminal would obey; the structured extra has it as it is."""
+    """Whatever is in a field, a log line has no line end and nothing that a terminal would obey;
+    the structured extra has it as it is.
+    """
     reason = "\x1b[31mred\r\nCRITICAL forged\u202e\u2028"
     Observers().notify(LedgerFailed(reason=reason, unrecorded=()))
     [record] = caplog.records
@@ -181,7 +185,9 @@ def test_observers_hear_in_order() -> None:
 
 @pytest.mark.parametrize("kind", [RuntimeError, CancelledError])
 def test_a_failing_observer(kind: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
-    """What an observer raises is logged with its traceback and disturbs neither the call nor the next observer."""
+    """What an observer raises is logged with its traceback and disturbs neither the call nor the
+    next observer.
+    """
     heard: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -220,11 +226,15 @@ def test_an_interrupted_observer() -> None:
 def test_listening(
     observers: list[Any], level: int, listening: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody listens when there is an observer or the log takes debug records; otherwise no event need be made."""
+    """Somebody listens when there is an observer or the log takes debug records; otherwise no event
+    need be made.
+    """
     caplog.set_level(level, "qsessions")
     assert Observers(observers).listening is listening
 
 
 def test_an_application_without_logging() -> None:
-    """The logger has no handler of its own, so that Python's last resort writes warnings to standard error."""
+    """The logger has no handler of its own, so that Python's last resort writes warnings to
+    standard error.
+    """
     assert logging.getLogger("qsessions").handlers == []

@@ -53,7 +53,9 @@ def test_any_form(write: Callable[[str], str], secret: str) -> None:
 
 @pytest.mark.parametrize("before", ["", "x", "xy"])
 def test_base64_of_something_around_a_secret(before: str) -> None:
-    """A secret is found in the base64 of something that it stands in, as a password in basic authentication."""
+    """A secret is found in the base64 of something that it stands in, as a password in basic
+    authentication.
+    """
     masked = mask(_base64(f"{before}pass/word?and~more>x"), ["pass/word?and~more>"])
     assert masked.count("***") == 1
     assert len(masked) <= len("***") + 7
@@ -80,5 +82,7 @@ def test_any_mask(secret: str, scheme: bool) -> None:
     ],
 )
 def test_mask(value: str, text: str, masked: str) -> None:
-    """What is secret in a value are its long words and all that follows the first; eight characters of it are enough to tell."""
+    """What is secret in a value are its long words and all that follows the first; eight characters
+    of it are enough to tell.
+    """
     assert mask(text, [value]) == masked

@@ -1,4 +1,6 @@
-"""The models: what they hold, what they refuse, and that they survive copies, pickles and values added later."""
+"""The models: what they hold, what they refuse, and that they survive copies, pickles and values
+added later.
+"""
 
 import copy
 import pickle
@@ -91,7 +93,9 @@ def ids(value: object) -> str:
 @pytest.mark.parametrize("model", MODELS, ids=ids)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickling(model: object, protocol: int) -> None:
-    """A model that crosses a process border arrives equal, of the same class and with the same text."""
+    """A model that crosses a process border arrives equal, of the same class and with the same
+    text.
+    """
     arrived = pickle.loads(pickle.dumps(model, protocol))  # noqa: S301 - what is loaded was dumped here
     assert arrived == model
     assert type(arrived) is type(model)
@@ -130,7 +134,9 @@ def test_extra_in_comparisons() -> None:
 
 
 def test_session_defaults() -> None:
-    """A session of which only the id is known claims nothing else, and two of them share no mutable part."""
+    """A session of which only the id is known claims nothing else, and two of them share no mutable
+    part.
+    """
     session = Session(id="s-1")
     rest = {field.name: getattr(session, field.name) for field in attrs.fields(Session)[1:]}
     assert rest.pop("timestamps") == ()
@@ -334,7 +340,9 @@ def test_durations(given_value: Duration, seconds: int) -> None:
     ],
 )
 def test_durations_refused(value: Any) -> None:
-    """Everything else, bool and float included, is refused with one short sentence that names the field."""
+    """Everything else, bool and float included, is refused with one short sentence that names the
+    field.
+    """
     with pytest.raises(InvalidArgument) as caught:
         CreateSession("batch", max_ttl=value)
     sentence = caught.value.message
@@ -410,7 +418,9 @@ def test_deadlines(value: Any, seconds: float | None) -> None:
     ],
 )
 def test_deadlines_refused(value: Any) -> None:
-    """A deadline of nothing, of no finite length or of another form is refused, and the message names the argument."""
+    """A deadline of nothing, of no finite length or of another form is refused, and the message
+    names the argument.
+    """
     with pytest.raises(InvalidArgument, match=r"^timeout must be "):
         deadline_seconds(value, "timeout")
 

@@ -78,7 +78,9 @@ OPERATIONS: list[tuple[ops.Operation[Any], tuple[Any, ...]]] = [
     ("operation", "sent"), OPERATIONS, ids=lambda value: getattr(value, "name", "")
 )
 def test_requests(operation: ops.Operation[Any], sent: tuple[Any, ...]) -> None:
-    """Each operation sends what the contract says, with a content type exactly when there is a body."""
+    """Each operation sends what the contract says, with a content type exactly when there is a
+    body.
+    """
     request = operation.request(BASE, {"X-Mine": "1"})
     body = None if request.body is None else json.loads(request.body)
     path = str(request.url).removeprefix(BASE)
@@ -124,7 +126,9 @@ def test_headers_are_not_changed() -> None:
     ],
 )
 def test_answers(operation: ops.Operation[Any], body: bytes, value: object) -> None:
-    """Each operation reads its own answer; where none is due, one that comes all the same changes nothing."""
+    """Each operation reads its own answer; where none is due, one that comes all the same changes
+    nothing.
+    """
     assert operation.read(Response(200, {}, body)) == value
 
 
@@ -138,7 +142,9 @@ def test_answers(operation: ops.Operation[Any], body: bytes, value: object) -> N
     ],
 )
 def test_created_but_unreadable(body: bytes, session_id: str | None, solution: str) -> None:
-    """A success of create that can't be read means a session that nobody knows, and its id is saved where there is one."""
+    """A success of create that can't be read means a session that nobody knows, and its id is saved
+    where there is one.
+    """
     with pytest.raises(CreateOutcomeUnknown, match="its answer can't be used") as caught:
         ops.create(CreateSession("batch")).read(Response(200, {}, body))
     error = caught.value
@@ -194,7 +200,9 @@ def test_session_ids(session_id: str, segment: str) -> None:
     ],
 )
 def test_session_ids_refused(session_id: Any, problem: str) -> None:
-    """An id that servers on the way may read as another path is refused by every operation before anything is sent."""
+    """An id that servers on the way may read as another path is refused by every operation before
+    anything is sent.
+    """
     change = UpdateSession(accepting_jobs=True)
     for make in (ops.get, ops.close, lambda value: ops.update(value, change)):
         with pytest.raises(InvalidArgument) as caught:
@@ -208,7 +216,9 @@ def test_session_ids_refused(session_id: Any, problem: str) -> None:
     | st.text("x", min_size=499, max_size=502)
 )
 def test_any_session_id(session_id: str) -> None:
-    """Any id is exactly one segment of the path that decodes to it, or refused; no other endpoint is ever reached."""
+    """Any id is exactly one segment of the path that decodes to it, or refused; no other endpoint
+    is ever reached.
+    """
     try:
         closing = ops.close(session_id)
     except InvalidArgument:
@@ -232,7 +242,9 @@ def test_any_session_id(session_id: str) -> None:
     ],
 )
 def test_default_version(now: float, version: str) -> None:
-    """The API description's default is asked for until the day it is no longer served, then the newest that is tested."""
+    """The API description's default is asked for until the day it is no longer served, then the
+    newest that is tested.
+    """
     assert ops.default_version(now) == version
 
 
@@ -261,7 +273,9 @@ def versions(*pairs: tuple[str, str | None]) -> list[ApiVersion]:
 
 
 def test_newest_live() -> None:
-    """The newest version that is live is taken, wherever it stands in the list, and no deprecated or unknown kind of one."""
+    """The newest version that is live is taken, wherever it stands in the list, and no deprecated
+    or unknown kind of one.
+    """
     listed = versions(
         ("2026-03-15", "live"),
         ("2026-04-15", "live"),
@@ -328,7 +342,9 @@ PLAIN = (("limit", "50"), ("sort", "createdAt"), ("mode", "session"))
     ],
 )
 def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
-    """Filters become the service's parameters, times are sent as UTC, and what wasn't asked for isn't sent."""
+    """Filters become the service's parameters, times are sent as UTC, and what wasn't asked for
+    isn't sent.
+    """
     assert ops.workloads_query(**{**QUERY, **filters}) == query
     sent = ops.workloads(query, None).request(BASE, {}).url.raw_query_string
     assert tuple(parse_qsl(sent, strict_parsing=True)) == query
@@ -406,7 +422,9 @@ def test_cursor(href: str | None, cursor: str | None) -> None:
     ],
 )
 def test_no_cursor(href: str) -> None:
-    """A link without a cursor is an error, since taking it for the last page would hide sessions that cost."""
+    """A link without a cursor is an error, since taking it for the last page would hide sessions
+    that cost.
+    """
     with pytest.raises(
         ProtocolError, match="has no cursor, so the list can't be read to its end"
     ) as caught:
@@ -424,7 +442,9 @@ def test_a_cursor_without_bound() -> None:
 
 @given(st.text() | st.text("?&=%#/:[]nextED80a", max_size=20).map("?next={}".format))
 def test_any_cursor(href: str) -> None:
-    """Whatever stands in a link, the next request can be built from it or a ProtocolError says why not."""
+    """Whatever stands in a link, the next request can be built from it or a ProtocolError says why
+    not.
+    """
     try:
         cursor = next_cursor(WorkloadPage(workloads=(), next_href=href))
     except ProtocolError:

@@ -61,7 +61,9 @@ def test_version() -> None:
 
 
 def test_import_is_cheap() -> None:
-    """Importing the package loads none of its dependencies and none of its own modules; the first use of a name does."""
+    """Importing the package loads none of its dependencies and none of its own modules; the first
+    use of a name does.
+    """
     program = (
         "import sys, qsessions\n"
         "heavy = {'aiohttp', 'attr', 'attrs', 'yarl'}\n"
@@ -82,7 +84,9 @@ def test_import_is_cheap() -> None:
 
 
 def test_the_typing_sample_is_whole() -> None:
-    """The consumer file for type checkers imports every public name, so that a new one is checked too."""
+    """The consumer file for type checkers imports every public name, so that a new one is checked
+    too.
+    """
     source = (Path(__file__).parent.parent / "typing" / "api.py").read_text(encoding="utf-8")
     imported = {
         alias.name

@@ -71,7 +71,9 @@ async def test_pages_are_fetched_when_needed() -> None:
 
 @pytest.mark.parametrize("before", ["", "a"])
 async def test_pages_without_end(before: str) -> None:
-    """Pages with nothing on them that always lead to another are refused after ten in a row; any workload begins the count anew."""
+    """Pages with nothing on them that always lead to another are refused after ten in a row; any
+    workload begins the count anew.
+    """
     empty: dict[str | None, tuple[str, str | None]] = {
         str(one): ("", str(one + 1)) for one in range(100)
     }
@@ -93,7 +95,9 @@ async def test_pages_without_end(before: str) -> None:
     ],
 )
 async def test_circle(answers: dict[str | None, tuple[str, str | None]]) -> None:
-    """Pages that lead in a circle end in an error instead of an endless list, after each was given once."""
+    """Pages that lead in a circle end in an error instead of an endless list, after each was given
+    once.
+    """
     service = Service(answers)
     read: list[str] = []
     with pytest.raises(ProtocolError, match="lead in a circle") as caught:
@@ -160,7 +164,9 @@ async def test_by_creation_in_other_offsets() -> None:
 
 
 async def test_by_creation_reads_ahead_by_one() -> None:
-    """Of each stream one item is read ahead and no more, so that a page is fetched only when it is needed."""
+    """Of each stream one item is read ahead and no more, so that a page is fetched only when it is
+    needed.
+    """
     services = [Service({None: ("ab", "1"), "1": ("c", None)}) for _ in range(2)]
     stream = by_creation([service.read() for service in services], newest_first=False)
     await anext(stream)

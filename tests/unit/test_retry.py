@@ -1,4 +1,6 @@
-"""When a request is sent again: one table for the contract, and properties for what a table can't hold."""
+"""When a request is sent again: one table for the contract, and properties for what a table can't
+hold.
+"""
 
 import math
 from email.utils import formatdate
@@ -30,40 +32,41 @@ def decide(policy: RetryPolicy = POLICY, chance: float = 0.5, **facts: Any) -> D
 
 # What came of an attempt: (facts, for a request that may be repeated, for creating a session).
 CONTRACT: list[tuple[dict[str, Any], Action, Action]] = [
-    # No answer: only a request that can't have reached the service is safe to send again whatever it asks.
+    # No answer: only a request that can't have reached the service is safe to send again whatever
+    # it asks.
     ({"sent": False}, RETRY, RETRY),
     ({"sent": True}, RETRY, UNKNOWN),
     ({"sent": False, "transient": False}, FAIL, FAIL),
     ({"sent": True, "transient": False}, FAIL, UNKNOWN),
     # The service turns the request away.
     ({"status": 429}, RETRY, RETRY),
-    ({"status": 429, "own_error": True}, RETRY, RETRY),
+    ({"status": 429, "is_service_error": True}, RETRY, RETRY),
     ({"status": 503}, RETRY, RETRY),
-    ({"status": 503, "own_error": True}, RETRY, RETRY),
+    ({"status": 503, "is_service_error": True}, RETRY, RETRY),
     # The CDN could not reach the service.
     ({"status": 521}, RETRY, RETRY),
     ({"status": 522}, RETRY, RETRY),
     # The service's word that it failed, and an HTML page, which is nobody's word.
-    ({"status": 500, "own_error": True}, RETRY, RETRY),
-    ({"status": 500, "own_error": False}, RETRY, UNKNOWN),
+    ({"status": 500, "is_service_error": True}, RETRY, RETRY),
+    ({"status": 500, "is_service_error": False}, RETRY, UNKNOWN),
     # A gateway got no proper answer: the body's form says nothing about the service behind it.
     ({"status": 502}, RETRY, UNKNOWN),
-    ({"status": 502, "own_error": True}, RETRY, UNKNOWN),
+    ({"status": 502, "is_service_error": True}, RETRY, UNKNOWN),
     ({"status": 504}, RETRY, UNKNOWN),
-    ({"status": 504, "own_error": True}, RETRY, UNKNOWN),
+    ({"status": 504, "is_service_error": True}, RETRY, UNKNOWN),
     ({"status": 520}, RETRY, UNKNOWN),
-    ({"status": 520, "own_error": True}, RETRY, UNKNOWN),
+    ({"status": 520, "is_service_error": True}, RETRY, UNKNOWN),
     ({"status": 524}, RETRY, UNKNOWN),
-    ({"status": 524, "own_error": True}, RETRY, UNKNOWN),
+    ({"status": 524, "is_service_error": True}, RETRY, UNKNOWN),
     # Statuses that trying again doesn't mend.
-    ({"status": 501, "own_error": True}, FAIL, FAIL),
+    ({"status": 501, "is_service_error": True}, FAIL, FAIL),
     ({"status": 501}, FAIL, UNKNOWN),
     ({"status": 523}, FAIL, UNKNOWN),
     ({"status": 599}, FAIL, UNKNOWN),
     # Answers that say that nothing was done.
     ({"status": 302}, FAIL, FAIL),
-    ({"status": 400, "own_error": True}, FAIL, FAIL),
-    ({"status": 401, "own_error": True}, FAIL, FAIL),
+    ({"status": 400, "is_service_error": True}, FAIL, FAIL),
+    ({"status": 401, "is_service_error": True}, FAIL, FAIL),
     ({"status": 403}, FAIL, FAIL),
     ({"status": 404}, FAIL, FAIL),
     ({"status": 408}, FAIL, FAIL),
@@ -76,7 +79,9 @@ CONTRACT: list[tuple[dict[str, Any], Action, Action]] = [
 @pytest.mark.smoke
 @pytest.mark.parametrize(("facts", "repeatable", "creating"), CONTRACT, ids=str)
 def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -> None:
-    """A request is repeated where that may help and can do no harm; a create that may have been carried out never is."""
+    """A request is repeated where that may help and can do no harm; a create that may have been
+    carried out never is.
+    """
     assert decide(**facts, repeatable=True).action is repeatable
     assert decide(**facts, repeatable=False).action is creating
 
@@ -145,7 +150,9 @@ def test_failure_in_words(status: int | None, failure: str) -> None:
     [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (10_000, 8.0)],
 )
 def test_growth(attempt: int, bound: float) -> None:
-    """The upper bound of the wait doubles with each attempt up to its limit, and the wait is drawn from zero up to it."""
+    """The upper bound of the wait doubles with each attempt up to its limit, and the wait is drawn
+    from zero up to it.
+    """
     policy = RetryPolicy(max_attempts=100_000)
     for chance in (0.0, 0.25, 0.999):
         assert decide(policy, chance, status=503, attempt=attempt).delay == chance * bound
@@ -156,7 +163,9 @@ def test_growth(attempt: int, bound: float) -> None:
     [(0.0, 0.5, 0.25), (2.0, 0.0, 2.0), (2.0, 0.5, 2.25), (60.0, 0.5, 60.25)],
 )
 def test_retry_after(retry_after: float, chance: float, delay: float) -> None:
-    """The service's wish is a lower bound, jitter comes on top, and a wish up to the limit is honoured."""
+    """The service's wish is a lower bound, jitter comes on top, and a wish up to the limit is
+    honoured.
+    """
     assert decide(chance=chance, status=429, retry_after=retry_after) == Decision(
         RETRY, delay=delay
     )
@@ -185,7 +194,7 @@ FACTS = st.builds(
     status=st.none()
     | st.sampled_from([400, 401, 404, 429, *range(500, 528)])
     | st.integers(300, 599),
-    own_error=st.booleans(),
+    is_service_error=st.booleans(),
     transient=st.booleans(),
     retry_after=st.none() | SECONDS,
     remaining=st.none() | st.floats(-10, 1e6),
@@ -202,7 +211,9 @@ CHANCES = st.floats(0, 1, exclude_max=True)
 
 @given(FACTS, POLICIES, CHANCES)
 def test_retry_is_bounded(facts: Facts, policy: RetryPolicy, chance: float) -> None:
-    """A retry stays within the attempts, the waits, the Retry-After limit and the deadline that were set, and can do no harm."""
+    """A retry stays within the attempts, the waits, the Retry-After limit and the deadline that
+    were set, and can do no harm.
+    """
     decision = policy.decide(facts, lambda: chance)
     if decision.action is not RETRY:
         assert decision.delay == 0
@@ -220,14 +231,18 @@ def test_retry_is_bounded(facts: Facts, policy: RetryPolicy, chance: float) -> N
 
 @given(FACTS, POLICIES, CHANCES)
 def test_unknown_is_for_creates(facts: Facts, policy: RetryPolicy, chance: float) -> None:
-    """The outcome is unknown exactly when a request that must not be repeated may have been carried out, whatever the policy."""
+    """The outcome is unknown exactly when a request that must not be repeated may have been carried
+    out, whatever the policy.
+    """
     unknown = policy.decide(facts, lambda: chance).action is UNKNOWN
     assert unknown == (not facts.repeatable and may_be_carried_out(facts))
 
 
 @given(FACTS)
 def test_no_answer_that_was_sent_may_be_carried_out(facts: Facts) -> None:
-    """Without an answer, what was sent may have been carried out; one below 500 says that it was not, but for 303, which says it was."""
+    """Without an answer, what was sent may have been carried out; one below 500 says that it was
+    not, but for 303, which says it was.
+    """
     if facts.status is None:
         assert may_be_carried_out(facts) == facts.sent
     elif facts.status < 500:
@@ -236,7 +251,9 @@ def test_no_answer_that_was_sent_may_be_carried_out(facts: Facts) -> None:
 
 @given(st.integers(1, 1000), st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(1, 20))))
 def test_budget_is_kept_to(capacity: int, steps: list[tuple[bool, bool, int]]) -> None:
-    """What was paid is never more than the capacity and what was earned, save for what must not be refused, and it never holds more."""
+    """What was paid is never more than the capacity and what was earned, save for what must not be
+    refused, and it never holds more.
+    """
     budget, left = RetryBudget(capacity), capacity
     for earning, needed, tokens in steps:
         if earning:
@@ -319,7 +336,8 @@ def http_date(seconds: float) -> str:
         ("9" * 30, None, 1e30),
         ("9" * 400, None, math.inf),
         ("120", http_date(-500), 120.0),
-        # HTTP dates, relative to the answer's Date where it has one, so that a wrong local clock does no harm.
+        # HTTP dates, relative to the answer's Date where it has one, so that a wrong local clock
+        # does no harm.
         (http_date(30), None, 30.0),
         (http_date(-30), None, 0.0),
         (http_date(0), None, 0.0),
@@ -349,7 +367,9 @@ def http_date(seconds: float) -> str:
     ],
 )
 def test_parse_retry_after(value: str | None, date: str | None, seconds: float | None) -> None:
-    """Both forms of Retry-After become seconds from now, never less than 0, and garbage becomes None."""
+    """Both forms of Retry-After become seconds from now, never less than 0, and garbage becomes
+    None.
+    """
     assert parse_retry_after(value, date=date, now=NOW) == (
         seconds if seconds is None else pytest.approx(seconds)
     )

@@ -23,7 +23,9 @@ REQUEST = Request(
 
 
 def test_attempt() -> None:
-    """An attempt is the same request with its credentials and timeout; the request itself stays without."""
+    """An attempt is the same request with its credentials and timeout; the request itself stays
+    without.
+    """
     credentials = SecretHeaders({"Authorization": "Bearer planted-token"})
     attempt = REQUEST.attempt(credentials, 2.5)
     assert (attempt.credentials, attempt.timeout) == (credentials, 2.5)
@@ -32,7 +34,9 @@ def test_attempt() -> None:
 
 
 def test_repr_shows_no_secret() -> None:
-    """Neither a request's nor a response's text shows credentials, secrets or bodies; it does show what helps to find out."""
+    """Neither a request's nor a response's text shows credentials, secrets or bodies; it does show
+    what helps to find out.
+    """
     credentials = SecretHeaders({"Authorization": "Bearer planted-token", "Service-CRN": "crn"})
     request = repr(REQUEST.attempt(credentials, 2.5))
     response = repr(Response(200, {"Set-Cookie": "planted-cookie"}, b"planted-body"))
@@ -61,7 +65,9 @@ def test_repr_shows_no_secret() -> None:
     ],
 )
 def test_mask(text: str, masked: str) -> None:
-    """What a server echoes of credentials and secrets is masked, whole or cut, plain or encoded; the CRN is no secret."""
+    """What a server echoes of credentials and secrets is masked, whole or cut, plain or encoded;
+    the CRN is no secret.
+    """
     credentials = SecretHeaders(
         {
             "Authorization": "Bearer planted-token",
@@ -78,7 +84,9 @@ def test_mask(text: str, masked: str) -> None:
     [{}, {"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": "Bearer plain"}],
 )
 def test_mask_of_nothing(credentials: dict[str, str]) -> None:
-    """A credential that is empty or too short to tell masks nothing, least of all every place between two letters."""
+    """A credential that is empty or too short to tell masks nothing, least of all every place
+    between two letters.
+    """
     request = Request("get", "GET", URL("https://h/api"), {})
     assert (
         request.attempt(SecretHeaders(credentials), None).mask("Bearer plain text")
@@ -87,7 +95,9 @@ def test_mask_of_nothing(credentials: dict[str, str]) -> None:
 
 
 def test_mask_of_headers() -> None:
-    """A header that the user set is masked, and so is what came with the transport; what every request says is not."""
+    """A header that the user set is masked, and so is what came with the transport; what every
+    request says is not.
+    """
     headers = {
         "X-Own": "own secret-header",
         "Content-Type": "application/json",
@@ -163,7 +173,9 @@ NO_QUERY = "base_url must have neither query nor fragment."
     ],
 )
 def test_service_url_refused(value: Any, problem: str) -> None:
-    """What is no base URL is refused with a sentence that doesn't repeat it, since it may hold a password."""
+    """What is no base URL is refused with a sentence that doesn't repeat it, since it may hold a
+    password.
+    """
     with pytest.raises(ConfigurationError) as caught:
         service_url(value, "base_url")
     assert caught.value.message == problem
@@ -237,6 +249,8 @@ def test_header_problem(name: object, value: object, problem: str | None) -> Non
 
 @given(st.text())
 def test_any_header_value(value: str) -> None:
-    """Only printable ASCII without white space around it passes, so nothing can smuggle in another header."""
+    """Only printable ASCII without white space around it passes, so nothing can smuggle in another
+    header.
+    """
     printable = bool(value) and all(" " <= character <= "~" for character in value)
     assert (header_problem("X-Mine", value) is None) == (printable and value.strip() == value)

@@ -1,0 +1,178 @@
+"""`close-all`: show the open sessions of an instance, ask, and end exactly those."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from qsessions.api.operations import OPEN_STATUSES
+from qsessions.cli.failures import (
+    Exit,
+    count,
+    exit_code,
+    print_error,
+    print_lines,
+    problem_of,
+)
+from qsessions.cli.options import (
+    DEFAULTS,
+    CreatedBefore,
+    OnlyBackend,
+    OnlyLabels,
+    Options,
+    Yes,
+    flag,
+    read_labels,
+)
+from qsessions.cli.output import Output, Row, cell
+from qsessions.cli.recording import ClosedSessions, local_ledger, record_ended
+from qsessions.cli.service import connect, run_async
+from qsessions.cli.terminal import ask, can_ask
+from qsessions.errors import LedgerUnavailable
+from qsessions.ledger import read_entries
+from qsessions.session.calls import How
+from qsessions.session.close_all import Ending, end, find
+
+_COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
+
+
+def close_all(
+    *,
+    mode: Annotated[
+        tuple[Literal["session", "batch"], ...],
+        Parameter(help="Which kinds; may be repeated.", negative=""),
+    ] = ("session", "batch"),
+    backend: OnlyBackend = None,
+    created_before: CreatedBefore = None,
+    all: Annotated[  # noqa: A002 - the option's name
+        bool, flag("Those too whose owner lives, whatever the ledger says.")
+    ] = False,
+    label: OnlyLabels = (),
+    drain: Annotated[
+        bool, flag("Let them finish their jobs, instead of closing them now.")
+    ] = False,
+    yes: Yes = False,
+    options: Options = DEFAULTS,
+) -> int:
+    """End all open sessions of the instance, after showing them and asking.
+
+    It doesn't matter who created them. But sessions that a living process of
+    this user owns, by the ledger, are skipped.
+
+    Example: qsessions close-all --created-before 2026-01-31 --yes
+    """
+    if not yes and not can_ask():
+        print_error(
+            "close-all",
+            "nothing was ended: there is no terminal to ask at.",
+            "To end them without being asked, add --yes; "
+            "to see them: qsessions workloads --status pending --status in_progress",
+        )
+        return Exit.WRONG_USE
+    found: list[Ending] = []
+    filters = {"mode": mode, "backend": backend, "created_before": created_before}
+    how: How = "drain" if drain else "close"
+    code = run_async("close-all", _find(options, found, filters, label, include_owned=all))
+    if code != Exit.DONE:
+        return code
+    # Outside of the event loop, so that Ctrl-C ends the wait for an answer.
+    if not yes and any(item.owner is None for item in found) and not _is_confirmed(found, how):
+        print_error("close-all", "nothing was ended.", "To end one of them: qsessions close ID")
+        return Exit.REFUSED
+    ended = ClosedSessions("close-all")
+    return run_async("close-all", _end(options, found, how, ended), ended.describe_interruption)
+
+
+async def _find(
+    options: Options,
+    found: list[Ending],
+    filters: Mapping[str, Any],
+    label: Sequence[str],
+    *,
+    include_owned: bool,
+) -> int | None:
+    Output(options)
+    labels = read_labels(label)
+    if filters["created_before"] is not None:
+        # A user who meant another hour can still stop it.
+        print_lines(
+            f"qsessions close-all: sessions created before {cell(filters['created_before'])}"
+        )
+    async with local_ledger() as ledger, connect(options) as client:
+        listed = client.workloads(status=OPEN_STATUSES, **filters)
+        try:
+            found += await find(
+                listed,
+                lambda: read_entries(ledger.place_of(client.instance)),
+                labels=labels,
+                include_owned=include_owned,
+            )
+        except LedgerUnavailable as error:
+            if labels:
+                raise
+            print_error(
+                "close-all",
+                problem_of(error, "close-all"),
+                "To end the sessions whatever the ledger says, add --all.",
+            )
+            return exit_code(error)
+    return None
+
+
+async def _end(
+    options: Options, found: list[Ending], how: How, observer: ClosedSessions
+) -> int | None:
+    output = Output(options)
+    async with connect(options, observers=[observer]) as client:
+        endings = await end(found, how, client.drain if how == "drain" else client.close, time.time)
+    if how == "close":
+        await record_ended({item.workload.id for item in endings if item.done})
+    nothing = "qsessions close-all: no open session fits."
+    await output.rows("sessions", map(_row, endings), _COLUMNS, nothing)
+    owned = sum(item.owner is not None for item in endings)
+    if owned and not output.as_json:
+        print_lines(
+            f"qsessions close-all: {count(owned, 'session')} left to the processes that own them; "
+            "--all ends those too"
+        )
+    errors = [item.error for item in endings if item.error is not None]
+    if not errors:
+        return None
+    print_error(
+        "close-all",
+        f"{len(errors)} of {count(len(endings), 'session')} could not be ended.",
+        "The list says why. Run it again, or end them one by one: qsessions close ID",
+    )
+    return max(map(exit_code, errors))
+
+
+def _is_confirmed(found: Sequence[Ending], how: How) -> bool:
+    lines = []
+    for item in found:
+        workload = item.workload
+        cells = [workload.id, workload.mode, workload.status, workload.backend, workload.created]
+        if item.owner is not None:
+            cells.append(f"left to process {item.owner.pid} on {item.owner.host}")
+        lines.append("  ".join(map(cell, cells)))
+    number = sum(item.owner is None for item in found)
+    which = "this session" if number == 1 else f"these {number} sessions"
+    drain, close = f"Drain {which}? Queued jobs finish.", f"Close {which}? Queued jobs never run."
+    return ask(lines, drain if how == "drain" else close)
+
+
+def _row(item: Ending) -> Row:
+    workload, owner = item.workload, item.owner
+    return {
+        "id": workload.id,
+        "done": item.done,
+        "mode": workload.mode,
+        "backend": workload.backend,
+        "created": workload.created,
+        "owner": owner and owner.liveness,
+        "owner_host": owner and owner.host,
+        "owner_pid": owner and owner.pid,
+        "error": item.error and problem_of(item.error, "close-all"),
+    }

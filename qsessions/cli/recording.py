@@ -1,0 +1,120 @@
+"""The ledger of the command line. It is on in every command that creates a session."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+
+import attrs
+
+from qsessions.cli.failures import count, print_error, print_lines, shorten
+from qsessions.errors import LedgerUnavailable
+from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
+from qsessions.ledger import (
+    LedgerRecord,
+    LocalLedger,
+    RecordState,
+    amend_entries,
+    close_ledger,
+    read_entries,
+)
+
+
+class _DetachedLedger(LocalLedger):
+    async def record(self, record: LedgerRecord) -> None:
+        await super().record(attrs.evolve(record, detached=True))
+
+
+@asynccontextmanager
+async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
+    """Open the ledger in the platform's own place. Closing it takes at most 5 s.
+
+    Args:
+        detached: Whether the recorded sessions belong to nobody, because they outlive this process.
+    """
+    ledger = _DetachedLedger() if detached else LocalLedger()
+    handler, log = StderrHandler(logging.WARNING), logging.getLogger("qsessions.ledger")
+    log.addHandler(handler)
+    try:
+        yield ledger
+    finally:
+        with suppress(LedgerUnavailable):
+            await close_ledger(ledger)
+        log.removeHandler(handler)
+
+
+class StderrHandler(logging.Handler):
+    """Prints each warning once on standard error."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning."""
+        text = record.getMessage()
+        if text not in self._printed:
+            self._printed.add(text)
+            print_lines(f"qsessions: {text}")
+
+
+async def record_ended(session_ids: Collection[str]) -> None:
+    """Mark the records of closed sessions as ended, if their owners are dead.
+
+    Failures are ignored: `reap` ends these records later.
+    """
+    if not session_ids:
+        return
+    with suppress(LedgerUnavailable):
+        async with local_ledger() as ledger:
+            now = time.time()
+            changes = [
+                (entry, entry.record.becomes(RecordState.ENDED, now=now))
+                for entry in await read_entries(ledger)
+                if entry.record.session_id in session_ids
+            ]
+            await amend_entries(ledger, changes)
+
+
+class LedgerWarning:
+    """An observer that prints once that a command goes on without the ledger."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._is_printed = False
+
+    def __call__(self, event: Event) -> None:
+        """Print what a failure of the ledger means."""
+        if isinstance(event, LedgerFailed) and not self._is_printed:
+            self._is_printed = True
+            print_error(
+                self._command,
+                f"the session is not recorded: {event.reason}",
+                f"{self._command} goes on all the same; if nobody ends the session, "
+                "only qsessions workloads finds it.",
+            )
+
+
+class ClosedSessions:
+    """An observer of the client that knows which sessions an interrupted command has ended."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._ids: dict[str, None] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Record an event."""
+        if isinstance(event, SessionClosed | SessionDraining):
+            self._ids[event.session_id] = None
+
+    def describe_interruption(self, is_abandoned: bool) -> tuple[str, str]:
+        """Return which sessions were ended, and what to do."""
+        ids = list(self._ids)
+        ended = (
+            f"{count(len(ids), 'session')} ended so far: {shorten(ids)}"
+            if ids
+            else "no session was ended"
+        )
+        return f"interrupted; {ended}.", f"To go on, run it again: qsessions {self._command}"

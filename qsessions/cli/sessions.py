@@ -1,0 +1,90 @@
+"""`get`, `update`, `drain`, `close` and `wait`: a session by its id."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, SessionId, WaitOptions
+from qsessions.cli.output import Output, row
+from qsessions.cli.recording import record_ended
+from qsessions.cli.service import connect
+
+State = Literal["open", "active", "inactive", "closed", "pending_inactive", "pending_closed"]
+
+# The seconds that one of many reads of a session may take.
+_READ_TIMEOUT_S = 60.0
+
+
+async def get(session_id: SessionId, /, *, options: Options = DEFAULTS) -> None:
+    """Print a session.
+
+    Example: qsessions get SESSION_ID --json
+    """
+    output = Output(options)
+    async with connect(options) as client:
+        output.record(row(await client.get(session_id)))
+
+
+async def update(
+    session_id: SessionId,
+    /,
+    *,
+    accepting_jobs: Annotated[bool, Parameter(help="Take new jobs, or let it finish and close.")],
+    options: Options = DEFAULTS,
+) -> None:
+    """Open or shut a session for new jobs.
+
+    Example: qsessions update SESSION_ID --no-accepting-jobs
+    """
+    output = Output(options)
+    async with connect(options) as client:
+        await client.update(session_id, accepting_jobs=accepting_jobs)
+    output.record({"id": session_id, "done": "update", "accepting_jobs": accepting_jobs})
+
+
+async def drain(session_id: SessionId, /, *, options: Options = DEFAULTS) -> None:
+    """Let a session finish its jobs; it refuses new ones, and then closes.
+
+    Example: qsessions drain SESSION_ID
+    """
+    output = Output(options)
+    async with connect(options) as client:
+        await client.drain(session_id)
+    output.record({"id": session_id, "done": "drain"})
+
+
+async def close(session_id: SessionId, /, *, options: Options = DEFAULTS) -> None:
+    """Close a session now: queued jobs never run, running jobs finish.
+
+    Example: qsessions close SESSION_ID
+    """
+    output = Output(options)
+    async with connect(options) as client:
+        await client.close(session_id)
+    await record_ended({session_id})
+    output.record({"id": session_id, "done": "close"})
+
+
+async def wait(
+    session_id: SessionId,
+    /,
+    *,
+    states: Annotated[
+        tuple[State, ...],
+        Parameter(name="--for", help="The state; may be repeated for others.", negative=""),
+    ],
+    options: WaitOptions = WAIT_DEFAULTS,
+) -> None:
+    """Wait until a session is in a state, and print it.
+
+    If the session can't get there any more, because it is closed, the exit
+    code is 1; after --timeout it is 4.
+
+    Example: qsessions wait SESSION_ID --for active --timeout 5m
+    """
+    output = Output(options)
+    async with connect(options, timeout=_READ_TIMEOUT_S) as client:
+        session = await client.attach(session_id).wait_until(*states, timeout=options.timeout)
+    output.record(row(session))
