@@ -62,7 +62,8 @@ def main(port: int) -> None:
             asyncio.run_coroutine_threadsafe(nothing(), loop).result()
 
     print(
-        f"the hand-over alone, over asyncio.run_coroutine_threadsafe (median of {ROUNDS} paired rounds):"
+        "the hand-over alone, over asyncio.run_coroutine_threadsafe "
+        f"(median of {ROUNDS} paired rounds):"
     )
     compare(
         {"run_coroutine_threadsafe": standard, "SessionClient's": handed_over},
@@ -85,7 +86,8 @@ def main(port: int) -> None:
                 client.get("s1")
 
         print(
-            f"one GET after another, over the asynchronous client (median of {ROUNDS} paired rounds):"
+            "one GET after another, over the asynchronous client "
+            f"(median of {ROUNDS} paired rounds):"
         )
         compare(
             {"AsyncSessionClient": lambda: runner.run(awaited()), "SessionClient": called},

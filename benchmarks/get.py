@@ -1,6 +1,8 @@
-"""What qsessions costs over bare aiohttp: reading a session, one call after another and 128 at a time.
+"""What qsessions costs over bare aiohttp: reading a session, one call after another and 128 at a
+time.
 
-Run it as `python benchmarks/get.py`. Rounds of the contenders alternate, and the ratios are taken round by round.
+Run it as `python benchmarks/get.py`. Rounds of the contenders alternate, and the ratios are taken
+round by round.
 """
 
 from __future__ import annotations
@@ -71,9 +73,8 @@ class Stub(asyncio.Protocol):
 
     body = json.dumps(SESSION).encode()
     answer = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nSet-Cookie: cdn=1; Path=/\r\nContent-Length: %d\r\n\r\n"
-        % len(body)
-        + body
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        b"Set-Cookie: cdn=1; Path=/\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -159,7 +160,8 @@ async def main(port: int) -> None:
         for load in (one_after_another, many_at_once):
             spent = await compare(contenders, load)
             print(
-                f"{load.__name__.replace('_', ' ')}, CPU over bare aiohttp (median of {ROUNDS} paired rounds):"
+                f"{load.__name__.replace('_', ' ')}, CPU over bare aiohttp "
+                f"(median of {ROUNDS} paired rounds):"
             )
             for name, seconds in spent.items():
                 ratios = [

@@ -1,10 +1,13 @@
-"""What `reap` costs by the number of records that a dead process left, and what the ledger adds to a `create`.
+"""What `reap` costs by the number of records that a dead process left, and what the ledger adds to
+a `create`.
 
-Run it as `python benchmarks/ledger.py [--records 100 1000 10000] [--directory DIR]` (Linux: memory is read from /proc). The ledger is in a
-temporary directory, or below DIR: what a durable write takes is a matter of its file system.
+Run it as `python benchmarks/ledger.py [--records 100 1000 10000] [--directory DIR]` (Linux: memory
+is read from /proc). The ledger is in a temporary directory, or below DIR: what a durable write
+takes is a matter of its file system.
 
-The dead process created sessions that are all closed by now. Each reaping is in a process of its own, so that its peak of memory is that
-of its size, and each create is timed over a stub server, in rounds that alternate.
+The dead process created sessions that are all closed by now. Each reaping is in a process of its
+own, so that its peak of memory is that of its size, and each create is timed over a stub server, in
+rounds that alternate.
 """
 
 from __future__ import annotations
@@ -148,7 +151,8 @@ def reaping(sizes: list[int], directory: str) -> None:
         first = told["peak"] if first is None else first
         print(
             f"  {told['records']:>7} {told['ended']:>7} {told['requests']:>9} {told['cpu']:>6.2f}"
-            f" {told['cpu'] / size * 1000:>14.2f} {told['wall']:>7.2f} {told['peak'] - first:>8.1f}",
+            f" {told['cpu'] / size * 1000:>14.2f} {told['wall']:>7.2f}"
+            f" {told['peak'] - first:>8.1f}",
             flush=True,
         )
     service.terminate()

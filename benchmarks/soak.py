@@ -1,7 +1,9 @@
-"""Sessions by the thousand through their whole life, against a service that fails a fifth of all requests; then the reaper.
+"""Sessions by the thousand through their whole life, against a service that fails a fifth of all
+requests; then the reaper.
 
-Run it as `python benchmarks/soak.py [SESSIONS]` (Linux: memory is read from /proc). It prints what became of the sessions, and how much
-memory the client took at a fifth of them and at all of them. The emulator runs in a process of its own on 127.0.0.1.
+Run it as `python benchmarks/soak.py [SESSIONS]` (Linux: memory is read from /proc). It prints what
+became of the sessions, and how much memory the client took at a fifth of them and at all of them.
+The emulator runs in a process of its own on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ FAULTS = [
     Fault(kind="reset", rate=0.03, seed=2, after=True),
     Fault(kind="answer", rate=0.03, seed=3, status=503, retry_after=1),
     Fault(kind="answer", rate=0.015, seed=4, status=500),
-    # Not in the service's own form: one that denies what it did is believed (docs/failures.md), and is no part of this.
+    # Not in the service's own form: one that denies what it did is believed (docs/failures.md), and
+    # is no part of this.
     Fault(kind="answer", rate=0.015, seed=10, status=500, body="<html>Failed</html>", after=True),
     Fault(
         kind="answer", rate=0.03, seed=5, status=502, body="<html>Bad gateway</html>", after=True
@@ -84,7 +87,9 @@ def settings(env: dict[str, str], iam_url: str) -> dict[str, Any]:
 
 
 async def live(client: AsyncSessionClient, number: int, became: Counter[str]) -> None:
-    """Take one session through its life, and count what became of it. By its `max_ttl` it is known again in the ledger."""
+    """Take one session through its life, and count what became of it. By its `max_ttl` it is known
+    again in the ledger.
+    """
     try:
         async with client.open(mode="batch", backend="ibm_fez", max_ttl=600 + number) as session:
             await session.refresh()
@@ -99,7 +104,8 @@ async def _work(sessions: int, env: dict[str, str], iam_url: str, directory: str
     started = time.perf_counter()
     became: Counter[str] = Counter()
     taken: dict[int, float] = {}
-    # Without a budget for retries: a fifth of failures all the time is an outage that it is there to end.
+    # Without a budget for retries: a fifth of failures all the time is an outage that it is there
+    # to end.
     retry = RetryPolicy(base_delay=0.05, budget=None)
     async with AsyncSessionClient(
         **settings(env, iam_url), ledger=LocalLedger(directory), retry=retry
@@ -115,11 +121,13 @@ async def _work(sessions: int, env: dict[str, str], iam_url: str, directory: str
         await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
         taken[sessions] = memory_mb()
     print(
-        f"{sessions} sessions, {AT_ONCE} at a time, in {time.perf_counter() - started:.0f} s: {dict(became)}"
+        f"{sessions} sessions, {AT_ONCE} at a time, in {time.perf_counter() - started:.0f} s: "
+        f"{dict(became)}"
     )
     small, large = taken[sessions // 5], taken[sessions]
     print(
-        f"memory: {small:.0f} MB at {sessions // 5}, {large:.0f} MB at {sessions}: {large / small:.2f} times"
+        f"memory: {small:.0f} MB at {sessions // 5}, {large:.0f} MB at {sessions}: "
+        f"{large / small:.2f} times"
     )
 
 
@@ -153,12 +161,14 @@ async def soak(sessions: int, told: Connection) -> None:
             ]
             lost = still.difference(undecided)
             print(
-                f"open then: {len(still)}, of which the ledger lists as undecided: {len(still) - len(lost)}"
+                f"open then: {len(still)}, of which the ledger lists as undecided: "
+                f"{len(still) - len(lost)}"
             )
             ended = await client.close_all()
             told.send("look")
             print(
-                f"close_all ended {len(ended)}; open at the end: {len(await asyncio.to_thread(told.recv))}"
+                f"close_all ended {len(ended)}; open at the end: "
+                f"{len(await asyncio.to_thread(told.recv))}"
             )
         await ledger.aclose()
     with suppress(BrokenPipeError):

@@ -14,6 +14,9 @@ T = TypeVar("T")
 Refusal: TypeAlias = type[InvalidArgument] | type[ConfigurationError]
 """What a check raises: `InvalidArgument` for calls and models, `ConfigurationError` for clients."""
 
+# The API description's maxLength of a session's id, in characters.
+_MAX_ID_LENGTH = 500
+
 
 def is_number(value: object, kind: type | UnionType = int | float) -> TypeGuard[float]:
     """Return whether a value is a number of a kind. A bool isn't, although it is an int."""
@@ -90,3 +93,24 @@ def value_or_default(name: str, value: object, kind: type[T]) -> T:
     if isinstance(value, kind):
         return value
     raise ConfigurationError(f"{name} must be a {kind.__name__}, not {value!r}.")
+
+
+def check_session_id(session_id: object) -> None:
+    """Check that a value can be a session's id.
+
+    Raises:
+        InvalidArgument: It can't.
+    """
+    if not isinstance(session_id, str):
+        raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
+    if not session_id:
+        problem = "is empty"
+    elif len(session_id) > _MAX_ID_LENGTH:
+        problem = f"has {len(session_id)} characters; the service's limit is {_MAX_ID_LENGTH}"
+    elif session_id in {".", ".."} or "/" in session_id or "\\" in session_id:
+        problem = "is a path of its own, and servers or proxies may resolve it to another endpoint"
+    elif not session_id.isprintable():
+        problem = "has characters that can't be printed, such as a line end"
+    else:
+        return
+    raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")

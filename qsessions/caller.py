@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from types import EllipsisType
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from yarl import URL
 
@@ -45,10 +45,13 @@ class Caller:
 
     Raises:
         ConfigurationError: The service's address is plain http to another machine.
+        InvalidArgument: The API version is neither a date nor "latest".
 
     Attributes:
         base_url: The part of the service's address before /v1, once the settings are loaded.
         instance: The CRN that is sent, where it is known.
+        spawn: Runs a coroutine as a task that is cancelled when the client is closed; raises
+            `ClientClosed` after that.
     """
 
     def __init__(
@@ -64,29 +67,20 @@ class Caller:
     ) -> None:
         self.base_url = ""
         self.instance: str | None = None
+        self.spawn = transport.spawn
         self._transport = transport
         self._attempts = attempts
         self._clock = clock
-        self._api_version = api_version
+        self._api_version = None if api_version is None else operations.checked_version(api_version)
         self._timeout = timeout
         # The user's own, which a traceback that shows locals must not show.
         self._headers = SecretHeaders(headers)
-        self._loader: SettingsLoader | None = None
+        self._loader = settings if isinstance(settings, SettingsLoader) else None
         self._loading: asyncio.Task[QSessionsError | None] | None = None
-        if isinstance(settings, SettingsLoader):
-            self._loader = settings
-        else:
+        if not isinstance(settings, SettingsLoader):
             self._apply(settings)
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
-
-    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine as a task that is cancelled when the client is closed.
-
-        Raises:
-            ClientClosed: The client is closed.
-        """
-        return self._transport.spawn(coroutine)
 
     def deadline(self, timeout: Timeout | Deadline) -> Deadline:
         """Return the deadline of a call that begins now; one that is given is returned itself.
@@ -270,16 +264,10 @@ async def by_creation(
     streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
 ) -> AsyncIterator[Workload]:
     """Merge several streams that are sorted by creation time into one."""
-    heads: dict[AsyncIterator[Workload], Workload] = {}
-
-    async def advance(stream: AsyncIterator[Workload]) -> None:
-        if (head := await anext(stream, None)) is not None:
-            heads[stream] = head
-
-    for stream in streams:
-        await advance(stream)
     choose = max if newest_first else min
+    heads = {stream: head for stream in streams if (head := await anext(stream, None)) is not None}
     while heads:
         stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
         yield heads.pop(stream)
-        await advance(stream)
+        if (head := await anext(stream, None)) is not None:
+            heads[stream] = head

@@ -15,8 +15,8 @@ from typing import Literal, Self
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import AuthProvider, strip_frames
-from qsessions.arguments import texts, value_or_default
+from qsessions.api.messages import AuthProvider, strips_frames
+from qsessions.arguments import check_choice, texts, value_or_default
 from qsessions.caller import Caller, Timeout, by_creation
 from qsessions.clock import Clock
 from qsessions.config.checks import checked_headers
@@ -37,12 +37,13 @@ from qsessions.models import (
     deadline_seconds,
 )
 from qsessions.session import close_all as closing
-from qsessions.session.calls import How, SessionCalls, checked_how
+from qsessions.session.calls import HOWS, How, SessionCalls
 from qsessions.session.close_all import Ending
-from qsessions.session.create import Create, PendingCreates
+from qsessions.session.create import Create
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.open import OpenSessions, SessionContext
-from qsessions.session.watch import Watch, checked_rate
+from qsessions.session.pending_creates import PendingCreates
+from qsessions.session.watch import Watch
 
 
 class AsyncSessionClient:
@@ -107,6 +108,8 @@ class AsyncSessionClient:
             right.
     """
 
+    # Else a traceback that shows locals would show a key, a header or a URL's password.
+    @strips_frames
     def __init__(
         self,
         auth: AuthProvider | Iterable[AuthProvider] | None = None,
@@ -129,45 +132,36 @@ class AsyncSessionClient:
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
     ) -> None:
-        try:
-            settings = resolve(
-                auth,
-                base_url,
-                account=account,
-                account_file=account_file,
-                own_tls=ssl is not None or http is not None,
-            )
-            self._clock = value_or_default("clock=", clock, Clock)
-            watchers = Observers(observers)
-            self._transport = AiohttpTransport(
-                application=application,
-                http=http,
-                ssl=ssl,
-                proxy=proxy,
-                max_concurrency=max_concurrency,
-                allow_insecure=allow_insecure,
-            )
-            self._recorder = SessionRecorder(
-                ledger, self._transport.spawn, watchers, self._clock.wall, wait=ledger_wait
-            )
-            policy = value_or_default("retry=", retry, RetryPolicy)
-            self._caller = Caller(
-                settings,
-                self._transport,
-                Attempts(self._transport, retry=policy, clock=self._clock, observers=watchers),
-                self._clock,
-                api_version=None
-                if api_version is None
-                else operations.checked_version(api_version),
-                timeout=deadline_seconds(timeout, "timeout"),
-                headers=checked_headers({} if headers is None else headers),
-            )
-        except BaseException as error:
-            # A traceback that shows locals must not show a key, a header or a URL's password,
-            # of the environment neither.
-            del auth, base_url, proxy, headers
-            strip_frames(error)
-            raise
+        settings = resolve(
+            auth,
+            base_url,
+            account=account,
+            account_file=account_file,
+            own_tls=ssl is not None or http is not None,
+        )
+        self._clock = value_or_default("clock=", clock, Clock)
+        watchers = Observers(observers)
+        self._transport = AiohttpTransport(
+            application=application,
+            http=http,
+            ssl=ssl,
+            proxy=proxy,
+            max_concurrency=max_concurrency,
+            allow_insecure=allow_insecure,
+        )
+        self._recorder = SessionRecorder(
+            ledger, self._transport.spawn, watchers, self._clock.wall, wait=ledger_wait
+        )
+        policy = value_or_default("retry=", retry, RetryPolicy)
+        self._caller = Caller(
+            settings,
+            self._transport,
+            Attempts(self._transport, retry=policy, clock=self._clock, observers=watchers),
+            self._clock,
+            api_version=api_version,
+            timeout=deadline_seconds(timeout, "timeout"),
+            headers=checked_headers({} if headers is None else headers),
+        )
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self._clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
@@ -300,9 +294,8 @@ class AsyncSessionClient:
         """Create a session that ends with an `async with` block, which gets its handle.
 
         After a clean block it is drained: queued jobs finish. After an error or a cancellation it
-            is
-        closed at once. The ending goes on through every cancellation, within a timeout of its own.
-        When it fails, the block's error goes on unchanged, with a note; a clean block raises
+        is closed at once. The ending goes on through every cancellation, within a timeout of its
+        own. When it fails, the block's error goes on unchanged, with a note; a clean block raises
         `SessionLeftOpen`. Either way the failure is logged, and `aclose` tries once more. When this
         process is killed or this host vanishes, only `max_ttl` ends the session, or `qsessions
         reap` where there is a ledger.
@@ -491,7 +484,7 @@ class AsyncSessionClient:
                 `include_owned` and without `labels`.
             QSessionsError: They can't be listed; nothing was ended.
         """
-        checked_how("how", how)
+        check_choice("how", how, HOWS)
         listed = self.workloads(
             mode=closing.session_modes(mode),
             status=operations.OPEN_STATUSES,
@@ -507,8 +500,9 @@ class AsyncSessionClient:
             labels=self._checked_labels(labels),
             include_owned=include_owned,
         )
-        end = self.drain if how == "drain" else self.close
-        call = partial(end, api_version=api_version, timeout=timeout)
+        call = partial(
+            self.drain if how == "drain" else self.close, api_version=api_version, timeout=timeout
+        )
         return await closing.end(sessions, how, call, self._clock.wall)
 
     async def versions(
@@ -627,7 +621,7 @@ class AsyncSessionClient:
         watch = Watch(
             operations.session_ids(ids),
             self._calls,
-            rate=checked_rate(rate),
+            rate=rate,
             seconds=deadline_seconds(timeout, "timeout"),
         )
         return watch.changes()
@@ -658,7 +652,8 @@ class AsyncSessionClient:
         return checked
 
     async def _close_down(self) -> None:
-        self._creates.close()
+        self._creates.refuse(ClientClosed("the client is being closed."), for_good=True)
+        self._creates.stop_unsent()
         await self._open_sessions.end()
         try:
             await self._calls.draining.aclose()

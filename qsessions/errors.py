@@ -296,8 +296,6 @@ INSTANCE_NOT_FOUND_CODE = "1279"
 
 def one_line(text: str) -> str:
     """Return text for a log or a terminal: unprintable characters, line ends too, become spaces."""
-    if text.isprintable():
-        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -181,8 +181,13 @@ class Observers:
         return bool(self._observers) or logger.isEnabledFor(logging.DEBUG)
 
     def notify(self, event: Event) -> None:
-        """Pass an event on."""
-        log_event(event)
+        """Pass an event on; the log gets its fields as `extra` named "qsessions_..."."""
+        level = _level(event)
+        if logger.isEnabledFor(level):
+            extra = {"qsessions_event": type(event).__name__} | {
+                f"qsessions_{name}": value for name, value in attrs.asdict(event).items()
+            }
+            logger.log(level, "%s", one_line(_words(event)), extra=extra)
         for observer in self._observers:
             try:
                 observer(event)
@@ -190,17 +195,6 @@ class Observers:
                 # Nothing is awaited here, so a cancellation too is the observer's own error. A
                 # session may depend on what follows.
                 logger.warning("an observer failed on %s", type(event).__name__, exc_info=True)
-
-
-def log_event(event: Event) -> None:
-    """Write an event to the logger "qsessions", its fields as `extra` named "qsessions_..."."""
-    level = _level(event)
-    if logger.isEnabledFor(level):
-        fields = attrs.asdict(event)
-        extra = {"qsessions_event": type(event).__name__} | {
-            f"qsessions_{name}": value for name, value in fields.items()
-        }
-        logger.log(level, "%s", one_line(_words(event)), extra=extra)
 
 
 _LEVELS: dict[type[Event], int] = {
@@ -217,8 +211,7 @@ def _level(event: Event) -> int:
     match event:
         case CreateCancelled(closed=False) | EndingFailed(again=False):
             return logging.ERROR
-        case _:
-            return _LEVELS.get(type(event), logging.DEBUG)
+    return _LEVELS.get(type(event), logging.DEBUG)
 
 
 def _words(event: Event) -> str:
@@ -242,7 +235,6 @@ def _words(event: Event) -> str:
             return f"session {event.session_id} closed, since its create was cancelled"
         case CreateCancelled():
             return event.detail
-        case _:
-            fields = attrs.asdict(event).items()
-            words = " ".join(f"{name}={value}" for name, value in fields if value is not None)
-            return f"{type(event).__name__} {words}"
+    fields = attrs.asdict(event).items()
+    words = " ".join(f"{name}={value}" for name, value in fields if value is not None)
+    return f"{type(event).__name__} {words}"

@@ -65,10 +65,7 @@ def _end(text: str, begin: int, form: str) -> int:
     ends = {begin}
     for character in form:
         further = {
-            match.end()
-            for way in _compiled(character)
-            for at in ends
-            if (match := way.match(text, at))
+            match.end() for way in _ways(character) for at in ends if (match := way.match(text, at))
         }
         if not further:
             break
@@ -77,30 +74,25 @@ def _end(text: str, begin: int, form: str) -> int:
 
 
 def _pattern(text: str) -> str:
-    return "".join(f"(?:{'|'.join(_ways(character))})" for character in text)
+    return "".join(f"(?:{'|'.join(way.pattern for way in _ways(char))})" for char in text)
 
 
 @cache
-def _compiled(character: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(map(re.compile, _ways(character)))
-
-
-@cache
-def _ways(character: str) -> tuple[str, ...]:
+def _ways(character: str) -> tuple[re.Pattern[str], ...]:
     """Return patterns for the ways in which a character can be written."""
     plain = re.escape(character)
     if character.isascii() and character.isalnum():
-        return (plain,)
+        return (re.compile(plain),)
     code, raw = ord(character), character.encode(errors="replace")
     units = character.encode("utf-16-be", errors="replace").hex()
-    numbers = ["".join(rf"\\{{1,4}}u{units[at : at + 4]}" for at in range(0, len(units), 4))]
-    numbers += [
+    numbers = [
+        "".join(rf"\\{{1,4}}u{units[at : at + 4]}" for at in range(0, len(units), 4)),
         rf"\\{{1,4}}U{code:08x}",
         rf"\\{{1,4}}x{code:02x}",
         f"&#0{{0,6}}{code};?",
         f"&#x0{{0,6}}{code:x};?",
+        *("".join(f"{sign}{byte:02x}" for byte in raw) for sign in ("%", r"\\{1,4}x")),
     ]
-    numbers += ["".join(f"{sign}{byte:02x}" for byte in raw) for sign in ("%", r"\\{1,4}x")]
     ways = [f"(?i:{way})" for way in numbers]
     # Each level of a repr or of JSON doubles backslashes.
     ways += [plain, plain * 2, plain * 4] if character == "\\" else [rf"\\{{0,4}}{plain}"]
@@ -108,4 +100,4 @@ def _ways(character: str) -> tuple[str, ...]:
         ways.append(f"&{_ENTITIES[character]}")
     if character == " ":
         ways.append(r"\+")
-    return tuple(ways)
+    return tuple(map(re.compile, ways))

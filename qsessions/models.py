@@ -250,21 +250,18 @@ def deadline_seconds(value: float | timedelta | str | None, name: str) -> float 
 
 def _in_seconds(value: object, name: str) -> object:
     """Return a `timedelta` or text in seconds, as an int if whole, and other values unchanged."""
-    match value:
-        case timedelta():
-            whole, rest = divmod(value, timedelta(seconds=1))
-            return value.total_seconds() if rest else whole
-        case str():
-            parts = re.findall(r"([0-9]+)\s*([dhms])", value, re.ASCII)
-            units = {unit for _, unit in parts}
-            if not _DURATION.fullmatch(value) or len(units) < len(parts):
-                raise InvalidArgument(
-                    f'{name} must be text such as "2h 30m 40s" (each unit once at most), '
-                    f"not {value!r}."
-                )
-            return sum(int(number) * _UNITS[unit] for number, unit in parts)
-        case _:
-            return value
+    if isinstance(value, timedelta):
+        whole, rest = divmod(value, timedelta(seconds=1))
+        return value.total_seconds() if rest else whole
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"([0-9]+)\s*([dhms])", value, re.ASCII)
+    units = {unit for _, unit in parts}
+    if not _DURATION.fullmatch(value) or len(units) < len(parts):
+        raise InvalidArgument(
+            f'{name} must be text such as "2h 30m 40s" (each unit once at most), not {value!r}.'
+        )
+    return sum(int(number) * _UNITS[unit] for number, unit in parts)
 
 
 def _shown(value: object) -> str:
@@ -334,8 +331,11 @@ class CreateSession:
     def __attrs_post_init__(self) -> None:
         if self.backend is not None and not _is_name(self.backend):
             raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
-        ttls = {name: getattr(self, name) for name in ("interactive_ttl", "active_ttl", "max_ttl")}
-        ttls = {name: seconds for name, seconds in ttls.items() if seconds is not None}
+        ttls = {
+            name: seconds
+            for name in ("interactive_ttl", "active_ttl", "max_ttl")
+            if (seconds := getattr(self, name)) is not None
+        }
         for (shorter, low), (longer, high) in pairwise(ttls.items()):
             if low > high:
                 raise InvalidArgument(
@@ -355,7 +355,6 @@ class UpdateSession:
         InvalidArgument: It is not a bool.
     """
 
-    accepting_jobs: bool = field()
-
-    def __attrs_post_init__(self) -> None:
-        check_bool("accepting_jobs", self.accepting_jobs)
+    accepting_jobs: bool = field(
+        validator=lambda _, attribute, value: check_bool(attribute.name, value)
+    )

@@ -98,9 +98,8 @@ async def reap(
             Nothing was done.
         LedgerUnavailable: The ledger can't be read. Nothing was done.
     """
-    given: object = client
-    if not isinstance(given, AsyncSessionClient):
-        raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(given).__name__}.")
+    if not isinstance(client, AsyncSessionClient):
+        raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(client).__name__}.")
     whole, wanted = all_instances or bool(only), checked_labels(labels)
     known = await _read(ledger, None if whole else client)
     entries = [
@@ -108,11 +107,13 @@ async def reap(
         for entry in _chosen(known, only)
         if (whole or is_served(client, entry.record)) and has_labels(entry.record, wanted)
     ]
+    may_live = [entry for entry in known if entry.owner.liveness is not Liveness.DEAD]
+    may_live.sort(key=lambda entry: entry.owner.liveness is Liveness.ALIVE)
     reaper = _Reaper(
         client,
         ledger,
         wall,
-        _living(known),
+        {entry.record.session_id: entry.owner for entry in may_live},
         progress or (lambda *_: None),
         named=bool(only),
         close_unique=close_unique,
@@ -144,25 +145,29 @@ async def forget(
     """
     if not only:
         raise InvalidArgument("a record to forget must be named.")
-    why = "whether its process is alive is unknown from here"
     end = ReapDecision(Verdict.MARK_ENDED, "forgotten without a look at its session")
-    forgotten = [
+    decided = [
         Reaped(
             entry=entry,
             decision=end
             if entry.owner.liveness is Liveness.DEAD
-            else decide(entry, None, now=wall(), unread=why, named=True),
+            else decide(
+                entry,
+                None,
+                now=wall(),
+                unread="whether its process is alive is unknown from here",
+                named=True,
+            ),
         )
         for entry in _chosen(await _read(ledger, None), only)
     ]
-    return await _recorded(ledger, wall, forgotten)
+    return await _recorded(ledger, wall, decided)
 
 
 def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     """Return whether a client's credentials are for the instance that a record is about."""
-    if record.instance is not None:
-        return record.instance == client.instance
-    return record.base_url == client.base_url
+    is_of_url = record.base_url == client.base_url
+    return is_of_url if record.instance is None else record.instance == client.instance
 
 
 async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[LedgerEntry]:
@@ -182,13 +187,6 @@ def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list
         for entry in entries
         if not names or names & {entry.record.key, entry.record.session_id}
     ]
-
-
-def _living(known: Sequence[LedgerEntry]) -> dict[str | None, Owner]:
-    """Return the owners that live, or else may live, by session id."""
-    entries = [entry for entry in known if entry.owner.liveness is not Liveness.DEAD]
-    entries.sort(key=lambda entry: entry.owner.liveness is Liveness.ALIVE)
-    return {entry.record.session_id: entry.owner for entry in entries}
 
 
 @frozen
@@ -238,10 +236,18 @@ class _Reaper:
             nonlocal closed
             if reaped.decision.session_id is None:
                 return reaped
-            reaped = await self._close(reaped, reaped.decision.session_id)
+            error = None
+            try:
+                await self.client.close(reaped.decision.session_id)
+            except Exception as failure:  # noqa: BLE001 - a user's provider may raise anything
+                # A session that is gone has ended, unless the service may not know it yet.
+                if not isinstance(failure, NotFound) or is_young(
+                    reaped.entry.record, now=self.wall()
+                ):
+                    error = failure.with_traceback(None)
             closed += 1
             self.progress("closing", closed, to_close)
-            return reaped
+            return attrs.evolve(reaped, done=error is None, error=error)
 
         return await _recorded(self.ledger, self.wall, await map_bounded(decided, work))
 
@@ -273,9 +279,12 @@ class _Reaper:
             # Another process has recorded it, too.
             other = attrs.evolve(entry, owner=self.owners[decision.session_id])
             decision = decide(other, session, now=self.wall(), named=self.named)
-        # If the session is left anyway, reading it was unnecessary.
-        needed = decision.verdict is not Verdict.LEAVE
-        return Reaped(entry=entry, decision=decision, error=error if needed else None)
+        return Reaped(
+            entry=entry,
+            decision=decision,
+            # If the session is left anyway, reading it was unnecessary.
+            error=None if decision.verdict is Verdict.LEAVE else error,
+        )
 
     async def _decide_unknown(self, entries: Sequence[LedgerEntry]) -> dict[str, Reaped]:
         """Decide about records without an id, and return the results by key."""
@@ -286,8 +295,7 @@ class _Reaper:
         error = None
         try:
             # Of any creation time: the clock of a record's owner may have been wrong.
-            workloads = self.client.workloads(status=OPEN_STATUSES)
-            listed = [workload async for workload in workloads]
+            listed = [each async for each in self.client.workloads(status=OPEN_STATUSES)]
         except Exception as failure:  # noqa: BLE001 - a user's provider may raise anything
             error = failure.with_traceback(None)
         now = self.wall()
@@ -316,15 +324,6 @@ class _Reaper:
             known.add(decision.session_id)
             decided[entry.record.key] = Reaped(entry=entry, decision=decision, error=error)
         return decided
-
-    async def _close(self, reaped: Reaped, session_id: str) -> Reaped:
-        try:
-            await self.client.close(session_id)
-        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
-            # A session that is gone has ended, unless the service may not know it yet.
-            if not isinstance(error, NotFound) or is_young(reaped.entry.record, now=self.wall()):
-                return attrs.evolve(reaped, error=error.with_traceback(None))
-        return attrs.evolve(reaped, done=True)
 
 
 async def _recorded(

@@ -43,16 +43,13 @@ async def current_states(
     """
     wanted = {record.session_id: record for record in records if record.session_id is not None}
     states: dict[str, State] = {}
-    if len(wanted) > _FEW:
-        for mode, listed_as in LISTED_AS.items():
-            of_mode = {
-                session_id: record for session_id, record in wanted.items() if record.mode == mode
-            }
-            # What can't be listed is read one by one, where each session has its own error.
-            with suppress(Exception):
-                async for session in _listed(client, listed_as, of_mode):
-                    states[session.id] = session
-                    progress("reading", len(states), len(wanted))
+    for mode, listed_as in LISTED_AS.items() if len(wanted) > _FEW else ():
+        of_mode = {key: record for key, record in wanted.items() if record.mode == mode}
+        # What can't be listed is read one by one, where each session has its own error.
+        with suppress(Exception):
+            async for session in _listed(client, listed_as, of_mode):
+                states[session.id] = session
+                progress("reading", len(states), len(wanted))
 
     async def read(session_id: str) -> None:
         try:
@@ -90,6 +87,9 @@ def _state_of(workload: Workload) -> Session | None:
         return Session(id=workload.id, state=SessionState.CLOSED)
     if workload.status in OPEN_STATUSES and workload.accepting_jobs:
         # In progress means active or inactive: the list doesn't say which.
-        state = SessionState.OPEN if workload.status == "pending" else None
-        return Session(id=workload.id, state=state, accepting_jobs=True)
+        return Session(
+            id=workload.id,
+            state=SessionState.OPEN if workload.status == "pending" else None,
+            accepting_jobs=True,
+        )
     return None

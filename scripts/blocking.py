@@ -40,13 +40,11 @@ WORDS = {
 WORD = re.compile(rf"\b({'|'.join(WORDS)})\b")
 
 CONSTRUCTOR = """
-try:
-    self._start(FacadeClient({arguments}))
-except BaseException as error:
-    # A traceback that shows locals must not show a secret.
-    del auth, base_url, proxy, headers
-    strip_frames(error)
-    raise
+self._client = FacadeClient({arguments})
+self._thread = self._client.thread = LoopThread(self._client.aclose)
+# Before the thread begins, which it ends whatever happens.
+self._finalizer = weakref.finalize(self, self._thread.finalize)
+self._thread.start()
 """
 
 

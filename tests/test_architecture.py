@@ -16,7 +16,7 @@ MODULES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE
 # Lowest first: a module imports from its own room or from those above it in this list. A room is a
 # folder or a module right below the package.
 ROOMS = (
-    ("errors", "arguments", "models", "events", "clock", "masking", "tasks", "_version"),
+    ("errors", "arguments", "models", "events", "clock", "masking", "_version"),
     ("api",),
     ("http",),
     ("auth",),
@@ -53,7 +53,10 @@ CORE_LINES = 6200
 # Lines of code: without docstrings, comments and blank lines; of a function without its signature.
 MODULE_LINES, FUNCTION_LINES, NESTING = 250, 40, 3
 # What is larger, and why: five modules and five functions at most.
-LARGE_MODULES: dict[str, str] = {}
+LARGE_MODULES = {
+    "client.py": "the signatures of the public calls, each a few lines",
+    "sync/client.py": "generated from client.py",
+}
 LARGE_FUNCTIONS: dict[str, str] = {}
 
 
@@ -84,7 +87,9 @@ def ours(path: Path, depth: int = 1) -> set[str]:
 
 
 def test_imports_run_one_way() -> None:
-    """A room imports only from rooms above it in the list; the emulator and the client side know nothing of each other."""
+    """A room imports only from rooms above it in the list; the emulator and the client side know
+    nothing of each other.
+    """
     wrong = []
     for path in MODULES:
         room = room_of(path)
@@ -110,7 +115,9 @@ def same_row(room: str, other: str) -> bool:
 
 
 def test_the_emulators_service_is_pure() -> None:
-    """Inside the emulator imports run from the server to the service, and the service neither waits nor serves."""
+    """Inside the emulator imports run from the server to the service, and the service neither waits
+    nor serves.
+    """
     wrong = []
     for path, tree in MODULES.items():
         parts = path.relative_to(PACKAGE).parts
@@ -187,7 +194,9 @@ def test_libraries_stay_in_their_rooms() -> None:
 
 
 def test_no_call_pays_for_an_import() -> None:
-    """Only the package itself, the command line and the plugin import inside functions, and others what may not be there."""
+    """Only the package itself, the command line and the plugin import inside functions, and others
+    what may not be there.
+    """
     wrong = [
         (name_of(path), name)
         for path, tree in MODULES.items()
@@ -253,13 +262,17 @@ def depth(node: ast.AST) -> int:
 
 
 def test_the_core_is_small() -> None:
-    """The core has no more logical lines than its budget, which a new capability pays for by what it lets us delete."""
+    """The core has no more logical lines than its budget, which a new capability pays for by what
+    it lets us delete.
+    """
     core = sum(logical_lines(path) for path in MODULES if room_of(path) not in NOT_CORE)
     assert core <= CORE_LINES
 
 
 def test_modules_and_functions_are_small() -> None:
-    """A module, a function and its nesting stay within the budgets, but for the few that are named with a reason."""
+    """A module, a function and its nesting stay within the budgets, but for the few that are named
+    with a reason.
+    """
     large_modules = {}
     large_functions = {}
     for path, tree in MODULES.items():

@@ -124,22 +124,26 @@ def decode_session(body: bytes) -> Session:
 
 def decode_session_id(body: bytes) -> str | None:
     """Read only the id out of a body that `decode_session` refuses, or return None."""
-    session_id = (_object(body) or {}).get("id")
+    session_id = (decode_object(body) or {}).get("id")
     return session_id if isinstance(session_id, str) and session_id else None
 
 
-def is_object(body: bytes) -> bool:
-    """Return whether a body is a JSON object."""
-    return _object(body) is not None
+def decode_object(body: bytes) -> Mapping[str, Any] | None:
+    """Read a JSON object, or return None where a body isn't one."""
+    try:
+        value = loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def decode_versions(body: bytes) -> list[ApiVersion]:
-    """Read the list of API versions.
+    """Read the list of API versions, oldest first.
 
     Raises:
         ProtocolError: It can't be read; the message names the field by its path.
     """
-    return list(_decode(body, _Versions).versions)
+    return sorted(_decode(body, _Versions).versions, key=lambda version: version.version)
 
 
 def decode_workloads(body: bytes) -> WorkloadPage:
@@ -169,7 +173,7 @@ def decode_grant(body: bytes) -> Grant | None:
 
     It never raises, since its frames hold the token.
     """
-    value: Mapping[str, Any] = _object(body) or {}
+    value = decode_object(body) or {}
     token, expires_in = value.get("access_token"), value.get("expires_in")
     if not isinstance(token, str) or header_problem("Authorization", token) is not None:
         return None
@@ -211,8 +215,9 @@ def _account(value: Any) -> Account:
 
 def encode(request: CreateSession | UpdateSession) -> bytes:
     """Write a request's body; what is None is left out."""
-    fields = attrs.asdict(request, filter=lambda _, value: value is not None)
-    return json.dumps(fields, separators=(",", ":")).encode()
+    return json.dumps(
+        attrs.asdict(request, filter=lambda _, value: value is not None), separators=(",", ":")
+    ).encode()
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
@@ -221,14 +226,6 @@ def _decode(body: bytes, kind: type[T]) -> T:
     except ValueError as error:
         problem = str(error)
     raise ProtocolError(f"The answer can't be read: {problem}.")
-
-
-def _object(body: bytes) -> Mapping[str, Any] | None:
-    try:
-        value = loads(body)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _with_usage(workload: Workload) -> Workload:

@@ -63,8 +63,11 @@ def decode_error_body(body: bytes) -> ErrorBody:
     if not isinstance(value, dict):
         return ErrorBody(is_service_error=False, message=_scalar(value))
     errors = value.get("errors")
-    listed = map(_object, errors[:_MOST_ERRORS] if isinstance(errors, list) else ())
-    errors = [error for error in listed if _first(error.get("message"), error.get("code"))]
+    errors = [
+        error
+        for error in map(_object, errors[:_MOST_ERRORS] if isinstance(errors, list) else ())
+        if _first(error.get("message"), error.get("code"))
+    ]
     if not errors:
         return _foreign_body(value)
     return ErrorBody(

@@ -35,8 +35,7 @@ class SecretHeaders(SecretValues):
 
 def strip_frames(error: BaseException) -> None:
     """Remove an error's frames, and other errors with theirs: their locals may hold secrets."""
-    error.__cause__ = error.__context__ = None
-    error.__traceback__ = None
+    error.__cause__ = error.__context__ = error.__traceback__ = None
 
 
 def strips_frames(function: Callable[P, T]) -> Callable[P, T]:
@@ -61,11 +60,13 @@ class Progress:
     Attributes:
         begun: False while nothing of the body was sent, so that nothing can have been carried out;
             None while it is with a transport that can't tell.
+        attempts: How many times it was sent, or was about to be.
         stopped: Set by the sender: nothing more of it must be sent.
         answer: The answer of a success.
     """
 
     begun: bool | None = None
+    attempts: int = 0
     stopped: bool = False
     answer: Response | None = None
 
@@ -137,8 +138,11 @@ class Request:
 
         A header that the user set counts as secret. The CRN doesn't.
         """
-        headers = {**self.headers, **self.credentials}
-        values = [value for name, value in headers.items() if name.lower() not in _PUBLIC_HEADERS]
+        values = [
+            value
+            for name, value in {**self.headers, **self.credentials}.items()
+            if name.lower() not in _PUBLIC_HEADERS
+        ]
         return mask(text, (*self.secrets, *values, *more))
 
 
@@ -168,10 +172,8 @@ class Response:
 
     def header(self, name: str) -> str | None:
         """Return the value of a header, in any case of its name, or None."""
-        for key, value in self.headers.items():
-            if key.lower() == name.lower():
-                return value
-        return None
+        lower = name.lower()
+        return next((value for key, value in self.headers.items() if key.lower() == lower), None)
 
 
 class Transport(Protocol):
@@ -259,7 +261,7 @@ def service_url(
         host = url.host
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         url, host = URL(), None
-    problem, advice, argument = None, None, None
+    advice, argument = None, None
     if url.scheme not in {"http", "https"} or not host:
         problem = (
             "must be an absolute URL that begins with http:// or https://, without white space, "
@@ -270,12 +272,12 @@ def service_url(
         advice, argument = "Credentials go into auth=.", "auth"
     elif url.query_string or url.fragment:
         problem = "must have neither query nor fragment"
-    if problem is not None:
-        del value, url
-        if solution is not None:
-            advice, argument = solution, None
-        raise ConfigurationError(f"{name} {problem}.", solution=advice, argument=argument)
-    return str(url).rstrip("/")
+    else:
+        return str(url).rstrip("/")
+    del value, url
+    if solution is not None:
+        advice, argument = solution, None
+    raise ConfigurationError(f"{name} {problem}.", solution=advice, argument=argument)
 
 
 # Headers of a request's framing, and those with an argument of their own: set by us only.

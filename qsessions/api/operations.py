@@ -12,19 +12,10 @@ import attrs
 from attrs import field, frozen
 from yarl import URL
 
-from qsessions.api.codec import (
-    WorkloadPage,
-    decode_has_jobs,
-    decode_session,
-    decode_session_id,
-    decode_versions,
-    decode_workloads,
-    encode,
-    is_object,
-)
+from qsessions.api import codec
 from qsessions.api.messages import Progress, Request, Response, SecretHeaders, http_date
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.arguments import check_choice, check_text, is_number
+from qsessions.arguments import check_choice, check_session_id, check_text, is_number
 from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
 
@@ -33,8 +24,6 @@ T = TypeVar("T")
 # Query parameters, in order; a name may come more than once.
 Query: TypeAlias = tuple[tuple[str, str], ...]
 
-# The API description's maxLength of a session's id, in characters.
-MAX_ID_LENGTH = 500
 WORKLOAD_MODES = ("job", "session", "batch")
 # Of sessions that cost or may cost.
 OPEN_STATUSES = ("pending", "in_progress")
@@ -69,6 +58,7 @@ def checked_version(version: str, *, latest: bool = True) -> str:
     Raises:
         InvalidArgument: It is neither.
     """
+    # An untyped caller may pass anything.
     value: object = version
     if not (latest and value == LATEST) and not (
         isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
@@ -156,16 +146,17 @@ def creation(
     Raises:
         InvalidArgument: Both or neither were passed, or a field can't be right.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "backend": backend,
         "max_ttl": max_ttl,
         "interactive_ttl": interactive_ttl,
         "active_ttl": active_ttl,
     }
-    present: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if request is None and mode is not None:
-        return CreateSession(mode, **present)
-    if isinstance(request, CreateSession) and mode is None and not present:
+        return CreateSession(mode, **fields)
+    if isinstance(request, CreateSession) and all(
+        value is None for value in (mode, *fields.values())
+    ):
         return request
     raise InvalidArgument(
         "create takes either one CreateSession or mode= and the other fields as keyword arguments."
@@ -175,14 +166,24 @@ def creation(
 def create(request: CreateSession) -> Operation[Session]:
     """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
     return Operation(
-        "create", "POST", "/v1/sessions", _read_created, body=encode(request), repeatable=False
+        "create",
+        "POST",
+        "/v1/sessions",
+        _read_created,
+        body=codec.encode(request),
+        repeatable=False,
     )
 
 
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
     return Operation(
-        "get", "GET", _path(session_id), _read_session, session_id=session_id, ending=ending
+        "get",
+        "GET",
+        _path(session_id),
+        lambda answer: codec.decode_session(answer.body),
+        session_id=session_id,
+        ending=ending,
     )
 
 
@@ -193,7 +194,7 @@ def update(session_id: str, request: UpdateSession, *, name: str = "update") -> 
         "PATCH",
         _path(session_id),
         _nothing,
-        body=encode(request),
+        body=codec.encode(request),
         session_id=session_id,
         ending=not request.accepting_jobs,
     )
@@ -221,27 +222,37 @@ def close(session_id: str) -> Operation[None]:
 
 def has_pending_jobs(session_id: str) -> Operation[bool]:
     """GET /v1/jobs: whether a session has jobs that are queued or running."""
-    _path(session_id)
-    query = urlencode({"pending": "true", "session_id": session_id, "limit": 1})
+    check_session_id(session_id)
     return Operation(
         "has_pending_jobs",
         "GET",
-        f"/v1/jobs?{query}",
-        lambda answer: decode_has_jobs(answer.body),
+        f"/v1/jobs?{urlencode({'pending': 'true', 'session_id': session_id, 'limit': 1})}",
+        lambda answer: codec.decode_has_jobs(answer.body),
         session_id=session_id,
     )
 
 
 def versions() -> Operation[list[ApiVersion]]:
     """GET /v1/versions."""
-    return Operation("versions", "GET", "/v1/versions", _read_versions)
+    return Operation(
+        "versions", "GET", "/v1/versions", lambda answer: codec.decode_versions(answer.body)
+    )
 
 
-def workloads(query: Query, cursor: str | None, *, ending: bool = False) -> Operation[WorkloadPage]:
+def workloads(
+    query: Query, cursor: str | None, *, ending: bool = False
+) -> Operation[codec.WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
     parameters = query if cursor is None else (*query, ("next", cursor))
-    path = f"/v1/workloads?{urlencode(parameters)}"
-    return Operation("workloads", "GET", path, _read_page, ending=ending)
+    return Operation(
+        "workloads",
+        "GET",
+        f"/v1/workloads?{urlencode(parameters)}",
+        lambda answer: attrs.evolve(
+            codec.decode_workloads(answer.body), served_at=http_date(answer.header("Date"))
+        ),
+        ending=ending,
+    )
 
 
 def workloads_query(
@@ -287,19 +298,7 @@ def _path(session_id: str) -> str:
 
     Its id is one segment, encoded exactly, so that it can't name another endpoint.
     """
-    if not isinstance(session_id, str):
-        raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
-    problem = None
-    if not session_id:
-        problem = "is empty"
-    elif len(session_id) > MAX_ID_LENGTH:
-        problem = f"has {len(session_id)} characters; the service's limit is {MAX_ID_LENGTH}"
-    elif session_id in {".", ".."} or "/" in session_id or "\\" in session_id:
-        problem = "is a path of its own, and servers or proxies may resolve it to another endpoint"
-    elif not session_id.isprintable():
-        problem = "has characters that can't be printed, such as a line end"
-    if problem:
-        raise InvalidArgument(f"the session id {session_id[:40]!r} {problem}.")
+    check_session_id(session_id)
     return "/v1/sessions/" + quote(session_id, safe="")
 
 
@@ -313,20 +312,8 @@ def session_ids(ids: Iterable[str]) -> list[str]:
         raise InvalidArgument(f"ids must be several session ids, such as a list, not {ids!r}.")
     listed = list(ids)
     for session_id in listed:
-        _path(session_id)
+        check_session_id(session_id)
     return list(dict.fromkeys(listed))
-
-
-def _read_session(answer: Response) -> Session:
-    return decode_session(answer.body)
-
-
-def _read_page(answer: Response) -> WorkloadPage:
-    return attrs.evolve(decode_workloads(answer.body), served_at=http_date(answer.header("Date")))
-
-
-def _read_versions(answer: Response) -> list[ApiVersion]:
-    return sorted(decode_versions(answer.body), key=lambda version: version.version)
 
 
 def _nothing(answer: Response) -> None:
@@ -335,7 +322,7 @@ def _nothing(answer: Response) -> None:
     Anything else is not the service's, for example a proxy's login page, and a session that only
     seems closed goes on costing.
     """
-    if answer.body and not is_object(answer.body):
+    if answer.body and codec.decode_object(answer.body) is None:
         raise ProtocolError(
             "the answer is not the service's, so the session may be as it was.",
             solution="Read the session again, and check that no proxy answers in its place.",
@@ -344,13 +331,13 @@ def _nothing(answer: Response) -> None:
 
 def _read_created(answer: Response) -> Session:
     try:
-        session = decode_session(answer.body)
+        session = codec.decode_session(answer.body)
         # A session that no call can name couldn't be ended.
-        _path(session.id)
+        check_session_id(session.id)
         return session
     except (ProtocolError, InvalidArgument) as error:
         problem = error
-    session_id = decode_session_id(answer.body)
+    session_id = codec.decode_session_id(answer.body)
     solution = session_id and f"Close session {session_id!r}."
     if isinstance(problem, InvalidArgument):
         solution = (

@@ -141,12 +141,12 @@ def _array_hook(kind: Any, converter: Converter) -> _Hook:
             try:
                 items.append(converter.structure(item, item_kind))
             except Exception as error:  # noqa: BLE001 - as above
-                error.add_note(IterableValidationNote("in the array", index, item_kind))
+                error.add_note(IterableValidationNote("an array", index, item_kind))
                 errors.append(error)
                 if len(errors) == _MOST_PROBLEMS:
                     break
         if errors:
-            raise IterableValidationError("in the array", errors, kind)  # pyright: ignore[reportCallIssue]
+            raise IterableValidationError("an array", errors, kind)  # pyright: ignore[reportCallIssue]
         return tuple(items)
 
     return read

@@ -1,6 +1,6 @@
 """The service's five credentials, each sent in its own header and no other."""
 
-from qsessions.auth.ibm_cloud import IBMCloudAuth
+from qsessions.auth.iam import IBMCloudAuth
 from qsessions.auth.static import (
     BackendAuthentication,
     ExternalServiceToken,

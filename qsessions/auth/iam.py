@@ -1,15 +1,19 @@
-"""The token exchange at IAM, shared by all callers: across clients, event loops and threads.
+"""`IBMCloudAuth`: a bearer token, from an API key that IAM exchanges or from the user.
 
-A token is renewed ahead of time.
+One exchange serves all callers: across clients, event loops and threads. A token is renewed ahead
+of time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from typing import ClassVar, Self, TypeAlias
 from urllib.parse import urlencode
 
 from attrs import define, field
@@ -17,9 +21,20 @@ from yarl import URL
 
 from qsessions.api.codec import Grant, decode_grant
 from qsessions.api.error_body import decode_error_body
-from qsessions.api.messages import Request, Response, Transport, service_url, strip_frames
+from qsessions.api.messages import (
+    AuthProvider,
+    Request,
+    Response,
+    SecretHeaders,
+    Transport,
+    header_problem,
+    service_url,
+    strip_frames,
+    strips_frames,
+)
 from qsessions.clock import Clock
 from qsessions.errors import (
+    ConfigurationError,
     ConnectionFailed,
     ProtocolError,
     QSessionsError,
@@ -29,6 +44,10 @@ from qsessions.errors import (
 from qsessions.events import TokenRenewed
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import REPEATABLE_STATUSES
+
+TokenSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
+
+_SCHEME = "Bearer "
 
 DEFAULT_IAM_URL = "https://iam.cloud.ibm.com"
 
@@ -101,7 +120,6 @@ class TokenExchange:
     """
 
     def __init__(self, api_key: str, iam_url: str | None, clock: Clock) -> None:
-        name = "IAM_URL" if iam_url is None else "iam_url"
         base_url = iam_url if iam_url is not None else os.environ.get("IAM_URL") or DEFAULT_IAM_URL
         self._clock = clock
         # Guards the two fields below; held for a few instructions. Re-entrant, since an eager task
@@ -109,13 +127,15 @@ class TokenExchange:
         self._lock = threading.RLock()
         self._token: _Token | None = None
         self._exchange: _Exchange | None = None
-        form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key}
+        url = service_url(base_url, "IAM_URL" if iam_url is None else "iam_url", DEFAULT_IAM_URL)
         self._request = Request(
             "token_exchange",
             "POST",
-            URL(service_url(base_url, name, DEFAULT_IAM_URL) + "/identity/token", encoded=True),
+            URL(f"{url}/identity/token", encoded=True),
             {"Content-Type": "application/x-www-form-urlencoded"},
-            urlencode(form).encode(),
+            urlencode(
+                {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key}
+            ).encode(),
             secrets=(api_key,),
             timeout=_EXCHANGE_TIMEOUT_S,
         )
@@ -130,11 +150,11 @@ class TokenExchange:
         while True:
             with self._lock:
                 token, now = self._token, self._clock.monotonic()
-                if token is not None and now < token.good_until:
-                    if now >= token.renew_at:
-                        self._join(transport)
+                if token is not None and now < token.renew_at:
                     return token.value
                 exchange = self._join(transport)
+            if token is not None and now < token.good_until:
+                return token.value
             result = await exchange.wait()
             if isinstance(result, _Token):
                 return result.value
@@ -164,7 +184,26 @@ class TokenExchange:
     async def _run(self, transport: Transport) -> _Token | Exception:
         """Exchange the key. Return the token, or the error for those who wait."""
         try:
-            return await self._exchange_key(transport)
+            # A second time if the clock was set or IAM was very slow, but not again and again.
+            for _ in range(2):
+                asked_at = self._clock.monotonic()
+                grant = self._read(await transport.send(self._request))
+                life = grant.expires_in
+                if isinstance(transport, Attempts):
+                    transport.observers.notify(
+                        TokenRenewed(host=self._request.url.host or "", expires_in=life)
+                    )
+                good_until = asked_at + life - min(_MARGIN_S, _MARGIN * life)
+                if self._clock.monotonic() < good_until:
+                    return _Token(grant.access_token, good_until, asked_at + _RENEW_AT * life)
+            raise TokenExchangeFailed(
+                f"{self._exchange_name}: the tokens had expired before they arrived.",
+                operation=self._request.operation,
+                method=self._request.method,
+                path=self._request.url.raw_path,
+                solution=_RETRY_LATER,
+                retryable=True,
+            )
         except BaseException as error:
             # The frames of the reading hold the token.
             strip_frames(error)
@@ -178,26 +217,6 @@ class TokenExchange:
                 if error.solution == error.hint:
                     error.solution = _HINTS.get(type(error), error.hint)
             return error
-
-    async def _exchange_key(self, transport: Transport) -> _Token:
-        # A second time if the clock was set or IAM was very slow, but not again and again.
-        for _ in range(2):
-            asked_at = self._clock.monotonic()
-            grant = self._read(await transport.send(self._request))
-            life = grant.expires_in
-            if isinstance(transport, Attempts):
-                transport.notify(TokenRenewed(host=self._request.url.host or "", expires_in=life))
-            good_until = asked_at + life - min(_MARGIN_S, _MARGIN * life)
-            if self._clock.monotonic() < good_until:
-                return _Token(grant.access_token, good_until, asked_at + _RENEW_AT * life)
-        raise TokenExchangeFailed(
-            f"{self._exchange_name}: the tokens had expired before they arrived.",
-            operation=self._request.operation,
-            method=self._request.method,
-            path=self._request.url.raw_path,
-            solution=_RETRY_LATER,
-            retryable=True,
-        )
 
     def _finish(self, exchange: _Exchange, task: asyncio.Task[_Token | Exception]) -> None:
         result = None if task.cancelled() or task.exception() else task.result()
@@ -247,3 +266,96 @@ class TokenExchange:
             attempts=response.attempts,
             retryable=status in REPEATABLE_STATUSES,
         )
+
+
+class IBMCloudAuth(AuthProvider):
+    """Sends `Authorization: Bearer <IAM access token>`; IAM gives the token for an API key.
+
+    The exchange happens once for any number of concurrent callers, in any number of clients, event
+    loops and threads that share this object. At 80 % of a token's life it is renewed in the
+    background while callers go on with the old one. A 401 costs one new exchange, however many
+    calls it hits. If the exchange fails, the error says so with IAM's own code; the API key itself
+    is never sent to the service.
+
+    Args:
+        api_key: An IBM Cloud API key.
+        iam_url: IAM's base URL; by default the environment variable IAM_URL, else
+            https://iam.cloud.ibm.com.
+        clock: Time and chance, for tests.
+
+    Raises:
+        ConfigurationError: The key can't be sent in a header, or the URL is not a base URL.
+    """
+
+    header: ClassVar[str] = "Authorization"
+
+    @strips_frames
+    def __init__(
+        self, api_key: str, iam_url: str | None = None, *, clock: Clock | None = None
+    ) -> None:
+        if problem := header_problem(self.header, api_key):
+            raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
+        self._tokens: TokenExchange | _UserTokens = TokenExchange(
+            api_key, iam_url, clock or Clock()
+        )
+
+    @classmethod
+    @strips_frames
+    def from_token(cls, token: TokenSource) -> Self:
+        """Return a provider of your own token, or of those that a callable yields.
+
+        Args:
+            token: The token without "Bearer ", or a callable, plain or async, that returns one. It
+                is called at every attempt, on the event loop: cache what is costly to get, and make
+                it async if it takes time.
+
+        Raises:
+            ConfigurationError: It is neither a callable nor a token that can be sent in a header.
+        """
+        if not callable(token) and (problem := header_problem(cls.header, token)):
+            raise ConfigurationError(f"the token for IBMCloudAuth {problem}.")
+        provider = cls.__new__(cls)
+        provider._tokens = _UserTokens(token)  # noqa: SLF001 - a second constructor of this class
+        return provider
+
+    def __repr__(self) -> str:
+        """Show the class, not the credential."""
+        return f"{type(self).__name__}(***)"
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Return the header, after an exchange if there is no usable token.
+
+        Raises:
+            TokenExchangeFailed: IAM refused or failed, or its answer can't be read.
+            ConnectionFailed: IAM can't be reached.
+            CallTimeout: IAM didn't answer in time.
+        """
+        return SecretHeaders({self.header: _SCHEME + await self._tokens.token(transport)})
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Drop the refused token if it is the current one; return whether a fresh one may help."""
+        return self._tokens.refuse(refused.get(self.header, "").removeprefix(_SCHEME))
+
+
+class _UserTokens:
+    """Tokens from the user."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._is_fixed = isinstance(source, str)
+        # A token within a function is in no repr and can't be pickled.
+        self._source = source if callable(source) else lambda: source
+
+    async def token(self, transport: Transport) -> str:
+        token = self._source()
+        if inspect.isawaitable(token):
+            token = await token
+        if isinstance(token, str):
+            return token
+        kind = type(token).__name__
+        del token
+        raise ConfigurationError(
+            f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text."
+        )
+
+    def refuse(self, token: str) -> bool:
+        return not self._is_fixed

@@ -36,15 +36,11 @@ class StaticHeader(AuthProvider):
 
     @strips_frames
     def __init__(self, value: str) -> None:
-        if problem := self._problem(value):
+        if problem := header_problem(self.header, value):
             raise ConfigurationError(
                 f"the value for {type(self).__name__} {problem}.", solution=self._advice
             )
         self._headers = SecretHeaders({self.header: self._prefix + value})
-
-    @classmethod
-    def _problem(cls, value: object) -> str | None:
-        return header_problem(cls.header, value)
 
     def __repr__(self) -> str:
         """Show the class, not the credential."""
@@ -105,6 +101,10 @@ class ServiceCRN(StaticHeader):
         value: The instance's CRN,
             `crn:v1:bluemix:public:quantum-computing:<region>:a/<account>:<guid>::`.
 
+    Attributes:
+        crn: The CRN.
+        region: The region in the CRN.
+
     Raises:
         ConfigurationError: It is not a CRN, for example the instance's name.
     """
@@ -115,24 +115,17 @@ class ServiceCRN(StaticHeader):
         "crn:v1:bluemix:public:quantum-computing: and the region."
     )
 
-    @classmethod
-    def _problem(cls, value: object) -> str | None:
-        # Another value isn't repeated: it may be the API key, in the wrong place.
-        return super()._problem(value) or (
-            None
-            if _CRN.fullmatch(str(value))
-            else "is not the CRN of a service instance; a name is not enough"
-        )
-
-    @property
-    def crn(self) -> str:
-        """The CRN."""
-        return self._headers[self.header]
-
-    @property
-    def region(self) -> str:
-        """The region in the CRN."""
-        return self.crn.split(":")[5]
+    @strips_frames
+    def __init__(self, value: str) -> None:
+        super().__init__(value)
+        if not _CRN.fullmatch(value):
+            # The value isn't repeated: it may be the API key, in the wrong place.
+            raise ConfigurationError(
+                f"the value for {type(self).__name__} is not the CRN of a service instance; "
+                "a name is not enough.",
+                solution=self._advice,
+            )
+        self.crn, self.region = value, value.split(":")[5]
 
     def __repr__(self) -> str:
         """Show the CRN, which is not secret."""

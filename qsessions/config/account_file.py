@@ -112,7 +112,9 @@ def account_problem(account: Account, source: str, *, own_tls: bool) -> Configur
             "proxy",
         ),
     )
-    for applies, problem, solution, argument in problems:
-        if applies:
-            return ConfigurationError(f"{source} {problem}.", solution=solution, argument=argument)
-    return None
+    refusals = (
+        ConfigurationError(f"{source} {problem}.", solution=solution, argument=argument)
+        for applies, problem, solution, argument in problems
+        if applies
+    )
+    return next(refusals, None)

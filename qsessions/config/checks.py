@@ -44,19 +44,18 @@ def checked_providers(
     is_one = isinstance(auth, str | bytes) or not isinstance(auth, Iterable)
     providers = tuple(cast("Iterable[AuthProvider]", [auth] if is_one else auth))
     for provider in providers:
-        if isinstance(provider, type):
-            problem = f"the class {provider.__name__}, not a provider made of it"
-        elif all(callable(getattr(provider, name, None)) for name in ("headers", "invalidate")):
-            continue
-        else:
+        methods = (getattr(provider, name, None) for name in ("headers", "invalidate"))
+        if isinstance(provider, type) or not all(map(callable, methods)):
             problem = (
-                f"the {type(provider).__name__} object, which is not an auth provider: "
+                f"the class {provider.__name__}, not a provider made of it"
+                if isinstance(provider, type)
+                else f"the {type(provider).__name__} object, which is not an auth provider: "
                 "it needs headers() and invalidate()"
             )
-        raise ConfigurationError(
-            f"auth= holds {problem}.",
-            solution="Pass a provider such as IBMCloudAuth(api_key), or several in a list.",
-        )
+            raise ConfigurationError(
+                f"auth= holds {problem}.",
+                solution="Pass a provider such as IBMCloudAuth(api_key), or several in a list.",
+            )
     for first, second in combinations(_built_in(providers), 2):
         if first.header == second.header:
             raise ConfigurationError(
@@ -118,8 +117,9 @@ def checked_headers(headers: object) -> SecretHeaders:
             doesn't repeat a value; the frames do, until the client strips them.
     """
     if not isinstance(headers, Mapping):
-        kind = type(headers).__name__
-        raise ConfigurationError(f"headers= must be a mapping of names to values, not {kind}.")
+        raise ConfigurationError(
+            f"headers= must be a mapping of names to values, not {type(headers).__name__}."
+        )
     for name, value in headers.items():
         if problem := header_problem(name, value):
             raise ConfigurationError(f"the header {name!r} in headers= {problem}.")

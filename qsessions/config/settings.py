@@ -213,8 +213,9 @@ class SettingsLoader:
         """
         accounts = read_accounts(self.file)
         if isinstance(accounts, str):
-            problem = f"{self.file} can't be read: {accounts}."
-            raise self._refusal(problem, f"Correct the file. {self.advice}")
+            raise self._refusal(
+                f"{self.file} can't be read: {accounts}.", f"Correct the file. {self.advice}"
+            )
         name = self.account or default_account(accounts or {}, self.channel)
         if accounts is not None and name in accounts:
             return self.settings(accounts[name], f"the account {quote(name)} in {self.file}")
@@ -226,9 +227,11 @@ class SettingsLoader:
         if self.account is not None:
             sought = f"account {quote(self.account)}"
         elif any(account.channel in CHANNELS for account in accounts.values()):
-            solution = f"Name one with account=, or its channel in {CHANNEL}. "
-            leave_out = "Without account_file=, the environment is looked at first."
-            solution += leave_out if self.is_named else _WAYS
+            other = "Without account_file=, the environment is looked at first."
+            solution = (
+                f"Name one with account=, or its channel in {CHANNEL}. "
+                f"{other if self.is_named else _WAYS}"
+            )
         raise self._refusal(f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution)
 
     def settings(self, account: Account, source: str | None = None) -> Settings:
@@ -274,37 +277,42 @@ class SettingsLoader:
         label = _label(name, source)
         if not value:
             # In the environment, which is used only with a key, it is the CRN.
-            missing = (
-                f"{TOKEN} is set and {INSTANCE} is not" if source is None else f"{label} is missing"
+            raise self._refusal(
+                f"{TOKEN} is set and {INSTANCE} is not."
+                if source is None
+                else f"{label} is missing."
             )
-            raise self._refusal(f"{missing}.")
         try:
             return make(value)
         except ConfigurationError as error:
-            problem = f"{label}: {error.message}"
-            raise self._refusal(problem, error.solution, error.argument) from None
+            raise self._refusal(
+                f"{label}: {error.message}", error.solution, error.argument
+            ) from None
 
     def _host_url(self, account: Account, source: str | None, prefix: str) -> str:
         """Return the URL of a host in the cloud that the account, or the environment, names."""
         url = account.url or self.environment.url or DEFAULT_CLOUD_URL
         if cloud := _CLOUD.fullmatch(url.lower()):
             return f"{cloud['scheme']}{prefix}{cloud['host']}"
-        problem = (
-            f"{_label('url', source if account.url else None)} must be the address of the cloud, "
-            f"such as {DEFAULT_CLOUD_URL}, without port and path."
-        )
-        solution = f"The service's own base URL goes into base_url= or {BASE_URL}."
+        url_source = source if account.url else None
         # An address in the environment has nothing to do with credentials.
-        is_from_account = source is not None and account.url
-        make = self._refusal if is_from_account else ConfigurationError
-        raise make(problem, solution=solution, argument="base_url")
+        make = ConfigurationError if url_source is None else self._refusal
+        raise make(
+            f"{_label('url', url_source)} must be the address of the cloud, "
+            f"such as {DEFAULT_CLOUD_URL}, without port and path.",
+            solution=f"The service's own base URL goes into base_url= or {BASE_URL}.",
+            argument="base_url",
+        )
 
     def _refusal(
         self, problem: str, solution: str | None = None, argument: str | None = None
     ) -> ConfigurationError:
         """Return the error that lists the sources that were searched, in order, and the problem."""
-        needs_any = self.needs_key or self.needs_crn
-        what = "there are no usable credentials" if needs_any else "the settings can't be used"
+        what = (
+            "there are no usable credentials"
+            if self.needs_key or self.needs_crn
+            else "the settings can't be used"
+        )
         findings = []
         if self.needs_key != self.needs_crn:
             findings.append(f"auth= has no {'key or token' if self.needs_key else 'CRN'}")
@@ -313,9 +321,9 @@ class SettingsLoader:
         if self.is_named:
             findings.append("the environment was passed over, since the account is named")
         elif not value:
-            is_crn_alone = crn and self.needs_key and self.needs_crn
-            alone = f" ({INSTANCE} is, and counts only together with it)" if is_crn_alone else ""
-            findings.append(f"{variable} is not set{alone}")
+            findings.append(f"{variable} is not set")
+            if crn and self.needs_key and self.needs_crn:
+                findings[-1] += f" ({INSTANCE} is, and counts only together with it)"
         return ConfigurationError(
             f"{what}: {'; '.join([*findings, problem])}",
             solution=solution or self.advice,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from typing import Self
 
 import aiohttp
 from attrs import define, field
@@ -30,9 +29,6 @@ class RequestBody(AsyncIterator[bytes]):
         self._progress = progress
         progress.begun = False
 
-    def __aiter__(self) -> Self:
-        return self
-
     async def __anext__(self) -> bytes:
         if self._progress.begun or self._progress.stopped:
             raise StopAsyncIteration
@@ -56,28 +52,29 @@ class Incoming:
         Of a packed one no more comes in than that either, and nothing after its end.
         """
         self.status, self.headers = response.status, response.headers
-        try:
-            await self._read(response)
-        except BaseException:
-            response.close()
-            raise
-        if self.is_too_large or response.status < 200 or not response.content.at_eof():
-            response.close()
-
-    async def _read(self, response: aiohttp.ClientResponse) -> None:
         # The HTTP library's own unpacking has no bound in its older versions.
-        packed = response.headers.get("Content-Encoding", "").lower() in _PACKED
-        unpacker = zlib.decompressobj(_ANY_FORM) if packed else None
+        unpacker = (
+            zlib.decompressobj(_ANY_FORM)
+            if response.headers.get("Content-Encoding", "").lower() in _PACKED
+            else None
+        )
         arrived = 0
-        while not self.is_too_large and (chunk := await response.content.readany()):
-            arrived += len(chunk)
-            room = MAX_BODY_BYTES + 1 - len(self.body)
-            self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
-            self.is_too_large = max(arrived, len(self.body)) > MAX_BODY_BYTES
-            if unpacker is not None and unpacker.eof:
-                break
+        is_whole = False
+        try:
+            while not self.is_too_large and (chunk := await response.content.readany()):
+                arrived += len(chunk)
+                room = MAX_BODY_BYTES + 1 - len(self.body)
+                self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
+                self.is_too_large = max(arrived, len(self.body)) > MAX_BODY_BYTES
+                if unpacker is not None and unpacker.eof:
+                    break
+            is_whole = not self.is_too_large and response.content.at_eof()
+        finally:
+            if not is_whole or response.status < 200:
+                response.close()
 
     def response(self, status: int) -> Response:
         """Return the answer, its body cut at the bound."""
-        body = bytes(self.body[:MAX_BODY_BYTES])
-        return Response(status, self.headers, body, secrets=self.secrets)
+        return Response(
+            status, self.headers, bytes(self.body[:MAX_BODY_BYTES]), secrets=self.secrets
+        )

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import aiohttp
 
+from qsessions.api.messages import Request
 from qsessions.errors import CallTimeout, ConnectionFailed, ProtocolError, QSessionsError
 
 
-def text_of(error: Exception) -> str:
-    """Return an error's class and text, which may quote what was sent."""
-    if isinstance(error, aiohttp.ClientResponseError):
-        # Its own text has an address, which is the proxy's where that answered.
-        return f"{type(error).__name__}: {error.status}, {error.message}"
-    return f"{type(error).__name__}: {error}"
-
-
-def translated(error: Exception, text: str, *, sent: bool) -> QSessionsError:
+def translated(
+    error: Exception, request: Request, secrets: Iterable[str], *, sent: bool
+) -> QSessionsError:
     """Return our error for a foreign one.
 
     Args:
         error: The foreign error.
-        text: Its `text_of`, without secrets.
+        request: The request, whose secrets the error may quote.
+        secrets: Other texts that must not show up.
         sent: Whether the request may have reached the service.
     """
+    # The own text of an answer's error has an address, which is the proxy's where that answered.
+    quoted = (
+        f"{error.status}, {error.message}"
+        if isinstance(error, aiohttp.ClientResponseError)
+        else str(error)
+    )
+    # What it quotes of the answer may be what was sent.
+    text = request.mask(f"{type(error).__name__}: {quoted}", secrets)
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return ConnectionFailed(
@@ -36,8 +41,9 @@ def translated(error: Exception, text: str, *, sent: bool) -> QSessionsError:
                 argument="ssl",
             )
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
-            message = f"TLS could not be agreed on. {text}"
-            return ConnectionFailed(message, sent=False, retryable=False)
+            return ConnectionFailed(
+                f"TLS could not be agreed on. {text}", sent=False, retryable=False
+            )
         case aiohttp.ClientResponseError() if error.request_info.method == "CONNECT":
             return _of_proxy(error)
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
@@ -49,8 +55,9 @@ def translated(error: Exception, text: str, *, sent: bool) -> QSessionsError:
         case aiohttp.ClientError() | OSError():
             return ConnectionFailed(f"the connection was lost. {text}", sent=sent)
         case UnicodeError():
-            message = f"the host's name can't be looked up. {text}"
-            return ConnectionFailed(message, sent=False, retryable=False)
+            return ConnectionFailed(
+                f"the host's name can't be looked up. {text}", sent=False, retryable=False
+            )
         case RuntimeError():
             # aiohttp and asyncio say so when the event loop or the interpreter is shutting down, or
             # a borrowed pool is closed.
@@ -68,8 +75,9 @@ def _of_proxy(error: aiohttp.ClientResponseError) -> ConnectionFailed:
     It leaves out the text, which has the proxy's URL and so perhaps a password.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        message = f"the proxy refused with status {error.status}."
-        return ConnectionFailed(message, sent=False, retryable=False)
+        return ConnectionFailed(
+            f"the proxy refused with status {error.status}.", sent=False, retryable=False
+        )
     return ConnectionFailed(
         "the proxy's answer is not valid HTTP.",
         sent=False,

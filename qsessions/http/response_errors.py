@@ -18,8 +18,10 @@ def response_error(request: Request, response: Response, now: float) -> Response
     """Return the error that an answer stands for; `now` is in seconds since 1970."""
     parsed = decode_error_body(response.body)
     if 300 <= response.status < 400:
-        to = printable(response.header("Location") or "nowhere")
-        message = f"the service answered with a redirect to {to}, and redirects aren't followed."
+        message = (
+            f"the service answered with a redirect to "
+            f"{printable(response.header('Location') or 'nowhere')}, and redirects aren't followed."
+        )
     else:
         message = parsed.message or "the service gave no reason"
     kind = response_error_class(
@@ -57,10 +59,10 @@ def _advice(
         )
     if base_url.endswith("/api"):
         return parsed.solution
-    check = f"Check the base URL, {base_url}, which normally ends in /api."
     # Where no session is named, the hint on its id is none.
     return _sentences(
-        parsed.solution or (NotFound.hint if request.session_id is not None else None), check
+        parsed.solution or (NotFound.hint if request.session_id is not None else None),
+        f"Check the base URL, {base_url}, which normally ends in /api.",
     )
 
 

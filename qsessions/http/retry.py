@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from enum import Enum
 
-import attrs
 from attrs import frozen
 
 from qsessions.api.error_body import ErrorBody, decode_error_body
@@ -169,8 +168,9 @@ class RetryPolicy:
         # back together.
         asked = facts.retry_after or 0.0
         # The exponent is bounded because 2.0**1024 overflows.
-        bound = min(self.max_delay, self.base_delay * 2.0 ** min(facts.attempt - 1, 60))
-        delay = asked + random() * bound
+        delay = asked + random() * min(
+            self.max_delay, self.base_delay * 2.0 ** min(facts.attempt - 1, 60)
+        )
         if facts.remaining is not None and delay >= facts.remaining:
             wait = (
                 f"the service asks to wait {asked:.3g} s"
@@ -190,8 +190,6 @@ class RetryBudget:
     Args:
         capacity: How many tokens it holds, and holds at first; None for no limit.
     """
-
-    __slots__ = ("_capacity", "_tokens")
 
     def __init__(self, capacity: int | None) -> None:
         self._capacity = self._tokens = math.inf if capacity is None else capacity
@@ -242,23 +240,28 @@ def facts_of(
         remaining: How many seconds are left until the call's deadline, or None for no deadline.
         now: The local wall clock, in seconds since 1970.
     """
-    base = Facts(attempt=attempt, repeatable=request.repeatable, remaining=remaining)
     if not isinstance(result, Response):
-        # Time is up, nothing was sent at all, or it isn't the service that answers: a retry
-        # would not help.
-        transient = isinstance(result, ConnectionFailed) and result.retryable
-        sent = getattr(result, "sent", isinstance(result, ProtocolError))
-        return attrs.evolve(base, sent=sent, transient=transient)
+        return Facts(
+            attempt=attempt,
+            repeatable=request.repeatable,
+            sent=getattr(result, "sent", isinstance(result, ProtocolError)),
+            # Else time is up, nothing was sent at all, or it isn't the service that answers: a
+            # retry would not help.
+            transient=isinstance(result, ConnectionFailed) and result.retryable,
+            remaining=remaining,
+        )
     status = result.status
     # Only of these the body makes a difference.
     is_read = status >= 500 or status == LOCKED_STATUS
     parsed = decode_error_body(result.body) if is_read else ErrorBody(is_service_error=False)
-    return attrs.evolve(
-        base,
+    return Facts(
+        attempt=attempt,
+        repeatable=request.repeatable,
         status=status,
         is_service_error=parsed.is_service_error,
         reserved=is_reserved(status, parsed),
         retry_after=retry_after_of(result, now),
+        remaining=remaining,
     )
 
 

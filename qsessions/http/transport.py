@@ -31,7 +31,7 @@ from qsessions.errors import (
     QSessionsError,
 )
 from qsessions.http.bodies import MAX_BODY_BYTES, Incoming, RequestBody
-from qsessions.http.failures import text_of, translated
+from qsessions.http.failures import translated
 from qsessions.http.proxies import Proxy, parse_proxy, proxy_for
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ HttpSession: TypeAlias = aiohttp.ClientSession
 _KEEP_ALIVE_S = 15.0
 # How many urgent requests there may be at a time, however few others.
 _URGENT = 100
+# How long closing waits for cancelled tasks: what ignores its cancellation must not hold it up.
+_CLOSE_TIMEOUT_S = 5.0
 # A host that doesn't answer at all must leave time for another attempt within the call's deadline.
 _CONNECT_TIMEOUT_S = 10.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
@@ -103,10 +105,17 @@ class AiohttpTransport:
                 'proxy= must be an http or https URL, such as "http://proxy.example:3128".'
             )
         self.proxies: Mapping[str, str] = SecretValues()
-        self._user_agent = _user_agent(application)
+        self._user_agent = (
+            f"qsessions/{__version__} Python/{platform.python_version()} "
+            f"aiohttp/{aiohttp.__version__}"
+        )
+        if application is not None:
+            if problem := header_problem("User-Agent", application):
+                raise ConfigurationError(f"application= {problem}.")
+            self._user_agent += f" {application}"
         self._allow_insecure = allow_insecure
-        self._http: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        # By whether each request gets a connection of its own.
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         # The HTTP library's own limit loses a free connection when the task that it wakes is
         # cancelled just then.
         self._slots = asyncio.Semaphore(max_concurrency)
@@ -147,35 +156,30 @@ class AiohttpTransport:
                 one, or the running event loop isn't the one of the connections.
         """
         try:
-            return await self._send(request)
+            http = self._open(request)
+            self.check(request.url)
+            proxy = self._proxy or proxy_for(request.url, self.proxies)
+            incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
+            try:
+                async with asyncio.timeout(request.timeout):
+                    return await self._exchange(http, request, proxy, incoming)
+            except QSessionsError as error:
+                failure = error
+            except Exception as error:  # noqa: BLE001 - a request that was sent may be done
+                failure = self._failure(error, request, incoming)
+            if incoming.status is not None and incoming.status >= 400:
+                # The status says enough without the whole body.
+                return incoming.response(incoming.status)
+            raise failure
         except BaseException as error:
             # The frames of the HTTP library hold headers, and so may other errors that led here.
             strip_frames(error)
             raise
 
-    async def _send(self, request: Request) -> Response:
-        http = self._open(request)
-        self.check(request.url)
-        proxy = self._proxy or proxy_for(request.url, self.proxies)
-        incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
-        try:
-            async with asyncio.timeout(request.timeout):
-                return await self._exchange(http, request, proxy, incoming)
-        except QSessionsError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 - a request that was sent may be done
-            failure = self._failure(error, request, incoming)
-        if incoming.status is not None and incoming.status >= 400:
-            # The status says enough without the whole body.
-            return incoming.response(incoming.status)
-        raise failure
-
     def _failure(self, error: Exception, request: Request, incoming: Incoming) -> QSessionsError:
         sent = request.progress.begun is not False
         if not self._closed:
-            # What it quotes of the answer may be what was sent.
-            text = request.mask(text_of(error), incoming.secrets)
-            return translated(error, text, sent=sent)
+            return translated(error, request, incoming.secrets, sent=sent)
         # What the HTTP library raises when its connections go away under it differs with its
         # versions.
         message = "the client was closed during the call."
@@ -204,12 +208,9 @@ class AiohttpTransport:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
-        opened = self._http, self._fresh
-        self._http = self._fresh = None
-        for http in opened:
-            if http is not None:
-                await http.close()
+            await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S)
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
     async def _exchange(
         self,
@@ -242,11 +243,13 @@ class AiohttpTransport:
             )
             await incoming.read(response)
         if response.status < 200:
-            message = "the server wants to speak another protocol."
-            raise ProtocolError(message, status=response.status)
+            raise ProtocolError(
+                "the server wants to speak another protocol.", status=response.status
+            )
         if incoming.is_too_large:
-            message = f"the answer is larger than {MAX_BODY_BYTES} bytes."
-            raise ProtocolError(message, status=response.status)
+            raise ProtocolError(
+                f"the answer is larger than {MAX_BODY_BYTES} bytes.", status=response.status
+            )
         return incoming.response(response.status)
 
     def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
@@ -262,23 +265,22 @@ class AiohttpTransport:
         if self._closed:
             raise ClientClosed("the client is closed.")
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
+        if self._loop not in {None, loop}:
             raise ConfigurationError(
                 "this client's connections belong to another event loop.",
                 solution="Make one client for each event loop; auth providers may be shared.",
             )
+        self._loop = loop
         # A server that drops an idle connection just when a request goes out leaves open whether it
         # was carried out. What must not be repeated never goes over one; only in a borrowed pool
         # there is no way to say so.
-        if request.repeatable or self._borrowed is not None:
-            self._http = self._http or self._make()
-            return self._http
-        self._fresh = self._fresh or self._make(force_close=True)
-        return self._fresh
+        force_close = not request.repeatable and self._borrowed is None
+        http = self._sessions.get(force_close)
+        if http is None:
+            http = self._sessions[force_close] = self._make(force_close=force_close)
+        return http
 
-    def _make(self, *, force_close: bool = False) -> aiohttp.ClientSession:
+    def _make(self, *, force_close: bool) -> aiohttp.ClientSession:
         # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status
         # can't be turned off for one request.
         borrowed = self._borrowed
@@ -305,14 +307,3 @@ class AiohttpTransport:
             timeout=_TIMEOUT,
             trace_configs=None if borrowed is None else borrowed.trace_configs,
         )
-
-
-def _user_agent(application: str | None) -> str:
-    ours = (
-        f"qsessions/{__version__} Python/{platform.python_version()} aiohttp/{aiohttp.__version__}"
-    )
-    if application is None:
-        return ours
-    if problem := header_problem("User-Agent", application):
-        raise ConfigurationError(f"application= {problem}.")
-    return f"{ours} {application}"

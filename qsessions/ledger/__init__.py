@@ -12,10 +12,12 @@ from qsessions.ledger.records import (
     Liveness,
     Owner,
     RecordState,
+    amend_entries,
     checked_labels,
+    close_ledger,
     has_labels,
+    read_entries,
 )
-from qsessions.ledger.timeouts import amend_entries, close_ledger, read_entries
 
 __all__ = [
     "Ledger",

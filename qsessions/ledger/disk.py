@@ -16,7 +16,7 @@ from qsessions.ledger import locks
 logger = logging.getLogger("qsessions.ledger")
 
 # How much of a file is read at a time.
-_CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -53,23 +53,16 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def read_lines(fd: int) -> Iterator[bytes]:
-    """Yield the lines of a file without their ends, then what follows the last end.
+    """Yield the lines of a newly opened file without their ends, then what follows the last end.
 
     Little of the file is in memory at a time.
     """
-    os.lseek(fd, 0, os.SEEK_SET)
     rest = b""
     # Reads grow with the line, so that a long one isn't copied again and again.
-    while chunk := os.read(fd, max(_CHUNK_BYTES, len(rest))):
+    while chunk := os.read(fd, max(CHUNK_BYTES, len(rest))):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from lines
     yield rest
-
-
-def first_line(fd: int) -> bytes:
-    """Return a file's first line, cut at 64 KiB."""
-    os.lseek(fd, 0, os.SEEK_SET)
-    return os.read(fd, _CHUNK_BYTES).split(b"\n")[0]
 
 
 def write(fd: int, data: bytes) -> None:

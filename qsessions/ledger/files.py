@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from socket import gethostname
 from uuid import uuid4
 
 from qsessions.errors import LedgerUnavailable, one_line
@@ -100,7 +101,7 @@ class OwnFile:
                 # We must be able to read it again under any umask.
                 os.fchmod(self._fd, 0o600)
             self._header = Header(
-                host=locks.host(),
+                host=gethostname(),
                 pid=os.getpid(),
                 since=float(since),
                 system=locks.running_system(),
@@ -173,8 +174,11 @@ class OwnFile:
                     kept.append(self.records.values())
                     kept.records |= self.records
                 else:
-                    since = kept._header.since  # noqa: SLF001 - it is of the same class
-                    this.retired[directory] = OwnFile(directory, since, kept.records | self.records)
+                    this.retired[directory] = OwnFile(
+                        directory,
+                        kept._header.since,  # noqa: SLF001 - it is of the same class
+                        kept.records | self.records,
+                    )
                     kept.discard()
             self.discard()
 
@@ -210,11 +214,20 @@ def read_all(directory: Path, now: float, life_s: float = math.inf) -> list[Ledg
     entries: list[LedgerEntry] = []
     seen: set[Path] = set()
     for _ in range(_LISTINGS):
-        # An owner that replaces its file makes the new one first, so that a later listing has it.
-        paths = _listed(directory) - seen
+        disk.warn_of_other_writers(directory)
+        paths: set[Path] = set()
+        with suppress(FileNotFoundError):
+            # An owner that replaces its file makes the new one first: a later listing has it.
+            paths = set(directory.iterdir()) - seen
         if not paths:
             # An owner that died while it replaced its file left each record twice.
-            best = {entry.record.key: entry for entry in sorted(entries, key=_weight)}
+            entries.sort(
+                key=lambda entry: (
+                    entry.owner.liveness is Liveness.ALIVE,
+                    entry.record.changed_at,
+                )
+            )
+            best = {entry.record.key: entry for entry in entries}
             return sorted(best.values(), key=lambda entry: entry.record.asked_at)
         seen |= paths
         entries += _read_each(sorted(paths), now, life_s)
@@ -267,14 +280,6 @@ def _amend(fd: int, path: Path, records: Sequence[LedgerRecord]) -> list[bool]:
     if owner.liveness is Liveness.DEAD and contents.is_whole and not still:
         disk.unlink(path)
     return done
-
-
-def _listed(directory: Path) -> set[Path]:
-    disk.warn_of_other_writers(directory)
-    try:
-        return set(directory.iterdir())
-    except FileNotFoundError:
-        return set()
 
 
 def _read_each(paths: Iterable[Path], now: float, life_s: float) -> Iterator[LedgerEntry]:
@@ -340,10 +345,6 @@ def _tidy(draft: Path, now: float) -> None:
             draft.unlink()
 
 
-def _weight(entry: LedgerEntry) -> tuple[bool, float]:
-    return entry.owner.liveness is Liveness.ALIVE, entry.record.changed_at
-
-
 def _inspect(fd: int, path: Path) -> tuple[Contents, Owner]:
     """Return the contents and the owner of an open file that isn't our own.
 
@@ -356,7 +357,10 @@ def _inspect(fd: int, path: Path) -> tuple[Contents, Owner]:
     path.lstat()
     about = os.fstat(fd)
     is_huge = about.st_size > MOST_BYTES
-    contents = parse([disk.first_line(fd)] if is_huge else disk.read_lines(fd))
+    # Of a huge file only the first line, cut at 64 KiB.
+    contents = parse(
+        [os.read(fd, disk.CHUNK_BYTES).split(b"\n")[0]] if is_huge else disk.read_lines(fd)
+    )
     contents.is_damaged |= is_huge
     header = contents.header
     is_dead = (
@@ -382,5 +386,5 @@ def _reaches_us(header: Header, directory: Path) -> bool:
         return True
     reach = locks.reach(directory)
     if reach is Reach.PRIVATE:
-        return header.host == locks.host()
+        return header.host == gethostname()
     return reach is Reach.SHARED and header.shared

@@ -10,10 +10,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
 
 from qsessions.clock import Clock
@@ -64,8 +64,13 @@ class LocalLedger:
         self._directory = _default() if path is None else _checked(path)
         self._places = [DirectoryLedger(self._directory, clock)]
         if path is None:
-            beside = self._directory.with_name(f"{self._directory.name}-emulated")
-            self._places.append(DirectoryLedger(beside, clock, _EMULATED_LIFE_S))
+            self._places.append(
+                DirectoryLedger(
+                    self._directory.with_name(f"{self._directory.name}-emulated"),
+                    clock,
+                    _EMULATED_LIFE_S,
+                )
+            )
 
     def __repr__(self) -> str:
         """Show the directory."""
@@ -104,8 +109,10 @@ class LocalLedger:
                 file is damaged; files appear faster than they can be read; or the ledger was
                 closed.
         """
-        found = [entry for place in self._places for entry in await place.entries()]
-        return sorted(found, key=lambda entry: entry.record.asked_at)
+        return sorted(
+            [entry for place in self._places for entry in await place.entries()],
+            key=lambda entry: entry.record.asked_at,
+        )
 
     async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
         """Replace the record in each entry of a dead owner. It is on the disk when this returns.
@@ -259,11 +266,8 @@ class DirectoryLedger:
 
     def _commit(self) -> None:
         """Write all waiting records with one fsync. Those that come meanwhile wait for the next."""
-        batch: list[tuple[LedgerRecord, Future[None]]] = []
-        with suppress(Empty):
-            while True:
-                batch.append(self._records.get_nowait())
-        if batch:
+        # No other thread takes any, so none of these waits.
+        if batch := [self._records.get() for _ in range(self._records.qsize())]:
             records = [record for record, _ in batch]
             self._carry_out(partial(self._write, records), [done for _, done in batch])
 
@@ -296,23 +300,22 @@ class DirectoryLedger:
 
 
 def _amend(changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> list[bool]:
-    by_file: defaultdict[str, list[int]] = defaultdict(list)
-    for number, (entry, _) in enumerate(changes):
-        by_file[entry.source].append(number)
-    results = [False] * len(changes)
+    by_file: defaultdict[str, dict[int, LedgerRecord]] = defaultdict(dict)
+    for number, (entry, record) in enumerate(changes):
+        by_file[entry.source][number] = record
+    results = dict.fromkeys(range(len(changes)), False)
     failure: OSError | None = None
-    for source, numbers in by_file.items():
+    for source, records in by_file.items():
         try:
-            amended = files.amend(Path(source), [changes[number][1] for number in numbers])
-            for number, is_done in zip(numbers, amended, strict=True):
-                results[number] = is_done
+            amended = files.amend(Path(source), tuple(records.values()))
+            results.update(zip(records, amended, strict=True))
         except OSError as error:
             # The other files must not suffer from it.
             error.filename = source
             failure = failure or error
     if failure is not None:
         raise failure
-    return results
+    return list(results.values())
 
 
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:

@@ -35,10 +35,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import socket
+from contextlib import suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 
 try:
     import fcntl
@@ -102,36 +103,29 @@ def _lock(fd: int, byte: int, *, exclusive: bool, wait: bool = False) -> bool | 
     return True
 
 
-def host() -> str:
-    """Return this machine's name."""
-    return socket.gethostname()
-
-
 @cache
 def running_system() -> str:
     """Return an id of this running system, which changes with a restart."""
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return host()
+    return _contents(_BOOT_ID).strip() or gethostname()
 
 
 def reach(directory: Path) -> Reach:
     """Return which machines see the locks in a directory."""
-    try:
-        table = _MOUNTS.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return Reach.UNKNOWN
-    return reach_in(table, os.path.realpath(directory))
+    return reach_in(_contents(_MOUNTS), os.path.realpath(directory))
+
+
+def _contents(path: Path) -> str:
+    # Only Linux has these files.
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def reach_in(table: str, directory: str) -> Reach:
     """Return which machines see the locks in a directory, by a table like /proc/mounts."""
     best, kind, options = "", "", ""
     for line in table.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 4:
-            continue
+        fields = [*line.split(" "), "", "", ""]
         point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
         inside = directory == point or directory.startswith(point.rstrip("/") + "/")
         # Of two mounts at one place the later one hides the other.

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from attrs import define
 
 from qsessions.errors import ConfigurationError, QSessionsError
 from qsessions.events import LedgerFailed, Observers
-from qsessions.ledger import timeouts
+from qsessions.ledger import records
 from qsessions.ledger.local import LocalLedger, place_of
-from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, RecordState
+from qsessions.ledger.records import (
+    Ledger,
+    LedgerEntry,
+    LedgerRecord,
+    RecordState,
+    read_entries,
+    reason,
+)
 from qsessions.models import CreateSession, Session
 
 _Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
@@ -26,10 +33,12 @@ class _OpenRecord:
     Attributes:
         newest: The version to write.
         saved: The version that the ledger has, or None.
+        writer: The task that writes, or wrote last.
     """
 
     newest: LedgerRecord
     saved: LedgerRecord | None = None
+    writer: asyncio.Task[None] | None = None
 
 
 class SessionRecorder:
@@ -78,12 +87,12 @@ class SessionRecorder:
         self._wait = wait
         self.enabled = ledger is not None
         self.draining: dict[str, LedgerRecord] = {}
-        # By key; and the keys by session id.
+        # All by key, and those of known sessions by session id.
         self._open: dict[str, _OpenRecord] = {}
-        self._keys: dict[str, str] = {}
-        # By key: the tasks that write, and the records that could not be written.
-        self._writers: dict[str, asyncio.Task[None]] = {}
-        self._failed: set[str] = set()
+        self._by_session: dict[str, _OpenRecord] = {}
+        self._writers: set[asyncio.Task[None]] = set()
+        # Those that could not be written.
+        self._failed: set[_OpenRecord] = set()
         self._is_overdue = False
         self._has_reported = False
         self._is_closed = False
@@ -112,22 +121,23 @@ class SessionRecorder:
             seconds: The seconds left of the call's timeout, or None. The ledger gets half of them.
         """
         if self.enabled:
-            record = LedgerRecord.intent(
-                request,
-                key=key,
-                base_url=base_url,
-                instance=instance,
-                now=self._wall(),
-                labels=labels,
+            self._open[key] = _OpenRecord(
+                LedgerRecord.intent(
+                    request,
+                    key=key,
+                    base_url=base_url,
+                    instance=instance,
+                    now=self._wall(),
+                    labels=labels,
+                )
             )
-            self._open[key] = _OpenRecord(record)
-            self._write_soon(key)
+            self._write_soon(self._open[key])
             # A slow ledger must leave time for the request.
-            await self._wait_for([key], math.inf if seconds is None else seconds / 2)
+            await self.flush(key, math.inf if seconds is None else seconds / 2)
 
     def created(self, key: str, session_id: str) -> None:
         """Record the session that a request created."""
-        self._becomes(key, RecordState.CREATED, session_id)
+        self._becomes(self._open.get(key), RecordState.CREATED, session_id)
 
     async def written(self, key: str) -> None:
         """Wait until a create's newest record is written.
@@ -135,33 +145,43 @@ class SessionRecorder:
         It waits at most 5 s, and not at all while a record is overdue or with `wait=False`.
         """
         if self._wait:
-            await self._wait_for([key])
+            await self.flush(key)
 
     def unknown(self, key: str, session_id: str | None = None) -> None:
         """Record that it is unknown what a request created."""
-        self._becomes(key, RecordState.UNKNOWN, session_id)
+        self._becomes(self._open.get(key), RecordState.UNKNOWN, session_id)
 
     def not_created(self, key: str) -> None:
         """Record that a request created nothing."""
-        self._becomes(key, RecordState.ENDED)
+        self._becomes(self._open.get(key), RecordState.ENDED)
 
     def updated(self, session_id: str, *, accepting_jobs: bool) -> None:
         """Record that a session takes no more jobs, or takes them again."""
-        state = RecordState.CREATED if accepting_jobs else RecordState.DRAINING
-        self._becomes(self._keys.get(session_id), state)
+        self._becomes(
+            self._by_session.get(session_id),
+            RecordState.CREATED if accepting_jobs else RecordState.DRAINING,
+        )
 
     def ended(self, session_id: str) -> None:
         """Record that a session is closed."""
-        self._becomes(self._keys.pop(session_id, None), RecordState.ENDED)
+        self._becomes(self._by_session.pop(session_id, None), RecordState.ENDED)
 
     def observe(self, session: Session) -> None:
         """Record that a session is closed, if it is."""
         if session.is_final:
             self.ended(session.id)
 
-    async def flush(self) -> None:
-        """Wait until all is written: at most 5 s, and not at all while a record is overdue."""
-        await self._wait_for(tuple(self._writers))
+    async def flush(self, key: str | None = None, seconds: float = math.inf) -> None:
+        """Wait until all is written: at most 5 s, and not at all while a record is overdue.
+
+        Args:
+            key: The create whose record alone is waited for, or None.
+            seconds: The seconds that it may take at most, if they are fewer.
+        """
+        record = None if key is None else self._open.get(key)
+        writers = self._writers if key is None else self._writers & {record and record.writer}
+        if writers and not self._is_overdue:
+            await asyncio.wait(writers, timeout=min(records.WRITE_TIMEOUT_S, seconds))
 
     async def entries(self, instance: str | None) -> Sequence[LedgerEntry]:
         """Return every record that isn't ended, of all owners. Without a ledger there are none.
@@ -175,7 +195,7 @@ class SessionRecorder:
         """
         if self._ledger is None:
             return ()
-        return await timeouts.read_entries(place_of(self._ledger, instance))
+        return await read_entries(place_of(self._ledger, instance))
 
     async def aclose(self) -> None:
         """Write what is unwritten, close the ledger if it is ours, and report what is lost.
@@ -185,18 +205,18 @@ class SessionRecorder:
         if self._ledger is None or self._is_closed:
             return
         self._is_closed = True
-        for key in tuple(self._open):
-            self._write_soon(key)
+        for record in tuple(self._open.values()):
+            self._write_soon(record)
         try:
-            async with asyncio.timeout(timeouts.WRITE_TIMEOUT_S):
+            async with asyncio.timeout(records.WRITE_TIMEOUT_S):
                 while self._writers:
-                    await asyncio.wait(tuple(self._writers.values()))
+                    await asyncio.wait(self._writers)
                 if self._is_ours:
                     await self._ledger.aclose()
         except TimeoutError:
             self._late()
         except Exception as error:  # noqa: BLE001 - closing the client must go on
-            self._report(timeouts.reason(error))
+            self._report(reason(error))
         unrecorded = tuple(
             record.newest.session_id or key
             for key, record in self._open.items()
@@ -209,77 +229,67 @@ class SessionRecorder:
                 LedgerFailed(reason="it never took these records", unrecorded=unrecorded)
             )
 
-    def _becomes(self, key: str | None, state: RecordState, session_id: str | None = None) -> None:
-        record = None if key is None else self._open.get(key)
-        if key is None or record is None or record.newest.state is RecordState.ENDED:
+    def _becomes(
+        self, record: _OpenRecord | None, state: RecordState, session_id: str | None = None
+    ) -> None:
+        if record is None or record.newest.state is RecordState.ENDED:
             return
         if session_id is not None:
-            self._keys[session_id] = key
+            self._by_session[session_id] = record
         if record.newest.state is not state:
-            newest = record.newest.becomes(state, now=self._wall(), session_id=session_id)
-            record.newest = newest
+            newest = record.newest = record.newest.becomes(
+                state, now=self._wall(), session_id=session_id
+            )
             if newest.session_id is not None:
                 self.draining.pop(newest.session_id, None)
                 if state is RecordState.DRAINING:
                     self.draining[newest.session_id] = newest
-            self._write_soon(key)
+            self._write_soon(record)
 
-    async def _wait_for(self, keys: Iterable[str], seconds: float = math.inf) -> None:
-        writers = [self._writers[key] for key in keys if key in self._writers]
-        if writers and not self._is_overdue:
-            await asyncio.wait(writers, timeout=min(timeouts.WRITE_TIMEOUT_S, seconds))
-
-    def _write_soon(self, key: str) -> None:
-        record, writer = self._open.get(key), self._writers.get(key)
-        # A running writer goes on with the newest version when the one before is written.
+    def _write_soon(self, record: _OpenRecord) -> None:
         if (
-            self._ledger is not None
-            and record is not None
-            and record.newest is not record.saved
-            and (writer is None or writer.done())
+            self._ledger is None
+            or record.newest is record.saved
+            # A running writer goes on with the newest version when the one before is written.
+            or (record.writer is not None and not record.writer.done())
         ):
-            self._failed.discard(key)
-            try:
-                writer = self._spawn(self._write(self._ledger, key, record))
-            except QSessionsError as error:
-                self._report(timeouts.reason(error))
-            else:
-                self._writers[key] = writer
-                writer.add_done_callback(lambda done: self._writer_done(key, done))
+            return
+        self._failed.discard(record)
+        try:
+            record.writer = self._spawn(self._write(self._ledger, record))
+        except QSessionsError as error:
+            self._report(reason(error))
+        else:
+            self._writers.add(record.writer)
+            record.writer.add_done_callback(self._writers.discard)
 
-    def _writer_done(self, key: str, writer: asyncio.Task[None]) -> None:
-        # By now another may have replaced it.
-        if self._writers[key] is writer:
-            del self._writers[key]
-
-    async def _write(self, ledger: Ledger, key: str, record: _OpenRecord) -> None:
+    async def _write(self, ledger: Ledger, record: _OpenRecord) -> None:
         while (newest := record.newest) is not record.saved:
-            timer = asyncio.get_running_loop().call_later(timeouts.WRITE_TIMEOUT_S, self._late)
+            timer = asyncio.get_running_loop().call_later(records.WRITE_TIMEOUT_S, self._late)
             try:
                 await ledger.record(newest)
             except Exception as error:  # noqa: BLE001 - a user's own ledger may raise anything
-                self._is_overdue = False
-                self._report(timeouts.reason(error))
+                self._report(reason(error))
                 is_open = record.saved is not None and record.saved.state is not RecordState.ENDED
                 if newest.state is RecordState.ENDED and not is_open:
                     # A session that is over and was never recorded needs no record.
                     record.saved = newest
                 elif record.newest is newest:
-                    self._failed.add(key)
+                    self._failed.add(record)
                     return
             else:
-                self._is_overdue = False
                 record.saved = newest
                 for failed in tuple(self._failed):
                     self._write_soon(failed)
             finally:
+                self._is_overdue = False
                 timer.cancel()
         if record.newest.state is RecordState.ENDED:
-            self._open.pop(key, None)
+            self._open.pop(record.newest.key, None)
 
     def _late(self) -> None:
         self._is_overdue = True
-        self._report(f"it did not answer within {timeouts.WRITE_TIMEOUT_S:g} s")
+        self._report(f"it did not answer within {records.WRITE_TIMEOUT_S:g} s")
 
     def _report(self, reason: str) -> None:
         if not self._has_reported:

@@ -1,10 +1,14 @@
-"""What a ledger keeps, and what a ledger is: the values and the protocol."""
+"""What a ledger keeps, and what a ledger is: the values, the protocol, and calls with a time limit.
+
+A network file system may never answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, TypeVar, runtime_checkable
 from uuid import uuid4
 
 import attrs
@@ -12,8 +16,15 @@ from attrs import field, frozen
 from attrs.converters import optional as optional_converter
 from attrs.validators import and_, instance_of, min_len, optional
 
-from qsessions.errors import InvalidArgument
+from qsessions.errors import InvalidArgument, LedgerUnavailable, QSessionsError
 from qsessions.models import CreateSession, Mode
+
+T = TypeVar("T")
+
+# The seconds that one record, and closing the ledger, may take.
+WRITE_TIMEOUT_S = 5.0
+# The seconds that reading or amending the records of all owners may take.
+READ_TIMEOUT_S = 60.0
 
 _text = and_(instance_of(str), min_len(1))
 
@@ -232,3 +243,51 @@ class Ledger(Protocol):
     async def aclose(self) -> None:
         """Release the records that are still open: their owner counts as dead from now on."""
         ...
+
+
+async def read_entries(ledger: Ledger) -> Sequence[LedgerEntry]:
+    """Return every record in a ledger that isn't ended.
+
+    Raises:
+        LedgerUnavailable: It did not answer within 60 s, or raised something.
+    """
+    return await _answer(ledger.entries(), READ_TIMEOUT_S)
+
+
+async def amend_entries(
+    ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]
+) -> Sequence[bool]:
+    """Replace the records in a ledger's entries; see `Ledger.amend`.
+
+    Raises:
+        LedgerUnavailable: It did not answer within 60 s, or raised something.
+    """
+    return await _answer(ledger.amend(changes), READ_TIMEOUT_S)
+
+
+async def close_ledger(ledger: Ledger) -> None:
+    """Close a ledger.
+
+    Raises:
+        LedgerUnavailable: It did not answer within 5 s, or raised something.
+    """
+    await _answer(ledger.aclose(), WRITE_TIMEOUT_S)
+
+
+def reason(error: Exception) -> str:
+    """Return why a ledger failed, as a message."""
+    return (
+        error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
+    )
+
+
+async def _answer(call: Awaitable[T], seconds: float) -> T:
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await call
+    except LedgerUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
+        why = f"it did not answer within {seconds:g} s" if scope.expired() else reason(error)
+    raise LedgerUnavailable(f"the ledger can't be used: {why}.")

@@ -108,19 +108,23 @@ def decide(
 
 def is_young(record: LedgerRecord, *, now: float) -> bool:
     """Return whether a session may be so new that the service doesn't know it yet."""
-    has_id = record.session_id is not None and record.state in {
-        RecordState.CREATED,
-        RecordState.UNKNOWN,
-    }
-    since = record.changed_at if has_id else record.asked_at
+    since = (
+        record.changed_at
+        if record.session_id is not None
+        and record.state in {RecordState.CREATED, RecordState.UNKNOWN}
+        else record.asked_at
+    )
     # A time in the future comes from a wrong clock.
     return -CLOCK_SKEW_S <= now - since < YOUNG_S
 
 
 def needs_jobs(entry: LedgerEntry, session: Session, *, named: bool = False) -> bool:
     """Return whether `decide` needs to know if the session has jobs."""
-    is_dead = entry.owner.liveness is Liveness.DEAD
-    return session.is_draining and is_dead and _kept_by_owner(entry, named=named) is None
+    return (
+        session.is_draining
+        and entry.owner.liveness is Liveness.DEAD
+        and _kept_by_owner(entry, named=named) is None
+    )
 
 
 def _decide_idle(
@@ -131,16 +135,22 @@ def _decide_idle(
     if has_jobs is None:
         return ReapDecision(Verdict.LEAVE, "draining; its jobs can't be listed")
     if has_jobs:
-        why = "draining; it closes when its jobs are done"
-        return ReapDecision(Verdict.LEAVE, why, record=attrs.evolve(record, idle_since=None))
+        return ReapDecision(
+            Verdict.LEAVE,
+            "draining; it closes when its jobs are done",
+            record=attrs.evolve(record, idle_since=None),
+        )
     quiet_since = record.changed_at if record.state is RecordState.DRAINING else None
     if session.last_job_completed is not None:
         quiet_since = session.last_job_completed.timestamp()
     is_quiet = quiet_since is not None and now - quiet_since >= IDLE_S
     if is_quiet or (record.idle_since is not None and now - record.idle_since >= IDLE_APART_S):
-        owner = whose(entry, named=True)
-        why = f"drained and without jobs, and the service doesn't close it; {owner}"
-        return ReapDecision(Verdict.CLOSE, why, session_id=session.id)
+        return ReapDecision(
+            Verdict.CLOSE,
+            "drained and without jobs, and the service doesn't close it; "
+            f"{whose(entry, named=True)}",
+            session_id=session.id,
+        )
     return ReapDecision(
         Verdict.LEAVE,
         "draining without jobs; reap closes it if that is still so in 5 minutes",
@@ -243,15 +253,11 @@ def candidates(
         and workload.created is not None
         and (at_any_time or first <= workload.created.timestamp() <= last)
         and workload.mode == LISTED_AS.get(record.mode, str(record.mode))
-        and _may_equal(workload.backend, record.backend)
-        and _may_equal(workload.instance, record.instance)
+        and (record.backend is None or workload.backend in {None, record.backend})
+        and (record.instance is None or workload.instance in {None, record.instance})
         and workload.status not in ENDED_STATUSES
         and workload.accepting_jobs is not False
     )
-
-
-def _may_equal(listed: str | None, asked: str | None) -> bool:
-    return listed is None or asked is None or listed == asked
 
 
 def whose(entry: LedgerEntry, *, named: bool = False) -> str:

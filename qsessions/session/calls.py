@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -18,7 +17,6 @@ from qsessions.errors import (
     CallTimeout,
     ClientClosed,
     Conflict,
-    InvalidArgument,
     NotFound,
     ProtocolError,
     QSessionsError,
@@ -35,67 +33,57 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 How: TypeAlias = Literal["drain", "close"]
+HOWS: tuple[How, ...] = ("drain", "close")
 
 # How many seconds to wait before looking again for a session that was created just now.
 LOOK_AGAIN_S = 2.0
+# Why a session may be open whose ending the end of the client or of its loop cut off.
+SHUT_DOWN = "the client or the event loop was shut down before the session had ended."
 # How many sessions a client remembers: more than can be new while a create is under way.
 _REMEMBERED = 10_000
 
 
-def checked_how(name: str, how: object) -> None:
-    """Check how to end a session.
-
-    Raises:
-        InvalidArgument: It is neither "drain" nor "close".
-    """
-    if how not in {"drain", "close"}:
-        raise InvalidArgument(f'{name} must be "drain" or "close", not {how!r}.')
-
-
 class SessionCalls:
     """Makes the calls on sessions for one client, and records what they show.
+
+    An answer may be about another session, where a cache in between gives it.
 
     The service may not know a session yet that it has just created: a 404 about one that this
     client created in the last two minutes is looked at again.
 
     Attributes:
         caller: Makes the calls.
+        spawn: Runs a coroutine as a task that the client owns; see `Caller`.
         recorder: Records the client's sessions in its ledger.
         observers: Get the client's events.
         clock: The time.
         polls: What reads the sessions that somebody waits for, by id.
+        draining: Finds out which drained sessions are over.
+        created_at: When each of the client's newest sessions was created, by id, oldest first, on
+            the monotonic clock.
     """
 
     def __init__(
         self, caller: Caller, recorder: SessionRecorder, observers: Observers, clock: Clock
     ) -> None:
         self.caller = caller
+        self.spawn = caller.spawn
         self.recorder = recorder
         self.observers = observers
         self.clock = clock
         self.polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
         self.draining = DrainingSessions(caller, recorder, clock)
-        # When each of the client's newest sessions was created, on the monotonic clock.
-        self._created_at: dict[str, float] = {}
-
-    def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine as a task that the client owns; see `Caller.spawn`."""
-        return self.caller.spawn(coroutine)
+        self.created_at: dict[str, float] = {}
 
     def remember(self, session_id: str) -> None:
         """Remember a session that this client created just now."""
-        self._created_at[session_id] = self.clock.monotonic()
-        if len(self._created_at) > _REMEMBERED:
-            del self._created_at[next(iter(self._created_at))]
-
-    @property
-    def remembered(self) -> tuple[str, ...]:
-        """The ids of the newest sessions that this client created, oldest first."""
-        return tuple(self._created_at)
+        self.created_at[session_id] = self.clock.monotonic()
+        if len(self.created_at) > _REMEMBERED:
+            del self.created_at[next(iter(self.created_at))]
 
     def is_young(self, session_id: str | None) -> bool:
         """Return whether the service may not know the session yet: it was created just now."""
-        created = self._created_at.get(session_id or "")
+        created = self.created_at.get(session_id or "")
         return created is not None and self.clock.monotonic() - created < YOUNG_S
 
     async def get(
@@ -116,8 +104,7 @@ class SessionCalls:
         timeout: Timeout | Deadline = ...,
     ) -> bool:
         """Return whether a session has jobs that are queued or running."""
-        operation = operations.has_pending_jobs(session_id)
-        return await self.caller.call(operation, api_version, timeout)
+        return await self.caller.call(operations.has_pending_jobs(session_id), api_version, timeout)
 
     async def update(
         self,
@@ -151,7 +138,7 @@ class SessionCalls:
                 raise
             get = operations.get(session_id, ending=operation.ending)
             session = await self.caller.call(get, api_version, deadline)
-            if not (_is_about(session, session_id) and operations.is_reached(wanted, session)):
+            if session.id != session_id or not operations.is_reached(wanted, session):
                 raise
             self._updated(session_id, accepting_jobs=accepting_jobs)
             self.recorder.observe(session)
@@ -210,7 +197,7 @@ class SessionCalls:
         except QSessionsError as error:
             return error.with_traceback(None)
         except asyncio.CancelledError:
-            return shut_down_error()
+            return ClientClosed(SHUT_DOWN)
         except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
             return QSessionsError(f"{type(error).__name__} was raised while ending the session.")
         return None
@@ -278,7 +265,7 @@ class SessionCalls:
         except QSessionsError:
             # It can't be read, so it may be open.
             return True
-        return not (_is_about(session, session_id) and session.is_final)
+        return session.id != session_id or not session.is_final
 
     def _updated(self, session_id: str, *, accepting_jobs: bool) -> None:
         self.recorder.updated(session_id, accepting_jobs=accepting_jobs)
@@ -305,31 +292,20 @@ class SessionCalls:
             "path": operation.path,
         }
         try:
-            session = await self._call(operations.get(session_id), api_version, deadline)
+            session = await self.get(session_id, api_version, deadline)
         except QSessionsError as error:
             error.add_note(
                 "the update was accepted; whether the session takes jobs again could not be read."
             )
             raise
-        if not _is_about(session, session_id):
+        if session.id != session_id:
             raise ProtocolError(
                 "the update was accepted, and the answer to the reading is about another session.",
                 **where,
             )
-        self.recorder.observe(session)
         if session.is_final:
             raise Conflict(
                 "the session is closed, and nothing reopens it.",
                 solution="Create another one.",
                 **where,
             )
-
-
-def shut_down_error() -> ClientClosed:
-    """Return the error for an ending that the end of the client or of its loop cut off."""
-    return ClientClosed("the client or the event loop was shut down before the session had ended.")
-
-
-def _is_about(session: Session, session_id: str) -> bool:
-    """Return whether an answer is about a session; a cache in between may give another's."""
-    return session.id == session_id

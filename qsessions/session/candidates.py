@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.clock import Clock, Deadline
+from qsessions.clock import Deadline
 from qsessions.models import CreateSession, Workload
 from qsessions.session.calls import SessionCalls
 
@@ -20,32 +20,11 @@ _SEARCH_S = 10.0
 _APART = timedelta(seconds=2)
 
 
-class Moment:
-    """When a create was asked for.
-
-    Attributes:
-        time: The service's time, or this machine's until the service has sent its own.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._monotonic = clock.monotonic
-        self._at = clock.monotonic()
-        self.time = datetime.fromtimestamp(clock.wall(), UTC)
-
-    def correct(self, now: float) -> None:
-        """Take over the service's time, `now` in seconds since 1970.
-
-        Counted back on the monotonic clock, so that a wrong local time does no harm.
-        """
-        age = timedelta(seconds=self._monotonic() - self._at)
-        self.time = datetime.fromtimestamp(now, UTC) - age
-
-
 async def add_candidates(
     error: CreateOutcomeUnknown,
     request: CreateSession,
-    asked: Moment,
     *,
+    began: float,
     calls: SessionCalls,
     api_version: str | None,
     deadline: Deadline,
@@ -57,12 +36,17 @@ async def add_candidates(
     Args:
         error: The error.
         request: What was asked for.
-        asked: When.
+        began: When, on the monotonic clock.
         calls: Makes the calls, and remembers which sessions came of other creates.
         api_version: The API version for them.
         deadline: The create's deadline.
     """
-    error.request, error.asked_at = request, asked.time
+
+    def asked_at(now: float) -> datetime:
+        """Return when it was asked for, by a clock that shows `now` seconds since 1970."""
+        return datetime.fromtimestamp(now - (calls.clock.monotonic() - began), UTC)
+
+    error.request, error.asked_at = request, asked_at(calls.clock.wall())
     remaining = deadline.remaining()
     if error.session_id is not None or (remaining is not None and remaining <= 0):
         return
@@ -70,31 +54,38 @@ async def add_candidates(
     listed = calls.caller.pages(query, api_version, deadline.within(_SEARCH_S))
     try:
         async with aclosing(listed) as pages:
-            workloads = await _created_since(asked, pages)
+            since, workloads = await _created_since(error.asked_at, asked_at, pages)
     except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the outcome is what matters
         return
-    others = set(calls.remembered)
     error.narrow(
-        asked.time,
+        since,
         tuple(
             workload
             for workload in workloads
             if request.backend is None or workload.backend in {None, request.backend}
-            if workload.status not in ENDED_STATUSES and workload.id not in others
+            if workload.status not in ENDED_STATUSES and workload.id not in calls.created_at
         ),
     )
 
 
-async def _created_since(asked: Moment, pages: AsyncIterator[WorkloadPage]) -> list[Workload]:
-    """Return the workloads that were created since a moment, from pages with the newest first."""
+async def _created_since(
+    since: datetime, asked_at: Callable[[float], datetime], pages: AsyncIterator[WorkloadPage]
+) -> tuple[datetime, list[Workload]]:
+    """Return when a create was asked for, and the workloads since, from pages with the newest
+    first.
+
+    Args:
+        since: When it was, by this machine's clock.
+        asked_at: Returns when it was, by the service's clock as it is now.
+        pages: The pages.
+    """
     workloads: list[Workload] = []
-    is_first = True
     async for page in pages:
-        if is_first and page.served_at is not None:
-            asked.correct(page.served_at)
-        is_first = False
+        if page.served_at is not None and not workloads:
+            # From the first page, so that a wrong local time does no harm.
+            since = asked_at(page.served_at)
         for workload in page.workloads:
-            if workload.created is None or workload.created < asked.time - _APART:
-                return workloads
+            if workload.created is None or workload.created < since - _APART:
+                return since, workloads
             workloads.append(workload)
-    return workloads
+    return since, workloads

@@ -20,9 +20,6 @@ from qsessions.session.calls import How
 T = TypeVar("T")
 R = TypeVar("R")
 
-# The modes that sessions have in the list of workloads.
-_SESSION_MODES = ("session", "batch")
-
 # Quick for hundreds of sessions, and nothing that a service would call a flood.
 _AT_ONCE = 20
 
@@ -51,7 +48,7 @@ def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
         InvalidArgument: There is none, or one that isn't a session's.
     """
     modes = texts("mode", mode)
-    if not modes or not set(modes) <= set(_SESSION_MODES):
+    if not modes or not set(modes) <= {"session", "batch"}:
         raise InvalidArgument(f'mode must be "session", "batch" or both, not {mode!r}.')
     return modes
 
@@ -126,24 +123,25 @@ def _is_young(workload: Workload, now: float) -> bool:
 
 async def map_bounded(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
     """Run `work`, which must not raise, on 20 items at a time; return the results in order."""
-    results: dict[int, R] = {}
-    waiting = enumerate(items)
+    limit = asyncio.Semaphore(_AT_ONCE)
 
-    async def work_on() -> None:
-        for number, item in waiting:
-            results[number] = await work(item)
+    async def bounded(item: T) -> R:
+        async with limit:
+            return await work(item)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(_AT_ONCE):
-            group.create_task(work_on())
-    return [results[number] for number in sorted(results)]
+        tasks = [group.create_task(bounded(item)) for item in items]
+    return [task.result() for task in tasks]
 
 
 def _owners(entries: Sequence[LedgerEntry], listed: Sequence[Workload]) -> dict[str, Owner]:
     """Return the owners that live or may live, by the ids of sessions that are or may be theirs."""
     recorded = {entry.record.session_id for entry in entries if entry.record.session_id is not None}
     owners: dict[str, Owner] = {}
-    for entry in filter(_may_be_alive, entries):
+    for entry in entries:
+        liveness = entry.owner.liveness
+        if liveness is Liveness.DEAD or (liveness is Liveness.UNKNOWN and entry.record.detached):
+            continue
         if entry.record.session_id is not None:
             owners[entry.record.session_id] = entry.owner
         else:
@@ -152,8 +150,3 @@ def _owners(entries: Sequence[LedgerEntry], listed: Sequence[Workload]) -> dict[
                 workload.id: entry.owner for workload in candidates(entry.record, listed, recorded)
             }
     return owners
-
-
-def _may_be_alive(entry: LedgerEntry) -> bool:
-    alive = entry.owner.liveness is Liveness.ALIVE
-    return alive or (entry.owner.liveness is Liveness.UNKNOWN and not entry.record.detached)

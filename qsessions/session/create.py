@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import attrs
@@ -19,69 +19,15 @@ from qsessions.errors import ClientClosed, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, SessionCreated
 from qsessions.models import CreateSession, Session
 from qsessions.session.calls import SessionCalls
-from qsessions.session.candidates import Moment, add_candidates
-from qsessions.tasks import wait_uncancelled
+from qsessions.session.candidates import add_candidates
+from qsessions.session.pending_creates import PendingCreates
+
+ErrorT = TypeVar("ErrorT", bound=QSessionsError)
 
 # How many seconds a create that was cancelled in flight, and closing its session, may each take.
 ENDING_TIMEOUT = 30.0
 
 _SHUT_DOWN = "the client or the event loop was shut down meanwhile."
-
-
-class PendingCreates:
-    """The creates of one client that are under way.
-
-    Attributes:
-        refusal: Why none may begin just now, or None.
-    """
-
-    def __init__(self) -> None:
-        self.refusal: ClientClosed | None = None
-        self._is_closed = False
-        self._creates: set[Create] = set()
-        # Done when nobody has to wait for them any more.
-        self._pending: set[asyncio.Future[Any]] = set()
-
-    def refuse(self, reason: ClientClosed | None) -> None:
-        """Let no create begin; None lets them begin again. It may be called in any thread."""
-        if not self._is_closed:
-            self.refusal = reason
-
-    def stop_unsent(self) -> None:
-        """Stop the creates of which nothing was sent, if they are refused."""
-        if (refusal := self.refusal) is not None:
-            for create in tuple(self._creates):
-                create.stop(refusal)
-
-    def close(self) -> None:
-        """Let no create begin any more."""
-        self.refuse(ClientClosed("the client is being closed."))
-        self._is_closed = True
-        self.stop_unsent()
-
-    async def wait_idle(self, seconds: float) -> None:
-        """Wait until every create has ended and its caller has the answer, `seconds` at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._pending:
-                    await asyncio.wait(self._pending)
-
-    def track(self, pending: asyncio.Future[Any]) -> None:
-        """Keep `wait_idle` waiting for something."""
-        self._pending.add(pending)
-        pending.add_done_callback(self._pending.discard)
-
-    @contextmanager
-    def under_way(self, create: Create) -> Iterator[None]:
-        """Count a create as under way until its caller has the answer."""
-        answered = asyncio.get_running_loop().create_future()
-        self.track(answered)
-        self._creates.add(create)
-        try:
-            yield
-        finally:
-            self._creates.discard(create)
-            answered.set_result(None)
 
 
 class Create:
@@ -124,7 +70,8 @@ class Create:
         # The time that it still gets in flight; its deadline is set when its caller leaves.
         self._grace: asyncio.Timeout | None = None
         self._refusal: ClientClosed | None = None
-        self._task: asyncio.Task[Session] | None = None
+        self._is_abandoned = False
+        self._task: asyncio.Task[Session | BaseException] | None = None
 
     async def result(self) -> Session:
         """Create the session; once only.
@@ -137,23 +84,44 @@ class Create:
             CreateOutcomeUnknown: A session may have been created.
             QSessionsError: Nothing was created.
         """
+        outcome = await self._wait()
+        if not isinstance(outcome, BaseException):
+            self._calls.observers.notify(
+                SessionCreated(
+                    session_id=outcome.id,
+                    mode=self._request.mode,
+                    backend=self._request.backend,
+                    max_ttl=self._request.max_ttl,
+                )
+            )
+            return outcome
+        try:
+            raise outcome
+        finally:
+            # Its traceback holds this frame.
+            del outcome
+
+    async def _wait(self) -> Session | BaseException:
+        """Carry it out in a task, and return what came of it."""
         if (refusal := self._creates.refusal) is not None:
             # A caller that tries again at once must not keep the loop from what it waits for.
             await asyncio.sleep(0)
-            raise self._located(refusal)
-        with self._creates.under_way(self):
-            task = self._task = self._calls.spawn(self._run())
-            # It may be that nobody asks for its error any more.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError as cancelled:
-                if note := await self._abandon(task):
-                    cancelled.add_note(note)
-                raise
-            if task.cancelled():
-                raise ClientClosed(_SHUT_DOWN, operation=self._operation.name)
-            return task.result()
+            return self._located(refusal)
+        task = self._task = self._calls.spawn(self._outcome())
+        answered = asyncio.get_running_loop().create_future()
+        self._creates.track(answered, self)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as cancelled:
+            if note := await self._abandon(task):
+                cancelled.add_note(note)
+            raise
+        else:
+            return self._located(ClientClosed(_SHUT_DOWN)) if task.cancelled() else task.result()
+        finally:
+            answered.set_result(None)
+            # It holds its error, whose traceback holds this object.
+            self._task = None
 
     async def close(self) -> str | None:
         """Close the session, whose caller has left; return what to say of a failure."""
@@ -184,27 +152,45 @@ class Create:
         )
 
     def stop(self, reason: ClientClosed) -> None:
-        """Stop it for a reason, unless something of it was sent."""
-        if self._task is not None and self._progress.begun is False:
+        """Send nothing more of it, for a reason; what was sent already is brought to its end."""
+        if self._task is not None:
             self._refusal = reason
             self._progress.stopped = True
-            self._task.cancel()
+            if self._progress.begun is False:
+                self._task.cancel()
+
+    async def _outcome(self) -> Session | BaseException:
+        """Return what came of it, an error too: its caller may have left."""
+        try:
+            return await self._run()
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            if self._is_abandoned and not isinstance(error, Exception):
+                # What ends the interpreter has nobody else to go to.
+                raise
+            return error
+        finally:
+            task = None
 
     async def _run(self) -> Session:
         """Carry it out: record the intent, send the request, record the session."""
         calls, recorder = self._calls, self._calls.recorder
-        asked, deadline = Moment(calls.clock), calls.clock.deadline(self._seconds)
+        began, deadline = calls.clock.monotonic(), calls.clock.deadline(self._seconds)
         try:
             session = await self._send(deadline)
         except CreateOutcomeUnknown as error:
             recorder.unknown(self._key, error.session_id)
             if error.session_id is not None:
-                self._created(error.session_id)
-            if not self._progress.stopped:
+                await self._created(error.session_id)
+            if not self._is_abandoned:
                 await add_candidates(
                     error,
                     self._request,
-                    asked,
+                    began=began,
                     calls=calls,
                     api_version=self.api_version,
                     deadline=deadline,
@@ -214,23 +200,17 @@ class Create:
             if isinstance(error, QSessionsError) or self._progress.begun is False:
                 recorder.not_created(self._key)
             else:
-                recorder.unknown(self._key, self._answered_id())
-            if isinstance(error, asyncio.CancelledError) and self._refusal is not None:
+                answer = self._progress.answer
+                self.session_id = None if answer is None else decode_session_id(answer.body)
+                recorder.unknown(self._key, self.session_id)
+            is_retryable = isinstance(error, QSessionsError) and error.retryable
+            if self._refusal is not None and (
+                is_retryable or isinstance(error, asyncio.CancelledError)
+            ):
                 raise self._located(self._refusal) from None
             raise
-        self._created(session.id)
         recorder.created(self._key, session.id)
-        # A caller that hears of the session may be killed at its next instruction.
-        with suppress(asyncio.CancelledError):
-            await recorder.written(self._key)
-        calls.observers.notify(
-            SessionCreated(
-                session_id=session.id,
-                mode=self._request.mode,
-                backend=self._request.backend,
-                max_ttl=self._request.max_ttl,
-            )
-        )
+        await self._created(session.id)
         return session
 
     async def _send(self, deadline: Deadline) -> Session:
@@ -253,16 +233,16 @@ class Create:
             if isinstance(error, QSessionsError) or self._progress.begun is False:
                 raise
             is_late = isinstance(error, TimeoutError)
-            raise CreateOutcomeUnknown(
-                "the request was given up while it was in flight." if is_late else _SHUT_DOWN,
-                operation=self._operation.name,
+            why = "the request was given up while it was in flight." if is_late else _SHUT_DOWN
+            raise self._located(
+                CreateOutcomeUnknown(f"the session may have been created: {why}")
             ) from None
         finally:
             self._grace = None
 
-    async def _abandon(self, task: asyncio.Task[Session]) -> str | None:
+    async def _abandon(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         """Bring it to its end, since its caller was cancelled; return what to say of a failure."""
-        self._progress.stopped = True
+        self._progress.stopped = self._is_abandoned = True
         is_in_flight = self._grace is not None and self._progress.begun is not False
         if self._grace is not None and is_in_flight:
             self._grace.reschedule(asyncio.get_running_loop().time() + ENDING_TIMEOUT)
@@ -272,8 +252,9 @@ class Create:
         try:
             cleanup = self._calls.spawn(self._clean_up(task))
         except ClientClosed as error:
-            return self._report_unknown(error.message) if is_in_flight else None
-        self._creates.track(cleanup)
+            is_unknown = is_in_flight or self.session_id is not None
+            return self._report_unknown(error.message) if is_unknown else None
+        self._creates.track(cleanup, self)
         # Not in the task itself: one that is cancelled before its first step runs no line.
         cleanup.add_done_callback(
             lambda done: self._report_unknown(_SHUT_DOWN) if done.cancelled() else None
@@ -281,9 +262,9 @@ class Create:
         await asyncio.wait({cleanup})
         return _unknown(_SHUT_DOWN) if cleanup.cancelled() else cleanup.result()
 
-    async def _clean_up(self, task: asyncio.Task[Session]) -> str | None:
+    async def _clean_up(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         await wait_uncancelled(task)
-        error = None if task.cancelled() else task.exception()
+        error = None if task.cancelled() else task.exception() or task.result()
         if self.session_id is not None:
             return await self.close()
         if isinstance(error, CreateOutcomeUnknown):
@@ -293,23 +274,22 @@ class Create:
             return None
         return self._report_unknown(type(error).__name__)
 
-    def _created(self, session_id: str) -> None:
+    async def _created(self, session_id: str) -> None:
+        """Keep the session's id, and wait until it is in the ledger."""
         self.session_id = session_id
         self._calls.remember(session_id)
+        # A caller that hears of the session may be killed at its next instruction.
+        with suppress(asyncio.CancelledError):
+            await self._calls.recorder.written(self._key)
 
-    def _answered_id(self) -> str | None:
-        """Return the id in an answer that came just before an interruption, or None."""
-        answer = self._progress.answer
-        return None if answer is None else decode_session_id(answer.body)
-
-    def _located(self, error: ClientClosed) -> ClientClosed:
+    def _located(self, error: ErrorT) -> ErrorT:
         """Return an error of this create."""
         return copy_error(error).with_context(
             operation=self._operation.name,
             session_id=None,
             method=self._operation.method,
             path=self._operation.path,
-            attempts=0,
+            attempts=self._progress.attempts,
         )
 
     def _report_unknown(self, reason: str) -> str:
@@ -321,6 +301,17 @@ class Create:
         self._calls.observers.notify(
             CreateCancelled(session_id=self.session_id, closed=closed, detail=detail)
         )
+
+
+async def wait_uncancelled(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until a task is done, through every cancellation; return the last one, or None."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
 
 
 def _unknown(reason: str) -> str:

@@ -18,8 +18,6 @@ _WAITED_S = 60.0
 _LOOK_S = 5.0
 # It is given up after so many other workloads in a row.
 _MOST_OTHERS = 1000
-# How far this machine's clock and the service's may be apart.
-_MARGIN = timedelta(seconds=CLOCK_SKEW_S)
 
 
 class DrainingSessions:
@@ -49,7 +47,16 @@ class DrainingSessions:
         Raises:
             ClientClosed: The client is closed.
         """
-        if self._is_due() and (self._look is None or self._look.done()):
+        draining = len(self._recorder.draining)
+        if not draining:
+            self._since = None
+            return
+        now = self._clock.monotonic()
+        if self._since is None:
+            self._still_draining, self._since = 0, now
+        self._still_draining = min(self._still_draining, draining)
+        is_due = draining - self._still_draining >= _WAITING or now - self._since >= _WAITED_S
+        if is_due and (self._look is None or self._look.done()):
             self._look = self._caller.spawn(self.look())
 
     async def aclose(self) -> None:
@@ -59,17 +66,6 @@ class DrainingSessions:
             await asyncio.wait({self._look})
         if self._recorder.draining:
             await self.look()
-
-    def _is_due(self) -> bool:
-        draining = len(self._recorder.draining)
-        if not draining:
-            self._since = None
-            return False
-        now = self._clock.monotonic()
-        if self._since is None:
-            self._still_draining, self._since = 0, now
-        self._still_draining = min(self._still_draining, draining)
-        return draining - self._still_draining >= _WAITING or now - self._since >= _WAITED_S
 
     async def look(self) -> None:
         """Record which sessions have ended, within 5 s. Nothing is raised."""
@@ -93,7 +89,7 @@ class DrainingSessions:
         query = workloads_query(
             mode=mode,
             status=ENDED_STATUSES,
-            created_after=datetime.fromtimestamp(asked_at, UTC) - _MARGIN,
+            created_after=datetime.fromtimestamp(asked_at, UTC) - timedelta(seconds=CLOCK_SKEW_S),
             # One that drains for long must not keep the others from being found.
             newest_first=True,
         )

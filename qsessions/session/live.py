@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
 
 import attrs
+from attrs import define
 
 from qsessions.errors import (
     CallTimeout,
@@ -18,11 +19,11 @@ from qsessions.errors import (
     StateUnreachable,
     copy_error,
 )
-from qsessions.models import Session, SessionState, StateChange, deadline_seconds
+from qsessions.models import Session, SessionState, deadline_seconds
 from qsessions.session.calls import SessionCalls
 
 # Seconds between two reads: few after a change, since changes come in groups, then more and more.
-SHORTEST_S = 0.5
+_SHORTEST_S = 0.5
 _LONGEST_S = 15.0
 _GROWTH = 1.5
 # The service has been seen to accept a drain and leave the session open. So whether a session that
@@ -34,45 +35,59 @@ _QUIET_LOOKS = 2
 _LOOK_S = 10.0
 
 
-def next_interval(interval: float) -> float:
-    """Return the seconds until the next read when nothing has changed after `interval`."""
-    return min(interval * _GROWTH, _LONGEST_S)
+@define(eq=False)
+class PolledSession:
+    """A session that is read again and again.
+
+    Attributes:
+        session_id: Its id.
+        snapshot: The session as it was last read, or None.
+        interval: The seconds until the next read.
+    """
+
+    session_id: str
+    snapshot: Session | None = None
+    interval: float = _SHORTEST_S
+
+    def keep(self, snapshot: Session) -> bool:
+        """Keep a read, and return whether it is a change."""
+        before, self.snapshot = self.snapshot, snapshot
+        self.back_off()
+        if changed := _has_changed(before, snapshot):
+            self.interval = _SHORTEST_S
+        return changed
+
+    def back_off(self) -> None:
+        """Make the next interval longer, since nothing has changed."""
+        self.interval = min(self.interval * _GROWTH, _LONGEST_S)
 
 
-class Poll:
+class Poll(PolledSession):
     """Reads one session again and again, while there are callers that wait for the next read.
 
     All handles on one session share one poll.
 
     Attributes:
         version: Counts the reads.
-        snapshot: The session as it was last read, or None.
         last_error: The error of ours that the last read ended with, or None.
+        quiet_looks: How often in a row the session was found draining without jobs, since its last
+            change.
     """
 
     def __init__(self, session_id: str, calls: SessionCalls) -> None:
-        self.session_id = session_id
+        super().__init__(session_id)
         self.calls = calls
         self.version = 0
-        self.snapshot: Session | None = None
-        self._clock = calls.clock
         self.last_error: QSessionsError | None = None
         self._read_at = self._failed_at = -math.inf
-        self._interval = SHORTEST_S
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
         # Resolved at each read: None, or the error that all waiting callers get.
         self._round: asyncio.Future[Exception | None] | None = None
-        # When to look for the jobs of a session that drains, or None, and how often it was found
-        # without any since its last change.
+        # When to look for the jobs of a session that drains, or None.
         self._look_at: float | None = None
-        self._quiet_looks = 0
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether the session drains and has had nothing to do for 10 minutes."""
-        return self._quiet_looks >= _QUIET_LOOKS
+        self.quiet_looks = 0
 
     def subscribe(self) -> int:
         """Read soon for a new caller, and return the version that counts as seen.
@@ -83,26 +98,24 @@ class Poll:
         if not self._waiting:
             self.last_error = None
         self.poll_soon()
-        is_fresh = self._clock.monotonic() - self._read_at <= SHORTEST_S
+        is_fresh = self.calls.clock.monotonic() - self._read_at <= _SHORTEST_S
         return self.version - 1 if is_fresh else self.version
 
     def update(self, snapshot: Session) -> None:
         """Pass on a read, which may be another caller's."""
-        before, self.snapshot = self.snapshot, snapshot
-        changed = before is None or has_changed(before, snapshot)
-        self._interval = SHORTEST_S if changed else next_interval(self._interval)
+        changed = self.keep(snapshot)
         self.last_error = None
-        self._read_at = self._clock.monotonic()
+        self._read_at = self.calls.clock.monotonic()
         if changed:
             self._look_at = self._read_at + _QUIET_S if snapshot.is_draining else None
-            self._quiet_looks = 0
+            self.quiet_looks = 0
         self.version += 1
         self._wake()
         self._end_round(None)
 
     def poll_soon(self) -> None:
         """Read soon, because something is about to change."""
-        self._interval = SHORTEST_S
+        self.interval = _SHORTEST_S
         self._wake()
 
     async def wait_newer(self, seen: int) -> Session:
@@ -121,8 +134,7 @@ class Poll:
                     self._task.add_done_callback(self._task_done)
                 # Not awaited itself: cancelling one caller must not cancel the round of all.
                 await asyncio.wait({current})
-                error = current.result()
-                if error is not None:
+                if (error := current.result()) is not None:
                     raise copy_error(error)
             return self.snapshot
         finally:
@@ -137,13 +149,14 @@ class Poll:
                 await self._look_for_jobs()
         except Exception as error:  # noqa: BLE001 - the waiting callers must get it
             self.last_error = error if isinstance(error, QSessionsError) else None
-            self._interval, self._failed_at = next_interval(self._interval), self._clock.monotonic()
+            self.back_off()
+            self._failed_at = self.calls.clock.monotonic()
             self._end_round(error.with_traceback(None))
 
     async def _look_for_jobs(self) -> None:
         """Find out, when it is time, whether a session that drains unchanged has anything to do."""
         due = self._look_at
-        if due is None or self._clock.monotonic() < due:
+        if due is None or self.calls.clock.monotonic() < due:
             return
         try:
             is_busy = await self.calls.has_pending_jobs(self.session_id, timeout=_LOOK_S)
@@ -152,8 +165,8 @@ class Poll:
         if self._look_at != due:
             # There was a change meanwhile.
             return
-        self._quiet_looks = 0 if is_busy else self._quiet_looks + 1
-        self._look_at = self._clock.monotonic() + _QUIET_S
+        self.quiet_looks = 0 if is_busy else self.quiet_looks + 1
+        self._look_at = self.calls.clock.monotonic() + _QUIET_S
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         # Not in the task itself: one that is cancelled before its first step runs no line.
@@ -166,18 +179,19 @@ class Poll:
 
     async def _is_due(self) -> bool:
         """Wait until it is time for the next read; False when no caller waits for one any more."""
-        jitter = 0.8 + 0.4 * self._clock.random()
-        while self._waiting and (wait := self._next_at(jitter) - self._clock.monotonic()) > 0:
-            self._nap = asyncio.ensure_future(self._clock.sleep(wait))
+        jitter = 0.8 + 0.4 * self.calls.clock.random()
+        while self._waiting:
+            last = max(self._read_at, self._failed_at)
+            wait = last + self.interval * jitter - self.calls.clock.monotonic()
+            if wait <= 0:
+                return True
+            self._nap = asyncio.ensure_future(self.calls.clock.sleep(wait))
             try:
                 await asyncio.wait({self._nap})
             finally:
                 self._nap.cancel()
                 self._nap = None
-        return self._waiting > 0
-
-    def _next_at(self, jitter: float) -> float:
-        return max(self._read_at, self._failed_at) + self._interval * jitter
+        return False
 
     def _wake(self) -> None:
         """Compute the time of the next read anew."""
@@ -247,17 +261,13 @@ class AsyncLiveSession:
             CallTimeout: Time was up.
             QSessionsError: As `AsyncSessionClient.get`.
         """
-        seconds = deadline_seconds(timeout, "timeout")
-        deadline = _deadline(seconds)
         last: Session | None = None
-        seen = self._poll.subscribe()
-        while last is None or not last.is_final:
-            looking = self._next(seen, ignore_transient=seconds is not None)
-            snapshot = await self._in_time(looking, deadline, "watch", f"closed{_within(seconds)}")
-            seen = self._poll.version
-            if last is None or has_changed(last, snapshot):
-                last = snapshot
-                yield snapshot
+        async with aclosing(self._reads("watch", "closed", timeout)) as reads:
+            while last is None or not last.is_final:
+                snapshot = await anext(reads)
+                if _has_changed(last, snapshot):
+                    last = snapshot
+                    yield snapshot
 
     async def wait_until(
         self, *states: SessionState | str, timeout: float | timedelta | str | None = None
@@ -287,118 +297,99 @@ class AsyncLiveSession:
             QSessionsError: As `AsyncSessionClient.get`.
         """
         wanted = _wanted(states)
-        seconds = deadline_seconds(timeout, "timeout")
-        waiting = self._wait(wanted, ignore_transient=seconds is not None)
-        goal = f"{_listed(wanted)}{_within(seconds)}"
-        return await self._in_time(waiting, _deadline(seconds), "wait_until", goal)
+        goal = " or ".join(sorted(wanted))
+        # Once a session is closed, the question can only be about its past.
+        known = self.snapshot.timestamps if self.snapshot and not self.snapshot.is_final else None
+        async with aclosing(self._reads("wait_until", goal, timeout)) as reads:
+            while True:
+                snapshot = await anext(reads)
+                if known is None:
+                    # What happened before the wait counts only if nothing more can happen.
+                    known = () if snapshot.is_final else snapshot.timestamps
+                entered = {change.status for change in snapshot.timestamps if change not in known}
+                if snapshot.state in wanted or not wanted.isdisjoint(entered):
+                    return snapshot
+                if timeout is None and self._poll.quiet_looks >= _QUIET_LOOKS:
+                    raise StateUnreachable(
+                        f"the session was drained, and the service has left it {_state(snapshot)} "
+                        "for 10 minutes with nothing to do.",
+                        solution="Close it, or give the wait a timeout.",
+                        operation="wait_until",
+                        session_id=self.id,
+                    )
+                if not any(_can_come(state, snapshot) for state in wanted):
+                    raise StateUnreachable(
+                        f"the session is {snapshot.state} and can't become {goal} any more.",
+                        operation="wait_until",
+                        session_id=self.id,
+                    )
 
-    async def _in_time(
-        self,
-        waiting: Coroutine[Any, Any, Session],
-        deadline: float | None,
-        operation: str,
-        goal: str,
-    ) -> Session:
-        scope = asyncio.timeout_at(deadline)
-        try:
-            async with scope:
-                return await waiting
-        except TimeoutError:
-            if not scope.expired():
-                raise
-        error = self._poll.last_error
+    async def _reads(
+        self, operation: str, goal: str, timeout: float | timedelta | str | None
+    ) -> AsyncGenerator[Session, None]:
+        """Yield the session at each read, until time is up.
+
+        Args:
+            operation: What the error calls it.
+            goal: What the session is waited to be.
+            timeout: How long at most; until then an outage of the service is borne.
+        """
+        seconds = deadline_seconds(timeout, "timeout")
+        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        seen = self._poll.subscribe()
+        while True:
+            scope = asyncio.timeout_at(deadline)
+            try:
+                async with scope:
+                    self.snapshot = await self._poll.wait_newer(seen)
+            except QSessionsError as error:
+                if seconds is None or not error.retryable:
+                    raise
+            except TimeoutError:
+                if not scope.expired():
+                    raise
+                break
+            else:
+                seen = self._poll.version
+                yield self.snapshot
+        failure = self._poll.last_error
         if self.snapshot is None:
-            seen = "it could not be read in that time" + (f": {error.message}" if error else ".")
+            state = "it could not be read in that time" + (
+                f": {failure.message}" if failure else "."
+            )
         else:
             drains = ", taking no more jobs" if self.snapshot.is_draining else ""
-            seen = f"it was last seen {_state(self.snapshot)}{drains}" + (
-                f"; the service could not be read of late: {error.message}" if error else "."
+            state = f"it was last seen {_state(self.snapshot)}{drains}" + (
+                f"; the service could not be read of late: {failure.message}" if failure else "."
             )
         raise CallTimeout(
-            f"the session was not {goal}; {seen}",
+            f"the session was not {goal} within {seconds:g} s; {state}",
             operation=operation,
             session_id=self.id,
             sent=False,
         )
 
-    async def _next(self, seen: int, *, ignore_transient: bool) -> Session:
-        """Return the first read newer than version `seen`."""
-        while True:
-            try:
-                self.snapshot = await self._poll.wait_newer(seen)
-            except QSessionsError as error:
-                if not (ignore_transient and error.retryable):
-                    raise
-            else:
-                return self.snapshot
-
-    async def _wait(self, wanted: frozenset[SessionState], *, ignore_transient: bool) -> Session:
-        # Once a session is closed, the question can only be about its past.
-        known = self.snapshot.timestamps if self.snapshot and not self.snapshot.is_final else None
-        seen = self._poll.subscribe()
-        while True:
-            snapshot = await self._next(seen, ignore_transient=ignore_transient)
-            seen = self._poll.version
-            if known is None:
-                # What happened before the wait counts only if nothing more can happen.
-                known = () if snapshot.is_final else snapshot.timestamps
-            news = _entered(snapshot, known)
-            if snapshot.state in wanted or not wanted.isdisjoint(news):
-                return snapshot
-            if self._poll.is_stuck and not ignore_transient:
-                raise StateUnreachable(
-                    f"the session was drained, and the service has left it {_state(snapshot)} "
-                    "for 10 minutes with nothing to do.",
-                    solution="Close it, or give the wait a timeout.",
-                    operation="wait_until",
-                    session_id=self.id,
-                )
-            if not any(_can_come(state, snapshot) for state in wanted):
-                raise StateUnreachable(
-                    f"the session is {snapshot.state} and can't become {_listed(wanted)} any more.",
-                    operation="wait_until",
-                    session_id=self.id,
-                )
-
 
 def attach(calls: SessionCalls, session_id: str) -> AsyncLiveSession:
     """Return a handle on a session; all handles on one session share one poll."""
-    poll = calls.polls.get(session_id)
-    if poll is None:
-        poll = calls.polls[session_id] = Poll(session_id, calls)
-    return AsyncLiveSession(poll)
+    return AsyncLiveSession(calls.polls.setdefault(session_id, Poll(session_id, calls)))
 
 
-def has_changed(before: Session, after: Session) -> bool:
+def _has_changed(before: Session | None, after: Session) -> bool:
     """Return whether two reads differ in anything but the meters that run all the time."""
-    return attrs.evolve(before, elapsed_time=None, active_ttl=None) != attrs.evolve(
-        after, elapsed_time=None, active_ttl=None
-    )
+    return before is None or attrs.evolve(
+        before, elapsed_time=None, active_ttl=None
+    ) != attrs.evolve(after, elapsed_time=None, active_ttl=None)
 
 
 def _state(snapshot: Session) -> str:
     return str(snapshot.state) if snapshot.state else "in no known state"
 
 
-def _deadline(seconds: float | None) -> float | None:
-    return None if seconds is None else asyncio.get_running_loop().time() + seconds
-
-
-def _within(seconds: float | None) -> str:
-    return "" if seconds is None else f" within {seconds:g} s"
-
-
-def _entered(snapshot: Session, known: tuple[StateChange, ...]) -> set[SessionState]:
-    return {change.status for change in snapshot.timestamps if change not in known}
-
-
 def _can_come(state: SessionState, snapshot: Session) -> bool:
-    if snapshot.is_final:
-        return False
     # Only a session that has not started is open.
-    return state != SessionState.OPEN or (
-        snapshot.started_at is None and snapshot.state in {None, SessionState.OPEN}
-    )
+    can_be_open = snapshot.started_at is None and snapshot.state in {None, SessionState.OPEN}
+    return not snapshot.is_final and (state != SessionState.OPEN or can_be_open)
 
 
 def _wanted(states: tuple[SessionState | str, ...]) -> frozenset[SessionState]:
@@ -411,7 +402,3 @@ def _wanted(states: tuple[SessionState | str, ...]) -> frozenset[SessionState]:
                 f"there is no state {state!r}; the states are {', '.join(SessionState)}."
             )
     return frozenset(SessionState(state) for state in states)
-
-
-def _listed(states: frozenset[SessionState]) -> str:
-    return " or ".join(sorted(states))

@@ -9,6 +9,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TypeAlias
 
+from qsessions.arguments import check_choice
 from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
@@ -20,9 +21,10 @@ from qsessions.errors import (
 from qsessions.events import EndingFailed, logger
 from qsessions.models import deadline_seconds
 from qsessions.session import signals
-from qsessions.session.calls import How, SessionCalls, checked_how, shut_down_error
-from qsessions.session.create import ENDING_TIMEOUT, Create, PendingCreates
+from qsessions.session.calls import HOWS, SHUT_DOWN, How, SessionCalls
+from qsessions.session.create import ENDING_TIMEOUT, Create, wait_uncancelled
 from qsessions.session.live import AsyncLiveSession, attach
+from qsessions.session.pending_creates import PendingCreates
 
 # Its result is None when a session has ended, else why it hasn't.
 _EndingTask: TypeAlias = "asyncio.Task[QSessionsError | None]"
@@ -53,8 +55,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         ending_timeout: float | timedelta | str,
         handle_signals: bool,
     ) -> None:
-        checked_how("on_exit", on_exit)
-        checked_how("on_error", on_error)
+        check_choice("on_exit", on_exit, HOWS)
+        check_choice("on_error", on_error, HOWS)
         seconds = deadline_seconds(ending_timeout, "ending_timeout")
         if seconds is None:
             raise InvalidArgument(
@@ -128,20 +130,14 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         raise SessionLeftOpen.from_failure(
             failure,
             f"the session could not be ended after its block: {failure.message}",
-            session_id=self.session_id,
+            session_id=self._create.session_id,
         ) from failure
 
     def describe(self) -> str:
         """Return what a caller that leaves now must know."""
         if self._live is not None:
-            return f"session {self.session_id!r} is being ended and may be open"
+            return f"session {self._live.id!r} is being ended and may be open"
         return self._create.describe()
-
-    @property
-    def session_id(self) -> str:
-        """The session's id."""
-        assert self._live is not None  # noqa: S101 - nothing asks before it was entered
-        return self._live.id
 
     @property
     def has_ended(self) -> bool:
@@ -170,10 +166,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         cancelled: asyncio.CancelledError | None = None
         ending = self.end(how)
         while ending is not None and not ending.done():
-            try:
-                await asyncio.wait({ending})
-            except asyncio.CancelledError as error:
-                cancelled = error
+            cancelled = await wait_uncancelled(ending) or cancelled
             if ending.cancelled():
                 # The event loop is shutting down, which cancels every task once, this one before
                 # its first step.
@@ -183,32 +176,28 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
     def _failure(self) -> QSessionsError | None:
         ending = self._ending
         if ending is None or not ending.done() or ending.cancelled():
-            return shut_down_error()
+            return ClientClosed(SHUT_DOWN)
         return ending.result()
 
     async def _end(self, how: How) -> QSessionsError | None:
-        assert self._live is not None  # noqa: S101 - only what was entered is ended
-        snapshot = self._live.snapshot
+        live = self._live
+        assert live is not None  # noqa: S101 - only what was entered is ended
         failure: QSessionsError | None = None
         # An answer about another session, as a cache may give it, says nothing about this one.
-        if snapshot is None or not snapshot.is_final or snapshot.id != self.session_id:
-            failure = await self._calls.end(
-                how, self.session_id, self._create.api_version, self._seconds
-            )
+        if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
+            failure = await self._calls.end(how, live.id, self._create.api_version, self._seconds)
         if failure is None:
             self._open_sessions.contexts.discard(self)
             self._release()
             return None
         again, self._has_failed = self._has_failed, True
         self._calls.observers.notify(
-            EndingFailed(
-                session_id=self.session_id, operation=how, detail=str(failure), again=again
-            )
+            EndingFailed(session_id=live.id, operation=how, detail=str(failure), again=again)
         )
         return failure
 
     def _left_open(self, failure: QSessionsError) -> str:
-        return f"session {self.session_id!r} is left open: {failure}"
+        return f"session {self._create.session_id!r} is left open: {failure}"
 
     def _release(self) -> None:
         if self._handles_signals:
@@ -256,20 +245,16 @@ class OpenSessions:
         """Close them, then call `resume`; see `SignalListener`."""
         self.refuse_creates()
 
-        def go_on(closing: asyncio.Task[None]) -> None:
-            if closing.cancelled():
-                # The event loop is shutting down, which cancels every task once; the endings go on.
-                close()
-            else:
+        def close(closing: asyncio.Task[None] | None = None) -> None:
+            # One that was cancelled: the event loop is shutting down, which cancels every task
+            # once; the endings go on.
+            if closing is not None and not closing.cancelled():
                 resume()
-
-        def close() -> None:
+                return
             try:
-                closing = self.calls.spawn(self.close_for_signal())
+                self.calls.spawn(self.close_for_signal()).add_done_callback(close)
             except ClientClosed:
                 resume()
-            else:
-                closing.add_done_callback(go_on)
 
         try:
             asyncio.get_running_loop().call_soon_threadsafe(close)

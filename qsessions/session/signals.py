@@ -34,29 +34,6 @@ class SignalListener(Protocol):
         ...
 
 
-def hold(listener: SignalListener) -> None:
-    """Begin to listen; each call needs its `release`.
-
-    A signal that is ignored goes on being ignored. Handlers that `loop.add_signal_handler` set are
-    called by the event loop at once all the same.
-
-    Raises:
-        ConfigurationError: This isn't the main thread, which alone gets signals.
-    """
-    if not _is_main_thread():
-        raise ConfigurationError(
-            "handle_signals=True works in the main thread only.",
-            solution="Open the session there, or handle the signals yourself and call aclose() "
-            "or shutdown().",
-        )
-    _process.hold(listener)
-
-
-def release(listener: SignalListener) -> None:
-    """Listen no longer."""
-    _process.release(listener)
-
-
 @define
 class _Reaction:
     """What happens between a signal and what it did before.
@@ -88,6 +65,20 @@ class _Process:
         self._is_acting = False
 
     def hold(self, listener: SignalListener) -> None:
+        """Begin to listen; each call needs its `release`.
+
+        A signal that is ignored goes on being ignored. Handlers that `loop.add_signal_handler` set
+        are called by the event loop at once all the same.
+
+        Raises:
+            ConfigurationError: This isn't the main thread, which alone gets signals.
+        """
+        if not _is_main_thread():
+            raise ConfigurationError(
+                "handle_signals=True works in the main thread only.",
+                solution="Open the session there, or handle the signals yourself and call aclose() "
+                "or shutdown().",
+            )
         self._listeners.append(listener)
         for number in _NUMBERS:
             found = signal.getsignal(number)
@@ -102,6 +93,7 @@ class _Process:
             self._ask(reaction, listener)
 
     def release(self, listener: SignalListener) -> None:
+        """Listen no longer."""
         self._listeners.remove(listener)
         # Only the main thread can change handlers; ours then does what was there before.
         if not self._listeners and _is_main_thread():
@@ -164,3 +156,4 @@ def _is_main_thread() -> bool:
 
 
 _process = _Process()
+hold, release = _process.hold, _process.release

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import TypeAlias
 
-from attrs import define
-
-from qsessions.errors import CallTimeout, ClientClosed, InvalidArgument, QSessionsError
+from qsessions.arguments import check_positive
+from qsessions.errors import CallTimeout, ClientClosed, QSessionsError
 from qsessions.models import Session
 from qsessions.session.calls import SessionCalls
-from qsessions.session.live import SHORTEST_S, has_changed, next_interval
+from qsessions.session.live import PolledSession
 
 # Requests a second; no client makes as many.
 _FASTEST = 10_000
 # A read, or why there is none.
 _Result: TypeAlias = Session | Exception
-
-
-def checked_rate(rate: object) -> float:
-    """Return a rate of reads, per second.
-
-    Raises:
-        InvalidArgument: It isn't a number above 0.
-    """
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= _FASTEST:
-        raise InvalidArgument(f"rate must be a number above 0 and up to {_FASTEST}, not {rate!r}.")
-    return float(rate)
-
-
-@define(eq=False)
-class _Watched:
-    """A session that isn't closed yet, as it was last read."""
-
-    session_id: str
-    snapshot: Session | None = None
-    interval: float = SHORTEST_S
-
-    def update(self, snapshot: Session) -> bool:
-        """Keep a read, and return whether it is a change."""
-        before, self.snapshot = self.snapshot, snapshot
-        changed = before is None or has_changed(before, snapshot)
-        self.interval = SHORTEST_S if changed else next_interval(self.interval)
-        return changed
 
 
 class Watch:
@@ -56,6 +29,9 @@ class Watch:
         calls: Makes the calls.
         rate: How many reads to begin a second at most; no more are under way at a time.
         seconds: How long it may take in all, or None.
+
+    Raises:
+        InvalidArgument: The rate isn't a number above 0, or is above 10,000.
     """
 
     def __init__(
@@ -66,19 +42,19 @@ class Watch:
         rate: float,
         seconds: float | None,
     ) -> None:
+        check_positive("rate", rate, most=_FASTEST)
         self._calls = calls
-        self._clock = calls.clock
         self._gap = 1 / rate
         self._at_once = math.ceil(rate)
         self._seconds = seconds
         self._count = len(ids)
         # Sorted by time, then by turn: a heap as it is.
+        self._turns = itertools.count()
         self._due = [
-            (self._clock.monotonic(), turn, _Watched(session_id))
-            for turn, session_id in enumerate(ids)
+            (calls.clock.monotonic(), next(self._turns), PolledSession(session_id))
+            for session_id in ids
         ]
-        self._turn = len(ids)
-        self._reading: dict[asyncio.Task[_Result], _Watched] = {}
+        self._reading: dict[asyncio.Task[_Result], PolledSession] = {}
         self._no_start_before = -math.inf
         self._last_error: QSessionsError | None = None
 
@@ -87,27 +63,41 @@ class Watch:
         loop = asyncio.get_running_loop()
         deadline = None if self._seconds is None else loop.time() + self._seconds
         try:
-            while self._due or self._reading:
-                if deadline is not None and loop.time() >= deadline:
-                    raise self._timeout_error()
+            while (self._due or self._reading) and (deadline is None or loop.time() < deadline):
                 self._begin()
                 await self._wait(None if deadline is None else deadline - loop.time())
-                for task in [task for task in self._reading if task.done()]:
-                    watched = self._reading.pop(task)
-                    snapshot = self._handle(watched, task)
-                    if snapshot is not None:
-                        yield watched.session_id, snapshot
+                for change in self._new_changes():
+                    yield change
+            if open_count := len(self._due) + len(self._reading):
+                away = (
+                    f"; the service could not be read of late: {self._last_error.message}"
+                    if self._last_error
+                    else "."
+                )
+                raise CallTimeout(
+                    f"{open_count} of {self._count} sessions were not closed "
+                    f"within {self._seconds:g} s{away}",
+                    operation="watch",
+                    sent=False,
+                )
         finally:
             for task in self._reading:
                 task.cancel()
             if self._reading:
                 await asyncio.wait(self._reading)
 
+    def _new_changes(self) -> Iterator[tuple[str, Session]]:
+        for task in [task for task in self._reading if task.done()]:
+            watched = self._reading.pop(task)
+            snapshot = self._handle(watched, task)
+            if snapshot is not None:
+                yield watched.session_id, snapshot
+
     def _begin(self) -> None:
         """Begin the reads whose time has come, as far as the rate allows."""
         while self._pause() <= 0:
             _, _, watched = heapq.heappop(self._due)
-            now = self._clock.monotonic()
+            now = self._calls.clock.monotonic()
             # A timer is always a little late, which must not slow down the rate.
             late = now - self._no_start_before
             self._no_start_before = now - (late if late < self._gap else 0.0) + self._gap
@@ -117,12 +107,12 @@ class Watch:
         """Return the seconds until the next read may begin; infinity if one must end first."""
         if not self._due or len(self._reading) >= self._at_once:
             return math.inf
-        return max(self._due[0][0], self._no_start_before) - self._clock.monotonic()
+        return max(self._due[0][0], self._no_start_before) - self._calls.clock.monotonic()
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait until a read has ended or another may begin, `seconds` at most."""
         pause = self._pause()
-        nap = None if pause == math.inf else asyncio.ensure_future(self._clock.sleep(pause))
+        nap = None if pause == math.inf else asyncio.ensure_future(self._calls.clock.sleep(pause))
         try:
             await asyncio.wait(
                 {*self._reading, nap} if nap else self._reading,
@@ -142,7 +132,7 @@ class Watch:
             poll.update(session)
         return session
 
-    def _handle(self, watched: _Watched, task: asyncio.Task[_Result]) -> Session | None:
+    def _handle(self, watched: PolledSession, task: asyncio.Task[_Result]) -> Session | None:
         """Handle the result of a read, and return the session if it has changed."""
         if task.cancelled():
             raise ClientClosed(
@@ -151,33 +141,18 @@ class Watch:
         result = task.result()
         if isinstance(result, Session):
             self._last_error = None
-            changed = watched.update(result)
+            changed = watched.keep(result)
             if not result.is_final:
                 self._schedule(watched)
             return result if changed else None
         if self._seconds is None or not (isinstance(result, QSessionsError) and result.retryable):
             raise result
         self._last_error = result.with_traceback(None)
-        watched.interval = next_interval(watched.interval)
+        watched.back_off()
         self._schedule(watched)
         return None
 
-    def _schedule(self, watched: _Watched) -> None:
-        jitter = 0.8 + 0.4 * self._clock.random()
-        due = self._clock.monotonic() + watched.interval * jitter
-        heapq.heappush(self._due, (due, self._turn, watched))
-        self._turn += 1
-
-    def _timeout_error(self) -> CallTimeout:
-        open_count = len(self._due) + len(self._reading)
-        away = (
-            f"; the service could not be read of late: {self._last_error.message}"
-            if self._last_error
-            else "."
-        )
-        return CallTimeout(
-            f"{open_count} of {self._count} sessions were not closed "
-            f"within {self._seconds:g} s{away}",
-            operation="watch",
-            sent=False,
-        )
+    def _schedule(self, watched: PolledSession) -> None:
+        jitter = 0.8 + 0.4 * self._calls.clock.random()
+        due = self._calls.clock.monotonic() + watched.interval * jitter
+        heapq.heappush(self._due, (due, next(self._turns), watched))

@@ -53,61 +53,26 @@ def run(
         raise
 
 
-def run_compensated(
+def run_to_end(
     thread: LoopThread,
     start: Callable[[], Coroutine[Any, Any, T]],
-    compensate: Callable[[T], Coroutine[Any, Any, str | None]],
     describe: Callable[[], str],
+    compensate: Callable[[T], Coroutine[Any, Any, str | None]] | None = None,
+    *,
+    is_interrupted: bool = False,
 ) -> T:
     """Run a coroutine that must leave nothing behind when its caller is interrupted.
 
-    The first interruption waits until the coroutine has been cancelled and its result, if there is
-    one, compensated; a note on the interruption says what remains. A second one leaves at once with
-    a note, and the compensation continues in the background.
+    The first interruption waits for the end: without `compensate` that of the coroutine, which must
+    take a bounded time; else the coroutine is cancelled, and its result, if there is one,
+    compensated. A note on the interruption says what remains. A second interruption leaves at once
+    with a note, and the end continues in the background.
 
     Args:
         thread: Where it runs.
         start: Makes the coroutine.
-        compensate: Undoes the result; returns what remains to be said, or None. It raises nothing.
         describe: Says what the call is about, as far as is known, for the notes.
-
-    Raises:
-        ClientClosed, ConfigurationError: As `run`.
-    """
-    thread.check()
-    call = Call(thread, start)
-    undoing = Call(thread, partial(_undo, call, compensate))
-    try:
-        return call.answer()
-    except BaseException as interruption:
-        if interruption is call.error:
-            call.error = None
-            raise
-        try:
-            undoing.wait(_COMPENSATION_S, Stage.UNDOING)
-            leave(undoing, describe, interruption)
-        except BaseException as another:
-            leave(undoing, describe, another)
-            raise
-        raise
-
-
-def run_to_end(
-    thread: LoopThread,
-    start: Callable[[], Coroutine[Any, Any, None]],
-    describe: Callable[[], str],
-    *,
-    is_interrupted: bool = False,
-) -> None:
-    """Run a coroutine that an interruption of its caller doesn't cancel.
-
-    The first interruption waits for its end, which must take a bounded time. A second one leaves
-    with a note, and the coroutine continues in the background.
-
-    Args:
-        thread: Where it runs.
-        start: Makes the coroutine.
-        describe: Says what is under way, for the note.
+        compensate: Undoes the result; returns what remains to be said, or None. It raises nothing.
         is_interrupted: Whether the first interruption has been, so that the next one leaves.
 
     Raises:
@@ -115,25 +80,24 @@ def run_to_end(
     """
     thread.check()
     call = Call(thread, start)
+    end: Call[Any] = call if compensate is None else Call(thread, partial(_undo, call, compensate))
     try:
-        call.answer()
+        return call.answer()
     except BaseException as interruption:
         if interruption is call.error:
             call.error = None
             raise
         try:
             if not is_interrupted:
-                call.wait()
-            leave(call, describe, interruption)
+                end.wait(-1 if end is call else _COMPENSATION_S, Stage.UNDOING)
+            leave(end, describe, interruption)
         except BaseException as another:
-            leave(call, describe, another)
+            leave(end, describe, another)
             raise
         raise
 
 
-def leave(
-    call: Call[str | None] | Call[None], describe: Callable[[], str], interruption: BaseException
-) -> None:
+def leave(call: Call[Any], describe: Callable[[], str], interruption: BaseException) -> None:
     """Leave a call that continues in the background, begun here where it wasn't before.
 
     A note on the interruption says so. Where the call is done, the note is its error or its result.
@@ -144,8 +108,9 @@ def leave(
     if call.done or not is_alive:
         call.thread.calls.pop(call, None)
     if isinstance(call.error, ClientClosed) or not (call.done or is_alive):
-        lost = "nothing could be done about it, since the client was shut down"
-        note: str | None = f"{describe()}; {lost}."
+        note: str | None = (
+            f"{describe()}; nothing could be done about it, since the client was shut down."
+        )
     elif call.done:
         note = call.value if call.error is None else str(call.error)
     else:

@@ -16,7 +16,7 @@ from qsessions.models import CreateSession, Mode, Session
 from qsessions.session import signals
 from qsessions.session.open import SessionContext
 from qsessions.session.signals import SignalListener
-from qsessions.sync.calls import leave, run_compensated, run_to_end
+from qsessions.sync.calls import leave, run_to_end
 from qsessions.sync.live import LiveSession
 from qsessions.sync.loop_thread import Call, LoopThread
 
@@ -41,11 +41,10 @@ class FacadeClient(AsyncSessionClient):
         **fields: Any,
     ) -> Session:
         """Create a session for a caller in another thread; closed where that is interrupted."""
-        wanted = operations.creation(request, mode, **fields)
-        create = self._create(wanted, labels, api_version, timeout)
-        return run_compensated(
-            self.thread, create.result, lambda _: create.close(), create.describe
+        create = self._create(
+            operations.creation(request, mode, **fields), labels, api_version, timeout
         )
+        return run_to_end(self.thread, create.result, create.describe, lambda _: create.close())
 
     def on_signal(self, resume: Callable[[], None]) -> None:
         """Close the open sessions, then call `resume`; see `SignalListener`."""
@@ -67,8 +66,7 @@ class FacadeClient(AsyncSessionClient):
         self._open_sessions.on_signal_done()
 
     def _describe(self) -> str:
-        sessions = "; ".join(self._open_sessions.describe())
-        return sessions or "what open() created is being ended"
+        return "; ".join(self._open_sessions.describe()) or "what open() created is being ended"
 
 
 class SyncSessionContext(AbstractContextManager[LiveSession]):
@@ -100,11 +98,8 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
         if self._listener is not None:
             signals.hold(self._listener)
         try:
-            return run_compensated(
-                self._thread,
-                self._enter,
-                lambda _: self._context.close(),
-                self._context.describe,
+            return run_to_end(
+                self._thread, self._enter, self._context.describe, lambda _: self._context.close()
             )
         except BaseException:
             self._release()
@@ -122,22 +117,21 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
             SessionLeftOpen: The block was clean, and the session could not be ended.
         """
         try:
-            if not (self._context.has_ended or self._thread.is_forked):
-                self._end(partial(self._context.__aexit__, kind, error, traceback), error)
+            if self._context.has_ended or self._thread.is_forked:
+                return
+            describe = self._context.describe
+            end = partial(self._context.__aexit__, kind, error, traceback)
+            if self._thread.is_abandoned and not isinstance(error, Exception | None):
+                # A user who insisted on leaving one session doesn't wait for the next one.
+                leave(Call(self._thread, end), describe, error)
+            else:
+                # Ctrl-C in the block was the first one.
+                is_interrupted = isinstance(error, KeyboardInterrupt)
+                run_to_end(self._thread, end, describe, is_interrupted=is_interrupted)
         except ClientClosed as closed:
             self._context.report(closed, error)
         finally:
             self._release()
-
-    def _end(self, end: Callable[[], Any], error: BaseException | None) -> None:
-        describe = self._context.describe
-        if self._thread.is_abandoned and not isinstance(error, Exception | None):
-            # A user who insisted on leaving one session doesn't wait for the next one.
-            leave(Call(self._thread, end), describe, error)
-        else:
-            # Ctrl-C in the block was the first one.
-            is_interrupted = isinstance(error, KeyboardInterrupt)
-            run_to_end(self._thread, end, describe, is_interrupted=is_interrupted)
 
     async def _enter(self) -> LiveSession:
         # The handle is made on the loop: no signal comes between the session and its return.

@@ -105,14 +105,12 @@ class Call(Generic[T]):
         return self.task
 
     async def _run(self) -> None:
-        error: BaseException | None = None
         try:
             self.value = await self._start()
-        except BaseException as raised:  # noqa: BLE001 - it is the caller's, whatever it is
-            error = raised
-        self.finish(error)
-        # Its traceback holds this frame.
-        del error
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            self.finish(error)
+        else:
+            self.finish(None)
 
     def finish(self, error: BaseException | None) -> None:
         """Let the caller go on."""
@@ -121,8 +119,11 @@ class Call(Generic[T]):
             # The loop ended first, and then the coroutine was collected.
             return
         if isinstance(error, asyncio.CancelledError) and thread.closing and self in thread.calls:
-            notes = getattr(error, "__notes__", ())
-            error = ClientClosed(" ".join(["the client was shut down during the call.", *notes]))
+            error = ClientClosed(
+                " ".join(
+                    ["the client was shut down during the call.", *getattr(error, "__notes__", ())]
+                )
+            )
         self.error = error
         self.done = True
         thread.calls.pop(self, None)
@@ -235,7 +236,9 @@ class LoopThread:
             # Else it is the collector's call, which may come in the middle of anything and must not
             # wait.
             if not (
-                threading.main_thread().is_alive() or self._is_own_thread() or self.is_abandoned
+                threading.main_thread().is_alive()
+                or threading.get_ident() == self._thread.ident
+                or self.is_abandoned
             ):
                 self._ended.wait(_EXIT_S)
 
@@ -264,24 +267,21 @@ class LoopThread:
 
     def _main(self) -> None:
         try:
-            while not self._serve():
-                pass
+            while True:
+                try:
+                    self.loop.run_forever()
+                    break
+                except BaseException as error:  # noqa: BLE001 - others' calls go on
+                    # It was raised in a task that is not awaited.
+                    logger.error(
+                        "%s on the client's own event loop is ignored", type(error).__name__
+                    )
         finally:
             self.loop.close()
             # Those whose callback came too late.
             for call in tuple(self.calls):
                 call.finish(ClientClosed("the client was shut down."))
             self._ended.set()
-
-    def _serve(self) -> bool:
-        """Run the loop; return whether it was stopped, rather than left by an exception."""
-        try:
-            self.loop.run_forever()
-        except BaseException as error:  # noqa: BLE001 - SystemExit must not end others' calls
-            # It was raised in a task that is not awaited.
-            logger.error("%s on the client's own event loop is ignored", type(error).__name__)
-            return False
-        return True
 
     async def _end(self) -> None:
         try:
@@ -324,15 +324,12 @@ class LoopThread:
             raise ClientClosed("the client was shut down.")
 
     def _check_thread(self) -> None:
-        if self._is_own_thread():
+        if threading.get_ident() == self._thread.ident:
             raise ConfigurationError(
                 "a synchronous call from the client's own thread, for example from an observer, "
                 "would wait for itself.",
                 solution="Hand it to another thread, or use AsyncSessionClient.",
             )
-
-    def _is_own_thread(self) -> bool:
-        return threading.get_ident() == self._thread.ident
 
     def after_fork(self) -> None:
         """Part with the parent's sockets, in the child after a fork, which has no thread for them.

@@ -30,8 +30,7 @@ async def loop_steps(count: int) -> None:
 
 def in_use(client: AsyncSessionClient) -> int:
     """Count the connections that a client's calls hold, apart from those that it keeps for later calls."""
-    sessions = client._transport._http, client._transport._fresh
-    pools = [http.connector for http in sessions if http is not None]
+    pools = [http.connector for http in client._transport._sessions.values()]
     return sum(len(pool._acquired) for pool in pools if pool is not None)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -16,22 +20,30 @@ from qsessions import (
     Clock,
     ConfigurationError,
     CreateCancelled,
+    Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
+    LocalLedger,
+    QSessionsError,
     Request,
+    RequestSent,
     Response,
     RetryPolicy,
     ServiceCRN,
+    Transport,
+    Unauthorized,
 )
 from qsessions.emulator import Emulator
 from qsessions.errors import one_line
+from qsessions.http import transport as transport_module
 from qsessions.session import create as create_module, open as open_module
 from tests.conftest import client_of
 from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.integration.calls import fault
-from tests.integration.conftest import CRN, Against
+from tests.integration.conftest import CRN, Against, static_auth
 from tests.integration.leaks import loop_steps, ours
 from tests.manual_clock import ManualClock
+from tests.threaded import threaded
 
 T = TypeVar("T")
 
@@ -227,7 +239,7 @@ async def test_a_task_group_that_fails_closes_what_its_creates_made(
         session.id for session in emulator.sessions.values() if session.state == "closed"
     } == finished
     assert len(finished) >= 1
-    assert client._creates._pending == set()
+    assert client._creates._pending == {}
 
 
 async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualClock) -> None:
@@ -423,7 +435,7 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
     monkeypatch.setattr(create_module, "ENDING_TIMEOUT", 0.05)
     server, error, (event,) = await cancelled_with(against, hang, timeout=None)
     assert (
-        "its outcome is unknown: the request was given up while it was in flight."
+        "the session may have been created: the request was given up while it was in flight."
         in error.__notes__[0]
     )
     assert not event.closed
@@ -566,9 +578,7 @@ async def test_a_create_in_flight_when_the_client_gives_up_is_told(
     await loop_steps(3)
     await client.aclose()
     error = await ended(task)
-    assert (
-        "its outcome is unknown: the client or the event loop was shut down" in error.__notes__[0]
-    )
+    assert "may have been created: the client or the event loop was shut down" in error.__notes__[0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -588,7 +598,7 @@ async def test_cancelling_the_close_of_a_client_closes_it_all_the_same(against: 
     closing.answer.set_result(CLOSED)
     await client.aclose()
     await ended(task)
-    assert client._transport._http is None
+    assert client._transport._sessions == {}
     assert ours() == set()
     await client.aclose()
 
@@ -708,7 +718,7 @@ def client_over(transport: Canned, events: list[object]) -> AsyncSessionClient:
     client = AsyncSessionClient(
         [], base_url="http://127.0.0.1", observers=[events.append], api_version="2026-04-15"
     )
-    client._caller._transport = cast("Any", transport)
+    client._caller.spawn = client._calls.spawn = cast("Any", transport).spawn
     client._caller._attempts._transport = transport
     return client
 
@@ -753,3 +763,126 @@ async def test_a_cancellation_goes_on_even_where_no_task_can_be_made_any_more() 
     ]
     transport.gate.set()
     await loop_steps(3)
+
+
+class Fickle(IBMCloudAPIKey):
+    """Credentials that may always be better the next time; each request for them is counted."""
+
+    asked = 0
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Give them."""
+        self.asked += 1
+        return await super().headers(transport)
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Promise better ones."""
+        return True
+
+
+@pytest.mark.parametrize("refusal", [http(503), http(401, fault())], ids=["503", "401"])
+async def test_a_create_that_was_refused_meanwhile_is_not_sent_again(
+    against: Against, refusal: Answer
+) -> None:
+    """A create in flight when the client closes is not repeated: its session would be left open."""
+    held = Held()
+    server, client = await against(held, CREATED, auth=[Fickle("key"), ServiceCRN(CRN)])
+    task = create(client)
+    await held.asked.wait()
+    closing = asyncio.create_task(client.aclose())
+    await loop_steps(5)
+    held.answer.set_result(refusal)
+    await closing
+    with pytest.raises(QSessionsError) as caught:
+        await task
+    assert isinstance(caught.value, ClientClosed | Unauthorized)
+    assert caught.value.attempts == 1
+    assert len(server.received) == 1
+
+
+async def test_a_cancelled_create_asks_for_no_credentials_any_more(against: Against) -> None:
+    """Whatever refuses a create whose caller has left, no token is asked for and no retry announced."""
+    auth = Fickle("key")
+    server, _, events = await cancelled_with(
+        against, http(401, fault()), auth=[auth, ServiceCRN(CRN)]
+    )
+    assert (len(server.received), auth.asked, events) == (1, 1, [])
+
+
+async def test_closing_the_client_waits_no_longer_for_what_ignores_its_cancellation(
+    against: Against, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auth provider that goes on when it is cancelled doesn't keep the client from closing."""
+    monkeypatch.setattr(open_module, "ENDING_TIMEOUT", 0.01)
+    monkeypatch.setattr(transport_module, "_CLOSE_TIMEOUT_S", 0.01)
+    released = asyncio.Event()
+
+    class Stubborn(IBMCloudAPIKey):
+        async def headers(self, transport: Transport) -> Mapping[str, str]:
+            while not released.is_set():
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+            return await super().headers(transport)
+
+    server, client = await against(CREATED, auth=[Stubborn("key"), ServiceCRN(CRN)])
+    task = create(client)
+    await loop_steps(5)
+    await client.aclose()
+    released.set()
+    with pytest.raises(ClientClosed):
+        await task
+    assert server.received == []
+
+
+def test_an_event_loop_that_ends_with_a_create_in_flight_reports_nothing_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What became of the create is logged by us, and asyncio finds no error that nobody has fetched."""
+
+    async def work(url: str) -> None:
+        async with AsyncSessionClient(static_auth(), base_url=url) as client:
+            await client.create(mode="batch")
+
+    async def main(url: str) -> None:
+        task = asyncio.create_task(work(url))
+        while not service.server.received:  # noqa: ASYNC110 - another thread's
+            await asyncio.sleep(0.001)
+        assert not task.done()
+
+    with threaded(FaultServer(hang)) as service:
+        asyncio.run(main(service.server.url))
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_an_exit_before_anything_is_sent_leaves_no_record(tmp_path: Path) -> None:
+    """What an observer raises before the request goes out is the caller's, and nothing was created."""
+    ledger = LocalLedger(tmp_path)
+
+    def leave(event: object) -> None:
+        if isinstance(event, RequestSent):
+            raise SystemExit(3)
+
+    async def main() -> None:
+        async with AsyncSessionClient(
+            static_auth(), base_url="http://127.0.0.1", ledger=ledger, observers=[leave]
+        ) as client:
+            await client.create(mode="batch", max_ttl=600)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(main())
+    assert asyncio.run(ledger.entries()) == []
+
+
+async def test_a_failed_create_leaves_no_cycle(against: Against) -> None:
+    """The frames of a failed create go with its error, without the garbage collector."""
+    _, client = await against(http(403, fault()))
+    gc.disable()
+    try:
+        with pytest.raises(Forbidden) as caught:
+            await client.create(mode="batch")
+        error = weakref.ref(caught.value)
+        del caught
+        await loop_steps(2)
+        assert error() is None
+    finally:
+        gc.enable()

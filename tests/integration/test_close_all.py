@@ -28,7 +28,7 @@ from qsessions import (
 )
 from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
-from qsessions.ledger import timeouts
+from qsessions.ledger import records
 from qsessions.session.close_all import end
 from tests.given_ledger import GivenLedger, entry
 from tests.integration.calls import fault
@@ -252,7 +252,7 @@ async def test_a_ledger_that_cannot_be_read(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for a ledger that hangs."""
-    monkeypatch.setattr(timeouts, "READ_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(records, "READ_TIMEOUT_S", 0.02)
 
 
 @pytest.mark.usefixtures("impatient")

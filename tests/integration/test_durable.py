@@ -12,13 +12,14 @@ import pytest
 
 from qsessions import (
     AsyncSessionClient,
+    CreateOutcomeUnknown,
     Event,
     LedgerFailed,
     LedgerRecord,
     RecordState,
     SessionClient,
 )
-from qsessions.ledger import timeouts
+from qsessions.ledger import records
 from tests.fault_server import FaultServer, http
 from tests.given_ledger import GivenLedger
 from tests.integration.calls import SESSION
@@ -54,7 +55,7 @@ class Gated(GivenLedger):
 
     async def record(self, record: LedgerRecord) -> None:
         """Keep a record."""
-        if record.state is RecordState.CREATED:
+        if record.state in {RecordState.CREATED, RecordState.UNKNOWN}:
             self.asked.set()
             await self._wait()
             if self.problem is not None:
@@ -116,6 +117,22 @@ async def test_a_session_is_given_when_its_id_is_kept(
 
 
 @pytest.mark.parametrize("call", CALLS)
+async def test_an_unknown_outcome_is_told_when_its_id_is_kept(
+    call: str, against: Against, gate: asyncio.Event, ledger: Gated
+) -> None:
+    """An id that an answer gives which can't be used otherwise is in the ledger before the error comes."""
+    _, client = await against(http(200, SESSION | {"max_ttl": "long"}), ledger=ledger)
+    task = asyncio.ensure_future(begin(client, call))
+    await until(ledger.asked.is_set)
+    await loop_steps(50)
+    assert not task.done()
+    gate.set()
+    with pytest.raises(CreateOutcomeUnknown):
+        await task
+    assert ledger.states == [(RecordState.UNKNOWN, "s1")]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_a_session_is_given_to_a_thread_when_its_id_is_kept(call: str) -> None:
     """The same holds for code that doesn't await."""
     gate = threading.Event()
@@ -170,7 +187,7 @@ async def test_a_ledger_that_hangs_holds_nobody_up(
     call: str, against: Against, gate: asyncio.Event, ledger: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the ledger doesn't answer within its 5 s, the session is given, and that is told."""
-    monkeypatch.setattr(timeouts, "WRITE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(records, "WRITE_TIMEOUT_S", 0.05)
     told = asyncio.Event()
 
     def observe(event: Event) -> None:

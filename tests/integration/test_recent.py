@@ -217,7 +217,7 @@ def test_only_so_many_sessions_are_remembered(time: ManualClock) -> None:
     calls = AsyncSessionClient([], base_url="http://127.0.0.1", clock=time.clock)._calls
     for number in range(10_001):
         calls.remember(f"s{number}")
-    assert len(calls.remembered) == 10_000
+    assert len(calls.created_at) == 10_000
     assert not calls.is_young("s0")
     assert calls.is_young("s1")
     assert calls.is_young("s10000")

@@ -12,7 +12,7 @@ import pytest
 
 from qsessions import QSessionsError
 from qsessions.sync import calls
-from qsessions.sync.calls import leave, run, run_compensated, run_to_end
+from qsessions.sync.calls import leave, run, run_to_end
 from qsessions.sync.loop_thread import Call, LoopThread
 
 
@@ -178,7 +178,7 @@ def test_an_error_of_the_call_is_its_callers(way: str, thread: LoopThread) -> No
 
     ways: dict[str, Callable[[], None]] = {
         "run": lambda: run(thread, fail),
-        "compensated": lambda: run_compensated(thread, fail, lambda _: undo(""), describe),
+        "compensated": lambda: run_to_end(thread, fail, describe, lambda _: undo("")),
         "to the end": lambda: run_to_end(thread, fail, describe),
     }
     with pytest.raises(QSessionsError) as caught:
@@ -205,7 +205,7 @@ def test_what_is_left_of_a_compensated_call(
     does.
     """
     work = Work(ending=ending)
-    assert interrupted(work.begun.wait, run_compensated, thread, work, undo, describe) == notes
+    assert interrupted(work.begun.wait, run_to_end, thread, work, describe, undo) == notes
 
 
 def test_a_compensated_call_that_was_not_begun_leaves_nothing(
@@ -215,7 +215,7 @@ def test_a_compensated_call_that_was_not_begun_leaves_nothing(
     work = Work()
     strike(monkeypatch, thread, 1)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run_compensated(thread, work, undo, describe)
+        run_to_end(thread, work, describe, undo)
     assert not hasattr(caught.value, "__notes__")
     assert not work.begun.is_set()
 
@@ -227,7 +227,7 @@ def test_a_result_that_nobody_took_is_undone(
     tells what was left.
     """
     work = Held()
-    assert interrupted(work.end, run_compensated, thread, work, undo, describe) == [
+    assert interrupted(work.end, run_to_end, thread, work, describe, undo) == [
         "what was undone in part"
     ]
 
@@ -255,7 +255,7 @@ def test_a_result_is_told_that_the_loop_can_not_undo_any_more(
         work.end()
         thread.shut_down()
 
-    (note,) = interrupted(end, run_compensated, thread, work, undo, describe)
+    (note,) = interrupted(end, run_to_end, thread, work, describe, undo)
     assert note.startswith("the call made what; nothing could be done about it")
 
 
@@ -270,7 +270,7 @@ def test_a_loop_that_ends_tells_those_who_wait_for_an_undoing(
         await asyncio.get_running_loop().create_future()
         return None
 
-    (note,) = interrupted(work.end, run_compensated, thread, work, end, describe)
+    (note,) = interrupted(work.end, run_to_end, thread, work, describe, end)
     assert "nothing could be done about it" in note
 
 
@@ -361,6 +361,6 @@ def test_a_call_that_goes_on_too_long_is_left_with_a_note(
         return "what"
 
     begun = threading.Event()
-    (note,) = interrupted(begun.wait, run_compensated, thread, stubborn, undo, describe)
+    (note,) = interrupted(begun.wait, run_to_end, thread, stubborn, describe, undo)
     assert note.startswith("the call made what; that goes on in the background")
     thread.post(released.set)

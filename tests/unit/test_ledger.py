@@ -38,7 +38,7 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import SessionRecorder, close_ledger, disk, files, lines, locks, timeouts
+from qsessions.ledger import SessionRecorder, close_ledger, disk, files, lines, locks, records
 from qsessions.ledger.locks import Reach
 from tests.manual_clock import ManualClock
 
@@ -426,7 +426,7 @@ def test_a_file_is_read_the_same_in_any_pieces(
         file.write(body_of(one.becomes(ENDED, now=NOW)) + b'{"torn')
     size = path.stat().st_size
     for piece in (1, 2, 3, 7, 64, size - 1, size, size + 1):
-        monkeypatch.setattr(disk, "_CHUNK_BYTES", piece)
+        monkeypatch.setattr(disk, "CHUNK_BYTES", piece)
         assert [entry.record for entry in files.read_all(place, NOW)] == [two]
 
 
@@ -607,7 +607,7 @@ async def test_what_is_over_takes_no_room(
     assert largest < 20_000 + 100 * 4 * 300
     held = (
         recorder._open,
-        recorder._keys,
+        recorder._by_session,
         recorder._failed,
         recorder._writers,
         recorder.draining,
@@ -631,7 +631,7 @@ async def test_without_a_ledger_nothing_is_held(recording: Recording) -> None:
     await recorder.written("k")
     assert not recorder.enabled
     assert not recorder._open
-    assert not recorder._keys
+    assert not recorder._by_session
     await recorder.aclose()
 
 
@@ -919,7 +919,7 @@ def test_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "none")
     locks.running_system.cache_clear()
     try:
-        assert locks.running_system() == locks.host()
+        assert locks.running_system() == socket.gethostname()
         assert locks.reach(tmp_path) is Reach.UNKNOWN
     finally:
         locks.running_system.cache_clear()
@@ -1592,7 +1592,7 @@ def steps(records: Iterable[LedgerRecord]) -> list[tuple[str, RecordState]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody wait long for a ledger that hangs."""
-    monkeypatch.setattr(timeouts, "WRITE_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(records, "WRITE_TIMEOUT_S", 0.02)
 
 
 @pytest.mark.parametrize("wrong", ["lokal", 5, object(), ""])
@@ -1887,7 +1887,7 @@ async def test_a_note_between_the_end_of_a_writer_and_its_callback(
     recorder = recording(ledger)
     asking = asyncio.create_task(ask(recorder, "k"))
     await asyncio.sleep(0)
-    writer = recorder._writers["k"]
+    (writer,) = recorder._writers
     while not writer.done():
         await asyncio.sleep(0)
         if writer.done():

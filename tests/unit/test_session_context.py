@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from qsessions import AsyncSessionClient, ClientClosed, CreateSession, Session, SessionLeftOpen
 from qsessions.events import Observers
 from qsessions.session.calls import SessionCalls
-from qsessions.session.create import Create, PendingCreates
+from qsessions.session.create import Create
 from qsessions.session.open import OpenSessions, SessionContext
+from qsessions.session.pending_creates import PendingCreates
 
 
 class Calls(SessionCalls):
@@ -28,6 +29,7 @@ class Calls(SessionCalls):
     def __init__(self, *, cancels: int = 0) -> None:
         client = AsyncSessionClient([], base_url="http://127.0.0.1")
         super().__init__(client._caller, client._recorder, Observers(), client._clock)
+        self.spawn = cast("Any", self._spawn)
         self.ended: list[str] = []
         self.cancels = cancels
         self.is_closed = False
@@ -46,7 +48,7 @@ class Calls(SessionCalls):
         if self.is_cut_off:
             raise asyncio.CancelledError
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Make a task."""
         if self.is_closed:
             coroutine.close()
@@ -125,7 +127,9 @@ async def test_a_session_that_its_caller_cannot_use_is_closed() -> None:
 
 
 async def test_an_ending_that_is_cancelled_again_and_again_leaves_the_session_open() -> None:
-    """A request that is cut off twice is not sent a third time, and the block says that its session is left open."""
+    """A request that is cut off twice is not sent a third time, and the block says that its session
+    is left open.
+    """
     calls = Calls()
     calls.is_cut_off = True
     with pytest.raises(SessionLeftOpen, match="shut down"):

@@ -1,0 +1,52 @@
+"""The creates that are under way, for what must stop them or wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from qsessions.errors import ClientClosed
+
+if TYPE_CHECKING:
+    from qsessions.session.create import Create
+
+
+class PendingCreates:
+    """The creates of one client that are under way.
+
+    Attributes:
+        refusal: Why none may begin just now, or None.
+    """
+
+    def __init__(self) -> None:
+        self.refusal: ClientClosed | None = None
+        self._is_closed = False
+        # Each is done when its create doesn't have to be waited for any more.
+        self._pending: dict[asyncio.Future[Any], Create] = {}
+
+    def refuse(self, reason: ClientClosed | None, *, for_good: bool = False) -> None:
+        """Let no create begin; None lets them begin again. It may be called in any thread.
+
+        After one `for_good` nothing changes any more.
+        """
+        if not self._is_closed:
+            self.refusal, self._is_closed = reason, for_good
+
+    def stop_unsent(self) -> None:
+        """Stop the creates of which nothing was sent, if they are refused."""
+        if (refusal := self.refusal) is not None:
+            for create in set(self._pending.values()):
+                create.stop(refusal)
+
+    async def wait_idle(self, seconds: float) -> None:
+        """Wait until every create has ended and its caller has the answer, `seconds` at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._pending:
+                    await asyncio.wait(self._pending)
+
+    def track(self, pending: asyncio.Future[Any], create: Create) -> None:
+        """Count a create as under way, and keep `wait_idle` waiting, until `pending` is done."""
+        self._pending[pending] = create
+        pending.add_done_callback(self._pending.pop)
