@@ -15,7 +15,8 @@ from qsessions import AsyncSessionClient, Clock, IBMCloudAuth, ServiceCRN
 from qsessions.emulator import Emulator
 from tests.manual_clock import ManualClock
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and every program that they start with them.
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
+# they start with them.
 for _number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(
@@ -53,7 +54,9 @@ def blockbuster() -> Iterator[BlockBuster]:
 
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a name for each next home folder. (`mktemp` would list all that there are, at each of thousands of tests.)"""
+    """Give a name for each next home folder. (`mktemp` would list all that there are, at each of
+    thousands of tests.)
+    """
     folder = tmp_path_factory.mktemp("homes")
     return (folder / str(number) for number in count())
 

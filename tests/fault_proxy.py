@@ -1,4 +1,6 @@
-"""A proxy in front of a server whose answers it breaks, for what goes wrong after the work was done. Port 0, 127.0.0.1."""
+"""A proxy in front of a server whose answers it breaks, for what goes wrong after the work was
+done. Port 0, 127.0.0.1.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tests.fault_server import Answer, FaultServer, Received
 
 @frozen
 class Broken:
-    """What comes in place of a server's answer, whether the server hears of the request, and whether this happens only once."""
+    """What comes in place of a server's answer, whether the server hears of the request, and
+    whether this happens only once.
+    """
 
     answer: Answer
     after: bool
@@ -20,7 +24,8 @@ class Broken:
 
 
 class FaultProxy(FaultServer):
-    """Carries requests to a server and its answers back, and breaks the answers to the methods that it is told.
+    """Carries requests to a server and its answers back, and breaks the answers to the methods that
+    it is told.
 
     Args:
         server: The URL of the server behind it.

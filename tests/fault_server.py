@@ -1,4 +1,6 @@
-"""A server that answers with raw bytes, or not at all, for what no well-formed server does. Port 0, 127.0.0.1."""
+"""A server that answers with raw bytes, or not at all, for what no well-formed server does. Port 0,
+127.0.0.1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Clocks under a test's hand: one moves when somebody sleeps on it, one wakes sleepers only when their time has come."""
+"""Clocks under a test's hand: one moves when somebody sleeps on it, one wakes sleepers only when
+their time has come.
+"""
 
 from __future__ import annotations
 

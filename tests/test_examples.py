@@ -79,7 +79,9 @@ async def service() -> Emulator:
 async def test_the_program_in_a_page_runs_as_pasted(
     service: Emulator, snippet: str, printed: str
 ) -> None:
-    """Each Python snippet that isn't a test is a whole program. It needs only the environment, and not pytest."""
+    """Each Python snippet that isn't a test is a whole program. It needs only the environment, and
+    not pytest.
+    """
     async with service:
         program = f"import sys; sys.modules['pytest'] = None\n{snippet}"
         code, output = await run("-c", program, env=service.env())
@@ -115,7 +117,9 @@ async def test_the_program_that_handles_errors(
 
 
 async def test_the_official_client_uses_our_session(service: Emulator) -> None:
-    """The program of docs/official-client.md hands a session's id to the official client, on the emulator."""
+    """The program of docs/official-client.md hands a session's id to the official client, on the
+    emulator.
+    """
     (program,) = await asyncio.to_thread(snippets, ROOT / "docs/official-client.md", "python")
     async with service:
         env = service.env() | dict.fromkeys(
@@ -128,7 +132,9 @@ async def test_the_official_client_uses_our_session(service: Emulator) -> None:
 
 @pytest.mark.parametrize(("page", "options"), TESTS)
 async def test_tests_in_the_pages_pass(page: str, options: tuple[str, ...], tmp_path: Path) -> None:
-    """Each test in README passes under pytest alone, and each in docs/pytest.md with pytest-asyncio in its auto mode."""
+    """Each test in README passes under pytest alone, and each in docs/pytest.md with pytest-asyncio
+    in its auto mode.
+    """
     found = await asyncio.to_thread(snippets, ROOT / page, "python")
     tests = [snippet for snippet in found if "def test_" in snippet]
     for number, snippet in enumerate(tests):
@@ -155,7 +161,9 @@ async def test_quickstart(service: Emulator) -> None:
 
 
 async def test_custom_auth(service: Emulator, tmp_path: Path) -> None:
-    """The provider of the example sends the token in its file, and reads the file again after a 401."""
+    """The provider of the example sends the token in its file, and reads the file again after a
+    401.
+    """
     path = tmp_path / "token"
     async with service:
         env = service.env() | {"TOKEN_FILE": str(path)}
@@ -227,7 +235,8 @@ def missing(*tools: str) -> pytest.MarkDecorator:
 async def bash(
     *arguments: str, folder: Path, env: dict[str, str], terminal: int | None = None
 ) -> tuple[int | None, str, str]:
-    """Run bash with our commands in its PATH; return the exit code, standard output and standard error.
+    """Run bash with our commands in its PATH; return the exit code, standard output and standard
+    error.
 
     A terminal, where there is one, is standard input and error.
     """
@@ -284,7 +293,9 @@ LINES = [
 
 @missing("curl", "jq", "node", "timeout")
 async def test_the_page_for_other_languages(tmp_path: Path) -> None:
-    """The commands of docs/emulator.md run in their order as they stand, and its program runs under Node."""
+    """The commands of docs/emulator.md run in their order as they stand, and its program runs under
+    Node.
+    """
     page = ROOT / "docs/emulator.md"
     commands = await asyncio.to_thread(snippets, page, "sh")
     (program,) = await asyncio.to_thread(snippets, page, "js")

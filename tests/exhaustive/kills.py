@@ -1,4 +1,6 @@
-"""As many deaths as one wants, of every kind: `python -m tests.exhaustive.kills 2000`, which prints what became of them."""
+"""As many deaths as one wants, of every kind: `python -m tests.exhaustive.kills 2000`, which prints
+what became of them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ _TOGETHER = 100
 
 
 def deaths(count: int) -> Iterator[tuple[Death, bool]]:
-    """Give so many deaths, each with whether it is in a child of an owner; the same each time, and each way as often as the others."""
+    """Give so many deaths, each with whether it is in a child of an owner; the same each time, and
+    each way as often as the others.
+    """
     random = Random(1)  # noqa: S311 - they are to be the same each time
     for _, way in zip(range(count), cycle(WAYS), strict=False):
         (under_way,) = random.choices(list(SIZES), list(SIZES.values()))

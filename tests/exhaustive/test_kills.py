@@ -14,14 +14,17 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills and forks are those of POSIX"
 )
 
-# The callbacks of its event loop after which a process is killed, counted from when its first record was kept. A life takes about 75.
+# The callbacks of its event loop after which a process is killed, counted from when its first
+# record was kept. A life takes about 75.
 CALLBACKS = range(0, 400, 2)
 KILLS = 400
 
 
 @pytest.mark.timeout(300)
 async def test_whatever_a_killed_process_left_is_reaped_and_nothing_else(tmp_path: Path) -> None:
-    """After SIGKILL at 200 moments of a loop nothing of the dead goes on unlisted, and all of the living does, until it dies too."""
+    """After SIGKILL at 200 moments of a loop nothing of the dead goes on unlisted, and all of the
+    living does, until it dies too.
+    """
     async with scene(tmp_path, backend="ibm_torino") as (place, living):
         for count in CALLBACKS:
             await place.kill(count)
@@ -45,7 +48,9 @@ async def test_whatever_a_killed_process_left_is_reaped_and_nothing_else(tmp_pat
 
 @pytest.mark.timeout(600)
 async def test_a_session_that_was_given_is_in_the_ledger_at_any_size(tmp_path: Path) -> None:
-    """However many are under way when a process dies, each session is in the ledger, or its request was in flight and a record names it."""
+    """However many are under way when a process dies, each session is in the ledger, or its request
+    was in flight and a record names it.
+    """
     figures = await many(KILLS, tmp_path)
     assert figures.problems == []
     assert figures.deaths.total() == KILLS

@@ -22,7 +22,9 @@ async def _workloads(client: AsyncSessionClient, _: str, **options: Any) -> obje
 
 @frozen
 class Row:
-    """An operation: what errors and events call it, what goes over the wire, how it is called, and the answer of a success."""
+    """An operation: what errors and events call it, what goes over the wire, how it is called, and
+    the answer of a success.
+    """
 
     name: str
     method: str

@@ -24,7 +24,9 @@ class Against(Protocol):
     async def __call__(
         self, *answers: Answer, **options: Any
     ) -> tuple[FaultServer, AsyncSessionClient]:
-        """Take the script, and what the client takes; the credential is an API key where none is given."""
+        """Take the script, and what the client takes; the credential is an API key where none is
+        given.
+        """
         ...
 
 

@@ -1,4 +1,6 @@
-"""What can go wrong with one request, as a table: the answer, and what each kind of operation makes of it."""
+"""What can go wrong with one request, as a table: the answer, and what each kind of operation makes
+of it.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,9 @@ async def failure_of(call: Awaitable[object]) -> QSessionsError | None:
 
 @contextmanager
 def within(seconds: float, time: ManualClock) -> Iterator[None]:
-    """See that what is done meanwhile ends in time; what really passes and what is slept on the test's clock count together."""
+    """See that what is done meanwhile ends in time; what really passes and what is slept on the
+    test's clock count together.
+    """
     started = real.monotonic() + time.now
     yield
     assert real.monotonic() + time.now - started < seconds + SLACK_S
@@ -181,7 +185,8 @@ REFUSALS = {
 # After these a request that may be repeated is; after a 401 with a fresh token.
 REPEATED = {REFUSALS[status] for status in (401, 429, 500, 502, 503, 504, 520, 521, 522, 524)}
 REPEATED |= {fault for fault in FAULTS if fault.outcome is LOST}
-# What only the deadline ends takes real time: where many faults make one test, the first of these stands for all.
+# What only the deadline ends takes real time: where many faults make one test, the first of these
+# stands for all.
 PROMPT = tuple(fault for fault in FAULTS if not fault.is_late or fault.answer is hang)
 
 

@@ -1,4 +1,6 @@
-"""Processes that die at the very return of `create`, and what they leave: looked at from outside, and reaped."""
+"""Processes that die at the very return of `create`, and what they leave: looked at from outside,
+and reaped.
+"""
 
 from __future__ import annotations
 
@@ -104,10 +106,13 @@ class Left:
         exit: What its parent heard of that.
         made: How many sessions the service created for it.
         given: How many of them it had been given: its `create` had returned.
-        unrecorded: Those that it had been given and whose ids aren't in the ledger. There must be none.
-        in_flight: How many sessions are in no record by their ids: their requests were in flight. They stay open.
+        unrecorded: Those that it had been given and whose ids aren't in the ledger. There must be
+            none.
+        in_flight: How many sessions are in no record by their ids: their requests were in flight.
+            They stay open.
         intents: How many records have no id.
-        unclosed: The sessions whose ids are in a record and that are open after `reap`. There must be none.
+        unclosed: The sessions whose ids are in a record and that are open after `reap`. There must
+            be none.
         unnamed: The sessions that `reap` neither closed nor named. There must be none.
     """
 
@@ -136,7 +141,9 @@ class Left:
 
 @define
 class Figures:
-    """What became of many deaths: how many there were of each kind, and the sums of what `Left` says."""
+    """What became of many deaths: how many there were of each kind, and the sums of what `Left`
+    says.
+    """
 
     deaths: Counter[tuple[str, int]] = Factory(Counter)
     made: int = 0
@@ -217,7 +224,9 @@ class Kills:
         return entry.record.session_id != self._owned
 
     async def _at_rest(self) -> None:
-        """Wait until the service has nothing to do and nobody is connected to it: what was sent has come to its end."""
+        """Wait until the service has nothing to do and nobody is connected to it: what was sent has
+        come to its end.
+        """
         assert self._emulator._runner is not None
         server = self._emulator._runner.server
         assert server is not None
@@ -232,7 +241,9 @@ def is_serving(task: asyncio.Task[object]) -> bool:
 
 
 def forget_but(kept: Iterable[Path], directory: Path) -> None:
-    """Delete what was added to a ledger, so that records without an id are not in the way of the next death."""
+    """Delete what was added to a ledger, so that records without an id are not in the way of the
+    next death.
+    """
     for file in set(files_in(directory)).difference(kept):
         file.unlink()
 

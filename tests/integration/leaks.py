@@ -29,7 +29,9 @@ async def loop_steps(count: int) -> None:
 
 
 def in_use(client: AsyncSessionClient) -> int:
-    """Count the connections that a client's calls hold, apart from those that it keeps for later calls."""
+    """Count the connections that a client's calls hold, apart from those that it keeps for later
+    calls.
+    """
     pools = [http.connector for http in client._transport._sessions.values()]
     return sum(len(pool._acquired) for pool in pools if pool is not None)
 
@@ -38,8 +40,10 @@ def in_use(client: AsyncSessionClient) -> int:
 async def leaving_nothing(
     client: AsyncSessionClient, *servers: FaultServer, exchanges: int = 0
 ) -> AsyncIterator[AsyncSessionClient]:
-    """Enter a client. Before it is closed, which would tidy up, see that its calls left no task and no connection in use, but for so many
-    exchanges for a token, which belong to no call; and afterwards that there is no task and no connection at all.
+    """Enter a client. Before it is closed, which would tidy up, see that its calls left no task and
+    no connection in use, but for so many
+    exchanges for a token, which belong to no call; and afterwards that there is no task and no
+    connection at all.
     """
     async with client:
         yield client

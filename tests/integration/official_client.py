@@ -1,6 +1,8 @@
-"""Evaluates expressions with the official client at hand, in a process of its own: importing it takes seconds.
+"""Evaluates expressions with the official client at hand, in a process of its own: importing it
+takes seconds.
 
-Each line of standard input is an expression in JSON; each line of standard output is its value in JSON, or what was raised.
+Each line of standard input is an expression in JSON; each line of standard output is its value in
+JSON, or what was raised.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from qiskit_ibm_runtime.api.client_parameters import ClientParameters
 
 
 def base_url(*_: object) -> str:
-    """Give the emulator's address: `url_resolver=`, because the client's own way to the service keeps no port."""
+    """Give the emulator's address: `url_resolver=`, because the client's own way to the service
+    keeps no port.
+    """
     return os.environ["QSESSIONS_BASE_URL"] + "/v1"
 
 

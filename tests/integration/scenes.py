@@ -1,4 +1,6 @@
-"""A process that lives with its sessions, and one that is killed at any moment of its life, again and again."""
+"""A process that lives with its sessions, and one that is killed at any moment of its life, again
+and again.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ from qsessions.ledger.lines import parse_line
 from qsessions.reaper import reap
 from tests.integration.kills import Program, client_of, files_in, listed, program
 
-# What a killed process leaves: the state of its newest record, and what there is of that session at the service. The second is a create
-# that was carried out and whose answer was not recorded.
+# What a killed process leaves: the state of its newest record, and what there is of that session at
+# the service. The second is a create that was carried out and whose answer was not recorded.
 STATES = (
     ("intent", "nothing"),
     ("intent", "open"),
@@ -33,7 +35,8 @@ class Scene:
 
     Attributes:
         kept: The sessions of the one that lives: their ids, and whether they take jobs.
-        states: How often a killed process had left its newest record in a state, with what at the service.
+        states: How often a killed process had left its newest record in a state, with what at the
+            service.
         lives: How often a process was killed in its first life, its second and so on.
     """
 
@@ -90,7 +93,9 @@ class Scene:
         self.lives[len({record.key for record in records})] += 1
 
     async def reap(self) -> set[str]:
-        """Reap, and see that nothing of the living was touched; give what goes on of the dead, all of it listed, and end that."""
+        """Reap, and see that nothing of the living was touched; give what goes on of the dead, all
+        of it listed, and end that.
+        """
         # Long enough ago for a session that was asked for to be listed, were it there.
         reaped = await reap(
             self.client, self.ledger, close_unique=True, wall=lambda: time.time() + 1000
@@ -115,7 +120,9 @@ def records_in(file: Path) -> list[LedgerRecord]:
 
 
 def left_by(records: Sequence[LedgerRecord], made: Sequence[Session]) -> tuple[str, str]:
-    """Say what a killed process left: the state of its newest record, and what there is of that session at the service."""
+    """Say what a killed process left: the state of its newest record, and what there is of that
+    session at the service.
+    """
     newest = records[-1]
     if newest.session_id is not None:
         (session,) = [session for session in made if session.id == newest.session_id]
@@ -136,7 +143,9 @@ def state_of(session: Session) -> str:
 
 @asynccontextmanager
 async def scene(directory: Path, *, backend: str) -> AsyncIterator[tuple[Scene, Program]]:
-    """Give a scene whose living process is creating a session on that backend; those that die ask for ibm_fez."""
+    """Give a scene whose living process is creating a session on that backend; those that die ask
+    for ibm_fez.
+    """
     async with AsyncExitStack() as stack:
         emulator = await stack.enter_async_context(Emulator())
         env = emulator.env()

@@ -57,7 +57,9 @@ class Shell:
         return process.returncode, (out or b"").decode(), (err or b"").decode()
 
     async def data(self, *arguments: str) -> Any:
-        """Run a command that must do well with --json; check what it prints against the schema and give it."""
+        """Run a command that must do well with --json; check what it prints against the schema and
+        give it.
+        """
         code, out, err = await self(*arguments, "--json")
         assert (code, err) == (0, "")
         value = json.loads(out)
@@ -65,7 +67,9 @@ class Shell:
         return value
 
     async def lines(self, *arguments: str) -> list[Any]:
-        """Run a command that must do well with --jsonl; check each line against the schema and give them all."""
+        """Run a command that must do well with --jsonl; check each line against the schema and give
+        them all.
+        """
         code, out, err = await self(*arguments, "--jsonl")
         assert (code, err) == (0, "")
         values = [json.loads(line) for line in out.splitlines()]
@@ -87,7 +91,9 @@ class Shell:
 
 
 def read_all(descriptor: int) -> str:
-    """Read a terminal until its other end is gone, which reads as an error on Linux and as the end elsewhere."""
+    """Read a terminal until its other end is gone, which reads as an error on Linux and as the end
+    elsewhere.
+    """
     parts: list[bytes] = []
     with suppress(OSError):
         while part := os.read(descriptor, 4096):

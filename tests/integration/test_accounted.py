@@ -1,4 +1,6 @@
-"""Whatever fails, each session that the service has is closed, or the error and the ledger name it or say that there may be one."""
+"""Whatever fails, each session that the service has is closed, or the error and the ledger name it
+or say that there may be one.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +114,9 @@ async def enter(scene: Scene, **options: Any) -> None:
 async def test_a_create_that_meets_a_fault_is_accounted_for(
     *, fault: Fault, after: bool, scene: Scene, time: ManualClock
 ) -> None:
-    """Whether or not the work was done, the outcome is unknown, is in the ledger as such, and a session that came of it is shown."""
+    """Whether or not the work was done, the outcome is unknown, is in the ledger as such, and a
+    session that came of it is shown.
+    """
     scene.proxy.broken["POST"] = Broken(fault.answer, after)
     with within(fault.timeout, time), pytest.raises(CreateOutcomeUnknown) as caught:
         await enter(scene, timeout=fault.timeout)
@@ -137,7 +141,9 @@ UNKNOWN += [
 async def test_a_failure_after_a_create_was_carried_out_is_accounted_for(
     status: int, body: object, scene: Scene
 ) -> None:
-    """A status that leaves open whether the work was done is unknown, and the session that came of it is shown."""
+    """A status that leaves open whether the work was done is unknown, and the session that came of
+    it is shown.
+    """
     scene.proxy.broken["POST"] = Broken(http(status, body), after=True)
     with pytest.raises(CreateOutcomeUnknown) as caught:
         await enter(scene)
@@ -150,7 +156,9 @@ async def test_a_failure_after_a_create_was_carried_out_is_accounted_for(
     "status", [400, 401, 403, 404, 407, 409, 413, 418, 425, 429, 500, 501, 503, 521, 522]
 )
 async def test_a_service_that_denies_what_it_did_is_believed(status: int, scene: Scene) -> None:
-    """This can't be promised: a service that creates a session and says that it didn't leaves one that only `max_ttl` ends."""
+    """This can't be promised: a service that creates a session and says that it didn't leaves one
+    that only `max_ttl` ends.
+    """
     scene.proxy.broken["POST"] = Broken(http(status, own()), after=True)
     with pytest.raises(QSessionsError) as caught:
         await enter(scene)
@@ -162,7 +170,9 @@ async def test_a_service_that_denies_what_it_did_is_believed(status: int, scene:
 
 @pytest.mark.parametrize("session_id", ["a/b", "..", "x" * 501, "line\nend", "\ud800"], ids=ascii)
 async def test_an_id_that_no_call_can_name_is_told(session_id: str, scene: Scene) -> None:
-    """A session whose id can't be sent back can't be ended, so that nobody may believe to have opened it."""
+    """A session whose id can't be sent back can't be ended, so that nobody may believe to have
+    opened it.
+    """
     scene.proxy.broken["POST"] = Broken(http(200, SESSION | {"id": session_id}), after=True)
     with pytest.raises(CreateOutcomeUnknown, match="the session id") as caught:
         await enter(scene)
@@ -182,7 +192,9 @@ async def test_a_create_whose_answer_has_a_wrong_field_is_recorded_with_its_id(
 
 
 async def test_a_create_that_is_reset_unheard_is_accounted_for(scene: Scene) -> None:
-    """When connections are torn down before anything is read, a create that had begun to go out is in the ledger as unknown."""
+    """When connections are torn down before anything is read, a create that had begun to go out is
+    in the ledger as unknown.
+    """
     scene.proxy.deaf = True
     with pytest.raises((ConnectionFailed, CreateOutcomeUnknown)) as caught:
         await enter(scene)
@@ -192,7 +204,9 @@ async def test_a_create_that_is_reset_unheard_is_accounted_for(scene: Scene) -> 
 
 
 async def test_a_create_that_was_never_sent_leaves_no_record(scene: Scene) -> None:
-    """When the service can't be reached, nothing was created, and the ledger has nothing to look into."""
+    """When the service can't be reached, nothing was created, and the ledger has nothing to look
+    into.
+    """
     await scene.proxy.stop()
     with pytest.raises(ConnectionFailed):
         await enter(scene)
@@ -202,7 +216,9 @@ async def test_a_create_that_was_never_sent_leaves_no_record(scene: Scene) -> No
 async def end_of_block(
     scene: Scene, option: str, how: str, **options: Any
 ) -> tuple[str, SessionLeftOpen | KeyError | None]:
-    """Open a session and leave its block, for `on_error` by an error; give its id and what came out of the block."""
+    """Open a session and leave its block, for `on_error` by an error; give its id and what came out
+    of the block.
+    """
     ids: list[str] = []
     how_to_end: dict[str, Any] = {option: how}
     try:
@@ -230,7 +246,9 @@ each_ending = pytest.mark.parametrize(
 async def test_an_ending_that_meets_a_fault_is_accounted_for(
     *, fault: Fault, option: str, how: str, after: bool, scene: Scene, time: ManualClock
 ) -> None:
-    """A session that can't be ended is named by the error and the ledger, and ended once the fault has passed."""
+    """A session that can't be ended is named by the error and the ledger, and ended once the fault
+    has passed.
+    """
     scene.proxy.broken[METHODS[how]] = Broken(fault.answer, after)
     with within(fault.timeout, time):
         session_id, error = await end_of_block(scene, option, how, ending_timeout=fault.timeout)
@@ -265,7 +283,8 @@ NOT_THE_SERVICES_404 = Fault(
     "404 of a proxy", http(404, "<title>Oh no</title>"), (ResponseError,) * 3
 )
 NO_INSTANCE = Fault("404 of the instance", http(404, own(code=1279)), (InstanceNotFound,) * 3)
-# A service that answers a close so, and didn't close the session, lies. A 404 of a new session isn't taken for one.
+# A service that answers a close so, and didn't close the session, lies. A 404 of a new session
+# isn't taken for one.
 CLOSED = ("204", "200 without a body", "an empty object")
 
 
@@ -282,7 +301,9 @@ CLOSED = ("204", "200 without a body", "an empty object")
 async def test_a_session_is_accounted_for_whatever_a_call_meets(
     *, row: Row, after: bool, scene: Scene, time: ManualClock
 ) -> None:
-    """Whatever comes in place of a call's answer, the session is closed or is in the ledger, unless the service lies about a close."""
+    """Whatever comes in place of a call's answer, the session is closed or is in the ledger, unless
+    the service lies about a close.
+    """
     missing = []
     refusals = [REFUSALS[status] for status in (*REFUSED, 404, 409)]
     for fault in (*PROMPT, *refusals, NOT_THE_SERVICES_404, NO_INSTANCE):
@@ -310,7 +331,9 @@ async def test_a_session_is_accounted_for_whatever_a_call_meets(
 async def test_a_change_that_was_carried_out_unheard_is_repeated(
     *, row: Row, busy: bool, scene: Scene, time: ManualClock
 ) -> None:
-    """A change whose first answer goes wrong is sent again where that helps, else raises its class; and the caller may repeat it."""
+    """A change whose first answer goes wrong is sent again where that helps, else raises its class;
+    and the caller may repeat it.
+    """
     closes = row is CLOSE or not busy
     for fault in (*PROMPT, *REFUSALS.values()):
         session = await scene.client.create(**WANTED)
@@ -347,7 +370,9 @@ async def test_a_change_that_was_carried_out_unheard_is_repeated(
 async def test_a_service_that_claims_what_it_did_not_do_is_believed(
     answer: bytes, age: float, scene: Scene, time: ManualClock
 ) -> None:
-    """This can't be promised: a service that says that a session is closed or gone, and it isn't, leaves one that only `max_ttl` ends."""
+    """This can't be promised: a service that says that a session is closed or gone, and it isn't,
+    leaves one that only `max_ttl` ends.
+    """
     scene.proxy.broken["DELETE"] = Broken(answer, after=False)
     async with scene.client.open(**WANTED, on_exit="close") as live:
         time.advance(age)
@@ -358,7 +383,9 @@ async def test_a_service_that_claims_what_it_did_not_do_is_believed(
 async def test_a_server_that_is_gone_for_good_leaves_a_record(
     raised: Exception | None, scene: Scene
 ) -> None:
-    """When the service vanishes within a block, the error or a note on the block's own says what is left, and so does the ledger."""
+    """When the service vanishes within a block, the error or a note on the block's own says what is
+    left, and so does the ledger.
+    """
     ids = []
 
     async def work() -> None:
@@ -380,7 +407,9 @@ async def test_a_server_that_is_gone_for_good_leaves_a_record(
 
 
 async def test_max_ttl_ends_what_a_vanished_host_left(scene: Scene, time: ManualClock) -> None:
-    """This is all that can be promised then: what nobody is left to end is closed `max_ttl` after its first job began, and not before."""
+    """This is all that can be promised then: what nobody is left to end is closed `max_ttl` after
+    its first job began, and not before.
+    """
     session = await scene.client.create(**WANTED)
     scene.emulator.submit_job(session.id, seconds=10_000)
     await scene.proxy.stop()
@@ -391,7 +420,9 @@ async def test_max_ttl_ends_what_a_vanished_host_left(scene: Scene, time: Manual
 
 
 async def test_without_a_ledger_only_the_workloads_tell(scene: Scene, time: ManualClock) -> None:
-    """What a client without a ledger left open isn't found by `reap`; the list of workloads has it, as one of the instance's."""
+    """What a client without a ledger left open isn't found by `reap`; the list of workloads has it,
+    as one of the instance's.
+    """
     async with client_of(scene.emulator, time.clock) as another:
         session = await another.create(**WANTED)
     assert await reap(scene.client, scene.ledger) == []
@@ -401,7 +432,9 @@ async def test_without_a_ledger_only_the_workloads_tell(scene: Scene, time: Manu
 
 
 async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None:
-    """When the token ends within a block and IAM gives no other, the session is named; with IAM back it is ended."""
+    """When the token ends within a block and IAM gives no other, the session is named; with IAM
+    back it is ended.
+    """
     opened = scene.client.open(**WANTED)
     live = await opened.__aenter__()
     scene.emulator.revoke_tokens()
@@ -419,7 +452,9 @@ async def test_an_iam_that_fails_meanwhile_leaves_a_record(scene: Scene) -> None
 async def test_a_token_that_is_revoked_in_mid_flight_costs_one_more_try(
     how: Any, scene: Scene
 ) -> None:
-    """Each request that finds its token revoked gets a new one, is carried out once, and the session ends."""
+    """Each request that finds its token revoked gets a new one, is carried out once, and the
+    session ends.
+    """
     revoke = EmulatorFault(kind="revoke_tokens", nth=1)
     scene.emulator.faults.add(
         *(

@@ -122,7 +122,9 @@ class OneHeader:
     ids=["None", "list", "version", "host"],
 )
 async def test_what_a_provider_gives_is_checked(against: Against, given: Any, told: str) -> None:
-    """A provider that gives no mapping, or a header that is not its to set, is told by its name, and nothing is sent."""
+    """A provider that gives no mapping, or a header that is not its to set, is told by its name,
+    and nothing is sent.
+    """
     server, client = await against(b"", auth=[OneHeader(given)])
     with pytest.raises(ConfigurationError, match=told):
         await client.get("s1")

@@ -1,4 +1,6 @@
-"""A create that is cancelled leaves no session behind, whenever it happens, and the cancellation always goes on."""
+"""A create that is cancelled leaves no session behind, whenever it happens, and the cancellation
+always goes on.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:
 async def end_of_all(
     emulator: Emulator, client: AsyncSessionClient, task: asyncio.Task[Any]
 ) -> None:
-    """See that nothing is left of a create that may have been cancelled, and that the client still works."""
+    """See that nothing is left of a create that may have been cancelled, and that the client still
+    works.
+    """
     await asyncio.wait({task})
     if task.cancelled():
         await client._creates.wait_idle(30)
@@ -107,7 +111,9 @@ async def end_of_all(
 async def test_a_create_may_be_cancelled_at_every_step(
     emulator: Emulator, time: ManualClock, way: str, factory: Any
 ) -> None:
-    """After any number of rounds of the event loop, a cancelled create leaves no open session and no task."""
+    """After any number of rounds of the event loop, a cancelled create leaves no open session and
+    no task.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     rescued = 0
     for steps in range(2000):
@@ -139,7 +145,9 @@ async def test_a_create_may_be_cancelled_at_every_step(
 async def test_a_create_may_be_cancelled_twice_at_every_step(
     emulator: Emulator, time: ManualClock, later: int, factory: Any
 ) -> None:
-    """A second cancellation leaves at once, and what was begun is ended in the background, for which closing waits."""
+    """A second cancellation leaves at once, and what was begun is ended in the background, for
+    which closing waits.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     left_early = 0
     for steps in range(2000):
@@ -167,7 +175,9 @@ async def test_a_create_may_be_cancelled_twice_at_every_step(
 async def test_a_client_may_be_closed_at_every_step_of_a_create(
     emulator: Emulator, time: ManualClock
 ) -> None:
-    """Closing the client brings the create that is in flight to its end: it gives a session, or nothing was made."""
+    """Closing the client brings the create that is in flight to its end: it gives a session, or
+    nothing was made.
+    """
     for steps in range(2000):
         before = len(emulator.sessions)
         client = client_of(emulator, time.clock)
@@ -214,7 +224,9 @@ async def test_a_deadline_of_asyncio_is_kept(against: Against) -> None:
 async def test_a_task_group_that_fails_closes_what_its_creates_made(
     emulator: Emulator, client: AsyncSessionClient
 ) -> None:
-    """When one task of a group fails, the creates beside it are cancelled, rescued, and the group's error is the first one."""
+    """When one task of a group fails, the creates beside it are cancelled, rescued, and the group's
+    error is the first one.
+    """
 
     async def fail() -> None:
         await until(lambda: len(emulator.sessions) > 2)
@@ -311,7 +323,9 @@ async def cancelled_with(
 async def test_a_create_that_waits_for_a_connection_is_not_sent_when_cancelled(
     against: Against,
 ) -> None:
-    """Creates that are cancelled in the queue for a connection never go out, and only what was in flight is ended."""
+    """Creates that are cancelled in the queue for a connection never go out, and only what was in
+    flight is ended.
+    """
     held = Held()
     server, client = await against(held, CLOSED, max_concurrency=1)
     tasks = [create(client) for _ in range(5)]
@@ -392,7 +406,9 @@ async def test_a_refused_create_that_was_cancelled_leaves_nothing_to_end(
 async def test_an_unknown_outcome_is_told_by_note_event_and_log(
     against: Against, answer: Answer, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where a session may have been made and nobody can tell, the cancellation carries a note, and the log an error."""
+    """Where a session may have been made and nobody can tell, the cancellation carries a note, and
+    the log an error.
+    """
     server, error, (event,) = await cancelled_with(against, answer)
     (note,) = error.__notes__
     assert note.startswith("create was cancelled, and its outcome is unknown: ")
@@ -405,7 +421,9 @@ async def test_an_unknown_outcome_is_told_by_note_event_and_log(
 
 
 async def test_a_success_without_an_id_is_told(against: Against) -> None:
-    """A session that was made, and whose id can't be read, can't be closed: the cancellation says so."""
+    """A session that was made, and whose id can't be read, can't be closed: the cancellation says
+    so.
+    """
     _, error, (event,) = await cancelled_with(against, http(200, "<html>"))
     (note,) = error.__notes__
     assert (
@@ -459,7 +477,9 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
 async def test_a_session_that_can_not_be_closed_is_named(
     against: Against, answers: list[Answer], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When closing fails too, the cancellation goes on with a note that names the session, an event and an ERROR line."""
+    """When closing fails too, the cancellation goes on with a note that names the session, an event
+    and an ERROR line.
+    """
     _, error, (event,) = await cancelled_with(
         against, CREATED, *answers, retry=RetryPolicy(base_delay=0.01)
     )
@@ -487,7 +507,9 @@ async def test_a_close_that_never_comes_back_is_bounded(
 
 
 async def test_a_session_that_is_gone_counts_as_closed(against: Against) -> None:
-    """The HTTP library may have sent the DELETE twice, so a 404 that stays is no failure of an ending."""
+    """The HTTP library may have sent the DELETE twice, so a 404 that stays is no failure of an
+    ending.
+    """
     gone = http(404, fault())
     server, error, (event,) = await cancelled_with(against, CREATED, gone, gone, gone)
     assert event.closed
@@ -527,7 +549,9 @@ async def test_a_foreign_error_while_closing_does_not_take_the_place_of_the_canc
 async def test_a_second_cancellation_leaves_at_once_and_the_ending_goes_on(
     against: Against,
 ) -> None:
-    """The caller is free again, and the session is closed in the background; closing the client waits for that."""
+    """The caller is free again, and the session is closed in the background; closing the client
+    waits for that.
+    """
     held, closing = Held(), Held()
     server, client = await against(held, closing)
     task = create(client)
@@ -569,7 +593,9 @@ async def test_closing_the_client_waits_for_an_ending_so_long(
 async def test_a_create_in_flight_when_the_client_gives_up_is_told(
     against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cancelled create whose answer the closing client doesn't wait for any longer has an unknown outcome, and says so."""
+    """A cancelled create whose answer the closing client doesn't wait for any longer has an unknown
+    outcome, and says so.
+    """
     monkeypatch.setattr(open_module, "ENDING_TIMEOUT", 0.05)
     _, client = await against(hang, timeout=None)
     task = create(client)
@@ -583,7 +609,9 @@ async def test_a_create_in_flight_when_the_client_gives_up_is_told(
 
 
 async def test_cancelling_the_close_of_a_client_closes_it_all_the_same(against: Against) -> None:
-    """Whoever doesn't wait for `aclose` leaves no half-closed client: it goes on in the background, and can be waited for again."""
+    """Whoever doesn't wait for `aclose` leaves no half-closed client: it goes on in the background,
+    and can be waited for again.
+    """
     held, closing = Held(), Held()
     _, client = await against(held, closing)
     task = create(client)
@@ -607,7 +635,9 @@ async def test_cancelling_the_close_of_a_client_closes_it_all_the_same(against: 
 def test_an_event_loop_that_shuts_down_closes_the_session_or_tells(
     steps: int, caplog: pytest.LogCaptureFixture, time: ManualClock
 ) -> None:
-    """When the whole loop ends, a DELETE is sent again, and a request that could not be saved is told in the log."""
+    """When the whole loop ends, a DELETE is sent again, and a request that could not be saved is
+    told in the log.
+    """
     seen: list[str] = []
 
     async def main() -> None:
@@ -738,7 +768,9 @@ def client_over(transport: Canned, events: list[object]) -> AsyncSessionClient:
 async def test_what_a_transport_raises_does_not_take_the_place_of_the_cancellation(
     outcome: Exception, told: list[str]
 ) -> None:
-    """A foreign error leaves the outcome unknown; one that the transport raises before it sends leaves nothing to tell."""
+    """A foreign error leaves the outcome unknown; one that the transport raises before it sends
+    leaves nothing to tell.
+    """
     transport, events = Canned(outcome), list[object]()
     task = asyncio.ensure_future(client_over(transport, events).create(mode="batch"))
     await loop_steps(3)
@@ -751,7 +783,9 @@ async def test_what_a_transport_raises_does_not_take_the_place_of_the_cancellati
 
 
 async def test_a_cancellation_goes_on_even_where_no_task_can_be_made_any_more() -> None:
-    """A client that was closed in between can't end anything: the cancellation says that the outcome is unknown."""
+    """A client that was closed in between can't end anything: the cancellation says that the
+    outcome is unknown.
+    """
     transport, events = Canned(Response(200)), list[object]()
     task = asyncio.ensure_future(client_over(transport, events).create(mode="batch"))
     await loop_steps(3)
@@ -801,7 +835,9 @@ async def test_a_create_that_was_refused_meanwhile_is_not_sent_again(
 
 
 async def test_a_cancelled_create_asks_for_no_credentials_any_more(against: Against) -> None:
-    """Whatever refuses a create whose caller has left, no token is asked for and no retry announced."""
+    """Whatever refuses a create whose caller has left, no token is asked for and no retry
+    announced.
+    """
     auth = Fickle("key")
     server, _, events = await cancelled_with(
         against, http(401, fault()), auth=[auth, ServiceCRN(CRN)]
@@ -837,7 +873,9 @@ async def test_closing_the_client_waits_no_longer_for_what_ignores_its_cancellat
 def test_an_event_loop_that_ends_with_a_create_in_flight_reports_nothing_of_its_own(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What became of the create is logged by us, and asyncio finds no error that nobody has fetched."""
+    """What became of the create is logged by us, and asyncio finds no error that nobody has
+    fetched.
+    """
 
     async def work(url: str) -> None:
         async with AsyncSessionClient(static_auth(), base_url=url) as client:

@@ -121,7 +121,9 @@ async def test_demo_can_be_interrupted() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_emulator_prints_exports_and_stops_cleanly(number: signal.Signals) -> None:
-    """The emulator prints the four variables and nothing else, and a signal stops it with exit code 0."""
+    """The emulator prints the four variables and nothing else, and a signal stops it with exit code
+    0.
+    """
     async with serving("--port", "0") as (process, lines):
         assert [re.fullmatch(r"export (\w+)=\S+", line)[1] for line in lines] == EXPORTS  # type: ignore[index]
         process.send_signal(number)
@@ -130,7 +132,9 @@ async def test_emulator_prints_exports_and_stops_cleanly(number: signal.Signals)
 
 
 async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
-    """On a terminal, a line on standard error says where the page is and how to stop; it is no part of what a shell evals."""
+    """On a terminal, a line on standard error says where the page is and how to stop; it is no part
+    of what a shell evals.
+    """
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(QSESSIONS, "emulator", stdout=slave, stderr=PIPE)
     os.close(slave)
@@ -149,7 +153,9 @@ async def test_emulator_says_on_a_terminal_how_to_stop_it() -> None:
 
 
 async def test_an_emulator_in_the_background_ignores_ctrl_c() -> None:
-    """A shell starts what runs in the background with Ctrl-C ignored, and the emulator leaves it so."""
+    """A shell starts what runs in the background with Ctrl-C ignored, and the emulator leaves it
+    so.
+    """
     command = 'trap "" INT; exec "$QSESSIONS" emulator'
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", command, stdout=PIPE, stderr=PIPE, env=os.environ | {"QSESSIONS": QSESSIONS}
@@ -215,7 +221,9 @@ async def test_help_does_not_pay_for_the_client() -> None:
     [("cyclopts", 2, "pip install 'qsessions[cli]'"), ("rich", 1, "rich")],
 )
 async def test_a_missing_library_is_named(missing: str, code: int, told: str) -> None:
-    """Without its extra the command line says what to install; any other missing module is told as it is."""
+    """Without its extra the command line says what to install; any other missing module is told as
+    it is.
+    """
     program = (
         f"import sys; sys.modules[{missing!r}] = None; from qsessions.cli import main; "
         "sys.exit(main())"

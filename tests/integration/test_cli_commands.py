@@ -1,4 +1,6 @@
-"""The commands for the service, each in a process of its own, against an emulator that runs in the test's loop."""
+"""The commands for the service, each in a process of its own, against an emulator that runs in the
+test's loop.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def test_schema_is_one_and_names_every_field() -> None:
 
 
 async def test_a_session_from_create_to_closed(tmp_path: Path, service: Emulator) -> None:
-    """create, get, update, drain and close do on the service what they say, and print JSON that fits the schema."""
+    """create, get, update, drain and close do on the service what they say, and print JSON that
+    fits the schema.
+    """
     # A partner may set all TTLs.
     shell = Shell(
         service.env() | {"QISKIT_IBM_INSTANCE": service.add_instance(partner=True)}, tmp_path
@@ -89,7 +93,9 @@ async def test_a_session_from_create_to_closed(tmp_path: Path, service: Emulator
 
 
 async def test_lists(shell: Shell) -> None:
-    """workloads filters, sorts and stops where it is told to; versions lists; both with --json and --jsonl."""
+    """workloads filters, sorts and stops where it is told to; versions lists; both with --json and
+    --jsonl.
+    """
     for mode in ("batch", "dedicated"):
         await shell.data("create", "--mode", mode, "--backend", "ibm_fez", "--max-ttl", "10m")
     session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
@@ -118,7 +124,9 @@ async def test_lists(shell: Shell) -> None:
 
 
 async def test_a_long_list_is_read_in_pages(tmp_path: Path) -> None:
-    """A limit above the service's page size is no error: pages of 50 are read until there are as many as were wanted."""
+    """A limit above the service's page size is no error: pages of 50 are read until there are as
+    many as were wanted.
+    """
     pages = [
         http(
             200,
@@ -143,7 +151,9 @@ async def test_a_long_list_is_read_in_pages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["created-after", "created-before"])
 async def test_a_time_without_an_offset_is_local_time(tmp_path: Path, option: str) -> None:
-    """A time is read by the clock on the wall, an offset in it counts, and the service is asked in UTC."""
+    """A time is read by the clock on the wall, an offset in it counts, and the service is asked in
+    UTC.
+    """
     for given, sent in (
         ("2026-01-31", "2026-01-31T05:00:00Z"),
         ("2026-01-31T12:00:00", "2026-01-31T17:00:00Z"),
@@ -167,7 +177,9 @@ async def test_a_time_that_is_none_is_told(shell: Shell, given: str) -> None:
 
 
 async def test_plain_text_is_aligned(shell: Shell) -> None:
-    """Without a terminal, records are a field a line and lists have aligned columns, without any escape."""
+    """Without a terminal, records are a field a line and lists have aligned columns, without any
+    escape.
+    """
     code, made, _ = await shell(
         "create", "--mode", "batch", "--max-ttl", "600", "--timeout", "none"
     )
@@ -226,7 +238,9 @@ async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
 async def test_tables_fit_the_terminal(
     shell: Shell, service: Emulator, width: int, fields: list[str], hidden: str | None
 ) -> None:
-    """A list has the columns that there is room for, each workload whole on one line, and names what it leaves out."""
+    """A list has the columns that there is room for, each workload whole on one line, and names
+    what it leaves out.
+    """
     made = await shell.data(
         "create", "--mode", "dedicated", "--backend", "ibm_marrakesh", "--max-ttl", "10m"
     )
@@ -250,7 +264,9 @@ async def test_tables_fit_the_terminal(
 
 
 async def test_a_record_on_a_narrow_terminal(shell: Shell) -> None:
-    """A session's id is never broken: the terminal itself wraps what is too long for it, and it can be copied."""
+    """A session's id is never broken: the terminal itself wraps what is too long for it, and it can
+    be copied.
+    """
     session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     code, shown = await shell.on_terminal("get", session_id, COLUMNS="20", NO_COLOR="1")
     assert code == 0
@@ -406,7 +422,9 @@ async def test_the_service_says_no(shell: Shell, service: Emulator) -> None:
 
 
 async def test_no_credentials(tmp_path: Path, service: Emulator) -> None:
-    """Without credentials the command says what was looked for, with exit code 2; versions needs none."""
+    """Without credentials the command says what was looked for, with exit code 2; versions needs
+    none.
+    """
     shell = Shell({"QSESSIONS_BASE_URL": service.url}, tmp_path)
     code, out, err = await shell("workloads")
     assert (code, out) == (2, "")
@@ -462,7 +480,9 @@ async def test_an_account_that_will_not_do(
     arguments: list[str],
     advice: str,
 ) -> None:
-    """Advice about an account is in the words of the command line, and leads to something that can work."""
+    """Advice about an account is in the words of the command line, and leads to something that can
+    work.
+    """
     path = tmp_path / "accounts.json"
     if fields is not None:
         await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
@@ -521,7 +541,9 @@ async def test_timeout(tmp_path: Path) -> None:
 
 
 async def test_outcome_unknown(tmp_path: Path) -> None:
-    """A create that may have been carried out is exit code 3, and says how to look for what came of it."""
+    """A create that may have been carried out is exit code 3, and says how to look for what came of
+    it.
+    """
     async with FaultServer(GRANT, http(502, "<html>")) as server:
         code, out, err = await shell_of(server, tmp_path)(
             "create", "--mode", "batch", "--max-ttl", "10m"
@@ -553,7 +575,9 @@ async def test_outcome_unknown(tmp_path: Path) -> None:
     ],
 )
 async def test_outcome_unknown_with_candidates(ids: list[str], advice: str, tmp_path: Path) -> None:
-    """The sessions that can have come of a lost create are named, at most five, and so is the way to end one."""
+    """The sessions that can have come of a lost create are named, at most five, and so is the way
+    to end one.
+    """
     listed = [{"id": one, "mode": "batch", "created": "2999-01-01T00:00:00Z"} for one in ids]
     page = http(200, {"workloads": listed, "next": None})
     async with FaultServer(GRANT, http(502, "<html>"), page) as server:
@@ -593,7 +617,8 @@ def nested(levels: int) -> str:
     return '{"status": [' * (levels // 2) + "1" + '], "timestamp": null}' * (levels // 2)
 
 
-# What a service may say, and what not every printer bears: times that have none in UTC, depth, halves of characters.
+# What a service may say, and what not every printer bears: times that have none in UTC, depth,
+# halves of characters.
 HOSTILE = http(
     200,
     (
@@ -607,7 +632,9 @@ HOSTILE = http(
 
 @pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]], ids=["text", "json", "jsonl"])
 async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[str]) -> None:
-    """A create tells the session's id whatever else the service says of it, and values that have no other form as they came."""
+    """A create tells the session's id whatever else the service says of it, and values that have no
+    other form as they came.
+    """
     async with FaultServer(GRANT, HOSTILE) as server:
         code, out, err = await shell_of(server, tmp_path)(
             "create", "--mode", "batch", "--max-ttl", "10m", *form
@@ -687,7 +714,9 @@ async def test_files_that_the_environment_names(shell: Shell) -> None:
 
 @pytest.mark.smoke
 async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> None:
-    """Ctrl-C while the create is in flight: its session is closed, which is told, and the exit code is 130."""
+    """Ctrl-C while the create is in flight: its session is closed, which is told, and the exit code
+    is 130.
+    """
     pressed = asyncio.Event()
 
     async def create(connection: Any) -> None:
@@ -727,7 +756,9 @@ async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
-    """Ctrl-C during a create whose connection is then lost: the outcome is unknown, and that is told."""
+    """Ctrl-C during a create whose connection is then lost: the outcome is unknown, and that is
+    told.
+    """
     pressed = asyncio.Event()
 
     async def lose(connection: Any) -> None:
@@ -843,7 +874,8 @@ async def test_ctrl_c_and_the_close_is_refused(tmp_path: Path) -> None:
 
 async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
     """Ctrl-C while a session that exists is being printed says that it goes on."""
-    # More than the pipe and its reader take: the command is still writing when the first byte has come.
+    # More than the pipe and its reader take: the command is still writing when the first byte has
+    # come.
     large = http(200, {"id": "s-1", "state_reason": "x" * 900_000})
     async with FaultServer(GRANT, large) as server:
         process = await shell_of(server, tmp_path).start(
@@ -862,7 +894,9 @@ async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
 
 
 async def test_the_timeout_is_for_the_whole_list(tmp_path: Path) -> None:
-    """A list that never ends is given up when --timeout has passed, however fast each page comes; what came is printed with --jsonl."""
+    """A list that never ends is given up when --timeout has passed, however fast each page comes;
+    what came is printed with --jsonl.
+    """
     numbers = count()
 
     async def another(connection: Connection) -> None:
@@ -944,7 +978,9 @@ def test_the_list_of_commands_has_their_first_lines() -> None:
 async def test_a_command_line_in_this_process(
     service: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A command line runs in a thread of a program too: it returns its exit code, and prints where that program says."""
+    """A command line runs in a thread of a program too: it returns its exit code, and prints where
+    that program says.
+    """
     monkeypatch.setenv("QSESSIONS_BASE_URL", service.url)
     assert await asyncio.to_thread(main, ["versions", "--json"]) == 0
     validate(json.loads(capsys.readouterr().out), "json", "versions")

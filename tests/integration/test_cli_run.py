@@ -59,7 +59,8 @@ print("ready", flush=True)
 while True:
     signal.pause()
 """
-# Makes its standard input the terminal of a session of its own, as a login does, and becomes another program.
+# Makes its standard input the terminal of a session of its own, as a login does, and becomes
+# another program.
 AT_TERMINAL = """
 import fcntl, os, sys, termios
 os.setsid()
@@ -101,7 +102,9 @@ async def line(process: asyncio.subprocess.Process) -> str:
 
 
 async def outcome(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """End the command's input and wait; give the exit code, the rest of standard output, and standard error."""
+    """End the command's input and wait; give the exit code, the rest of standard output, and
+    standard error.
+    """
     if process.stdin is not None:
         process.stdin.close()
     out, err = await process.communicate()
@@ -116,7 +119,9 @@ def ending(service: Emulator) -> tuple[str, str | None]:
 
 @pytest.mark.smoke
 async def test_a_command_in_a_session(shell: Shell, service: Emulator) -> None:
-    """The command has the session's id, URL and instance, and the caller's own streams; the session is drained, and its usage told."""
+    """The command has the session's id, URL and instance, and the caller's own streams; the session
+    is drained, and its usage told.
+    """
     program = (
         "import os, sys; print(sys.stdin.read(), *(os.environ[name] for name in sys.argv[1:])); print('oops', file=sys.stderr);"
         "print('1' * 100_000)"
@@ -165,7 +170,9 @@ async def test_the_key_goes_no_further_than_it_was(shell: Shell, service: Emulat
 async def test_how_the_session_ends(
     shell: Shell, service: Emulator, options: tuple[str, ...], exit_code: int, reason: str
 ) -> None:
-    """A command that fails closes its session, one that does well drains it, unless told otherwise; its exit code is kept."""
+    """A command that fails closes its session, one that does well drains it, unless told otherwise;
+    its exit code is kept.
+    """
     code, _, err = await shell(*NEW, *options, "--", "sh", "-c", f"exit {exit_code}")
     assert code == exit_code
     state, why = ending(service)
@@ -175,7 +182,9 @@ async def test_how_the_session_ends(
 
 
 async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
-    """What the caller has open for the command, such as bash's <(…), the command can read; nothing of our own."""
+    """What the caller has open for the command, such as bash's <(…), the command can read; nothing
+    of our own.
+    """
     script = (
         f"exec {QSESSIONS} {' '.join(NEW)} -- sh -c 'cat \"$0\"; ls -l /dev/fd/ >&2' <(echo piped)"
     )
@@ -210,7 +219,9 @@ async def test_jobs_that_go_on(shell: Shell, service: Emulator) -> None:
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
 async def test_the_report_as_json(shell: Shell, service: Emulator, form: str) -> None:
-    """With --json or --jsonl the report is a line of JSON on standard error, and standard output stays the command's."""
+    """With --json or --jsonl the report is a line of JSON on standard error, and standard output
+    stays the command's.
+    """
     code, out, err = await shell(*NEW, form, "--", "sh", "-c", "echo mine; exit 7")
     (session_id,) = service.sessions
     assert (code, out) == (7, "mine\n")
@@ -225,7 +236,9 @@ async def test_the_report_as_json(shell: Shell, service: Emulator, form: str) ->
 
 @pytest.mark.parametrize("attached", [True, False])
 async def test_without_a_look_at_the_usage(shell: Shell, service: Emulator, attached: bool) -> None:
-    """Where the session can't be read any more, the command's exit code is kept, and the usage isn't known."""
+    """Where the session can't be read any more, the command's exit code is kept, and the usage
+    isn't known.
+    """
     made = await shell.data("create", "--mode", "batch", "--max-ttl", "10m")
     service.faults.add(
         Fault(kind="answer", status=403, operations=["get"], nth=2 if attached else 1)
@@ -240,7 +253,9 @@ async def test_without_a_look_at_the_usage(shell: Shell, service: Emulator, atta
 async def test_commands_that_cannot_be_started(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
-    """127 for a command that isn't there and 126 for one that can't be executed, as in a shell; no session is left of it."""
+    """127 for a command that isn't there and 126 for one that can't be executed, as in a shell; no
+    session is left of it.
+    """
     junk = tmp_path / "junk"
     await asyncio.to_thread(junk.write_text, "junk")
     for command, expected in (
@@ -283,7 +298,9 @@ async def test_commands_that_cannot_be_started(
 async def test_wrong_use(
     shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
 ) -> None:
-    """Wrong use is told in two lines with exit code 2, and neither is anything sent nor the command run."""
+    """Wrong use is told in two lines with exit code 2, and neither is anything sent nor the command
+    run.
+    """
     code, out, err = await shell(*arguments)
     assert (code, out) == (2, "")
     assert what in told(err)[0]
@@ -301,7 +318,9 @@ async def test_a_session_that_cannot_be_created(shell: Shell, service: Emulator)
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"])
 async def test_signals_kill_as_they_would(shell: Shell, service: Emulator, name: str) -> None:
-    """A signal gets to the command, which it kills; the session is closed, and the exit code is 128 and its number."""
+    """A signal gets to the command, which it kills; the session is closed, and the exit code is 128
+    and its number.
+    """
     number = signal.Signals[name]
     process = await begun(shell, *NEW, *python(IDLE))
     process.send_signal(number)
@@ -312,7 +331,9 @@ async def test_signals_kill_as_they_would(shell: Shell, service: Emulator, name:
 
 
 async def test_signals_that_the_command_handles(shell: Shell, service: Emulator) -> None:
-    """Each signal is passed on, as often as it comes, and what it means is the command's affair: here SIGTERM ends it well."""
+    """Each signal is passed on, as often as it comes, and what it means is the command's affair:
+    here SIGTERM ends it well.
+    """
     process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
     for name in (
         "SIGUSR1",
@@ -334,7 +355,9 @@ async def test_signals_that_the_command_handles(shell: Shell, service: Emulator)
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, times: int) -> None:
-    """A command that was told to stop and goes on is killed when its grace is over, and the session closed."""
+    """A command that was told to stop and goes on is killed when its grace is over, and the session
+    closed.
+    """
     process = await begun(shell, *NEW, "--grace", "0.3", *python(DEAF))
     for _ in range(times):
         process.send_signal(signal.SIGTERM)
@@ -368,7 +391,9 @@ async def test_ignored_signals_stay_ignored(shell: Shell, service: Emulator) -> 
 
 
 async def on_terminal(shell: Shell, *arguments: str) -> tuple[asyncio.subprocess.Process, int]:
-    """Start `qsessions` in front at a terminal, its standard output elsewhere; give it and the terminal's other end."""
+    """Start `qsessions` in front at a terminal, its standard output elsewhere; give it and the
+    terminal's other end.
+    """
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", AT_TERMINAL, QSESSIONS, *arguments, stdin=slave, stdout=PIPE, stderr=slave, env=shell.env
@@ -379,7 +404,9 @@ async def on_terminal(shell: Shell, *arguments: str) -> tuple[asyncio.subprocess
 
 
 async def test_ctrl_c_at_a_terminal_comes_once(shell: Shell, service: Emulator) -> None:
-    """At a terminal, Ctrl-C and Ctrl-\\ get to the command once, from the terminal itself; what is typed is the command's, too."""
+    """At a terminal, Ctrl-C and Ctrl-\\ get to the command once, from the terminal itself; what is
+    typed is the command's, too.
+    """
     process, terminal = await on_terminal(shell, *NEW, "--grace", "0.1", *python(LISTENER))
     for key, name in ((b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT"), (b"\x03", "SIGINT")):
         await asyncio.to_thread(os.write, terminal, key)
@@ -455,7 +482,9 @@ async def test_a_second_signal_while_the_session_is_created(tmp_path: Path) -> N
 
 
 async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
-    """Once the command has ended, a signal changes nothing; a second one leaves at once, naming the session."""
+    """Once the command has ended, a signal changes nothing; a second one leaves at once, naming the
+    session.
+    """
     first = asyncio.Event()
 
     async def drain(connection: Any) -> None:
@@ -487,7 +516,9 @@ async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_exists(shell: Shell, service: Emulator) -> None:
-    """With --attach the command runs in the session that is named, which goes on whatever becomes of the command."""
+    """With --attach the command runs in the session that is named, which goes on whatever becomes
+    of the command.
+    """
     made = await shell.data("create", "--mode", "batch", "--max-ttl", "1h")
     for exit_code in (0, 5):
         code, out, err = await shell(
@@ -565,7 +596,9 @@ async def test_a_session_that_cannot_be_ended(
 async def test_a_session_that_is_ended_at_the_second_try(
     shell: Shell, service: Emulator, exit_code: int, operation: str, reason: str | None
 ) -> None:
-    """Leaving tries once more, in the same way; where that does, nothing is left to tell, and the exit code is the command's."""
+    """Leaving tries once more, in the same way; where that does, nothing is left to tell, and the
+    exit code is the command's.
+    """
     service.faults.add(Fault(kind="answer", status=403, operations=[operation], times=1))
     code, _, err = await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}")
     assert code == exit_code
@@ -595,7 +628,9 @@ async def test_nobody_reads_the_report(shell: Shell, service: Emulator) -> None:
 
 @pytest.mark.smoke
 async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
-    """While it lives the ledger shows its owner alive and reap leaves it; once it is killed, reap closes its session."""
+    """While it lives the ledger shows its owner alive and reap leaves it; once it is killed, reap
+    closes its session.
+    """
     process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
     (session_id,) = service.sessions
     (record,) = await shell.lines("ledger")
@@ -627,7 +662,9 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
 async def test_a_ledger_that_cannot_be_written(
     shell: Shell, service: Emulator, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """A home that can't be written is warned of once, and the session is created and ended all the same."""
+    """A home that can't be written is warned of once, and the session is created and ended all the
+    same.
+    """
     await asyncio.to_thread((tmp_path / ".local").write_text, "a file")
     code, _, err = await shell(*command)
     assert code == 0

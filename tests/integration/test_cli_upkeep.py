@@ -1,4 +1,6 @@
-"""`qsessions wait`, `ledger`, `reap`, `forget`, `close-all`, each in a process of its own, against an emulator and a ledger on the disk."""
+"""`qsessions wait`, `ledger`, `reap`, `forget`, `close-all`, each in a process of its own, against
+an emulator and a ledger on the disk.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +142,9 @@ async def test_wait(shell: Shell, service: Emulator, client: AsyncSessionClient)
 
 
 async def test_waits_in_vain(shell: Shell, client: AsyncSessionClient) -> None:
-    """A wait that is too long ends with 4, one for a state that can't come any more with 1, and one for nothing with 2."""
+    """A wait that is too long ends with 4, one for a state that can't come any more with 1, and one
+    for nothing with 2.
+    """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     code, out, err = await shell("wait", session_id, "--for", "active", "--timeout", "0.3")
     assert (code, out) == (4, "")
@@ -158,7 +162,9 @@ async def test_waits_in_vain(shell: Shell, client: AsyncSessionClient) -> None:
 
 @pytest.mark.smoke
 async def test_create_belongs_to_nobody(shell: Shell, service: Emulator) -> None:
-    """A session of create is recorded as detached and reaped only when it is named; close takes it off the ledger."""
+    """A session of create is recorded as detached and reaped only when it is named; close takes it
+    off the ledger.
+    """
     first = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     second = (
         await shell.data(
@@ -194,7 +200,9 @@ async def test_a_create_that_came_to_nothing(shell: Shell, service: Emulator) ->
 async def test_the_ledger_as_text(
     shell: Shell, service: Emulator, client: AsyncSessionClient, ledger: LocalLedger
 ) -> None:
-    """Without JSON it is a table; a living owner is shown with its process, and what can't be read as such."""
+    """Without JSON it is a table; a living owner is shown with its process, and what can't be read
+    as such.
+    """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     await ledger.record(LedgerRecord(**record(service, session_id=session_id)))
     code, out, err = await shell("ledger")
@@ -209,7 +217,9 @@ async def test_the_ledger_as_text(
 async def test_what_emulators_left_is_no_matter_of_the_services(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """Commands look at what is recorded of an emulator with its credentials only, and at nothing else then; forget and close at both."""
+    """Commands look at what is recorded of an emulator with its credentials only, and at nothing
+    else then; forget and close at both.
+    """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     await left_by_the_dead(tmp_path, record(service, session_id=session_id))
     real = service.crn.replace("emulated", "0")
@@ -236,7 +246,9 @@ async def test_what_emulators_left_is_no_matter_of_the_services(
 
 
 async def listed(shell: Shell) -> dict[str, dict[str, Any]]:
-    """Have the ledger listed where no state can be read, which is an error; give the rows by their records."""
+    """Have the ledger listed where no state can be read, which is an error; give the rows by their
+    records.
+    """
     code, out, err = await shell("ledger", "--jsonl")
     what, advice = told(err)
     assert code == 1
@@ -275,7 +287,9 @@ async def test_states_that_cannot_be_read(
 async def test_the_ledger_without_credentials(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
-    """What is recorded of the service is listed all the same, and why there are no live states is told."""
+    """What is recorded of the service is listed all the same, and why there are no live states is
+    told.
+    """
     del shell.env["QISKIT_IBM_TOKEN"]
     assert await shell("ledger", "--jsonl") == (0, "", "")
     ledger = LocalLedger(real_place(tmp_path))
@@ -291,7 +305,9 @@ async def test_the_ledger_without_credentials(
 async def test_reap_tells_what_it_cannot_decide(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """What is undecided is listed with its reason, and ends it with 1; a dry run does nothing; a unique candidate is closed if told to."""
+    """What is undecided is listed with its reason, and ends it with 1; a dry run does nothing; a
+    unique candidate is closed if told to.
+    """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     await left_by_the_dead(
         tmp_path,
@@ -326,7 +342,9 @@ async def test_reap_tells_what_it_cannot_decide(
 async def test_what_is_not_found_for_another_reason_is_kept(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """Neither a 404 about the instance nor one about a session of just now ends a record: both are told, and the exit code is 1."""
+    """Neither a 404 about the instance nor one about a session of just now ends a record: both are
+    told, and the exit code is 1.
+    """
     old, new = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
     await left_by_the_dead(
         tmp_path,
@@ -353,7 +371,9 @@ async def test_what_is_not_found_for_another_reason_is_kept(
 
 
 async def test_reap_ends_a_drain_that_is_not_carried_out(service: Emulator, tmp_path: Path) -> None:
-    """What one run saw of a session that drains for ever is kept for the next one, which closes it five minutes later."""
+    """What one run saw of a session that drains for ever is kept for the next one, which closes it
+    five minutes later.
+    """
     stuck, no_jobs = http(200, SESSION | {"accepting_jobs": False}), http(200, {"jobs": []})
     async with FaultServer(GRANT, stuck, no_jobs, GRANT, stuck, no_jobs, http(204)) as server:
         left = record(service, session_id="s1", base_url=server.url, instance=CRN)
@@ -376,7 +396,9 @@ async def test_reap_ends_a_drain_that_is_not_carried_out(service: Emulator, tmp_
 async def test_reap_shows_what_a_killed_create_can_have_left(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """A create that was killed before its answer leaves a record without an id: what it can be is named, and closed when both is said."""
+    """A create that was killed before its answer leaves a record without an id: what it can be is
+    named, and closed when both is said.
+    """
     await left_by_the_dead(tmp_path, record(service, key="lost", detached=True))
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
     code, out, err = await shell("reap", "--close-unique")
@@ -395,7 +417,9 @@ async def test_reap_shows_what_a_killed_create_can_have_left(
 
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_nothing_to_show(shell: Shell, *, terminal: bool) -> None:
-    """A list of nothing is no bare header: a line on standard error says so, and JSON has an empty list."""
+    """A list of nothing is no bare header: a line on standard error says so, and JSON has an empty
+    list.
+    """
     for arguments, what in (
         (("ledger",), "no open sessions are recorded."),
         (("reap",), "no open sessions are recorded."),
@@ -412,7 +436,9 @@ async def test_nothing_to_show(shell: Shell, *, terminal: bool) -> None:
 async def test_reap_goes_on_when_one_fails(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """A session that can't be closed is told with its error and the code that fits; the others are closed."""
+    """A session that can't be closed is told with its error and the code that fits; the others are
+    closed.
+    """
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
     await left_by_the_dead(
         tmp_path, *(record(service, session_id=session_id) for session_id in ids)
@@ -453,7 +479,9 @@ async def test_wrong_use_of_reap(shell: Shell, arguments: tuple[str, ...], what:
 
 
 async def test_forget(shell: Shell, service: Emulator, ledger: LocalLedger, tmp_path: Path) -> None:
-    """Named records of dead owners go, unseen and without credentials; a living owner's stays, and that ends it with 1."""
+    """Named records of dead owners go, unseen and without credentials; a living owner's stays, and
+    that ends it with 1.
+    """
     await left_by_the_dead(
         tmp_path,
         record(service, session_id="s-other", base_url="https://gone.example/api"),
@@ -523,7 +551,9 @@ async def made(client: AsyncSessionClient) -> list[str]:
 
 @pytest.mark.smoke
 async def test_close_all(shell: Shell, service: Emulator, made: list[str]) -> None:
-    """With --yes all that fit are ended and listed, without a ledger; and again there is nothing to end."""
+    """With --yes all that fit are ended and listed, without a ledger; and again there is nothing to
+    end.
+    """
     service.submit_job(made[1], seconds=3600)
     (drained,) = await shell.lines("close-all", "--yes", "--mode", "session", "--drain")
     assert (drained["id"], drained["done"], drained["mode"]) == (made[0], "drain", "session")
@@ -570,7 +600,9 @@ async def test_close_all_passes_over_what_is_owned(
 async def test_what_close_all_closed_is_no_longer_recorded(
     shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger, tmp_path: Path
 ) -> None:
-    """The records of dead owners whose sessions were closed are put to ended; those of sessions that drain stay until they are over."""
+    """The records of dead owners whose sessions were closed are put to ended; those of sessions
+    that drain stay until they are over.
+    """
     await left_by_the_dead(tmp_path, *(record(service, session_id=one) for one in made))
     assert len(await shell.lines("close-all", "--yes", "--mode", "session", "--drain")) == 1
     assert len(await ledger.entries()) == len(made)
@@ -627,7 +659,9 @@ async def test_wrong_use_of_close_all(
 
 
 async def asked(shell: Shell, answer: bytes, *arguments: str) -> tuple[int | None, str, str]:
-    """Run close-all at a terminal, and answer once it asks; give the exit code, standard output and what the terminal showed."""
+    """Run close-all at a terminal, and answer once it asks; give the exit code, standard output and
+    what the terminal showed.
+    """
     master, slave = pty.openpty()
     process = await shell.start("close-all", *arguments, stdin=slave, stderr=slave)
     os.close(slave)
@@ -647,7 +681,9 @@ async def asked(shell: Shell, answer: bytes, *arguments: str) -> tuple[int | Non
 async def test_close_all_asks(
     shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger, answer: bytes
 ) -> None:
-    """At a terminal it shows what it would end and what it passes over, and ends exactly that once somebody says yes."""
+    """At a terminal it shows what it would end and what it passes over, and ends exactly that once
+    somebody says yes.
+    """
     await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
     code, out, shown = await asked(shell, answer, "--jsonl")
     assert code == 0
@@ -676,7 +712,9 @@ async def test_close_all_takes_no_for_an_answer(
 
 
 async def test_close_all_ends_only_what_it_showed(tmp_path: Path) -> None:
-    """What was shown is ended, without another look at what is open by now; what the service says can't command the terminal."""
+    """What was shown is ended, without another look at what is open by now; what the service says
+    can't command the terminal.
+    """
     listed = {
         "id": "s-1",
         "mode": "batch",
@@ -748,7 +786,9 @@ async def test_the_ledger_shows_what_may_be_open(
 
 
 async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
-    """A session that was given labels is found by them from another process, and others aren't touched."""
+    """A session that was given labels is found by them from another process, and others aren't
+    touched.
+    """
     first, second = [
         (
             await shell.data(
@@ -790,7 +830,9 @@ async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
 async def test_the_reason_fits_a_narrow_terminal(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
-    """At 80 columns ledger and reap show each record with its reason on one line; -v shows all; what is shown names a record."""
+    """At 80 columns ledger and reap show each record with its reason on one line; -v shows all;
+    what is shown names a record.
+    """
     first = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     await left_by_the_dead(
         tmp_path,
@@ -824,7 +866,9 @@ async def test_the_reason_fits_a_narrow_terminal(
 
 
 async def test_a_name_that_is_cut(shell: Shell, service: Emulator, tmp_path: Path) -> None:
-    """Eight characters or more of a record's name do where they fit one only; fewer, or several that fit, are refused."""
+    """Eight characters or more of a record's name do where they fit one only; fewer, or several
+    that fit, are refused.
+    """
     await left_by_the_dead(
         tmp_path, *(record(service, key=f"twin-key-{number}") for number in range(2))
     )
@@ -843,7 +887,9 @@ async def test_a_name_that_is_cut(shell: Shell, service: Emulator, tmp_path: Pat
 async def test_forgetting_what_is_undecided(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
-    """All that reap calls undecided goes at once, with --yes or an answer, and only what is old enough where that is said."""
+    """All that reap calls undecided goes at once, with --yes or an answer, and only what is old
+    enough where that is said.
+    """
     session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
     await left_by_the_dead(
         tmp_path,
@@ -883,7 +929,9 @@ async def test_forgetting_what_is_undecided(
 async def test_a_bar_on_a_terminal(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """Where many are looked up and closed, a bar on standard error shows how far that is, and is gone at the end."""
+    """Where many are looked up and closed, a bar on standard error shows how far that is, and is
+    gone at the end.
+    """
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(50)]
     await left_by_the_dead(
         tmp_path, *(record(service, session_id=session_id) for session_id in ids)
@@ -905,7 +953,9 @@ async def test_a_bar_on_a_terminal(
     "command", [("run", "--mode", "batch", "--", "true"), ("create", "--mode", "batch")]
 )
 async def test_a_session_without_max_ttl(shell: Shell, command: tuple[str, ...]) -> None:
-    """The only guard of a session whose machine vanishes is missing: that is said once, in the command's own words."""
+    """The only guard of a session whose machine vanishes is missing: that is said once, in the
+    command's own words.
+    """
     code, _, err = await shell(*command)
     assert (code, err.count("no --max-ttl"), "open() without" in err) == (0, 1, False)
 
@@ -946,7 +996,9 @@ def test_what_an_interrupted_command_has_ended() -> None:
 async def test_what_cannot_be_read_is_not_forgotten(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """While sessions can't be read, nothing is forgotten as undecided, since it may be decided about later; a missing instance's is."""
+    """While sessions can't be read, nothing is forgotten as undecided, since it may be decided
+    about later; a missing instance's is.
+    """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     old = {"asked_at": service.now() - YOUNG_S}
     await left_by_the_dead(tmp_path, record(service, session_id=session_id, **old))

@@ -63,7 +63,9 @@ async def having(emulator: Emulator, time: ManualClock) -> AsyncIterator[With]:
 
 @pytest.fixture
 async def made(client: AsyncSessionClient, time: ManualClock) -> list[str]:
-    """Give the ids of three sessions: a dedicated one on ibm_fez, a batch on ibm_torino, and a dedicated one of a second later."""
+    """Give the ids of three sessions: a dedicated one on ibm_fez, a batch on ibm_torino, and a
+    dedicated one of a second later.
+    """
     ids = [(await client.create(mode="dedicated", backend="ibm_fez", max_ttl="1h")).id]
     ids.append((await client.create(mode="batch", backend="ibm_torino", max_ttl="1h")).id)
     time.advance(1)
@@ -80,7 +82,9 @@ def still_open(emulator: Emulator) -> list[str]:
 async def test_all_are_closed(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """Every open session and batch is closed, oldest first, queued jobs never run; one that was closed before is none of them."""
+    """Every open session and batch is closed, oldest first, queued jobs never run; one that was
+    closed before is none of them.
+    """
     await client.close((await client.create(mode="batch", max_ttl="1h")).id)
     for _ in range(6):
         emulator.submit_job(made[0], seconds=60)
@@ -132,7 +136,9 @@ async def test_filters(
 async def test_one_that_fails_does_not_stop_the_others(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """A session that can't be ended is given with its error, and the others are ended; the result survives pickling."""
+    """A session that can't be ended is given with its error, and the others are ended; the result
+    survives pickling.
+    """
     emulator.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
     endings = await client.close_all()
     (failed,) = [one for one in endings if one.error is not None]
@@ -147,7 +153,9 @@ async def test_one_that_fails_does_not_stop_the_others(
 async def test_one_that_is_gone_is_ended(
     client: AsyncSessionClient, emulator: Emulator, time: ManualClock, made: list[str]
 ) -> None:
-    """A session that the service doesn't know any more counts as ended; one of just now, which it may not know yet, doesn't."""
+    """A session that the service doesn't know any more counts as ended; one of just now, which it
+    may not know yet, doesn't.
+    """
     emulator.faults.add(Fault(kind="answer", status=404, operations=["close", "get"]))
     (young,) = await client.close_all(mode="batch")
     assert (young.done, type(young.error)) == (None, NotFound)
@@ -158,7 +166,9 @@ async def test_one_that_is_gone_is_ended(
 async def test_an_instance_that_is_not_found_ends_nothing(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """A 404 about the instance says nothing about a session, which is told with the error and is open."""
+    """A 404 about the instance says nothing about a session, which is told with the error and is
+    open.
+    """
     emulator.faults.add(
         Fault(kind="answer", status=404, body=fault(code=1279), operations=["close"])
     )
@@ -170,7 +180,9 @@ async def test_an_instance_that_is_not_found_ends_nothing(
 async def test_those_whose_owner_lives_or_may_live_are_passed_over(
     having: With, emulator: Emulator, made: list[str]
 ) -> None:
-    """A living owner's session and one whose owner can't be told stay open; a dead one's is closed; or all, where that is asked for."""
+    """A living owner's session and one whose owner can't be told stay open; a dead one's is closed;
+    or all, where that is asked for.
+    """
     ledger = GivenLedger(
         entry(Liveness.ALIVE, session_id=made[0]),
         entry(Liveness.UNKNOWN, session_id=made[1]),
@@ -192,7 +204,9 @@ async def test_those_whose_owner_lives_or_may_live_are_passed_over(
 async def test_detached_ones_belong_to_nobody(
     having: With, emulator: Emulator, made: list[str]
 ) -> None:
-    """A session that was made to outlive its maker is ended though nobody can tell whether that lives, but not while it is being made."""
+    """A session that was made to outlive its maker is ended though nobody can tell whether that
+    lives, but not while it is being made.
+    """
     ledger = GivenLedger(
         entry(Liveness.UNKNOWN, session_id=made[0], detached=True),
         entry(Liveness.ALIVE, session_id=made[1], detached=True),
@@ -204,7 +218,9 @@ async def test_detached_ones_belong_to_nobody(
 async def test_one_that_is_just_being_created_is_its_owners(
     having: With, emulator: Emulator, made: list[str]
 ) -> None:
-    """A session that may be the one whose id a living owner has yet to record is passed over; one whose id is known is another's."""
+    """A session that may be the one whose id a living owner has yet to record is passed over; one
+    whose id is known is another's.
+    """
     ledger = GivenLedger(
         entry(
             Liveness.ALIVE, asked_at=1_780_000_000.0, changed_at=1_780_000_000.0, backend="ibm_fez"
@@ -239,7 +255,9 @@ async def test_a_clients_own_sessions_are_its_owners(
 async def test_a_ledger_that_cannot_be_read(
     having: With, emulator: Emulator, made: list[str], failure: Exception, why: str
 ) -> None:
-    """Where nobody can tell whose sessions they are, none is ended, unless those of living owners are to end too."""
+    """Where nobody can tell whose sessions they are, none is ended, unless those of living owners
+    are to end too.
+    """
     ledger = GivenLedger()
     ledger.failure = failure
     client = await having(ledger)
@@ -293,7 +311,9 @@ async def test_what_cannot_be_right(
 
 
 async def test_some_at_a_time() -> None:
-    """However many there are, no more than twenty are being ended at once, and all are in the end; a foreign error stays one session's."""
+    """However many there are, no more than twenty are being ended at once, and all are in the end;
+    a foreign error stays one session's.
+    """
     under_way: set[str] = set()
     most = 0
     go = asyncio.Event()

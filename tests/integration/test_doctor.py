@@ -136,7 +136,9 @@ async def test_a_crn_of_another_instance(tmp_path: Path) -> None:
 
 
 def server_settings(bundle: Path, until: dt.datetime) -> ssl.SSLContext:
-    """Give the TLS settings of a server whose certificate is good until then; write its authority's to a file."""
+    """Give the TLS settings of a server whose certificate is good until then; write its authority's
+    to a file.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(bundle))
     settings = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -156,7 +158,9 @@ def server_settings(bundle: Path, until: dt.datetime) -> ssl.SSLContext:
 async def test_certificates(
     tmp_path: Path, not_after: dt.timedelta, *, trusted: bool, word: str | None
 ) -> None:
-    """A certificate that is good is ok; one that has expired or nobody vouches for is told, with exit code 3."""
+    """A certificate that is good is ok; one that has expired or nobody vouches for is told, with
+    exit code 3.
+    """
     bundle = tmp_path / "ca.pem"
     tls = await asyncio.to_thread(server_settings, bundle, dt.datetime.now(dt.UTC) + not_after)
     async with (
@@ -187,7 +191,9 @@ async def test_a_clock_an_hour_off(tmp_path: Path, offset: float, direction: str
 
 
 async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
-    """An instance's name in place of its CRN is told; what needs no credentials is looked at all the same."""
+    """An instance's name in place of its CRN is told; what needs no credentials is looked at all
+    the same.
+    """
     async with Emulator() as service:
         env = service.env() | {"QISKIT_IBM_INSTANCE": "my-instance"}
         code, checks = await report(Shell(env, tmp_path))
@@ -201,7 +207,9 @@ async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
 
 
 async def test_an_account(tmp_path: Path) -> None:
-    """The account is where the credentials come from, and one that is named meets no address that an emulator left."""
+    """The account is where the credentials come from, and one that is named meets no address that
+    an emulator left.
+    """
     async with Emulator() as service:
         account = {
             "channel": "ibm_quantum_platform",
@@ -260,7 +268,9 @@ async def test_no_answer_in_time(tmp_path: Path, timeout: str, failed: list[str]
 
 
 async def test_a_page_of_somebody_else(tmp_path: Path) -> None:
-    """A server that isn't the service is told where its answers are read, not where the connection is."""
+    """A server that isn't the service is told where its answers are read, not where the connection
+    is.
+    """
     async with Emulator() as service, FaultServer(http(200, "<html>Welcome</html>")) as server:
         code, checks = await report(
             Shell(service.env() | {"QSESSIONS_BASE_URL": server.url}, tmp_path)
@@ -313,7 +323,9 @@ async def test_a_list_of_nothing_without_end(tmp_path: Path) -> None:
 
 
 async def test_an_account_file_that_hangs(tmp_path: Path) -> None:
-    """An account file that nobody can read to its end holds no line longer than --timeout, and no command."""
+    """An account file that nobody can read to its end holds no line longer than --timeout, and no
+    command.
+    """
     path = tmp_path / "accounts.json"
     os.mkfifo(path)
     async with FaultServer(dated(200, LIVE)) as server:

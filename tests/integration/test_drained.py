@@ -1,4 +1,6 @@
-"""What a client drained leaves the ledger once it is over, by one look through the list and not by a GET after each drain."""
+"""What a client drained leaves the ledger once it is over, by one look through the list and not by
+a GET after each drain.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,9 @@ async def looked(client: AsyncSessionClient) -> None:
 async def test_a_program_of_clean_blocks_ends_with_an_empty_ledger(
     client: AsyncSessionClient, emulator: Emulator, ledger: LocalLedger
 ) -> None:
-    """The end of the client looks once for each mode, and lets the ledger forget the sessions that have ended."""
+    """The end of the client looks once for each mode, and lets the ledger forget the sessions that
+    have ended.
+    """
     for mode in (*Mode, Mode.BATCH):
         await drain(client, mode)
     assert len(await recorded(ledger)) == 3
@@ -113,7 +117,9 @@ def test_a_synchronous_program_of_clean_blocks_ends_with_an_empty_ledger(tmp_pat
 async def test_a_session_with_a_job_left_stays_recorded(
     client: AsyncSessionClient, emulator: Emulator, ledger: LocalLedger
 ) -> None:
-    """A drained session that still has a job to finish is no ended one: the ledger has it as draining."""
+    """A drained session that still has a job to finish is no ended one: the ledger has it as
+    draining.
+    """
     await drain(client)
     async with client.open(mode="batch", backend="ibm_fez", max_ttl="10m") as live:
         emulator.submit_job(live.id, seconds=300)
@@ -192,7 +198,9 @@ async def test_one_look_at_a_time(against: Against, ledger: LocalLedger, time: M
 
 
 async def test_without_a_ledger_nothing_more_is_sent(emulator: Emulator, time: ManualClock) -> None:
-    """Without a ledger there is nothing to forget: a drain is one request, however long the client lives."""
+    """Without a ledger there is nothing to forget: a drain is one request, however long the client
+    lives.
+    """
     async with AsyncSessionClient(
         auth_of(emulator), base_url=emulator.url, clock=time.clock
     ) as client:
@@ -240,7 +248,9 @@ async def test_only_a_positive_word_ends_a_record(
     ledger: LocalLedger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A list that can't be had, or names the session otherwise or not at all, ends nothing, and the client is closed all the same."""
+    """A list that can't be had, or names the session otherwise or not at all, ends nothing, and the
+    client is closed all the same.
+    """
     monkeypatch.setattr(drained, "_LOOK_S", 0.1)
     server, client = await against(CREATED, DONE, answer, ledger=ledger)
     assert await drain(client, "dedicated") == "s1"
@@ -252,7 +262,9 @@ async def test_only_a_positive_word_ends_a_record(
 async def test_a_look_that_fails_is_nobodys_error(
     against: Against, ledger: LocalLedger, time: ManualClock
 ) -> None:
-    """A drain is a success whatever comes of the look that it was the reason for; the next one looks again."""
+    """A drain is a success whatever comes of the look that it was the reason for; the next one
+    looks again.
+    """
     failures = (http(403), listing(ENDED))
     server, client = await against(
         CREATED, DONE, DONE, failures[0], DONE, failures[1], ledger=ledger
@@ -288,7 +300,9 @@ async def test_what_a_provider_raises_is_no_error_of_the_end(
 async def test_a_look_under_way_gives_way_to_the_last_one(
     against: Against, ledger: LocalLedger, time: ManualClock
 ) -> None:
-    """Closing the client waits for no look that hangs: it makes one of its own, which has all that was drained."""
+    """Closing the client waits for no look that hangs: it makes one of its own, which has all that
+    was drained.
+    """
     server, client = await against(CREATED, DONE, DONE, hang, listing(ENDED), ledger=ledger)
     session = await client.create(mode="dedicated", max_ttl=600)
     await client.drain(session.id)

@@ -1,4 +1,6 @@
-"""The ledger has a session's id before anybody is told of the session, whatever happens while it is being written."""
+"""The ledger has a session's id before anybody is told of the session, whatever happens while it is
+being written.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +122,9 @@ async def test_a_session_is_given_when_its_id_is_kept(
 async def test_an_unknown_outcome_is_told_when_its_id_is_kept(
     call: str, against: Against, gate: asyncio.Event, ledger: Gated
 ) -> None:
-    """An id that an answer gives which can't be used otherwise is in the ledger before the error comes."""
+    """An id that an answer gives which can't be used otherwise is in the ledger before the error
+    comes.
+    """
     _, client = await against(http(200, SESSION | {"max_ttl": "long"}), ledger=ledger)
     task = asyncio.ensure_future(begin(client, call))
     await until(ledger.asked.is_set)
@@ -248,7 +252,9 @@ async def test_a_second_cancellation_while_the_id_is_written_waits_no_longer(
 def test_an_event_loop_that_shuts_down_while_the_id_is_written_closes_the_session(
     call: str,
 ) -> None:
-    """A program that ends at that moment has its session closed, though the loop cancels every task of it."""
+    """A program that ends at that moment has its session closed, though the loop cancels every task
+    of it.
+    """
     ledger = Gated(never)
 
     async def main(url: str) -> None:
@@ -270,7 +276,9 @@ def test_an_event_loop_that_shuts_down_while_the_id_is_written_closes_the_sessio
 async def test_a_client_that_is_closed_while_the_id_is_written_waits(
     call: str, methods: list[str], against: Against, gate: asyncio.Event, ledger: Gated
 ) -> None:
-    """`aclose` at that moment waits: what `create` made is given and stays open, what `open` made is ended first."""
+    """`aclose` at that moment waits: what `create` made is given and stays open, what `open` made
+    is ended first.
+    """
     server, client = await against(CREATED, DONE, ledger=ledger)
     task = asyncio.ensure_future(begin(client, call))
     await until(ledger.asked.is_set)

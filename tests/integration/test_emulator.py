@@ -1,4 +1,6 @@
-"""The emulator over real sockets, by a plain HTTP client; its clock moves only when a test moves it."""
+"""The emulator over real sockets, by a plain HTTP client; its clock moves only when a test moves
+it.
+"""
 
 import asyncio
 import io
@@ -80,7 +82,9 @@ async def test_life_of_a_session(call: Caller, clock: Clock) -> None:
 
 
 async def test_each_credential_opens(call: Caller) -> None:
-    """Each of the four credentials lets a request in, together with the CRN, whatever the headers' case."""
+    """Each of the four credentials lets a request in, together with the CRN, whatever the headers'
+    case.
+    """
     emulator = call.emulator
     for credential in (
         {"authorization": f"bearer {await call.token()}"},
@@ -170,7 +174,9 @@ BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]
 
 @pytest.mark.parametrize("name", BAD_CREDENTIALS)
 async def test_bad_credentials(call: Caller, name: str) -> None:
-    """Whoever does not show the right credential in the right header is kept out, with the service's codes."""
+    """Whoever does not show the right credential in the right header is kept out, with the
+    service's codes.
+    """
     headers, status, code = BAD_CREDENTIALS[name]
     raw = "".join(f"{key}: {value}\r\n" for key, value in headers(call.emulator).items())
     answer = await speak(
@@ -261,7 +267,9 @@ GOOD_SESSIONS: list[tuple[dict[str, Any], dict[str, object], tuple[int, int, int
 async def test_ttls_of_a_new_session(
     clock: Clock, terms: dict[str, Any], fields: dict[str, object], ttls: tuple[int, ...]
 ) -> None:
-    """Limits that are not asked for take their plan's defaults, and give way to a shorter one that is."""
+    """Limits that are not asked for take their plan's defaults, and give way to a shorter one that
+    is.
+    """
     async with Emulator(clock=clock, **terms) as emulator, ClientSession() as http:
         call = Caller(http, emulator)
         status, session = await call("POST", "/v1/sessions", {"mode": "batch", **fields})
@@ -324,7 +332,9 @@ async def test_bad_session(clock: Clock, body: object) -> None:
 async def test_limits_that_the_terms_do_not_allow(
     clock: Clock, terms: dict[str, Any], fields: dict[str, object], said: str
 ) -> None:
-    """A create beyond the plan's caps, or with limits that are for partners alone or without theirs, is told so."""
+    """A create beyond the plan's caps, or with limits that are for partners alone or without
+    theirs, is told so.
+    """
     async with Emulator(clock=clock, **terms) as emulator, ClientSession() as http:
         status, answer = await Caller(http, emulator)(
             "POST", "/v1/sessions", {"mode": "batch", **fields}
@@ -394,7 +404,9 @@ async def test_api_versions(call: Caller) -> None:
 
 
 async def test_pages_stay_right_while_sessions_come_and_go(call: Caller) -> None:
-    """Following next shows each workload once and in order, though others are made and closed meanwhile."""
+    """Following next shows each workload once and in order, though others are made and closed
+    meanwhile.
+    """
     made = [await call.create() for _ in range(5)]
     status, page = await call("GET", "/v1/workloads", query={"limit": 2})
     assert (status, page["total_count"], page["limit"]) == (200, 5, 2)
@@ -488,7 +500,9 @@ async def test_workload_filters(call: Caller, clock: Clock) -> None:
 
 
 async def test_how_workloads_look(call: Caller, clock: Clock) -> None:
-    """A workload tells its instance, its end and its usage, and leaves out what it hasn't; only jobs have no accepting_jobs."""
+    """A workload tells its instance, its end and its usage, and leaves out what it hasn't; only
+    jobs have no accepting_jobs.
+    """
     session = await call.create()
     job = call.emulator.submit_job(session, seconds=4)
     clock.at += 5
@@ -529,7 +543,9 @@ async def test_how_workloads_look(call: Caller, clock: Clock) -> None:
 
 
 async def test_times_are_in_milliseconds(call: Caller, clock: Clock) -> None:
-    """A time is shown in whole milliseconds that have passed, and a search from or up to what is shown finds it."""
+    """A time is shown in whole milliseconds that have passed, and a search from or up to what is
+    shown finds it.
+    """
     clock.at += 0.001999
     session = await call.create()
     shown = (await call("GET", "/v1/workloads"))[1]["workloads"][0]["created"]
@@ -758,7 +774,9 @@ async def test_date_follows_the_emulators_clock(call: Caller, clock: Clock) -> N
 
 
 async def test_a_fault_of_the_emulator_itself(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected error is a 500 in the service's form, and neither it nor the log quotes what was raised."""
+    """An unexpected error is a 500 in the service's form, and neither it nor the log quotes what
+    was raised.
+    """
 
     def broken() -> float:
         raise ZeroDivisionError("a secret")
@@ -854,7 +872,9 @@ ENCODED = quote(STRAY, safe="")
 async def test_a_real_key_that_strays_to_the_emulator_is_not_kept(
     call: Caller, path: str, headers: dict[str, str], body: str
 ) -> None:
-    """A key that the emulator doesn't know is masked in what it keeps and logs, by the name it stands under."""
+    """A key that the emulator doesn't know is masked in what it keeps and logs, by the name it
+    stands under.
+    """
     await call("POST", path, headers=headers, data=body.encode())
     (kept,) = call.emulator.requests
     shown = repr(kept)
@@ -864,7 +884,9 @@ async def test_a_real_key_that_strays_to_the_emulator_is_not_kept(
 
 
 async def test_a_secret_of_the_emulator_is_told_in_any_form(call: Caller) -> None:
-    """A secret that the emulator knows is told by its label also where it stands percent-encoded or in JSON."""
+    """A secret that the emulator knows is told by its label also where it stands percent-encoded or
+    in JSON.
+    """
     key = call.emulator.api_key
     body = json.dumps({"apikey": key, "token": "x", "name": "a token: y", "page": 1})
     await call("POST", f"/v1/none?token={key}", data=body.encode())
@@ -922,7 +944,9 @@ async def test_queue_seconds(clock: Clock) -> None:
 
 
 async def test_stop_and_start_again(clock: Clock) -> None:
-    """A stopped emulator drops its connections at once, and comes back where it was with what it knew."""
+    """A stopped emulator drops its connections at once, and comes back where it was with what it
+    knew.
+    """
     emulator = Emulator(clock=clock)
     with pytest.raises(RuntimeError, match="start it first"):
         _ = emulator.url

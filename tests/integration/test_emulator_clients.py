@@ -1,4 +1,6 @@
-"""Requests as one client or another writes them, byte by byte, and what the official one asks beside the contract."""
+"""Requests as one client or another writes them, byte by byte, and what the official one asks
+beside the contract.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 async def speak(
     emulator: Emulator, first: str, headers: dict[str, str], body: bytes = b""
 ) -> tuple[int, str, Any]:
-    """Send a request as it stands; give the answer's status, its head in lower case, and its body, read as JSON."""
+    """Send a request as it stands; give the answer's status, its head in lower case, and its body,
+    read as JSON.
+    """
     url = URL(emulator.iam_url)
     reader, writer = await asyncio.open_connection(url.host, url.port)
     length = {} if "Transfer-Encoding" in headers else {"Content-Length": str(len(body))}
@@ -60,7 +64,9 @@ async def test_either_or_both_spellings_of_backend(
 @pytest.mark.parametrize("spell", [str.lower, str.upper, str.title])
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
 async def test_header_names_in_any_case(emulator: Emulator, spell: Any, version: str) -> None:
-    """Header names count in any case, and every scheme's word does; no version header means the default one."""
+    """Header names count in any case, and every scheme's word does; no version header means the
+    default one.
+    """
     for scheme in ("apikey", "APIKEY"):
         good = {"authorization": f"{scheme} {emulator.api_key}", "service-crn": emulator.crn}
         headers = {spell(name): value for name, value in good.items()}
@@ -70,7 +76,9 @@ async def test_header_names_in_any_case(emulator: Emulator, spell: Any, version:
 
 @pytest.mark.parametrize("accepted", ["identity", "gzip, deflate, br", "identity;q=1, *;q=0"])
 async def test_answers_are_never_compressed(emulator: Emulator, accepted: str) -> None:
-    """Whoever accepts identity only, and whoever accepts more, gets an answer that needs no decoding, with its length."""
+    """Whoever accepts identity only, and whoever accepts more, gets an answer that needs no
+    decoding, with its length.
+    """
     status, head, body = await speak(
         emulator,
         "GET /api/v1/backends HTTP/1.1",
@@ -112,7 +120,9 @@ async def test_a_form_in_any_order(emulator: Emulator, form: str) -> None:
 
 
 async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> None:
-    """The contract names a part of the service's parameters; the official client sends others, which change nothing."""
+    """The contract names a part of the service's parameters; the official client sends others,
+    which change nothing.
+    """
     for path in (
         "jobs?exclude_params=true",
         "workloads?user=me&tags=x",
@@ -123,7 +133,9 @@ async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> N
 
 
 async def test_backends(emulator: Emulator) -> None:
-    """Backends are listed with their queues, and each tells one configuration and properties that fit it."""
+    """Backends are listed with their queues, and each tells one configuration and properties that
+    fit it.
+    """
     emulator.submit_job(backend="ibm_fez", seconds=60)
     good = credentials(emulator)
     _, _, listed = await speak(emulator, "GET /api/v1/backends HTTP/1.1", good)
@@ -159,7 +171,9 @@ async def test_unknown_backends(emulator: Emulator, part: str) -> None:
     ("plan", "name", "pricing"), [("open", "Open", "free"), ("paid", "Pay-as-you-go", "paygo")]
 )
 async def test_instances_of_the_account(plan: Any, name: str, pricing: str) -> None:
-    """The search names all instances to whoever shows a credential, without a CRN, and the catalog names a plan to all."""
+    """The search names all instances to whoever shows a credential, without a CRN, and the catalog
+    names a plan to all.
+    """
     async with Emulator(plan=plan) as emulator:
         emulator.add_instance(plan="open")
         search = "POST /v3/resources/search?limit=100 HTTP/1.1"

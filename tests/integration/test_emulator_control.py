@@ -1,4 +1,6 @@
-"""What a test does to a running emulator: move its time, open instances, look inside, rule it over HTTP."""
+"""What a test does to a running emulator: move its time, open instances, look inside, rule it over
+HTTP.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ async def call() -> AsyncIterator[Caller]:
 
 
 async def test_time_moves_by_steps_and_nothing_is_late(call: Caller) -> None:
-    """What falls due within a step happens at its exact time, and the steps' size makes no difference."""
+    """What falls due within a step happens at its exact time, and the steps' size makes no
+    difference.
+    """
     emulator = call.emulator
     start = emulator.now()
     session = await call.create()
@@ -63,7 +67,9 @@ async def test_a_given_clock_is_not_moved() -> None:
 
 
 async def test_instances_cannot_see_each_other(call: Caller) -> None:
-    """Sessions, jobs and workloads of one instance are unknown in another; plans differ; a backend's queue is one."""
+    """Sessions, jobs and workloads of one instance are unknown in another; plans differ; a
+    backend's queue is one.
+    """
     emulator = call.emulator
     other = emulator.add_instance(plan="open")
     brisk = emulator.add_instance(interactive_ttl=7)
@@ -104,7 +110,9 @@ async def test_instances_cannot_see_each_other(call: Caller) -> None:
 
 
 async def test_a_deleted_instance(call: Caller) -> None:
-    """Every path of an instance that is deleted is a 404 with the code 1279; its sessions live on, and so do the other instances."""
+    """Every path of an instance that is deleted is a 404 with the code 1279; its sessions live on,
+    and so do the other instances.
+    """
     emulator = call.emulator
     other = emulator.add_instance()
     session = await call.create()
@@ -138,7 +146,9 @@ def test_impossible_terms(terms: dict[str, Any]) -> None:
 
 
 def test_what_is_invented_cannot_be_taken_for_real() -> None:
-    """Keys say that they are emulated, and so does the account in a CRN, which has letters that no real one has."""
+    """Keys say that they are emulated, and so does the account in a CRN, which has letters that no
+    real one has.
+    """
     emulator = Emulator()
     assert emulator.api_key.startswith("emulated-")
     assert re.fullmatch(
@@ -148,7 +158,9 @@ def test_what_is_invented_cannot_be_taken_for_real() -> None:
 
 
 async def test_the_story_of_a_session_that_was_left(call: Caller) -> None:
-    """The assertion tells what made the session, what happened to it, what it costs, and what will end it."""
+    """The assertion tells what made the session, what happened to it, what it costs, and what will
+    end it.
+    """
     emulator = call.emulator
     emulator.assert_no_open_sessions()
     closed = await call.create()
@@ -187,7 +199,9 @@ async def test_the_story_of_a_session_that_was_left(call: Caller) -> None:
 
 
 async def test_the_story_foretells_the_bill(call: Caller) -> None:
-    """Jobs that wait and run are reckoned to their end, beyond the session's own; looking changes nothing."""
+    """Jobs that wait and run are reckoned to their end, beyond the session's own; looking changes
+    nothing.
+    """
     emulator = call.emulator
     session = await call.create(max_ttl=100)
     for _ in range(6):
@@ -276,7 +290,9 @@ async def test_a_command_too_long(call: Caller) -> None:
 
 
 async def test_the_inside_over_http(call: Caller) -> None:
-    """Requests, open sessions with their stories, and the time can be had without Python; no secret among them."""
+    """Requests, open sessions with their stories, and the time can be had without Python; no secret
+    among them.
+    """
     url = f"{call.emulator.iam_url}/emulator"
     session = await call.create(backend="ibm_fez")
     status, moved = await call("POST", f"{url}/advance", {"duration": "1m 30s"}, headers={})
@@ -319,7 +335,9 @@ async def test_faults_spare_the_way_to_end_them() -> None:
     ],
 )
 async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> None:
-    """A peer with an address that is not loopback gets a 403, and so does one without an address; the page is for peers here too."""
+    """A peer with an address that is not loopback gets a 403, and so does one without an address;
+    the page is for peers here too.
+    """
     app = Emulator()._application()
     for path in (
         ("/", "/emulator/faults") if local else ("/", "/emulator/faults", "/emulator/events")
@@ -377,7 +395,9 @@ async def test_a_doubled_slash_with_a_body_and_an_unknown_one(call: Caller) -> N
     "target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"]
 )
 async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: str) -> None:
-    """What rules the emulator, and its page, are served under doubled slashes too, to this machine alone, and are no record."""
+    """What rules the emulator, and its page, are served under doubled slashes too, to this machine
+    alone, and are no record.
+    """
     status, _, _ = await call.full("GET", f"{call.emulator.iam_url}{target}", headers={})
     assert status == 200
     status, _, _ = await call.full(
@@ -388,7 +408,9 @@ async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: st
 
 
 async def test_time_ends_with_the_year_9999(call: Caller) -> None:
-    """A step past the year 9999 is a refusal, and everything is served afterwards, in that year too."""
+    """A step past the year 9999 is a refusal, and everything is served afterwards, in that year
+    too.
+    """
     url = f"{call.emulator.iam_url}/emulator/advance"
     statuses = [(await call("POST", url, {"duration": 1e9}, headers={}))[0] for _ in range(260)]
     assert set(statuses) == {200, 400}
@@ -402,7 +424,9 @@ async def test_time_ends_with_the_year_9999(call: Caller) -> None:
 
 @pytest.mark.parametrize("part", ["body", "query", "header"])
 def test_the_record_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """However large requests are, and whatever in them is, the record holds the newest that there is room for; all of them are counted."""
+    """However large requests are, and whatever in them is, the record holds the newest that there
+    is room for; all of them are counted.
+    """
     monkeypatch.setattr(recording, "MOST_BYTES", 2**20)
     recorder = recording.Recorder({})
 
@@ -431,7 +455,9 @@ def test_the_record_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, part: s
 
 
 async def test_many_open_sessions_hold_nobody() -> None:
-    """While many open sessions are told, others are served in between; each is told once, and a loop is never held for all of them."""
+    """While many open sessions are told, others are served in between; each is told once, and a
+    loop is never held for all of them.
+    """
     emulator = Emulator(speed=0)
     (machine,) = emulator._states()
     ids = [
@@ -509,7 +535,9 @@ async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -
     ],
 )
 async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, status: int) -> None:
-    """A web page that a browser on this machine shows can't move the time or the faults, unless it is of this machine."""
+    """A web page that a browser on this machine shows can't move the time or the faults, unless it
+    is of this machine.
+    """
     url = f"{call.emulator.iam_url}/emulator/faults"
     answered, _ = await call("DELETE", url, headers={"Origin": origin})
     assert answered == status
@@ -530,7 +558,9 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
     ],
 )
 async def test_a_name_that_was_led_here_rules_nothing(call: Caller, host: str, status: int) -> None:
-    """A page whose own name was made to lead to this machine sees nothing: an address does, and localhost."""
+    """A page whose own name was made to lead to this machine sees nothing: an address does, and
+    localhost.
+    """
     for path in ("/emulator/requests", "/"):
         answered, _, _ = await call.full(
             "GET", call.emulator.iam_url + path, headers={"Host": host}

@@ -61,7 +61,9 @@ async def watching(call: Caller) -> AsyncIterator[Stream]:
 
 @pytest.mark.smoke
 async def test_the_page_may_load_nothing_but_itself(call: Caller) -> None:
-    """The page is part of the package; its policy names its own style and script by hash and allows no other source."""
+    """The page is part of the package; its policy names its own style and script by hash and allows
+    no other source.
+    """
     status, headers, text = await call.full("GET", f"{call.emulator.iam_url}/")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
@@ -87,7 +89,9 @@ async def test_the_page_is_no_part_of_the_service(call: Caller) -> None:
 
 
 async def test_all_at_first_and_then_what_changes(call: Caller) -> None:
-    """A watcher gets all there is, then the time and only the sessions and requests that are new or have changed."""
+    """A watcher gets all there is, then the time and only the sessions and requests that are new or
+    have changed.
+    """
     emulator = call.emulator
     first = await call.create(backend="ibm_fez")
     second = await call.create()
@@ -150,7 +154,9 @@ async def test_no_secret_is_told(call: Caller) -> None:
 
 
 async def test_however_many_sessions_there_are(call: Caller) -> None:
-    """With ten thousand sessions the forty that matter most are told, open ones first; the rest is counted."""
+    """With ten thousand sessions the forty that matter most are told, open ones first; the rest is
+    counted.
+    """
     emulator = call.emulator
     machine = emulator._states()[0]
     ids = [await call.create()]
@@ -174,7 +180,9 @@ async def test_however_many_sessions_there_are(call: Caller) -> None:
 
 
 async def test_however_many_jobs_a_session_has(call: Caller) -> None:
-    """A session's jobs are told in part: the last that ended, all that run, the first in line; the line has its length."""
+    """A session's jobs are told in part: the last that ended, all that run, the first in line; the
+    line has its length.
+    """
     emulator = call.emulator
     session = await call.create(backend="ibm_fez")
     long = emulator.submit_job(session, seconds=1000)
@@ -227,7 +235,9 @@ async def test_the_pace_of_time_is_told(options: dict[str, Any]) -> None:
 
 
 async def test_a_stop_ends_the_events(call: Caller) -> None:
-    """Watchers don't hold up a stop: their streams end whole, and a started emulator serves them again."""
+    """Watchers don't hold up a stop: their streams end whole, and a started emulator serves them
+    again.
+    """
     emulator = call.emulator
     session = await call.create()
     async with watching(call) as one, watching(call) as two:
@@ -263,7 +273,9 @@ async def test_nothing_is_reckoned_while_nobody_watches() -> None:
 
 
 async def test_a_clock_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """A clock that fails at first is a 500; one that fails later ends the stream, and only its error's type is logged."""
+    """A clock that fails at first is a 500; one that fails later ends the stream, and only its
+    error's type is logged.
+    """
     now = [1_800_000_000.0]
     async with Emulator(clock=lambda: now[0]) as emulator, ClientSession() as http:
         call = Caller(http, emulator)

@@ -41,7 +41,9 @@ ANSWERS: list[tuple[dict[str, Any], str, str]] = [
 async def test_any_answer(
     call: Caller, fields: dict[str, Any], content_type: str, body: str
 ) -> None:
-    """An answer has the status, the body and the headers that the plan gives it, and no work is done."""
+    """An answer has the status, the body and the headers that the plan gives it, and no work is
+    done.
+    """
     call.emulator.faults.add(Fault(kind="answer", status=520, retry_after=3, times=1, **fields))
     status, headers, text = await call.full(*CREATE)
     assert (status, headers.getall("Content-Type"), text) == (520, [content_type], body)  # type: ignore[attr-defined]
@@ -57,7 +59,9 @@ async def test_any_answer(
 async def test_an_answer_without_a_body_is_the_services_error(
     call: Caller, status: int, code: int
 ) -> None:
-    """The default body has the form of the service's errors, with the code that goes with the status."""
+    """The default body has the form of the service's errors, with the code that goes with the
+    status.
+    """
     call.emulator.faults.add(Fault(kind="answer", status=status))
     answered, answer = await call(*CREATE)
     assert (answered, first_code(answer)) == (status, code)
@@ -87,7 +91,9 @@ async def test_a_fault_takes_the_place_of_a_refusal(call: Caller) -> None:
 
 @pytest.mark.parametrize(("after", "sessions"), [(False, 0), (True, 1)])
 async def test_a_reset(call: Caller, after: bool, sessions: int) -> None:
-    """The TCP connection is really reset, before or after the work, and no status is made up for it."""
+    """The TCP connection is really reset, before or after the work, and no status is made up for
+    it.
+    """
     call.emulator.faults.add(Fault(kind="reset", after=after, times=1))
     head = "".join(f"{name}: {value}\r\n" for name, value in call.good().items())
     port = int(call.emulator.iam_url.rpartition(":")[2])
@@ -233,7 +239,9 @@ async def test_faults_act_in_the_order_of_the_plan() -> None:
 
 
 async def test_a_stuck_drain(call: Caller) -> None:
-    """A drain is answered as a good one and shuts the session for jobs, which yet stays open until somebody closes it."""
+    """A drain is answered as a good one and shuts the session for jobs, which yet stays open until
+    somebody closes it.
+    """
     emulator, session = call.emulator, await call.create()
     emulator.faults.add(Fault(kind="stuck_drain", times=1))
     path = f"/v1/sessions/{session}"
@@ -261,7 +269,9 @@ async def test_a_stuck_drain_of_a_reopening(call: Caller) -> None:
     ("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)]
 )
 async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: float) -> None:
-    """Until it is old enough, whoever reads, updates or closes a session gets the 404 of an unknown one, and nothing is done."""
+    """Until it is old enough, whoever reads, updates or closes a session gets the 404 of an unknown
+    one, and nothing is done.
+    """
     clock = Clock()
     async with Emulator(clock=clock) as emulator, ClientSession() as http:
         call = Caller(http, emulator)

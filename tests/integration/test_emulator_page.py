@@ -66,7 +66,9 @@ async def call() -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def page(call: Caller, browser: str) -> AsyncIterator[Tab]:
-    """Give its page, open in the browser; at the end it must have neither complained nor asked anyone else for anything."""
+    """Give its page, open in the browser; at the end it must have neither complained nor asked
+    anyone else for anything.
+    """
     async with opened(browser, f"{call.emulator.iam_url}/") as tab:
         await tab.until("document.querySelector('#link')?.dataset.state === 'live'")
         yield tab
@@ -86,7 +88,9 @@ def badge(session_id: str) -> str:
 
 
 async def test_a_session_turns_active_and_closed(call: Caller, page: Tab) -> None:
-    """The page shows each state as it comes, the job as a bar, what is billed, and the requests; news are spoken."""
+    """The page shows each state as it comes, the job as a bar, what is billed, and the requests;
+    news are spoken.
+    """
     emulator = call.emulator
     session = await call.create(backend="ibm_fez")
     await page.until(f"{badge(session)} === 'open'")
@@ -116,7 +120,9 @@ async def test_a_session_turns_active_and_closed(call: Caller, page: Tab) -> Non
 
 
 async def test_an_empty_page_says_what_to_do(call: Caller, page: Tab) -> None:
-    """Without sessions the page shows the variables that lead a client here, less the key; with one it does not."""
+    """Without sessions the page shows the variables that lead a client here, less the key; with one
+    it does not.
+    """
     env = call.emulator.env()
     key = env.pop("QISKIT_IBM_TOKEN")
     shown = await page.evaluate("document.querySelector('#empty').innerText")
@@ -129,7 +135,9 @@ async def test_an_empty_page_says_what_to_do(call: Caller, page: Tab) -> None:
 
 
 async def test_it_fits_and_can_be_read(call: Caller, page: Tab) -> None:
-    """At 400 and at 1200 pixels, light and dark, nothing scrolls sideways and all text has a contrast of 4.5 or more."""
+    """At 400 and at 1200 pixels, light and dark, nothing scrolls sideways and all text has a
+    contrast of 4.5 or more.
+    """
     emulator = call.emulator
     emulator.add_instance(plan="open")
     idle, closed, busy = [await call.create(backend="ibm_marrakesh") for _ in range(3)]
@@ -159,7 +167,9 @@ async def test_it_fits_and_can_be_read(call: Caller, page: Tab) -> None:
 
 
 async def test_the_keyboard_is_enough(call: Caller, page: Tab) -> None:
-    """Arrows choose a session, Enter opens its details, Escape closes them; a new session doesn't take the focus away."""
+    """Arrows choose a session, Enter opens its details, Escape closes them; a new session doesn't
+    take the focus away.
+    """
     ids = [await call.create(backend="ibm_fez") for _ in range(3)]
     job = call.emulator.submit_job(ids[1], seconds=9)
     await page.until(f"{badge(ids[1])} === 'active' && {IDS}.length === 3")
@@ -192,7 +202,9 @@ async def test_the_keyboard_is_enough(call: Caller, page: Tab) -> None:
 
 
 async def test_p_pauses(call: Caller, page: Tab) -> None:
-    """While paused the page stands still and asks for nothing; it goes on with all that has happened since."""
+    """While paused the page stands still and asks for nothing; it goes on with all that has
+    happened since.
+    """
     await page.press("p")
     assert await page.evaluate(LINK) == "Paused"
     assert (
@@ -239,7 +251,9 @@ async def test_data_is_text(browser: str) -> None:
 
 
 async def test_a_crowd_of_sessions(call: Caller, page: Tab) -> None:
-    """The page shows the forty latest sessions and says how many more there are; an older one comes when something happens to it."""
+    """The page shows the forty latest sessions and says how many more there are; an older one comes
+    when something happens to it.
+    """
     machine = call.emulator._states()[0]
     first = await call.create()
     ttls = call.emulator.sessions[first].ttls
@@ -256,7 +270,9 @@ async def test_a_crowd_of_sessions(call: Caller, page: Tab) -> None:
 
 
 async def test_a_lost_emulator_comes_back(call: Caller, browser: str) -> None:
-    """When the emulator stops the page says so, and when it is back on its port the page shows what it then has."""
+    """When the emulator stops the page says so, and when it is back on its port the page shows what
+    it then has.
+    """
     async with opened(browser, f"{call.emulator.iam_url}/") as tab:
         await tab.prefer(reduced_motion="reduce")
         await tab.until("document.querySelector('#link')?.dataset.state === 'live'")

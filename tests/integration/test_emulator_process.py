@@ -31,7 +31,9 @@ def headers_of(env: dict[str, str], number: str = "") -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_it_stops_at_once_whatever_goes_on(number: signal.Signals, tmp_path: Path) -> None:
-    """With a request held up by a fault and an idle connection kept alive, a signal ends it quickly with 0."""
+    """With a request held up by a fault and an idle connection kept alive, a signal ends it quickly
+    with 0.
+    """
     plan = tmp_path / "faults.toml"
     text = '[[faults]]\nkind = "latency"\nseconds = 3600\noperations = ["get"]\n'
     await asyncio.to_thread(plan.write_text, text)
@@ -155,7 +157,9 @@ async def test_wrong_options() -> None:
 
 @pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1", "a..b"])
 async def test_a_host_to_listen_at_that_is_none(host: str) -> None:
-    """What is no host, and what is another machine's, is told with advice that fits, and no warning of what isn't served."""
+    """What is no host, and what is another machine's, is told with advice that fits, and no warning
+    of what isn't served.
+    """
     code, out, err = await qsessions("emulator", "--host", host)
     assert (code, out) == (2, "")
     what, advice = err.splitlines()

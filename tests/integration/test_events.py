@@ -49,7 +49,9 @@ class Taker:
 async def test_a_call_is_told_from_sending_to_answer(
     against: Against, time: ManualClock, row: Row
 ) -> None:
-    """Each operation tells of its request, the answer with its status and its seconds, what became of a session, and nothing else."""
+    """Each operation tells of its request, the answer with its status and its seconds, what became
+    of a session, and nothing else.
+    """
 
     async def after_a_while(connection: Connection) -> None:
         time.advance(1.5)
@@ -82,7 +84,9 @@ async def test_a_call_is_told_from_sending_to_answer(
 
 
 async def test_failures_and_retries_are_told_in_order(against: Against, time: ManualClock) -> None:
-    """A failed attempt, the planned retry with its wait and its reason, and the attempts that follow are told in order."""
+    """A failed attempt, the planned retry with its wait and its reason, and the attempts that
+    follow are told in order.
+    """
 
     async def slow_reset(connection: Connection) -> None:
         time.advance(2)
@@ -111,7 +115,9 @@ async def test_failures_and_retries_are_told_in_order(against: Against, time: Ma
 
 
 async def test_a_token_exchange_is_told(emulator: Emulator, time: ManualClock) -> None:
-    """A token exchange tells of its requests like any call, and of the token's host and life, once for each token."""
+    """A token exchange tells of its requests like any call, and of the token's host and life, once
+    for each token.
+    """
     taker = Taker()
     auth = [
         IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
@@ -139,7 +145,9 @@ async def test_a_token_exchange_is_told(emulator: Emulator, time: ManualClock) -
 async def test_an_observer_that_fails_is_logged_and_harms_nobody(
     against: Against, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An observer that raises is logged with its error; the call goes on and the other observers hear everything."""
+    """An observer that raises is logged with its error; the call goes on and the other observers
+    hear everything.
+    """
 
     def broken(event: object) -> None:
         raise ValueError("my mistake")
@@ -176,7 +184,9 @@ async def test_nothing_is_built_when_nobody_listens(
 async def test_the_log_has_the_facts_as_fields(
     against: Against, time: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The logger "qsessions" gets each event as a line and as fields, requests at DEBUG, retries and a session's life at INFO."""
+    """The logger "qsessions" gets each event as a line and as fields, requests at DEBUG, retries
+    and a session's life at INFO.
+    """
     caplog.set_level(logging.DEBUG, logger="qsessions")
     _, client = await against(http(503), http(204))
     await UPDATE(client)
@@ -243,7 +253,9 @@ async def test_a_call_that_fails_for_good_plans_no_retry(
 
 
 async def test_events_hold_no_secret(against: Against) -> None:
-    """What a server sends back in a broken answer is told to observers without the credential in it."""
+    """What a server sends back in a broken answer is told to observers without the credential in
+    it.
+    """
     taker = Taker()
     echo = b"HTTP/1.1 200 OK\r\nyou sent apikey the-api-key\r\n\r\n"
     _, client = await against(

@@ -1,4 +1,5 @@
-"""A process that is killed at any moment leaves nothing open that the reaper doesn't find, and the reaper touches nobody who lives.
+"""A process that is killed at any moment leaves nothing open that the reaper doesn't find, and the
+reaper touches nobody who lives.
 
 The long form is in tests/exhaustive.
 """
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills and forks are those of POSIX"
 )
 
-# The callbacks of its event loop after which a process is killed, counted from when its first record was kept.
+# The callbacks of its event loop after which a process is killed, counted from when its first
+# record was kept.
 FIRST_CREATE = range(60)
 
 CLIENTS = ("async", "sync")
@@ -53,7 +55,9 @@ IN_CHILDREN = [
 
 
 async def test_a_session_that_was_given_is_in_the_ledger(tmp_path: Path) -> None:
-    """However a process dies once `create` or `open` has returned, the ledger has the id; what is in flight is in a record without one."""
+    """However a process dies once `create` or `open` has returned, the ledger has the id; what is
+    in flight is in a record without one.
+    """
     problems: list[str] = []
     async with kills(tmp_path) as place:
         for death in MOMENTS:
@@ -65,7 +69,9 @@ async def test_a_session_that_was_given_is_in_the_ledger(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("under_way", [1, 20])
 async def test_the_sweep_finds_a_gap_of_one_turn(tmp_path: Path, under_way: int) -> None:
-    """Where the id is written from one turn of the event loop after the return on, each way of dying shows it."""
+    """Where the id is written from one turn of the event loop after the return on, each way of
+    dying shows it.
+    """
     async with kills(tmp_path) as place:
         for way in WAYS:
             left = await place.see(Death(way=way, under_way=under_way, is_late=True))
@@ -74,7 +80,9 @@ async def test_the_sweep_finds_a_gap_of_one_turn(tmp_path: Path, under_way: int)
 
 
 async def test_what_may_be_a_session_of_the_living_is_left_to_it(tmp_path: Path) -> None:
-    """Where a living process is creating just such a session, those that the dead may have created are listed, and none is closed."""
+    """Where a living process is creating just such a session, those that the dead may have created
+    are listed, and none is closed.
+    """
     async with scene(tmp_path, backend="ibm_fez") as (place, _):
         listed = 0
         for count in FIRST_CREATE:

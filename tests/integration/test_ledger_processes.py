@@ -1,4 +1,6 @@
-"""The local ledger between processes: death, forks, races and limits, as the operating system makes them."""
+"""The local ledger between processes: death, forks, races and limits, as the operating system makes
+them.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ def listed(place: Path) -> list[LedgerEntry]:
 
 @pytest.mark.smoke
 def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
-    """As long as a process lives its records are a living owner's; once it is killed, a dead one's, which can be amended."""
+    """As long as a process lives its records are a living owner's; once it is killed, a dead one's,
+    which can be amended.
+    """
     owner = start(
         "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
     )
@@ -108,7 +112,9 @@ def test_a_killed_owner_is_dead(place: Path, start: Start) -> None:
 
 
 def test_a_damaged_file_of_a_living_owner(place: Path, start: Start) -> None:
-    """While its owner lives, a damaged file fails the reading, since sessions of its may be missing; then what can be read is."""
+    """While its owner lives, a damaged file fails the reading, since sessions of its may be
+    missing; then what can be read is.
+    """
     owner = start(
         "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
     )
@@ -130,7 +136,9 @@ def test_a_damaged_file_of_a_living_owner(place: Path, start: Start) -> None:
 
 
 def test_a_forked_child_is_not_the_owner(place: Path, start: Start) -> None:
-    """A child that lives on doesn't keep its dead parent alive, and what it records itself is its own."""
+    """A child that lives on doesn't keep its dead parent alive, and what it records itself is its
+    own.
+    """
     owner = start(
         """
 ledger = LocalLedger(place)
@@ -192,7 +200,9 @@ sys.stdin.readline()
 
 
 def test_reapers_that_race(place: Path, start: Start) -> None:
-    """Of several reapers at once each record is ended by exactly one, and the file goes with the last."""
+    """Of several reapers at once each record is ended by exactly one, and the file goes with the
+    last.
+    """
     owner = start(
         """
 ledger = LocalLedger(place)
@@ -224,7 +234,9 @@ say(sum(done for (done,) in ended))
 
 
 def test_reapers_of_many_that_race(place: Path, start: Start) -> None:
-    """Of several reapers that end all at once, whatever the order, each record is ended by exactly one, and the files go."""
+    """Of several reapers that end all at once, whatever the order, each record is ended by exactly
+    one, and the files go.
+    """
     owner = """
 ledger = LocalLedger(place)
 async def many():
@@ -255,7 +267,9 @@ say(sum(sum(run(ledger.amend(changes[at:at + 150]))) for at in range(0, 600, 150
 
 
 def test_reapers_beside_an_owner_that_writes(place: Path, start: Start) -> None:
-    """Whatever reapers end meanwhile, a living owner's records are what it wrote last, and those of the dead are gone for good."""
+    """Whatever reapers end meanwhile, a living owner's records are what it wrote last, and those of
+    the dead are gone for good.
+    """
     assert start("run(LocalLedger(place).record(intent()))").wait() == 0
     (dead,) = listed(place)
     owner = start(
@@ -308,7 +322,9 @@ say(ended)
 
 
 def test_writers_that_start_while_readers_tidy_up(place: Path, start: Start) -> None:
-    """No reader takes away the file of an owner that is just starting, and none sees it as dead or half made."""
+    """No reader takes away the file of an owner that is just starting, and none sees it as dead or
+    half made.
+    """
     readers = [
         start(
             """
@@ -346,7 +362,9 @@ say(lost)
 def test_an_owner_that_makes_its_file_anew_while_it_is_read(
     place: Path, start: Start, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
 ) -> None:
-    """An owner whose file goes between a reader's listing and its opening, or before its lock is looked at, is seen, and lives."""
+    """An owner whose file goes between a reader's listing and its opening, or before its lock is
+    looked at, is seen, and lives.
+    """
     owner = start(
         """
 from qsessions.ledger import files, locks
@@ -382,7 +400,9 @@ sys.stdin.readline()
 
 
 def test_what_was_recorded_survives_a_kill(place: Path, start: Start) -> None:
-    """Whenever a process is killed, the last record that its ledger had taken is read, or the one after it."""
+    """Whenever a process is killed, the last record that its ledger had taken is read, or the one
+    after it.
+    """
     program = """
 ledger = LocalLedger(place)
 record = intent()
@@ -407,7 +427,9 @@ for number in range(1_000_000):
 
 
 def test_a_file_that_may_not_grow(place: Path, start: Start) -> None:
-    """What the operating system refused to write, in the middle of a line too, is written once it may be."""
+    """What the operating system refused to write, in the middle of a line too, is written once it
+    may be.
+    """
     writer = start(
         """
 import resource
@@ -437,7 +459,9 @@ say(*keys, record.key)
 
 
 def test_a_file_that_another_process_holds_locked(place: Path, start: Start) -> None:
-    """A dead owner's file that somebody holds locked counts as a living one's for as long; it keeps nobody from recording or reading."""
+    """A dead owner's file that somebody holds locked counts as a living one's for as long; it keeps
+    nobody from recording or reading.
+    """
     owner = start(
         "ledger = LocalLedger(place); run(ledger.record(intent())); say('ready'); input()"
     )
@@ -487,7 +511,9 @@ run(main())
 
 
 def test_an_owner_that_ends_without_closing(place: Path, start: Start) -> None:
-    """A process that ends without closing its ledger leaves a file; with nothing open in it, the next reader deletes it."""
+    """A process that ends without closing its ledger leaves a file; with nothing open in it, the
+    next reader deletes it.
+    """
     owner = start(
         """
 ledger = LocalLedger(place)

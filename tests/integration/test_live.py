@@ -1,4 +1,6 @@
-"""A session as it lives: one poll for all who wait, as seldom as it can be, and nothing left when nobody waits."""
+"""A session as it lives: one poll for all who wait, as seldom as it can be, and nothing left when
+nobody waits.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,9 @@ async def waited_for(emulator: Emulator, client: AsyncSessionClient, waiters: in
 async def test_a_thousand_waiters_make_the_requests_of_one(
     emulator: Emulator, client: AsyncSessionClient
 ) -> None:
-    """However many wait for one session, it is read as often as for one, and not once more after the last has left."""
+    """However many wait for one session, it is read as often as for one, and not once more after
+    the last has left.
+    """
     assert await waited_for(emulator, client, 1000) == await waited_for(emulator, client, 1)
 
 
@@ -222,7 +226,9 @@ async def test_attach_refuses_what_can_be_no_id(
 async def test_polling_slows_down_to_a_cap_and_is_quick_again_after_a_change(
     chance: float, factor: float
 ) -> None:
-    """The pauses grow by half from 0.5 s to 15 s, begin anew after a change, and lie within 20 % of that."""
+    """The pauses grow by half from 0.5 s to 15 s, begin anew after a change, and lie within 20 % of
+    that.
+    """
     time = Stepped(chance)
     service = Scripted(time, *[in_state("open")] * 12, in_state("active"))
     wait = start(service.live().wait_until("closed"))
@@ -337,7 +343,9 @@ async def test_a_look_under_way_when_the_last_waiter_leaves_serves_the_next(
 
 
 async def test_watch_gives_changes_only(stepped: Stepped) -> None:
-    """Readings that differ in nothing but the running meters are no change; any other difference is."""
+    """Readings that differ in nothing but the running meters are no change; any other difference
+    is.
+    """
     readings = [
         in_state("active", elapsed_time=1.0, active_ttl=599),
         in_state("active", elapsed_time=2.0, active_ttl=598),
@@ -361,7 +369,9 @@ async def test_watch_gives_changes_only(stepped: Stepped) -> None:
 
 
 async def test_a_slow_watcher_misses_what_was_between(stepped: Stepped) -> None:
-    """Whoever takes long over a snapshot gets the session as it is then, and the others aren't held up."""
+    """Whoever takes long over a snapshot gets the session as it is then, and the others aren't held
+    up.
+    """
     service = Scripted(
         stepped, in_state("open"), in_state("active"), in_state("inactive"), in_state("closed")
     )
@@ -397,7 +407,9 @@ async def test_wait_until_takes_the_first_of_several_states(stepped: Stepped) ->
 
 
 async def test_a_state_that_the_service_added_can_be_waited_for(stepped: Stepped) -> None:
-    """A `SessionState` that this version has no name for is waited for; text of the same kind is taken for a typing error."""
+    """A `SessionState` that this version has no name for is waited for; text of the same kind is
+    taken for a typing error.
+    """
     service = Scripted(stepped, in_state("open"), in_state("resuming"))
     wait = start(service.live().wait_until(SessionState("resuming")))
     await stepped.advance(1)
@@ -405,7 +417,9 @@ async def test_a_state_that_the_service_added_can_be_waited_for(stepped: Stepped
 
 
 async def test_a_state_between_two_looks_counts(stepped: Stepped) -> None:
-    """A session that was active and closed again between two looks was active, as its timestamps tell."""
+    """A session that was active and closed again between two looks was active, as its timestamps
+    tell.
+    """
     service = Scripted(
         stepped,
         in_state("open", "open"),
@@ -431,7 +445,9 @@ async def test_a_state_from_before_the_wait_does_not_count(stepped: Stepped) -> 
 
 
 async def test_what_a_handle_saw_before_is_not_news(stepped: Stepped) -> None:
-    """A handle that has seen a session active, and finds it closed, can't wait for active; one that hasn't, can."""
+    """A handle that has seen a session active, and finds it closed, can't wait for active; one that
+    hasn't, can.
+    """
     service = Scripted(
         stepped,
         in_state("active", "open", "active"),
@@ -446,7 +462,9 @@ async def test_what_a_handle_saw_before_is_not_news(stepped: Stepped) -> None:
 
 
 async def test_the_same_question_has_the_same_answer(stepped: Stepped) -> None:
-    """Of a session that was closed before anybody asked, each recorded state counts, however often it is asked for."""
+    """Of a session that was closed before anybody asked, each recorded state counts, however often
+    it is asked for.
+    """
     live = Scripted(stepped, in_state("closed", "open", "active", "closed")).live()
     for _ in range(2):
         assert (await live.wait_until("active")).state == "closed"
@@ -467,7 +485,9 @@ async def test_the_same_question_has_the_same_answer(stepped: Stepped) -> None:
 async def test_a_state_that_can_not_come_is_an_error_at_once(
     stepped: Stepped, session: Session, wanted: list[SessionState | str]
 ) -> None:
-    """Nothing comes after closed, and nothing is open again once it has started: one look is enough to say so."""
+    """Nothing comes after closed, and nothing is open again once it has started: one look is enough
+    to say so.
+    """
     service = Scripted(stepped, session)
     with pytest.raises(StateUnreachable, match="can't become") as caught:
         await service.live().wait_until(*wanted, timeout="1h")
@@ -513,7 +533,9 @@ async def test_a_timeout_that_is_none_is_refused(stepped: Stepped, timeout: Any)
 async def test_a_timeout_tells_the_state_last_seen(
     stepped: Stepped, session: Session, told: str
 ) -> None:
-    """When time is up, the error says what was waited for and what there was instead, and polling ends."""
+    """When time is up, the error says what was waited for and what there was instead, and polling
+    ends.
+    """
     service = Scripted(stepped, session)
     with pytest.raises(CallTimeout, match=told) as caught:
         await service.live().wait_until("closed", "active", timeout=timedelta(seconds=0.05))
@@ -559,7 +581,9 @@ FAILURES = [
 async def test_an_error_while_polling_reaches_everybody(
     stepped: Stepped, failure: Exception, factory: Any
 ) -> None:
-    """Who waits gets what the reading raised, an own copy of each error of ours; the next wait begins anew."""
+    """Who waits gets what the reading raised, an own copy of each error of ours; the next wait
+    begins anew.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     cause = LookupError("why")
     failure.__cause__ = cause
@@ -578,7 +602,9 @@ async def test_an_error_while_polling_reaches_everybody(
 
 
 async def test_notes_of_one_waiter_are_not_those_of_another(stepped: Stepped) -> None:
-    """The notes that an error came with are in every copy, those added later only where they were added."""
+    """The notes that an error came with are in every copy, those added later only where they were
+    added.
+    """
     failure = ServerError("it broke")
     failure.add_note("from the start")
     service = Scripted(stepped, failure)
@@ -622,7 +648,9 @@ async def test_an_error_of_a_custom_provider_reaches_who_waits(
 async def test_closing_the_client_tells_who_waits(
     against: Against, steps: int, factory: Any
 ) -> None:
-    """Whenever the client is closed, be it before the poll has made its first step, nobody waits in vain."""
+    """Whenever the client is closed, be it before the poll has made its first step, nobody waits in
+    vain.
+    """
     asyncio.get_running_loop().set_task_factory(factory)
     _, client = await against(hang)
     live = client.attach("s1")
@@ -653,7 +681,9 @@ async def test_closing_the_client_ends_a_long_pause(against: Against) -> None:
 
 
 def test_a_poll_of_a_loop_that_has_ended_is_in_nobodys_way(time: ManualClock) -> None:
-    """A wait that ended with its event loop leaves a handle that says which loop its client belongs to."""
+    """A wait that ended with its event loop leaves a handle that says which loop its client belongs
+    to.
+    """
 
     async def first() -> None:
         asyncio.ensure_future(live.wait_until("closed"))  # noqa: RUF006 - it ends with the loop, that's the point
@@ -688,7 +718,9 @@ AWAY = ServerError("the service is down", status=503, retryable=True)
 
 
 async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
-    """Who gave a timeout waits through failures that may pass, less and less often, and gets the state when the service is back."""
+    """Who gave a timeout waits through failures that may pass, less and less often, and gets the
+    state when the service is back.
+    """
     service = Scripted(stepped, in_state("open"), *[AWAY] * 12, in_state("closed"))
     waits = [start(service.live().wait_until("closed", timeout="1h")) for _ in range(3)]
     seen: list[Session] = []
@@ -708,7 +740,9 @@ async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
 
 
 async def test_without_a_timeout_an_outage_ends_the_wait(stepped: Stepped) -> None:
-    """Who waits without a limit gets what the retry policy gave up on; others with one go on, and a newcomer's look is at once."""
+    """Who waits without a limit gets what the retry policy gave up on; others with one go on, and a
+    newcomer's look is at once.
+    """
     service = Scripted(stepped, AWAY, AWAY, in_state("closed"))
     patient = start(service.live().wait_until("closed", timeout="1h"))
     with pytest.raises(ServerError, match="the service is down"):
@@ -731,7 +765,9 @@ async def test_what_does_not_pass_is_not_borne(stepped: Stepped) -> None:
 
 
 async def test_a_timeout_of_what_was_never_read_tells_the_last_failure(stepped: Stepped) -> None:
-    """When no reading came at all, the error says so, and why as far as that is known; no state is told."""
+    """When no reading came at all, the error says so, and why as far as that is known; no state is
+    told.
+    """
     service = Scripted(stepped, AWAY)
     wait = start(service.live().wait_until("closed", timeout=0.05))
     await stepped.advance(5)
@@ -804,7 +840,9 @@ async def waiting_for_a_drain(
 
 
 async def test_a_drain_that_is_not_carried_out_ends_the_wait(stepped: Stepped) -> None:
-    """Without a timeout the wait ends once the session had nothing to do for 10 minutes, looked at after 5 and after 10."""
+    """Without a timeout the wait ends once the session had nothing to do for 10 minutes, looked at
+    after 5 and after 10.
+    """
     begun = stepped.now
     service, waiting = await waiting_for_a_drain(stepped, False)
     await stepped.advance(590)
@@ -824,7 +862,9 @@ async def test_a_drain_that_is_not_carried_out_ends_the_wait(stepped: Stepped) -
 
 @pytest.mark.parametrize("busy", [True, NotFound("no such path", status=404), AWAY], ids=repr)
 async def test_a_drain_that_has_jobs_goes_on(stepped: Stepped, busy: bool | Exception) -> None:
-    """While the session has jobs, or nobody can tell whether it has, the wait goes on; after that the 10 minutes begin anew."""
+    """While the session has jobs, or nobody can tell whether it has, the wait goes on; after that
+    the 10 minutes begin anew.
+    """
     service, waiting = await waiting_for_a_drain(stepped, False, busy, busy, False)
     await stepped.advance(1500)
     assert not waiting.done()
@@ -836,7 +876,9 @@ async def test_a_drain_that_has_jobs_goes_on(stepped: Stepped, busy: bool | Exce
 
 
 async def test_a_change_begins_the_ten_minutes_anew(stepped: Stepped) -> None:
-    """As long as a draining session changes, something goes on in it; one that takes jobs again isn't looked at for any."""
+    """As long as a draining session changes, something goes on in it; one that takes jobs again
+    isn't looked at for any.
+    """
     service, waiting = await waiting_for_a_drain(stepped, False)
     await stepped.advance(500)
     service.readings = [
@@ -854,7 +896,9 @@ async def test_a_change_begins_the_ten_minutes_anew(stepped: Stepped) -> None:
 
 
 async def test_a_change_that_somebody_sees_during_the_look_counts(stepped: Stepped) -> None:
-    """When the session is seen to take jobs again while its jobs are looked at, what the look finds says nothing."""
+    """When the session is seen to take jobs again while its jobs are looked at, what the look finds
+    says nothing.
+    """
     service, waiting = await waiting_for_a_drain(stepped, False)
     service.jobs_held = asyncio.Event()
     await stepped.advance(320)
@@ -869,7 +913,9 @@ async def test_a_change_that_somebody_sees_during_the_look_counts(stepped: Stepp
 
 
 async def test_who_comes_late_waits_for_a_second_look(stepped: Stepped) -> None:
-    """Two looks are five minutes apart, also where the session was seen to drain long before anybody waited again."""
+    """Two looks are five minutes apart, also where the session was seen to drain long before
+    anybody waited again.
+    """
     service, waiting = await waiting_for_a_drain(stepped, False)
     await given_up(waiting)
     await stepped.advance(3600)
@@ -896,7 +942,9 @@ async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(stepped: S
 async def test_a_drain_that_a_service_never_carries_out(
     against: Against, time: ManualClock
 ) -> None:
-    """Against a service that accepts a drain and leaves the session open, the wait ends and says what to do."""
+    """Against a service that accepts a drain and leaves the session open, the wait ends and says
+    what to do.
+    """
     draining = http(200, SESSION | {"state": "inactive", "accepting_jobs": False})
     server, client = await against(http(204), draining)
 

@@ -35,7 +35,9 @@ class OfficialClient:
     process: asyncio.subprocess.Process
 
     async def __call__(self, expression: str) -> Any:
-        """Give an expression's value; raise Raised for what it raises. `(name := …)` keeps a value for later."""
+        """Give an expression's value; raise Raised for what it raises. `(name := …)` keeps a value
+        for later.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(expression).encode() + b"\n")
@@ -72,12 +74,16 @@ def discovery(emulator: Emulator) -> dict[str, str]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Give a clock that starts now: the client looks at the real time to see whether its token is still good."""
+    """Give a clock that starts now: the client looks at the real time to see whether its token is
+    still good.
+    """
     return ManualClock(now=time.time())
 
 
 async def test_runtime_client(clock: ManualClock) -> None:
-    """Its RuntimeClient creates, reads, closes and cancels sessions, with one token that it decodes and renews in time."""
+    """Its RuntimeClient creates, reads, closes and cancels sessions, with one token that it decodes
+    and renews in time.
+    """
     async with Emulator(clock=clock.time, seed=1) as emulator, official_client(emulator) as client:
         await client("(api := runtime_client()) and None")
         create = "api.create_session('ibm_fez', api._instance, 600, 'dedicated')['id']"
@@ -112,7 +118,9 @@ async def test_runtime_client(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize(("kind", "other"), [("Session", "Batch"), ("Batch", "Session")])
 async def test_sessions_and_batches(clock: ManualClock, kind: str, other: str) -> None:
-    """Session and Batch are made, found again, read, closed and cancelled, from a service that was made as users make it."""
+    """Session and Batch are made, found again, read, closed and cancelled, from a service that was
+    made as users make it.
+    """
     async with (
         Emulator(clock=clock.time, seed=1) as emulator,
         official_client(emulator, **discovery(emulator)) as client,
@@ -148,7 +156,9 @@ async def test_sessions_and_batches(clock: ManualClock, kind: str, other: str) -
 
 @pytest.mark.parametrize("kind", ["Session", "Batch"])
 async def test_a_session_that_is_closed_inside_its_block(clock: ManualClock, kind: str) -> None:
-    """A session that is closed inside its `with` is closed once more at its end, which is no error and reopens nothing."""
+    """A session that is closed inside its `with` is closed once more at its end, which is no error
+    and reopens nothing.
+    """
     async with (
         Emulator(clock=clock.time, seed=1) as emulator,
         official_client(emulator, **discovery(emulator)) as client,
@@ -160,7 +170,9 @@ async def test_a_session_that_is_closed_inside_its_block(clock: ManualClock, kin
 
 
 async def test_backends_and_instances(clock: ManualClock) -> None:
-    """It sees every backend, the shortest queue and the plan, and transpiles for what the emulator says of a backend."""
+    """It sees every backend, the shortest queue and the plan, and transpiles for what the emulator
+    says of a backend.
+    """
     async with (
         Emulator(clock=clock.time, seed=1, plan="open") as emulator,
         official_client(emulator, **discovery(emulator)) as client,
@@ -191,8 +203,11 @@ async def test_backends_and_instances(clock: ManualClock) -> None:
 
 
 async def test_what_insists_on_the_internet(clock: ManualClock) -> None:
-    """Without GLOBAL_SEARCH_URL the service's constructor looks for the account's instances at IBM Cloud, and there only."""
-    # A proxy that refuses, so that nothing leaves this machine and the test sees where it would have gone.
+    """Without GLOBAL_SEARCH_URL the service's constructor looks for the account's instances at IBM
+    Cloud, and there only.
+    """
+    # A proxy that refuses, so that nothing leaves this machine and the test sees where it would
+    # have gone.
     async with FaultServer(http(403)) as proxy, Emulator(clock=clock.time) as emulator:
         variables = {"HTTPS_PROXY": proxy.url, "NO_PROXY": "127.0.0.1"}
         async with official_client(emulator, **variables) as client:

@@ -1,4 +1,6 @@
-"""A session that ends with its block: on a clean exit, on an error, on cancellation, and when its ending itself fails."""
+"""A session that ends with its block: on a clean exit, on an error, on cancellation, and when its
+ending itself fails.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ CLOSED = ["POST /v1/sessions", "DELETE /v1/sessions/s1/close"]
 async def test_a_clean_block_drains_its_session(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
-    """The block gets a handle that knows the session; afterwards queued jobs still finish, and the session closes."""
+    """The block gets a handle that knows the session; afterwards queued jobs still finish, and the
+    session closes.
+    """
     async with client.open(**WANTED) as live:
         assert live.snapshot is not None
         assert live.snapshot.backend_name == "ibm_fez"
@@ -99,7 +103,9 @@ async def test_an_error_closes_the_session_and_goes_on(
 async def test_each_way_out_ends_it_as_chosen(
     options: dict[str, Any], raised: BaseException | None, expected: list[str], against: Against
 ) -> None:
-    """`on_exit` chooses what ends the session after a clean block, `on_error` after an error or a cancellation."""
+    """`on_exit` chooses what ends the session after a clean block, `on_error` after an error or a
+    cancellation.
+    """
     server, client = await against(CREATED, DONE)
     with suppress(KeyError, asyncio.CancelledError):
         async with client.open(**WANTED, **options):
@@ -122,7 +128,9 @@ async def test_a_session_seen_closed_needs_no_ending(
 async def test_an_answer_about_another_session_does_not_keep_it_from_being_ended(
     against: Against,
 ) -> None:
-    """That another session is closed, which something in between may answer, says nothing about this one."""
+    """That another session is closed, which something in between may answer, says nothing about
+    this one.
+    """
     server, client = await against(
         CREATED, http(200, SESSION | {"id": "s2", "state": "closed"}), DONE
     )
@@ -193,7 +201,9 @@ async def test_a_create_that_fails_leaves_nothing_to_end(against: Against) -> No
 async def test_a_missing_max_ttl_is_told_once(
     against: Against, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without `max_ttl` nothing ends the session when the host vanishes, which the log says once for each client."""
+    """Without `max_ttl` nothing ends the session when the host vanishes, which the log says once
+    for each client.
+    """
     _, client = await against(CREATED, DONE, CREATED, DONE)
     for _ in range(2):
         async with client.open(mode="batch"):
@@ -206,7 +216,9 @@ async def test_a_missing_max_ttl_is_told_once(
 async def test_a_clean_block_whose_ending_fails_says_so(
     against: Against, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody may believe that the session has ended: the error names it, with the service's facts, and so does the log."""
+    """Nobody may believe that the session has ended: the error names it, with the service's facts,
+    and so does the log.
+    """
     events: list[object] = []
     _, client = await against(
         CREATED, http(403, fault("You may not.", code=1200)), observers=[events.append]
@@ -241,7 +253,9 @@ async def test_an_error_goes_on_with_a_note_where_the_ending_failed(against: Aga
 
 
 async def test_an_ending_is_bounded_by_its_own_deadline(against: Against) -> None:
-    """An ending that gets no answer is given up after `ending_timeout`, whatever the client's timeout is."""
+    """An ending that gets no answer is given up after `ending_timeout`, whatever the client's
+    timeout is.
+    """
     _, client = await against(CREATED, hang, timeout=None)
     with pytest.raises(SessionLeftOpen, match="deadline"):
         async with client.open(**WANTED, ending_timeout=0.05):
@@ -276,7 +290,9 @@ async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_block
 
 
 async def test_closing_the_client_tries_a_failed_ending_again(against: Against) -> None:
-    """A session whose ending failed still belongs to the client, which tries once more at its own end."""
+    """A session whose ending failed still belongs to the client, which tries once more at its own
+    end.
+    """
     server, client = await against(CREATED, http(403, fault()), DONE)
     with pytest.raises(SessionLeftOpen):
         async with client.open(**WANTED):
@@ -287,7 +303,9 @@ async def test_closing_the_client_tries_a_failed_ending_again(against: Against) 
 
 @pytest.mark.smoke
 async def test_closing_the_client_ends_what_is_open(against: Against) -> None:
-    """`aclose` first ends the sessions of blocks that are still running, which then have nothing left to do."""
+    """`aclose` first ends the sessions of blocks that are still running, which then have nothing
+    left to do.
+    """
     server, client = await against(CREATED, DONE)
     async with client.open(**WANTED):
         await client.aclose()
@@ -315,7 +333,9 @@ async def test_closing_the_client_ends_what_a_create_in_flight_makes(against: Ag
 
 
 async def test_no_session_is_created_while_the_client_is_being_closed(against: Against) -> None:
-    """A create that begins while others are being ended is refused, since nobody would be there to end what came of it."""
+    """A create that begins while others are being ended is refused, since nobody would be there to
+    end what came of it.
+    """
     released = asyncio.Event()
 
     server, client = await against(CREATED, held(released, DONE))
@@ -341,7 +361,9 @@ async def test_no_session_is_created_while_the_client_is_being_closed(against: A
 async def test_a_404_that_is_not_the_services_is_no_end(
     against: Against, ledger: LocalLedger
 ) -> None:
-    """Where a proxy answers 404 in the service's place, the session counts as left open, and its record stays."""
+    """Where a proxy answers 404 in the service's place, the session counts as left open, and its
+    record stays.
+    """
     _, client = await against(
         CREATED, http(404, "<html>default backend - 404</html>"), DONE, ledger=ledger
     )
@@ -366,7 +388,9 @@ def signalled() -> Iterator[asyncio.Event]:
 async def test_no_session_is_created_while_a_signal_ends_others(
     against: Against, signalled: asyncio.Event
 ) -> None:
-    """While a signal waits for the end of open sessions, nobody creates another; when it has acted, everybody may."""
+    """While a signal waits for the end of open sessions, nobody creates another; when it has acted,
+    everybody may.
+    """
     released = asyncio.Event()
 
     server, client = await against(CREATED, held(released, DONE), CREATED)
@@ -388,7 +412,9 @@ async def test_no_session_is_created_while_a_signal_ends_others(
 async def test_refused_creates_leave_no_record(
     against: Against, ledger: LocalLedger, signalled: asyncio.Event
 ) -> None:
-    """A create that is refused because of a signal is in no ledger, nor is one that had not gone out; one that goes out later is."""
+    """A create that is refused because of a signal is in no ledger, nor is one that had not gone
+    out; one that goes out later is.
+    """
     released, token = asyncio.Event(), asyncio.Event()
 
     class Slow(IBMCloudAPIKey):
@@ -426,7 +452,9 @@ async def test_refused_creates_leave_no_record(
 async def test_whoever_goes_on_creating_keeps_no_signal_waiting(
     against: Against, signalled: asyncio.Event
 ) -> None:
-    """A task that tries again at once, and awaits nothing else, doesn't keep the event loop from ending the sessions."""
+    """A task that tries again at once, and awaits nothing else, doesn't keep the event loop from
+    ending the sessions.
+    """
     released = asyncio.Event()
 
     server, client = await against(CREATED, held(released, DONE))
@@ -443,7 +471,9 @@ async def test_whoever_goes_on_creating_keeps_no_signal_waiting(
 async def test_a_signal_while_the_client_is_being_closed(
     against: Against, signalled: asyncio.Event
 ) -> None:
-    """A signal waits for the sessions that are being ended anyway, and the client creates none afterwards."""
+    """A signal waits for the sessions that are being ended anyway, and the client creates none
+    afterwards.
+    """
     released = asyncio.Event()
 
     server, client = await against(CREATED, held(released, DONE))
@@ -473,7 +503,9 @@ async def test_a_session_that_the_closing_could_not_end_is_told_by_its_block(
 
 @pytest.mark.parametrize("times", [1, 3])
 async def test_an_ending_is_not_cut_short_by_cancellation(times: int, against: Against) -> None:
-    """Cancelled while its session is being ended, the block first sees to that, then the cancellation goes on."""
+    """Cancelled while its session is being ended, the block first sees to that, then the
+    cancellation goes on.
+    """
     released = asyncio.Event()
 
     server, client = await against(CREATED, held(released, DONE))
@@ -514,7 +546,9 @@ async def test_a_cancellation_is_told_of_an_ending_that_failed(against: Against)
 
 
 def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
-    """A block that `asyncio.run` cancels at its end, or while it is being ended, has its session closed."""
+    """A block that `asyncio.run` cancels at its end, or while it is being ended, has its session
+    closed.
+    """
     with threaded(Emulator()) as service:
         emulator = service.server
         auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
@@ -566,7 +600,9 @@ async def settled(client: AsyncSessionClient) -> None:
 
 @pytest.mark.smoke
 async def test_the_ledger_follows_a_session(against: Against, ledger: LocalLedger) -> None:
-    """Intent is on the disk before the POST goes out, then the id, then that it drains, and nothing once it was seen closed."""
+    """Intent is on the disk before the POST goes out, then the id, then that it drains, and nothing
+    once it was seen closed.
+    """
     seen: list[list[tuple[RecordState, str | None]]] = []
 
     async def look(connection: Connection) -> None:
@@ -619,7 +655,9 @@ async def test_the_ledger_has_what_may_be_open(
     against: Against,
     ledger: LocalLedger,
 ) -> None:
-    """Whatever a call comes to, the ledger has the session as long as it may be open, and no longer."""
+    """Whatever a call comes to, the ledger has the session as long as it may be open, and no
+    longer.
+    """
     _, client = await against(*answers, ledger=ledger)
     # What the calls raise belongs to other tests.
     with suppress(QSessionsError):
@@ -683,7 +721,9 @@ async def test_a_create_that_was_never_sent_is_not_in_the_ledger(
 async def test_a_ledger_that_fails_stops_nothing(
     against: Against, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a ledger that can't be written, sessions are created and ended all the same, and the log says so once."""
+    """With a ledger that can't be written, sessions are created and ended all the same, and the log
+    says so once.
+    """
     file = tmp_path / "file"
     await asyncio.to_thread(file.touch)
     ledger = LocalLedger(file / "ledger")
@@ -733,7 +773,9 @@ def test_a_signal_while_the_event_loop_stands_still_goes_on_at_once() -> None:
 
 
 async def test_leaving_ends_it_as_its_block_meant_to(against: Against) -> None:
-    """A session that an error was to close, and could not, is closed when the client tries once more, not drained."""
+    """A session that an error was to close, and could not, is closed when the client tries once
+    more, not drained.
+    """
     server, client = await against(http(200, SESSION), http(403), http(204))
     with pytest.raises(ValueError, match="of the block"):
         async with client.open(mode="batch", max_ttl="1h"):
@@ -755,7 +797,9 @@ async def test_closing_twice_with_a_ledger_says_nothing(
 
 
 def test_an_interruption_after_the_answer_keeps_the_record(tmp_path: Path) -> None:
-    """What ends the interpreter once the answer to a create is there leaves the session recorded by its id."""
+    """What ends the interpreter once the answer to a create is there leaves the session recorded by
+    its id.
+    """
     ledger = LocalLedger(tmp_path)
 
     def leave(event: object) -> None:
@@ -783,7 +827,9 @@ def test_an_interruption_after_the_answer_keeps_the_record(tmp_path: Path) -> No
     "labels", [{"a=b": "c"}, {"run": ""}, {"": "7"}, {"run": 7}, ["run"], {"run": "a\nb"}]
 )
 async def test_labels_that_cannot_be(against: Against, ledger: LocalLedger, labels: Any) -> None:
-    """A label is printable text with a name that holds no =, as it is written elsewhere; anything else is refused before it is sent."""
+    """A label is printable text with a name that holds no =, as it is written elsewhere; anything
+    else is refused before it is sent.
+    """
     server, client = await against(CREATED, ledger=ledger)
     with pytest.raises(InvalidArgument, match="label"):
         await client.create(mode="batch", labels=labels)

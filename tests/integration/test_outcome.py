@@ -1,4 +1,6 @@
-"""A create whose outcome nobody can tell: what the error says of it, and which sessions it finds that may be the one."""
+"""A create whose outcome nobody can tell: what the error says of it, and which sessions it finds
+that may be the one.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def page(
 
 
 async def unknown(client: AsyncSessionClient, **options: Any) -> CreateOutcomeUnknown:
-    """Create a session and give the error that it ends with, which survives the way to another process."""
+    """Create a session and give the error that it ends with, which survives the way to another
+    process.
+    """
     asked: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600} | options
     with pytest.raises(CreateOutcomeUnknown) as caught:
         await client.create(**asked)
@@ -80,7 +84,9 @@ def looks(server: FaultServer) -> list[dict[str, list[str]]]:
 async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
     against: Against, time: ManualClock, answer: Answer
 ) -> None:
-    """The error holds the request, the time, and the sessions that appeared since then and fit the request, newest first."""
+    """The error holds the request, the time, and the sessions that appeared since then and fit the
+    request, newest first.
+    """
     server, client = await against(
         answer,
         page(
@@ -105,7 +111,9 @@ async def test_the_error_names_what_was_asked_when_and_what_may_have_come_of_it(
 async def test_what_is_over_or_the_clients_own_is_no_candidate(
     against: Against, time: ManualClock
 ) -> None:
-    """Neither a session that is closed nor one that came of another create of this client may be the one."""
+    """Neither a session that is closed nor one that came of another create of this client may be
+    the one.
+    """
     workloads = (
         listed("it", time.now),
         listed("over", time.now, status="completed"),
@@ -117,7 +125,9 @@ async def test_what_is_over_or_the_clients_own_is_no_candidate(
 
 
 async def test_without_a_backend_any_fits(against: Against, time: ManualClock) -> None:
-    """A batch without a backend may be any batch of that time; a long list is cut in the message alone."""
+    """A batch without a backend may be any batch of that time; a long list is cut in the message
+    alone.
+    """
     many = [listed(f"b{number}", time.now, backend=f"ibm_{number}") for number in range(7)]
     server, client = await against(reset, page(*many))
     error = await unknown(client, mode="batch", backend=None)
@@ -138,7 +148,9 @@ async def test_no_candidate_is_told_too(against: Against) -> None:
 async def test_a_wrong_local_clock_does_no_harm(
     against: Against, time: ManualClock, skew: float
 ) -> None:
-    """The window is counted back from the service's own Date, however far this machine's clock is off."""
+    """The window is counted back from the service's own Date, however far this machine's clock is
+    off.
+    """
     begun = time.now + skew
 
     async def slow(connection: Connection) -> None:
@@ -162,7 +174,9 @@ async def test_a_wrong_local_clock_does_no_harm(
 async def test_all_pages_back_to_the_begin_are_read_and_none_more(
     against: Against, time: ManualClock
 ) -> None:
-    """The look ends at the first session that is older than the create; a later page's Date moves nothing."""
+    """The look ends at the first session that is older than the create; a later page's Date moves
+    nothing.
+    """
     server, client = await against(
         reset,
         page(listed("one", time.now), date=time.now, following="2"),
@@ -190,7 +204,9 @@ async def test_what_has_no_time_ends_the_look(against: Against, time: ManualCloc
 async def test_a_look_that_fails_hides_nothing(
     against: Against, time: ManualClock, answer: Answer
 ) -> None:
-    """When the workloads can't be read, the error is the create's own, and says that nobody could look."""
+    """When the workloads can't be read, the error is the create's own, and says that nobody could
+    look.
+    """
     started = time.now
     _, client = await against(http(502, fault("Bad luck.")), answer)
     error = await unknown(client, timeout=0.5 if answer is hang else 60)
@@ -224,7 +240,9 @@ async def test_a_provider_that_fails_in_the_look_hides_nothing(against: Against)
 async def test_a_look_needs_time_that_is_left(
     against: Against, time: ManualClock, timeout: float | str
 ) -> None:
-    """The look is a part of the call: it has what is left of the deadline, and isn't begun when that is nothing."""
+    """The look is a part of the call: it has what is left of the deadline, and isn't begun when
+    that is nothing.
+    """
 
     async def slow(connection: Connection) -> None:
         time.advance(20)
@@ -262,7 +280,9 @@ async def test_a_known_id_needs_no_look(against: Against, time: ManualClock) -> 
 
 
 async def test_a_cancelled_look_still_tells(against: Against) -> None:
-    """Who cancels while the look is under way learns from a note and an event that the outcome is unknown."""
+    """Who cancels while the look is under way learns from a note and an event that the outcome is
+    unknown.
+    """
     heard: list[Event] = []
     server, client = await against(reset, hang, observers=[heard.append])
     creating = asyncio.create_task(client.create(mode="batch"))

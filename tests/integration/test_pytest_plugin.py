@@ -55,7 +55,8 @@ class Run:
         self._pytester.makepyfile(test_it=tests)
         # Less than what a test may take, since only then is a run that hangs killed.
         result = self._pytester.runpytest_subprocess(*(options or WITHOUT_PLUGINS), timeout=90)
-        # What is told once pytest has gone: threads that were left, warnings of the interpreter's end.
+        # What is told once pytest has gone: threads that were left, warnings of the interpreter's
+        # end.
         told = result.stderr.str()
         assert not told, told
         return result

@@ -112,7 +112,9 @@ async def test_a_synchronous_client_is_refused(place: Place) -> None:
 
 
 async def test_what_dead_owners_left_is_closed(place: Place) -> None:
-    """A dead owner's session is closed and its record ended; a living owner's, a detached and a draining one stay open."""
+    """A dead owner's session is closed and its record ended; a living owner's, a detached and a
+    draining one stay open.
+    """
     dead, alive, detached, draining, unknown = [await place.session() for _ in range(5)]
     place.emulator.submit_job(draining, seconds=1000)
     await place.client.drain(draining)
@@ -131,7 +133,9 @@ async def test_what_dead_owners_left_is_closed(place: Place) -> None:
 
 
 async def test_what_is_over_is_put_to_ended(place: Place) -> None:
-    """A session that is closed or unknown to the service costs nothing: its record ends, unless nobody can tell whether the owner lives."""
+    """A session that is closed or unknown to the service costs nothing: its record ends, unless
+    nobody can tell whether the owner lives.
+    """
     closed = await place.session()
     await place.client.close(closed)
     place.record(session_id=closed)
@@ -142,7 +146,9 @@ async def test_what_is_over_is_put_to_ended(place: Place) -> None:
 
 
 async def test_a_404_about_a_session_of_just_now_ends_nothing(place: Place) -> None:
-    """The service may not know a session yet that was just created: its record stays, whether the reading or the closing meets a 404."""
+    """The service may not know a session yet that was just created: its record stays, whether the
+    reading or the closing meets a 404.
+    """
     place.record(session_id="s-new")
     (one,) = await place.reap()
     assert (one.decision.verdict, one.done, one.error) == (UNDECIDED, False, None)
@@ -160,7 +166,9 @@ async def test_a_404_about_a_session_of_just_now_ends_nothing(place: Place) -> N
 
 
 async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
-    """A 404 about the instance says nothing about a session: it is undecided or couldn't be closed, with the error; its record stays."""
+    """A 404 about the instance says nothing about a session: it is undecided or couldn't be closed,
+    with the error; its record stays.
+    """
     place.record(session_id=await place.session(), asked_at=START - YOUNG_S)
     body = fault(code=1279)
     for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
@@ -189,7 +197,9 @@ BUSY, IDLE = jobs_page("j1"), jobs_page()
 async def test_a_drain_that_is_not_carried_out_is_ended(
     against: Against, time: ManualClock
 ) -> None:
-    """A dead owner's session that drains and has no jobs is closed when that is so for a second time, five minutes later."""
+    """A dead owner's session that drains and has no jobs is closed when that is so for a second
+    time, five minutes later.
+    """
     server, client = await against(
         STUCK, BUSY, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, STUCK, IDLE, http(204)
     )
@@ -223,7 +233,9 @@ async def test_a_drain_that_is_not_carried_out_is_ended(
 async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
     against: Against, time: ManualClock
 ) -> None:
-    """Where the last job or the recorded drain is ten minutes old, one look is enough; a dry run only says so."""
+    """Where the last job or the recorded drain is ten minutes old, one look is enough; a dry run
+    only says so.
+    """
     server, client = await against(STUCK, IDLE, STUCK, IDLE, http(204))
     about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(
@@ -239,7 +251,9 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
 async def test_a_drain_whose_jobs_cannot_be_listed_is_left(
     against: Against, time: ManualClock
 ) -> None:
-    """Where nobody can tell whether a session has jobs, it is left, and the reason says so; what was seen before is kept."""
+    """Where nobody can tell whether a session has jobs, it is left, and the reason says so; what
+    was seen before is kept.
+    """
     server, client = await against(STUCK, http(403, fault()))
     about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(entry(session_id="s1", idle_since=time.now - 1000, **about))
@@ -250,7 +264,9 @@ async def test_a_drain_whose_jobs_cannot_be_listed_is_left(
 
 
 async def test_a_ledger_that_cannot_keep_what_was_seen(against: Against, time: ManualClock) -> None:
-    """Where it can't be kept that a session had no jobs, the next look is the first, and nothing else comes of it."""
+    """Where it can't be kept that a session had no jobs, the next look is the first, and nothing
+    else comes of it.
+    """
     _, client = await against(STUCK, IDLE)
     ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
     ledger.amend_failure = LedgerUnavailable("it is read-only.")
@@ -290,7 +306,9 @@ async def test_dry_run(place: Place) -> None:
 
 
 async def test_named_ones(place: Place) -> None:
-    """Only the records that are named, by key or session id, are looked at, and a detached session is then closed."""
+    """Only the records that are named, by key or session id, are looked at, and a detached session
+    is then closed.
+    """
     first, second, third = [await place.session() for _ in range(3)]
     place.record(session_id=first, detached=True)
     place.record(session_id=second)
@@ -309,7 +327,9 @@ async def test_named_ones(place: Place) -> None:
     [{"instance": "crn:other"}, {"instance": None, "base_url": "https://elsewhere.example/api"}],
 )
 async def test_another_instance(place: Place, fields: dict[str, Any]) -> None:
-    """Another instance's records are passed over, or listed and left; one that is named is undecided. Nothing is sent for them."""
+    """Another instance's records are passed over, or listed and left; one that is named is
+    undecided. Nothing is sent for them.
+    """
     session_id = await place.session()
     before = len(place.emulator.requests)
     place.record(session_id=session_id, **fields)
@@ -329,7 +349,9 @@ async def test_another_instance(place: Place, fields: dict[str, Any]) -> None:
     "fields", [{"base_url": "https://elsewhere.example/api"}, {"instance": None}]
 )
 async def test_whose_a_record_is_says_the_crn(place: Place, fields: dict[str, Any]) -> None:
-    """A record belongs to its CRN's instance, whatever address that was reached at; one without a CRN to its base URL."""
+    """A record belongs to its CRN's instance, whatever address that was reached at; one without a
+    CRN to its base URL.
+    """
     place.record(session_id=await place.session(), **fields)
     assert verdicts(await place.reap()) == [(CLOSE, True)]
     assert place.still_open() == []
@@ -338,7 +360,9 @@ async def test_whose_a_record_is_says_the_crn(place: Place, fields: dict[str, An
 async def test_an_instance_that_nobody_knows(
     place: Place, emulator: Emulator, time: ManualClock
 ) -> None:
-    """Where the record doesn't say which instance it is about, a session that isn't found may be in another one."""
+    """Where the record doesn't say which instance it is about, a session that isn't found may be in
+    another one.
+    """
 
     class Own:
         """A provider of the user's own."""
@@ -360,7 +384,9 @@ async def test_an_instance_that_nobody_knows(
 
 
 async def test_unknown_ids(place: Place) -> None:
-    """A session whose id isn't known is closed only as the single candidate, by whoever says so; its record ends with the id."""
+    """A session whose id isn't known is closed only as the single candidate, by whoever says so;
+    its record ends with the id.
+    """
     session_id = await place.session()
     place.record()
     (reaped,) = await place.reap()
@@ -372,7 +398,9 @@ async def test_unknown_ids(place: Place) -> None:
 
 
 async def test_one_session_is_not_two_records(place: Place) -> None:
-    """A session that is closed for one record is not another one's too: that may still appear, and later is for somebody to forget."""
+    """A session that is closed for one record is not another one's too: that may still appear, and
+    later is for somebody to forget.
+    """
     await place.session()
     place.record()
     place.record()
@@ -393,7 +421,9 @@ async def test_one_session_is_not_two_records(place: Place) -> None:
 async def test_what_may_be_another_processs_is_not_closed(
     place: Place, liveness: Liveness, fields: dict[str, Any]
 ) -> None:
-    """A candidate that may as well be the one that a living process is just creating, or one that is nobody's, is not closed."""
+    """A candidate that may as well be the one that a living process is just creating, or one that
+    is nobody's, is not closed.
+    """
     session_id = await place.session()
     place.record()
     place.record(liveness, **fields)
@@ -412,7 +442,9 @@ async def test_what_another_record_knows_is_no_candidate(place: Place) -> None:
 
 
 async def test_a_record_of_a_clock_far_off(place: Place) -> None:
-    """A record from a clock that was thousands of years ahead or far behind doesn't keep the others from being reaped."""
+    """A record from a clock that was thousands of years ahead or far behind doesn't keep the others
+    from being reaped.
+    """
     place.record(asked_at=9e11, changed_at=9e11)
     place.record(asked_at=-9e11, changed_at=-9e11)
     place.record(session_id=await place.session())
@@ -423,7 +455,9 @@ async def test_a_record_of_a_clock_far_off(place: Place) -> None:
 async def test_a_record_of_a_wrong_clock_is_kept_while_its_session_may_be_open(
     off: float, place: Place, time: ManualClock
 ) -> None:
-    """When the owner's clock was wrong, its session was created at another time than recorded: it is shown, and the record is kept."""
+    """When the owner's clock was wrong, its session was created at another time than recorded: it
+    is shown, and the record is kept.
+    """
     session_id = await place.session()
     place.record(asked_at=time.now + off, changed_at=time.now + off)
 
@@ -440,7 +474,9 @@ async def test_a_record_of_a_wrong_clock_is_kept_while_its_session_may_be_open(
 
 
 async def test_what_cannot_be_read_or_closed(place: Place) -> None:
-    """A session that can't be read is undecided, one that can't be closed keeps its record, each with its error; others are closed."""
+    """A session that can't be read is undecided, one that can't be closed keeps its record, each
+    with its error; others are closed.
+    """
     for _ in range(3):
         place.record(session_id=await place.session())
     place.emulator.faults.add(Fault(kind="answer", status=403, operations=["get"], nth=1))
@@ -458,7 +494,9 @@ async def test_what_cannot_be_read_or_closed(place: Place) -> None:
 
 
 async def test_what_is_left_anyway_needs_no_look(place: Place) -> None:
-    """That a detached session can't be read is no error unless it is named; when it can be and is closed, its record ends."""
+    """That a detached session can't be read is no error unless it is named; when it can be and is
+    closed, its record ends.
+    """
     session_id = await place.session()
     place.record(session_id=session_id, detached=True)
     place.emulator.faults.add(Fault(kind="answer", status=403, operations=["get"]))
@@ -472,7 +510,9 @@ async def test_what_is_left_anyway_needs_no_look(place: Place) -> None:
 
 
 async def test_a_create_that_died_belongs_to_who_finds_it(place: Place) -> None:
-    """A detached session whose id nobody was told is undecided and shown, and closed only by its record's name and the word to."""
+    """A detached session whose id nobody was told is undecided and shown, and closed only by its
+    record's name and the word to.
+    """
     session_id = await place.session()
     place.record(detached=True)
     for options in ({}, {"close_unique": True}, {"only": "k0"}):
@@ -484,7 +524,9 @@ async def test_a_create_that_died_belongs_to_who_finds_it(place: Place) -> None:
 
 
 async def test_workloads_that_cannot_be_listed(place: Place) -> None:
-    """Where the workloads can't be read, sessions whose ids aren't known are undecided, and others are closed all the same."""
+    """Where the workloads can't be read, sessions whose ids aren't known are undecided, and others
+    are closed all the same.
+    """
     place.record()
     place.record(session_id=await place.session())
     place.emulator.faults.add(Fault(kind="answer", status=403, operations=["workloads"]))
@@ -503,7 +545,9 @@ async def test_a_session_that_is_gone_when_it_is_to_be_closed(place: Place) -> N
 
 
 async def test_another_sessions_answer_decides_nothing(place: Place) -> None:
-    """Where the service answers about another session, as a cache in between may, neither that nor the record's own is closed."""
+    """Where the service answers about another session, as a cache in between may, neither that nor
+    the record's own is closed.
+    """
     mine, other = await place.session(), await place.session()
     place.record(session_id=mine)
     for state in ("open", "closed"):
@@ -537,7 +581,9 @@ async def test_a_session_that_two_processes_recorded(
 
 
 async def test_a_404_that_is_not_the_services_ends_nothing(place: Place) -> None:
-    """A proxy's 404 says nothing about a session: it is undecided, or could not be closed, and its record stays."""
+    """A proxy's 404 says nothing about a session: it is undecided, or could not be closed, and its
+    record stays.
+    """
     place.record(session_id=await place.session())
     for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
         place.emulator.faults.add(
@@ -551,7 +597,9 @@ async def test_a_404_that_is_not_the_services_ends_nothing(place: Place) -> None
 
 
 async def test_what_is_forgotten(place: Place) -> None:
-    """A named record of a dead owner is put to ended and its session left alone; other records stay."""
+    """A named record of a dead owner is put to ended and its session left alone; other records
+    stay.
+    """
     session_id = await place.session()
     place.record(session_id=session_id)
     place.record(Liveness.ALIVE, session_id="s-alive")
@@ -581,7 +629,9 @@ async def test_nothing_else_is_forgotten(place: Place, only: Any, problem: str) 
 
 
 async def test_a_ledger_that_cannot_be_used(place: Place) -> None:
-    """One that can't be read reaps nothing; one that can't be changed doesn't keep a session from being closed, and that is told."""
+    """One that can't be read reaps nothing; one that can't be changed doesn't keep a session from
+    being closed, and that is told.
+    """
     place.record(session_id=await place.session())
     place.record(session_id="s-gone", asked_at=START - YOUNG_S)
     place.ledger.failure = OSError("no disk")
@@ -610,7 +660,9 @@ async def test_labels(place: Place) -> None:
 
 
 async def test_many_are_looked_up_in_pages(place: Place) -> None:
-    """Of many sessions the list says which are over and which take jobs; only those that it says nothing of are read one by one."""
+    """Of many sessions the list says which are over and which take jobs; only those that it says
+    nothing of are read one by one.
+    """
     said: list[tuple[str, int, int]] = []
     ids = [await place.session() for _ in range(60)]
     for session_id in ids[:40]:
@@ -664,7 +716,9 @@ async def test_a_list_that_cannot_be_read_is_done_without(place: Place) -> None:
 
 @pytest.mark.parametrize("asked_at", [-9e11, 9e11])
 async def test_a_clock_far_off_hides_no_other_record(place: Place, asked_at: float) -> None:
-    """One record whose time can't be told keeps nobody from deciding about the others, of few and of many, with ids and without."""
+    """One record whose time can't be told keeps nobody from deciding about the others, of few and
+    of many, with ids and without.
+    """
     ids = [await place.session() for _ in range(21)]
     for session_id in ids:
         place.record(session_id=session_id)

@@ -1,4 +1,6 @@
-"""Sessions of just now: the service may not know one yet, so a 404 about it is looked at again before it counts as gone."""
+"""Sessions of just now: the service may not know one yet, so a 404 about it is looked at again
+before it counts as gone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def methods(server: FaultServer) -> list[str]:
 async def test_a_new_session_is_looked_at_again(
     against: Against, time: ManualClock, row: Row
 ) -> None:
-    """After a 404 about a session of just now comes a GET 2 s later, then the same again, which is then done."""
+    """After a 404 about a session of just now comes a GET 2 s later, then the same again, which is
+    then done.
+    """
     server, client = await against(CREATE.success, GONE, GET.success, row.success)
     await CREATE(client)
     await row(client)
@@ -78,7 +82,9 @@ async def test_a_new_session_that_stays_unknown_is_gone(against: Against, row: R
 async def test_a_look_that_fails_does_not_keep_the_ending_from_going_out(
     against: Against, last: bytes, error: type[Exception] | None
 ) -> None:
-    """Where the look tells nothing, the ending is sent again all the same; a second 404 then leaves a session that may be open."""
+    """Where the look tells nothing, the ending is sent again all the same; a second 404 then leaves
+    a session that may be open.
+    """
     server, client = await against(CREATE.success, GONE, http(403, fault()), last)
     await CREATE(client)
     caught = await failure_of(client.close("s1"))
@@ -92,7 +98,9 @@ async def test_a_look_that_fails_does_not_keep_the_ending_from_going_out(
 async def test_a_service_that_says_both_is_not_believed(
     against: Against, look: bytes, kind: type[ResponseError]
 ) -> None:
-    """A session that can be read and not ended may be open, which is no `NotFound`; one that can be read as closed is gone."""
+    """A session that can be read and not ended may be open, which is no `NotFound`; one that can be
+    read as closed is gone.
+    """
     server, client = await against(CREATE.success, GONE, look, GONE)
     await CREATE(client)
     with pytest.raises(ResponseError) as caught:
@@ -106,7 +114,9 @@ async def test_a_service_that_says_both_is_not_believed(
 async def test_without_time_to_look_again_nothing_counts_as_gone(
     against: Against, time: ManualClock
 ) -> None:
-    """A deadline that leaves no time for another look ends the call with an error that is no `NotFound`."""
+    """A deadline that leaves no time for another look ends the call with an error that is no
+    `NotFound`.
+    """
     server, client = await against(CREATE.success, GONE)
     await CREATE(client)
     with pytest.raises(CallTimeout, match="no time was left to look again") as caught:
@@ -191,7 +201,9 @@ async def test_a_reopened_session_is_looked_at_again(against: Against) -> None:
 async def test_a_block_tells_a_session_that_may_be_open(
     against: Against, answers: tuple[bytes, ...], timeout: float, told: str
 ) -> None:
-    """`open()` takes none of these for the end: a clean block raises `SessionLeftOpen`, and an error of the block has a note."""
+    """`open()` takes none of these for the end: a clean block raises `SessionLeftOpen`, and an
+    error of the block has a note.
+    """
     wanted: dict[str, Any] = {"mode": "dedicated", "max_ttl": 600, "ending_timeout": timeout}
     _, client = await against(CREATE.success, *answers)
     with pytest.raises(SessionLeftOpen, match=told):

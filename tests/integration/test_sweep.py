@@ -1,4 +1,6 @@
-"""Cancellation at every moment there is: of each call and each phase of a block, once and twice, and of what is around it."""
+"""Cancellation at every moment there is: of each call and each phase of a block, once and twice,
+and of what is around it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 
 
 
 class LoopLedger:
-    """A ledger that takes three rounds of the event loop, and no thread, for each record: the same at each run.
+    """A ledger that takes three rounds of the event loop, and no thread, for each record: the same
+    at each run.
 
     Attributes:
         records: The newest record of each key.
@@ -135,7 +138,9 @@ class Run(NamedTuple):
 
 
 class Place:
-    """Where one run of a sweep takes place: a client with one slot of each kind, and a server that never answers."""
+    """Where one run of a sweep takes place: a client with one slot of each kind, and a server that
+    never answers.
+    """
 
     def __init__(self, client: AsyncSessionClient, emulator: Emulator, mute: FaultServer) -> None:
         self.client = client
@@ -155,7 +160,9 @@ class Place:
             hanging.cancel()
 
     async def use_every_slot(self) -> None:
-        """Make a call of each kind: a create, a usual one, and while that kind is full, one that ends a session."""
+        """Make a call of each kind: a create, a usual one, and while that kind is full, one that
+        ends a session.
+        """
         client, transport = self.client, self.client._transport
         session = await client.create(mode="batch", max_ttl=60)
         await client.get(session.id)
@@ -228,7 +235,8 @@ async def _renewing(place: Place) -> None:
 
 
 async def _crowded(place: Place) -> None:
-    # Its own call that ends the session may be cancelled in the slot that the block's ending then needs.
+    # Its own call that ends the session may be cancelled in the slot that the block's ending then
+    # needs.
     with place.full():
         async with place.client.open(**WANTED) as live:
             await live.close()
@@ -240,7 +248,8 @@ async def _grouped(place: Place) -> None:
             group.create_task(_block(place.client))
 
 
-# What is swept: each call within a block, and blocks that begin, end or are held together otherwise.
+# What is swept: each call within a block, and blocks that begin, end or are held together
+# otherwise.
 BLOCKS: dict[str, Callable[[Place], Coroutine[Any, Any, None]]] = {
     **{call: _calling(call) for call in CALLS},
     "an error": _failing,
@@ -254,7 +263,9 @@ BLOCKS: dict[str, Callable[[Place], Coroutine[Any, Any, None]]] = {
 
 
 class Sweep:
-    """Runs a block again and again, each time on a client of its own, and looks at what a cancellation leaves."""
+    """Runs a block again and again, each time on a client of its own, and looks at what a
+    cancellation leaves.
+    """
 
     def __init__(
         self, block: str, emulator: Emulator, time: ManualClock, mute: FaultServer
@@ -269,7 +280,9 @@ class Sweep:
         ]
 
     async def run(self, *moments: Moment, recorded: bool) -> Run:
-        """Cancel the block at these moments, each counted from the one before, as far as they come; see that nothing is left."""
+        """Cancel the block at these moments, each counted from the one before, as far as they come;
+        see that nothing is left.
+        """
         ledger = LoopLedger() if recorded else None
         client = AsyncSessionClient(
             self._auth,
@@ -291,7 +304,8 @@ class Sweep:
 
     async def _see_that_nothing_is_left(self, place: Place, ledger: LoopLedger | None) -> None:
         client = place.client
-        # A second cancellation in create leaves its ending to the background, and so does one in aclose.
+        # A second cancellation in create leaves its ending to the background, and so does one in
+        # aclose.
         await until(lambda: not ours())
         assert open_sessions(self._emulator) == []
         if client._closing is None:
@@ -308,7 +322,9 @@ class Sweep:
 
 
 async def _cancel(moments: Sequence[Moment], walk: Walk) -> list[Moment]:
-    """Cancel a task at these moments, each counted from the one before, until it is done; give the moments that it came to."""
+    """Cancel a task at these moments, each counted from the one before, until it is done; give the
+    moments that it came to.
+    """
     task = asyncio.ensure_future(walk.end())
     reached: list[Moment] = []
     after = 0
@@ -330,7 +346,9 @@ async def _cancel(moments: Sequence[Moment], walk: Walk) -> list[Moment]:
 
 
 async def _reach(moment: Moment, walk: Walk, task: asyncio.Task[None], after: int) -> Moment | None:
-    """Go on to a moment, or to the next suspension where that comes first; give which it is, or None if the task is done before."""
+    """Go on to a moment, or to the next suspension where that comes first; give which it is, or
+    None if the task is done before.
+    """
     suspension = after + moment.suspension
     await until(lambda: walk.suspensions >= suspension or task.done())
     for _ in range(moment.rounds):
@@ -354,7 +372,9 @@ async def mute() -> AsyncIterator[FaultServer]:
 async def test_a_block_may_be_cancelled_at_every_step(
     block: str, recorded: bool, emulator: Emulator, time: ManualClock, mute: FaultServer
 ) -> None:
-    """At whatever suspension and round of the event loop, a cancelled block leaves nothing open, no task, and a client that works."""
+    """At whatever suspension and round of the event loop, a cancelled block leaves nothing open, no
+    task, and a client that works.
+    """
     sweep = Sweep(block, emulator, time, mute)
     moment, hit, rescued = Moment(), set[int](), 0
     while (run := await sweep.run(moment, recorded=recorded)).cancelled:
@@ -372,7 +392,8 @@ async def test_a_block_may_be_cancelled_at_every_step(
 async def test_a_block_may_be_cancelled_twice_at_every_step(
     block: str, recorded: bool, emulator: Emulator, time: ManualClock, mute: FaultServer
 ) -> None:
-    """A second cancellation, at each suspension that is left and 0, 1, 3, 7 and so on rounds into it, changes nothing of that.
+    """A second cancellation, at each suspension that is left and 0, 1, 3, 7 and so on rounds into
+    it, changes nothing of that.
 
     The first one comes at each suspension, and every second round of it.
     """
@@ -391,7 +412,9 @@ async def test_a_block_may_be_cancelled_twice_at_every_step(
 async def test_timeouts_and_task_groups_keep_their_meaning(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
-    """`asyncio.timeout` around the block raises TimeoutError, a failing TaskGroup its group, and no session is left."""
+    """`asyncio.timeout` around the block raises TimeoutError, a failing TaskGroup its group, and no
+    session is left.
+    """
     loop = asyncio.get_running_loop()
 
     async def too_long() -> None:
@@ -448,7 +471,9 @@ async def test_a_cancelled_parent_goes_on_when_its_blocks_have_ended(
     client: AsyncSessionClient,
     emulator: Emulator,
 ) -> None:
-    """Cancelling a task whose children are in blocks ends as asyncio has it, and not before their sessions are closed."""
+    """Cancelling a task whose children are in blocks ends as asyncio has it, and not before their
+    sessions are closed.
+    """
     inside = [asyncio.Event() for _ in range(3)]
 
     async def work(entered: asyncio.Event) -> None:
@@ -495,7 +520,9 @@ async def test_a_timeout_that_passes_while_a_block_is_ended_keeps_its_meaning(
 async def test_a_timeout_within_a_block_is_the_blocks_own_business(
     client: AsyncSessionClient, emulator: Emulator
 ) -> None:
-    """A timeout that is handled in the block cancels a call in it, and the block still ends as a clean one."""
+    """A timeout that is handled in the block cancels a call in it, and the block still ends as a
+    clean one.
+    """
 
     async def too_long(live: AsyncLiveSession) -> None:
         async with asyncio.timeout(0):
@@ -513,7 +540,9 @@ async def test_a_timeout_within_a_block_is_the_blocks_own_business(
 async def test_a_client_may_be_closed_at_every_step(
     stride: int, emulator: Emulator, time: ManualClock
 ) -> None:
-    """Closed at any moment while tasks open one session after the other, a client leaves none open and no create in the ledger."""
+    """Closed at any moment while tasks open one session after the other, a client leaves none open
+    and no create in the ledger.
+    """
     auth = [
         IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
         ServiceCRN(emulator.crn),
@@ -544,7 +573,9 @@ async def test_a_client_may_be_closed_at_every_step(
 async def test_a_create_that_is_answered_while_the_client_is_closed_is_recorded(
     emulator: Emulator, time: ManualClock
 ) -> None:
-    """Closed at any moment, a client has recorded each create that gives a session, with its id, and none that gives an error."""
+    """Closed at any moment, a client has recorded each create that gives a session, with its id,
+    and none that gives an error.
+    """
     auth = [
         IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
         ServiceCRN(emulator.crn),

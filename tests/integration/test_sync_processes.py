@@ -30,7 +30,8 @@ PRELUDE = """
 import asyncio, atexit, gc, logging, os, signal, sys, threading
 from qsessions import IBMCloudAPIKey, ServiceCRN, SessionClient
 
-# The development mode tells callbacks that took long, which is the machine's load here and no defect.
+# The development mode tells callbacks that took long, which is the machine's load here and no
+# defect.
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
@@ -41,7 +42,8 @@ def say(*words):
     print(*words, flush=True)
 """
 
-# Sends this process a real SIGINT when the client's loop has run a given number of callbacks, and waits until Python has seen it.
+# Sends this process a real SIGINT when the client's loop has run a given number of callbacks, and
+# waits until Python has seen it.
 INTERRUPTER = """
 class Interrupter:
     def __init__(self):
@@ -214,11 +216,13 @@ say(sum(interrupted for _, interrupted in map(once, moments)))
         env=service,
     )
     assert (code, errors) == (0, "")
-    # The last moments may come after the answer; the shortest calls take the loop a callback or two.
+    # The last moments may come after the answer; the shortest calls take the loop a callback or
+    # two.
     assert int(output) >= (1 if call in {"attach", "enter", "make", "shutdown"} else 8)
 
 
-# Raises at a moment at which the interpreter would let a signal strike: after a call into C, at a function's beginning, at a loop's end.
+# Raises at a moment at which the interpreter would let a signal strike: after a call into C, at a
+# function's beginning, at a loop's end.
 STRIKER = """
 import dis
 

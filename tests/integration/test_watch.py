@@ -1,4 +1,6 @@
-"""Many sessions in one stream: each change once, at a bounded rate, with a handful of tasks, and nothing left behind."""
+"""Many sessions in one stream: each change once, at a bounded rate, with a handful of tasks, and
+nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -199,7 +201,9 @@ async def test_only_changes_are_given(stepped: Stepped) -> None:
 
 
 async def test_each_session_is_polled_less_and_less_often(stepped: Stepped) -> None:
-    """The pauses of a session that stays as it is grow by half from 0.5 s to 15 s, as for a single one."""
+    """The pauses of a session that stays as it is grow by half from 0.5 s to 15 s, as for a single
+    one.
+    """
     fleet = Fleet(stepped, {"one": [*["open"] * 12, "active"], "two": ["open"]})
     watcher = Watcher(fleet.watch())
     await stepped.advance(120)
@@ -211,7 +215,9 @@ async def test_each_session_is_polled_less_and_less_often(stepped: Stepped) -> N
 
 @pytest.mark.parametrize("rate", [0.5, 10.0, 100.0])
 async def test_requests_are_spread_evenly_below_the_rate(stepped: Stepped, rate: float) -> None:
-    """However many sessions are due at once, requests begin one by one, and each session gets its turn before any gets two more."""
+    """However many sessions are due at once, requests begin one by one, and each session gets its
+    turn before any gets two more.
+    """
     fleet = Fleet(stepped, all_of(ids(200), ["open"]))
     watcher = Watcher(fleet.watch(rate=rate))
     await stepped.advance(1000 / rate)
@@ -249,7 +255,9 @@ async def test_nothing_is_read_while_the_watcher_is_busy(stepped: Stepped) -> No
 
 
 async def test_ten_thousand_sessions_are_watched_with_a_handful_of_tasks(stepped: Stepped) -> None:
-    """The number of tasks depends on the rate and not on the number of sessions, and all of them come to their end."""
+    """The number of tasks depends on the rate and not on the number of sessions, and all of them
+    come to their end.
+    """
     fleet = Fleet(stepped, {session_id: ["active", "closed"] for session_id in ids(10_000)})
     before = len(asyncio.all_tasks())
     counted: Counter[str] = Counter()
@@ -272,7 +280,9 @@ async def test_ten_thousand_sessions_are_watched_with_a_handful_of_tasks(stepped
 
 
 async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -> None:
-    """After breaking out, and after a cancellation, there is no task, no sleeper and no request any more."""
+    """After breaking out, and after a cancellation, there is no task, no sleeper and no request any
+    more.
+    """
     fleet = Fleet(stepped, all_of(ids(30), ["open"]))
     fleet.held = asyncio.Event()
     before = asyncio.all_tasks()
@@ -331,7 +341,9 @@ async def test_several_failures_at_once_leave_no_trace(stepped: Stepped) -> None
 
 
 async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
-    """With a timeout, failures that may pass are waited through, less and less often, and the stream goes on afterwards."""
+    """With a timeout, failures that may pass are waited through, less and less often, and the
+    stream goes on afterwards.
+    """
     fleet = Fleet(stepped, {"one": ["open", *[AWAY] * 12, "closed"], "two": ["closed"]})
     watcher = Watcher(fleet.watch(seconds=3600))
     await stepped.advance(200)
@@ -352,7 +364,9 @@ async def test_a_timeout_borne_does_not_bear_everything(stepped: Stepped) -> Non
 async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away(
     stepped: Stepped, *, away: bool
 ) -> None:
-    """When time is up, the error counts the sessions that aren't closed, and tells an outage that goes on."""
+    """When time is up, the error counts the sessions that aren't closed, and tells an outage that
+    goes on.
+    """
     fleet = Fleet(
         stepped,
         {
@@ -420,7 +434,9 @@ async def test_a_live_session_shares_the_readings(against: Against) -> None:
 
 
 async def test_an_outage_over_sockets(against: Against, time: ManualClock) -> None:
-    """A service that is down for longer than the retry policy bears ends no watch that has a timeout."""
+    """A service that is down for longer than the retry policy bears ends no watch that has a
+    timeout.
+    """
     down = [http(503, fault("Down."))] * 12
     server, client = await against(
         http(200, SESSION), *down, http(200, SESSION | {"state": "closed"})
@@ -445,7 +461,9 @@ async def test_any_iterable_of_ids_will_do(emulator: Emulator, client: AsyncSess
 
 
 async def test_chaos_ends_well(stepped: Stepped) -> None:
-    """Sessions of random lives, with failures in between, each give their changes in order and nothing else."""
+    """Sessions of random lives, with failures in between, each give their changes in order and
+    nothing else.
+    """
     chance = random.Random(7)  # noqa: S311 - no secret
     scripts: dict[str, list[str | Exception]] = {}
     expected: dict[str, list[str]] = {}

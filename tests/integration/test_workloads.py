@@ -1,4 +1,6 @@
-"""The list of workloads: pages fetched as they are consumed, kinds merged into one list, links that lead astray."""
+"""The list of workloads: pages fetched as they are consumed, kinds merged into one list, links that
+lead astray.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def page(*workloads: dict[str, Any], href: str | None = None) -> bytes:
 
 @pytest.fixture
 async def made(client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> list[str]:
-    """Give the ids of twenty workloads in the order in which they were created: every third a batch, every fifth a job."""
+    """Give the ids of twenty workloads in the order in which they were created: every third a
+    batch, every fifth a job.
+    """
     created = []
     for number in range(20):
         time.advance(1)
@@ -68,7 +72,9 @@ def without_jobs(made: list[str]) -> list[str]:
 async def test_sessions_and_batches_come_as_one_list(
     client: AsyncSessionClient, made: list[str], page_size: int, newest_first: bool
 ) -> None:
-    """Sessions and batches come merged by creation time over all pages, without the jobs, whatever the size of a page."""
+    """Sessions and batches come merged by creation time over all pages, without the jobs, whatever
+    the size of a page.
+    """
     expected = without_jobs(made)
     if newest_first:
         expected.reverse()
@@ -90,7 +96,9 @@ async def test_jobs_come_only_when_asked_for(client: AsyncSessionClient, made: l
 async def test_a_page_is_fetched_when_it_is_needed(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """Nothing is fetched before the first item, and no page before the items of the one ahead are used up."""
+    """Nothing is fetched before the first item, and no page before the items of the one ahead are
+    used up.
+    """
     workloads = client.workloads(mode="session", page_size=3)
     assert fetched(emulator) == 0
     counts = [fetched(emulator) async for _ in workloads]
@@ -101,7 +109,9 @@ async def test_a_page_is_fetched_when_it_is_needed(
 async def test_an_iterator_that_is_given_up_leaves_nothing_behind(
     client: AsyncSessionClient, emulator: Emulator, made: list[str]
 ) -> None:
-    """Leaving the loop half-way fetches no further page and leaves neither task nor warning; the client goes on working."""
+    """Leaving the loop half-way fetches no further page and leaves neither task nor warning; the
+    client goes on working.
+    """
     await client.versions()
     tasks = asyncio.all_tasks()
     async for workload in client.workloads(page_size=2):
@@ -134,7 +144,9 @@ async def test_two_iterators_do_not_disturb_each_other(
 async def test_filters_choose_what_is_listed(
     client: AsyncSessionClient, emulator: Emulator, time: ManualClock, made: list[str]
 ) -> None:
-    """Status, backend, search and both times choose, alone and together, whatever the offset of a time."""
+    """Status, backend, search and both times choose, alone and together, whatever the offset of a
+    time.
+    """
     shown = without_jobs(made)
     await client.close(shown[0])
     job = emulator.submit_job(shown[1], seconds=10)
@@ -244,7 +256,9 @@ async def test_a_link_to_another_host_is_not_followed_there(against: Against) ->
     ids=repr,
 )
 async def test_a_link_without_a_cursor_is_an_error(against: Against, href: str) -> None:
-    """A link that names no cursor would cut the list short in silence, so it is an error after the items of its page."""
+    """A link that names no cursor would cut the list short in silence, so it is an error after the
+    items of its page.
+    """
     _, client = await against(page(WORKLOAD, href=href))
     workloads = client.workloads(mode="session")
     assert (await anext(workloads)).id == "s1"
@@ -255,7 +269,9 @@ async def test_a_link_without_a_cursor_is_an_error(against: Against, href: str) 
 
 @pytest.mark.parametrize("length", [1, 3])
 async def test_links_that_lead_in_a_circle_are_an_error(against: Against, length: int) -> None:
-    """A list whose links come back to a page that was read already would never end, so it is an error."""
+    """A list whose links come back to a page that was read already would never end, so it is an
+    error.
+    """
     circle = [page(WORKLOAD, href=f"?next=c{number % length}") for number in range(length + 1)]
     server, client = await against(*circle)
     with pytest.raises(ProtocolError, match="circle"):
@@ -264,7 +280,9 @@ async def test_links_that_lead_in_a_circle_are_an_error(against: Against, length
 
 
 async def test_empty_pages_and_unknown_creation_times_are_read(against: Against) -> None:
-    """A page may be empty though others follow, and workloads without a creation time come as the oldest."""
+    """A page may be empty though others follow, and workloads without a creation time come as the
+    oldest.
+    """
     timeless = {"id": "s0", "mode": "batch"}
     server, client = await against(
         page(href="?next=c1"),
@@ -279,7 +297,9 @@ async def test_empty_pages_and_unknown_creation_times_are_read(against: Against)
 
 
 async def test_a_page_that_fails_ends_the_list_with_its_error(against: Against) -> None:
-    """When a later page can't be fetched, what came before was given, the error tells of it, and the list is over."""
+    """When a later page can't be fetched, what came before was given, the error tells of it, and
+    the list is over.
+    """
     _, client = await against(
         page(WORKLOAD, href="?next=c1"), http(500, fault()), retry=RetryPolicy(max_attempts=1)
     )

@@ -1,8 +1,10 @@
-"""Forks a child for each number that it reads, and answers how it ended. Argument: the ledger's directory.
+"""Forks a child for each number that it reads, and answers how it ended. Argument: the ledger's
+directory.
 
-A child has one life after the other: it creates a session, works, drains, and sees it closed. In every second of three the answer to the
-create is lost. In every first of three it waits for each record to be kept, so that it has been in each state however slow the disk is. It
-kills itself after so many callbacks of its event loop.
+A child has one life after the other: it creates a session, works, drains, and sees it closed. In
+every second of three the answer to the create is lost. In every first of three it waits for each
+record to be kept, so that it has been in each state however slow the disk is. It kills itself after
+so many callbacks of its event loop.
 """
 
 from __future__ import annotations

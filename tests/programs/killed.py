@@ -1,8 +1,9 @@
 """Has children that die at a given moment after `create` returned, by a way of dying each.
 
-It reads a `Death` as a line of JSON for each child, and answers with a line of JSON: how the child ended (`exit`), and the sessions that
-it had been given by then (`given`). Arguments: the ledger's directory, and "owner" where this process is to have a session of its own,
-whose id is then its first line.
+It reads a `Death` as a line of JSON for each child, and answers with a line of JSON: how the child
+ended (`exit`), and the sessions that it had been given by then (`given`). Arguments: the ledger's
+directory, and "owner" where this process is to have a session of its own, whose id is then its
+first line.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Death:
         nth: Which of them it dies of: the first that returns is 1.
         turns: So many turns of the event loop after that (async only).
         instructions: So many instructions of Python after that.
-        is_late: Whether its client doesn't wait for its ledger, which begins to write the first id one turn of the event loop after
-            `create` returned (async only).
+        is_late: Whether its client doesn't wait for its ledger, which begins to write the first id
+            one turn of the event loop after `create` returned (async only).
         is_forked: Whether its parent makes it by `os.fork`, or by multiprocessing.
     """
 
@@ -64,7 +65,9 @@ class Death:
 
 
 class Shared:
-    """Memory that a child shares with its parent: writing to it lets no other thread of the child run, as writing to a pipe does."""
+    """Memory that a child shares with its parent: writing to it lets no other thread of the child
+    run, as writing to a pipe does.
+    """
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, (_MOST + 1) * _SLOT)
@@ -95,7 +98,8 @@ class Shared:
 
 
 class Late(LocalLedger):
-    """Begins to write ids one turn of the event loop after a `create` returned: a gap, which is to be found.
+    """Begins to write ids one turn of the event loop after a `create` returned: a gap, which is to
+    be found.
 
     Attributes:
         returned: Set when the first one returns.
@@ -145,7 +149,8 @@ def _compute_in_c(shared: Shared) -> None:
     sum(itertools.repeat(0))
 
 
-# Each way of dying, and what the parent then hears: the negative number of a signal, or an exit code.
+# Each way of dying, and what the parent then hears: the negative number of a signal, or an exit
+# code.
 WAYS: dict[str, tuple[Callable[[Shared], None], int]] = {
     "kill at once": (_kill, -9),
     "kill while it sleeps": (_sleep, -9),

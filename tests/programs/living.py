@@ -1,7 +1,8 @@
 """Lives with a session in each state but the last, all of them in one ledger.
 
-One is created, one drains (when its line is answered), the answer about one is lost, and one, on the backend that is given, is being
-created for ever. The service sees to the last two. Arguments: the ledger's directory and that backend.
+One is created, one drains (when its line is answered), the answer about one is lost, and one, on
+the backend that is given, is being created for ever. The service sees to the last two. Arguments:
+the ledger's directory and that backend.
 """
 
 from __future__ import annotations

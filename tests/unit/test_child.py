@@ -1,4 +1,6 @@
-"""A command as a child process, where no signal of this process is needed to try it; the rest is in test_cli_run.py."""
+"""A command as a child process, where no signal of this process is needed to try it; the rest is in
+test_cli_run.py.
+"""
 
 from __future__ import annotations
 

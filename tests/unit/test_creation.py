@@ -22,7 +22,9 @@ class _Interrupted(bytes):
 
 
 async def test_an_interrupted_reading_leaves_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The frames of the reading, which hold a body that may repeat a credential, are not in the traceback of a Ctrl-C."""
+    """The frames of the reading, which hold a body that may repeat a credential, are not in the
+    traceback of a Ctrl-C.
+    """
     client = AsyncSessionClient([], base_url="http://127.0.0.1")
 
     async def send(request: Request) -> Response:

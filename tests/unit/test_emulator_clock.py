@@ -80,7 +80,9 @@ def test_a_fast_clock_is_ahead_and_takes_steps_too() -> None:
 
 
 def test_a_given_clock_sets_the_time_alone() -> None:
-    """A clock that is passed in is what moves the time: it takes no speed, no steps, and no way back."""
+    """A clock that is passed in is what moves the time: it takes no speed, no steps, and no way
+    back.
+    """
     times = [5.0000004, 4.0]
     give: Callable[[], float] = lambda: times.pop(0)  # noqa: E731 - the shortest clock
     clock = ServiceClock(clock=give)
@@ -92,7 +94,9 @@ def test_a_given_clock_sets_the_time_alone() -> None:
 
 
 def test_no_time_is_past_the_year_9999() -> None:
-    """A step past the last day of the year 9999 is refused and moves nothing; time that gets there by itself stands still."""
+    """A step past the last day of the year 9999 is refused and moves nothing; time that gets there
+    by itself stands still.
+    """
     clock = ServiceClock(speed=0)
     start = clock.now()
     for _ in range(251):

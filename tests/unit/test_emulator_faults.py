@@ -38,7 +38,9 @@ def test_when_a_fault_strikes(when: dict[str, Any], expected: list[int]) -> None
 
 
 def test_a_rate_repeats_with_its_seed() -> None:
-    """The same seed strikes the same requests whatever other faults there are; another seed strikes others."""
+    """The same seed strikes the same requests whatever other faults there are; another seed strikes
+    others.
+    """
 
     def run(seed: int, *others: Fault) -> list[int]:
         plan = FaultPlan(

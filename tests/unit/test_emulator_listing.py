@@ -24,7 +24,9 @@ events = st.lists(st.one_of(st.just("create"), st.integers(0, 30)), max_size=12)
 def test_following_pages_misses_nothing(
     count: int, limit: int, newest_first: bool, between: list[list[str | int]]
 ) -> None:
-    """Whatever is made and closed between two pages, what matches all the time is shown once, and in order."""
+    """Whatever is made and closed between two pages, what matches all the time is shown once, and
+    in order.
+    """
     machine = ServiceState(random=Random(1), backends=["b"])  # noqa: S311 - nothing here is secret
     made = [
         machine.create_session(0, mode="batch", backend=None, ttls=TTLS).id for _ in range(count)

@@ -495,7 +495,9 @@ def test_jobs_without_a_session_share_their_backends_lanes() -> None:
 
 
 def test_the_failed_job_tells_why() -> None:
-    """A job that its closed session left behind carries the service's code 4001 and the limit's name."""
+    """A job that its closed session left behind carries the service's code 4001 and the limit's
+    name.
+    """
     bench = Bench()
     for _ in range(6):
         bench.job(0, 1000)
@@ -656,7 +658,9 @@ limits = st.lists(st.integers(1, 400), min_size=3, max_size=3).map(sorted)
 
 
 class ServiceRules(RuleBasedStateMachine):
-    """Any sequence of requests at any times. A twin that is looked at all the time tells the same history."""
+    """Any sequence of requests at any times. A twin that is looked at all the time tells the same
+    history.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -733,7 +737,9 @@ class ServiceRules(RuleBasedStateMachine):
     @precondition(lambda self: self.session_ids)
     @rule(data=st.data())
     def foretell(self, data: st.DataObject) -> None:
-        """What is foretold of a session is what becomes of it if nobody touches it, to the last second billed."""
+        """What is foretold of a session is what becomes of it if nobody touches it, to the last
+        second billed.
+        """
         session_id = data.draw(st.sampled_from(self.session_ids))
         foretold = self.machine.predicted_end(self.now, session_id)
         future = deepcopy(self.machine)
@@ -775,7 +781,9 @@ class ServiceRules(RuleBasedStateMachine):
 
     @invariant()
     def every_job_is_sound(self) -> None:
-        """Jobs go from queued to running to ended, start in the order they came, and run as long as asked."""
+        """Jobs go from queued to running to ended, start in the order they came, and run as long as
+        asked.
+        """
         assert sorted(self.machine.events, key=lambda event: event.at) == list(self.machine.events)
         lines: dict[str | None, list[float]] = {}
         pending: Counter[str] = Counter()

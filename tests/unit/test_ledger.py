@@ -1,4 +1,6 @@
-"""The ledger in one process: its values, its files, the lock's rules, and the recorder that keeps the client from its failures."""
+"""The ledger in one process: its values, its files, the lock's rules, and the recorder that keeps
+the client from its failures.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def die() -> None:
-    """Do to this process's ledgers what its death would: the operating system takes their locks, and nobody knows their files for ours."""
+    """Do to this process's ledgers what its death would: the operating system takes their locks,
+    and nobody knows their files for ours.
+    """
     for file in tuple(files._process.own.values()):
         file._release()
     files._process = files._Process()
@@ -189,7 +193,9 @@ def test_no_such_record(wrong: dict[str, Any]) -> None:
 
 
 def test_labels(place: Path) -> None:
-    """What a record is called is kept with it, in each state, and is its own: it can be compared, hashed and pickled."""
+    """What a record is called is kept with it, in each state, and is its own: it can be compared,
+    hashed and pickled.
+    """
     mine = {"run": "night 7", "who": "Zoë"}
     request = CreateSession("batch")
     record = LedgerRecord.intent(request, base_url="https://x", instance=None, now=NOW, labels=mine)
@@ -207,7 +213,9 @@ def test_labels(place: Path) -> None:
 
 
 def test_a_record_without_labels_is_written_as_ever() -> None:
-    """A line without labels is a record without them, and is written the same; one whose labels have a wrong form can't be read."""
+    """A line without labels is a record without them, and is written the same; one whose labels
+    have a wrong form can't be read.
+    """
     record = intent()
     assert b"labels" not in body_of(record)
     assert lines.parse_line(body_of(record)) == record
@@ -222,7 +230,9 @@ def test_a_later_versions_state() -> None:
 
 @pytest.mark.smoke
 def test_a_life(place: Path) -> None:
-    """Each step replaces the one before; a session that ended is no longer listed, and nothing is left of the ledger at its end."""
+    """Each step replaces the one before; a session that ended is no longer listed, and nothing is
+    left of the ledger at its end.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -258,7 +268,9 @@ def test_reading_makes_nothing(place: Path) -> None:
 
 
 def test_what_is_open_at_the_end_stays(place: Path) -> None:
-    """Records that are open when their process ends are a dead owner's, oldest first, and can be amended until none is open."""
+    """Records that are open when their process ends are a dead owner's, oldest first, and can be
+    amended until none is open.
+    """
     ledger, reader = LocalLedger(place), LocalLedger(place)
     later, earlier = intent(asked_at=NOW + 1), intent(asked_at=NOW)
     run(ledger.record(later))
@@ -303,7 +315,9 @@ def ended(entry: LedgerEntry) -> tuple[LedgerEntry, LedgerRecord]:
 
 
 def test_many_are_amended_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is amended in one call costs each file one opening and one fsync, and each file in which nothing is open any more goes."""
+    """What is amended in one call costs each file one opening and one fsync, and each file in which
+    nothing is open any more goes.
+    """
     paths = [left_by_the_dead(place, *(intent() for _ in range(20))) for _ in range(3)]
     reader = LocalLedger(place)
     entries = run(reader.entries())
@@ -333,7 +347,9 @@ def test_many_are_amended_at_once(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_only_what_is_open_is_amended(place: Path) -> None:
-    """Of many changes each that can't be made is told as such: a record that has ended, in the same call too, or that isn't there."""
+    """Of many changes each that can't be made is told as such: a record that has ended, in the same
+    call too, or that isn't there.
+    """
     first, second, third = intent(), intent(), intent()
     path = left_by_the_dead(place, first, second)
     over = first.becomes(ENDED, now=NOW)
@@ -351,7 +367,9 @@ def test_only_what_is_open_is_amended(place: Path) -> None:
 def test_a_file_that_cant_be_amended_keeps_no_other_from_it(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When one of several files can't be written, the call fails and names it, and the others were amended."""
+    """When one of several files can't be written, the call fails and names it, and the others were
+    amended.
+    """
     paths = [left_by_the_dead(place, intent(asked_at=NOW + number)) for number in range(3)]
     reader = LocalLedger(place)
     entries = run(reader.entries())
@@ -364,7 +382,9 @@ def test_a_file_that_cant_be_amended_keeps_no_other_from_it(
 
 
 def many_left(place: Path, number: int) -> tuple[Path, list[LedgerRecord]]:
-    """Leave a dead owner's file with so many records, three lines for each, and give its path and the newest of each."""
+    """Leave a dead owner's file with so many records, three lines for each, and give its path and
+    the newest of each.
+    """
     drains = [intent(state=DRAINING, session_id=f"s-{one}") for one in range(number)]
     path = left_by_the_dead(place, drains[0])
     body = body_of(*drains)
@@ -375,7 +395,9 @@ def many_left(place: Path, number: int) -> tuple[Path, list[LedgerRecord]]:
 
 
 def test_amending_reads_a_file_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many of its records are listed or amended, 10,000 for example, a file is read once for that."""
+    """However many of its records are listed or amended, 10,000 for example, a file is read once
+    for that.
+    """
     path, left = many_left(place, 10_000)
     size, read = path.stat().st_size, 0
     real = os.read
@@ -431,7 +453,9 @@ def test_a_file_is_read_the_same_in_any_pieces(
 
 
 def test_what_a_closed_ledger_left_is_its_process_s(place: Path) -> None:
-    """Who closes its ledgers and lives on still owns what is open, in one file whatever number of them; none of it is listed twice."""
+    """Who closes its ledgers and lives on still owns what is open, in one file whatever number of
+    them; none of it is listed twice.
+    """
     reader = LocalLedger(place)
     left = [intent() for _ in range(3)]
     for record in left:
@@ -452,7 +476,9 @@ def test_what_a_closed_ledger_left_is_its_process_s(place: Path) -> None:
 def test_what_a_closed_ledger_left_stays_when_it_cant_be_put_together(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a disk that is full each closed ledger's file stays as it is, with its lock, and its thread ends."""
+    """On a disk that is full each closed ledger's file stays as it is, with its lock, and its
+    thread ends.
+    """
     ledgers = [LocalLedger(place) for _ in range(2)]
     left = [intent() for _ in ledgers]
     for ledger, record in zip(ledgers, left, strict=True):
@@ -485,7 +511,9 @@ def test_what_a_closed_ledger_left_stays_when_it_cant_be_put_together(
 
 
 def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
-    """A reader deletes what a dead owner left with nothing open, and a file that somebody began and never finished, a day later."""
+    """A reader deletes what a dead owner left with nothing open, and a file that somebody began and
+    never finished, a day later.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -505,7 +533,9 @@ def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
 async def test_records_that_come_together_share_one_fsync(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred records at once cost a few fsyncs, not a hundred; each is on the disk when its call returns."""
+    """A hundred records at once cost a few fsyncs, not a hundred; each is on the disk when its call
+    returns.
+    """
     counted: list[int] = []
     fsync = os.fsync
 
@@ -558,7 +588,9 @@ def test_two_ledgers_of_one_process_keep_their_locks(place: Path) -> None:
 
 
 def test_a_large_file_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that has grown is replaced by one that holds only what is open, and goes where nothing is."""
+    """A file that has grown is replaced by one that holds only what is open, and goes where nothing
+    is.
+    """
     monkeypatch.setattr(files, "_LARGE_BYTES", 2000)
     ledger = LocalLedger(place)
     stays = intent()
@@ -577,7 +609,9 @@ def test_a_large_file_is_made_anew(place: Path, monkeypatch: pytest.MonkeyPatch)
 async def test_what_is_over_takes_no_room(
     place: Path, monkeypatch: pytest.MonkeyPatch, recording: Recording
 ) -> None:
-    """However many sessions a process has had, nothing in its memory is about those that are over, and its file stays small."""
+    """However many sessions a process has had, nothing in its memory is about those that are over,
+    and its file stays small.
+    """
     monkeypatch.setattr(files, "_LARGE_BYTES", 20_000)
     ledger = LocalLedger(place)
     recorder = recording(ledger)
@@ -650,7 +684,9 @@ def test_a_file_that_somebody_deleted(place: Path, is_open: bool) -> None:
 
 
 def test_a_copy_of_a_record_counts_once(place: Path) -> None:
-    """An owner that died while it made its file anew left its records twice; each is listed once, the newer, a living owner's first."""
+    """An owner that died while it made its file anew left its records twice; each is listed once,
+    the newer, a living owner's first.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -670,7 +706,9 @@ def body_of(*records: LedgerRecord) -> bytes:
 
 
 def test_a_torn_last_line_at_every_offset() -> None:
-    """Wherever a crash tore the last line, the records before it are read, and the last one whole or not at all."""
+    """Wherever a crash tore the last line, the records before it are read, and the last one whole
+    or not at all.
+    """
     first = intent().becomes(CREATED, now=NOW, session_id="s-1")
     last = first.becomes(DRAINING, now=NOW + 1)
     before, line = body_of(first), body_of(last)
@@ -700,7 +738,9 @@ def test_amending_a_torn_file_at_every_offset(place: Path) -> None:
 def test_a_torn_file_goes_with_its_last_open_record(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a crash tore was not recorded yet: it keeps no file from being deleted, in however many steps it is amended."""
+    """What a crash tore was not recorded yet: it keeps no file from being deleted, in however many
+    steps it is amended.
+    """
     ledger = LocalLedger(place)
     first, second = intent(), intent()
     run(ledger.record(first))
@@ -721,7 +761,9 @@ def test_a_torn_file_goes_with_its_last_open_record(
 def test_a_torn_file_with_nothing_open_is_tidied_up(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A dead owner's file in which all has ended goes, with blank lines in it and a last line that was torn."""
+    """A dead owner's file in which all has ended goes, with blank lines in it and a last line that
+    was torn.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -751,7 +793,9 @@ def test_a_torn_file_with_nothing_open_is_tidied_up(
 def test_a_file_that_cant_be_read_wholly_is_kept(
     place: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A dead owner's file is deleted only if all of it was read: else it is told, once in each reading, and stays, with the ids in it."""
+    """A dead owner's file is deleted only if all of it was read: else it is told, once in each
+    reading, and stays, with the ids in it.
+    """
     ledger = LocalLedger(place)
     run(ledger.record(intent(session_id="s-1")))
     die()
@@ -864,7 +908,9 @@ def test_a_free_lock(
     reach: Reach,
     liveness: Liveness,
 ) -> None:
-    """A free lock says that the owner is dead only where the owner's lock would be seen; else it can't be told, and nothing is amended."""
+    """A free lock says that the owner is dead only where the owner's lock would be seen; else it
+    can't be told, and nothing is amended.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -914,7 +960,9 @@ def test_reach_without_a_table() -> None:
 
 
 def test_another_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where there is no /proc, the running system is told by the machine's name, and how far locks reach isn't known."""
+    """Where there is no /proc, the running system is told by the machine's name, and how far locks
+    reach isn't known.
+    """
     monkeypatch.setattr(locks, "_BOOT_ID", tmp_path / "none")
     monkeypatch.setattr(locks, "_MOUNTS", tmp_path / "none")
     locks.running_system.cache_clear()
@@ -938,7 +986,9 @@ def test_a_platform_without_fcntl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a platform without these locks records are kept and listed; whether another owner lives can't be told."""
+    """On a platform without these locks records are kept and listed; whether another owner lives
+    can't be told.
+    """
     monkeypatch.setattr(locks, "fcntl", None)
     ledger, reader = LocalLedger(place), LocalLedger(place)
     record = intent()
@@ -955,7 +1005,9 @@ def test_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system refuses locks, records are kept, and whether their owner lives can't be told."""
+    """Where the file system refuses locks, records are kept, and whether their owner lives can't be
+    told.
+    """
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -970,7 +1022,9 @@ def test_a_file_system_without_locks(place: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead owner's file is left as it is where others can't be kept from it, or where it went meanwhile."""
+    """A dead owner's file is left as it is where others can't be kept from it, or where it went
+    meanwhile.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -992,7 +1046,9 @@ def test_a_lock_that_cant_be_had_for_changing(place: Path, monkeypatch: pytest.M
 def test_strange_things_in_the_directory(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A pipe, a socket, a folder and a link are told and take nothing from what can be read; nobody waits for a pipe."""
+    """A pipe, a socket, a folder and a link are told and take nothing from what can be read; nobody
+    waits for a pipe.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -1014,7 +1070,9 @@ def test_strange_things_in_the_directory(
 def test_a_strange_name_is_told_on_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the log tells of a file or a directory is one line, whatever its name has, and nothing that a terminal would obey."""
+    """What the log tells of a file or a directory is one line, whatever its name has, and nothing
+    that a terminal would obey.
+    """
     place = tmp_path / "a\x1b[31m\nb"
     path = left_by_the_dead(place, intent())
     path.write_bytes(b"{damaged\n" + path.read_bytes())
@@ -1041,7 +1099,9 @@ def refuse(number: int, path: Path) -> Callable[..., int]:
 def test_a_file_of_another_user(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
-    """A file that this user may not read is told in the log, and doesn't keep the others from being read."""
+    """A file that this user may not read is told in the log, and doesn't keep the others from being
+    read.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -1053,7 +1113,9 @@ def test_a_file_of_another_user(
 
 
 def given_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a file or directory another user's; where this user may not, make this user another one for the ledger."""
+    """Make a file or directory another user's; where this user may not, make this user another one
+    for the ledger.
+    """
     if os.geteuid() == 0:
         os.chown(path, 65_534, -1)
     else:
@@ -1063,7 +1125,9 @@ def given_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_another_user_planted(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that another user can have written is passed over, and told: no record in it is listed, none can be amended."""
+    """A file that another user can have written is passed over, and told: no record in it is
+    listed, none can be amended.
+    """
     path = left_by_the_dead(place, intent(session_id="theirs"))
     (entry,) = files.read_all(place, NOW)
     given_to_another(path, monkeypatch)
@@ -1078,7 +1142,9 @@ def test_what_another_user_planted(
 def test_what_another_user_planted_stops_nobody(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock and a damaged line in another user's file don't count for a living owner's damage, and nobody waits for that lock."""
+    """A lock and a damaged line in another user's file don't count for a living owner's damage, and
+    nobody waits for that lock.
+    """
     path = left_by_the_dead(place, intent())
     path.write_bytes(path.read_bytes() + b"{damaged\n{}\n")
     given_to_another(path, monkeypatch)
@@ -1121,7 +1187,9 @@ def test_another_users_directory(
 def test_a_directory_that_others_can_write(
     place: Path, caplog: pytest.LogCaptureFixture, above: int, mode: int, is_told: bool
 ) -> None:
-    """Where others can write in the directory, or put another in its place, it is told once, whoever records or reads."""
+    """Where others can write in the directory, or put another in its place, it is told once,
+    whoever records or reads.
+    """
     place.mkdir(parents=True)
     level = (place, *place.parents)[above]
     level.chmod(mode)
@@ -1137,7 +1205,9 @@ def test_a_directory_that_others_can_write(
 def test_each_level_is_its_users_alone(
     place: Path, mask: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the umask: each level that is made is for its user only, and so is a file, and both can be read again."""
+    """Whatever the umask: each level that is made is for its user only, and so is a file, and both
+    can be read again.
+    """
     before = os.umask(mask)
     try:
         left_by_the_dead(place, intent())
@@ -1182,7 +1252,9 @@ def grown(path: Path) -> None:
 def test_a_huge_file_is_damaged(
     place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file of more than 64 MiB counts as damaged and is kept; no more of it is read than tells whose it is, nothing is amended."""
+    """A file of more than 64 MiB counts as damaged and is kept; no more of it is read than tells
+    whose it is, nothing is amended.
+    """
     record = intent()
     path = left_by_the_dead(place, record)
     grown(path)
@@ -1228,7 +1300,9 @@ def test_no_owner_makes_a_huge_file(place: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_file_that_cant_be_opened_just_now(
     place: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A file that a later try may read fails the reading, by name: who believes a list without it ends what a living owner has."""
+    """A file that a later try may read fails the reading, by name: who believes a list without it
+    ends what a living owner has.
+    """
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
     die()
@@ -1269,7 +1343,9 @@ def test_a_file_that_goes_while_it_is_read(place: Path, monkeypatch: pytest.Monk
 def moving(
     monkeypatch: pytest.MonkeyPatch, where: Any, name: str, *, times: int
 ) -> Callable[[Path], None]:
-    """Let the file that is watched get a new name whenever a function is called, as a file that is made anew does, so many times."""
+    """Let the file that is watched get a new name whenever a function is called, as a file that is
+    made anew does, so many times.
+    """
     real = getattr(where, name)
     at: list[Path] = []
 
@@ -1288,7 +1364,9 @@ def moving(
 def test_a_file_that_is_made_anew_while_it_is_read(
     place: Path, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, times: int
 ) -> None:
-    """What gets another file after the listing, even when the old one was opened, is read from the new one, once."""
+    """What gets another file after the listing, even when the old one was opened, is read from the
+    new one, once.
+    """
     ledger = LocalLedger(place)
     record = intent()
     run(ledger.record(record))
@@ -1302,7 +1380,9 @@ def test_a_file_that_is_made_anew_while_it_is_read(
 def test_files_that_change_faster_than_they_can_be_read(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that never catches up with an owner says so in the end, and gives no list without it."""
+    """A reader that never catches up with an owner says so in the end, and gives no list without
+    it.
+    """
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
     die()
@@ -1324,7 +1404,9 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a full disk refused, even in the middle of a line, is written with the next record that finds room; nothing torn is left."""
+    """What a full disk refused, even in the middle of a line, is written with the next record that
+    finds room; nothing torn is left.
+    """
     ledger = LocalLedger(place)
     one, two, three = intent(), intent(), intent()
     run(ledger.record(one))
@@ -1350,7 +1432,9 @@ def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_directory_that_is_read_only(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a read-only file system what is there can be read, nothing is changed, and what it refused is written once it may be."""
+    """On a read-only file system what is there can be read, nothing is changed, and what it refused
+    is written once it may be.
+    """
     dead, ledger = LocalLedger(place), LocalLedger(place)
     old, refused, new = intent(), intent(), intent()
     run(dead.record(old))
@@ -1376,7 +1460,9 @@ def test_a_directory_that_is_read_only(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_that_isnt_the_file_systems(place: Path) -> None:
-    """What can't be written as a record at all fails its own call as itself, and the ledger works on."""
+    """What can't be written as a record at all fails its own call as itself, and the ledger works
+    on.
+    """
     ledger = LocalLedger(place)
     with pytest.raises(AttributeError):
         run(ledger.record("no record"))  # type: ignore[arg-type]
@@ -1411,7 +1497,9 @@ REAL = EMULATED.replace("emulated0", "0123456789")
 
 
 def test_an_emulators_sessions_have_a_place_of_their_own(home: Path) -> None:
-    """In the default place what is recorded of an emulator goes beside what is recorded of the service, and can be had by itself."""
+    """In the default place what is recorded of an emulator goes beside what is recorded of the
+    service, and can be had by itself.
+    """
     ledger = LocalLedger()
     emulated, *real = [
         intent(instance=one, asked_at=NOW + n) for n, one in enumerate((EMULATED, REAL, None, "x"))
@@ -1433,7 +1521,9 @@ def test_an_emulators_sessions_have_a_place_of_their_own(home: Path) -> None:
 
 
 def test_a_place_of_the_users_own_is_one(place: Path) -> None:
-    """In a directory that was given, an emulator's sessions are with all others, and forgotten as little as they are."""
+    """In a directory that was given, an emulator's sessions are with all others, and forgotten as
+    little as they are.
+    """
     records = [intent(instance=EMULATED), intent(instance=REAL)]
     left_by_the_dead(place, *records)
     ledger = LocalLedger(place, clock=ManualClock(NOW + 10_000_000).clock)
@@ -1445,7 +1535,9 @@ def test_a_place_of_the_users_own_is_one(place: Path) -> None:
 def test_what_an_emulator_left_is_forgotten_after_a_day(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A dead owner's record of an emulator is gone a day after it was asked for; a living owner's isn't, nor is any of the service."""
+    """A dead owner's record of an emulator is gone a day after it was asked for; a living owner's
+    isn't, nor is any of the service.
+    """
     old, new, other = (
         intent(instance=EMULATED),
         intent(instance=EMULATED, asked_at=NOW + 1),
@@ -1471,7 +1563,9 @@ def test_what_an_emulator_left_is_forgotten_after_a_day(
 async def test_who_reads_for_the_service_needs_no_emulators(
     recording: Recording, home: Path
 ) -> None:
-    """What can't be read in an emulator's place is no matter of whoever asks for the service's sessions."""
+    """What can't be read in an emulator's place is no matter of whoever asks for the service's
+    sessions.
+    """
     recorder = recording("local")
     await ask(recorder, "k", instance=REAL)
     await asyncio.to_thread((home / ".local/state/qsessions/ledger-emulated").touch)
@@ -1497,7 +1591,9 @@ def test_no_path(path: Any) -> None:
 
 
 def test_a_thread_that_hangs_ends_with_the_interpreter(place: Path) -> None:
-    """The ledger's thread is a daemon, so that a file system that hangs keeps no interpreter from ending."""
+    """The ledger's thread is a daemon, so that a file system that hangs keeps no interpreter from
+    ending.
+    """
     ledger = LocalLedger(place)
     run(ledger.record(intent()))
     assert ledger._places[0]._thread is not None
@@ -1628,7 +1724,9 @@ async def test_a_ledger_that_is_lent_stays_open(recording: Recording) -> None:
 async def test_failures_are_told_once_and_nothing_is_lost(
     recording: Recording, told: list[Event], eager: bool
 ) -> None:
-    """A ledger that fails is told once; what it didn't take is given to it again after the next record that it does take."""
+    """A ledger that fails is told once; what it didn't take is given to it again after the next
+    record that it does take.
+    """
     ledger = MyLedger()
     spawn: Any = asyncio.create_task
     if eager and sys.version_info >= (3, 12):
@@ -1682,7 +1780,9 @@ async def test_what_is_never_taken_is_told_at_the_end(
 
 
 async def test_an_end_that_was_not_taken_is_kept_if_the_rest_was(recording: Recording) -> None:
-    """That a session ended is given again to a ledger that has it as open, and not to one that never heard of it."""
+    """That a session ended is given again to a ledger that has it as open, and not to one that
+    never heard of it.
+    """
     ledger = MyLedger()
     recorder = recording(ledger)
     await ask(recorder, "known")
@@ -1747,7 +1847,9 @@ async def test_cancelling_doesnt_tear_a_record(recording: Recording) -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_ledger_that_hangs(recording: Recording, told: list[Event]) -> None:
-    """A hanging ledger holds up one call for as long as patience lasts, and none after it until it answers."""
+    """A hanging ledger holds up one call for as long as patience lasts, and none after it until it
+    answers.
+    """
     ledger = MyLedger()
     recorder = recording(ledger)
     ledger.gate.clear()
@@ -1763,7 +1865,9 @@ async def test_a_ledger_that_hangs(recording: Recording, told: list[Event]) -> N
 
 
 async def test_settling(recording: Recording, impatient: None, told: list[Event]) -> None:
-    """Whoever settles waits for what was noted; with a ledger that hangs, as long as patience lasts, and then no more."""
+    """Whoever settles waits for what was noted; with a ledger that hangs, as long as patience
+    lasts, and then no more.
+    """
     ledger = MyLedger()
     recorder = recording(ledger)
     await recorder.flush()
@@ -1807,7 +1911,9 @@ def test_no_create_waits_for_a_reader(place: Path, monkeypatch: pytest.MonkeyPat
 async def test_a_ledger_leaves_a_create_half_of_its_time(
     recording: Recording, told: list[Event]
 ) -> None:
-    """A create whose deadline is short waits for a hanging ledger no longer than half of it, then its request goes out."""
+    """A create whose deadline is short waits for a hanging ledger no longer than half of it, then
+    its request goes out.
+    """
     ledger = MyLedger()
     ledger.gate.clear()
     recorder = recording(ledger)
@@ -1837,7 +1943,9 @@ async def test_closing_a_ledger_takes_no_longer_than_a_record(impatient: None) -
 async def test_a_file_system_that_hangs(
     recording: Recording, told: list[Event], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the file system answers nothing, the loop runs, recording and closing end in time, and what stands nowhere is named."""
+    """While the file system answers nothing, the loop runs, recording and closing end in time, and
+    what stands nowhere is named.
+    """
     hangs = threading.Event()
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (hangs.wait(60), fsync(fd)))

@@ -1,4 +1,6 @@
-"""What becomes of a session that a dead process may have left open: the rules as one table, and what they hold for anything."""
+"""What becomes of a session that a dead process may have left open: the rules as one table, and
+what they hold for anything.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def test_known_sessions(
     verdict: Verdict,
     when_named: Verdict,
 ) -> None:
-    """A session is closed only where its owner is dead, it doesn't drain, and it wasn't made to outlive its maker or is named."""
+    """A session is closed only where its owner is dead, it doesn't drain, and it wasn't made to
+    outlive its maker or is named.
+    """
     one = entry(liveness, session_id="s-1", **fields)
     decision = decide(one, found, now=LONG_AFTER)
     assert decision.verdict is verdict
@@ -114,7 +118,9 @@ def test_known_sessions(
 
 @pytest.mark.parametrize("liveness", [Liveness.DEAD, Liveness.UNKNOWN])
 def test_a_record_of_just_now_does_not_end_by_a_404(liveness: Liveness) -> None:
-    """The service may not know a session yet that it has just created; one that it gives as closed is over all the same."""
+    """The service may not know a session yet that it has just created; one that it gives as closed
+    is over all the same.
+    """
     one = entry(liveness, session_id="s-1")
     assert decide(one, None, now=NOW + YOUNG_S - 1).verdict is UNDECIDED
     assert decide(one, None, now=NOW + YOUNG_S).verdict is MARK
@@ -158,7 +164,9 @@ def test_a_drain_that_is_not_carried_out(
     verdict: Verdict,
     idle_since: float | None,
 ) -> None:
-    """A dead owner's session that drains is closed once it has had nothing to do for long enough, and what was seen of that is kept."""
+    """A dead owner's session that drains is closed once it has had nothing to do for long enough,
+    and what was seen of that is kept.
+    """
     one = entry(session_id="s-1", **fields)
     assert needs_jobs(one, found)
     decision = decide(one, found, now=NOW + after, has_jobs=has_jobs)
@@ -183,7 +191,9 @@ def test_a_drain_that_is_not_carried_out(
 def test_other_drains_are_nobodys_business(
     *, liveness: Liveness, fields: dict[str, Any], found: Session, named: bool
 ) -> None:
-    """Only of a dead owner's session that drains, or a detached one that is named, do the jobs matter; what was seen of others stays."""
+    """Only of a dead owner's session that drains, or a detached one that is named, do the jobs
+    matter; what was seen of others stays.
+    """
     one = entry(liveness, session_id="s-1", idle_since=NOW, **fields)
     assert not needs_jobs(one, found, named=named)
     decision = decide(one, found, now=LONG_AFTER, named=named)
@@ -192,7 +202,9 @@ def test_other_drains_are_nobodys_business(
 
 
 def test_a_detached_one_that_drains_for_ever_is_closed_when_named() -> None:
-    """What is seen of a detached session at two times that it was named counts, whatever is decided in between."""
+    """What is seen of a detached session at two times that it was named counts, whatever is decided
+    in between.
+    """
     one = entry(session_id="s-1", detached=True, idle_since=NOW)
     assert decide(one, None, now=LONG_AFTER, unread="the network is down").record is None
     assert decide(one, DRAINING, now=LONG_AFTER).record is None
@@ -233,7 +245,9 @@ ONE, TWO = [workload()], [workload(), workload(id="s-2")]
 def test_unknown_outcomes(
     one: LedgerEntry, seen: list[Workload] | None, verdict: Verdict, when_told: Verdict
 ) -> None:
-    """A session whose id isn't known is closed only if a single one can be it and somebody said so; what can be it is shown."""
+    """A session whose id isn't known is closed only if a single one can be it and somebody said so;
+    what can be it is shown.
+    """
     decision = decide_unknown(one, seen, now=LONG_AFTER)
     assert decision.verdict is verdict
     told = decide_unknown(one, seen, now=LONG_AFTER, close_unique=True)
@@ -244,7 +258,9 @@ def test_unknown_outcomes(
 
 
 def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
-    """One that was made to outlive its maker needs both: its name, and the word to close the only one that can be it."""
+    """One that was made to outlive its maker needs both: its name, and the word to close the only
+    one that can be it.
+    """
     one = entry(detached=True)
     assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith(
         "name it to close it"
@@ -254,7 +270,9 @@ def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
 
 
 def test_it_may_still_appear() -> None:
-    """That the list lacks a session proves nothing: it may still appear, and later the record is kept until somebody forgets it."""
+    """That the list lacks a session proves nothing: it may still appear, and later the record is
+    kept until somebody forgets it.
+    """
     end = NOW + LONGEST_CREATE_S + CLOCK_SKEW_S
     early, late = (decide_unknown(entry(), [], now=now) for now in (end, end + 1))
     assert (early.verdict, late.verdict) == (UNDECIDED, UNDECIDED)
@@ -263,7 +281,9 @@ def test_it_may_still_appear() -> None:
 
 
 def test_window() -> None:
-    """The window ends with the answer where one came, and with the longest create where the owner died waiting; clocks may differ."""
+    """The window ends with the answer where one came, and with the longest create where the owner
+    died waiting; clocks may differ.
+    """
     assert window(entry().record) == (NOW - CLOCK_SKEW_S, NOW + LONGEST_CREATE_S + CLOCK_SKEW_S)
     unknown = entry().record.becomes(RecordState.UNKNOWN, now=NOW + 5)
     assert window(unknown) == (NOW - CLOCK_SKEW_S, NOW + 5 + CLOCK_SKEW_S)
@@ -298,13 +318,17 @@ def test_window() -> None:
     ],
 )
 def test_candidates(fields: dict[str, Any], matches: bool) -> None:
-    """Only an open session of the same mode, backend and instance, created in the window and not known, can be it."""
+    """Only an open session of the same mode, backend and instance, created in the window and not
+    known, can be it.
+    """
     one = workload(**fields)
     assert candidates(entry().record, [one], {"s-known"}) == ((one,) if matches else ())
 
 
 def test_candidates_of_what_was_left_open() -> None:
-    """A backend or instance that nobody asked for matches any; a batch is listed as one, and a mode of a later version as itself."""
+    """A backend or instance that nobody asked for matches any; a batch is listed as one, and a mode
+    of a later version as itself.
+    """
     anything = entry(backend=None, instance=None).record
     assert candidates(anything, ONE, ())
     assert candidates(entry(mode="batch").record, [workload(mode="batch")], ())
@@ -332,7 +356,9 @@ def test_never(
     has_jobs: bool | None,
     idle: float | None,
 ) -> None:
-    """Whatever the facts are: a living owner's session, one that drains its jobs, and a detached one that isn't named are never closed."""
+    """Whatever the facts are: a living owner's session, one that drains its jobs, and a detached
+    one that isn't named are never closed.
+    """
     idle_since = None if idle is None else LONG_AFTER - idle
     one = entry(liveness, session_id="s-1", state=state, detached=detached, idle_since=idle_since)
     found = Session(id="s-1", state=live, accepting_jobs=accepting)
@@ -356,7 +382,9 @@ def test_never(
 def test_sessions_that_cannot_be_read(
     liveness: Liveness, fields: dict[str, Any], verdict: Verdict, when_named: Verdict
 ) -> None:
-    """Of what can't be read, only what is nobody's business to close is decided: a living owner's, and what outlives its maker."""
+    """Of what can't be read, only what is nobody's business to close is decided: a living owner's,
+    and what outlives its maker.
+    """
     one = entry(liveness, session_id="s-1", **fields)
     assert decide(one, None, now=LONG_AFTER, unread="the network is down").verdict is verdict
     assert (
@@ -369,7 +397,9 @@ def test_sessions_that_cannot_be_read(
 
 
 def test_a_candidate_that_may_be_anothers_is_not_closed() -> None:
-    """The only session that can be it is left alone where it can be that of a process that may live."""
+    """The only session that can be it is left alone where it can be that of a process that may
+    live.
+    """
     seen = [workload()]
     other = entry(key="other").record
     decision = decide_unknown(entry(), seen, now=LONG_AFTER, close_unique=True, others=[other])

@@ -60,7 +60,9 @@ def told() -> Iterator[Told]:
 
 
 def test_a_second_signal_does_not_wait_and_the_first_one_is_not_done_twice(told: Told) -> None:
-    """The second signal does what it did before, at once; when the first has been dealt with, nothing more happens."""
+    """The second signal does what it did before, at once; when the first has been dealt with,
+    nothing more happens.
+    """
     signals = told
     hold(signals)
     signal.raise_signal(signal.SIGTERM)
@@ -84,7 +86,9 @@ def test_each_hold_wants_its_release(told: Told) -> None:
 
 
 def test_clients_that_overlap_give_the_signals_back(told: Told) -> None:
-    """Whoever lets go first, both clients react to a signal, once each, and afterwards it does what it did before."""
+    """Whoever lets go first, both clients react to a signal, once each, and afterwards it does what
+    it did before.
+    """
     one, two = Told(), Told()
     first, second = one, two
     hold(first)
@@ -157,7 +161,9 @@ def test_a_reaction_that_was_overtaken_ends_no_other(told: Told) -> None:
 
 
 def test_a_handler_that_calls_the_one_it_found(told: Told) -> None:
-    """A handler set meanwhile that calls ours gets what was there before it, once, after the reaction."""
+    """A handler set meanwhile that calls ours gets what was there before it, once, after the
+    reaction.
+    """
     signals = told
     hold(signals)
     told.chain()
@@ -201,7 +207,9 @@ def test_a_signal_that_comes_as_the_reaction_ends(told: Told) -> None:
 
 
 def test_released_in_another_thread(told: Told) -> None:
-    """Where handlers can't be taken back, since it isn't the main thread, a signal does what it did before, and the next hold works."""
+    """Where handlers can't be taken back, since it isn't the main thread, a signal does what it did
+    before, and the next hold works.
+    """
     signals = told
     hold(signals)
     releasing = threading.Thread(target=partial(release, signals))
@@ -230,7 +238,9 @@ def test_a_handler_that_was_set_since_is_left_alone(told: Told) -> None:
 
 
 def test_a_handler_that_is_put_back_too_late_swallows_nothing() -> None:
-    """Who saved our handler and puts it back when nobody holds signals any more still gets what Ctrl-C does by itself."""
+    """Who saved our handler and puts it back when nobody holds signals any more still gets what
+    Ctrl-C does by itself.
+    """
     kept = signal.getsignal(signal.SIGINT)
     signals = Told()
     hold(signals)
