@@ -1,4 +1,4 @@
-"""What every call passes before its first attempt: the settings, the API version, the deadline."""
+"""What every call passes first: the settings, the headers, the API version, the deadline."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Caller:
         clock: The time.
         api_version: The API version of calls that name none, or None for the default.
         timeout: The timeout of calls that name none, in seconds, or None.
-        headers: Further headers.
+        headers: The user's own headers.
 
     Raises:
         ConfigurationError: The service's address is plain http to another machine.
@@ -73,8 +73,9 @@ class Caller:
         self._clock = clock
         self._api_version = None if api_version is None else operations.checked_version(api_version)
         self._timeout = timeout
-        # The user's own, which a traceback that shows locals must not show.
-        self._headers = SecretHeaders(headers)
+        # A traceback that shows locals must not show them. A header of our own needs a place in
+        # RESERVED_HEADERS, too.
+        self._user_headers = SecretHeaders(headers)
         self._loader = settings if isinstance(settings, SettingsLoader) else None
         self._loading: asyncio.Task[QSessionsError | None] | None = None
         if not isinstance(settings, SettingsLoader):
@@ -130,7 +131,7 @@ class Caller:
         )
         if version == operations.LATEST:
             version = await self._latest_version(operation, deadline)
-        headers = SecretHeaders(self._headers)
+        headers = SecretHeaders(self._user_headers)
         headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
         request = operation.request(self.base_url, headers, progress)
         return await self._attempts.run(request, operation.read, deadline, urgent=operation.ending)
@@ -139,7 +140,7 @@ class Caller:
         self, api_version: str | None, timeout: Timeout | Deadline, *, urgent: bool = False
     ) -> list[ApiVersion]:
         """List the API versions, without credentials; see `Attempts.run` for `urgent`."""
-        headers = SecretHeaders(self._headers)
+        headers = SecretHeaders(self._user_headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()

@@ -647,7 +647,8 @@ class AsyncSessionClient:
         checked = checked_labels(labels)
         if checked and not self._recorder.enabled:
             raise InvalidArgument(
-                "labels are kept in the ledger, and this client has none: pass ledger= to it."
+                "labels= needs a ledger, and this client has none.",
+                solution='Pass ledger="local" to the client.',
             )
         return checked
 

@@ -184,6 +184,10 @@ class FaultServer:
         for writer in tuple(self._open):
             writer.transport.abort()
         await self._server.wait_closed()
+        # Their ends are still to be noticed, and nobody else gives them the time.
+        for _ in range(100):
+            if self._open:
+                await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -280,8 +280,8 @@ def service_url(
     raise ConfigurationError(f"{name} {problem}.", solution=advice, argument=argument)
 
 
-# Headers of a request's framing, and those with an argument of their own: set by us only.
-FRAMING_HEADERS = frozenset(
+# Set by qsessions only: a user can't set them, and their values are no secrets.
+RESERVED_HEADERS = frozenset(
     {
         "accept",
         "accept-encoding",
@@ -302,7 +302,7 @@ FRAMING_HEADERS = frozenset(
 )
 
 # What may show wherever a server repeats it.
-_PUBLIC_HEADERS = FRAMING_HEADERS | {"service-crn"}
+_PUBLIC_HEADERS = RESERVED_HEADERS | {"service-crn"}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")

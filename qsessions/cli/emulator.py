@@ -17,7 +17,7 @@ from queue import SimpleQueue
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from cyclopts.types import NonNegativeFloat
+from cyclopts.types import NonNegativeFloat, PositiveInt
 
 from qsessions.cli.child import handle_signals
 from qsessions.cli.failures import Exit, print_error
@@ -46,7 +46,7 @@ async def emulator(
         bool, Parameter(help="Allow interactive_ttl and active_ttl.", negative="")
     ] = False,
     token_seconds: Annotated[
-        int, Parameter(help="How long an access token lives, in seconds.")
+        PositiveInt, Parameter(help="How long an access token lives, in seconds.")
     ] = 3600,
     queue_seconds: Annotated[
         NonNegativeFloat, Parameter(help="How long each job waits in the queue, in seconds.")

@@ -71,3 +71,4 @@ def run_async(
     finally:
         if not is_abandoned:
             runner.close()
+            logging.getLogger("qsessions").removeHandler(_DISCARD)

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import cast
 
 from qsessions.api.messages import (
-    FRAMING_HEADERS,
+    RESERVED_HEADERS,
     AuthProvider,
     SecretHeaders,
     header_problem,
@@ -124,7 +124,7 @@ def checked_headers(headers: object) -> SecretHeaders:
         if problem := header_problem(name, value):
             raise ConfigurationError(f"the header {name!r} in headers= {problem}.")
         argument = _ARGUMENT_OF.get(name.lower())
-        if argument or name.lower() in FRAMING_HEADERS:
+        if argument or name.lower() in RESERVED_HEADERS:
             raise ConfigurationError(
                 f"headers= can't set {name}, which qsessions sets itself.",
                 solution=argument and f"Use {argument}.",

@@ -75,8 +75,9 @@ class Attempts:
         Return the last answer, whatever its status.
         """
         # The call that needs a token may be about to end a session.
-        deadline = self._clock.deadline(request.timeout)
-        call = CallState(request, deadline, (), urgent=True, any_status=True)
+        call = CallState(
+            request, self._clock.deadline(request.timeout), (), urgent=True, any_status=True
+        )
         result = await self._send_with_retries(call)
         return Response(result.status, result.headers, result.body, call.attempts, result.secrets)
 

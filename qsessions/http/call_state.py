@@ -9,7 +9,7 @@ from attrs import define, field
 
 from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
-    FRAMING_HEADERS,
+    RESERVED_HEADERS,
     AuthProvider,
     Request,
     Response,
@@ -142,22 +142,23 @@ def _checked(provider: AuthProvider, headers: object, names: set[str]) -> Secret
         ConfigurationError: They aren't headers, or one is set elsewhere.
     """
     who = type(provider).__name__
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(
-            f"{who}.headers() gave {type(headers).__name__}, "
-            "not a mapping of header names to values."
-        )
-    secret = headers if isinstance(headers, SecretHeaders) else SecretHeaders(headers)
-    for name, value in secret.items():
+    if not isinstance(headers, SecretHeaders):
+        if not isinstance(headers, Mapping):
+            raise ConfigurationError(
+                f"{who}.headers() gave {type(headers).__name__}, "
+                "not a mapping of header names to values."
+            )
+        headers = SecretHeaders(headers)
+    for name, value in headers.items():
         if problem := header_problem(name, value):
             raise ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
         if name.lower() in names:
             raise ConfigurationError(
                 f"two auth providers set the header {name}; the second is {who}."
             )
-        if name.lower() in FRAMING_HEADERS:
+        if name.lower() in RESERVED_HEADERS:
             raise ConfigurationError(
                 f"{who} can't set the header {name}, which qsessions sets itself."
             )
         names.add(name.lower())
-    return secret
+    return headers

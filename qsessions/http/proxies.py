@@ -36,9 +36,12 @@ def parse_proxy(value: str | URL) -> Proxy | None:
         return Proxy(url)
     both = f"{url.user or ''}:{url.password or ''}".encode()
     basic = f"Basic {b64encode(both).decode()}"
-    # Some proxies take a token for a user's name, without a password.
-    secrets = (basic, url.password or url.user or "")
-    return Proxy(url.with_user(None), SecretHeaders({"Proxy-Authorization": basic}), secrets)
+    return Proxy(
+        url.with_user(None),
+        SecretHeaders({"Proxy-Authorization": basic}),
+        # Some proxies take a token for a user's name, without a password.
+        secrets=(basic, url.password or url.user or ""),
+    )
 
 
 def proxy_for(url: URL, proxies: Mapping[str, str]) -> Proxy | None:

@@ -157,7 +157,7 @@ class RetryPolicy:
         if not facts.may_pass:
             return Decision(Action.FAIL)
         if facts.attempt >= self.max_attempts:
-            return Decision(Action.FAIL, "gave up at the policy's limit")
+            return Decision(Action.FAIL, "retry limit reached (RetryPolicy.max_attempts)")
         if facts.retry_after is not None and facts.retry_after > self.max_retry_after:
             return Decision(
                 Action.FAIL,

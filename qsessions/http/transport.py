@@ -265,7 +265,7 @@ class AiohttpTransport:
         if self._closed:
             raise ClientClosed("the client is closed.")
         loop = asyncio.get_running_loop()
-        if self._loop not in {None, loop}:
+        if self._loop is not loop and self._loop is not None:
             raise ConfigurationError(
                 "this client's connections belong to another event loop.",
                 solution="Make one client for each event loop; auth providers may be shared.",

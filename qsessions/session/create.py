@@ -109,7 +109,7 @@ class Create:
             return self._located(refusal)
         task = self._task = self._calls.spawn(self._outcome())
         answered = asyncio.get_running_loop().create_future()
-        self._creates.track(answered, self)
+        self._creates.track(answered, self.stop)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError as cancelled:
@@ -163,9 +163,7 @@ class Create:
         """Return what came of it, an error too: its caller may have left."""
         try:
             return await self._run()
-        except GeneratorExit:
-            raise
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
@@ -254,7 +252,7 @@ class Create:
         except ClientClosed as error:
             is_unknown = is_in_flight or self.session_id is not None
             return self._report_unknown(error.message) if is_unknown else None
-        self._creates.track(cleanup, self)
+        self._creates.track(cleanup, self.stop)
         # Not in the task itself: one that is cancelled before its first step runs no line.
         cleanup.add_done_callback(
             lambda done: self._report_unknown(_SHUT_DOWN) if done.cancelled() else None

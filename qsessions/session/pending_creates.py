@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qsessions.errors import ClientClosed
-
-if TYPE_CHECKING:
-    from qsessions.session.create import Create
 
 
 class PendingCreates:
@@ -23,7 +21,7 @@ class PendingCreates:
         self.refusal: ClientClosed | None = None
         self._is_closed = False
         # Each is done when its create doesn't have to be waited for any more.
-        self._pending: dict[asyncio.Future[Any], Create] = {}
+        self._pending: dict[asyncio.Future[Any], Callable[[ClientClosed], None]] = {}
 
     def refuse(self, reason: ClientClosed | None, *, for_good: bool = False) -> None:
         """Let no create begin; None lets them begin again. It may be called in any thread.
@@ -35,9 +33,10 @@ class PendingCreates:
 
     def stop_unsent(self) -> None:
         """Stop the creates of which nothing was sent, if they are refused."""
-        if (refusal := self.refusal) is not None:
-            for create in set(self._pending.values()):
-                create.stop(refusal)
+        if (refusal := self.refusal) is None:
+            return
+        for stop in set(self._pending.values()):
+            stop(refusal)
 
     async def wait_idle(self, seconds: float) -> None:
         """Wait until every create has ended and its caller has the answer, `seconds` at most."""
@@ -46,7 +45,7 @@ class PendingCreates:
                 while self._pending:
                     await asyncio.wait(self._pending)
 
-    def track(self, pending: asyncio.Future[Any], create: Create) -> None:
-        """Count a create as under way, and keep `wait_idle` waiting, until `pending` is done."""
-        self._pending[pending] = create
+    def track(self, pending: asyncio.Future[Any], stop: Callable[[ClientClosed], None]) -> None:
+        """Count a create as under way until `pending` is done; `stop` stops it if it is refused."""
+        self._pending[pending] = stop
         pending.add_done_callback(self._pending.pop)

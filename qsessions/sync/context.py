@@ -126,8 +126,12 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
                 leave(Call(self._thread, end), describe, error)
             else:
                 # Ctrl-C in the block was the first one.
-                is_interrupted = isinstance(error, KeyboardInterrupt)
-                run_to_end(self._thread, end, describe, is_interrupted=is_interrupted)
+                run_to_end(
+                    self._thread,
+                    end,
+                    describe,
+                    is_interrupted=isinstance(error, KeyboardInterrupt),
+                )
         except ClientClosed as closed:
             self._context.report(closed, error)
         finally:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
+from yarl import URL
 
 from qsessions import (
     AsyncSessionClient,
     ClientClosed,
     Clock,
     ConfigurationError,
+    ConnectionFailed,
     CreateCancelled,
     Forbidden,
     IBMCloudAPIKey,
@@ -30,6 +32,7 @@ from qsessions import (
     Request,
     RequestSent,
     Response,
+    ResponseReceived,
     RetryPolicy,
     ServiceCRN,
     Transport,
@@ -890,6 +893,55 @@ def test_an_event_loop_that_ends_with_a_create_in_flight_reports_nothing_of_its_
     with threaded(FaultServer(hang)) as service:
         asyncio.run(main(service.server.url))
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_an_exit_in_a_create_whose_caller_has_left_ends_the_program() -> None:
+    """SystemExit from an observer isn't lost with a cancelled create, and its session is closed."""
+
+    def leave(event: object) -> None:
+        if isinstance(event, ResponseReceived) and event.operation == "create":
+            raise SystemExit(3)
+
+    async def main(url: str, held: Held) -> None:
+        client = AsyncSessionClient(static_auth(), base_url=url, observers=[leave])
+        try:
+            task = create(client)
+            await held.asked.wait()
+            task.cancel()
+            await loop_steps(5)
+            held.answer.set_result(CREATED)
+            await asyncio.wait({task})
+        finally:
+            await client.aclose()
+
+    async def program() -> None:
+        held = Held()
+        async with FaultServer(held, CLOSED, CLOSED) as server:
+            try:
+                await main(server.url, held)
+            finally:
+                methods.extend(request.method for request in server.received)
+
+    methods: list[str] = []
+    with pytest.raises(SystemExit):
+        asyncio.run(program())
+    assert methods == ["POST", "DELETE"]
+
+
+async def test_a_post_whose_connection_goes_with_the_client_may_have_been_carried_out(
+    against: Against,
+) -> None:
+    """Closing the transport under a request that can't be repeated leaves its outcome unknown."""
+    server, _ = await against(hang)
+    transport = transport_module.AiohttpTransport()
+    request = Request(
+        "create", "POST", URL(server.url + "/v1/sessions"), {}, b"{}", repeatable=False
+    )
+    sending = asyncio.ensure_future(transport.send(request))
+    await server.arrival(1)
+    await transport.aclose()
+    with pytest.raises(ConnectionFailed, match="closed during the call"):
+        await sending
 
 
 def test_an_exit_before_anything_is_sent_leaves_no_record(tmp_path: Path) -> None:

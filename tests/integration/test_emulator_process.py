@@ -164,7 +164,7 @@ async def test_a_host_to_listen_at_that_is_none(host: str) -> None:
     assert (code, out) == (2, "")
     what, advice = err.splitlines()
     assert what.startswith(f"qsessions emulator: can't listen at '{host}': ")
-    assert advice == "Give --host an address of this machine, such as 127.0.0.1."
+    assert advice == "Use --host with an address of this machine, such as 127.0.0.1."
 
 
 @pytest.mark.parametrize(

@@ -841,9 +841,9 @@ async def test_labels_that_cannot_be(against: Against, ledger: LocalLedger, labe
 async def test_labels_without_a_ledger(against: Against) -> None:
     """Labels are kept in the ledger, so a client without one refuses them: they would be lost."""
     server, client = await against(CREATED)
-    with pytest.raises(InvalidArgument, match="pass ledger= to it"):
+    with pytest.raises(InvalidArgument, match="labels= needs a ledger"):
         await client.create(mode="batch", labels={"run": "7"})
-    with pytest.raises(InvalidArgument, match="pass ledger= to it"):
+    with pytest.raises(InvalidArgument, match="labels= needs a ledger"):
         await client.close_all(labels={"run": "7"})
     assert server.received == []
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from typing import Any
 
 import pytest
 
-from qsessions import AsyncSessionClient, CreateSession, Request, Response
+from qsessions import AsyncSessionClient, ClientClosed, CreateSession, Request, Response
 from qsessions.api import operations
+from qsessions.session.pending_creates import PendingCreates
 
 
 class _Interrupted(bytes):
@@ -36,3 +38,14 @@ async def test_an_interrupted_reading_leaves_no_frame(monkeypatch: pytest.Monkey
     frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
     assert frames[-1].f_code.co_name == "call"
     assert all("planted" not in repr(frame.f_locals) for frame in frames[1:])
+
+
+async def test_nothing_is_stopped_where_nothing_is_refused() -> None:
+    """A signal that was acted on by a second one meanwhile stops no create."""
+    creates, stopped = PendingCreates(), list[object]()
+    creates.track(asyncio.get_running_loop().create_future(), stopped.append)
+    creates.stop_unsent()
+    assert stopped == []
+    creates.refuse(ClientClosed("closed"))
+    creates.stop_unsent()
+    assert len(stopped) == 1

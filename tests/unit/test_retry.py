@@ -100,7 +100,7 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
         ({"repeatable": False}, Decision(UNKNOWN)),
         (
             {"status": 503, "attempt": 5},
-            Decision(FAIL, "gave up at the policy's limit"),
+            Decision(FAIL, "retry limit reached (RetryPolicy.max_attempts)"),
         ),
         (
             {"status": 429, "retry_after": 61.0},
