@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import signal
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
-from qsessions import AsyncSessionClient, Clock, IBMCloudAuth, ServiceCRN
+from qsessions import AsyncSessionClient
 from qsessions.emulator import Emulator
-from tests.manual_clock import ManualClock
+from tests.support.clients import Against, client_of, static_auth
+from tests.support.fault_server import Answer, FaultServer
+from tests.support.leaks import leaving_nothing
+from tests.support.manual_clock import ManualClock
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
 # they start with them.
@@ -93,7 +100,42 @@ async def client(emulator: Emulator, time: ManualClock) -> AsyncIterator[AsyncSe
         yield client
 
 
-def client_of(emulator: Emulator, clock: Clock) -> AsyncSessionClient:
-    """Make a client of an emulator."""
-    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=clock), ServiceCRN(emulator.crn)]
-    return AsyncSessionClient(auth, base_url=emulator.url, clock=clock)
+@pytest.fixture
+async def against(time: ManualClock) -> AsyncIterator[Against]:
+    """Give a function that starts a scripted server and a client of it on the test's time."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*answers: Answer, **options: Any) -> tuple[FaultServer, AsyncSessionClient]:
+            server = await stack.enter_async_context(FaultServer(*answers))
+            settings: dict[str, Any] = {
+                "auth": static_auth(),
+                "base_url": server.url,
+                "clock": time.clock,
+            } | options
+            return server, await stack.enter_async_context(
+                leaving_nothing(AsyncSessionClient(**settings), server)
+            )
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Give a certificate authority that nobody trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """Give the TLS settings of a server on 127.0.0.1 with a certificate of that authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def client_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """Give the TLS settings of a client that trusts that authority."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context

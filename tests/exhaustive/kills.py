@@ -13,8 +13,8 @@ from itertools import cycle
 from pathlib import Path
 from random import Random
 
-from tests.integration.kills import Figures, kills
 from tests.programs.killed import WAYS, Death
+from tests.support.kills import Figures, kills
 
 SIZES = {1: 60, 20: 32, 200: 8}
 _MOST_TURNS = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.exhaustive.kills import many
-from tests.integration.scenes import STATES, scene
+from tests.support.scenes import STATES, scene
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills and forks are those of POSIX"

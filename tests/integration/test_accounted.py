@@ -31,10 +31,7 @@ from qsessions import (
 from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault as EmulatorFault
 from qsessions.reaper import reap
-from tests.conftest import client_of
-from tests.fault_proxy import Broken, FaultProxy
-from tests.fault_server import http
-from tests.integration.calls import (
+from tests.support.calls import (
     CLOSE,
     DRAIN,
     GET,
@@ -46,7 +43,10 @@ from tests.integration.calls import (
     Row,
     fault as own,
 )
-from tests.integration.faults import (
+from tests.support.clients import client_of
+from tests.support.fault_proxy import Broken, FaultProxy
+from tests.support.fault_server import http
+from tests.support.faults import (
     FAULTS,
     PROMPT,
     REFUSALS,
@@ -56,9 +56,9 @@ from tests.integration.faults import (
     failure_of,
     within,
 )
-from tests.integration.leaks import leaving_nothing
-from tests.integration.test_cancellation import until
-from tests.manual_clock import ManualClock
+from tests.support.leaks import leaving_nothing
+from tests.support.manual_clock import ManualClock
+from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}
 METHODS = {"drain": "PATCH", "close": "DELETE"}

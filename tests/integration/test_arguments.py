@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qsessions import AsyncSessionClient, ConfigurationError, IBMCloudAuth, InvalidArgument
-from tests.integration.conftest import Against, static_auth
+from tests.support.clients import Against, static_auth
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Answer, Connection, hang, http, reset
-from tests.integration.calls import (
+from tests.support.calls import (
     CLOSE,
     CREATE,
     DRAIN,
@@ -54,8 +53,9 @@ from tests.integration.calls import (
     each,
     fault,
 )
-from tests.integration.conftest import Against, static_auth
-from tests.manual_clock import ManualClock
+from tests.support.clients import Against, static_auth
+from tests.support.fault_server import Answer, Connection, hang, http, reset
+from tests.support.manual_clock import ManualClock
 
 OTHERS = tuple(row for row in ROWS if row is not CREATE)
 THRICE = RetryPolicy(max_attempts=3)

@@ -22,8 +22,8 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import http
-from tests.integration.conftest import CRN, Against
+from tests.support.clients import CRN, Against
+from tests.support.fault_server import http
 
 SESSION = http(200, {"id": "s1", "state": "open"})
 REFUSED = http(401, {"errors": [{"code": 1201, "message": "Invalid credentials."}]})

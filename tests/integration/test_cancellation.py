@@ -9,7 +9,7 @@ import gc
 import logging
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -42,13 +42,13 @@ from qsessions.emulator import Emulator
 from qsessions.errors import one_line
 from qsessions.http import transport as transport_module
 from qsessions.session import create as create_module, open as open_module
-from tests.conftest import client_of
-from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
-from tests.integration.calls import fault
-from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.leaks import loop_steps, ours
-from tests.manual_clock import ManualClock
-from tests.threaded import threaded
+from tests.support.calls import fault
+from tests.support.clients import CRN, Against, client_of, static_auth
+from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.leaks import loop_steps, open_sessions, ours
+from tests.support.manual_clock import ManualClock
+from tests.support.threaded import threaded
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -60,23 +60,9 @@ CREATED = http(200, {"id": "s1", "mode": "dedicated", "state": "open"})
 CLOSED = http(204)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop run until something holds."""
-    for _ in range(50_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came to hold")
-
-
 def create(client: AsyncSessionClient) -> asyncio.Task[Any]:
     """Create a session in the background."""
     return asyncio.ensure_future(client.create(mode="dedicated", max_ttl=60))
-
-
-def open_sessions(emulator: Emulator) -> list[str]:
-    """List the sessions that cost or may cost."""
-    return [session.id for session in emulator.sessions.values() if session.state != "closed"]
 
 
 async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:

@@ -28,9 +28,9 @@ from qsessions import ApiVersion, Session, Workload
 from qsessions.cli import create, main
 from qsessions.cli.app import COMMANDS, make_app
 from qsessions.emulator import Emulator, Fault
-from tests.fault_server import Connection, FaultServer, hang, http
-from tests.integration.conftest import CRN
-from tests.integration.shell import GRANT, PIPE, QSESSIONS, SCHEMA, Shell, shell_of, told, validate
+from tests.support.clients import CRN
+from tests.support.fault_server import Connection, FaultServer, hang, http
+from tests.support.shell import GRANT, PIPE, QSESSIONS, SCHEMA, Shell, shell_of, told, validate
 
 DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
 SESSION = http(200, {"id": "s-1", "state": "open", "state_reason": "\x1b[31mred\ud800", "new": [1]})

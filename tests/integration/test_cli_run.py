@@ -17,8 +17,8 @@ import pytest
 
 from qsessions.cli.run import run
 from qsessions.emulator import Emulator, Fault
-from tests.fault_server import FaultServer, hang, http
-from tests.integration.shell import (
+from tests.support.fault_server import FaultServer, hang, http
+from tests.support.shell import (
     GRANT,
     PIPE,
     QSESSIONS,

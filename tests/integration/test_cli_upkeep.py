@@ -33,10 +33,10 @@ from qsessions import (
 from qsessions.api.operations import YOUNG_S
 from qsessions.cli.recording import ClosedSessions
 from qsessions.emulator import Emulator, Fault
-from tests.fault_server import FaultServer, http
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import CRN
-from tests.integration.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told
+from tests.support.calls import SESSION, fault
+from tests.support.clients import CRN
+from tests.support.fault_server import FaultServer, http
+from tests.support.shell import GRANT, PIPE, QSESSIONS, Shell, read_all, shell_of, told
 
 # Records what it is told, as the owner, until it is killed.
 OWNER = """

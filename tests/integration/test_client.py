@@ -43,9 +43,7 @@ from qsessions import (
     __version__,
 )
 from qsessions.emulator import Emulator, Fault
-from tests.conftest import client_of
-from tests.fault_server import Connection, FaultServer, hang, held, http
-from tests.integration.calls import (
+from tests.support.calls import (
     CLOSE,
     CREATE,
     DRAIN,
@@ -58,9 +56,10 @@ from tests.integration.calls import (
     each,
     fault,
 )
-from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.leaks import loop_steps
-from tests.manual_clock import ManualClock
+from tests.support.clients import CRN, Against, client_of, static_auth
+from tests.support.fault_server import Connection, FaultServer, hang, held, http
+from tests.support.leaks import loop_steps
+from tests.support.manual_clock import ManualClock
 
 CLOSED = http(200, SESSION | {"state": "closed"})
 SUNSET = 1_798_761_600.0  # 2027-01-01T00:00:00Z

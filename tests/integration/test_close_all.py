@@ -30,9 +30,9 @@ from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger import records
 from qsessions.session.close_all import end
-from tests.given_ledger import GivenLedger, entry
-from tests.integration.calls import fault
-from tests.manual_clock import ManualClock
+from tests.support.calls import fault
+from tests.support.given_ledger import GivenLedger, entry
+from tests.support.manual_clock import ManualClock
 
 
 class With(Protocol):

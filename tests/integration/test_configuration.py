@@ -28,9 +28,9 @@ from qsessions import (
 )
 from qsessions.config import settings
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, FaultServer, http
-from tests.integration.calls import SESSION
-from tests.integration.conftest import CRN
+from tests.support.calls import SESSION
+from tests.support.clients import CRN
+from tests.support.fault_server import Connection, FaultServer, http
 
 PLANTED = "pLaNtEd-key-0123456789"
 CRN_EU = CRN.replace("us-east", "eu-de")

@@ -17,9 +17,9 @@ import pytest
 import trustme
 
 from qsessions.emulator import Emulator
-from tests.fault_server import FaultServer, hang, http
-from tests.integration.conftest import CRN
-from tests.integration.shell import Shell, shell_of, told, validate
+from tests.support.clients import CRN
+from tests.support.fault_server import FaultServer, hang, http
+from tests.support.shell import Shell, shell_of, told, validate
 
 VERSIONS = {
     "versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]

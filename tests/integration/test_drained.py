@@ -21,13 +21,13 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.session import draining as drained
-from tests.fault_server import Answer, hang, held, http
-from tests.integration.calls import SESSION, WORKLOAD
-from tests.integration.conftest import Against
-from tests.integration.leaks import loop_steps
-from tests.integration.test_cancellation import until
-from tests.manual_clock import ManualClock
-from tests.threaded import threaded
+from tests.support.calls import SESSION, WORKLOAD
+from tests.support.clients import Against
+from tests.support.fault_server import Answer, hang, held, http
+from tests.support.leaks import loop_steps
+from tests.support.manual_clock import ManualClock
+from tests.support.threaded import threaded
+from tests.support.waiting import until
 
 CREATED, DONE = http(200, SESSION), http(204)
 

@@ -22,14 +22,14 @@ from qsessions import (
     SessionClient,
 )
 from qsessions.ledger import records
-from tests.fault_server import FaultServer, http
-from tests.given_ledger import GivenLedger
-from tests.integration.calls import SESSION
-from tests.integration.conftest import Against, static_auth
-from tests.integration.leaks import loop_steps
-from tests.integration.test_cancellation import until
-from tests.manual_clock import ManualClock
-from tests.threaded import threaded
+from tests.support.calls import SESSION
+from tests.support.clients import Against, static_auth
+from tests.support.fault_server import FaultServer, http
+from tests.support.given_ledger import GivenLedger
+from tests.support.leaks import loop_steps
+from tests.support.manual_clock import ManualClock
+from tests.support.threaded import threaded
+from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}
 CREATED, DONE = http(200, SESSION), http(204)

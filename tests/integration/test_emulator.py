@@ -18,7 +18,7 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from qsessions.emulator import Emulator, Refusal, ServiceError
-from tests.integration.caller import GRANT, START, Caller, Clock, first_code, speak
+from tests.support.caller import GRANT, START, Caller, Clock, first_code, speak
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.values import Ttls
-from tests.integration.caller import Caller, Clock, first_code, speak
+from tests.support.caller import Caller, Clock, first_code, speak
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import ClientResponse, ClientSession
 
 from qsessions.emulator import Emulator, Fault
-from tests.integration.caller import Caller, Clock, first_code
+from tests.support.caller import Caller, Clock, first_code
 
 Event = tuple[str, dict[str, Any]]
 

@@ -16,7 +16,7 @@ from aiohttp.web import Response
 
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.http.fault_injection import reset_connection, respond
-from tests.integration.caller import Caller, Clock, first_code, speak
+from tests.support.caller import Caller, Clock, first_code, speak
 
 
 @pytest.fixture

@@ -31,8 +31,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Answer, Connection, FaultServer, endless, http, reset, stall
-from tests.integration.calls import (
+from tests.support.calls import (
     CLOSE,
     CREATE,
     DRAIN,
@@ -45,8 +44,9 @@ from tests.integration.calls import (
     each,
     fault,
 )
-from tests.integration.conftest import CRN, Against, static_auth
-from tests.manual_clock import ManualClock
+from tests.support.clients import CRN, Against, static_auth
+from tests.support.fault_server import Answer, Connection, FaultServer, endless, http, reset, stall
+from tests.support.manual_clock import ManualClock
 
 ONCE = RetryPolicy(max_attempts=1)
 MIB = 1024 * 1024

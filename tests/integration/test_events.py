@@ -28,10 +28,10 @@ from qsessions import (
     TokenRenewed,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Answer, Connection, http, reset
-from tests.integration.calls import CREATE, GET, SESSION, UPDATE, Row, each, fault
-from tests.integration.conftest import CRN, Against
-from tests.manual_clock import ManualClock
+from tests.support.calls import CREATE, GET, SESSION, UPDATE, Row, each, fault
+from tests.support.clients import CRN, Against
+from tests.support.fault_server import Answer, Connection, http, reset
+from tests.support.manual_clock import ManualClock
 
 
 class Taker:

@@ -27,8 +27,7 @@ from qsessions import (
     ServiceCRN,
     TokenExchangeFailed,
 )
-from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset, stall
-from tests.integration.calls import (
+from tests.support.calls import (
     CREATE,
     GET,
     NO_WORKLOADS,
@@ -40,8 +39,18 @@ from tests.integration.calls import (
     each,
     fault as own,
 )
-from tests.integration.conftest import CRN, static_auth
-from tests.integration.faults import (
+from tests.support.clients import CRN, static_auth
+from tests.support.fault_server import (
+    Answer,
+    Connection,
+    FaultServer,
+    cut,
+    hang,
+    http,
+    reset,
+    stall,
+)
+from tests.support.faults import (
     LONG_S,
     SHORT_S,
     STATUSES,
@@ -51,8 +60,8 @@ from tests.integration.faults import (
     failure_of,
     within,
 )
-from tests.integration.leaks import leaving_nothing
-from tests.manual_clock import ManualClock
+from tests.support.leaks import leaving_nothing
+from tests.support.manual_clock import ManualClock
 
 
 def client_of(

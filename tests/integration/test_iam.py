@@ -33,9 +33,10 @@ from qsessions import (
 )
 from qsessions.auth import iam as iam_module
 from qsessions.emulator import Emulator
-from tests.conftest import client_of
-from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
-from tests.manual_clock import ManualClock
+from tests.support.clients import client_of
+from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.manual_clock import ManualClock
+from tests.support.waiting import until, until_real
 
 T = TypeVar("T")
 
@@ -75,15 +76,6 @@ def when(gate: asyncio.Event, answer: bytes) -> Callable[[Connection], Awaitable
         await connection.write(answer)
 
     return wait
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop run until something holds."""
-    for _ in range(50_000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it never came to hold")
 
 
 @frozen
@@ -509,13 +501,6 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
     await elsewhere.tidy_up(stuck)
     assert waiting.result().id == "s1"
     assert stage.tokens_sent == ["Bearer t2"]
-
-
-async def until_real(condition: Callable[[], bool]) -> None:
-    """Let other threads run until something holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread
-            await asyncio.sleep(0.001)
 
 
 async def test_a_waiter_whose_event_loop_is_gone_disturbs_no_exchange(staged: Staged) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.kills import kills
-from tests.integration.scenes import scene
 from tests.programs.killed import WAYS, Death
+from tests.support.kills import kills
+from tests.support.scenes import scene
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills and forks are those of POSIX"

@@ -33,10 +33,10 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.session.live import Poll
-from tests.fault_server import Answer, Received, hang, http
-from tests.integration.calls import SESSION
-from tests.integration.conftest import CRN, Against
-from tests.manual_clock import ManualClock, Stepped, settled
+from tests.support.calls import SESSION
+from tests.support.clients import CRN, Against
+from tests.support.fault_server import Answer, Received, hang, http
+from tests.support.manual_clock import ManualClock, Stepped, settled
 
 FACTORIES: list[Any] = [None]
 if sys.version_info >= (3, 12):

@@ -37,13 +37,13 @@ from qsessions import (
     Transport,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import Connection, FaultServer, hang, held, http
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import CRN, Against, static_auth
-from tests.integration.leaks import loop_steps
-from tests.integration.test_cancellation import open_sessions, until
-from tests.manual_clock import ManualClock
-from tests.threaded import threaded
+from tests.support.calls import SESSION, fault
+from tests.support.clients import CRN, Against, static_auth
+from tests.support.fault_server import Connection, FaultServer, hang, held, http
+from tests.support.leaks import loop_steps, open_sessions
+from tests.support.manual_clock import ManualClock
+from tests.support.threaded import threaded
+from tests.support.waiting import until
 
 CREATED = http(200, SESSION)
 DONE = http(204)

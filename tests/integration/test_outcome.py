@@ -23,10 +23,10 @@ from qsessions import (
     RetryPolicy,
     Transport,
 )
-from tests.fault_server import Answer, Connection, FaultServer, hang, http, reset
-from tests.integration.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
-from tests.integration.conftest import Against
-from tests.manual_clock import ManualClock
+from tests.support.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
+from tests.support.clients import Against
+from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.manual_clock import ManualClock
 
 HINT = "Look through client.workloads() for a session that you don't know, and close it."
 

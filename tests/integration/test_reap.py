@@ -28,12 +28,11 @@ from qsessions.clock import CLOCK_SKEW_S
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger.verdicts import LONGEST_CREATE_S, Verdict
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
-from tests.conftest import client_of
-from tests.fault_server import http
-from tests.given_ledger import GivenLedger, entry
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import Against
-from tests.manual_clock import ManualClock
+from tests.support.calls import SESSION, fault
+from tests.support.clients import Against, client_of
+from tests.support.fault_server import http
+from tests.support.given_ledger import GivenLedger, entry
+from tests.support.manual_clock import ManualClock
 
 START = 1_780_000_000.0
 CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED

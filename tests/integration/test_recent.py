@@ -18,11 +18,11 @@ from qsessions import (
 )
 from qsessions.api.operations import YOUNG_S
 from qsessions.session.calls import LOOK_AGAIN_S
-from tests.fault_server import FaultServer, http, reset
-from tests.integration.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
-from tests.integration.conftest import Against
-from tests.integration.faults import failure_of
-from tests.manual_clock import ManualClock
+from tests.support.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
+from tests.support.clients import Against
+from tests.support.fault_server import FaultServer, http, reset
+from tests.support.faults import failure_of
+from tests.support.manual_clock import ManualClock
 
 GONE = http(404, fault("No such session."))
 CLOSED = http(200, SESSION | {"state": "closed"})

@@ -63,10 +63,10 @@ from qsessions import (
 from qsessions.cli.diagnosis import Diagnosis
 from qsessions.cli.options import Options
 from qsessions.config.settings import resolve
-from tests.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import CRN
-from tests.manual_clock import ManualClock
+from tests.support.calls import SESSION, fault
+from tests.support.clients import CRN
+from tests.support.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
+from tests.support.manual_clock import ManualClock
 
 
 class _Planted:

@@ -37,12 +37,12 @@ from qsessions import (
     SessionLeftOpen,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import FaultServer, hang, held, http
-from tests.integration.calls import SESSION
-from tests.integration.conftest import Against
-from tests.integration.leaks import loop_steps, ours
-from tests.integration.test_cancellation import open_sessions, until
-from tests.manual_clock import ManualClock
+from tests.support.calls import SESSION
+from tests.support.clients import Against
+from tests.support.fault_server import FaultServer, hang, held, http
+from tests.support.leaks import loop_steps, open_sessions, ours
+from tests.support.manual_clock import ManualClock
+from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}
 

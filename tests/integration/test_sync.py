@@ -36,11 +36,11 @@ from qsessions import (
     Transport,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import FaultServer, hang, http
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import static_auth
-from tests.manual_clock import ManualClock
-from tests.threaded import Threaded, threaded
+from tests.support.calls import SESSION, fault
+from tests.support.clients import static_auth
+from tests.support.fault_server import FaultServer, hang, http
+from tests.support.manual_clock import ManualClock
+from tests.support.threaded import Threaded, threaded
 
 
 @pytest.fixture

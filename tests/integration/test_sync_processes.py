@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from qsessions.emulator import Emulator
-from tests.fault_server import Answer, Connection, FaultServer, hang, held, http
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import CRN
+from tests.support.calls import SESSION, fault
+from tests.support.clients import CRN
+from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="signals and forks are those of POSIX"

@@ -27,10 +27,10 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.session.watch import Watch
-from tests.fault_server import hang, http
-from tests.integration.calls import SESSION, fault
-from tests.integration.conftest import Against
-from tests.manual_clock import ManualClock, Stepped, settled
+from tests.support.calls import SESSION, fault
+from tests.support.clients import Against
+from tests.support.fault_server import hang, http
+from tests.support.manual_clock import ManualClock, Stepped, settled
 
 AWAY = ServerError("the service is down", status=503, retryable=True)
 

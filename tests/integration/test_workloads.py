@@ -24,10 +24,10 @@ from qsessions import (
     Workload,
 )
 from qsessions.emulator import Emulator
-from tests.fault_server import hang, http
-from tests.integration.calls import NO_WORKLOADS, WORKLOAD, fault
-from tests.integration.conftest import Against
-from tests.manual_clock import ManualClock
+from tests.support.calls import NO_WORKLOADS, WORKLOAD, fault
+from tests.support.clients import Against
+from tests.support.fault_server import hang, http
+from tests.support.manual_clock import ManualClock
 
 
 async def ids(workloads: AsyncIterator[Workload]) -> list[str]:

@@ -42,7 +42,7 @@ from qsessions import (
 from qsessions.events import Event, Observers
 from qsessions.ledger import SessionRecorder, close_ledger, disk, files, lines, locks, records
 from qsessions.ledger.locks import Reach
-from tests.manual_clock import ManualClock
+from tests.support.manual_clock import ManualClock
 
 T = TypeVar("T")
 Recording: TypeAlias = Callable[..., SessionRecorder]

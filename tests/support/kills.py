@@ -26,8 +26,8 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, reap
-from tests.integration.test_cancellation import until
 from tests.programs.killed import WAYS, Death, line_of
+from tests.support.waiting import until
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 

@@ -15,7 +15,7 @@ import pytest
 
 from qsessions.emulator import Emulator, Fault
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def snippets(page: Path, language: str) -> list[str]:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from qsessions import AsyncSessionClient
-from tests.fault_server import FaultServer
+from qsessions.emulator import Emulator
+from tests.support.fault_server import FaultServer
 
 
 def ours() -> set[asyncio.Task[Any]]:
@@ -53,3 +54,8 @@ async def leaving_nothing(
     async with asyncio.timeout(10):
         for server in servers:
             await server.idle()
+
+
+def open_sessions(emulator: Emulator) -> list[str]:
+    """List the sessions that cost or may cost."""
+    return [session.id for session in emulator.sessions.values() if session.state != "closed"]

@@ -17,10 +17,10 @@ import pytest
 from attrs import frozen
 
 from qsessions.emulator import Emulator
-from tests.fault_server import FaultServer, http
-from tests.manual_clock import ManualClock
+from tests.support.fault_server import FaultServer, http
+from tests.support.manual_clock import ManualClock
 
-SCRIPT = Path(__file__).with_name("official_client.py")
+SCRIPT = Path(__file__).parents[1] / "programs" / "official_client.py"
 BACKENDS = {"ibm_fez", "ibm_torino", "ibm_marrakesh"}
 
 

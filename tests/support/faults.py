@@ -28,9 +28,9 @@ from qsessions import (
     ServerError,
     Unauthorized,
 )
-from tests.fault_server import Answer, cut, endless, hang, http, reset, stall
-from tests.integration.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row, fault as own
-from tests.manual_clock import ManualClock
+from tests.support.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row, fault as own
+from tests.support.fault_server import Answer, cut, endless, hang, http, reset, stall
+from tests.support.manual_clock import ManualClock
 
 MIB = 1024 * 1024
 

@@ -71,7 +71,7 @@ def main() -> None:
             answer = json.dumps({"value": eval(json.loads(line), names)})  # noqa: S307 - the test says what to evaluate
         except Exception as error:  # noqa: BLE001 - the test says what it expects
             answer = json.dumps({"raised": type(error).__name__, "message": str(error)})
-        print(answer, flush=True)  # noqa: T201 - the way out
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

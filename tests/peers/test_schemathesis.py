@@ -27,7 +27,7 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 def contract_file(tmp_path: Path) -> Path:
     """A file with the contract, but for the operations that the emulator doesn't serve."""
     contract: dict[str, Any] = yaml.safe_load(
-        (FOLDER / "sessions.openapi.yaml").read_text(encoding="utf-8")
+        (FOLDER.parent / "contract" / "sessions.openapi.yaml").read_text(encoding="utf-8")
     )
     for item in contract["paths"].values():
         for method, facts in list(item.items()):

@@ -16,7 +16,7 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.service.values import Session
 from qsessions.ledger.lines import parse_line
 from qsessions.reaper import reap
-from tests.integration.kills import Program, client_of, files_in, listed, program
+from tests.support.kills import Program, client_of, files_in, listed, program
 
 # What a killed process leaves: the state of its newest record, and what there is of that session at
 # the service. The second is a create that was carried out and whose answer was not recorded.

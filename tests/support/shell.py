@@ -16,8 +16,8 @@ from typing import Any
 
 import jsonschema
 
-from tests.fault_server import FaultServer, http
-from tests.integration.conftest import CRN
+from tests.support.clients import CRN
+from tests.support.fault_server import FaultServer, http
 
 QSESSIONS = str(Path(sys.executable).with_name("qsessions"))
 PIPE = asyncio.subprocess.PIPE

@@ -9,7 +9,7 @@ import pytest
 from attrs import field, frozen
 
 from qsessions import AsyncSessionClient
-from tests.fault_server import http
+from tests.support.fault_server import http
 
 SESSION = {"id": "s1", "mode": "dedicated", "state": "open", "accepting_jobs": True, "max_ttl": 600}
 WORKLOAD = {"id": "s1", "mode": "session", "status": "pending", "created": "2026-05-01T12:00:00Z"}

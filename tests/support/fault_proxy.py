@@ -9,7 +9,7 @@ import asyncio
 from attrs import frozen
 from yarl import URL
 
-from tests.fault_server import Answer, FaultServer, Received
+from tests.support.fault_server import Answer, FaultServer, Received
 
 
 @frozen

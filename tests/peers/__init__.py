@@ -1,0 +1,1 @@
+"""The emulator, used by clients that others wrote, and its page in a real browser: `pytest tests/peers`."""

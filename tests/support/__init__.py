@@ -1,0 +1,1 @@
+"""What the tests share: servers that misbehave, clocks, ledgers, tables of calls and faults."""
