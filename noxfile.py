@@ -1,0 +1,100 @@
+"""What the gate checks, each step on its own: `nox -l` lists them, `nox -s lint` runs one."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.10.20"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = False
+
+ROOT = Path(__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+OLDEST = "3.11"
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package from this folder, what the tests need, and dependency groups."""
+    # The first pip that knows dependency groups.
+    session.install("--quiet", "pip>=25.1")
+    session.install("--quiet", "-e", ".[test]", *(f"--group={group}" for group in groups))
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest with two workers, or as the arguments after `--` say."""
+    session.run("python", "-m", "pytest", *arguments, *(session.posargs or ["-n2"]))
+
+
+@nox.session(python=OLDEST, allow_parallel=True)
+def lint(session: nox.Session) -> None:
+    """Run the linters and type checkers, and compare the generated code with its source."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+    session.run("python", "scripts/blocking.py", "--check")
+
+
+def smoke_test(session: nox.Session, *requirements: str) -> None:
+    """Run one test of each kind against the built wheel, in a folder without the sources."""
+    session.install("--quiet", "build")
+    folder = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", "--quiet", "--outdir", str(folder), str(ROOT))
+    (wheel,) = folder.glob("*.whl")
+    session.install("--quiet", f"{wheel}[test]", *requirements)
+    for name in ("tests", "examples", "docs", "README.md", "pyproject.toml"):
+        session.run("cp", "-r", str(ROOT / name), str(folder), external=True)
+    session.chdir(folder)
+    session.run("python", "-c", "import qsessions; assert 'site-packages' in qsessions.__file__")
+    session.run("python", "-m", "pip", "list")
+    pytest(session, "-q", "-m", "smoke")
+
+
+@nox.session(python=[OLDEST, "3.12", "3.13"], allow_parallel=True)
+def smoke(session: nox.Session) -> None:
+    """Test the built wheel on each Python, where that is installed."""
+    smoke_test(session)
+
+
+@nox.session(python=OLDEST, allow_parallel=True)
+def lowest(session: nox.Session) -> None:
+    """Test the built wheel with the lowest versions of the dependencies that it declares."""
+    lowest = [line.replace(">=", "==") for line in PROJECT["project"]["dependencies"]]
+    smoke_test(session, *lowest)
+
+
+@nox.session(python=OLDEST)
+def coverage(session: nox.Session) -> None:
+    """Run the tests with more examples, and measure which lines and branches they reach."""
+    install(session, "coverage")
+    session.run("coverage", "erase")
+    session.run(
+        "coverage",
+        "run",
+        "-m",
+        "pytest",
+        "-n2",
+        "--hypothesis-profile=thorough",
+    )
+    session.run("coverage", "combine", "--quiet")
+    core = "--omit=qsessions/cli/*,qsessions/emulator/*"
+    session.run("coverage", "report", core, "--fail-under=100")
+    session.run("coverage", "report", "--fail-under=95")
+
+
+@nox.session(python=OLDEST)
+def exhaustive(session: nox.Session) -> None:
+    """Run every fault at every moment of every call, which takes minutes."""
+    install(session)
+    pytest(session, "tests/exhaustive")
+
+
+@nox.session(python=OLDEST)
+def peers(session: nox.Session) -> None:
+    """Use the emulator from the official client, schemathesis, curl and a browser."""
+    install(session, "peers")
+    pytest(session, "tests/peers")
