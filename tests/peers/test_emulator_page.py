@@ -9,12 +9,8 @@ import pytest
 from aiohttp import ClientSession
 
 from qsessions.emulator import Emulator
-from tests.support.browser import CHROMIUM, Tab, opened, running
+from tests.support.browser import Tab, opened, running
 from tests.support.caller import Caller
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"
-)
 
 WIDTHS = (400, 1200)
 SCHEMES = ("light", "dark")

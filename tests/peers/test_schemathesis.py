@@ -18,6 +18,7 @@ import yaml
 
 from qsessions.emulator import Emulator
 from tests.contract.not_yet import NOT_YET
+from tests.support.needs import need
 
 FOLDER = Path(__file__).parent
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -26,6 +27,7 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 @pytest.fixture
 def contract_file(tmp_path: Path) -> Path:
     """A file with the contract, but for the operations that the emulator doesn't serve."""
+    need("schemathesis")
     contract: dict[str, Any] = yaml.safe_load(
         (FOLDER.parent / "contract" / "sessions.openapi.yaml").read_text(encoding="utf-8")
     )

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -18,9 +17,8 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientWebSocketResponse
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
+from tests.support.needs import need, path
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -39,8 +37,8 @@ FLAGS = (
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Run Chromium with a profile in an empty folder; give the address of its protocol."""
-    assert CHROMIUM is not None
-    command = (CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank")
+    need("chromium")
+    command = (str(path("chromium")), *FLAGS, f"--user-data-dir={folder}", "about:blank")
     with subprocess.Popen(
         command,
         env=os.environ | {"HOME": str(folder)},
