@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +22,7 @@ GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 async def speak(
     emulator: Emulator, first: str, headers: dict[str, str], body: bytes = b""
 ) -> tuple[int, str, Any]:
-    """Send a request as it stands; give the answer's status, its head in lower case, and its body,
+    """Send a request as it stands; return the answer's status, its head in lower case, and its body,
     read as JSON.
     """
     url = URL(emulator.iam_url)
@@ -37,86 +39,74 @@ async def speak(
 
 
 def credentials(emulator: Emulator) -> dict[str, str]:
-    """Give good credentials."""
+    """Return good credentials."""
     return {"Authorization": f"apikey {emulator.api_key}", "Service-CRN": emulator.crn}
 
 
-@pytest.mark.parametrize(
-    "named",
-    [
+async def test_either_or_both_spellings_of_backend(emulator: Emulator) -> None:
+    """A session's backend may be named the new way, the old way, or both."""
+    for named in (
         {"backend": "ibm_torino"},
         {"backend_name": "ibm_torino"},
         {"backend": "ibm_torino", "backend_name": "ibm_torino"},
         {"backend": "", "backend_name": "ibm_torino"},
-    ],
-)
-async def test_either_or_both_spellings_of_backend(
-    emulator: Emulator, named: dict[str, str]
-) -> None:
-    """A session's backend may be named the new way, the old way, or both."""
-    body = json.dumps({"mode": "batch", **named}).encode()
-    status, _, session = await speak(
-        emulator, "POST /api/v1/sessions HTTP/1.1", credentials(emulator), body
-    )
-    assert (status, session["backend_name"]) == (200, "ibm_torino")
+    ):
+        body = json.dumps({"mode": "batch", **named}).encode()
+        status, _, session = await speak(
+            emulator, "POST /api/v1/sessions HTTP/1.1", credentials(emulator), body
+        )
+        assert (status, session["backend_name"]) == (200, "ibm_torino"), named
 
 
-@pytest.mark.parametrize("spell", [str.lower, str.upper, str.title])
-@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
-async def test_header_names_in_any_case(emulator: Emulator, spell: Any, version: str) -> None:
-    """Header names count in any case, and every scheme's word does; no version header means the
-    default one.
+async def test_header_names_in_any_case(emulator: Emulator) -> None:
+    """Header names count in any case, and so does a scheme's word, in either version of HTTP; no
+    version header means the default one.
     """
-    for scheme in ("apikey", "APIKEY"):
+    spellings: tuple[Callable[[str], str], ...] = (str.lower, str.upper, str.title)
+    for spell, scheme, version in product(spellings, ("apikey", "APIKEY"), ("1.1", "1.0")):
         good = {"authorization": f"{scheme} {emulator.api_key}", "service-crn": emulator.crn}
         headers = {spell(name): value for name, value in good.items()}
-        status, _, page = await speak(emulator, f"GET /api/v1/workloads {version}", headers)
-        assert (status, page["workloads"]) == (200, [])
+        status, _, page = await speak(emulator, f"GET /api/v1/workloads HTTP/{version}", headers)
+        assert (status, page["workloads"]) == (200, []), (headers, version)
 
 
-@pytest.mark.parametrize("accepted", ["identity", "gzip, deflate, br", "identity;q=1, *;q=0"])
-async def test_answers_are_never_compressed(emulator: Emulator, accepted: str) -> None:
+async def test_answers_are_never_compressed(emulator: Emulator) -> None:
     """Whoever accepts identity only, and whoever accepts more, gets an answer that needs no
     decoding, with its length.
     """
-    status, head, body = await speak(
-        emulator,
-        "GET /api/v1/backends HTTP/1.1",
-        credentials(emulator) | {"Accept-Encoding": accepted},
-    )
-    assert (status, len(body["devices"])) == (200, 3)
-    assert "content-encoding" not in head
-    assert "content-length" in head
+    for accepted in ("identity", "gzip, deflate, br", "identity;q=1, *;q=0"):
+        headers = credentials(emulator) | {"Accept-Encoding": accepted}
+        status, head, body = await speak(emulator, "GET /api/v1/backends HTTP/1.1", headers)
+        assert (status, len(body["devices"])) == (200, 3), accepted
+        assert "content-encoding" not in head, accepted
+        assert "content-length" in head, accepted
 
 
-@pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=UTF-8", "", "text/plain"]
-)
-async def test_a_body_in_chunks_of_any_declared_type(emulator: Emulator, content_type: str) -> None:
+async def test_a_body_in_chunks_of_any_declared_type(emulator: Emulator) -> None:
     """A JSON body is read whole when it comes in chunks, whatever type is declared for it."""
     chunks = b'9\r\n{"mode": \r\n8\r\n"batch"}\r\n0\r\n\r\n'
-    headers = credentials(emulator) | {"Transfer-Encoding": "chunked", "Content-Type": content_type}
-    status, _, session = await speak(emulator, "POST /api/v1/sessions HTTP/1.1", headers, chunks)
-    assert (status, session["mode"]) == (200, "batch")
+    for declared in ("application/json", "application/json; charset=UTF-8", "", "text/plain"):
+        headers = {"Transfer-Encoding": "chunked", "Content-Type": declared}
+        status, _, session = await speak(
+            emulator, "POST /api/v1/sessions HTTP/1.1", credentials(emulator) | headers, chunks
+        )
+        assert (status, session["mode"]) == (200, "batch"), declared
 
 
-FORMS = [
-    "grant_type={grant}&apikey={key}",
-    "apikey={key}&grant_type={grant}",
-    "response_type=cloud_iam&apikey={key}&grant_type={grant}",
-    "apikey={key}&unknown=&response_type=cloud_iam&grant_type={escaped}",
-]
-
-
-@pytest.mark.parametrize("form", FORMS)
-async def test_a_form_in_any_order(emulator: Emulator, form: str) -> None:
+async def test_a_form_in_any_order(emulator: Emulator) -> None:
     """The token request's fields may come in any order, escaped or not, with others between them."""
-    body = form.format(grant=GRANT, escaped=quote(GRANT, safe=""), key=emulator.api_key).encode()
-    headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
-    status, _, answer = await speak(emulator, "POST /identity/token HTTP/1.1", headers, body)
-    assert status == 200
-    bearer = credentials(emulator) | {"Authorization": f"bearer {answer['access_token']}"}
-    assert (await speak(emulator, "GET /api/v1/workloads HTTP/1.1", bearer))[0] == 200
+    for form in (
+        f"grant_type={GRANT}&apikey={emulator.api_key}",
+        f"apikey={emulator.api_key}&grant_type={GRANT}",
+        f"response_type=cloud_iam&apikey={emulator.api_key}&grant_type={GRANT}",
+        f"apikey={emulator.api_key}&unknown=&response_type=cloud_iam&grant_type={quote(GRANT, safe='')}",
+    ):
+        headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+        first = "POST /identity/token HTTP/1.1"
+        status, _, answer = await speak(emulator, first, headers, form.encode())
+        assert status == 200, form
+        bearer = credentials(emulator) | {"Authorization": f"bearer {answer['access_token']}"}
+        assert (await speak(emulator, "GET /api/v1/workloads HTTP/1.1", bearer))[0] == 200, form
 
 
 async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> None:
@@ -133,7 +123,7 @@ async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> N
 
 
 async def test_backends(emulator: Emulator) -> None:
-    """Backends are listed with their queues, and each tells one configuration and properties that
+    """Backends are listed with their queues, and each has one configuration and properties that
     fit it.
     """
     emulator.submit_job(backend="ibm_fez", seconds=60)
@@ -158,13 +148,13 @@ async def test_backends(emulator: Emulator) -> None:
         assert [(gate["gate"], gate["qubits"]) for gate in properties["gates"]] == places
 
 
-@pytest.mark.parametrize("part", ["status", "configuration", "properties"])
-async def test_unknown_backends(emulator: Emulator, part: str) -> None:
-    """Nothing is told of a backend that does not exist, nor to whoever shows no credential."""
-    first = f"GET /api/v1/backends/{{}}/{part} HTTP/1.1"
-    status, _, answer = await speak(emulator, first.format("ibm_none"), credentials(emulator))
-    assert (status, answer["errors"][0]["code"]) == (404, 1007)
-    assert (await speak(emulator, first.format("ibm_fez"), {}))[0] == 401
+async def test_unknown_backends(emulator: Emulator) -> None:
+    """Nothing is shown of a backend that does not exist, nor to whoever shows no credential."""
+    for part in ("status", "configuration", "properties"):
+        first = f"GET /api/v1/backends/{{}}/{part} HTTP/1.1"
+        status, _, answer = await speak(emulator, first.format("ibm_none"), credentials(emulator))
+        assert (status, answer["errors"][0]["code"]) == (404, 1007), part
+        assert (await speak(emulator, first.format("ibm_fez"), {}))[0] == 401, part
 
 
 @pytest.mark.parametrize(

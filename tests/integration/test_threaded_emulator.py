@@ -22,20 +22,20 @@ from qsessions.testing.threaded import ThreadedEmulator
 
 @pytest.fixture
 def emulator() -> Iterator[ThreadedEmulator]:
-    """Give an emulator whose time stands still until it is moved."""
+    """Run an emulator whose time stands still until it is moved."""
     with ThreadedEmulator(Emulator(speed=0)) as emulator:
         yield emulator
 
 
 @pytest.fixture
 def sync(emulator: ThreadedEmulator) -> Iterator[SessionClient]:
-    """Give a client for code that doesn't await."""
+    """Return a client for code that doesn't await."""
     with sync_client(emulator) as client:
         yield client
 
 
 def public(kind: type) -> dict[str, object]:
-    """Give what a class has for its users: the signature of each method, and its properties."""
+    """Return what a class has for its users: the signature of each method, and its properties."""
     return {
         name: inspect.signature(value, eval_str=True) if inspect.isfunction(value) else type(value)
         for name, value in vars(kind).items()
@@ -51,7 +51,7 @@ def test_it_has_what_the_emulator_has() -> None:
 
 
 def test_a_plain_with_leads_here() -> None:
-    """Who enters the emulator itself without awaiting is told what there is for that."""
+    """Entering the emulator itself without awaiting raises an error that names what there is for that."""
     emulator: Any = Emulator()
     with (
         pytest.raises(
@@ -211,7 +211,7 @@ def test_a_client_on_one_loop_after_another(emulator: ThreadedEmulator) -> None:
 
 
 async def create(client: AsyncSessionClient) -> str:
-    """Create a session and give its id."""
+    """Create a session and return its id."""
     return (await client.create(mode="batch", backend="ibm_fez", max_ttl="10m")).id
 
 
