@@ -48,22 +48,22 @@ LOWEST_CONTRAST = """(() => {
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a running browser."""
+    """Run a browser, and return its address."""
     with running(tmp_path_factory.mktemp("chromium")) as address:
         yield address
 
 
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
-    """Give an emulator whose time stands still, and a client for it."""
+    """Run an emulator whose time stands still, and return a client of it."""
     async with Emulator(speed=0, seed=1) as emulator, ClientSession() as http:
         yield Caller(http, emulator)
 
 
 @pytest.fixture
 async def page(call: Caller, browser: str) -> AsyncIterator[Tab]:
-    """Give its page, open in the browser; at the end it must have neither complained nor asked
-    anyone else for anything.
+    """Open its page in the browser; at the end it must have neither complained nor asked anyone
+    else for anything.
     """
     async with opened(browser, f"{call.emulator.iam_url}/") as tab:
         await tab.until("document.querySelector('#link')?.dataset.state === 'live'")
@@ -74,12 +74,12 @@ async def page(call: Caller, browser: str) -> AsyncIterator[Tab]:
 
 
 def lane(session_id: str, part: str = "") -> str:
-    """Give the JavaScript expression for a session's lane, or for a part of it."""
+    """Return the JavaScript expression for a session's lane, or for a part of it."""
     return f"document.querySelector('[data-id=\"{session_id}\"] {part}')"
 
 
 def badge(session_id: str) -> str:
-    """Give the JavaScript expression for the state that a lane tells in words."""
+    """Return the JavaScript expression for the state that a lane shows in words."""
     return f"{lane(session_id, '.badge')}?.textContent"
 
 
@@ -215,7 +215,7 @@ async def test_p_pauses(call: Caller, page: Tab) -> None:
 
 
 async def test_the_pointer_shows_details(call: Caller, page: Tab) -> None:
-    """A bar under the pointer tells which job it is, and what became of it."""
+    """A bar under the pointer shows which job it is, and what became of it."""
     session = await call.create(backend="ibm_fez")
     job = call.emulator.submit_job(session, seconds=30)
     await call.emulator.advance(20)
@@ -240,8 +240,10 @@ async def test_data_is_text(browser: str) -> None:
             await tab.until(f"{badge(session)} === 'active'")
             await tab.evaluate(f"{lane(session)}.click()")
             for part in (".facts", ".details", ".queues", "#requests"):
-                told = await tab.evaluate(f"document.querySelector({json.dumps(part)}).textContent")
-                assert markup in told
+                shown = await tab.evaluate(
+                    f"document.querySelector({json.dumps(part)}).textContent"
+                )
+                assert markup in shown
             assert await tab.evaluate("document.querySelectorAll('img').length") == 0
             assert tab.problems == []
 

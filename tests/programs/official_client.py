@@ -1,8 +1,8 @@
-"""Evaluates expressions with the official client at hand, in a process of its own: importing it
-takes seconds.
+"""Evaluates expressions with the official client at hand, in a process of its own for each test.
 
-Each line of standard input is an expression in JSON; each line of standard output is its value in
-JSON, or what was raised.
+Importing the client takes seconds, so this process does it once and forks. A line of standard input
+is the environment of the next fork in JSON. Each further line is an expression in JSON, and each line
+of standard output is its value in JSON or what was raised, until a line with null ends the fork.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from qiskit import QuantumCircuit, transpile
 from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
@@ -18,7 +20,7 @@ from qiskit_ibm_runtime.api.client_parameters import ClientParameters
 
 
 def base_url(*_: object) -> str:
-    """Give the emulator's address: `url_resolver=`, because the client's own way to the service
+    """Return the emulator's address: `url_resolver=`, because the client's own way to the service
     keeps no port.
     """
     return os.environ["QSESSIONS_BASE_URL"] + "/v1"
@@ -49,14 +51,22 @@ def entangler() -> QuantumCircuit:
 
 
 def closed_in_block(kind: type[Session], backend: object) -> str:
-    """Close a session or a batch inside its block, and give its id."""
+    """Close a session or a batch inside its block, and return its id."""
     with kind(backend) as session:
         session.close()
     return str(session.session_id)
 
 
-def main() -> None:
-    """Answer until the input ends."""
+def lines() -> Iterator[Any]:
+    """Read lines until null or the end, never further than to the end of a line."""
+    for line in iter(sys.stdin.readline, ""):
+        if (value := json.loads(line)) is None:
+            return
+        yield value
+
+
+def answer() -> None:
+    """Answer until the fork is no longer needed."""
     names: dict[str, object] = {
         "Batch": Batch,
         "Session": Session,
@@ -66,12 +76,27 @@ def main() -> None:
         "service": service,
         "transpile": transpile,
     }
-    for line in sys.stdin:
+    for expression in lines():
         try:
-            answer = json.dumps({"value": eval(json.loads(line), names)})  # noqa: S307 - the test says what to evaluate
+            value = eval(expression, names)  # noqa: S307 - the test says what to evaluate
+            text = json.dumps({"value": value})
         except Exception as error:  # noqa: BLE001 - the test says what it expects
-            answer = json.dumps({"raised": type(error).__name__, "message": str(error)})
-        print(answer, flush=True)
+            text = json.dumps({"raised": type(error).__name__, "message": str(error)})
+        print(text, flush=True)
+
+
+def main() -> None:
+    """Fork for each environment."""
+    for environment in lines():
+        child = os.fork()
+        if child == 0:
+            os.environ.clear()
+            os.environ.update(environment)
+            print(json.dumps({"value": None}), flush=True)
+            answer()
+            return
+        os.waitpid(child, 0)
+        print(json.dumps({"value": None}), flush=True)
 
 
 if __name__ == "__main__":

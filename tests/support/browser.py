@@ -36,7 +36,7 @@ FLAGS = (
 
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """Run Chromium with a profile in an empty folder; give the address of its protocol."""
+    """Run Chromium with a profile in an empty folder; return the address of its protocol."""
     need("chromium")
     command = (str(path("chromium")), *FLAGS, f"--user-data-dir={folder}", "about:blank")
     with subprocess.Popen(
@@ -88,43 +88,44 @@ class Tab:
             await self.send(f"{domain}.enable")
 
     async def read(self) -> None:
-        """Take what the browser says, until the connection ends."""
-        async for message in self._socket:
-            told = message.json()
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
+        """Read what the browser sends, until the connection ends."""
+        async for frame in self._socket:
+            message = frame.json()
+            if "id" in message:
+                self._answers.pop(message["id"]).set_result(message)
             else:
-                self._note(told["method"], told["params"])
+                self._note(message["method"], message["params"])
 
-    def _note(self, event: str, told: dict[str, Any]) -> None:
+    def _note(self, event: str, message: dict[str, Any]) -> None:
         if event == "Network.requestWillBeSent":
-            self.requested.append(told["request"]["url"])
+            self.requested.append(message["request"]["url"])
         elif event == "Runtime.exceptionThrown":
-            self.problems.append(str(told["exceptionDetails"]))
-        elif (event == "Log.entryAdded" and told["entry"]["level"] in {"error", "warning"}) or (
-            event == "Runtime.consoleAPICalled" and told["type"] in {"error", "warning", "assert"}
+            self.problems.append(str(message["exceptionDetails"]))
+        elif (event == "Log.entryAdded" and message["entry"]["level"] in {"error", "warning"}) or (
+            event == "Runtime.consoleAPICalled"
+            and message["type"] in {"error", "warning", "assert"}
         ):
-            self.problems.append(str(told))
+            self.problems.append(str(message))
 
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send one command; give its result."""
+        """Send one command; return its result."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json(
             {"id": number, "method": method, "params": params, **self._session}
         )
-        told = await answer
-        assert "error" not in told, told["error"]
-        result: dict[str, Any] = told["result"]
+        message = await answer
+        assert "error" not in message, message["error"]
+        result: dict[str, Any] = message["result"]
         return result
 
     async def evaluate(self, expression: str) -> Any:
-        """Give the value of a JavaScript expression in the page; a promise is awaited."""
-        told = await self.send(
+        """Return the value of a JavaScript expression in the page; a promise is awaited."""
+        message = await self.send(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        assert "exceptionDetails" not in message, message["exceptionDetails"]
+        return message["result"].get("value")
 
     async def until(self, condition: str) -> None:
         """Wait for a JavaScript condition to hold in the page."""
@@ -153,7 +154,7 @@ class Tab:
             )
 
     async def resize(self, width: int, height: int = 800) -> None:
-        """Give the page a size in CSS pixels."""
+        """Set the page's size in CSS pixels."""
         await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -171,7 +172,7 @@ class Tab:
         await self.send("Emulation.setEmulatedMedia", features=wanted)
 
     async def screenshot(self) -> bytes:
-        """Give a picture of the whole page, as PNG."""
+        """Return a picture of the whole page, as PNG."""
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
