@@ -61,19 +61,29 @@ def test_there_is_no_pytest_and_a_warning_is_an_error(run: RunProgram) -> None:
     assert (code, output.splitlines()[-1]) == (1, "UserWarning: beware")
 
 
-@pytest.mark.parametrize("page", PRINTED)
+def programs(page: str) -> list[str]:
+    """Return a page's Python programs, without its tests."""
+    return [text for text in snippets(page, "python") if "def test_" not in text]
+
+
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [
+        pytest.param(*program_and_pattern, id=f"{page}-{number}")
+        for page, patterns in PRINTED.items()
+        for number, program_and_pattern in enumerate(zip(programs(page), patterns, strict=True))
+    ],
+)
 def test_the_program_in_a_page_runs_as_pasted(
-    run: RunProgram, service: ThreadedEmulator, page: str
+    run: RunProgram, service: ThreadedEmulator, program: str, printed: str
 ) -> None:
     """Each Python snippet that isn't a test is a whole program. It needs only the environment, and
     not pytest.
     """
-    programs = [text for text in snippets(page, "python") if "def test_" not in text]
-    for program, printed in zip(programs, PRINTED[page], strict=True):
-        code, output = run(program, service.env())
-        assert code == 0, program + output
-        assert re.fullmatch(printed, output), program + output
-        assert service.open_sessions == [], program
+    code, output = run(program, service.env())
+    assert code == 0, output
+    assert re.fullmatch(printed, output), output
+    assert service.open_sessions == []
 
 
 def test_the_program_that_handles_errors(run: RunProgram, service: ThreadedEmulator) -> None:
