@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -82,9 +79,3 @@ def test_every_argument_is_told() -> None:
     told = inspect.getdoc(SessionClient.__init__) or ""
     for name in inspect.signature(SessionClient).parameters:
         assert f"\n    {name}: " in told
-
-
-def test_generated_code_is_up_to_date() -> None:
-    """What scripts/blocking.py writes is what is there."""
-    script = Path(__file__).parents[2] / "scripts" / "blocking.py"
-    subprocess.run([sys.executable, script, "--check"], check=True)
