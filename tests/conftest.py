@@ -31,8 +31,15 @@ for _number in (signal.SIGINT, signal.SIGQUIT):
         )
 
 # How long an example takes says something about the machine, and nothing about what must hold.
-settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ours")
+# `--hypothesis-profile=thorough` tries more of them.
+for _name, _examples in (("default", 25), ("thorough", 100)):
+    settings.register_profile(
+        _name,
+        deadline=None,
+        max_examples=_examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("default")
 
 # All that leads a client somewhere.
 VARIABLES = (
@@ -52,16 +59,32 @@ VARIABLES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def blockbuster() -> Iterator[BlockBuster]:
+@pytest.fixture(scope="session", autouse=True)
+def detector() -> Iterator[BlockBuster]:
     """Fail any test in which something blocks the event loop."""
     with blockbuster_ctx() as detector:
         yield detector
 
 
+@pytest.fixture
+def blockbuster(detector: BlockBuster) -> Iterator[BlockBuster]:
+    """Return the detector, for a test that turns it off; the next test has it on again."""
+    yield detector
+    detector.activate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """Take the developer's credentials and proxies out of the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give a name for each next home folder. (`mktemp` would list all that there are, at each of
+    """Return a name for each next home folder. (`mktemp` would list all that there are, at each of
     thousands of tests.)
     """
     folder = tmp_path_factory.mktemp("homes")
@@ -70,9 +93,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Path:
-    """Give an empty home folder, in an environment without the developer's credentials and proxies."""
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    """Return the empty home folder of this test."""
     home = next(homes)
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):
