@@ -27,6 +27,7 @@ from qsessions.api.codec import (
 )
 from qsessions.api.error_body import ErrorBody, decode_error_body
 from qsessions.api.pages import next_cursor
+from tests.support.tables import table
 
 HERE = Path(__file__).parent
 SAMPLES = HERE / "samples"
@@ -402,14 +403,14 @@ def fits(name: str, read: Callable[[bytes], object]) -> bool:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", EXPECTED)
+@table("name", EXPECTED)
 def test_reading(name: str) -> None:
     """Each sample is read as exactly the value that is written out here."""
     read, expected, _ = EXPECTED[name]
     assert read((SAMPLES / f"{name}.json").read_bytes()) == expected
 
 
-@pytest.mark.parametrize("name", UNREADABLE)
+@table("name", UNREADABLE)
 def test_unreadable(name: str) -> None:
     """A sample that can't be read is refused with the path of each problem, and its id is saved
     where it has one.
@@ -422,9 +423,7 @@ def test_unreadable(name: str) -> None:
     assert decode_session_id(body) == session_id
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, (_, _, deviation) in EXPECTED.items() if deviation is None]
-)
+@table("name", [name for name, (_, _, deviation) in EXPECTED.items() if deviation is None])
 def test_samples_fit_the_contract(name: str) -> None:
     """A sample that isn't said to deviate is a body that the service may send."""
     assert fits(name, EXPECTED[name][0])
@@ -437,7 +436,7 @@ DEVIATING = [
 ]
 
 
-@pytest.mark.parametrize("name", [*DEVIATING, *UNREADABLE])
+@table("name", [*DEVIATING, *UNREADABLE])
 def test_deviating_samples_deviate(name: str) -> None:
     """A sample that is said to deviate does, so that what is read beyond the contract is known."""
     assert not fits(name, EXPECTED[name][0] if name in EXPECTED else decode_session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from qsessions import (
 from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
 from qsessions.config.settings import Settings, SettingsLoader, resolve
+from tests.support.tables import table
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
@@ -173,7 +175,7 @@ CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("accounts", "environ", "crn"), CHOICES)
+@table(("accounts", "environ", "crn"), CHOICES)
 def test_choice(home: Path, accounts: dict[str, object], environ: dict[str, str], crn: str) -> None:
     """Without a name, the account is chosen in the official client's order."""
     assert crns(look(home, accounts, environ=environ)) == [crn]
@@ -239,7 +241,7 @@ def test_a_key_alone_is_enough(home: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "environ", "base", "iam"),
     [
         ({}, {}, EU, "https://iam.cloud.ibm.com"),
@@ -309,7 +311,7 @@ NOTHING = "there are no usable credentials: QISKIT_IBM_TOKEN is not set; "
 THE_ACCOUNT = f"the account 'a' in {FILE}"
 
 
-@pytest.mark.parametrize(
+@table(
     ("accounts", "problem"),
     [
         ({}, f"{FILE} has no account of the channel {PLATFORM}, nor any other."),
@@ -409,7 +411,7 @@ def test_refused(home: Path, accounts: object, problem: str) -> None:
     assert error.solution is not None
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "problem"),
     [
         (
@@ -474,7 +476,7 @@ def test_advice(home: Path) -> None:
     assert "base_url= or QSESSIONS_BASE_URL" in str(refused(home, {"a": account(url="x")}))
 
 
-@pytest.mark.parametrize("fields", [None, {"channel": "ibm_quantum"}, {"token": ""}])
+@table("fields", [None, {"channel": "ibm_quantum"}, {"token": ""}])
 def test_advice_for_an_account_that_is_named(
     tmp_path: Path, home: Path, fields: dict[str, Any] | None
 ) -> None:
@@ -482,6 +484,7 @@ def test_advice_for_an_account_that_is_named(
     over, is no way out.
     """
     file = tmp_path / "accounts.json"
+    file.unlink(missing_ok=True)
     if fields is not None:
         save(tmp_path, {"a": account(**fields)})
     error = refused(home, {}, account="a", account_file=file)
@@ -496,7 +499,7 @@ def test_verify_false_with_own_tls(home: Path) -> None:
     assert crns(look(home, {"a": account(verify=False)}, own_tls=True)) == [CRN_EU]
 
 
-@pytest.mark.parametrize(
+@table(
     ("make", "problem"),
     [
         (lambda file: None, "{} doesn't exist."),
@@ -532,7 +535,7 @@ def test_verify_false_with_own_tls(home: Path) -> None:
 )
 def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
     """A file that isn't there, isn't one, or holds no JSON is told by its path and the reason."""
-    file = tmp_path / "file.json"
+    file = Path(mkdtemp(dir=tmp_path)) / "file.json"
     make(file)
     search = resolve(None, environ={}, account_file=file)
     assert isinstance(search, SettingsLoader)
@@ -541,7 +544,7 @@ def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
     assert caught.value.message.endswith("; " + problem.format(file))
 
 
-@pytest.mark.parametrize("path", ["\0", "~nobody-by-this-name/x"])
+@table("path", ["\0", "~nobody-by-this-name/x"])
 def test_no_path(path: str) -> None:
     """A path that the system can't take, or the home of nobody, is a configuration error too."""
     search = resolve(None, environ={}, account_file=path)

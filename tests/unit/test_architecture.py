@@ -286,7 +286,7 @@ def test_modules_and_functions_are_small() -> None:
             large_modules[name_of(path)] = len(code)
         for function in functions(tree):
             last = function.end_lineno or 0
-            size = sum(function.body[0].lineno <= number <= last for number in code)
+            size = len(code.intersection(range(function.body[0].lineno, last + 1)))
             if size > FUNCTION_LINES or depth(function) > NESTING:
                 large_functions[f"{name_of(path)}:{function.name}"] = (size, depth(function))
     assert large_modules.keys() == LARGE_MODULES.keys(), large_modules

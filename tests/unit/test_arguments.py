@@ -7,9 +7,10 @@ import pytest
 
 from qsessions import ConfigurationError, InvalidArgument
 from qsessions.arguments import check_positive, texts
+from tests.support.tables import table
 
 
-@pytest.mark.parametrize("value", [0, -1, True, "1", None, math.nan, math.inf, 100.5])
+@table("value", [0, -1, True, "1", None, math.nan, math.inf, 100.5])
 def test_a_bounded_number(value: Any) -> None:
     """A number with a bound is above 0 and up to it, and the message names both."""
     check_positive("rate", 100.0, most=100)
@@ -25,15 +26,13 @@ def test_the_class_of_the_error() -> None:
         check_positive("x", 0, ConfigurationError)
 
 
-@pytest.mark.parametrize(
-    ("value", "read"), [("a", ("a",)), (["b", "a", "b"], ("b", "a")), (iter("ab"), ("a", "b"))]
-)
+@table(("value", "read"), [("a", ("a",)), (["b", "a", "b"], ("b", "a")), (iter("ab"), ("a", "b"))])
 def test_texts(value: Any, read: tuple[str, ...]) -> None:
     """One text or several are read in order, each once."""
     assert texts("tags", value) == read
 
 
-@pytest.mark.parametrize("value", [5, None, [1], ["a", b"b"]])
+@table("value", [5, None, [1], ["a", b"b"]])
 def test_texts_refused(value: Any) -> None:
     """What is neither text nor several texts is refused."""
     with pytest.raises(InvalidArgument, match=r"^tags must be text or several texts, not "):

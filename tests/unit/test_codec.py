@@ -33,6 +33,7 @@ from qsessions.api.codec import (
     encode,
 )
 from qsessions.api.error_body import ErrorBody, decode_error_body
+from tests.support.tables import table
 
 READERS = [decode_session, decode_versions, decode_workloads]
 LONE_SURROGATE = b'"\\ud800"'
@@ -61,7 +62,7 @@ def session_with(**fields: object) -> Session:
     return decode_session(dumped({"id": "s-1", **fields}))
 
 
-@pytest.mark.parametrize(
+@table(
     ("wire", "read"),
     [
         ({"backend_name": None}, {}),
@@ -102,7 +103,7 @@ def test_numbers_keep_their_types() -> None:
     assert type(session.elapsed_time) is float
 
 
-@pytest.mark.parametrize(
+@table(
     ("wire", "problem"),
     [
         ({"id": None}, "required field 'id' is missing @ $.id"),
@@ -145,7 +146,7 @@ def test_sessions_refused(wire: dict[str, object], problem: str) -> None:
     assert caught.value.message == f"The answer can't be read: {problem}."
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "problem"),
     [
         (b"", "it is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
@@ -174,7 +175,6 @@ def test_sessions_refused(wire: dict[str, object], problem: str) -> None:
         (b"true", "expected an object, got a boolean @ $"),
         (b"null", "expected an object, got null @ $"),
     ],
-    ids=range(13),
 )
 def test_bodies_that_are_no_object(body: bytes, problem: str) -> None:
     """What is no JSON, or JSON of another kind, is told as such, with the place."""
@@ -314,18 +314,17 @@ def test_round_trip(session: Session) -> None:
     assert decode_session(dumped(on_the_wire(session))) == session
 
 
-@given(SESSIONS.filter(lambda session: session.started_at is not None))
-def test_times_are_aware(session: Session) -> None:
+@given(TIMES)
+def test_times_are_aware(time: datetime) -> None:
     """Every time is read with its offset, and one without any as UTC."""
-    assert session.started_at is not None
-    naive = session.started_at.replace(tzinfo=None)
+    naive = time.replace(tzinfo=None)
     assert session_with(started_at=naive.isoformat()).started_at == naive.replace(tzinfo=UTC)
-    read = session_with(started_at=session.started_at.isoformat()).started_at
+    read = session_with(started_at=time.isoformat()).started_at
     assert read is not None
-    assert read.utcoffset() == session.started_at.utcoffset()
+    assert read.utcoffset() == time.utcoffset()
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "session_id"),
     [
         (b'{"id": "s-1"}', "s-1"),
@@ -360,7 +359,7 @@ def test_versions() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "problem"),
     [
         ({}, "required field 'versions' is missing @ $.versions"),
@@ -381,7 +380,7 @@ def test_versions_refused(body: object, problem: str) -> None:
     assert caught.value.message == f"The answer can't be read: {problem}."
 
 
-@pytest.mark.parametrize(
+@table(
     ("link", "href"),
     [
         ({}, None),
@@ -401,7 +400,7 @@ def test_pages(link: dict[str, object], href: str | None) -> None:
     assert page == WorkloadPage(workloads=(Workload(id="w", tags=("a",)),), next_href=href)
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "problem"),
     [
         ({"next": None}, "required field 'workloads' is missing @ $.workloads"),
@@ -439,7 +438,7 @@ SERVICE_ERROR = {
 }
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "parsed"),
     [
         (
@@ -550,7 +549,6 @@ SERVICE_ERROR = {
         (True, ErrorBody(is_service_error=False)),
         (None, ErrorBody(is_service_error=False)),
     ],
-    ids=str,
 )
 def test_json_faults(body: object, parsed: ErrorBody) -> None:
     """A JSON error body gives what the service or IAM says; only the service's own form counts as
@@ -559,7 +557,7 @@ def test_json_faults(body: object, parsed: ErrorBody) -> None:
     assert decode_error_body(dumped(body)) == parsed
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "message"),
     [
         (b"", None),
@@ -581,7 +579,6 @@ def test_json_faults(body: object, parsed: ErrorBody) -> None:
         (b"<title>" + b"x" * 500 + b"</title>", "x" * 200 + "…"),
         (b"[" * 100_000, "[" * 200 + "…"),
     ],
-    ids=range(15),
 )
 def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
     """Of what a proxy answers, a short readable piece is kept, and it never counts as the service's
@@ -591,7 +588,7 @@ def test_faults_that_are_no_json(body: bytes, message: str | None) -> None:
     assert parsed == ErrorBody(is_service_error=False, message=message, html=parsed.html)
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "html"),
     [
         (b"<!DOCTYPE html><p>no</p>", True),
@@ -609,7 +606,7 @@ def test_an_html_page_is_told_from_other_bodies(body: bytes, html: bool) -> None
     assert decode_error_body(body).html is html
 
 
-@pytest.mark.parametrize("text", ["<title>", "<title ", "<title>a</title ", "<html", "</title>"])
+@table("text", ["<title>", "<title ", "<title>a</title ", "<html", "</title>"])
 def test_what_a_page_costs(text: str) -> None:
     """Reading what a page says costs what its length does: with the square of it this would take
     hours.
@@ -653,7 +650,7 @@ def test_long_messages() -> None:
     assert len(parsed.message) == 1000
 
 
-@pytest.mark.parametrize("expires_in", [3600, 3600.0, 0, -1, 0.5])
+@table("expires_in", [3600, 3600.0, 0, -1, 0.5])
 def test_grants(expires_in: float) -> None:
     """A token and its lifetime are read, and the lifetime is a float; whether it makes sense the
     exchange judges.
@@ -666,13 +663,13 @@ def test_grants(expires_in: float) -> None:
     assert type(grant.expires_in) is float
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("3600", 3600.0), (" 60.5 ", 60.5), ("0", 0.0)])
+@table(("text", "seconds"), [("3600", 3600.0), (" 60.5 ", 60.5), ("0", 0.0)])
 def test_a_lifetime_may_be_text(text: str, seconds: float) -> None:
     """A lifetime that a gateway gives as text is read as the number that it is."""
     assert decode_grant(dumped({"access_token": "t", "expires_in": text})) == Grant("t", seconds)
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "seconds"),
     [
         ({"usage": {"qpu_charge_time_seconds": 12.5}}, 12.5),
@@ -693,15 +690,13 @@ def test_the_usage_of_a_workload(fields: dict[str, object], seconds: float | Non
     assert workload.extra == {"usage": fields["usage"]}
 
 
-@pytest.mark.parametrize(
-    ("body", "has"), [({"jobs": []}, False), ({"jobs": [{"id": "j"}], "count": 1}, True)]
-)
+@table(("body", "has"), [({"jobs": []}, False), ({"jobs": [{"id": "j"}], "count": 1}, True)])
 def test_whether_there_are_jobs(body: object, has: bool) -> None:
     """A list of jobs says whether it holds any, whatever a job looks like."""
     assert decode_has_jobs(dumped(body)) is has
 
 
-@pytest.mark.parametrize("body", [{}, [], {"jobs": None}, {"jobs": "none"}, {"jobs": 0}, None])
+@table("body", [{}, [], {"jobs": None}, {"jobs": "none"}, {"jobs": 0}, None])
 def test_what_is_not_a_list_of_jobs(body: object) -> None:
     """What isn't a list of jobs doesn't count as an empty one, by which a session would be closed."""
     with pytest.raises(ProtocolError):
@@ -713,7 +708,7 @@ def test_grant_repr() -> None:
     assert "secret-token" not in repr(Grant("secret-token", 3600.0))
 
 
-@pytest.mark.parametrize(
+@table(
     "body",
     [
         b"",
@@ -739,7 +734,6 @@ def test_grant_repr() -> None:
         b'{"access_token": "t", "expires_in": NaN}',
         b'{"access_token": "t", "expires_in": 1' + b"0" * 400 + b"}",
     ],
-    ids=range(22),
 )
 def test_no_grant(body: bytes) -> None:
     """A body without a token that fits into a header, or without a finite lifetime, grants nothing,
@@ -748,7 +742,7 @@ def test_no_grant(body: bytes) -> None:
     assert decode_grant(body) is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("request_", "written"),
     [
         (CreateSession("batch"), {"mode": "batch"}),

@@ -20,6 +20,7 @@ from qsessions import (
 from qsessions.api.messages import Transport
 from qsessions.auth.iam import TokenExchange
 from qsessions.config.settings import Settings, SettingsLoader, resolve
+from tests.support.tables import table
 
 CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
 CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
@@ -52,7 +53,7 @@ def described(settings: Settings | SettingsLoader) -> tuple[str, list[str]]:
 KEY, TOKEN_PROVIDER = "IBMCloudAuth", "BackendAuthentication"
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "base_url", "environ", "base", "providers"),
     [
         # Both halves from the environment.
@@ -132,7 +133,7 @@ def test_resolve(
     assert described(resolve(auth, base_url, environ=environ)) == (base, providers)
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "crn"),
     [(None, CRN_EU), ([IBMCloudAuth("k"), ServiceCRN(CRN)], CRN), ([], None), (Custom(), None)],
 )
@@ -159,7 +160,7 @@ NO_CLOUD = (
 )
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "base_url", "environ", "problem"),
     [
         (
@@ -405,7 +406,7 @@ def test_an_address_that_does_not_count_is_not_looked_at() -> None:
     assert isinstance(resolve(None, US, environ=own), Settings)
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "solution"),
     [
         (None, "Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set QISKIT_IBM_TOKEN"),
@@ -437,7 +438,7 @@ def test_custom_provider_is_one() -> None:
     assert settings.providers == (provider,)
 
 
-@pytest.mark.parametrize(
+@table(
     ("environ", "iam"),
     [
         (BOTH, "https://iam.cloud.ibm.com"),
@@ -466,7 +467,7 @@ def iam_url(settings: Settings) -> str:
     return str(provider._tokens._request.url).removesuffix("/identity/token")
 
 
-@pytest.mark.parametrize(
+@table(
     ("auth", "environ", "named"),
     [
         (None, {}, {}),
@@ -492,7 +493,7 @@ def test_the_file_is_needed(auth: Any, environ: dict[str, str], named: dict[str,
     assert "planted" not in repr(search)
 
 
-@pytest.mark.parametrize(
+@table(
     ("named", "problem"),
     [
         ({"account": ""}, "account= must be the name of an account."),

@@ -10,9 +10,10 @@ import pytest
 
 from qsessions.emulator.service.bodies import date_time
 from qsessions.emulator.service.clock import ServiceClock, read_duration
+from tests.support.tables import table
 
 
-@pytest.mark.parametrize(
+@table(
     ("duration", "seconds"),
     [
         (0, 0),
@@ -31,7 +32,7 @@ def test_durations_are_read(duration: float | str | timedelta, seconds: float) -
     assert read_duration(duration) == seconds
 
 
-@pytest.mark.parametrize(
+@table(
     "duration",
     [
         -1,
@@ -110,7 +111,7 @@ def test_no_time_is_past_the_year_9999() -> None:
     assert date_time(given.now()) == date_time(given.now()) == "9999-12-31T00:00:00.000Z"
 
 
-@pytest.mark.parametrize("speed", [-1, float("inf"), float("nan")])
+@table("speed", [-1, float("inf"), float("nan")])
 def test_impossible_speeds_are_refused(speed: float) -> None:
     """Time that runs backwards or at once is a ValueError."""
     with pytest.raises(ValueError, match="speed must be"):

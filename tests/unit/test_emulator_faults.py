@@ -13,6 +13,7 @@ import pytest
 from qsessions.cli.emulator import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
 from qsessions.emulator.faults import OPERATIONS, FaultKind, read_faults
+from tests.support.tables import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 
@@ -22,7 +23,7 @@ def struck(plan: FaultPlan, count: int, operation: str | None = "get") -> list[i
     return [number for number in range(1, count + 1) if plan.fire(operation)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("when", "expected"),
     [
         ({}, [1, 2, 3, 4, 5]),
@@ -65,7 +66,7 @@ def test_faults_without_operations_strike_unknown_paths_too() -> None:
     assert len(plan.fire("create")) == 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "operation", "other"),
     [
         ("iam_down", "token", "get"),
@@ -174,7 +175,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "message"), BAD)
+@table(("fields", "message"), BAD)
 def test_a_fault_that_makes_no_sense(fields: dict[str, Any], message: str) -> None:
     """Every mistake is told with its place in the file, and in Python with the field's name."""
     with pytest.raises(ValueError, match=re.escape(f"faults[1].{message}")):
@@ -184,9 +185,7 @@ def test_a_fault_that_makes_no_sense(fields: dict[str, Any], message: str) -> No
             Fault(**fields)
 
 
-@pytest.mark.parametrize(
-    "value", [None, [], {}, {"faults": {}}, {"fault": []}, {"faults": [], "x": 1}]
-)
+@table("value", [None, [], {}, {"faults": {}}, {"fault": []}, {"faults": [], "x": 1}])
 def test_a_plan_that_is_none(value: object) -> None:
     """What is no list of faults is refused as a whole."""
     with pytest.raises(ValueError, match=r"\Afaults: must be the only thing"):

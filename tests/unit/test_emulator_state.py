@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from qsessions.emulator.service.errors import ServiceError
 from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.values import Event, Job, Meter, Mode, Session, Ttls
+from tests.support.tables import table
 
 BACKENDS = ("ibm_fez", "ibm_torino")
 TTLS = Ttls(maximum=600, interactive=60, active=600)
@@ -94,10 +95,9 @@ def facts(bench: Bench, now: float, names: Sequence[str]) -> dict[str, object]:
 Step = tuple[Any, ...]
 
 RULES: list[Any] = [
-    pytest.param(
-        {}, [], 1799, {"state": "open", "started": None, "usage": 0, "queued": 0}, id="open waits"
-    ),
-    pytest.param(
+    ("open waits", {}, [], 1799, {"state": "open", "started": None, "usage": 0, "queued": 0}),
+    (
+        "first job activates",
         {},
         [("job", 10)],
         12,
@@ -108,23 +108,23 @@ RULES: list[Any] = [
             "last_job_started": 10,
             "backend": "ibm_fez",
         },
-        id="first job activates",
     ),
-    pytest.param(
+    (
+        "idle time counts while active",
         {},
         [("job", 10)],
         79,
         {"state": "active", "last_job_completed": 20, "usage": 69, "active_left": 531},
-        id="idle time counts while active",
     ),
-    pytest.param(
+    (
+        "interactive_ttl ends the active time",
         {},
         [("job", 10)],
         200,
         {"state": "inactive", "usage": 70, "active_left": 530, "workload_status": "in_progress"},
-        id="interactive_ttl ends the active time",
     ),
-    pytest.param(
+    (
+        "next job brings it back, the gap is not billed",
         {},
         [("job", 10), ("job", 100)],
         105,
@@ -134,61 +134,59 @@ RULES: list[Any] = [
             "activated": 100,
             "usage": 75,
         },
-        id="next job brings it back, the gap is not billed",
     ),
-    pytest.param(
+    (
+        "a job at the very end of interactive_ttl comes too late",
         {},
         [("job", 10), ("job", 80)],
         85,
         {"path": [("open", 0), ("active", 10), ("inactive", 80), ("active", 80)], "usage": 75},
-        id="a job at the very end of interactive_ttl comes too late",
     ),
-    pytest.param(
+    (
+        "idle counts from the last end, not from the last start",
         {},
         [("job", 10, 30), ("job", 20, 5)],
         99.75,
         {"state": "active", "last_job_completed": 40, "last_job_started": 20},
-        id="idle counts from the last end, not from the last start",
     ),
-    pytest.param(
+    (
+        "a waiting job keeps it active",
         {"queue_seconds": 100},
         [("job", 0), ("job", 100)],
         200,
         {"state": "active", "jobs": ["Completed", "Running"], "usage": 100},
-        id="a waiting job keeps it active",
     ),
-    pytest.param(
+    (
+        "a waiting job does not bring it back before it starts",
         {"queue_seconds": 100},
         [("job", 0), ("job", 175)],
         274,
         {"state": "inactive", "jobs": ["Completed", "Queued"], "usage": 70},
-        id="a waiting job does not bring it back before it starts",
     ),
-    pytest.param(
-        {}, [], 1800, {"state": "closed", "reason": "session_closed_by_disuse"}, id="unused"
-    ),
-    pytest.param(
+    ("unused", {}, [], 1800, {"state": "closed", "reason": "session_closed_by_disuse"}),
+    (
+        "unused counts from the last job's end",
         {"ttls": Ttls(9000, 60, 9000)},
         [("job", 10)],
         1820,
         {"state": "closed", "closed": 1820, "usage": 70, "workload_status": "completed"},
-        id="unused counts from the last job's end",
     ),
-    pytest.param(
+    (
+        "an active session is never unused",
         {"ttls": Ttls(9000, 2000, 9000)},
         [("job", 10)],
         2020,
         {"path": [("open", 0), ("active", 10), ("inactive", 2020), ("closed", 2020)]},
-        id="an active session is never unused",
     ),
-    pytest.param(
+    (
+        "a waiting job means it is in use",
         {"queue_seconds": 3000},
         [("job", 100)],
         3099,
         {"state": "open", "queued": 1},
-        id="a waiting job means it is in use",
     ),
-    pytest.param(
+    (
+        "unused counts from a cancelled wait too",
         {"queue_seconds": 3000},
         [("job", 100), ("cancel", 200)],
         2000,
@@ -199,9 +197,9 @@ RULES: list[Any] = [
             "started": None,
             "last_job_completed": None,
         },
-        id="unused counts from a cancelled wait too",
     ),
-    pytest.param(
+    (
+        "max_ttl closes, running jobs go on and count",
         {},
         [("job", 10, 700), ("job", 20, 595)],
         650,
@@ -213,37 +211,37 @@ RULES: list[Any] = [
             "active_left": 0,
             "jobs": ["Running", "Completed"],
         },
-        id="max_ttl closes, running jobs go on and count",
     ),
-    pytest.param(
+    (
+        "usage ends with the last job",
         {},
         [("job", 10, 700)],
         5000,
         {"jobs": ["Completed"], "usage": 700, "last_job_completed": 710, "running": 0},
-        id="usage ends with the last job",
     ),
-    pytest.param(
+    (
+        "max_ttl fails what waits",
         {},
         [("job", 10, 700)] * 6,
         610,
         {"jobs": ["Running"] * 5 + ["Failed"], "queued": 0, "workload_status": "completed"},
-        id="max_ttl fails what waits",
     ),
-    pytest.param(
+    (
+        "at max_ttl a job ends before the limit and none starts after",
         {},
         [("job", 0, 600)] * 6,
         600,
         {"jobs": ["Completed"] * 5 + ["Failed"]},
-        id="at max_ttl a job ends before the limit and none starts after",
     ),
-    pytest.param(
+    (
+        "max_ttl never pauses",
         {"ttls": Ttls(600, 60, 100)},
         [("job", 10)],
         610,
         {"state": "closed", "reason": "session_closed_by_max_ttl", "closed": 610, "usage": 70},
-        id="max_ttl never pauses",
     ),
-    pytest.param(
+    (
+        "active_ttl pauses while inactive",
         {"ttls": Ttls(600, 60, 100)},
         [("job", 10), ("job", 200, 500), *[("job", 201, 1)] * 5],
         701,
@@ -255,58 +253,58 @@ RULES: list[Any] = [
             "usage": 570,
             "jobs": ["Completed"] * 7,
         },
-        id="active_ttl pauses while inactive",
     ),
-    pytest.param(
+    (
+        "active_ttl fails what waits",
         {"ttls": Ttls(600, 60, 60)},
         [("job", 10, 100)] * 6,
         70,
         {"state": "closed", "jobs": ["Running"] * 5 + ["Failed"]},
-        id="active_ttl fails what waits",
     ),
-    pytest.param(
+    (
+        "spent weighs more than idle",
         {"ttls": Ttls(600, 60, 60)},
         [("job", 10, 0)],
         70,
         {"state": "closed", "reason": "session_closed_by_active_ttl"},
-        id="spent weighs more than idle",
     ),
-    pytest.param(
+    (
+        "drain empty",
         {},
         [("drain", 5)],
         5,
         {"state": "closed", "closed": 5, "reason": "session_closed_by_drain"},
-        id="drain empty",
     ),
-    pytest.param(
+    (
+        "drain while idle closes at once",
         {},
         [("job", 10), ("drain", 30)],
         30,
         {"state": "closed", "closed": 30, "usage": 20},
-        id="drain while idle closes at once",
     ),
-    pytest.param(
+    (
+        "drain while inactive",
         {},
         [("job", 10), ("drain", 100)],
         100,
         {"state": "closed", "closed": 100, "usage": 70},
-        id="drain while inactive",
     ),
-    pytest.param(
+    (
+        "drain lets jobs finish",
         {},
         [*[("job", 10)] * 6, ("drain", 12)],
         29,
         {"state": "active", "accepting_jobs": False, "jobs": ["Completed"] * 5 + ["Running"]},
-        id="drain lets jobs finish",
     ),
-    pytest.param(
+    (
+        "drain closes with the last end",
         {},
         [*[("job", 10)] * 6, ("drain", 12)],
         30,
         {"state": "closed", "closed": 30, "usage": 20, "workload_status": "completed"},
-        id="drain closes with the last end",
     ),
-    pytest.param(
+    (
+        "drain closes with the last cancel",
         {},
         [("job", 10), ("drain", 12), ("cancel", 15)],
         15,
@@ -317,16 +315,16 @@ RULES: list[Any] = [
             "last_job_completed": 15,
             "usage": 5,
         },
-        id="drain closes with the last cancel",
     ),
-    pytest.param(
+    (
+        "reopen",
         {},
         [("job", 10), ("drain", 12), ("reopen", 15), ("reopen", 16), ("job", 30)],
         31,
         {"state": "active", "accepting_jobs": True, "jobs": ["Completed", "Running"]},
-        id="reopen",
     ),
-    pytest.param(
+    (
+        "close cancels what waits and lets run what runs",
         {},
         [*[("job", 10, 50)] * 7, ("close", 20)],
         30,
@@ -339,9 +337,9 @@ RULES: list[Any] = [
             "usage": 20,
             "active_left": 590,
         },
-        id="close cancels what waits and lets run what runs",
     ),
-    pytest.param(
+    (
+        "close again changes nothing",
         {},
         [("job", 10), ("close", 15), ("close", 16)],
         100,
@@ -351,16 +349,16 @@ RULES: list[Any] = [
             "workload_status": "completed",
             "reason": "session_closed_early",
         },
-        id="close again changes nothing",
     ),
-    pytest.param(
+    (
+        "drain after the close changes nothing",
         {},
         [("job", 10), ("close", 15), ("drain", 16)],
         100,
         {"closed": 15, "usage": 10, "accepting_jobs": False, "reason": "session_closed_early"},
-        id="drain after the close changes nothing",
     ),
-    pytest.param(
+    (
+        "reopen after the close reopens nothing",
         {},
         [("job", 10), ("close", 15), ("reopen", 16)],
         5000,
@@ -371,16 +369,16 @@ RULES: list[Any] = [
             "accepting_jobs": True,
             "path": [("open", 0), ("active", 10), ("closed", 15)],
         },
-        id="reopen after the close reopens nothing",
     ),
-    pytest.param(
+    (
+        "a stuck drain leaves an open session open",
         {},
         [("stick", 5)],
         1e6,
         {"state": "open", "accepting_jobs": False, "reason": "session_created"},
-        id="a stuck drain leaves an open session open",
     ),
-    pytest.param(
+    (
+        "a stuck drain leaves it inactive, and drained again too",
         {},
         [("job", 10), ("stick", 30), ("drain", 40)],
         609,
@@ -389,66 +387,63 @@ RULES: list[Any] = [
             "accepting_jobs": False,
             "reason": "session_inactivated_by_interactive_ttl",
         },
-        id="a stuck drain leaves it inactive, and drained again too",
     ),
-    pytest.param(
+    (
+        "max_ttl ends a stuck drain",
         {},
         [("job", 10), ("stick", 30)],
         610,
         {"state": "closed", "reason": "session_closed_by_max_ttl", "usage": 70},
-        id="max_ttl ends a stuck drain",
     ),
-    pytest.param(
+    (
+        "close ends a stuck drain",
         {},
         [("stick", 5), ("close", 9)],
         9,
         {"state": "closed", "reason": "session_closed_early"},
-        id="close ends a stuck drain",
     ),
-    pytest.param(
+    (
+        "reopen ends a stuck drain",
         {},
         [("stick", 5), ("reopen", 6), ("drain", 7)],
         7,
         {"state": "closed", "reason": "session_closed_by_drain"},
-        id="reopen ends a stuck drain",
     ),
-    pytest.param({}, [("close", 3)], 3, {"state": "closed", "usage": 0}, id="close while open"),
-    pytest.param(
+    ("close while open", {}, [("close", 3)], 3, {"state": "closed", "usage": 0}),
+    (
+        "a batch is billed by run time",
         {"mode": "batch"},
         [*[("job", 10)] * 6, ("job", 15, 100)],
         40,
         {"usage": 5 * 10 + 10 + 20, "state": "active"},
-        id="a batch is billed by run time",
     ),
-    pytest.param(
+    (
+        "a batch is billed for what runs on after its close",
         {"mode": "batch"},
         [("job", 10), ("job", 10, 40), ("close", 20), ("cancel", 30, 1)],
         40,
         {"usage": 30, "state": "closed", "jobs": ["Completed", "Cancelled"]},
-        id="a batch is billed for what runs on after its close",
     ),
-    pytest.param(
-        {}, [("job", 10, 0)], 10, {"state": "active", "jobs": ["Completed"]}, id="a job of no time"
-    ),
-    pytest.param(
+    ("a job of no time", {}, [("job", 10, 0)], 10, {"state": "active", "jobs": ["Completed"]}),
+    (
+        "a cancelled job frees the session",
         {},
         [("job", 10, 100), ("cancel", 30)],
         90,
         {"state": "inactive", "usage": 80, "last_job_completed": 30},
-        id="a cancelled job frees the session",
     ),
 ]
 
 
-@pytest.mark.parametrize(("options", "steps", "at", "expected"), RULES)
+@table(("case", "options", "steps", "at", "expected"), RULES)
 def test_lifecycle_rule(
-    options: dict[str, Any], steps: list[Step], at: float, expected: dict[str, object]
+    case: str, options: dict[str, Any], steps: list[Step], at: float, expected: dict[str, object]
 ) -> None:
     """After the steps, each at its time, the session stands as the contract says."""
     bench = Bench(**options)
     for verb, *arguments in steps:
         getattr(bench, verb)(*arguments)
-    assert facts(bench, at, list(expected)) == expected
+    assert facts(bench, at, list(expected)) == expected, case
 
 
 def test_unused_open_session_is_pending_until_it_closes() -> None:
@@ -522,23 +517,21 @@ def test_the_first_job_gives_the_session_its_backend() -> None:
 
 
 REFUSALS: list[Any] = [
-    pytest.param([("close", 1)], ("job", 2), 409, 4001, id="job into a closed session"),
-    pytest.param(
-        [("job", 1), ("drain", 2)], ("job", 3), 409, 4001, id="job into a draining session"
-    ),
-    pytest.param(
+    ("job into a closed session", [("close", 1)], ("job", 2), 409, 4001),
+    ("job into a draining session", [("job", 1), ("drain", 2)], ("job", 3), 409, 4001),
+    (
+        "job into a closed session that says it accepts jobs",
         [("close", 1), ("reopen", 2)],
         ("job", 3),
         409,
         4001,
-        id="job into a closed session that says it accepts jobs",
     ),
-    pytest.param([("job", 1)], ("cancel", 11), 409, 9409, id="cancel an ended job"),
+    ("cancel an ended job", [("job", 1)], ("cancel", 11), 409, 9409),
 ]
 
 
-@pytest.mark.parametrize(("steps", "last", "status", "code"), REFUSALS)
-def test_refused_step(steps: list[Step], last: Step, status: int, code: int) -> None:
+@table(("case", "steps", "last", "status", "code"), REFUSALS)
+def test_refused_step(case: str, steps: list[Step], last: Step, status: int, code: int) -> None:
     """What the session's state forbids is refused with the status and code that the contract gives."""
     bench = Bench()
     for verb, *arguments in steps:
@@ -546,7 +539,7 @@ def test_refused_step(steps: list[Step], last: Step, status: int, code: int) -> 
     verb, *arguments = last
     with pytest.raises(ServiceError) as refused:
         getattr(bench, verb)(*arguments)
-    assert (refused.value.status, refused.value.code) == (status, code)
+    assert (refused.value.status, refused.value.code) == (status, code), case
     assert str(code) in str(refused.value)
 
 
@@ -572,9 +565,7 @@ def test_unknown_names_are_refused() -> None:
     assert (refused.value.status, refused.value.code) == (400, 1007)
 
 
-@pytest.mark.parametrize(
-    "options", [{"backends": []}, {"queue_seconds": -1.0}, {"queue_seconds": float("inf")}]
-)
+@table("options", [{"backends": []}, {"queue_seconds": -1.0}, {"queue_seconds": float("inf")}])
 def test_impossible_machine(options: dict[str, Any]) -> None:
     """A machine that could never run a job is refused when it is made."""
     with pytest.raises(ValueError, match=r"backend|queue_seconds"):
@@ -862,6 +853,4 @@ def check_job(job: Job) -> None:
 
 def test_service_rules() -> None:
     """Whatever is asked and whenever, the emulated service keeps its rules."""
-    run_state_machine_as_test(
-        ServiceRules, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(ServiceRules, settings=settings(stateful_step_count=30))

@@ -31,6 +31,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.errors import copy_error, response_error_class
+from tests.support.tables import table
 
 PLAIN: list[type[QSessionsError]] = [
     QSessionsError,
@@ -92,8 +93,8 @@ def fields(error: QSessionsError) -> dict[str, object]:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("kind", EVERY)
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@table("kind", EVERY)
+@table("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickling(kind: type[QSessionsError], protocol: int) -> None:
     """An error that crosses a process border arrives with its class, its fields and its notes."""
     error = full(kind)
@@ -102,7 +103,7 @@ def test_pickling(kind: type[QSessionsError], protocol: int) -> None:
     assert fields(arrived) == fields(error)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_deepcopy(kind: type[QSessionsError]) -> None:
     """A deep copy says the same, and a note on it leaves the original alone."""
     error = full(kind)
@@ -113,7 +114,7 @@ def test_deepcopy(kind: type[QSessionsError]) -> None:
     assert error.__notes__ == ["first note", "second note"]
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_facts(kind: type[QSessionsError]) -> None:
     """What an error is made with can be read from it, field by field, and its message is the one
     argument of the exception.
@@ -124,7 +125,7 @@ def test_facts(kind: type[QSessionsError]) -> None:
     assert error.args == ("it broke",)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_defaults(kind: type[QSessionsError]) -> None:
     """What isn't known is None, not a made-up value; only the advice of the class stands in for the
     service's.
@@ -138,7 +139,7 @@ def test_defaults(kind: type[QSessionsError]) -> None:
     assert error.retryable is (kind in SENDING)
 
 
-@pytest.mark.parametrize("kind", [ConnectionFailed, CallTimeout])
+@table("kind", [ConnectionFailed, CallTimeout])
 def test_sent_unless_said(kind: type[ConnectionFailed | CallTimeout]) -> None:
     """A request counts as sent unless it is known that it wasn't, because only that is safe to
     repeat.
@@ -147,7 +148,7 @@ def test_sent_unless_said(kind: type[ConnectionFailed | CallTimeout]) -> None:
     assert kind("it broke", sent=False).sent is False
 
 
-@pytest.mark.parametrize("kind", ANSWERED)
+@table("kind", ANSWERED)
 def test_answered(kind: type[QSessionsError]) -> None:
     """Every class for an answer is a ResponseError with `retry_after`, None where the service asked
     for no wait.
@@ -167,7 +168,7 @@ def test_every_public_error_is_here() -> None:
     assert public == set(EVERY)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_one_root(kind: type[QSessionsError]) -> None:
     """One except clause catches everything, and no error is a BaseException that would slip through
     `except Exception`.
@@ -176,10 +177,9 @@ def test_one_root(kind: type[QSessionsError]) -> None:
     assert issubclass(kind, Exception)
 
 
-@pytest.mark.parametrize(
+@table(
     ("kind", "builtin"),
     [(InvalidArgument, ValueError), (CallTimeout, TimeoutError)],
-    ids=lambda kind: kind.__name__,
 )
 def test_builtin_kin(kind: type[QSessionsError], builtin: type[Exception]) -> None:
     """A bad argument is a ValueError and a passed deadline a TimeoutError, as callers of Python
@@ -189,7 +189,7 @@ def test_builtin_kin(kind: type[QSessionsError], builtin: type[Exception]) -> No
         raise kind("it broke")
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "kind"),
     [
         (300, ResponseError),
@@ -224,7 +224,7 @@ def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
     assert response_error_class(404, is_service_error=False, codes=["1279"]) is ResponseError
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "codes", "kind"),
     [
         (404, ["1279"], InstanceNotFound),
@@ -241,7 +241,7 @@ def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[Resp
     assert not issubclass(InstanceNotFound, NotFound)
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "kind"),
     [
         (400, BadRequest),
@@ -256,7 +256,7 @@ def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
     assert response_error_class(status, is_service_error=False, html=True) is kind
 
 
-@pytest.mark.parametrize(
+@table(
     ("error", "text"),
     [
         (QSessionsError("it broke"), "it broke"),
@@ -337,7 +337,7 @@ def fields_of_place(error: QSessionsError) -> tuple[object, ...]:
     return error.operation, error.session_id, error.method, error.path, error.attempts
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_identity(kind: type[QSessionsError]) -> None:
     """Errors compare by identity and can be put into sets, as exceptions can."""
     assert kind("it broke") != kind("it broke")
@@ -357,7 +357,7 @@ class Uncopyable(Exception):
         super().__init__(one + two)
 
 
-@pytest.mark.parametrize("kind", EVERY)
+@table("kind", EVERY)
 def test_copy_error(kind: type[QSessionsError]) -> None:
     """Each of many who wait for the same gets an error of its own that says the same, cause
     included.

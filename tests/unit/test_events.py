@@ -22,6 +22,7 @@ from qsessions import (
     TokenRenewed,
 )
 from qsessions.events import Observers
+from tests.support.tables import table
 
 SENT = RequestSent(
     operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1
@@ -120,12 +121,13 @@ EVENTS: list[tuple[Event, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+@table(("event", "level", "message"), EVENTS)
 def test_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture) -> None:
     """Each event is one record of the logger "qsessions": a readable line, and every field as
     structured extra.
     """
     caplog.set_level(logging.DEBUG, "qsessions")
+    caplog.clear()
     Observers().notify(event)
     [record] = caplog.records
     assert (record.name, record.levelno, record.getMessage()) == ("qsessions", level, message)
@@ -134,12 +136,13 @@ def test_log(event: Event, level: int, message: str, caplog: pytest.LogCaptureFi
     assert extra == {"qsessions_event": type(event).__name__, **fields}
 
 
-@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+@table(("event", "level", "message"), EVENTS)
 def test_quiet_log(
     event: Event, level: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Below the level that the application set, nothing is written."""
     caplog.set_level(level + 1, "qsessions")
+    caplog.clear()
     Observers().notify(event)
     assert caplog.records == []
 
@@ -160,7 +163,7 @@ def test_the_kinds_here_are_all() -> None:
     assert {type(event) for event, _, _ in EVENTS} == set(Event.__args__)
 
 
-@pytest.mark.parametrize(("event", "level", "message"), EVENTS)
+@table(("event", "level", "message"), EVENTS)
 def test_events_are_values(event: Event, level: int, message: str) -> None:
     """Events can be kept, compared and hashed, and no observer can change one for the next."""
     assert attrs.evolve(event) == event
@@ -183,11 +186,12 @@ def test_observers_hear_in_order() -> None:
     assert heard == [("first", SENT), ("second", SENT)]
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, CancelledError])
+@table("kind", [RuntimeError, CancelledError])
 def test_a_failing_observer(kind: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
     """What an observer raises is logged with its traceback and disturbs neither the call nor the
     next observer.
     """
+    caplog.clear()
     heard: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -214,7 +218,7 @@ def test_an_interrupted_observer() -> None:
         Observers([stopped]).notify(SENT)
 
 
-@pytest.mark.parametrize(
+@table(
     ("observers", "level", "listening"),
     [
         ([], logging.INFO, False),

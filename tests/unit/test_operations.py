@@ -23,6 +23,7 @@ from qsessions import (
 from qsessions.api import operations as ops
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.pages import next_cursor
+from tests.support.tables import table
 
 BASE = "https://quantum.cloud.ibm.com/api"
 SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
@@ -74,9 +75,7 @@ OPERATIONS: list[tuple[ops.Operation[Any], tuple[Any, ...]]] = [
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(
-    ("operation", "sent"), OPERATIONS, ids=lambda value: getattr(value, "name", "")
-)
+@table(("operation", "sent"), OPERATIONS)
 def test_requests(operation: ops.Operation[Any], sent: tuple[Any, ...]) -> None:
     """Each operation sends what the contract says, with a content type exactly when there is a
     body.
@@ -104,7 +103,7 @@ def test_headers_are_not_changed() -> None:
     assert headers == {"X-Mine": "1"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("operation", "body", "value"),
     [
         (ops.create(CreateSession("batch")), b'{"id": "s-1"}', Session(id="s-1")),
@@ -132,7 +131,7 @@ def test_answers(operation: ops.Operation[Any], body: bytes, value: object) -> N
     assert operation.read(Response(200, {}, body)) == value
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "session_id", "solution"),
     [
         (b"", None, CreateOutcomeUnknown.hint),
@@ -152,7 +151,7 @@ def test_created_but_unreadable(body: bytes, session_id: str | None, solution: s
     assert not error.retryable
 
 
-@pytest.mark.parametrize(
+@table(
     ("session_id", "segment"),
     [
         ("s-1", "s-1"),
@@ -175,7 +174,7 @@ def test_session_ids(session_id: str, segment: str) -> None:
     assert str(ops.close(session_id).request(BASE, {}).url) == f"{BASE}/v1/sessions/{segment}/close"
 
 
-@pytest.mark.parametrize(
+@table(
     ("session_id", "problem"),
     [
         ("", "the session id '' is empty."),
@@ -232,7 +231,7 @@ def test_any_session_id(session_id: str) -> None:
     assert (url.raw_query_string, url.raw_fragment) == ("", "")
 
 
-@pytest.mark.parametrize(
+@table(
     ("now", "version"),
     [
         (0.0, "2025-01-01"),
@@ -248,13 +247,13 @@ def test_default_version(now: float, version: str) -> None:
     assert ops.default_version(now) == version
 
 
-@pytest.mark.parametrize("version", ["2025-01-01", "1999-12-31", "latest"])
+@table("version", ["2025-01-01", "1999-12-31", "latest"])
 def test_versions_accepted(version: str) -> None:
     """Any date is passed on as it is: which versions there are is the service's to know."""
     assert ops.checked_version(version) == version
 
 
-@pytest.mark.parametrize(
+@table(
     "version",
     ["", "newest", "LATEST", "2025-1-1", "2025-01-01\n", " 2025-01-01", "٢٠٢٥-01-01", 2025, None],
 )
@@ -285,9 +284,7 @@ def test_newest_live() -> None:
     assert ops.newest_live(listed) == "2026-04-15"
 
 
-@pytest.mark.parametrize(
-    "listed", [[], versions(("2026-04-15", "deprecated"), ("2027-01-01", None))]
-)
+@table("listed", [[], versions(("2026-04-15", "deprecated"), ("2027-01-01", None))])
 def test_none_live(listed: list[ApiVersion]) -> None:
     """Without a live version there is no latest, and the error says where that was seen."""
     with pytest.raises(ProtocolError, match="the service lists no live API version") as caught:
@@ -308,7 +305,7 @@ QUERY: dict[str, Any] = {
 PLAIN = (("limit", "50"), ("sort", "createdAt"), ("mode", "session"))
 
 
-@pytest.mark.parametrize(
+@table(
     ("filters", "query"),
     [
         ({}, PLAIN),
@@ -350,7 +347,7 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
     assert tuple(parse_qsl(sent, strict_parsing=True)) == query
 
 
-@pytest.mark.parametrize(
+@table(
     ("filters", "problem"),
     [
         ({"mode": "dedicated"}, 'mode must be "job", "session" or "batch", not \'dedicated\'.'),
@@ -392,7 +389,7 @@ def test_workloads_query_refused(filters: dict[str, Any], problem: str) -> None:
     assert caught.value.message == problem
 
 
-@pytest.mark.parametrize(
+@table(
     ("href", "cursor"),
     [
         (None, None),
@@ -408,7 +405,7 @@ def test_cursor(href: str | None, cursor: str | None) -> None:
     assert next_cursor(WorkloadPage(workloads=(), next_href=href)) == cursor
 
 
-@pytest.mark.parametrize(
+@table(
     "href",
     [
         "",

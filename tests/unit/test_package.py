@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import qsessions
+from tests.support.tables import table
 
 # The stub, which type checkers read instead of the module, doesn't have it.
 HOMES: dict[str, tuple[str, ...]] = vars(qsessions)["_HOMES"]
@@ -38,7 +39,7 @@ def test_both_lists_say_the_same() -> None:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", sorted(HOME))
+@table("name", sorted(HOME))
 def test_names(name: str) -> None:
     """Every public name can be imported and is the very object of its home module."""
     home = importlib.import_module(f"qsessions.{HOME[name]}")
@@ -48,7 +49,7 @@ def test_names(name: str) -> None:
     assert name in dir(qsessions)
 
 
-@pytest.mark.parametrize("name", ["NoSuchName", "_private", "__path_to_nowhere__"])
+@table("name", ["NoSuchName", "_private", "__path_to_nowhere__"])
 def test_no_such_name(name: str) -> None:
     """An unknown name is an AttributeError that says whose, as for any module."""
     with pytest.raises(AttributeError, match=f"^module 'qsessions' has no attribute '{name}'$"):

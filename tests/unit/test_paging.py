@@ -12,6 +12,7 @@ from qsessions import ProtocolError, Workload
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.operations import Operation, workloads_query
 from qsessions.caller import Caller, by_creation
+from tests.support.tables import table
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -41,7 +42,7 @@ class Service(Caller):
         return WorkloadPage(workloads=tuple(map(workload, letters)), next_href=href)
 
 
-@pytest.mark.parametrize(
+@table(
     ("answers", "read"),
     [
         ({None: ("", None)}, ""),
@@ -69,7 +70,7 @@ async def test_pages_are_fetched_when_needed() -> None:
     assert service.asked == [None, "1"]
 
 
-@pytest.mark.parametrize("before", ["", "a"])
+@table("before", ["", "a"])
 async def test_pages_without_end(before: str) -> None:
     """Pages with nothing on them that always lead to another are refused after ten in a row; any
     workload begins the count anew.
@@ -87,7 +88,7 @@ async def test_pages_without_end(before: str) -> None:
     assert len(service.asked) == (19 if before else 10)
 
 
-@pytest.mark.parametrize(
+@table(
     "answers",
     [
         {None: ("a", "1"), "1": ("b", "1")},
@@ -133,7 +134,7 @@ async def merged(
     return [item async for item in by_creation(several, newest_first=newest_first)]
 
 
-@pytest.mark.parametrize(
+@table(
     ("streams", "newest_first", "order"),
     [
         ([], False, ""),

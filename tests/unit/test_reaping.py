@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import attrs
-import pytest
 from hypothesis import given, strategies as st
 
 from qsessions import (
@@ -34,6 +33,7 @@ from qsessions.ledger.verdicts import (
     needs_jobs,
     window,
 )
+from tests.support.tables import table
 
 CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED
 NOW = 1_780_000_000.0
@@ -97,7 +97,7 @@ RULES: list[tuple[Liveness, dict[str, Any], Session | None, Verdict, Verdict]] =
 ]
 
 
-@pytest.mark.parametrize(("liveness", "fields", "found", "verdict", "when_named"), RULES)
+@table(("liveness", "fields", "found", "verdict", "when_named"), RULES)
 def test_known_sessions(
     liveness: Liveness,
     fields: dict[str, Any],
@@ -116,7 +116,7 @@ def test_known_sessions(
     assert decision.session_id == ("s-1" if verdict is CLOSE else None)
 
 
-@pytest.mark.parametrize("liveness", [Liveness.DEAD, Liveness.UNKNOWN])
+@table("liveness", [Liveness.DEAD, Liveness.UNKNOWN])
 def test_a_record_of_just_now_does_not_end_by_a_404(liveness: Liveness) -> None:
     """The service may not know a session yet that it has just created; one that it gives as closed
     is over all the same.
@@ -130,7 +130,7 @@ def test_a_record_of_just_now_does_not_end_by_a_404(liveness: Liveness) -> None:
 DONE_AT_NOW = attrs.evolve(DRAINING, last_job_completed=datetime.fromtimestamp(NOW, UTC))
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "found", "has_jobs", "after", "verdict", "idle_since"),
     [
         # Twice without jobs, five minutes apart.
@@ -177,7 +177,7 @@ def test_a_drain_that_is_not_carried_out(
     assert decision.session_id == ("s-1" if verdict is CLOSE else None)
 
 
-@pytest.mark.parametrize(
+@table(
     ("liveness", "fields", "found", "named"),
     [
         (Liveness.DEAD, {}, LIVE, True),
@@ -225,7 +225,7 @@ def test_reasons_name_the_process() -> None:
 ONE, TWO = [workload()], [workload(), workload(id="s-2")]
 
 
-@pytest.mark.parametrize(
+@table(
     ("one", "seen", "verdict", "when_told"),
     [
         (entry(), ONE, UNDECIDED, CLOSE),
@@ -289,7 +289,7 @@ def test_window() -> None:
     assert window(unknown) == (NOW - CLOCK_SKEW_S, NOW + 5 + CLOCK_SKEW_S)
 
 
-@pytest.mark.parametrize(
+@table(
     ("fields", "matches"),
     [
         ({}, True),
@@ -369,7 +369,7 @@ def test_never(
     assert not (closes and liveness is Liveness.UNKNOWN and not detached)
 
 
-@pytest.mark.parametrize(
+@table(
     ("liveness", "fields", "verdict", "when_named"),
     [
         (Liveness.DEAD, {}, UNDECIDED, UNDECIDED),

@@ -19,6 +19,7 @@ from qsessions.http.retry import (
     retry_after_of,
     retry_cost,
 )
+from tests.support.tables import table
 
 RETRY, FAIL, UNKNOWN = Action.RETRY, Action.FAIL, Action.UNKNOWN
 NOW = 1_780_000_000.0
@@ -77,7 +78,7 @@ CONTRACT: list[tuple[dict[str, Any], Action, Action]] = [
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("facts", "repeatable", "creating"), CONTRACT, ids=str)
+@table(("facts", "repeatable", "creating"), CONTRACT)
 def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -> None:
     """A request is repeated where that may help and can do no harm; a create that may have been
     carried out never is.
@@ -86,7 +87,7 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
     assert decide(**facts, repeatable=False).action is creating
 
 
-@pytest.mark.parametrize(
+@table(
     ("facts", "decision"),
     [
         ({"status": 503}, Decision(RETRY, delay=0.25)),
@@ -139,13 +140,13 @@ def test_reasons(facts: dict[str, Any], decision: Decision) -> None:
     assert decide(**facts) == decision
 
 
-@pytest.mark.parametrize(("status", "failure"), [(503, "status 503"), (None, "no answer")])
+@table(("status", "failure"), [(503, "status 503"), (None, "no answer")])
 def test_failure_in_words(status: int | None, failure: str) -> None:
     """What the attempt met is told in words, for events."""
     assert Facts(attempt=1, repeatable=True, status=status).failure == failure
 
 
-@pytest.mark.parametrize(
+@table(
     ("attempt", "bound"),
     [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (10_000, 8.0)],
 )
@@ -158,7 +159,7 @@ def test_growth(attempt: int, bound: float) -> None:
         assert decide(policy, chance, status=503, attempt=attempt).delay == chance * bound
 
 
-@pytest.mark.parametrize(
+@table(
     ("retry_after", "chance", "delay"),
     [(0.0, 0.5, 0.25), (2.0, 0.0, 2.0), (2.0, 0.5, 2.25), (60.0, 0.5, 60.25)],
 )
@@ -280,7 +281,7 @@ def test_what_a_retry_costs() -> None:
     assert (retry_cost(answered), retry_cost(Facts(attempt=1, repeatable=True))) == (5, 10)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "5"])
+@table("value", [0, -1, 1.5, True, "5"])
 def test_budget_refused(value: Any) -> None:
     """The budget is an int of at least 1, or None."""
     with pytest.raises(
@@ -289,7 +290,7 @@ def test_budget_refused(value: Any) -> None:
         RetryPolicy(budget=value)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, 5.0, True, "5", None])
+@table("value", [0, -1, 1.5, 5.0, True, "5", None])
 def test_max_attempts_refused(value: Any) -> None:
     """The number of attempts is an int of at least 1."""
     with pytest.raises(
@@ -298,8 +299,8 @@ def test_max_attempts_refused(value: Any) -> None:
         RetryPolicy(max_attempts=value)
 
 
-@pytest.mark.parametrize("name", ["base_delay", "max_delay", "max_retry_after"])
-@pytest.mark.parametrize("value", [0, -0.5, True, "1", None, math.nan, math.inf, 10**400])
+@table("name", ["base_delay", "max_delay", "max_retry_after"])
+@table("value", [0, -0.5, True, "1", None, math.nan, math.inf, 10**400])
 def test_seconds_refused(name: str, value: Any) -> None:
     """Seconds are a finite number above 0: an endless wait times a jitter of 0 is no number at all."""
     wrong: dict[str, Any] = {name: value}
@@ -321,7 +322,7 @@ def http_date(seconds: float) -> str:
     return formatdate(NOW + seconds, usegmt=True)
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "date", "seconds"),
     [
         (None, None, None),

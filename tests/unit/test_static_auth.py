@@ -15,6 +15,7 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.auth import StaticHeader
+from tests.support.tables import table
 
 CRN = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-1::"
 KINDS: list[tuple[type[StaticHeader], str, dict[str, str]]] = [
@@ -39,19 +40,19 @@ class NoTransport:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("kind", "value", "headers"), KINDS)
+@table(("kind", "value", "headers"), KINDS)
 async def test_headers(kind: type[StaticHeader], value: str, headers: dict[str, str]) -> None:
     """Each credential goes into its own header and no other, without asking anybody."""
     assert await kind(value).headers(NoTransport()) == headers
 
 
-@pytest.mark.parametrize(("kind", "value", "headers"), KINDS)
+@table(("kind", "value", "headers"), KINDS)
 def test_invalidate(kind: type[StaticHeader], value: str, headers: dict[str, str]) -> None:
     """After a 401 there is no fresher credential, so the call isn't tried again for nothing."""
     assert kind(value).invalidate(headers) is False
 
 
-@pytest.mark.parametrize("kind", SECRET_KINDS)
+@table("kind", SECRET_KINDS)
 async def test_repr(kind: type[StaticHeader]) -> None:
     """Neither the provider's text nor that of its headers shows the credential."""
     provider = kind("planted")
@@ -66,7 +67,7 @@ def test_crn() -> None:
     assert (provider.crn, provider.region) == (CRN, "eu-de")
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "problem"),
     [
         ("", "is empty"),
@@ -88,7 +89,7 @@ def test_crn() -> None:
         (b"planted", "is not text but bytes"),
     ],
 )
-@pytest.mark.parametrize("kind", [*SECRET_KINDS, ServiceCRN])
+@table("kind", [*SECRET_KINDS, ServiceCRN])
 def test_refused(kind: type[StaticHeader], value: Any, problem: str) -> None:
     """What can't be a header's value is refused when the provider is made, without repeating it."""
     with pytest.raises(ConfigurationError) as caught:
@@ -97,7 +98,7 @@ def test_refused(kind: type[StaticHeader], value: Any, problem: str) -> None:
     assert not shows_planted(caught)
 
 
-@pytest.mark.parametrize(
+@table(
     "value",
     [
         "planted",

@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from qsessions import AsyncLiveSession, AsyncSessionClient, LiveSession, SessionClient
+from tests.support.tables import table
 
 # What an async form is called in the facade.
 NAMES = {
@@ -48,7 +49,7 @@ def in_sync_words(annotation: object) -> str:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+@table(("asynchronous", "synchronous"), PAIRS)
 def test_methods_have_the_same_names_and_signatures(asynchronous: type, synchronous: type) -> None:
     """Each public method and property is there with the same parameters, defaults and result."""
     theirs, ours = methods(asynchronous), methods(synchronous)
@@ -66,7 +67,7 @@ def test_clients_take_the_same_arguments() -> None:
     )
 
 
-@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS)
+@table(("asynchronous", "synchronous"), PAIRS)
 def test_every_method_is_told(asynchronous: type, synchronous: type) -> None:
     """Each public method and property has a docstring."""
     for name in methods(asynchronous):

@@ -8,6 +8,7 @@ from yarl import URL
 
 from qsessions import ConfigurationError, Request, Response
 from qsessions.api.messages import SecretHeaders, header_problem, service_url
+from tests.support.tables import table
 
 REQUEST = Request(
     "create",
@@ -47,7 +48,7 @@ def test_repr_shows_no_secret() -> None:
     assert "planted" not in f"{credentials} {credentials!r}"
 
 
-@pytest.mark.parametrize(
+@table(
     ("text", "masked"),
     [
         ("nothing to hide", "nothing to hide"),
@@ -79,7 +80,7 @@ def test_mask(text: str, masked: str) -> None:
     assert REQUEST.attempt(credentials, None).mask(text) == masked
 
 
-@pytest.mark.parametrize(
+@table(
     "credentials",
     [{}, {"Authorization": ""}, {"Authorization": "Bearer "}, {"Authorization": "Bearer plain"}],
 )
@@ -108,7 +109,7 @@ def test_mask_of_headers() -> None:
     assert request.mask(text, ["password"]) == "***, application/json, 2025-01-01, ***"
 
 
-@pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
+@table("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
 def test_header(name: str) -> None:
     """A header is found whatever the case of its name."""
     assert Response(429, {"Date": "x", "retry-After": "5"}).header(name) == "5"
@@ -119,7 +120,7 @@ def test_no_header() -> None:
     assert Response(429, {"Date": "x"}).header("Retry-After") is None
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "url"),
     [
         ("https://quantum.cloud.ibm.com/api", "https://quantum.cloud.ibm.com/api"),
@@ -144,7 +145,7 @@ NO_PASSWORD = "base_url must not hold a user name or password."
 NO_QUERY = "base_url must have neither query nor fragment."
 
 
-@pytest.mark.parametrize(
+@table(
     ("value", "problem"),
     [
         ("", NOT_ABSOLUTE),
@@ -200,7 +201,7 @@ def test_any_service_url(text: str) -> None:
     assert URL(url).scheme in {"http", "https"}
 
 
-@pytest.mark.parametrize(
+@table(
     ("name", "value", "problem"),
     [
         ("X-Mine", "value", None),
