@@ -18,7 +18,8 @@ from aiohttp import ClientSession
 from yarl import URL
 
 from qsessions.emulator import Emulator, Refusal, ServiceError
-from tests.support.caller import GRANT, START, Caller, Clock, first_code, speak
+from tests.support.caller import GRANT, START, Caller, Clock, calling, first_code, speak
+from tests.support.tables import table
 
 
 @pytest.fixture
@@ -30,8 +31,8 @@ def clock() -> Clock:
 @pytest.fixture
 async def call(clock: Clock) -> AsyncIterator[Caller]:
     """A running emulator and a client for it."""
-    async with Emulator(clock=clock) as emulator, ClientSession() as http:
-        yield Caller(http, emulator)
+    async with calling(clock=clock) as call:
+        yield call
 
 
 async def test_life_of_a_session(call: Caller, clock: Clock) -> None:
@@ -172,7 +173,7 @@ BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]
 }
 
 
-@pytest.mark.parametrize("name", BAD_CREDENTIALS)
+@table("name", BAD_CREDENTIALS)
 async def test_bad_credentials(call: Caller, name: str) -> None:
     """Whoever does not show the right credential in the right header is kept out, with the
     service's codes.
@@ -236,7 +237,7 @@ BAD_EXCHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("form", "code"), BAD_EXCHANGES)
+@table(("form", "code"), BAD_EXCHANGES)
 async def test_bad_exchange(call: Caller, form: dict[str, str], code: str) -> None:
     """A wrong token request is answered in IAM's own error form, which repeats nothing of it."""
     status, answer = await call.exchange(**form)
@@ -263,15 +264,14 @@ GOOD_SESSIONS: list[tuple[dict[str, Any], dict[str, object], tuple[int, int, int
 ]
 
 
-@pytest.mark.parametrize(("terms", "fields", "ttls"), GOOD_SESSIONS)
+@table(("terms", "fields", "ttls"), GOOD_SESSIONS)
 async def test_ttls_of_a_new_session(
     clock: Clock, terms: dict[str, Any], fields: dict[str, object], ttls: tuple[int, ...]
 ) -> None:
     """Limits that are not asked for take their plan's defaults, and give way to a shorter one that
     is.
     """
-    async with Emulator(clock=clock, **terms) as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
+    async with calling(clock=clock, **terms) as call:
         status, session = await call("POST", "/v1/sessions", {"mode": "batch", **fields})
     assert status == 200
     assert (session["max_ttl"], session["interactive_ttl"], session["active_ttl"]) == ttls
@@ -301,17 +301,17 @@ BAD_SESSIONS: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("body", BAD_SESSIONS)
+@table("body", BAD_SESSIONS)
 async def test_bad_session(clock: Clock, body: object) -> None:
     """A body that breaks the contract is a 400 and makes no session."""
     sent: object = {"interactive_ttl": 9, **body} if isinstance(body, dict) else body
-    async with Emulator(clock=clock, partner=True) as emulator, ClientSession() as http:
-        status, answer = await Caller(http, emulator)("POST", "/v1/sessions", sent)
+    async with calling(clock=clock, partner=True) as call:
+        status, answer = await call("POST", "/v1/sessions", sent)
         assert (status, first_code(answer)) == (400, 1208)
-        assert not emulator.sessions
+        assert not call.emulator.sessions
 
 
-@pytest.mark.parametrize(
+@table(
     ("terms", "fields", "said"),
     [
         ({}, {"max_ttl": 28801}, "max_ttl may be at most 28800 seconds on the paid plan."),
@@ -335,12 +335,10 @@ async def test_limits_that_the_terms_do_not_allow(
     """A create beyond the plan's caps, or with limits that are for partners alone or without
     theirs, is told so.
     """
-    async with Emulator(clock=clock, **terms) as emulator, ClientSession() as http:
-        status, answer = await Caller(http, emulator)(
-            "POST", "/v1/sessions", {"mode": "batch", **fields}
-        )
+    async with calling(clock=clock, **terms) as call:
+        status, answer = await call("POST", "/v1/sessions", {"mode": "batch", **fields})
         assert (status, first_code(answer), answer["errors"][0]["message"]) == (400, 1208, said)
-        assert not emulator.sessions
+        assert not call.emulator.sessions
 
 
 async def test_unknown_backend(call: Caller) -> None:
@@ -351,7 +349,7 @@ async def test_unknown_backend(call: Caller) -> None:
     assert (status, first_code(answer)) == (400, 1007)
 
 
-@pytest.mark.parametrize(
+@table(
     "data",
     [b"", b"{", b"\xff", b"[" * 100_000, b'{"mode": "batch", "max_ttl": NaN}', b"7" * 10_000],
 )
@@ -364,16 +362,13 @@ async def test_body_that_is_no_json(call: Caller, data: bytes) -> None:
 
 async def test_open_plan(clock: Clock) -> None:
     """The plan without payment makes batches but no dedicated sessions."""
-    async with Emulator(clock=clock, plan="open") as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
+    async with calling(clock=clock, plan="open") as call:
         assert (await call("POST", "/v1/sessions", {"mode": "batch"}))[0] == 200
         status, answer = await call("POST", "/v1/sessions", {"mode": "dedicated"})
     assert (status, first_code(answer)) == (400, 1352)
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"accepting_jobs": 0}, {"accepting_jobs": None}, ["accepting_jobs"]]
-)
+@table("body", [{}, {"accepting_jobs": 0}, {"accepting_jobs": None}, ["accepting_jobs"]])
 async def test_bad_update(call: Caller, body: object) -> None:
     """An update must say true or false."""
     path = f"/v1/sessions/{await call.create()}"
@@ -580,7 +575,7 @@ BAD_QUERIES = [
 ]
 
 
-@pytest.mark.parametrize("query", BAD_QUERIES)
+@table("query", BAD_QUERIES)
 async def test_bad_workload_query(call: Caller, query: str) -> None:
     """A query that breaks the contract is a 400."""
     status, answer = await call("GET", f"/v1/workloads?{query}")
@@ -701,14 +696,14 @@ BAD_JOBS: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("body", BAD_JOBS)
+@table("body", BAD_JOBS)
 async def test_bad_job(call: Caller, body: dict[str, object]) -> None:
     """A job that breaks the contract is a 400 and is not queued."""
     assert (await call("POST", "/v1/jobs", body))[0] == 400
     assert not call.emulator.jobs
 
 
-@pytest.mark.parametrize(
+@table(
     "query", ["limit=", "limit=ten", "offset=1.5", "pending=maybe", "sort=asc", "exclude_params=1"]
 )
 async def test_bad_job_query(call: Caller, query: str) -> None:
@@ -781,8 +776,8 @@ async def test_a_fault_of_the_emulator_itself(caplog: pytest.LogCaptureFixture) 
     def broken() -> float:
         raise ZeroDivisionError("a secret")
 
-    async with Emulator(clock=broken) as emulator, ClientSession() as http:
-        status, answer = await Caller(http, emulator)("GET", "/v1/workloads")
+    async with calling(clock=broken) as call:
+        status, answer = await call("GET", "/v1/workloads")
     assert (status, first_code(answer)) == (500, 1000)
     assert "ZeroDivisionError" in caplog.text
     assert "a secret" not in caplog.text + json.dumps(answer)
@@ -850,7 +845,7 @@ STRAY = "r3al-kEy+of/somebody=="
 ENCODED = quote(STRAY, safe="")
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "headers", "body"),
     [
         ("/v1/none", {}, json.dumps({"apikey": STRAY, "a": 1})),
@@ -875,8 +870,9 @@ async def test_a_real_key_that_strays_to_the_emulator_is_not_kept(
     """A key that the emulator doesn't know is masked in what it keeps and logs, by the name it
     stands under.
     """
+    before = len(call.emulator.requests)
     await call("POST", path, headers=headers, data=body.encode())
-    (kept,) = call.emulator.requests
+    (kept,) = call.emulator.requests[before:]
     shown = repr(kept)
     assert "r3al" not in shown
     assert "***" in shown
@@ -929,11 +925,8 @@ async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock:
 
 async def test_queue_seconds(clock: Clock) -> None:
     """With a queue every job waits its time before it starts."""
-    async with (
-        Emulator(clock=clock, queue_seconds=30, interactive_ttl=7) as emulator,
-        ClientSession() as http,
-    ):
-        session = await Caller(http, emulator).create()
+    async with calling(clock=clock, queue_seconds=30, interactive_ttl=7) as call:
+        emulator, session = call.emulator, await call.create()
         emulator.submit_job(session)
         clock.at += 29
         assert emulator.sessions[session].state == "open"
@@ -1020,7 +1013,7 @@ def test_default_clock() -> None:
     assert emulator.now() <= emulator.now()
 
 
-@pytest.mark.parametrize(
+@table(
     "options",
     [
         {"plan": "free"},
@@ -1059,7 +1052,7 @@ async def test_listening_everywhere_has_an_address_to_call() -> None:
         assert emulator.url.startswith("http://127.0.0.1:")
 
 
-@pytest.mark.parametrize("port", [-1, 65536])
+@table("port", [-1, 65536])
 def test_a_port_that_is_none(port: int) -> None:
     """A port out of range is refused when the emulator is made."""
     with pytest.raises(ValueError, match="port must be"):

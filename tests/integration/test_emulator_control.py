@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
@@ -21,14 +20,15 @@ from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.values import Ttls
-from tests.support.caller import Caller, Clock, first_code, speak
+from tests.support.caller import Caller, Clock, calling, first_code, speak
+from tests.support.tables import table
 
 
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
     """Give an emulator whose time stands still, and a client for it."""
-    async with Emulator(speed=0) as emulator, ClientSession() as http:
-        yield Caller(http, emulator)
+    async with calling(speed=0) as call:
+        yield call
 
 
 async def test_time_moves_by_steps_and_nothing_is_late(call: Caller) -> None:
@@ -57,11 +57,11 @@ async def test_time_moves_by_steps_and_nothing_is_late(call: Caller) -> None:
 
 async def test_a_given_clock_is_not_moved() -> None:
     """Time that belongs to the test's own clock can't be moved here, and this is said."""
-    async with Emulator(clock=Clock()) as emulator, ClientSession() as http:
+    async with calling(clock=Clock()) as call:
         with pytest.raises(RuntimeError, match="move that one"):
-            await emulator.advance(1)
-        url = f"{emulator.iam_url}/emulator/advance"
-        assert (await Caller(http, emulator)("POST", url, {"duration": 1}))[0] == 409
+            await call.emulator.advance(1)
+        url = f"{call.emulator.iam_url}/emulator/advance"
+        assert (await call("POST", url, {"duration": 1}))[0] == 409
     with pytest.raises(ValueError, match="exclude"):
         Emulator(clock=Clock(), speed=2)
 
@@ -136,7 +136,7 @@ async def test_a_deleted_instance(call: Caller) -> None:
         emulator.delete_instance(emulator.crn)
 
 
-@pytest.mark.parametrize("terms", [{"plan": "free"}, {"interactive_ttl": 0}])
+@table("terms", [{"plan": "free"}, {"interactive_ttl": 0}])
 def test_impossible_terms(terms: dict[str, Any]) -> None:
     """Terms that make no sense are refused, and open no instance."""
     emulator = Emulator()
@@ -250,7 +250,7 @@ async def test_faults_over_http(call: Caller) -> None:
     assert [request.path for request in call.emulator.requests] == ["/api/v1/sessions/none"] * 2
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "body", "told"),
     [
         ("faults", b"{", "not valid JSON"),
@@ -315,13 +315,13 @@ async def test_the_inside_over_http(call: Caller) -> None:
 
 async def test_faults_spare_the_way_to_end_them() -> None:
     """A plan that strikes everything can still be cleared over HTTP."""
-    async with Emulator(faults=[Fault(kind="reset")]) as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
-        assert (await call("DELETE", f"{emulator.iam_url}/emulator/faults", headers={}))[0] == 204
+    async with calling(faults=[Fault(kind="reset")]) as call:
+        url = f"{call.emulator.iam_url}/emulator/faults"
+        assert (await call("DELETE", url, headers={}))[0] == 204
         assert (await call("GET", "/v1/versions"))[0] == 200
 
 
-@pytest.mark.parametrize(
+@table(
     ("peer", "local"),
     [
         ("127.0.0.1", True),
@@ -361,7 +361,7 @@ TARGETS = [
 ]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@table("target", TARGETS)
 async def test_targets_as_proxies_make_them(call: Caller, target: str) -> None:
     """Absolute targets and doubled slashes are served like the plain path, and recorded as it."""
     for _ in range(2):
@@ -391,9 +391,7 @@ async def test_a_doubled_slash_with_a_body_and_an_unknown_one(call: Caller) -> N
     assert (await call("PUT", f"{url}//v1/sessions"))[0] == 405
 
 
-@pytest.mark.parametrize(
-    "target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"]
-)
+@table("target", ["//emulator/faults", "/emulator//requests", "//emulator//sessions", "//"])
 async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: str) -> None:
     """What rules the emulator, and its page, are served under doubled slashes too, to this machine
     alone, and are no record.
@@ -524,7 +522,7 @@ async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -
     assert call.emulator.api_key not in caplog.text
 
 
-@pytest.mark.parametrize(
+@table(
     ("origin", "status"),
     [
         ("http://127.0.0.1:1", 204),
@@ -543,7 +541,7 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
     assert answered == status
 
 
-@pytest.mark.parametrize(
+@table(
     ("host", "status"),
     [
         ("127.0.0.1", 200),
@@ -572,6 +570,6 @@ async def test_a_name_that_was_led_here_rules_nothing(call: Caller, host: str, s
 async def test_the_name_that_it_listens_on_rules_it() -> None:
     """Who told the emulator to listen on a name can use that name."""
     # To the system an address, and to us a name like any other.
-    async with Emulator(host="127.1") as emulator, ClientSession() as http:
-        url = f"http://127.0.0.1:{emulator.iam_url.rpartition(':')[2]}/emulator/requests"
-        assert (await Caller(http, emulator)("GET", url, headers={"Host": "127.1"}))[0] == 200
+    async with calling(host="127.1") as call:
+        url = f"http://127.0.0.1:{call.emulator.iam_url.rpartition(':')[2]}/emulator/requests"
+        assert (await call("GET", url, headers={"Host": "127.1"}))[0] == 200

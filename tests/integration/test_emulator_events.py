@@ -7,25 +7,32 @@ import base64
 import hashlib
 import json
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse
 
-from qsessions.emulator import Emulator, Fault
-from tests.support.caller import Caller, Clock, first_code
+from qsessions.emulator import Fault, server
+from qsessions.emulator.page import live_view
+from tests.support.caller import Caller, Clock, calling, first_code
+from tests.support.tables import table
 
 Event = tuple[str, dict[str, Any]]
 
 
+@pytest.fixture(autouse=True)
+def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for changes so often that no test waits for the next time."""
+    monkeypatch.setattr(live_view, "_TICK_SECONDS", 0.01)
+
+
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
-    """Give an emulator whose time stands still, and a client for it."""
-    async with Emulator(speed=0, seed=1) as emulator, ClientSession() as http:
-        yield Caller(http, emulator)
+    """Start an emulator whose time stands still, and a client of it."""
+    async with calling(speed=0, seed=1) as call:
+        yield call
 
 
 class Stream:
@@ -223,29 +230,27 @@ async def test_instances_are_told_apart(call: Caller) -> None:
         assert (lane["instance"], lane["mode"]) == (2, "batch")
 
 
-@pytest.mark.parametrize("options", [{"speed": 60.0}, {"clock": Clock()}])
+@table("options", [{"speed": 60.0}, {"clock": Clock()}])
 async def test_the_pace_of_time_is_told(options: dict[str, Any]) -> None:
     """The page learns how fast time runs, and that a test's own clock sets it."""
-    async with (
-        Emulator(**options) as emulator,
-        ClientSession() as http,
-        watching(Caller(http, emulator)) as stream,
-    ):
+    async with calling(**options) as call, watching(call) as stream:
         assert (await stream.next())[1]["speed"] == options.get("speed")
 
 
-async def test_a_stop_ends_the_events(call: Caller) -> None:
+async def test_a_stop_ends_the_events(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """Watchers don't hold up a stop: their streams end whole, and a started emulator serves them
     again.
     """
+    # Neither the next look nor the end of the server's patience can be what ends the streams.
+    monkeypatch.setattr(live_view, "_TICK_SECONDS", 600)
+    monkeypatch.setattr(server, "_SHUTDOWN_SECONDS", 600)
     emulator = call.emulator
     session = await call.create()
     async with watching(call) as one, watching(call) as two:
         for stream in (one, two):
             assert (await stream.next())[1]["shown"] == [session]
-        began = time.monotonic()
-        await emulator.stop()
-        assert time.monotonic() - began < 1
+        async with asyncio.timeout(30):
+            await emulator.stop()
         for stream in (one, two):
             await stream.answer.read()  # raises for a stream that breaks off
     await emulator.start()
@@ -262,14 +267,17 @@ async def test_nothing_is_reckoned_while_nobody_watches() -> None:
         looks += 1
         return 1_800_000_000.0
 
-    async with Emulator(clock=clock) as emulator, ClientSession() as http:
-        async with watching(Caller(http, emulator)) as stream:
+    async with calling(clock=clock) as call:
+        async with watching(call) as stream:
             await stream.next()
             await stream.next()
             stream.answer.close()
-        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - a stream that ends calls nobody
-            await asyncio.sleep(0)
-        assert looks <= 3  # the one that met the closed connection
+        async with asyncio.timeout(30):
+            while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110 - a stream that ends calls nobody
+                await asyncio.sleep(0)
+        seen = looks
+        await asyncio.sleep(0.05)  # five times the pause between two looks
+        assert looks == seen
 
 
 async def test_a_clock_that_fails(caplog: pytest.LogCaptureFixture) -> None:
@@ -277,13 +285,12 @@ async def test_a_clock_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     error's type is logged.
     """
     now = [1_800_000_000.0]
-    async with Emulator(clock=lambda: now[0]) as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
+    async with calling(clock=lambda: now[0]) as call:
         async with watching(call) as stream:
             await stream.next()
             now.clear()
             while not stream.answer.content.at_eof():
                 await stream.answer.content.readany()
-        status, answer = await call("GET", f"{emulator.iam_url}/emulator/events")
+        status, answer = await call("GET", f"{call.emulator.iam_url}/emulator/events")
         assert (status, first_code(answer)) == (500, 1000)
     assert "the page's events failed: IndexError" in caplog.text

@@ -10,20 +10,21 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from aiohttp import ClientConnectionError, ClientPayloadError, ClientSession
+from aiohttp import ClientConnectionError, ClientPayloadError
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
-from qsessions.emulator import Emulator, Fault
+from qsessions.emulator import Fault
 from qsessions.emulator.http.fault_injection import reset_connection, respond
-from tests.support.caller import Caller, Clock, first_code, speak
+from tests.support.caller import Caller, Clock, calling, first_code, speak
+from tests.support.tables import table
 
 
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
     """Give a running emulator and a client for it."""
-    async with Emulator(clock=Clock()) as emulator, ClientSession() as http:
-        yield Caller(http, emulator)
+    async with calling(clock=Clock()) as call:
+        yield call
 
 
 CREATE = ("POST", "/v1/sessions", {"mode": "batch"})
@@ -37,22 +38,21 @@ ANSWERS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "content_type", "body"), ANSWERS)
-async def test_any_answer(
-    call: Caller, fields: dict[str, Any], content_type: str, body: str
-) -> None:
+@table(("fields", "content_type", "body"), ANSWERS)
+async def test_any_answer(fields: dict[str, Any], content_type: str, body: str) -> None:
     """An answer has the status, the body and the headers that the plan gives it, and no work is
     done.
     """
-    call.emulator.faults.add(Fault(kind="answer", status=520, retry_after=3, times=1, **fields))
-    status, headers, text = await call.full(*CREATE)
-    assert (status, headers.getall("Content-Type"), text) == (520, [content_type], body)  # type: ignore[attr-defined]
-    assert headers["Retry-After"] == "3"
-    assert not call.emulator.sessions
-    assert (await call(*CREATE))[0] == 200
+    fault = Fault(kind="answer", status=520, retry_after=3, times=1, **fields)
+    async with calling(clock=Clock(), faults=[fault]) as call:
+        status, headers, text = await call.full(*CREATE)
+        assert (status, headers.getall("Content-Type"), text) == (520, [content_type], body)  # type: ignore[attr-defined]
+        assert headers["Retry-After"] == "3"
+        assert not call.emulator.sessions
+        assert (await call(*CREATE))[0] == 200
 
 
-@pytest.mark.parametrize(
+@table(
     ("status", "code"),
     [(400, 9400), (401, 1201), (403, 1200), (429, 1202), (500, 1000), (503, 1000)],
 )
@@ -62,6 +62,7 @@ async def test_an_answer_without_a_body_is_the_services_error(
     """The default body has the form of the service's errors, with the code that goes with the
     status.
     """
+    call.emulator.faults.clear()
     call.emulator.faults.add(Fault(kind="answer", status=status))
     answered, answer = await call(*CREATE)
     assert (answered, first_code(answer)) == (status, code)
@@ -232,10 +233,9 @@ async def test_faults_act_in_the_order_of_the_plan() -> None:
         Fault(kind="reset"),
         Fault(kind="malformed"),
     ]
-    async with Emulator(faults=faults) as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
+    async with calling(faults=faults) as call:
         assert (await call.full(*CREATE))[::2] == (418, "tea")
-        assert emulator.requests[0].faults == ("revoke_tokens", "answer", "reset", "malformed")
+        assert call.emulator.requests[0].faults == ("revoke_tokens", "answer", "reset", "malformed")
 
 
 async def test_a_stuck_drain(call: Caller) -> None:
@@ -265,17 +265,13 @@ async def test_a_stuck_drain_of_a_reopening(call: Caller) -> None:
     assert (await call("GET", path))[1]["state"] == "closed"
 
 
-@pytest.mark.parametrize(
-    ("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)]
-)
+@table(("fields", "seconds"), [({}, 2.0), ({"seconds": 0.5}, 0.5), ({"seconds": 0}, 0.0)])
 async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: float) -> None:
     """Until it is old enough, whoever reads, updates or closes a session gets the 404 of an unknown
     one, and nothing is done.
     """
     clock = Clock()
-    async with Emulator(clock=clock) as emulator, ClientSession() as http:
-        call = Caller(http, emulator)
-        emulator.faults.add(Fault(kind="young_404", **fields))
+    async with calling(clock=clock, faults=[Fault(kind="young_404", **fields)]) as call:
         session = await call.create()
         path = f"/v1/sessions/{session}"
         requests = (
@@ -287,7 +283,7 @@ async def test_a_young_session_is_not_found(fields: dict[str, Any], seconds: flo
         for request in requests if seconds else ():
             status, answer = await call(*request)
             assert (status, first_code(answer)) == (404, 9404)
-        assert emulator.sessions[session].accepting_jobs
+        assert call.emulator.sessions[session].accepting_jobs
         clock.at += seconds / 2
         assert [(await call(*request))[0] for request in requests] == [200, 204, 204]
         assert (await call("GET", "/v1/sessions/none"))[0] == 404

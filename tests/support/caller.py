@@ -3,7 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
@@ -95,6 +96,13 @@ class Caller:
         status, session = await self("POST", "/v1/sessions", {"mode": "dedicated", **fields})
         assert status == 200, session
         return str(session["id"])
+
+
+@asynccontextmanager
+async def calling(**options: Any) -> AsyncIterator[Caller]:
+    """Start an emulator with these options, and a client of it."""
+    async with Emulator(**options) as emulator, ClientSession() as http:
+        yield Caller(http, emulator)
 
 
 def first_code(answer: Any) -> object:
