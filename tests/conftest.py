@@ -103,27 +103,27 @@ def home(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Path:
 
 @pytest.fixture
 def time() -> ManualClock:
-    """Give the time of the test, which client and emulator share."""
+    """Return the time of the test, which client and emulator share."""
     return ManualClock()
 
 
 @pytest.fixture
 async def emulator(time: ManualClock) -> AsyncIterator[Emulator]:
-    """Give a running emulator on the test's time."""
+    """Return a running emulator on the test's time."""
     async with Emulator(clock=time.time, seed=1) as emulator:
         yield emulator
 
 
 @pytest.fixture
 async def client(emulator: Emulator, time: ManualClock) -> AsyncIterator[AsyncSessionClient]:
-    """Give a client of the emulator, on the test's time."""
+    """Return a client of the emulator, on the test's time."""
     async with client_of(emulator, time.clock) as client:
         yield client
 
 
 @pytest.fixture
 async def against(time: ManualClock) -> AsyncIterator[Against]:
-    """Give a function that starts a scripted server and a client of it on the test's time."""
+    """Return a function that starts a scripted server and a client of it on the test's time."""
     async with AsyncExitStack() as stack:
 
         async def start(*answers: Answer, **options: Any) -> tuple[FaultServer, AsyncSessionClient]:
@@ -142,13 +142,13 @@ async def against(time: ManualClock) -> AsyncIterator[Against]:
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """Give a certificate authority that nobody trusts."""
+    """Return a certificate authority that nobody trusts."""
     return trustme.CA()
 
 
 @pytest.fixture(scope="session")
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
-    """Give the TLS settings of a server on 127.0.0.1 with a certificate of that authority."""
+    """Return the TLS settings of a server on 127.0.0.1 with a certificate of that authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
@@ -156,7 +156,7 @@ def server_tls(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture(scope="session")
 def client_tls(authority: trustme.CA) -> ssl.SSLContext:
-    """Give the TLS settings of a client that trusts that authority."""
+    """Return the TLS settings of a client that trusts that authority."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -97,89 +97,49 @@ async def test_each_credential_opens(call: Caller) -> None:
         assert (await call("GET", "/v1/workloads", headers=headers))[0] == 200
 
 
-BAD_CREDENTIALS: dict[str, tuple[Callable[[Emulator], dict[str, str]], int, int]] = {
-    "nothing": (lambda _: {}, 401, 1200),
-    "only a CRN": (lambda e: {"Service-CRN": e.crn}, 401, 1200),
-    "no CRN": (lambda e: {"Authorization": f"apikey {e.api_key}"}, 401, 1200),
-    "foreign CRN": (
-        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": f"{e.crn}x"},
-        404,
-        1279,
-    ),
-    "foreign CRN with a wrong key": (
-        lambda e: {"Authorization": "apikey wrong", "Service-CRN": f"{e.crn}x"},
+KEY = "apikey {key}"
+# (headers, status, code)
+BAD_CREDENTIALS: list[tuple[dict[str, str], int, int]] = [
+    ({}, 401, 1200),
+    ({"Service-CRN": "{crn}"}, 401, 1200),
+    ({"Authorization": KEY}, 401, 1200),
+    # CRNs: of a foreign instance, with a wrong key, half of one, two, and the key in its place.
+    ({"Authorization": KEY, "Service-CRN": "{crn}x"}, 404, 1279),
+    ({"Authorization": "apikey wrong", "Service-CRN": "{crn}x"}, 401, 1201),
+    ({"Authorization": KEY, "Service-CRN": "{half_crn}"}, 403, 1200),
+    ({"Authorization": KEY, "Service-CRN": "{crn}", "service-crn": "{crn}"}, 400, 9400),
+    ({"Authorization": KEY, "Service-CRN": "{key}"}, 403, 1200),
+    # Credentials: of another scheme, wrong, not text, or in the wrong header.
+    ({"Authorization": "{key}", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"Authorization": "apikey wrong", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"Authorization": "Bearer {key}", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"Authorization": "Bearer \udcff", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"Authorization": "Bearer {foreign_token}", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"Backend-Authentication": "{key}", "Service-CRN": "{crn}"}, 401, 1201),
+    ({"external-service-token": "{key}", "Service-CRN": "{crn}"}, 401, 1201),
+    # One is good, and one is bad.
+    (
+        {"Authorization": KEY, "external-service-token": "{key}", "Service-CRN": "{crn}"},
         401,
         1201,
     ),
-    "half a CRN": (
-        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": e.crn.removesuffix(":")},
-        403,
-        1200,
-    ),
-    "two CRNs": (
-        lambda e: {
-            "Authorization": f"apikey {e.api_key}",
-            "Service-CRN": e.crn,
-            "service-crn": e.crn,
-        },
-        400,
-        9400,
-    ),
-    "the key where the CRN belongs": (
-        lambda e: {"Authorization": f"apikey {e.api_key}", "Service-CRN": e.api_key},
-        403,
-        1200,
-    ),
-    "bare key": (lambda e: {"Authorization": e.api_key, "Service-CRN": e.crn}, 401, 1201),
-    "wrong key": (lambda e: {"Authorization": "apikey wrong", "Service-CRN": e.crn}, 401, 1201),
-    "key as a token": (
-        lambda e: {"Authorization": f"Bearer {e.api_key}", "Service-CRN": e.crn},
-        401,
-        1201,
-    ),
-    "token that is no text": (
-        lambda e: {"Authorization": "Bearer \udcff", "Service-CRN": e.crn},
-        401,
-        1201,
-    ),
-    "key for the backend": (
-        lambda e: {"Backend-Authentication": e.api_key, "Service-CRN": e.crn},
-        401,
-        1201,
-    ),
-    "key for the service": (
-        lambda e: {"external-service-token": e.api_key, "Service-CRN": e.crn},
-        401,
-        1201,
-    ),
-    "one good, one bad": (
-        lambda e: {
-            "Authorization": f"apikey {e.api_key}",
-            "external-service-token": e.api_key,
-            "Service-CRN": e.crn,
-        },
-        401,
-        1201,
-    ),
-    "foreign token": (
-        lambda e: {
-            "Authorization": "Bearer "
-            + jwt.encode({"exp": START + 99}, b"k" * 32, algorithm="HS256"),
-            "Service-CRN": e.crn,
-        },
-        401,
-        1201,
-    ),
-}
+]
 
 
-@table("name", BAD_CREDENTIALS)
-async def test_bad_credentials(call: Caller, name: str) -> None:
+@table(("headers", "status", "code"), BAD_CREDENTIALS)
+async def test_bad_credentials(
+    call: Caller, headers: dict[str, str], status: int, code: int
+) -> None:
     """Whoever does not show the right credential in the right header is kept out, with the
     service's codes.
     """
-    headers, status, code = BAD_CREDENTIALS[name]
-    raw = "".join(f"{key}: {value}\r\n" for key, value in headers(call.emulator).items())
+    words = {
+        "key": call.emulator.api_key,
+        "crn": call.emulator.crn,
+        "half_crn": call.emulator.crn.removesuffix(":"),
+        "foreign_token": jwt.encode({"exp": START + 99}, b"k" * 32, algorithm="HS256"),
+    }
+    raw = "".join(f"{name}: {value.format(**words)}\r\n" for name, value in headers.items())
     answer = await speak(
         call.emulator,
         f"GET /api/v1/workloads HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{raw}\r\n",

@@ -20,13 +20,13 @@ from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.values import Ttls
-from tests.support.caller import Caller, Clock, calling, first_code, speak
+from tests.support.caller import GRANT, Caller, Clock, calling, first_code, speak
 from tests.support.tables import table
 
 
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
-    """Give an emulator whose time stands still, and a client for it."""
+    """Start an emulator whose time stands still, and a client of it."""
     async with calling(speed=0) as call:
         yield call
 
@@ -485,7 +485,7 @@ async def test_the_form_in_any_order(call: Caller) -> None:
     form = {
         "response_type": "cloud_iam",
         "apikey": call.emulator.api_key,
-        "grant_type": "urn:ibm:params:oauth:grant-type:apikey",
+        "grant_type": GRANT,
     }
     for names in (sorted(form), sorted(form, reverse=True)):
         assert (await call.exchange(**{name: form[name] for name in names}))[0] == 200

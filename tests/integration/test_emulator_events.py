@@ -43,7 +43,7 @@ class Stream:
         self.text = ""
 
     async def next(self) -> Event:
-        """Give the next event's name and data."""
+        """Return the next event's name and data."""
         lines = [(await self.answer.content.readline()).decode() for _ in range(3)]
         self.text += "".join(lines)
         name, data, end = lines
@@ -51,7 +51,7 @@ class Stream:
         return name[7:-1], json.loads(data[6:])
 
     async def news(self) -> dict[str, Any]:
-        """Give the next event that tells more than the time."""
+        """Return the next event that tells more than the time."""
         while "shown" not in (told := (await self.next())[1]):
             pass
         return told

@@ -22,7 +22,7 @@ from tests.support.tables import table
 
 @pytest.fixture
 async def call() -> AsyncIterator[Caller]:
-    """Give a running emulator and a client for it."""
+    """Start an emulator, and a client of it."""
     async with calling(clock=Clock()) as call:
         yield call
 

@@ -41,7 +41,7 @@ class Connection:
         self.writer.transport.abort()
 
     async def hang(self) -> None:
-        """Say nothing until the client goes away."""
+        """Send nothing until the client goes away."""
         await self.reader.read()
 
 
@@ -150,7 +150,7 @@ class FaultServer:
         return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def count(self, method: str) -> int:
-        """Say how many requests with a method there were."""
+        """Return how many requests with a method there were."""
         return sum(request.method == method for request in self.received)
 
     async def arrival(self, count: int = 1) -> None:

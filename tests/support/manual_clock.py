@@ -24,7 +24,7 @@ class ManualClock:
         self.chance = chance
 
     def time(self) -> float:
-        """Give the current time in seconds."""
+        """Return the current time in seconds."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -39,7 +39,7 @@ class ManualClock:
 
     @property
     def clock(self) -> Clock:
-        """Give what the client takes as `clock=`."""
+        """Return what the client takes as `clock=`."""
         return Clock(
             monotonic=self.time, wall=self.time, sleep=self.sleep, random=lambda: self.chance
         )
@@ -74,7 +74,7 @@ class Stepped:
 
     @property
     def clock(self) -> Clock:
-        """Give what a poll takes."""
+        """Return what a poll takes."""
         return Clock(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: self.chance)
 
 

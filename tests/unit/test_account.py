@@ -22,17 +22,18 @@ from qsessions import (
 from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
 from qsessions.config.settings import Settings, SettingsLoader, resolve
+from tests.support.clients import CRN
+from tests.support.json_values import JSON
+from tests.support.settings import iam_url
 from tests.support.tables import table
 
-CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
-CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
-CRN_JP = "crn:v1:bluemix:public:quantum-computing:jp-tok:a/acc0unt:guid-3::"
+CRN_EU, CRN_JP = CRN.replace("us-east", "eu-de"), CRN.replace("us-east", "jp-tok")
 EU = "https://eu-de.quantum.cloud.ibm.com/api"
 PLATFORM, CLOUD, OLD = "ibm_quantum_platform", "ibm_cloud", "ibm_quantum"
 
 
 def account(**fields: object) -> dict[str, object]:
-    """Give an account as the official client saves it."""
+    """Return an account as the official client saves it."""
     return {
         "channel": PLATFORM,
         "token": "planted",
@@ -69,12 +70,12 @@ def look(
 
 
 def crns(settings: Settings) -> list[str]:
-    """Give the CRNs that a client would send."""
+    """Return the CRNs that a client would send."""
     return [provider.crn for provider in settings.providers if isinstance(provider, ServiceCRN)]
 
 
 def seen(error: BaseException) -> str:
-    """Give all that an error shows: its texts, and the locals of each frame but the tests' own."""
+    """Return all that an error shows: its texts, and the locals of each frame but the tests' own."""
     shown = [repr(error), str(error), repr(vars(error))]
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename != __file__:
@@ -84,19 +85,11 @@ def seen(error: BaseException) -> str:
 
 
 def refused(home: Path, accounts: object, *arguments: Any, **options: Any) -> ConfigurationError:
-    """Give the error that a search ends with."""
+    """Return the error that a search ends with."""
     with pytest.raises(ConfigurationError) as caught:
         look(home, accounts, *arguments, **options)
     assert "planted" not in seen(caught.value)
     return caught.value
-
-
-def iam_url(settings: Settings) -> str:
-    """Give where the key of the first provider is exchanged."""
-    provider = settings.providers[0]
-    assert isinstance(provider, IBMCloudAuth)
-    assert isinstance(provider._tokens, TokenExchange)
-    return str(provider._tokens._request.url).removesuffix("/identity/token")
 
 
 def test_both_halves_from_one_account(home: Path) -> None:
@@ -584,41 +577,35 @@ def test_reprs_show_no_secret() -> None:
 
 # Distinctive, so that finding it means that it got out.
 KEYS = st.from_regex(r"pLaNtEd[0-9a-z\r\n é]{0,9}", fullmatch=True)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just(CRN),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
+VALUES = JSON | st.just(CRN)
 SECRET = KEYS | st.lists(KEYS, max_size=2) | st.dictionaries(st.text(max_size=5), KEYS, max_size=2)
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "token": SECRET,
-        "channel": st.sampled_from([PLATFORM, CLOUD, OLD]) | JSON,
-        "instance": st.just(CRN) | KEYS | JSON,
-        "url": st.just("https://cloud.ibm.com") | KEYS.map("https://u:{}@x".format) | JSON,
-        "verify": st.just(True) | JSON,
-        "private_endpoint": st.booleans() | JSON,
-        "is_default_account": st.booleans() | JSON,
+        "channel": st.sampled_from([PLATFORM, CLOUD, OLD]) | VALUES,
+        "instance": st.just(CRN) | KEYS | VALUES,
+        "url": st.just("https://cloud.ibm.com") | KEYS.map("https://u:{}@x".format) | VALUES,
+        "verify": st.just(True) | VALUES,
+        "private_endpoint": st.booleans() | VALUES,
+        "is_default_account": st.booleans() | VALUES,
         "proxies": st.fixed_dictionaries(
             {},
             optional={
-                "urls": st.dictionaries(st.sampled_from(["https", "http", "all"]), KEYS | JSON)
-                | JSON
+                "urls": st.dictionaries(st.sampled_from(["https", "http", "all"]), KEYS | VALUES)
+                | VALUES
             },
         )
-        | JSON,
+        | VALUES,
     },
 )
 FILES = (
     st.dictionaries(
         st.sampled_from(["a", "b", "token"]) | st.text(max_size=9),
-        FIELDS | SECRET | JSON,
+        FIELDS | SECRET | VALUES,
         max_size=4,
     )
-    | JSON
+    | VALUES
 )
 
 

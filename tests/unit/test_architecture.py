@@ -65,17 +65,17 @@ LARGE_FUNCTIONS: dict[str, str] = {}
 
 
 def name_of(path: Path) -> str:
-    """Give a module's path in the package."""
+    """Return a module's path in the package."""
     return path.relative_to(PACKAGE).as_posix()
 
 
 def room_of(path: Path) -> str:
-    """Give the room that a module is in."""
+    """Return the room that a module is in."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Give each imported module's full name."""
+    """Yield each imported module's full name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -85,7 +85,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
 
 
 def ours(path: Path, depth: int = 1) -> set[str]:
-    """Give the rooms that a module imports from, or, with another depth, what is inside one."""
+    """Return the rooms that a module imports from, or, with another depth, what is inside one."""
     names = (name.split(".") for name in imports(MODULES[path]))
     return {parts[depth] for parts in names if parts[0] == "qsessions" and len(parts) > depth}
 
@@ -114,7 +114,7 @@ def test_imports_run_one_way() -> None:
 
 
 def same_row(room: str, other: str) -> bool:
-    """Say whether two rooms are in one row, where imports run one way too, whichever."""
+    """Return whether two rooms are in one row, where imports run one way too, whichever."""
     return RANK.get(room) == RANK.get(other)
 
 
@@ -151,7 +151,7 @@ def test_the_api_is_data() -> None:
 
 
 def waits(node: ast.AST) -> bool:
-    """Say whether a piece of code waits for something."""
+    """Return whether a piece of code waits for something."""
     return isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith)
 
 
@@ -174,7 +174,7 @@ def test_there_is_no_cycle() -> None:
 
 
 def run_time_imports(path: Path) -> set[str]:
-    """Give what a module imports when it is itself imported."""
+    """Return what a module imports when it is itself imported."""
     tree = ast.Module(
         [
             node
@@ -213,7 +213,7 @@ def test_no_call_pays_for_an_import() -> None:
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Give every function and method."""
+    """Yield every function and method."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
@@ -227,7 +227,7 @@ def logical_lines(path: Path) -> int:
 
 
 def code_lines(path: Path) -> set[int]:
-    """Give the numbers of a module's lines of code."""
+    """Return the numbers of a module's lines of code."""
     silent = {
         tokenize.NL,
         tokenize.COMMENT,
@@ -254,7 +254,7 @@ def code_lines(path: Path) -> set[int]:
 
 
 def depth(node: ast.AST) -> int:
-    """Say how deep a function's blocks are nested; an `elif` is no deeper than its `if`."""
+    """Return how deep a function's blocks are nested; an `elif` is no deeper than its `if`."""
     blocks = ast.If | ast.For | ast.AsyncFor | ast.While | ast.With | ast.AsyncWith | ast.Try
     deepest = 0
     for child in ast.iter_child_nodes(node):

@@ -22,7 +22,7 @@ async def nothing() -> None:
 
 @pytest.fixture
 def thread() -> Iterator[LoopThread]:
-    """Give a running loop."""
+    """Return a running loop."""
     thread = LoopThread(nothing)
     thread.start()
     yield thread
@@ -53,7 +53,7 @@ class InterruptedLock:
 
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Give what makes a call whose caller is interrupted; it gives the notes on the interruption."""
+    """Return what makes a call whose caller is interrupted, and returns the notes on that."""
     made: list[Call[Any]] = []
 
     def make(*arguments: Any) -> Call[Any]:
@@ -91,7 +91,7 @@ def strike(monkeypatch: pytest.MonkeyPatch, thread: LoopThread, number: int) -> 
 
 
 def describe() -> str:
-    """Say what a call is about."""
+    """Return what a call is about."""
     return "the call made what"
 
 

@@ -33,17 +33,13 @@ from qsessions.api.codec import (
     encode,
 )
 from qsessions.api.error_body import ErrorBody, decode_error_body
+from tests.support.json_values import JSON
 from tests.support.tables import table
 
 READERS = [decode_session, decode_versions, decode_workloads]
 LONE_SURROGATE = b'"\\ud800"'
 
 TEXT = st.text(min_size=1)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=20,
-)
 TIMES = st.datetimes(
     timezones=st.builds(
         timezone, st.integers(-14 * 60, 14 * 60).map(lambda minutes: timedelta(minutes=minutes))
@@ -232,7 +228,7 @@ def test_any_bytes(body: bytes) -> None:
 
 
 def survive(body: bytes) -> None:
-    """Give a body to every reader; only a ProtocolError may come of it."""
+    """Pass a body to every reader; only a ProtocolError may come of it."""
     for read in READERS:
         try:
             read(body)

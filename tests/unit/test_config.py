@@ -18,12 +18,12 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.api.messages import Transport
-from qsessions.auth.iam import TokenExchange
 from qsessions.config.settings import Settings, SettingsLoader, resolve
+from tests.support.clients import CRN
+from tests.support.settings import iam_url
 from tests.support.tables import table
 
-CRN = "crn:v1:bluemix:public:quantum-computing:us-east:a/acc0unt:guid-1::"
-CRN_EU = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-2::"
+CRN_EU = CRN.replace("us-east", "eu-de")
 US = "https://quantum.cloud.ibm.com/api"
 EU = "https://eu-de.quantum.cloud.ibm.com/api"
 BOTH = {"QISKIT_IBM_TOKEN": "planted-env", "QISKIT_IBM_INSTANCE": CRN_EU}
@@ -33,7 +33,7 @@ class Custom:
     """A user's own provider."""
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give a header that a built-in one sets too."""
+        """Return a header that a built-in one sets too."""
         return {"Authorization": "custom"}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
@@ -269,59 +269,24 @@ NO_CLOUD = (
             {},
             "IBMCloudAuth and IBMCloudAuth both set the header Authorization; pass one of them.",
         ),
-        (
-            "planted",
-            None,
-            BOTH,
+        *(
             (
-                "auth= holds the str object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
-        ),
-        (
-            "",
-            None,
-            BOTH,
-            (
-                "auth= holds the str object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
-        ),
-        (
-            b"",
-            None,
-            BOTH,
-            (
-                "auth= holds the bytes object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
-        ),
-        (
-            ["planted"],
-            None,
-            BOTH,
-            (
-                "auth= holds the str object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
-        ),
-        (
-            {"Authorization": "planted"},
-            None,
-            BOTH,
-            (
-                "auth= holds the str object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
-        ),
-        (
-            5,
-            None,
-            BOTH,
-            (
-                "auth= holds the int object, which is not an auth provider: it needs "
-                "headers() and invalidate()."
-            ),
+                auth,
+                None,
+                BOTH,
+                (
+                    f"auth= holds the {kind} object, which is not an auth provider: it needs headers() "
+                    "and invalidate()."
+                ),
+            )
+            for auth, kind in (
+                ("planted", "str"),
+                ("", "str"),
+                (b"", "bytes"),
+                (["planted"], "str"),
+                ({"Authorization": "planted"}, "str"),
+                (5, "int"),
+            )
         ),
         (
             [IBMCloudAuth],
@@ -457,14 +422,6 @@ def test_iam_of_the_same_cloud(environ: dict[str, str], iam: str) -> None:
     settings = resolve(None, environ=environ)
     assert isinstance(settings, Settings)
     assert iam_url(settings) == iam
-
-
-def iam_url(settings: Settings) -> str:
-    """Where the key of the first provider is exchanged."""
-    provider = settings.providers[0]
-    assert isinstance(provider, IBMCloudAuth)
-    assert isinstance(provider._tokens, TokenExchange)
-    return str(provider._tokens._request.url).removesuffix("/identity/token")
 
 
 @table(

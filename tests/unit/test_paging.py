@@ -34,7 +34,7 @@ class Service(Caller):
         return self.workloads(workloads_query(mode="session"))
 
     async def call(self, operation: Operation[Any], *_: Any) -> Any:
-        """Give a page: the letters of its text are the workloads' ids."""
+        """Return a page: the letters of its text are the workloads' ids."""
         cursor = URL(operation.path).query.get("next")
         self.asked.append(cursor)
         letters, following = self.answers[cursor]

@@ -41,7 +41,7 @@ LONG_AFTER = NOW + 86_400.0
 
 
 def entry(liveness: Liveness = Liveness.DEAD, **fields: Any) -> LedgerEntry:
-    """Give the entry of a created session, of a dead owner unless told otherwise."""
+    """Return the entry of a created session, of a dead owner unless told otherwise."""
     about: dict[str, Any] = {
         "key": "k",
         "base_url": "https://quantum.example/api",
@@ -56,7 +56,7 @@ def entry(liveness: Liveness = Liveness.DEAD, **fields: Any) -> LedgerEntry:
 
 
 def workload(**fields: Any) -> Workload:
-    """Give a workload that can be the session of `entry`."""
+    """Return a workload that can be the session of `entry`."""
     about: dict[str, Any] = {
         "id": "s-1",
         "created": datetime.fromtimestamp(NOW + 1, UTC),

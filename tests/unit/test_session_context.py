@@ -70,7 +70,7 @@ class Created(Create):
 
 
 def context(calls: Calls) -> SessionContext:
-    """Give a block's session."""
+    """Return a block's session."""
     creates = PendingCreates()
     request = CreateSession("batch", max_ttl=600)
     create = Created(calls, creates, request, labels={}, api_version=None, seconds=None)

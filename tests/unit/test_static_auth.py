@@ -15,9 +15,10 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.auth import StaticHeader
+from tests.support.clients import CRN
 from tests.support.tables import table
 
-CRN = "crn:v1:bluemix:public:quantum-computing:eu-de:a/acc0unt:guid-1::"
+LINE_END = "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"
 KINDS: list[tuple[type[StaticHeader], str, dict[str, str]]] = [
     (IBMCloudAPIKey, "planted", {"Authorization": "apikey planted"}),
     (BackendAuthentication, "planted", {"Backend-Authentication": "planted"}),
@@ -64,25 +65,16 @@ def test_crn() -> None:
     """A CRN is no secret: it is shown, and its region can be read."""
     provider = ServiceCRN(CRN)
     assert repr(provider) == f"ServiceCRN({CRN!r})"
-    assert (provider.crn, provider.region) == (CRN, "eu-de")
+    assert (provider.crn, provider.region) == (CRN, "us-east")
 
 
 @table(
     ("value", "problem"),
     [
         ("", "is empty"),
-        (
-            "planted\n",
-            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
-        ),
-        (
-            "planted\r\nX-Evil: 1",
-            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
-        ),
-        (
-            "plan\0ted",
-            "contains a line end (CR, LF) or NUL, as text read from a file without strip() does",
-        ),
+        ("planted\n", LINE_END),
+        ("planted\r\nX-Evil: 1", LINE_END),
+        ("plan\0ted", LINE_END),
         (" planted", "starts or ends with white space"),
         ("plantéd", "contains characters outside printable ASCII"),
         (None, "is not text but NoneType"),

@@ -27,7 +27,7 @@ PAIRS = ((AsyncSessionClient, SessionClient), (AsyncLiveSession, LiveSession))
 
 
 def methods(kind: type) -> dict[str, inspect.Signature]:
-    """Give the signature of each public method and property, under its synchronous name."""
+    """Return the signature of each public method and property, under its synchronous name."""
     found = {
         name: value.fget if isinstance(value, property) else value
         for name, value in vars(kind).items()
@@ -41,7 +41,7 @@ def methods(kind: type) -> dict[str, inspect.Signature]:
 
 
 def in_sync_words(annotation: object) -> str:
-    """Give an annotation as the facade writes it."""
+    """Return an annotation as the facade writes it."""
     text = str(annotation)
     for name, ours in NAMES.items():
         text = text.replace(name, ours)
