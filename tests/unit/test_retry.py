@@ -64,6 +64,8 @@ CONTRACT: list[tuple[dict[str, Any], Action, Action]] = [
     ({"status": 501}, FAIL, UNKNOWN),
     ({"status": 523}, FAIL, UNKNOWN),
     ({"status": 599}, FAIL, UNKNOWN),
+    # The answer that says that it was done.
+    ({"status": 303}, FAIL, UNKNOWN),
     # Answers that say that nothing was done.
     ({"status": 302}, FAIL, FAIL),
     ({"status": 400, "is_service_error": True}, FAIL, FAIL),
@@ -193,7 +195,7 @@ FACTS = st.builds(
     repeatable=st.booleans(),
     sent=st.booleans(),
     status=st.none()
-    | st.sampled_from([400, 401, 404, 429, *range(500, 528)])
+    | st.sampled_from([303, 400, 401, 404, 429, *range(500, 528)])
     | st.integers(300, 599),
     is_service_error=st.booleans(),
     transient=st.booleans(),
@@ -265,6 +267,12 @@ def test_budget_is_kept_to(capacity: int, steps: list[tuple[bool, bool, int]]) -
             left = max(left - tokens, 0) if needed or tokens <= left else left
     assert not budget.pay(left + 1)
     assert budget.pay(left)
+
+
+def test_a_budget_that_is_spent() -> None:
+    """What there isn't enough for is refused, and takes nothing."""
+    budget = RetryBudget(5)
+    assert [budget.pay(cost) for cost in (3, 3, 2, 1)] == [True, False, True, False]
 
 
 def test_no_budget_is_no_limit() -> None:
