@@ -914,9 +914,8 @@ async def test_stop_and_start_again(clock: Clock) -> None:
         reader, writer = await asyncio.open_connection(host.host, host.port)
         writer.write(b"POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n{")
         await call("GET", "/v1/versions")
-        began = time.monotonic()
-        await emulator.stop()
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(30):
+            await emulator.stop()
         await reader.read()
         writer.close()
         await writer.wait_closed()

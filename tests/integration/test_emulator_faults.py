@@ -189,9 +189,8 @@ async def test_latency_makes_a_client_wait_and_no_other(call: Caller, after: boo
         await asyncio.sleep(0)
     assert (await call("GET", "/v1/workloads"))[0] == 200
     assert len(call.emulator.sessions) == after
-    began = time.monotonic()
-    await call.emulator.stop()
-    assert time.monotonic() - began < 5
+    async with asyncio.timeout(30):
+        await call.emulator.stop()
     with pytest.raises(ClientConnectionError):
         await waiting
 

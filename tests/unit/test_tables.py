@@ -50,3 +50,18 @@ def test_an_empty_table() -> None:
     """A table without rows would check nothing, and is refused."""
     with pytest.raises(AssertionError, match="empty"):
         table("number", [])
+
+
+def test_a_timeout_ends_the_table() -> None:
+    """A failure that is no row's own, such as a timeout, ends the test, since it comes only once."""
+    seen = []
+
+    @table("number", range(2))
+    def check(number: int) -> None:
+        seen.append(number)
+        pytest.fail("Timeout (>120.0s) from pytest-timeout.")
+
+    with pytest.raises(pytest.fail.Exception, match="Timeout") as caught:
+        check()
+    assert seen == [0]
+    assert caught.value.__notes__ == ["in row 0 of the table", "{'number': 0}"]
