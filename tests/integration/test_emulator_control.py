@@ -60,8 +60,7 @@ async def test_a_given_clock_is_not_moved() -> None:
     async with calling(clock=Clock()) as call:
         with pytest.raises(RuntimeError, match="move that one"):
             await call.emulator.advance(1)
-        url = f"{call.emulator.iam_url}/emulator/advance"
-        assert (await call("POST", url, {"duration": 1}))[0] == 409
+        assert (await call.command("POST", "advance", {"duration": 1}))[0] == 409
     with pytest.raises(ValueError, match="exclude"):
         Emulator(clock=Clock(), speed=2)
 
@@ -237,15 +236,12 @@ async def test_a_draining_session_in_a_story(call: Caller) -> None:
 
 async def test_faults_over_http(call: Caller) -> None:
     """A plan can be added to, looked at and cleared without Python and without credentials."""
-    url = f"{call.emulator.iam_url}/emulator/faults"
-    plan = {
-        "faults": [{"kind": "answer", "status": 503, "operations": ["get"], "headers": {"X": "y"}}]
-    }
-    status, shown = await call("POST", url, plan, headers={})
-    assert (status, shown) == (200, {"faults": [{**plan["faults"][0], "matched": 0, "fired": 0}]})
+    fault = {"kind": "answer", "status": 503, "operations": ["get"], "headers": {"X": "y"}}
+    shown = await call.command("POST", "faults", {"faults": [fault]})
+    assert shown == (200, {"faults": [{**fault, "matched": 0, "fired": 0}]})
     assert (await call("GET", "/v1/sessions/none"))[0] == 503
-    assert (await call("GET", url, headers={}))[1]["faults"][0]["fired"] == 1
-    assert await call("DELETE", url, headers={}) == (204, None)
+    assert (await call.command("GET", "faults"))[1]["faults"][0]["fired"] == 1
+    assert await call.command("DELETE", "faults") == (204, None)
     assert (await call("GET", "/v1/sessions/none"))[0] == 404
     assert [request.path for request in call.emulator.requests] == ["/api/v1/sessions/none"] * 2
 
@@ -273,9 +269,7 @@ async def test_a_command_that_makes_no_sense(
 ) -> None:
     """A wrong command is a 400 that says what is wrong, and changes nothing."""
     before = call.emulator.now()
-    status, answer = await call(
-        "POST", f"{call.emulator.iam_url}/emulator/{path}", data=body, headers={}
-    )
+    status, answer = await call.command("POST", path, data=body)
     assert (status, first_code(answer)) == (400, 9400)
     assert told in answer["errors"][0]["message"]
     assert (call.emulator.faults.shown(), call.emulator.now()) == ([], before)
@@ -283,25 +277,24 @@ async def test_a_command_that_makes_no_sense(
 
 async def test_a_command_too_long(call: Caller) -> None:
     """A body beyond the limit is refused in the same form, and the next command is served."""
-    url = f"{call.emulator.iam_url}/emulator/faults"
-    status, answer = await call("POST", url, data=io.BytesIO(b" " * (50 * 2**20 + 1)), headers={})
+    large = io.BytesIO(b" " * (50 * 2**20 + 1))
+    status, answer = await call.command("POST", "faults", data=large)
     assert (status, first_code(answer)) == (413, 9400)
-    assert (await call("GET", url, headers={}))[0] == 200
+    assert (await call.command("GET", "faults"))[0] == 200
 
 
 async def test_the_inside_over_http(call: Caller) -> None:
     """Requests, open sessions with their stories, and the time can be had without Python; no secret
     among them.
     """
-    url = f"{call.emulator.iam_url}/emulator"
     session = await call.create(backend="ibm_fez")
-    status, moved = await call("POST", f"{url}/advance", {"duration": "1m 30s"}, headers={})
+    status, moved = await call.command("POST", "advance", {"duration": "1m 30s"})
     assert (status, set(moved)) == (200, {"now"})
-    status, shown = await call("GET", f"{url}/sessions", headers={})
+    status, shown = await call.command("GET", "sessions")
     (left,) = shown["sessions"]
     assert (left["id"], left["state"], left["instance"]) == (session, "open", call.emulator.crn)
     assert "left alone it closes in 28m 30s (session_closed_by_disuse)" in left["story"]
-    status, shown = await call("GET", f"{url}/requests", headers={})
+    status, shown = await call.command("GET", "requests")
     (request,) = shown["requests"]
     assert (request["operation"], request["session_id"], request["status"]) == (
         "create",
@@ -310,14 +303,13 @@ async def test_the_inside_over_http(call: Caller) -> None:
     )
     assert request["headers"]["authorization"] == "apikey <api_key>"
     assert call.emulator.api_key not in json.dumps(shown)
-    assert (await call("GET", f"{url}/nothing", headers={}))[0] == 404
+    assert (await call.command("GET", "nothing"))[0] == 404
 
 
 async def test_faults_spare_the_way_to_end_them() -> None:
     """A plan that strikes everything can still be cleared over HTTP."""
     async with calling(faults=[Fault(kind="reset")]) as call:
-        url = f"{call.emulator.iam_url}/emulator/faults"
-        assert (await call("DELETE", url, headers={}))[0] == 204
+        assert (await call.command("DELETE", "faults"))[0] == 204
         assert (await call("GET", "/v1/versions"))[0] == 200
 
 
@@ -396,12 +388,9 @@ async def test_a_doubled_slash_on_the_way_to_the_inside(call: Caller, target: st
     """What rules the emulator, and its page, are served under doubled slashes too, to this machine
     alone, and are no record.
     """
-    status, _, _ = await call.full("GET", f"{call.emulator.iam_url}{target}", headers={})
-    assert status == 200
-    status, _, _ = await call.full(
-        "GET", f"{call.emulator.iam_url}{target}", headers={"Host": "elsewhere.example"}
-    )
-    assert status == 403
+    url = call.emulator.iam_url + target
+    assert (await call.full("GET", url, headers={}))[0] == 200
+    assert (await call.full("GET", url, headers={"Host": "elsewhere.example"}))[0] == 403
     assert call.emulator.requests == []
 
 
@@ -409,15 +398,15 @@ async def test_time_ends_with_the_year_9999(call: Caller) -> None:
     """A step past the year 9999 is a refusal, and everything is served afterwards, in that year
     too.
     """
-    url = f"{call.emulator.iam_url}/emulator/advance"
-    statuses = [(await call("POST", url, {"duration": 1e9}, headers={}))[0] for _ in range(260)]
+    step = {"duration": 1e9}
+    statuses = [(await call.command("POST", "advance", step))[0] for _ in range(260)]
     assert set(statuses) == {200, 400}
     assert statuses == sorted(statuses)
-    refused = (await call("POST", url, {"duration": 1e9}, headers={}))[1]
+    refused = (await call.command("POST", "advance", step))[1]
     assert "year 9999" in refused["errors"][0]["message"]
     await call.create(backend="ibm_fez")
     assert (await call("GET", "/v1/workloads"))[0] == 200
-    assert (await call("GET", f"{call.emulator.iam_url}/emulator/sessions", headers={}))[0] == 200
+    assert (await call.command("GET", "sessions"))[0] == 200
 
 
 @pytest.mark.parametrize("part", ["body", "query", "header"])
@@ -560,10 +549,8 @@ async def test_a_name_that_was_led_here_rules_nothing(call: Caller, host: str, s
     localhost.
     """
     for path in ("/emulator/requests", "/"):
-        answered, _, _ = await call.full(
-            "GET", call.emulator.iam_url + path, headers={"Host": host}
-        )
-        assert answered == status
+        url = call.emulator.iam_url + path
+        assert (await call.full("GET", url, headers={"Host": host}))[0] == status
     assert (await call("GET", "/v1/workloads", headers=call.good() | {"Host": host}))[0] == 200
 
 

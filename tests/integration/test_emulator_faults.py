@@ -16,7 +16,7 @@ from aiohttp.web import Response
 
 from qsessions.emulator import Fault
 from qsessions.emulator.http.fault_injection import reset_connection, respond
-from tests.support.caller import Caller, Clock, calling, first_code, speak
+from tests.support.caller import Caller, Clock, calling, connect, first_code, speak
 from tests.support.tables import table
 
 
@@ -97,8 +97,7 @@ async def test_a_reset(call: Caller, after: bool, sessions: int) -> None:
     """
     call.emulator.faults.add(Fault(kind="reset", after=after, times=1))
     head = "".join(f"{name}: {value}\r\n" for name, value in call.good().items())
-    port = int(call.emulator.iam_url.rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await connect(call.emulator)
     body = '{"mode": "batch"}'
     writer.write(
         f"POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{head}\r\n{body}".encode()
@@ -146,8 +145,7 @@ async def test_a_slow_drip(call: Caller) -> None:
 async def test_a_client_that_leaves_a_drip(call: Caller) -> None:
     """A client that goes away in the middle leaves an emulator that serves the next."""
     call.emulator.faults.add(Fault(kind="drip", seconds=0.2, times=1))
-    port = int(call.emulator.iam_url.rpartition(":")[2])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await connect(call.emulator)
     writer.write(b"GET /api/v1/versions HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.abort()

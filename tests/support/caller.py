@@ -79,6 +79,13 @@ class Caller:
         ) as answer:
             return answer.status, answer.headers, await answer.text()
 
+    async def command(
+        self, method: str, path: str, body: object = None, data: bytes | io.BytesIO | None = None
+    ) -> tuple[int, Any]:
+        """Ask the emulator about itself, or rule it: for that there are no credentials."""
+        url = f"{self.emulator.iam_url}/emulator/{path}"
+        return await self(method, url, body, data=data, headers={})
+
     async def token(self) -> str:
         """A fresh access token."""
         status, answer = await self.exchange(grant_type=GRANT, apikey=self.emulator.api_key)
@@ -114,10 +121,15 @@ def first_code(answer: Any) -> object:
     return error["code"]
 
 
+async def connect(emulator: Emulator) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection for raw bytes."""
+    url = URL(emulator.iam_url)
+    return await asyncio.open_connection(url.host, url.port)
+
+
 async def speak(emulator: Emulator, request: str) -> str:
     """Send raw text over a connection of its own, and read until the emulator closes it."""
-    url = URL(emulator.iam_url)
-    reader, writer = await asyncio.open_connection(url.host, url.port)
+    reader, writer = await connect(emulator)
     writer.write(request.encode(errors="surrogateescape"))
     answer = await reader.read()
     writer.close()
