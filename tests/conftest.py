@@ -73,15 +73,6 @@ def blockbuster(detector: BlockBuster) -> Iterator[BlockBuster]:
     detector.activate()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def clean_environment() -> Iterator[None]:
-    """Take the developer's credentials and proxies out of the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in VARIABLES:
-            patch.delenv(name, raising=False)
-        yield
-
-
 @pytest.fixture(scope="session")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a name for each next home folder. (`mktemp` would list all that there are, at each of
@@ -93,7 +84,9 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Path:
-    """Return the empty home folder of this test."""
+    """Return an empty home folder, in an environment without the developer's credentials and proxies."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     home = next(homes)
     home.mkdir()
     for name in ("HOME", "USERPROFILE"):
