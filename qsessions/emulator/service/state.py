@@ -4,7 +4,7 @@ import math
 import uuid
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import islice
 from operator import attrgetter
 from random import Random
 
@@ -71,7 +71,7 @@ class ServiceState:
         self._backend_queues = {name: JobQueue(self._store) for name in backends}
         self._now = -math.inf
         self._schedule: list[tuple[float, int, SessionLifecycle | JobQueue]] = []
-        self._sequence = count()
+        self._sequence = 0
 
     def advance(self, now: float) -> float:
         """Carry out all that is due by `now`, and return the time that it then is."""
@@ -240,7 +240,8 @@ class ServiceState:
         target.settle(self._now)
         due = target.next_due()
         if due not in (math.inf, target.scheduled):
-            heappush(self._schedule, (due, next(self._sequence), target))
+            self._sequence += 1
+            heappush(self._schedule, (due, self._sequence, target))
         target.scheduled = due
 
     def _lifecycle(self, session_id: str) -> SessionLifecycle:
