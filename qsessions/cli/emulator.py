@@ -124,13 +124,19 @@ def _logging_to(handler: logging.Handler) -> Iterator[None]:
     lines: SimpleQueue[logging.LogRecord] = SimpleQueue()
     # A disk can be slow: a thread of its own writes the lines.
     listener = QueueListener(lines, handler)
-    request_log.addHandler(QueueHandler(lines))
+    queueing = QueueHandler(lines)
+    level, propagates = request_log.level, request_log.propagate
+    request_log.addHandler(queueing)
     request_log.setLevel(logging.INFO)
     request_log.propagate = False
     listener.start()
     try:
         yield
     finally:
+        # The process may go on and serve again.
+        request_log.removeHandler(queueing)
+        request_log.setLevel(level)
+        request_log.propagate = propagates
         listener.stop()
         handler.close()
 

@@ -1,13 +1,10 @@
-"""The commands for the service, each in a process of its own, against an emulator that runs in the
-test's loop.
-"""
+"""The commands for the service, against an emulator and scripted servers in the test's loop."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import json
-import os
 import re
 import shlex
 import signal
@@ -29,10 +26,23 @@ from qsessions.cli import create, main
 from qsessions.cli.app import COMMANDS, make_app
 from qsessions.emulator import Emulator, Fault
 from tests.support.clients import CRN
-from tests.support.fault_server import Connection, FaultServer, hang, http
-from tests.support.shell import GRANT, PIPE, QSESSIONS, SCHEMA, Shell, shell_of, told, validate
+from tests.support.fault_server import Connection, FaultServer, hang, held, http
+from tests.support.shell import (
+    GRANT,
+    PROGRAMS,
+    SCHEMA,
+    Shell,
+    closed_pipe,
+    draw_short_waits,
+    error_lines,
+    outcome,
+    shell_of,
+    validate,
+)
+from tests.support.waiting import until_real
 
 DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
+CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
 SESSION = http(200, {"id": "s-1", "state": "open", "state_reason": "\x1b[31mred\ud800", "new": [1]})
 
 
@@ -98,7 +108,7 @@ async def test_lists(shell: Shell) -> None:
     """
     for mode in ("batch", "dedicated"):
         await shell.data("create", "--mode", mode, "--backend", "ibm_fez", "--max-ttl", "10m")
-    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
+    session_id = (await shell.data(*CREATE))["id"]
     await shell.data("close", session_id)
     assert [item["mode"] for item in (await shell.data("workloads"))["workloads"]] == [
         "batch",
@@ -149,31 +159,31 @@ async def test_a_long_list_is_read_in_pages(tmp_path: Path) -> None:
         assert [query["limit"] for query in queries] == [[size] for size in sizes]
 
 
-@pytest.mark.parametrize("option", ["created-after", "created-before"])
-async def test_a_time_without_an_offset_is_local_time(tmp_path: Path, option: str) -> None:
+async def test_a_time_without_an_offset_is_local_time(tmp_path: Path) -> None:
     """A time is read by the clock on the wall, an offset in it counts, and the service is asked in
     UTC.
     """
-    for given, sent in (
-        ("2026-01-31", "2026-01-31T05:00:00Z"),
-        ("2026-01-31T12:00:00", "2026-01-31T17:00:00Z"),
-        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
-        ("2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00Z"),
-    ):
-        async with FaultServer(GRANT, http(200, {"workloads": []})) as server:
-            shell = shell_of(server, tmp_path)
-            shell.env["TZ"] = "EST5"
-            assert await shell.lines("workloads", "--mode", "session", f"--{option}", given) == []
-        query = parse_qs(urlsplit(server.received[1].target).query)
-        assert query[option.replace("-", "_")] == [sent]
+    for option in ("created-after", "created-before"):
+        for written, sent in (
+            ("2026-01-31", "2026-01-31T05:00:00Z"),
+            ("2026-01-31T12:00:00", "2026-01-31T17:00:00Z"),
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00Z"),
+        ):
+            async with FaultServer(GRANT, http(200, {"workloads": []})) as server:
+                shell = shell_of(server, tmp_path)
+                shell.env["TZ"] = "EST5"
+                arguments = ("workloads", "--mode", "session", f"--{option}", written)
+                assert await shell.lines(*arguments) == []
+            query = parse_qs(urlsplit(server.received[1].target).query)
+            assert query[option.replace("-", "_")] == [sent], arguments
 
 
-@pytest.mark.parametrize("given", ["yesterday", "0001-01-01", "9999-12-31T23:59:59-12:00"])
-async def test_a_time_that_is_none_is_told(shell: Shell, given: str) -> None:
+async def test_a_time_that_is_none_is_reported(shell: Shell) -> None:
     """What can't be read as a time, or that no clock can show, is wrong use."""
-    code, _, err = await shell("workloads", "--created-after", given)
-    assert code == 2
-    assert "created" in told(err)[0]
+    for written in ("yesterday", "0001-01-01", "9999-12-31T23:59:59-12:00"):
+        code, _, err = await shell("workloads", "--created-after", written)
+        assert (code, "created" in error_lines(err)[0]) == (2, True), written
 
 
 async def test_plain_text_is_aligned(shell: Shell) -> None:
@@ -204,40 +214,25 @@ async def test_plain_text_is_aligned(shell: Shell) -> None:
     assert "\x1b" not in made + listed
 
 
-@pytest.mark.parametrize("no_color", ["", "1"])
-async def test_tables_on_a_terminal(shell: Shell, no_color: str) -> None:
+async def test_tables_on_a_terminal(shell: Shell) -> None:
     """On a terminal there are tables with colours, and with NO_COLOR the same without any escape."""
-    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
-    code, record = await shell.on_terminal("get", session_id, NO_COLOR=no_color)
-    assert code == 0
-    assert session_id in record
-    code, listed = await shell.on_terminal("workloads", NO_COLOR=no_color)
-    assert code == 0
-    assert re.search(rf"{session_id}.* batch ", listed)
-    assert "-----" in listed
-    assert ("\x1b[36mopen" in record) is not bool(no_color)
-    assert ("\x1b" in record + listed) is not bool(no_color)
-    code, helped = await shell.on_terminal("workloads", "--help", NO_COLOR=no_color)
-    assert code == 0
-    assert ("\x1b" in helped) is not bool(no_color)
+    session_id = (await shell.data(*CREATE))["id"]
+    for no_color in ("", "1"):
+        code, record = await shell.on_terminal("get", session_id, NO_COLOR=no_color)
+        assert code == 0
+        assert session_id in record
+        code, listed = await shell.on_terminal("workloads", NO_COLOR=no_color)
+        assert code == 0
+        assert re.search(rf"{session_id}.* batch ", listed)
+        assert "-----" in listed
+        assert ("\x1b[36mopen" in record) is not bool(no_color)
+        assert ("\x1b" in record + listed) is not bool(no_color)
+        code, helped = await shell.on_terminal("workloads", "--help", NO_COLOR=no_color)
+        assert code == 0
+        assert ("\x1b" in helped) is not bool(no_color)
 
 
-@pytest.mark.parametrize(
-    ("width", "fields", "hidden"),
-    [
-        (20, ["id"], "mode, status, created, backend, usage_seconds, accepting_jobs"),
-        (80, ["id", "mode", "status", "created"], "backend, usage_seconds, accepting_jobs"),
-        (100, ["id", "mode", "status", "created", "backend"], "usage_seconds, accepting_jobs"),
-        (
-            160,
-            ["id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs"],
-            None,
-        ),
-    ],
-)
-async def test_tables_fit_the_terminal(
-    shell: Shell, service: Emulator, width: int, fields: list[str], hidden: str | None
-) -> None:
+async def test_tables_fit_the_terminal(shell: Shell, service: Emulator) -> None:
     """A list has the columns that there is room for, each workload whole on one line, and names
     what it leaves out.
     """
@@ -245,29 +240,33 @@ async def test_tables_fit_the_terminal(
         "create", "--mode", "dedicated", "--backend", "ibm_marrakesh", "--max-ttl", "10m"
     )
     service.submit_job(made["id"], seconds=3600)
-    (told,) = await shell.lines("workloads")
-    assert told["status"] == "in_progress"
-    code, shown = await shell.on_terminal("workloads", COLUMNS=str(width), NO_COLOR="1")
-    assert code == 0
-    header, rule, line, *rest = shown.splitlines()
-    assert header.split() == fields
-    assert set(rule) == {"-"}
-    cells = line.split()
-    assert cells[0] == told["id"]
-    assert cells[1:4] == ["session", "in_progress", told["created"][:19] + "Z"][: len(fields) - 1]
-    assert cells[4:5] == ["ibm_marrakesh"][: len(fields) - 4]
-    assert len(rule) <= max(width, len(told["id"]))
-    assert max(len(header), len(line)) <= len(rule)
-    assert " ".join(" ".join(rest).split()) == (
-        "" if hidden is None else f"no room for {hidden}; -v shows all"
-    )
+    (workload,) = await shell.lines("workloads")
+    assert workload["status"] == "in_progress"
+    names = ["id", "mode", "status", "created", "backend", "usage_seconds", "accepting_jobs"]
+    for width, number in ((20, 1), (80, 4), (100, 5), (160, 7)):
+        fields, hidden = names[:number], ", ".join(names[number:])
+        code, shown = await shell.on_terminal("workloads", COLUMNS=str(width), NO_COLOR="1")
+        assert code == 0
+        header, rule, line, *rest = shown.splitlines()
+        assert header.split() == fields, width
+        assert set(rule) == {"-"}
+        cells = line.split()
+        assert cells[0] == workload["id"]
+        beginning = ["session", "in_progress", workload["created"][:19] + "Z"]
+        assert cells[1:4] == beginning[: number - 1]
+        assert cells[4:5] == ["ibm_marrakesh"][: max(number - 4, 0)], width
+        assert len(rule) <= max(width, len(workload["id"]))
+        assert max(len(header), len(line)) <= len(rule)
+        assert " ".join(" ".join(rest).split()) == (
+            f"no room for {hidden}; -v shows all" if hidden else ""
+        )
 
 
 async def test_a_record_on_a_narrow_terminal(shell: Shell) -> None:
     """A session's id is never broken: the terminal itself wraps what is too long for it, and it can
     be copied.
     """
-    session_id = (await shell.data("create", "--mode", "batch", "--max-ttl", "10m"))["id"]
+    session_id = (await shell.data(*CREATE))["id"]
     code, shown = await shell.on_terminal("get", session_id, COLUMNS="20", NO_COLOR="1")
     assert code == 0
     assert re.search(rf"^id +{session_id}$", shown, re.MULTILINE)
@@ -283,122 +282,108 @@ async def test_json_on_a_terminal_has_no_colours(shell: Shell) -> None:
 async def test_a_broken_pipe_ends_quietly(shell: Shell) -> None:
     """Whoever reads only the first line gets it, and the command says nothing of it."""
     for _ in range(3):
-        await shell.data("create", "--mode", "batch", "--max-ttl", "10m")
-    script = f"set -o pipefail; {shlex.quote(QSESSIONS)} workloads --jsonl | head -n 1"
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", script, stdout=PIPE, stderr=PIPE, env=shell.env
-    )
-    out, err = await process.communicate()
-    assert (process.returncode, len(out.splitlines()), err) == (0, 1, b"")
+        await shell.data(*CREATE)
+    script = 'set -o pipefail; "$QSESSIONS" workloads --jsonl | head -n 1'
+    code, out, err = await shell.script(script)
+    assert (code, len(out.splitlines()), err) == (0, 1, "")
 
 
 async def test_a_reader_that_is_gone(shell: Shell, service: Emulator) -> None:
     """Output that nobody reads ends quietly, but never silently for a create: its session is named."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        assert await shell("versions", stdout=writing) == (0, "", "")
-        code, _, err = await shell("create", "--mode", "batch", "--max-ttl", "10m", stdout=writing)
-    finally:
-        os.close(writing)
+    async with closed_pipe() as pipe:
+        assert await shell("versions", stdout=pipe) == (0, "", "")
+        # Python's own exit included.
+        process = await shell.start(*CREATE, stdout=pipe)
+        code, _, err = await outcome(process)
     (session_id,) = service.sessions
     assert code == 2
-    what, advice = told(err)
+    what, advice = error_lines(err)
     assert f"session {session_id} was created and goes on" in what
     assert advice == f"End it: qsessions close {session_id}"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["get", "--help"], ["--version"], ["demo"], ["doctor"]]
-)
-async def test_any_output_that_nobody_reads(shell: Shell, arguments: list[str]) -> None:
+async def test_any_output_that_nobody_reads(shell: Shell) -> None:
     """Whatever is printed ends quietly where its reader is gone, help too."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        assert await shell(*arguments, stdout=writing) == (0, "", "")
-    finally:
-        os.close(writing)
+    for arguments in (["--help"], ["get", "--help"], ["--version"], ["demo"], ["doctor"]):
+        async with closed_pipe() as pipe:
+            assert await shell(*arguments, stdout=pipe) == (0, "", ""), arguments
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["versions"], ["emulator"]])
-async def test_output_that_cannot_be_written(shell: Shell, arguments: list[str]) -> None:
-    """A full disk and a closed standard output are told in two lines."""
+async def test_output_that_cannot_be_written(shell: Shell) -> None:
+    """A full disk is reported in two lines."""
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device
-        code, _, err = await shell(*arguments, stdout=full)
-    assert code == 2
-    assert "No space left on device" in told(err)[0]
-    script = f"{shlex.quote(QSESSIONS)} {shlex.join(arguments)} >&-"
-    process = await asyncio.create_subprocess_exec("bash", "-c", script, stderr=PIPE, env=shell.env)
-    _, closed = await process.communicate()
-    assert process.returncode == 2
-    assert "standard output is closed" in told(closed.decode())[0]
+        for arguments in (["--help"], ["versions"], ["emulator"]):
+            code, _, err = await shell(*arguments, stdout=full.fileno())
+            assert code == 2, arguments
+            assert "No space left on device" in error_lines(err)[0], arguments
 
 
-async def test_a_closed_standard_error(shell: Shell) -> None:
-    """Without a standard error the exit code says it all, and standard output stays clean."""
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-c", f"{shlex.quote(QSESSIONS)} get a/b 2>&-", stdout=PIPE, env=shell.env
-    )
-    out, _ = await process.communicate()
-    assert (process.returncode, out) == (2, b"")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        (("create",), "requires an argument"),
-        (("create", "--mode", "fast"), '"dedicated", "batch"'),
-        (
-            ("create", "--mode", "batch", "--max-ttl", "10x"),
-            "create: Invalid value for --max-ttl: must be from 1 to 2147483647 seconds, or text such as",
-        ),
-        (("create", "--mode", "batch", "--max-ttl", "-5"), "or text such as '2h 30m', not '-5'."),
-        (
-            ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
-            "create: Invalid value for --max-ttl: must be from 1 to",
-        ),
-        (("create", "--mode", "batch", "--max-ttl", "0"), "--max-ttl: must be from 1 to"),
-        (
-            ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
-            "create: active_ttl (120 s) must not be longer than max_ttl (60 s).",
-        ),
-        (
-            ("create", "--mode", "batch", "--timeout", "soon"),
-            "create: Invalid value for --timeout: must be seconds above 0, text such as",
-        ),
-        (("get", "x", "--timeout", "-1"), "text such as '2h 30m', or 'none', not '-1'."),
-        (("get",), "requires an argument"),
-        (("get", "a/b"), "path"),
-        (("get", "x", "--json", "--jsonl"), "exclude each other"),
-        (("get", "x", "--api-version", "newest"), "--api-version"),
-        (("get", "x", "--account", ""), "--account"),
-        (
-            ("versions", "--base-url", "ftp://example"),
-            "versions: base_url must be an absolute URL",
-        ),
-        (
-            ("versions", "--base-url", "https://me@example"),
-            "must not hold a user name or password.",
-        ),
-        (("versions", "--base-url", "http://example"), "plain http"),
-        (("workloads", "--search", ""), "--search"),
-        (("update", "x"), "accepting-jobs"),
-        (("workloads", "--limit", "0"), "--limit"),
-        (("workloads", "--status", "open"), "--status"),
-        (("workloads", "--created-after", "yesterday"), "--created-after"),
-        (("nonsense",), "nonsense"),
-        (("drain", "x", "--force"), "--force"),
-    ],
-)
-async def test_wrong_use(
-    shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
-) -> None:
-    """Wrong use is told in two lines with exit code 2, and nothing is sent."""
-    code, out, err = await shell(*arguments)
+async def test_closed_output(shell: Shell) -> None:
+    """A closed standard output is reported in two lines. Without a standard error the exit code
+    says it all, and standard output stays clean.
+    """
+    for arguments in ("--help", "versions", "emulator"):
+        code, _, err = await shell.script(f'exec "$QSESSIONS" {arguments} >&-')
+        assert code == 2, arguments
+        assert "standard output is closed" in error_lines(err)[0]
+    code, out, _ = await shell.script('exec "$QSESSIONS" get a/b 2>&-')
     assert (code, out) == (2, "")
-    assert what in told(err)[0]
-    assert told(err)[1]
+
+
+WRONG_USE: list[tuple[tuple[str, ...], str]] = [
+    (("create",), "requires an argument"),
+    (("create", "--mode", "fast"), '"dedicated", "batch"'),
+    (
+        ("create", "--mode", "batch", "--max-ttl", "10x"),
+        "create: Invalid value for --max-ttl: must be from 1 to 2147483647 seconds, or text such as",
+    ),
+    (("create", "--mode", "batch", "--max-ttl", "-5"), "or text such as '2h 30m', not '-5'."),
+    (
+        ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
+        "create: Invalid value for --max-ttl: must be from 1 to",
+    ),
+    (("create", "--mode", "batch", "--max-ttl", "0"), "--max-ttl: must be from 1 to"),
+    (
+        ("create", "--mode", "batch", "--active-ttl", "2m", "--max-ttl", "60"),
+        "create: active_ttl (120 s) must not be longer than max_ttl (60 s).",
+    ),
+    (
+        ("create", "--mode", "batch", "--timeout", "soon"),
+        "create: Invalid value for --timeout: must be seconds above 0, text such as",
+    ),
+    (("get", "x", "--timeout", "-1"), "text such as '2h 30m', or 'none', not '-1'."),
+    (("get",), "requires an argument"),
+    (("get", "a/b"), "path"),
+    (("get", "x", "--json", "--jsonl"), "exclude each other"),
+    (("get", "x", "--api-version", "newest"), "--api-version"),
+    (("get", "x", "--account", ""), "--account"),
+    (
+        ("versions", "--base-url", "ftp://example"),
+        "versions: base_url must be an absolute URL",
+    ),
+    (
+        ("versions", "--base-url", "https://me@example"),
+        "must not hold a user name or password.",
+    ),
+    (("versions", "--base-url", "http://example"), "plain http"),
+    (("workloads", "--search", ""), "--search"),
+    (("update", "x"), "accepting-jobs"),
+    (("workloads", "--limit", "0"), "--limit"),
+    (("workloads", "--status", "open"), "--status"),
+    (("workloads", "--created-after", "yesterday"), "--created-after"),
+    (("nonsense",), "nonsense"),
+    (("drain", "x", "--force"), "--force"),
+]
+
+
+async def test_wrong_use(shell: Shell, service: Emulator) -> None:
+    """Wrong use is reported in two lines with exit code 2, and nothing is sent."""
+    for arguments, problem in WRONG_USE:
+        code, out, err = await shell(*arguments)
+        assert (code, out) == (2, ""), arguments
+        what, advice = error_lines(err)
+        assert problem in what
+        assert advice
     assert service.requests == []
 
 
@@ -406,18 +391,18 @@ async def test_a_path_keeps_its_name(tmp_path: Path) -> None:
     """What looks like an argument of Python in a file's name is left as it is."""
     code, out, err = await Shell({}, tmp_path)("get", "x", "--account-file", "/nowhere/account=a")
     assert (code, out) == (2, "")
-    assert "; /nowhere/account=a doesn't exist." in told(err)[0]
+    assert "; /nowhere/account=a doesn't exist." in error_lines(err)[0]
 
 
 async def test_the_service_says_no(shell: Shell, service: Emulator) -> None:
     """What the service refuses is exit code 1, with its own words and advice."""
     code, out, err = await shell("get", str(uuid.uuid4()))
     assert (code, out) == (1, "")
-    assert re.search(r"^qsessions get: .*not found.*status 404.*trace", told(err)[0])
+    assert re.search(r"^qsessions get: .*not found.*status 404.*trace", error_lines(err)[0])
     shell.env["QISKIT_IBM_TOKEN"] = "a-wrong-key"
     code, _, err = await shell("get", str(uuid.uuid4()))
     assert code == 1
-    assert "BXNIM0415E" in told(err)[0]
+    assert "BXNIM0415E" in error_lines(err)[0]
     assert "a-wrong-key" not in err
 
 
@@ -428,7 +413,7 @@ async def test_no_credentials(tmp_path: Path, service: Emulator) -> None:
     shell = Shell({"QSESSIONS_BASE_URL": service.url}, tmp_path)
     code, out, err = await shell("workloads")
     assert (code, out) == (2, "")
-    what, advice = told(err)
+    what, advice = error_lines(err)
     assert "QISKIT_IBM_TOKEN" in what
     assert "--account" in advice
     # Advice is in the words of the command line, not of Python.
@@ -448,88 +433,85 @@ NAME_A_PROXY = (
 BAD_PROXY = {"urls": {"https": "ftp://x"}}
 
 
-@pytest.mark.parametrize(
-    ("fields", "arguments", "advice"),
-    [
-        ({}, ["--account", "zz"], NAME_ANOTHER),
-        (None, ["--account", "a"], NAME_ANOTHER),
-        ({"channel": "ibm_quantum"}, ["--account", "a"], NAME_ANOTHER),
-        ({"channel": "ibm_cloud"}, [], NAME_ANOTHER),
+BAD_ACCOUNTS: list[tuple[dict[str, object] | None, list[str], str]] = [
+    ({}, ["--account", "zz"], NAME_ANOTHER),
+    (None, ["--account", "a"], NAME_ANOTHER),
+    ({"channel": "ibm_quantum"}, ["--account", "a"], NAME_ANOTHER),
+    ({"channel": "ibm_cloud"}, [], NAME_ANOTHER),
+    (
+        {"verify": False},
+        [],
         (
-            {"verify": False},
-            [],
-            (
-                "Name the file of the CA that signed the server's certificate in SSL_CERT_FILE; "
-                "and check the account, the URL and the clock."
-            ),
+            "Name the file of the CA that signed the server's certificate in SSL_CERT_FILE; "
+            "and check the account, the URL and the clock."
         ),
-        ({"proxies": {"username_ntlm": "me", "password_ntlm": "x"}}, [], NAME_A_PROXY),
-        ({"proxies": {"urls": {"ftp": "http://proxy.example"}}}, [], NAME_A_PROXY),
-        (
-            {"url": "https://cloud.ibm.com/x"},
-            [],
-            "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
-        ),
-        ({"proxies": BAD_PROXY}, [], NAME_A_PROXY),
-    ],
-)
-async def test_an_account_that_will_not_do(
-    shell: Shell,
-    tmp_path: Path,
-    fields: dict[str, object] | None,
-    arguments: list[str],
-    advice: str,
-) -> None:
+    ),
+    ({"proxies": {"username_ntlm": "me", "password_ntlm": "x"}}, [], NAME_A_PROXY),
+    ({"proxies": {"urls": {"ftp": "http://proxy.example"}}}, [], NAME_A_PROXY),
+    (
+        {"url": "https://cloud.ibm.com/x"},
+        [],
+        "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
+    ),
+    ({"proxies": BAD_PROXY}, [], NAME_A_PROXY),
+]
+
+
+async def test_an_account_that_will_not_do(shell: Shell, tmp_path: Path) -> None:
     """Advice about an account is in the words of the command line, and leads to something that can
     work.
     """
-    path = tmp_path / "accounts.json"
-    if fields is not None:
-        await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
-    # The proxy is read when the first request is sent.
-    is_sent = fields == {"proxies": BAD_PROXY}
-    shell.env["QSESSIONS_BASE_URL"] = "https://quantum.invalid/api" if is_sent else ""
-    shell.env["IAM_URL"] = "https://quantum.invalid" if is_sent else ""
-    code, _, err = await shell("get", "x", "--account-file", str(path), *arguments)
-    assert code == 2
-    assert told(err)[1] == advice
+    for number, (fields, arguments, advice) in enumerate(BAD_ACCOUNTS):
+        path = tmp_path / f"accounts-{number}.json"
+        if fields is not None:
+            await asyncio.to_thread(path.write_text, json.dumps({"a": GOOD | fields}))
+        # The proxy is read when the first request is sent.
+        is_sent = fields == {"proxies": BAD_PROXY}
+        shell.env["QSESSIONS_BASE_URL"] = "https://quantum.invalid/api" if is_sent else ""
+        shell.env["IAM_URL"] = "https://quantum.invalid" if is_sent else ""
+        code, _, err = await shell("get", "x", "--account-file", str(path), *arguments)
+        assert (code, error_lines(err)[1]) == (2, advice), fields
 
 
-async def test_an_error_is_told_once(shell: Shell, tmp_path: Path) -> None:
+async def test_an_error_is_printed_once(shell: Shell, tmp_path: Path) -> None:
     """A command's name comes once, and what is added to an error follows in the same sentence."""
     code, _, err = await shell("create", "--mode", "batch", "--backend", "nowhere")
     assert code == 1
-    assert told(err)[0].startswith("qsessions create: Backend not found (status 400")
+    assert error_lines(err)[0].startswith("qsessions create: Backend not found (status 400")
     code, _, err = await shell("get", "00000000-0000-0000-0000-000000000000")
     assert code == 1
-    assert told(err)[0].startswith("qsessions get: session '00000000-")
+    assert error_lines(err)[0].startswith("qsessions get: session '00000000-")
     refusal = http(400, {"errorCode": "BXNIM0415E", "errorMessage": "No such key."})
     async with FaultServer(refusal) as server:
         _, _, err = await shell_of(server, tmp_path)("get", "s-1")
-    assert told(err)[0] == (
+    assert error_lines(err)[0] == (
         "qsessions get: IAM at 127.0.0.1 refused to exchange the API key: No such key (status 400, code BXNIM0415E); "
         "get needed the credentials; nothing was sent to the service."
     )
 
 
-async def test_the_attempts_and_the_status_are_told_once(tmp_path: Path) -> None:
+async def test_the_attempts_and_the_status_are_printed_once(tmp_path: Path) -> None:
     """What an error's own text has, the words on why the call gave up don't repeat."""
     # No attempt is ever waited for: the service asks for longer than the policy's limit.
     async with FaultServer(http(429, headers={"Retry-After": "61"})) as server:
         _, _, err = await shell_of(server, tmp_path)("versions")
-    assert told(err)[0] == (
+    assert error_lines(err)[0] == (
         "qsessions versions: the service gave no reason (status 429); the service asks to wait 61 s, the policy's limit is 60 s."
     )
 
 
 async def test_unreachable(tmp_path: Path) -> None:
     """Nothing that listens is exit code 3."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    shell = Shell({"QSESSIONS_BASE_URL": f"http://127.0.0.1:{port}"}, tmp_path)
-    code, out, err = await shell("versions", "--timeout", "2")
+    with socket.socket() as bound:
+        # It is nobody else's port either, and doesn't listen.
+        bound.bind(("127.0.0.1", 0))
+        shell = Shell(
+            {"QSESSIONS_BASE_URL": f"http://127.0.0.1:{bound.getsockname()[1]}"}, tmp_path
+        )
+        draw_short_waits()
+        code, out, err = await shell("versions")
     assert (code, out) == (3, "")
-    assert "can't be reached" in told(err)[0]
+    assert "can't be reached" in error_lines(err)[0]
 
 
 async def test_timeout(tmp_path: Path) -> None:
@@ -537,55 +519,44 @@ async def test_timeout(tmp_path: Path) -> None:
     async with FaultServer(hang) as server:
         code, out, err = await shell_of(server, tmp_path)("versions", "--timeout", "0.1")
     assert (code, out) == (4, "")
-    assert told(err)[1] == "Run it again, or give it more time with --timeout."
+    assert error_lines(err)[1] == "Run it again, or give it more time with --timeout."
 
 
 async def test_outcome_unknown(tmp_path: Path) -> None:
     """A create that may have been carried out is exit code 3, and says how to look for what came of
     it.
     """
-    async with FaultServer(GRANT, http(502, "<html>")) as server:
-        code, out, err = await shell_of(server, tmp_path)(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+    async with FaultServer(GRANT, http(502, "<html>"), http(403)) as server:
+        code, out, err = await shell_of(server, tmp_path)(*CREATE)
         assert (code, out) == (3, "")
-        assert "may have been created" in told(err)[0]
-        assert "qsessions workloads" in told(err)[1]
+        assert "may have been created" in error_lines(err)[0]
+        assert "qsessions workloads" in error_lines(err)[1]
         assert "the-secret-key" not in err
         server.answers = [GRANT, http(200, {"id": "s-1", "max_ttl": "x"})]
-        code, _, err = await shell_of(server, tmp_path)(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+        code, _, err = await shell_of(server, tmp_path)(*CREATE)
     assert code == 3
-    assert told(err)[1] == "End it: qsessions close s-1"
+    assert error_lines(err)[1] == "End it: qsessions close s-1"
 
 
-@pytest.mark.parametrize(
-    ("ids", "advice"),
-    [
-        (["s-1"], "It may be session s-1; look whose it is, and to end it: qsessions close s-1"),
-        (
-            ["s-1", "s-2"],
-            "It may be one of s-1, s-2; look whose they are, and to end one: qsessions close ID",
-        ),
-        (
-            [f"s-{number}" for number in range(7)],
-            "It may be one of s-0, s-1, s-2, s-3, s-4 and 2 more; look whose they are, and to end one: qsessions close ID",
-        ),
-    ],
-)
-async def test_outcome_unknown_with_candidates(ids: list[str], advice: str, tmp_path: Path) -> None:
+async def test_outcome_unknown_with_candidates(tmp_path: Path) -> None:
     """The sessions that can have come of a lost create are named, at most five, and so is the way
     to end one.
     """
-    listed = [{"id": one, "mode": "batch", "created": "2999-01-01T00:00:00Z"} for one in ids]
-    page = http(200, {"workloads": listed, "next": None})
-    async with FaultServer(GRANT, http(502, "<html>"), page) as server:
-        code, out, err = await shell_of(server, tmp_path)(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
-    assert (code, out) == (3, "")
-    assert told(err)[1] == advice
+    for number, which in (
+        (1, "session s-0; look whose it is, and to end it: qsessions close s-0"),
+        (2, "one of s-0, s-1; look whose they are, and to end one: qsessions close ID"),
+        (
+            7,
+            "one of s-0, s-1, s-2, s-3, s-4 and 2 more; look whose they are, and to end one: qsessions close ID",
+        ),
+    ):
+        workload = {"mode": "batch", "created": "2999-01-01T00:00:00Z"}
+        listed = [workload | {"id": f"s-{index}"} for index in range(number)]
+        page = http(200, {"workloads": listed, "next": None})
+        async with FaultServer(GRANT, http(502, "<html>"), page) as server:
+            code, out, err = await shell_of(server, tmp_path)(*CREATE)
+        assert (code, out) == (3, "")
+        assert error_lines(err)[1] == f"It may be {which}", number
 
 
 async def test_an_answer_without_advice(tmp_path: Path) -> None:
@@ -595,7 +566,7 @@ async def test_an_answer_without_advice(tmp_path: Path) -> None:
     ) as server:
         code, _, err = await shell_of(server, tmp_path)("get", "s-1")
     assert code == 1
-    assert told(err)[1] == "See: qsessions get --help"
+    assert error_lines(err)[1] == "See: qsessions get --help"
     assert "\x1b" not in err
 
 
@@ -605,7 +576,8 @@ async def test_what_the_service_says_cannot_command_the_terminal(tmp_path: Path)
         shell = shell_of(server, tmp_path)
         assert "\x1b[31mred" not in (await shell.on_terminal("get", "s-1"))[1]
         server.answers = [GRANT, SESSION]
-        code, out, _ = await shell("get", "s-1", env=shell.env | {"PYTHONIOENCODING": "ascii"})
+        env = shell.env | {"PYTHONIOENCODING": "ascii"}
+        code, out, _ = await outcome(await shell.start("get", "s-1", env=env))
         assert (code, re.findall(r"[^ -~\n]", out)) == (0, [])
         assert 'extra         {"new": [1]}' in out
         server.answers = [GRANT, SESSION]
@@ -630,18 +602,19 @@ HOSTILE = http(
 )
 
 
-@pytest.mark.parametrize("form", [[], ["--json"], ["--jsonl"]], ids=["text", "json", "jsonl"])
-async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[str]) -> None:
-    """A create tells the session's id whatever else the service says of it, and values that have no
-    other form as they came.
+async def test_a_session_is_printed_whatever_it_says(tmp_path: Path) -> None:
+    """A create prints the session's id whatever else the service says of it, and values that have
+    no other form as they came.
     """
-    async with FaultServer(GRANT, HOSTILE) as server:
-        code, out, err = await shell_of(server, tmp_path)(
-            "create", "--mode", "batch", "--max-ttl", "10m", *form
-        )
-    assert (code, err) == (0, "")
-    if form:
-        made = json.loads(out)
+
+    async def printed(*form: str) -> str:
+        async with FaultServer(GRANT, HOSTILE) as server:
+            code, out, err = await shell_of(server, tmp_path)(*CREATE, *form)
+        assert (code, err) == (0, ""), form
+        return out
+
+    for form in ("--json", "--jsonl"):
+        made = json.loads(await printed(form))
         assert made["id"] == "s-1"
         assert (made["started_at"], made["closed_at"]) == (
             "0001-01-01T00:00:00+01:00",
@@ -650,11 +623,11 @@ async def test_a_session_is_printed_whatever_it_says(tmp_path: Path, form: list[
         assert made["timestamps"] == [{"status": "open", "timestamp": "0001-01-01T00:00:00+23:59"}]
         # Compared as text, since comparing goes deep too.
         assert json.dumps(made["extra"]["deep"]) == nested(900)
-    else:
-        assert re.search("^id +s-1$", out, re.MULTILINE)
-        assert re.search(r"^started_at +0001-01-01T00:00:00\+01:00$", out, re.MULTILINE)
-        assert re.search(r"^timestamps +open 0001-01-01T00:00:00\+23:59$", out, re.MULTILINE)
-        assert nested(900) in out
+    out = await printed()
+    assert re.search("^id +s-1$", out, re.MULTILINE)
+    assert re.search(r"^started_at +0001-01-01T00:00:00\+01:00$", out, re.MULTILINE)
+    assert re.search(r"^timestamps +open 0001-01-01T00:00:00\+23:59$", out, re.MULTILINE)
+    assert nested(900) in out
 
 
 async def test_a_session_that_cannot_be_printed_is_named(
@@ -674,31 +647,26 @@ async def test_a_session_that_cannot_be_printed_is_named(
     code = await asyncio.to_thread(create.create, mode="batch", max_ttl=600)
     (session_id,) = service.sessions
     assert code == 2
-    assert told(capsys.readouterr().err) == (
+    assert error_lines(capsys.readouterr().err) == (
         f"qsessions create: session {session_id} was created and goes on, and its description could not be written: no such form.",
         f"End it: qsessions close {session_id}",
     )
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+async def test_what_the_user_says_cannot_command_the_terminal(shell: Shell) -> None:
+    """Control characters and line ends in arguments are not shown either: an error is two lines."""
+    for arguments in (
         ("\x1b[31mget\r\nx",),
         ("get", "s-1", "--\x1b]0;title\x07"),
         ("create", "--mode", "\x1b[2J\u202e"),
         ("get", "\x1b[31m\n"),
         ("get", "s-1", "--base-url", "http://\x9b31m"),
         ("run", "--mode", "batch", "--max-ttl", "10m", "--", "/none/\x1b[31m\nx"),
-    ],
-)
-async def test_what_the_user_says_cannot_command_the_terminal(
-    shell: Shell, arguments: tuple[str, ...]
-) -> None:
-    """Control characters and line ends in arguments are not shown either: an error is two lines."""
-    code, out, err = await shell(*arguments)
-    assert code != 0
-    assert (out, len(err.splitlines())) == ("", 2)
-    assert all(line.isprintable() for line in err.split("\n"))
+    ):
+        code, out, err = await shell(*arguments)
+        assert code != 0, arguments
+        assert (out, len(err.splitlines())) == ("", 2), arguments
+        assert all(line.isprintable() for line in err.split("\n")), arguments
 
 
 async def test_files_that_the_environment_names(shell: Shell) -> None:
@@ -707,9 +675,10 @@ async def test_files_that_the_environment_names(shell: Shell) -> None:
         "SSLKEYLOGFILE": "/nonexistent/keys",
         "QSESSIONS_BASE_URL": "https://127.0.0.1:1",
     }
-    code, _, err = await shell("versions", env=env)
+    # Libraries read it when they are imported.
+    code, _, err = await outcome(await shell.start("versions", env=env))
     assert code == 2
-    assert "/nonexistent/keys" in told(err)[0]
+    assert "/nonexistent/keys" in error_lines(err)[0]
 
 
 @pytest.mark.smoke
@@ -718,21 +687,14 @@ async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> No
     is 130.
     """
     pressed = asyncio.Event()
-
-    async def create(connection: Any) -> None:
-        await pressed.wait()
-        await connection.write(SESSION)
-
-    async with FaultServer(GRANT, create, http(204)) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+    async with FaultServer(GRANT, held(pressed, SESSION), http(204)) as server:
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
-        out, err = await process.communicate()
-        assert (process.returncode, out) == (130, b"")
-        assert told(err.decode()) == (
+        code, out, err = await outcome(process)
+        assert (code, out) == (130, "")
+        assert error_lines(err) == (
             "qsessions create: interrupted; session s-1 had been created and was closed.",
             "Nothing is left to do.",
         )
@@ -742,14 +704,12 @@ async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> No
 async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
     """Ctrl-C while IAM is asked: no session was created, and that is told."""
     async with FaultServer(hang) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival()
         process.send_signal(signal.SIGINT)
-        _, err = await process.communicate()
-    assert process.returncode == 130
-    assert told(err.decode()) == (
+        code, _, err = await outcome(process)
+    assert code == 130
+    assert error_lines(err) == (
         "qsessions create: interrupted; no session was created.",
         "Nothing is left to do.",
     )
@@ -766,15 +726,13 @@ async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
         connection.reset()
 
     async with FaultServer(GRANT, lose) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
-        _, err = await process.communicate()
-    assert process.returncode == 130
-    what, advice = told(err.decode())
+        code, _, err = await outcome(process)
+    assert code == 130
+    what, advice = error_lines(err)
     assert "interrupted; create was cancelled, and its outcome is unknown" in what
     assert "qsessions workloads" in advice
 
@@ -784,13 +742,10 @@ async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> Non
     service.faults.add(
         Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1)
     )
-    process = await shell.start("create", "--mode", "batch", "--max-ttl", "10m")
-    async with asyncio.timeout(60):
-        while not service.open_sessions:  # noqa: ASYNC110 - a process of its own, which takes what it takes
-            await asyncio.sleep(0)
+    process = await shell.start(*CREATE)
+    await until_real(lambda: bool(service.open_sessions))
     process.send_signal(signal.SIGTERM)
-    assert await process.communicate() == (b"", b"")
-    assert process.returncode == -signal.SIGTERM
+    assert await outcome(process) == (-signal.SIGTERM, "", "")
     (session,) = service.open_sessions
     code, out, _ = await shell("reap", "--json")
     (row,) = json.loads(out)["records"]
@@ -800,17 +755,15 @@ async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> Non
 async def test_ctrl_c_twice_while_the_create_is_in_flight(tmp_path: Path) -> None:
     """A second Ctrl-C leaves at once and says that a session may have been created."""
     async with FaultServer(GRANT, hang) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         # Two that are pending together count as one.
         await asyncio.to_thread(wait_until_seen, process.pid)
         process.send_signal(signal.SIGINT)
-        _, err = await process.communicate()
-    assert process.returncode == 130
-    what, advice = told(err.decode())
+        code, _, err = await outcome(process)
+    assert code == 130
+    what, advice = error_lines(err)
     assert what == "qsessions create: interrupted twice; a session may have been created."
     assert "qsessions workloads" in advice
 
@@ -828,23 +781,16 @@ def wait_until_seen(pid: int) -> None:
 async def test_ctrl_c_twice_while_the_session_is_being_closed(tmp_path: Path) -> None:
     """A second Ctrl-C during the close of what came of the create names the session."""
     pressed = asyncio.Event()
-
-    async def create(connection: Any) -> None:
-        await pressed.wait()
-        await connection.write(SESSION)
-
-    async with FaultServer(GRANT, create, hang) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+    async with FaultServer(GRANT, held(pressed, SESSION), hang) as server:
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
         await server.arrival(3)
         process.send_signal(signal.SIGINT)
-        _, err = await process.communicate()
-    assert process.returncode == 130
-    assert told(err.decode()) == (
+        code, _, err = await outcome(process)
+    assert code == 130
+    assert error_lines(err) == (
         "qsessions create: interrupted twice; session s-1 was created, and its close was not waited for.",
         "End it: qsessions close s-1",
     )
@@ -853,21 +799,14 @@ async def test_ctrl_c_twice_while_the_session_is_being_closed(tmp_path: Path) ->
 async def test_ctrl_c_and_the_close_is_refused(tmp_path: Path) -> None:
     """A session that came of an interrupted create and can't be closed is named."""
     pressed = asyncio.Event()
-
-    async def create(connection: Any) -> None:
-        await pressed.wait()
-        await connection.write(SESSION)
-
-    async with FaultServer(GRANT, create, http(403)) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m"
-        )
+    async with FaultServer(GRANT, held(pressed, SESSION), http(403)) as server:
+        process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
         pressed.set()
-        _, err = await process.communicate()
-    assert process.returncode == 130
-    what, advice = told(err.decode())
+        code, _, err = await outcome(process)
+    assert code == 130
+    what, advice = error_lines(err)
     assert "session 's-1' was created and could not be closed" in what
     assert advice == "End it: qsessions close s-1"
 
@@ -878,16 +817,14 @@ async def test_ctrl_c_after_the_create(tmp_path: Path) -> None:
     # come.
     large = http(200, {"id": "s-1", "state_reason": "x" * 900_000})
     async with FaultServer(GRANT, large) as server:
-        process = await shell_of(server, tmp_path).start(
-            "create", "--mode", "batch", "--max-ttl", "10m", "--json"
-        )
+        process = await shell_of(server, tmp_path).start(*CREATE, "--json")
         assert process.stdout is not None
         first = await process.stdout.readexactly(1)
         process.send_signal(signal.SIGINT)
-        rest, err = await process.communicate()
-    assert process.returncode == 130
-    assert json.loads(first + rest)["id"] == "s-1"
-    assert told(err.decode()) == (
+        code, rest, err = await outcome(process)
+    assert code == 130
+    assert json.loads(first.decode() + rest)["id"] == "s-1"
+    assert error_lines(err) == (
         "qsessions create: interrupted; session s-1 was created and goes on.",
         "End it: qsessions close s-1",
     )
@@ -911,7 +848,7 @@ async def test_the_timeout_is_for_the_whole_list(tmp_path: Path) -> None:
             "workloads", "--mode", "session", "--jsonl", "--timeout", "0.5"
         )
     assert code == 4
-    assert "deadline" in told(err)[0]
+    assert "deadline" in error_lines(err)[0]
     assert [json.loads(line)["id"] for line in out.splitlines()] == [
         f"s-{number}" for number in range(len(out.splitlines()))
     ]
@@ -923,46 +860,15 @@ async def test_ctrl_c_elsewhere(tmp_path: Path) -> None:
         process = await shell_of(server, tmp_path).start("close", "s-1")
         await server.arrival(2)
         process.send_signal(signal.SIGINT)
-        assert await process.communicate() == (b"", b"")
-    assert process.returncode == 130
+        assert await outcome(process) == (130, "", "")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "create",
-        "get",
-        "update",
-        "drain",
-        "close",
-        "workloads",
-        "versions",
-        "doctor",
-        "demo",
-        "emulator",
-    ],
-)
-async def test_help_shows_an_example(shell: Shell, command: str) -> None:
+async def test_help_shows_an_example(shell: Shell) -> None:
     """Help of each command shows an example of it."""
-    code, out, _ = await shell(command, "--help")
-    assert code == 0
-    assert (
-        re.search(rf"^Example: .*qsessions {command}", out, re.MULTILINE)
-        or f"Example: qsessions {command}" in out
-    )
-
-
-@pytest.mark.parametrize("command", ["create", "workloads", "doctor"])
-async def test_help_of_a_command_does_not_pay_for_the_client(command: str) -> None:
-    """Help of a command comes without loading aiohttp or cattrs."""
-    program = (
-        f"import sys; sys.argv = ['qsessions', {command!r}, '--help']\n"
-        "from qsessions.cli import main\n"
-        "print(main(), sorted({'aiohttp', 'cattrs', 'jwt'} & sys.modules.keys()))\n"
-    )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE)
-    out, _ = await process.communicate()
-    assert out.decode().splitlines()[-1] == "0 []"
+    for command in COMMANDS:
+        code, out, _ = await shell(command, "--help")
+        assert code == 0, command
+        assert re.search(rf"^Example: .*qsessions {command}", out, re.MULTILINE), command
 
 
 def test_the_list_of_commands_has_their_first_lines() -> None:
@@ -985,7 +891,7 @@ async def test_a_command_line_in_this_process(
     assert await asyncio.to_thread(main, ["versions", "--json"]) == 0
     validate(json.loads(capsys.readouterr().out), "json", "versions")
     assert await asyncio.to_thread(main, ["get"]) == 2
-    assert "requires an argument" in told(capsys.readouterr().err)[0]
+    assert "requires an argument" in error_lines(capsys.readouterr().err)[0]
     assert await asyncio.to_thread(main, ["get", "--help"]) == 0
     assert "Example: qsessions get" in capsys.readouterr().out
 
@@ -993,14 +899,22 @@ async def test_a_command_line_in_this_process(
 async def test_documented_commands_run(shell: Shell, tmp_path: Path) -> None:
     """The commands in docs/command-line.md run as they stand, in their order, in one shell."""
     blocks = re.findall(r"```sh\n(.*?)```", await asyncio.to_thread(DOCS.read_text), re.DOTALL)
-    bin_path = f"{Path(QSESSIONS).parent}:{shell.env['PATH']}"
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-euo", "pipefail", "-c", "\n".join(blocks), cwd=tmp_path,
-        stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, env=shell.env | {"PATH": bin_path},
-    )  # fmt: skip
-    out, err = await process.communicate()
+    errors = []
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        code, out, err = await shell(*json.loads(await reader.readline()))
+        errors.append(err)
+        writer.write(json.dumps([code, out, err]).encode())
+        writer.close()
+
+    # The bash process starts no command in a process of its own: this one runs them.
+    program = shlex.join([sys.executable, "-IS", str(PROGRAMS / "forwarded.py")])
+    script = f"""qsessions() {{ {program} socket "$@"; }}
+        set -euo pipefail; {"".join(blocks)}"""
+    async with await asyncio.start_unix_server(run, tmp_path / "socket"):
+        code, out, err = await shell.script(script, cwd=tmp_path)
     # By then nothing is open any more.
     expected = r"^qsessions [a-z-]+: (no open session|sessions created before 2026-01-3).*\n"
-    told_besides = re.sub(expected, "", err.decode(), flags=re.MULTILINE)
-    assert (process.returncode, told_besides) == (0, "")
-    assert b"api_version" in out
+    assert (code, re.sub(expected, "", err, flags=re.MULTILINE)) == (0, "")
+    assert "api_version" in out
+    assert len(errors) == "".join(blocks).count("qsessions ")

@@ -1,4 +1,4 @@
-"""`qsessions run`: a real command in a real process, real signals, a terminal, and an emulator."""
+"""`qsessions run`: a real command in a real process, signals, a terminal, and an emulator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ import pytest
 
 from qsessions.cli.run import run
 from qsessions.emulator import Emulator, Fault
-from tests.support.fault_server import FaultServer, hang, http
+from tests.support.fault_server import FaultServer, hang, held, http
 from tests.support.shell import (
     GRANT,
     PIPE,
+    PROGRAMS,
     QSESSIONS,
     Shell,
+    closed_pipe,
+    error_lines,
+    outcome,
     read_all,
     shell_of,
-    told,
     validate,
 )
 
@@ -33,57 +36,23 @@ NEW = ("run", "--mode", "dedicated", "--backend", "ibm_fez", "--max-ttl", "1h")
 SESSION = http(200, {"id": "s-1", "state": "open", "accepting_jobs": True})
 CLOSED = http(200, {"id": "s-1", "state": "closed", "elapsed_time": 1.5})
 
-# Says which signals come; ends with 0 at SIGTERM or at the end of its input, and never by itself.
-LISTENER = """
-import os, signal, sys
-names = [name for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-         if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN]
-def say(number, frame):
-    os.write(1, f"{signal.Signals(number).name}\\n".encode())
-    if number == signal.SIGTERM:
-        sys.exit(0)
-for name in names:
-    signal.signal(getattr(signal, name), say)
-os.write(1, b"ready\\n")
-sys.stdin.read()
-os.write(1, b"end\\n")
-"""
-# Ends as signals end any program.
-IDLE = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print('ready', flush=True); signal.pause()"
-# Doesn't listen.
-DEAF = """
-import signal
-for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"):
-    signal.signal(getattr(signal, name), signal.SIG_IGN)
-print("ready", flush=True)
-while True:
-    signal.pause()
-"""
-# Makes its standard input the terminal of a session of its own, as a login does, and becomes
-# another program.
-AT_TERMINAL = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-
-
-def python(program: str) -> tuple[str, ...]:
-    """Give the command that runs a program."""
-    return ("--", sys.executable, "-c", program)
+# Commands: one that prints its signals, one that ends as signals end any program, and one that
+# ignores them. Neither of the latter two ends by itself before the test has ended.
+LISTENER = ("--", sys.executable, "-IS", str(PROGRAMS / "listener.py"))
+IDLE = ("--", "sh", "-c", "echo ready; exec sleep 1000")
+DEAF = ("--", "sh", "-c", 'trap "" TERM INT HUP QUIT; echo ready; exec sleep 1000')
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Emulator]:
-    """Give a running emulator on real time."""
+    """Yield a running emulator on real time."""
     async with Emulator() as service:
         yield service
 
 
 @pytest.fixture
 def shell(service: Emulator, tmp_path: Path) -> Shell:
-    """Give a shell whose environment leads to the emulator."""
+    """Return a shell whose environment leads to the emulator."""
     return Shell(service.env(), tmp_path)
 
 
@@ -96,23 +65,13 @@ async def begun(shell: Shell, *arguments: str, **options: Any) -> asyncio.subpro
 
 
 async def line(process: asyncio.subprocess.Process) -> str:
-    """Give the command's next line."""
+    """Return the command's next line."""
     assert process.stdout is not None
     return (await process.stdout.readline()).decode().strip()
 
 
-async def outcome(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """End the command's input and wait; give the exit code, the rest of standard output, and
-    standard error.
-    """
-    if process.stdin is not None:
-        process.stdin.close()
-    out, err = await process.communicate()
-    return process.returncode, (out or b"").decode(), (err or b"").decode()
-
-
 def ending(service: Emulator) -> tuple[str, str | None]:
-    """Give the state of the only session, and its reason."""
+    """Return the state of the only session, and its reason."""
     (session,) = service.sessions.values()
     return session.state, session.reason
 
@@ -120,24 +79,21 @@ def ending(service: Emulator) -> tuple[str, str | None]:
 @pytest.mark.smoke
 async def test_a_command_in_a_session(shell: Shell, service: Emulator) -> None:
     """The command has the session's id, URL and instance, and the caller's own streams; the session
-    is drained, and its usage told.
+    is drained, and its usage printed.
     """
-    program = (
-        "import os, sys; print(sys.stdin.read(), *(os.environ[name] for name in sys.argv[1:])); print('oops', file=sys.stderr);"
-        "print('1' * 100_000)"
-    )
-    names = ["QSESSIONS_SESSION_ID", "QSESSIONS_BASE_URL", "QISKIT_IBM_INSTANCE"]
-    process = await shell.start(*NEW, *python(program), *names, stdin=PIPE)
-    out, err = await process.communicate(b"input")
+    names = ("QSESSIONS_SESSION_ID", "QSESSIONS_BASE_URL", "QISKIT_IBM_INSTANCE")
+    script = f"""cat; echo " ${" $".join(names)}"; echo oops >&2; yes | head -c 100000"""
+    process = await shell.start(*NEW, "--", "sh", "-c", script, stdin=PIPE)
+    assert process.stdin is not None
+    process.stdin.write(b"input")
+    code, out, err = await outcome(process)
     (session,) = service.sessions.values()
-    first, second = out.decode().splitlines()
-    assert process.returncode == 0
-    assert first == f"input {session.id} {service.url} {service.crn}"
-    assert len(second) == 100_000
+    assert code == 0
+    assert out == f"input {session.id} {service.url} {service.crn}\n" + "y\n" * 50_000
     assert (session.backend, session.mode, session.ttls.maximum) == ("ibm_fez", "dedicated", 3600)
     assert re.fullmatch(
         rf"oops\nqsessions run: session {session.id} was drained after \d+\.\d s; it used 0\.0 s\.\n",
-        err.decode(),
+        err,
     )
     assert (session.state, session.accepting_jobs) == ("closed", False)
     assert [request.method for request in service.requests if "sessions" in request.path] == [
@@ -181,23 +137,12 @@ async def test_how_the_session_ends(
     assert ("was closed" in err) is (reason == "session_closed_early")
 
 
-async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
+async def test_files_that_are_open(shell: Shell) -> None:
     """What the caller has open for the command, such as bash's <(…), the command can read; nothing
     of our own.
     """
-    script = (
-        f"exec {QSESSIONS} {' '.join(NEW)} -- sh -c 'cat \"$0\"; ls -l /dev/fd/ >&2' <(echo piped)"
-    )
-    process = await asyncio.create_subprocess_exec(
-        "bash",
-        "-c",
-        script,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env=shell.env,
-    )
-    code, out, err = await outcome(process)
+    script = """exec "$QSESSIONS" "$@" -- sh -c 'cat "$0"; ls -l /dev/fd/ >&2' <(echo piped)"""
+    code, out, err = await shell.script(script, *NEW)
     assert (code, out) == (0, "piped\n")
     assert "socket" not in err
     assert "ledger" not in err
@@ -205,7 +150,7 @@ async def test_files_that_are_open(shell: Shell, service: Emulator) -> None:
 
 async def test_jobs_that_go_on(shell: Shell, service: Emulator) -> None:
     """A session whose jobs go on after the command drains, and what it used so far is told."""
-    process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
+    process = await begun(shell, *NEW, *LISTENER, stdin=PIPE)
     (session_id,) = service.sessions
     service.submit_job(session_id, seconds=3600)
     code, _, err = await outcome(process)
@@ -265,8 +210,8 @@ async def test_commands_that_cannot_be_started(
     ):
         code, out, err = await shell(*NEW, "--", command)
         assert (code, out) == (expected, "")
-        assert f"{command} can't be started" in told(err)[0]
-        assert ("PATH" if expected == 127 else "chmod +x") in told(err)[1]
+        assert f"{command} can't be started" in error_lines(err)[0]
+        assert ("PATH" if expected == 127 else "chmod +x") in error_lines(err)[1]
     assert service.requests == []
     junk.chmod(0o700)
     code, _, err = await shell(*NEW, "--", str(junk))
@@ -279,31 +224,29 @@ async def test_commands_that_cannot_be_started(
     service.assert_no_open_sessions()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "what"),
-    [
-        (("run", "--", "true"), "--mode is missing"),
-        (("run", "--mode", "batch"), "no command"),
-        (("run", "--mode", "batch", "--"), "no command"),
-        (("run", "--mode", "batch", "--attach", "s-1", "--", "true"), "--attach takes no options"),
-        (("run", "--attach", "s-1", "--max-ttl", "5m", "--", "true"), "--attach takes no options"),
-        (("run", "--attach", "a/b", "--", "true"), "path"),
-        (("run", "--mode", "batch", "--max-ttl", "soon", "--", "true"), "--max-ttl: must be"),
-        (("run", "--mode", "batch", "--grace", "none", "--", "true"), "--grace must be a limit"),
-        (("run", "--mode", "batch", "--grace", "soon", "--", "true"), "--grace: must be seconds"),
-        (("run", "--mode", "batch", "--json", "--jsonl", "--", "true"), "exclude each other"),
-        (("run", "--mode", "batch", "--nonsense", "--", "true"), "--nonsense"),
-    ],
-)
-async def test_wrong_use(
-    shell: Shell, service: Emulator, arguments: tuple[str, ...], what: str
-) -> None:
-    """Wrong use is told in two lines with exit code 2, and neither is anything sent nor the command
-    run.
+WRONG_USE = [
+    (("run", "--", "true"), "--mode is missing"),
+    (("run", "--mode", "batch"), "no command"),
+    (("run", "--mode", "batch", "--"), "no command"),
+    (("run", "--mode", "batch", "--attach", "s-1", "--", "true"), "--attach takes no options"),
+    (("run", "--attach", "s-1", "--max-ttl", "5m", "--", "true"), "--attach takes no options"),
+    (("run", "--attach", "a/b", "--", "true"), "path"),
+    (("run", "--mode", "batch", "--max-ttl", "soon", "--", "true"), "--max-ttl: must be"),
+    (("run", "--mode", "batch", "--grace", "none", "--", "true"), "--grace must be a limit"),
+    (("run", "--mode", "batch", "--grace", "soon", "--", "true"), "--grace: must be seconds"),
+    (("run", "--mode", "batch", "--json", "--jsonl", "--", "true"), "exclude each other"),
+    (("run", "--mode", "batch", "--nonsense", "--", "true"), "--nonsense"),
+]
+
+
+async def test_wrong_use(shell: Shell, service: Emulator) -> None:
+    """Wrong use is reported in two lines with exit code 2, and neither is anything sent nor the
+    command run.
     """
-    code, out, err = await shell(*arguments)
-    assert (code, out) == (2, "")
-    assert what in told(err)[0]
+    for arguments, problem in WRONG_USE:
+        code, out, err = await shell(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert problem in error_lines(err)[0]
     assert service.requests == []
 
 
@@ -312,17 +255,17 @@ async def test_a_session_that_cannot_be_created(shell: Shell, service: Emulator)
     service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
     code, out, err = await shell(*NEW, "--", "echo", "ran")
     assert (code, out) == (1, "")
-    assert "403" in told(err)[0]
+    assert "403" in error_lines(err)[0]
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
 async def test_signals_kill_as_they_would(shell: Shell, service: Emulator, name: str) -> None:
     """A signal gets to the command, which it kills; the session is closed, and the exit code is 128
     and its number.
     """
     number = signal.Signals[name]
-    process = await begun(shell, *NEW, *python(IDLE))
+    process = await begun(shell, *NEW, *IDLE)
     process.send_signal(number)
     code, _, err = await outcome(process)
     assert code == 128 + number
@@ -334,7 +277,7 @@ async def test_signals_that_the_command_handles(shell: Shell, service: Emulator)
     """Each signal is passed on, as often as it comes, and what it means is the command's affair:
     here SIGTERM ends it well.
     """
-    process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
+    process = await begun(shell, *NEW, *LISTENER, stdin=PIPE)
     for name in (
         "SIGUSR1",
         "SIGUSR2",
@@ -353,13 +296,12 @@ async def test_signals_that_the_command_handles(shell: Shell, service: Emulator)
     assert why != "session_closed_early"
 
 
-@pytest.mark.parametrize("times", [1, 2])
-async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, times: int) -> None:
-    """A command that was told to stop and goes on is killed when its grace is over, and the session
-    closed.
+async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator) -> None:
+    """A command that was asked to stop, once or twice, and goes on is killed when its grace is
+    over, and the session closed.
     """
-    process = await begun(shell, *NEW, "--grace", "0.3", *python(DEAF))
-    for _ in range(times):
+    process = await begun(shell, *NEW, "--grace", "0.3", *DEAF)
+    for _ in range(2):
         process.send_signal(signal.SIGTERM)
     assert (await outcome(process))[0] == 137
     assert ending(service) == ("closed", "session_closed_early")
@@ -367,8 +309,8 @@ async def test_a_command_that_does_not_listen(shell: Shell, service: Emulator, t
 
 async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> None:
     """A command that stops within its grace is not killed, whatever the ending takes."""
-    service.faults.add(Fault(kind="latency", seconds=6, operations=["update"]))
-    process = await begun(shell, *NEW, "--grace", "5", *python(LISTENER), stdin=PIPE)
+    service.faults.add(Fault(kind="latency", seconds=3, operations=["update"]))
+    process = await begun(shell, *NEW, "--grace", "2", *LISTENER, stdin=PIPE)
     process.send_signal(signal.SIGTERM)
     # Before its input ends too, so that it doesn't end by that and meet the signal on its way out.
     assert await line(process) == "SIGTERM"
@@ -377,11 +319,11 @@ async def test_grace_ends_with_the_command(shell: Shell, service: Emulator) -> N
     assert "was drained" in err
 
 
-async def test_ignored_signals_stay_ignored(shell: Shell, service: Emulator) -> None:
+async def test_ignored_signals_stay_ignored(shell: Shell) -> None:
     """What nohup has ignored neither ends the session nor gets to the command."""
     script = 'trap "" HUP; exec "$@"'
     process = await asyncio.create_subprocess_exec(
-        "sh", "-c", script, "sh", QSESSIONS, *NEW, *python(LISTENER), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=shell.env
+        "sh", "-c", script, "sh", QSESSIONS, *NEW, *LISTENER, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=shell.env
     )  # fmt: skip
     assert await line(process) == "ready"
     process.send_signal(signal.SIGHUP)
@@ -391,12 +333,12 @@ async def test_ignored_signals_stay_ignored(shell: Shell, service: Emulator) -> 
 
 
 async def on_terminal(shell: Shell, *arguments: str) -> tuple[asyncio.subprocess.Process, int]:
-    """Start `qsessions` in front at a terminal, its standard output elsewhere; give it and the
+    """Start `qsessions` in front at a terminal, its standard output elsewhere; return it and the
     terminal's other end.
     """
     master, slave = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", AT_TERMINAL, QSESSIONS, *arguments, stdin=slave, stdout=PIPE, stderr=slave, env=shell.env
+        sys.executable, "-IS", PROGRAMS / "at_terminal.py", QSESSIONS, *arguments, stdin=slave, stdout=PIPE, stderr=slave, env=shell.env
     )  # fmt: skip
     os.close(slave)
     assert await line(process) == "ready"
@@ -407,7 +349,7 @@ async def test_ctrl_c_at_a_terminal_comes_once(shell: Shell, service: Emulator) 
     """At a terminal, Ctrl-C and Ctrl-\\ get to the command once, from the terminal itself; what is
     typed is the command's, too.
     """
-    process, terminal = await on_terminal(shell, *NEW, "--grace", "0.1", *python(LISTENER))
+    process, terminal = await on_terminal(shell, *NEW, "--grace", "0.1", *LISTENER)
     for key, name in ((b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT"), (b"\x03", "SIGINT")):
         await asyncio.to_thread(os.write, terminal, key)
         assert await line(process) == name
@@ -424,7 +366,7 @@ async def test_ctrl_c_at_a_terminal_comes_once(shell: Shell, service: Emulator) 
 
 async def test_ctrl_c_that_kills_the_command(shell: Shell, service: Emulator) -> None:
     """A command that Ctrl-C at a terminal kills closes the session: 130."""
-    process, terminal = await on_terminal(shell, *NEW, *python(IDLE))
+    process, terminal = await on_terminal(shell, *NEW, *IDLE)
     await asyncio.to_thread(os.write, terminal, b"\x03")
     shown = await asyncio.to_thread(read_all, terminal)
     assert (await outcome(process))[0] == 130
@@ -434,25 +376,18 @@ async def test_ctrl_c_that_kills_the_command(shell: Shell, service: Emulator) ->
 
 async def test_a_signal_from_elsewhere_at_a_terminal(shell: Shell, service: Emulator) -> None:
     """SIGTERM is passed on at a terminal, too, which doesn't send it."""
-    process, terminal = await on_terminal(shell, *NEW, *python(IDLE))
+    process, terminal = await on_terminal(shell, *NEW, *IDLE)
     process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(read_all, terminal)
     assert (await outcome(process))[0] == 143
     service.assert_no_open_sessions()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_while_the_session_is_created(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+async def test_a_signal_while_the_session_is_created(tmp_path: Path) -> None:
     """The create comes to its end, its session is closed, and the command is never run."""
+    number = signal.SIGINT
     stopped = asyncio.Event()
-
-    async def create(connection: Any) -> None:
-        await stopped.wait()
-        await connection.write(SESSION)
-
-    async with FaultServer(GRANT, create, http(204)) as server:
+    async with FaultServer(GRANT, held(stopped, SESSION), http(204)) as server:
         process = await shell_of(server, tmp_path).start(*NEW, "--", "echo", "ran")
         await server.arrival(2)
         process.send_signal(number)
@@ -462,7 +397,7 @@ async def test_a_signal_while_the_session_is_created(
         code, out, err = await outcome(process)
         assert [request.method for request in server.received] == ["POST", "POST", "DELETE"]
     assert (code, out) == (128 + number, "")
-    assert told(err) == (
+    assert error_lines(err) == (
         "qsessions run: interrupted; session s-1 had been created and was closed.",
         "Nothing is left to do.",
     )
@@ -478,7 +413,7 @@ async def test_a_second_signal_while_the_session_is_created(tmp_path: Path) -> N
         code, out, err = await outcome(process)
     assert code in {128 + signal.SIGHUP, 128 + signal.SIGTERM}
     assert out == ""
-    assert "a session may have been created" in told(err)[0]
+    assert "a session may have been created" in error_lines(err)[0]
 
 
 async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
@@ -486,12 +421,7 @@ async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
     session.
     """
     first = asyncio.Event()
-
-    async def drain(connection: Any) -> None:
-        await first.wait()
-        await connection.write(http(204))
-
-    async with FaultServer(GRANT, SESSION, drain, CLOSED) as server:
+    async with FaultServer(GRANT, SESSION, held(first, http(204)), CLOSED) as server:
         shell = shell_of(server, tmp_path)
         process = await shell.start(*NEW, "--", "true")
         await server.arrival(3)
@@ -509,7 +439,7 @@ async def test_signals_while_the_session_is_ended(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         code, _, err = await outcome(process)
     assert code in {143, 130}
-    assert told(err) == (
+    assert error_lines(err) == (
         "qsessions run: interrupted twice; session s-1 may be open.",
         "End it: qsessions close s-1",
     )
@@ -532,14 +462,14 @@ async def test_a_session_that_exists(shell: Shell, service: Emulator) -> None:
         )
         assert (code, out) == (exit_code, f"{made['id']}\n")
         assert "was not ended" in err
-    process = await begun(shell, "run", "--attach", made["id"], *python(IDLE))
+    process = await begun(shell, "run", "--attach", made["id"], *IDLE)
     process.send_signal(signal.SIGTERM)
     assert (await outcome(process))[0] == 143
     assert [session.id for session in service.open_sessions] == [made["id"]]
     await shell.data("close", made["id"])
     code, out, err = await shell("run", "--attach", made["id"], "--", "echo", "ran")
     assert (code, out) == (1, "")
-    assert "is closed" in told(err)[0]
+    assert "is closed" in error_lines(err)[0]
     assert (await shell("run", "--attach", "s-none", "--", "echo", "ran"))[:2] == (1, "")
 
 
@@ -565,7 +495,7 @@ async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> Non
         process.send_signal(signal.SIGTERM)
         code, out, err = await outcome(process)
     assert (code, out) == (143, "")
-    assert told(err) == (
+    assert error_lines(err) == (
         "qsessions run: interrupted before the command began.",
         "Nothing is left to do.",
     )
@@ -577,7 +507,7 @@ async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> Non
 async def test_a_session_that_cannot_be_ended(
     shell: Shell, service: Emulator, exit_code: int, operation: str, expected: int
 ) -> None:
-    """It is named; the exit code stays the command's where that failed, and tells of it otherwise."""
+    """It is named; the exit code stays the command's where that failed, and says so otherwise."""
     service.faults.add(Fault(kind="answer", status=403, operations=[operation]))
     code, _, err = await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}")
     (session_id,) = [session.id for session in service.open_sessions]
@@ -596,8 +526,8 @@ async def test_a_session_that_cannot_be_ended(
 async def test_a_session_that_is_ended_at_the_second_try(
     shell: Shell, service: Emulator, exit_code: int, operation: str, reason: str | None
 ) -> None:
-    """Leaving tries once more, in the same way; where that does, nothing is left to tell, and the
-    exit code is the command's.
+    """Leaving tries once more, in the same way; where that succeeds, nothing is left to report, and
+    the exit code is the command's.
     """
     service.faults.add(Fault(kind="answer", status=403, operations=[operation], times=1))
     code, _, err = await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}")
@@ -611,18 +541,15 @@ async def test_a_session_that_is_ended_at_the_second_try(
 
 async def test_nobody_reads_the_report(shell: Shell, service: Emulator) -> None:
     """The exit code is the command's though standard error is gone."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
+    async with closed_pipe() as pipe:
         for exit_code in (0, 8):
-            assert (await shell(*NEW, "--", "sh", "-c", f"exit {exit_code}", stderr=writing))[
-                0
-            ] == exit_code
-        assert (await shell(*NEW, "--", "no-such-command", stderr=writing))[0] == 127
+            command = ("sh", "-c", f"exit {exit_code}")
+            assert (await shell(*NEW, "--", *command, stderr=pipe))[0] == exit_code
+        assert (await shell(*NEW, "--", "no-such-command", stderr=pipe))[0] == 127
         service.faults.add(Fault(kind="answer", status=403, operations=["create"]))
-        assert (await shell(*NEW, "--", "true", stderr=writing))[0] == 1
-    finally:
-        os.close(writing)
+        # Python's own exit included.
+        process = await shell.start(*NEW, "--", "true", stderr=pipe)
+        assert (await outcome(process))[0] == 1
     service.assert_no_open_sessions()
 
 
@@ -631,7 +558,7 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
     """While it lives the ledger shows its owner alive and reap leaves it; once it is killed, reap
     closes its session.
     """
-    process = await begun(shell, *NEW, *python(LISTENER), stdin=PIPE)
+    process = await begun(shell, *NEW, *LISTENER, stdin=PIPE)
     (session_id,) = service.sessions
     (record,) = await shell.lines("ledger")
     assert (record["session_id"], record["owner"], record["owner_pid"]) == (
@@ -644,7 +571,7 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
         "open",
         False,
     )
-    assert [one["verdict"] for one in await shell.lines("reap")] == ["leave"]
+    assert [row["verdict"] for row in await shell.lines("reap")] == ["leave"]
     assert (await shell.data("close-all", "--yes"))["sessions"][0]["done"] is None
     process.kill()
     # The command goes on until its input ends.
