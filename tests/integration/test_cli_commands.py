@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import re
 import shlex
 import signal
 import socket
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator
 from itertools import count
@@ -48,14 +50,14 @@ SESSION = http(200, {"id": "s-1", "state": "open", "state_reason": "\x1b[31mred\
 
 @pytest.fixture
 async def service() -> AsyncIterator[Emulator]:
-    """Give a running emulator on real time."""
+    """Yield a running emulator on real time."""
     async with Emulator() as service:
         yield service
 
 
 @pytest.fixture
 def shell(service: Emulator, tmp_path: Path) -> Shell:
-    """Give a shell whose environment leads to the emulator."""
+    """Return a shell whose environment leads to the emulator."""
     return Shell(service.env(), tmp_path)
 
 
@@ -103,7 +105,7 @@ async def test_a_session_from_create_to_closed(tmp_path: Path, service: Emulator
 
 
 async def test_lists(shell: Shell) -> None:
-    """workloads filters, sorts and stops where it is told to; versions lists; both with --json and
+    """workloads filters, sorts and stops at the limit; versions lists; both with --json and
     --jsonl.
     """
     for mode in ("batch", "dedicated"):
@@ -318,14 +320,18 @@ async def test_output_that_cannot_be_written(shell: Shell) -> None:
             assert "No space left on device" in error_lines(err)[0], arguments
 
 
-async def test_closed_output(shell: Shell) -> None:
+async def test_closed_output(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A closed standard output is reported in two lines. Without a standard error the exit code
     says it all, and standard output stays clean.
     """
-    for arguments in ("--help", "versions", "emulator"):
-        code, _, err = await shell.script(f'exec "$QSESSIONS" {arguments} >&-')
-        assert code == 2, arguments
-        assert "standard output is closed" in error_lines(err)[0]
+    code, _, err = await shell.script('exec "$QSESSIONS" versions >&-')
+    assert (code, "standard output is closed" in error_lines(err)[0]) == (2, True)
+    monkeypatch.setattr(sys, "stdout", None)
+    for arguments in (["--help"], ["versions"], ["emulator"]):
+        assert main(arguments) == 2
+        assert error_lines(capsys.readouterr().err) == error_lines(err)
     code, out, _ = await shell.script('exec "$QSESSIONS" get a/b 2>&-')
     assert (code, out) == (2, "")
 
@@ -631,23 +637,18 @@ async def test_a_session_is_printed_whatever_it_says(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_cannot_be_printed_is_named(
-    service: Emulator,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    shell: Shell, service: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever fails while a created session is printed, its id is told, and that it goes on."""
-    for name, value in (service.env() | {"HOME": str(tmp_path)}).items():
-        monkeypatch.setenv(name, value)
+    """Whatever fails while a created session is printed, its id is printed, and that it goes on."""
 
     def fails(_: object) -> None:
         raise ValueError("no such form")
 
     monkeypatch.setattr(create, "row", fails)
-    code = await asyncio.to_thread(create.create, mode="batch", max_ttl=600)
+    code, out, err = await shell(*CREATE)
     (session_id,) = service.sessions
-    assert code == 2
-    assert error_lines(capsys.readouterr().err) == (
+    assert (code, out) == (2, "")
+    assert error_lines(err) == (
         f"qsessions create: session {session_id} was created and goes on, and its description could not be written: no such form.",
         f"End it: qsessions close {session_id}",
     )
@@ -670,7 +671,7 @@ async def test_what_the_user_says_cannot_command_the_terminal(shell: Shell) -> N
 
 
 async def test_files_that_the_environment_names(shell: Shell) -> None:
-    """An unusable file of the TLS library is told in two lines."""
+    """An unusable file of the TLS library is reported in two lines."""
     env = shell.env | {
         "SSLKEYLOGFILE": "/nonexistent/keys",
         "QSESSIONS_BASE_URL": "https://127.0.0.1:1",
@@ -683,7 +684,7 @@ async def test_files_that_the_environment_names(shell: Shell) -> None:
 
 @pytest.mark.smoke
 async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> None:
-    """Ctrl-C while the create is in flight: its session is closed, which is told, and the exit code
+    """Ctrl-C while the create is in flight: its session is closed, which is said, and the exit code
     is 130.
     """
     pressed = asyncio.Event()
@@ -702,7 +703,7 @@ async def test_ctrl_c_during_create_closes_what_came_of_it(tmp_path: Path) -> No
 
 
 async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
-    """Ctrl-C while IAM is asked: no session was created, and that is told."""
+    """Ctrl-C while IAM is asked: no session was created, and that is said."""
     async with FaultServer(hang) as server:
         process = await shell_of(server, tmp_path).start(*CREATE)
         await server.arrival()
@@ -717,7 +718,7 @@ async def test_ctrl_c_before_the_create_is_sent(tmp_path: Path) -> None:
 
 async def test_ctrl_c_and_no_answer(tmp_path: Path) -> None:
     """Ctrl-C during a create whose connection is then lost: the outcome is unknown, and that is
-    told.
+    said.
     """
     pressed = asyncio.Event()
 
@@ -894,6 +895,34 @@ async def test_a_command_line_in_this_process(
     assert "requires an argument" in error_lines(capsys.readouterr().err)[0]
     assert await asyncio.to_thread(main, ["get", "--help"]) == 0
     assert "Example: qsessions get" in capsys.readouterr().out
+
+
+async def test_commands_leave_the_process_as_it_was(
+    service: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands that a test runs at the same time have their own environments and streams; the
+    process has its own again afterwards, after a command that raises too.
+    """
+
+    def state() -> object:
+        files = [(at.st_dev, at.st_ino) for at in map(os.fstat, range(3))]
+        return dict(os.environ), sys.stdin, sys.stdout, sys.stderr, files, time.tzname
+
+    def fails(_: object) -> None:
+        raise KeyError("a bug")
+
+    before = state()
+    shells = [Shell(service.env() | {"TZ": f"EST{hours}"}, tmp_path) for hours in range(5)]
+    close_all = ("close-all", "--yes", "--created-before", "2026-01-31")
+    for hours, (code, out, err) in enumerate(
+        await asyncio.gather(*(shell(*close_all) for shell in shells))
+    ):
+        assert (code, out) == (0, "")
+        assert f"created before 2026-01-31T{hours:02}:00:00Z" in err
+    monkeypatch.setattr("qsessions.cli.workloads.row", fails)
+    with pytest.raises(KeyError, match="a bug"):
+        await shells[0]("versions")
+    assert state() == before
 
 
 async def test_documented_commands_run(shell: Shell, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ async def test_the_key_goes_no_further_than_it_was(shell: Shell, service: Emulat
 async def test_how_the_session_ends(
     shell: Shell, service: Emulator, options: tuple[str, ...], exit_code: int, reason: str
 ) -> None:
-    """A command that fails closes its session, one that does well drains it, unless told otherwise;
+    """A command that fails closes its session, one that succeeds drains it, unless options say otherwise;
     its exit code is kept.
     """
     code, _, err = await shell(*NEW, *options, "--", "sh", "-c", f"exit {exit_code}")
@@ -149,7 +149,7 @@ async def test_files_that_are_open(shell: Shell) -> None:
 
 
 async def test_jobs_that_go_on(shell: Shell, service: Emulator) -> None:
-    """A session whose jobs go on after the command drains, and what it used so far is told."""
+    """A session whose jobs go on after the command drains, and what it used so far is printed."""
     process = await begun(shell, *NEW, *LISTENER, stdin=PIPE)
     (session_id,) = service.sessions
     service.submit_job(session_id, seconds=3600)

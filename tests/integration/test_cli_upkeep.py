@@ -291,7 +291,7 @@ async def test_the_ledger_without_credentials(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
     """What is recorded of the service is listed all the same, and why there are no live states is
-    told.
+    said.
     """
     del shell.env["QISKIT_IBM_TOKEN"]
     assert await shell("ledger", "--jsonl") == (0, "", "")
@@ -305,11 +305,11 @@ async def test_the_ledger_without_credentials(
     await ledger.aclose()
 
 
-async def test_reap_tells_what_it_cannot_decide(
+async def test_reap_lists_what_it_cannot_decide(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
     """What is undecided is listed with its reason, and ends it with 1; a dry run does nothing; a
-    unique candidate is closed if told to.
+    unique candidate is closed if that is asked for.
     """
     session_id = (await client.create(mode="batch", max_ttl="1h")).id
     await left_by_the_dead(
@@ -346,7 +346,7 @@ async def test_what_is_not_found_for_another_reason_is_kept(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
     """Neither a 404 about the instance nor one about a session of just now ends a record: both are
-    told, and the exit code is 1.
+    reported, and the exit code is 1.
     """
     old, new = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
     await left_by_the_dead(
@@ -437,7 +437,7 @@ async def test_nothing_to_show(shell: Shell) -> None:
 async def test_reap_goes_on_when_one_fails(
     shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
 ) -> None:
-    """A session that can't be closed is told with its error and the code that fits; the others are
+    """A session that can't be closed is reported with its error and the code that fits; the others are
     closed.
     """
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(2)]
@@ -507,7 +507,7 @@ async def test_forget(shell: Shell, service: Emulator, ledger: LocalLedger, tmp_
 
 
 async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> None:
-    """It is told in two lines: 1."""
+    """It is reported in two lines: 1."""
     await asyncio.to_thread(break_ledger, tmp_path)
     for command in (("ledger",), ("reap",), ("forget", "s1")):
         code, _, err = await shell(*command)
@@ -521,7 +521,7 @@ async def test_a_ledger_that_cannot_be_read(shell: Shell, tmp_path: Path) -> Non
 
 
 async def test_a_damaged_file_is_named(shell: Shell, service: Emulator, tmp_path: Path) -> None:
-    """What can't be read in the ledger is told on standard error, once, and the rest goes on."""
+    """What can't be read in the ledger is reported on standard error, once, and the rest goes on."""
     await left_by_the_dead(
         tmp_path, record(service, session_id="s-1", asked_at=service.now() - YOUNG_S)
     )
@@ -613,7 +613,7 @@ async def test_what_close_all_closed_is_no_longer_recorded(
 async def test_close_all_goes_on_when_one_fails(
     shell: Shell, service: Emulator, made: list[str]
 ) -> None:
-    """A session that can't be ended is told, and the others are."""
+    """A session that can't be ended is reported, and the others are ended."""
     service.faults.add(Fault(kind="answer", status=403, operations=["close"], times=1))
     code, out, err = await shell("close-all", "--yes", "--jsonl")
     assert code == 1

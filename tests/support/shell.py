@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import json
+import logging
 import os
 import pty
 import random
 import re
+import signal
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -137,8 +140,12 @@ def _run(
                 file.fileno() if stream is None else stream
                 for file, stream in zip(own, streams, strict=True)
             ]
-            with _one_at_a_time, _environment(env), _standard_streams(descriptors):
-                code = main(arguments)
+            with _one_at_a_time:
+                before = _lasting_state()
+                with _environment(env), _standard_streams(descriptors):
+                    code = main(arguments)
+                # Or the next command in this process would find something else than the first one.
+                assert _lasting_state() == before
             for file in own:
                 file.seek(0)
             _, out, err = (file.read().decode() for file in own)
@@ -146,6 +153,18 @@ def _run(
     finally:
         blockbuster._skip.value = False
         _end_owner()
+
+
+def _lasting_state() -> object:
+    """Return what a command in this process may change for the next one."""
+    loggers = [
+        (name, logger.handlers[:], logger.level, logger.propagate)
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.startswith("qsessions")
+    ]
+    changed = [item for item in loggers if item[1:] != ([], logging.NOTSET, True)]
+    signals = [signal.getsignal(number) for number in signal.valid_signals()]
+    return changed, signals, warnings.filters[:], sys.getrecursionlimit(), Path.cwd()
 
 
 @contextmanager
