@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,19 +45,6 @@ from tests.support.waiting import until_real
 DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
 CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
 SESSION = http(200, {"id": "s-1", "state": "open", "state_reason": "\x1b[31mred\ud800", "new": [1]})
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Emulator]:
-    """Yield a running emulator on real time."""
-    async with Emulator() as service:
-        yield service
-
-
-@pytest.fixture
-def shell(service: Emulator, tmp_path: Path) -> Shell:
-    """Return a shell whose environment leads to the emulator."""
-    return Shell(service.env(), tmp_path)
 
 
 def test_schema_is_one_and_names_every_field() -> None:
@@ -770,13 +756,15 @@ async def test_ctrl_c_twice_while_the_create_is_in_flight(tmp_path: Path) -> Non
 
 
 def wait_until_seen(pid: int) -> None:
-    """Wait until no SIGINT is pending for a process any more."""
+    """Wait until a process has handled its SIGINT: none is pending, and it waits for something
+    again.
+    """
     status = Path(f"/proc/{pid}/status")
-    while (
-        int(re.findall(r"^ShdPnd:\s*(\w+)$", status.read_text(), re.MULTILINE)[0], 16)
-        & 1 << signal.SIGINT - 1
-    ):
-        pass
+    while True:
+        text = status.read_text()
+        pending = int(re.findall(r"^ShdPnd:\s*(\w+)$", text, re.MULTILINE)[0], 16)
+        if not pending & 1 << signal.SIGINT - 1 and re.search(r"^State:\s*S", text, re.MULTILINE):
+            return
 
 
 async def test_ctrl_c_twice_while_the_session_is_being_closed(tmp_path: Path) -> None:

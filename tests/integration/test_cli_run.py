@@ -9,7 +9,6 @@ import pty
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +40,6 @@ CLOSED = http(200, {"id": "s-1", "state": "closed", "elapsed_time": 1.5})
 LISTENER = ("--", sys.executable, "-IS", str(PROGRAMS / "listener.py"))
 IDLE = ("--", "sh", "-c", "echo ready; exec sleep 1000")
 DEAF = ("--", "sh", "-c", 'trap "" TERM INT HUP QUIT; echo ready; exec sleep 1000')
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Emulator]:
-    """Yield a running emulator on real time."""
-    async with Emulator() as service:
-        yield service
-
-
-@pytest.fixture
-def shell(service: Emulator, tmp_path: Path) -> Shell:
-    """Return a shell whose environment leads to the emulator."""
-    return Shell(service.env(), tmp_path)
 
 
 async def begun(shell: Shell, *arguments: str, **options: Any) -> asyncio.subprocess.Process:

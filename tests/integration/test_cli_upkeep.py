@@ -55,19 +55,6 @@ CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Emulator]:
-    """Yield a running emulator on real time."""
-    async with Emulator() as service:
-        yield service
-
-
-@pytest.fixture
-def shell(service: Emulator, tmp_path: Path) -> Shell:
-    """Return a shell whose environment leads to the emulator."""
-    return Shell(service.env(), tmp_path)
-
-
-@pytest.fixture
 async def client(service: Emulator) -> AsyncIterator[AsyncSessionClient]:
     """Yield a client of the emulator."""
     auth = [IBMCloudAuth(service.api_key, service.iam_url), ServiceCRN(service.crn)]

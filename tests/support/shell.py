@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import jsonschema
-from blockbuster import blockbuster
 
 from qsessions.cli import main
 from qsessions.ledger.files import _this
@@ -73,7 +72,9 @@ class Shell:
         Streams that are file descriptors stay open, and what is written to them isn't returned.
         """
         streams = (stdin, stdout, stderr)
-        return await asyncio.to_thread(_run, arguments, self.env if env is None else env, streams)
+        return await asyncio.to_thread(
+            run_here, arguments, self.env if env is None else env, streams
+        )
 
     async def start(self, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
         """Start a command in a process of its own, for what a process alone can show."""
@@ -127,32 +128,28 @@ class Shell:
         return code, await shown + err
 
 
-def _run(
-    arguments: tuple[str, ...], env: Mapping[str, str], streams: tuple[int | None, ...]
+def run_here(
+    arguments: Sequence[str], env: Mapping[str, str], streams: Sequence[int | None]
 ) -> tuple[int, str, str]:
-    # The event loop of a command has nobody else to serve, and may block.
-    blockbuster._skip.value = True
-    try:
-        with ExitStack() as files:
-            # Where nothing else is wanted: empty, and read afterwards.
-            own = [files.enter_context(tempfile.TemporaryFile()) for _ in streams]
-            descriptors = [
-                file.fileno() if stream is None else stream
-                for file, stream in zip(own, streams, strict=True)
-            ]
-            with _one_at_a_time:
-                before = _lasting_state()
-                with _environment(env), _standard_streams(descriptors):
-                    code = main(arguments)
-                # Or the next command in this process would find something else than the first one.
-                assert _lasting_state() == before
-            for file in own:
-                file.seek(0)
-            _, out, err = (file.read().decode() for file in own)
-            return code, out, err
-    finally:
-        blockbuster._skip.value = False
-        _end_owner()
+    """Run a command in this thread: see `Shell.__call__`."""
+    with ExitStack() as files:
+        # Where no stream is wanted: empty, and read afterwards.
+        own = [files.enter_context(tempfile.TemporaryFile()) for _ in streams]
+        descriptors = [
+            file.fileno() if stream is None else stream
+            for file, stream in zip(own, streams, strict=True)
+        ]
+        with _one_at_a_time:
+            before = _lasting_state()
+            with _environment(env), _standard_streams(descriptors):
+                code = main(arguments)
+            # Or the next command in this process would find something else than the first one.
+            assert _lasting_state() == before
+            _end_owner()
+        for file in own:
+            file.seek(0)
+        _, out, err = (file.read().decode() for file in own)
+        return code, out, err
 
 
 def _lasting_state() -> object:
