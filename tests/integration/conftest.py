@@ -13,10 +13,10 @@ from tests.support import shell as shell_module
 from tests.support.shell import Shell
 
 
-@pytest.fixture(autouse=True)
-def commands_may_block(blockbuster: BlockBuster) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def commands_may_block(detector: BlockBuster) -> None:
     """Allow the event loop of a command to block: it serves nobody but the command."""
-    for function in blockbuster.functions.values():
+    for function in detector.functions.values():
         function.can_block_in(shell_module.__file__, shell_module.run_here.__name__)
 
 
