@@ -41,11 +41,12 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.errors import one_line
 from qsessions.http import transport as transport_module
-from qsessions.session import create as create_module, open as open_module
+from qsessions.session.create import ENDING_TIMEOUT
 from tests.support.calls import fault
 from tests.support.clients import CRN, Against, client_of, static_auth
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.support.leaks import loop_steps, open_sessions, ours
+from tests.support.loop_time import late, let_pass, timers_on
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -436,11 +437,13 @@ async def test_a_success_that_can_not_be_read_but_for_its_id_is_closed(against: 
 
 
 async def test_an_answer_that_never_comes_is_waited_for_so_long(
-    against: Against, monkeypatch: pytest.MonkeyPatch
+    against: Against, time: ManualClock
 ) -> None:
     """The end of a cancelled create is bounded, even where the call itself has no deadline."""
-    monkeypatch.setattr(create_module, "ENDING_TIMEOUT", 0.05)
-    server, error, (event,) = await cancelled_with(against, hang, timeout=None)
+    with timers_on(time):
+        server, error, (event,) = await cancelled_with(
+            against, late(hang, ENDING_TIMEOUT, time), timeout=None
+        )
     assert (
         "the session may have been created: the request was given up while it was in flight."
         in error.__notes__[0]
@@ -483,11 +486,13 @@ async def test_a_session_that_can_not_be_closed_is_named(
 
 
 async def test_a_close_that_never_comes_back_is_bounded(
-    against: Against, monkeypatch: pytest.MonkeyPatch
+    against: Against, time: ManualClock
 ) -> None:
     """Closing the session has a deadline of its own."""
-    monkeypatch.setattr(create_module, "ENDING_TIMEOUT", 0.05)
-    _, error, (event,) = await cancelled_with(against, CREATED, hang, timeout=None)
+    with timers_on(time):
+        _, error, (event,) = await cancelled_with(
+            against, CREATED, late(hang, ENDING_TIMEOUT, time), timeout=None
+        )
     assert (
         "could not be closed: close of session 's1': the call's deadline passed"
         in error.__notes__[0]
@@ -562,7 +567,7 @@ async def test_a_second_cancellation_leaves_at_once_and_the_ending_goes_on(
 
 
 async def test_closing_the_client_waits_for_an_ending_so_long(
-    against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    against: Against, time: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An ending that takes too long is given up, and the log names what is left open."""
     held = Held()
@@ -571,27 +576,35 @@ async def test_closing_the_client_waits_for_an_ending_so_long(
     await held.asked.wait()
     task.cancel()
     held.answer.set_result(CREATED)
-    await until(lambda: len(server.received) == 2)
-    monkeypatch.setattr(open_module, "ENDING_TIMEOUT", 0.05)
-    await client.aclose()
+    await server.arrival(2)
+    with timers_on(time):
+        closing = asyncio.ensure_future(client.aclose())
+        await let_pass(ENDING_TIMEOUT - 1, time)
+        await loop_steps(30)
+        assert not closing.done()
+        time.advance(1)
+        await closing
     error = await ended(task)
     assert "session 's1' was created and could not be closed: " in error.__notes__[0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 async def test_a_create_in_flight_when_the_client_gives_up_is_told(
-    against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    against: Against, time: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cancelled create whose answer the closing client doesn't wait for any longer has an unknown
     outcome, and says so.
     """
-    monkeypatch.setattr(open_module, "ENDING_TIMEOUT", 0.05)
-    _, client = await against(hang, timeout=None)
+    server, client = await against(hang, timeout=None)
     task = create(client)
-    await loop_steps(30)
-    task.cancel()
-    await loop_steps(3)
-    await client.aclose()
+    await server.arrival()
+    with timers_on(time):
+        closing = asyncio.ensure_future(client.aclose())
+        await let_pass(1, time)
+        # From now on its answer is waited for as long as the client waits for its creates.
+        task.cancel()
+        await let_pass(ENDING_TIMEOUT - 1, time)
+        await closing
     error = await ended(task)
     assert "may have been created: the client or the event loop was shut down" in error.__notes__[0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -835,11 +848,9 @@ async def test_a_cancelled_create_asks_for_no_credentials_any_more(against: Agai
 
 
 async def test_closing_the_client_waits_no_longer_for_what_ignores_its_cancellation(
-    against: Against, monkeypatch: pytest.MonkeyPatch
+    against: Against, time: ManualClock
 ) -> None:
     """An auth provider that goes on when it is cancelled doesn't keep the client from closing."""
-    monkeypatch.setattr(open_module, "ENDING_TIMEOUT", 0.01)
-    monkeypatch.setattr(transport_module, "_CLOSE_TIMEOUT_S", 0.01)
     released = asyncio.Event()
 
     class Stubborn(IBMCloudAPIKey):
@@ -852,7 +863,11 @@ async def test_closing_the_client_waits_no_longer_for_what_ignores_its_cancellat
     server, client = await against(CREATED, auth=[Stubborn("key"), ServiceCRN(CRN)])
     task = create(client)
     await loop_steps(5)
-    await client.aclose()
+    with timers_on(time):
+        closing = asyncio.ensure_future(client.aclose())
+        for seconds in (ENDING_TIMEOUT, transport_module._CLOSE_TIMEOUT_S):
+            await let_pass(seconds, time)
+        await closing
     released.set()
     with pytest.raises(ClientClosed):
         await task

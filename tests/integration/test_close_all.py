@@ -28,10 +28,10 @@ from qsessions import (
 )
 from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
-from qsessions.ledger import records
 from qsessions.session.close_all import end
 from tests.support.calls import fault
 from tests.support.given_ledger import GivenLedger, entry
+from tests.support.loop_time import let_pass, timers_on
 from tests.support.manual_clock import ManualClock
 
 
@@ -267,22 +267,20 @@ async def test_a_ledger_that_cannot_be_read(
     assert len(await client.close_all(include_owned=True)) == 3
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody wait long for a ledger that hangs."""
-    monkeypatch.setattr(records, "READ_TIMEOUT_S", 0.02)
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_ledger_that_hangs(having: With, emulator: Emulator, made: list[str]) -> None:
-    """A ledger that never answers is given up, and no session is ended."""
+async def test_a_ledger_that_hangs(
+    having: With, emulator: Emulator, made: list[str], time: ManualClock
+) -> None:
+    """A ledger that never answers is given up after its minute, and no session is ended."""
 
     class Hanging(GivenLedger):
         async def entries(self) -> Any:
+            await let_pass(59, time)
+            await let_pass(1, time)
             await asyncio.Event().wait()
 
-    with pytest.raises(LedgerUnavailable, match="did not answer within"):
-        await (await having(Hanging())).close_all()
+    client = await having(Hanging())
+    with timers_on(time), pytest.raises(LedgerUnavailable, match="did not answer within 60 s"):
+        await client.close_all()
     assert still_open(emulator) == made
 
 

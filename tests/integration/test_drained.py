@@ -25,6 +25,7 @@ from tests.support.calls import SESSION, WORKLOAD
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, hang, held, http
 from tests.support.leaks import loop_steps
+from tests.support.loop_time import late, timers_on
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -246,15 +247,17 @@ async def test_only_a_positive_word_ends_a_record(
     expected: list[str],
     against: Against,
     ledger: LocalLedger,
-    monkeypatch: pytest.MonkeyPatch,
+    time: ManualClock,
 ) -> None:
     """A list that can't be had, or names the session otherwise or not at all, ends nothing, and the
     client is closed all the same.
     """
-    monkeypatch.setattr(drained, "_LOOK_S", 0.1)
+    if answer is hang:
+        answer = late(hang, drained._LOOK_S, time)
     server, client = await against(CREATED, DONE, answer, ledger=ledger)
     assert await drain(client, "dedicated") == "s1"
-    await client.aclose()
+    with timers_on(time):
+        await client.aclose()
     assert server.received[2].target.startswith("/v1/workloads?")
     assert [session_id for _, session_id in await recorded(ledger)] == expected
 

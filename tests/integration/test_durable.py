@@ -21,12 +21,12 @@ from qsessions import (
     RecordState,
     SessionClient,
 )
-from qsessions.ledger import records
 from tests.support.calls import SESSION
 from tests.support.clients import Against, static_auth
 from tests.support.fault_server import FaultServer, http
 from tests.support.given_ledger import GivenLedger
 from tests.support.leaks import loop_steps
+from tests.support.loop_time import let_pass, timers_on
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -188,10 +188,9 @@ async def test_an_id_that_can_not_be_kept_is_told(
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_ledger_that_hangs_holds_nobody_up(
-    call: str, against: Against, gate: asyncio.Event, ledger: Gated, monkeypatch: pytest.MonkeyPatch
+    call: str, against: Against, gate: asyncio.Event, ledger: Gated, time: ManualClock
 ) -> None:
     """Where the ledger doesn't answer within its 5 s, the session is given, and that is told."""
-    monkeypatch.setattr(records, "WRITE_TIMEOUT_S", 0.05)
     told = asyncio.Event()
 
     def observe(event: Event) -> None:
@@ -199,8 +198,14 @@ async def test_a_ledger_that_hangs_holds_nobody_up(
             told.set()
 
     _, client = await against(CREATED, DONE, ledger=ledger, observers=[observe])
-    async with asyncio.timeout(10):
-        assert await begin(client, call) == "s1"
+    with timers_on(time):
+        beginning = asyncio.ensure_future(begin(client, call))
+        await until(ledger.asked.is_set)
+        await let_pass(4, time)
+        await loop_steps(30)
+        assert not beginning.done()
+        time.advance(1)
+        assert await beginning == "s1"
         await told.wait()
     assert ledger.states == [(RecordState.INTENT, None)]
     gate.set()

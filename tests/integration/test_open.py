@@ -41,6 +41,7 @@ from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.leaks import loop_steps, open_sessions
+from tests.support.loop_time import late, timers_on
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -252,13 +253,15 @@ async def test_an_error_goes_on_with_a_note_where_the_ending_failed(against: Aga
     assert note.startswith("session 's1' is left open: close of session 's1': You may not")
 
 
-async def test_an_ending_is_bounded_by_its_own_deadline(against: Against) -> None:
+async def test_an_ending_is_bounded_by_its_own_deadline(
+    against: Against, time: ManualClock
+) -> None:
     """An ending that gets no answer is given up after `ending_timeout`, whatever the client's
     timeout is.
     """
-    _, client = await against(CREATED, hang, timeout=None)
-    with pytest.raises(SessionLeftOpen, match="deadline"):
-        async with client.open(**WANTED, ending_timeout=0.05):
+    _, client = await against(CREATED, late(hang, 5, time), DONE, timeout=None)
+    with timers_on(time), pytest.raises(SessionLeftOpen, match="deadline"):
+        async with client.open(**WANTED, ending_timeout=5):
             pass
 
 

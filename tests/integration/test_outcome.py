@@ -26,6 +26,8 @@ from qsessions import (
 from tests.support.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.leaks import loop_steps
+from tests.support.loop_time import late, let_pass, timers_on
 from tests.support.manual_clock import ManualClock
 
 HINT = "Look through client.workloads() for a session that you don't know, and close it."
@@ -208,8 +210,11 @@ async def test_a_look_that_fails_hides_nothing(
     look.
     """
     started = time.now
+    if answer is hang:
+        answer = late(hang, 10, time)
     _, client = await against(http(502, fault("Bad luck.")), answer)
-    error = await unknown(client, timeout=0.5 if answer is hang else 60)
+    with timers_on(time):
+        error = await unknown(client)
     assert (error.status, error.attempts, error.candidates) == (502, 1, None)
     assert error.message == "the session may have been created: Bad luck."
     assert error.solution == HINT
@@ -300,12 +305,20 @@ async def test_a_cancelled_look_still_tells(against: Against) -> None:
     ]
 
 
-async def test_closing_the_client_ends_the_look(against: Against) -> None:
-    """A client that is closed while the look is under way leaves the error as it is."""
+async def test_closing_the_client_waits_for_the_look(against: Against, time: ManualClock) -> None:
+    """A client that is closed while the look is under way waits for it, 10 s at most, and leaves
+    the error as it is.
+    """
     server, client = await against(reset, hang)
-    creating = asyncio.create_task(unknown(client))
-    await server.arrival(2)
-    await client.aclose()
+    with timers_on(time):
+        creating = asyncio.create_task(unknown(client))
+        await server.arrival(2)
+        closing = asyncio.create_task(client.aclose())
+        await let_pass(9, time)
+        await loop_steps(30)
+        assert not closing.done()
+        time.advance(1)
+        await closing
     assert (await creating).candidates is None
 
 
