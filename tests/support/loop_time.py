@@ -18,7 +18,7 @@ def timers_on(time: ManualClock) -> Iterator[None]:
     """Have the event loop's timers wait for a test's clock, which moves only when it is told to."""
     loop = asyncio.get_running_loop()
     usual, base, started = loop.time, loop.time(), time.now
-    loop.time = lambda: base + time.now - started  # type: ignore[method-assign]
+    loop.time = lambda: base + (time.now - started)  # type: ignore[method-assign]
     try:
         yield
     finally:
