@@ -47,7 +47,7 @@ from tests.support.calls import CLOSE, DRAIN, SESSION, Row, fault as own
 from tests.support.clients import client_of
 from tests.support.fault_proxy import Broken
 from tests.support.fault_server import http
-from tests.support.faults import FAULTS, REFUSALS, SAMPLE
+from tests.support.faults import FAULT_SAMPLE, FAULTS, REFUSALS, SAMPLE
 from tests.support.rows import row_of_table
 
 
@@ -64,7 +64,7 @@ async def test_a_create_that_meets_a_fault_is_accounted_for(tmp_path: Path) -> N
     """
     for fault in FAULTS:
         await check_create(fault, after=True, directory=tmp_path / f"after {fault.name}")
-    for fault in set(SAMPLE) & set(FAULTS):
+    for fault in FAULT_SAMPLE:
         await check_create(fault, after=False, directory=tmp_path / f"before {fault.name}")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import pytest
 from attrs import field, frozen
 
 from qsessions import AsyncSessionClient
-from tests.support.fault_server import http
+from tests.support.clients import static_auth
+from tests.support.fault_server import Answer, FaultServer, http
+from tests.support.leaks import leaving_nothing
+from tests.support.loop_time import timers_on
+from tests.support.manual_clock import ManualClock
 
 SESSION = {"id": "s1", "mode": "dedicated", "state": "open", "accepting_jobs": True, "max_ttl": 600}
 WORKLOAD = {"id": "s1", "mode": "session", "status": "pending", "created": "2026-05-01T12:00:00Z"}
@@ -111,3 +117,41 @@ def fault(
 ) -> dict[str, object]:
     """Give an error body in the service's own form."""
     return {"errors": [{"code": code, "message": message, "solution": solution}], "trace": trace}
+
+
+class Script(NamedTuple):
+    """A server that answers from a script, a client of it, and the clock of both."""
+
+    server: FaultServer
+    client: AsyncSessionClient
+    time: ManualClock
+
+
+@asynccontextmanager
+async def scripted(
+    *answers: Answer,
+    time: ManualClock | None = None,
+    tls: ssl.SSLContext | None = None,
+    exchanges: int = 0,
+    **options: Any,
+) -> AsyncIterator[Script]:
+    """Start a server with a script, and a client of it that must leave nothing behind.
+
+    Args:
+        answers: The script.
+        time: The clock, for answers that move it.
+        tls: The server's TLS settings.
+        exchanges: How many exchanges for a token may be left.
+        options: The client's arguments. The credential is an API key by default.
+    """
+    time = time or ManualClock()
+    async with FaultServer(*answers, tls=tls) as server:
+        settings: dict[str, Any] = {
+            "auth": static_auth(),
+            "base_url": server.url,
+            "clock": time.clock,
+        }
+        client = AsyncSessionClient(**settings | options)
+        with timers_on(time):
+            async with leaving_nothing(client, server, exchanges=exchanges):
+                yield Script(server, client, time)

@@ -196,9 +196,13 @@ REFUSALS = {
 REPEATED = {REFUSALS[status] for status in (401, 429, 500, 502, 503, 504, 520, 521, 522, 524)}
 REPEATED |= {fault for fault in FAULTS if fault.outcome is LOST}
 # One of each class, and of each class of refusals that is treated otherwise.
+FAULT_SAMPLE = tuple(
+    fault
+    for fault in FAULTS
+    if fault.name in {"reset", "silence", "no HTTP"} or fault.outcome is EMPTY
+)
 SAMPLE = (
-    *(fault for fault in FAULTS if fault.name in {"reset", "silence", "no HTTP"}),
-    *(fault for fault in FAULTS if fault.outcome is EMPTY),
+    *FAULT_SAMPLE,
     *(REFUSALS[status] for status in (400, 401, 403, 404, 409, 429, 500, 501, 502, 503)),
 )
 
