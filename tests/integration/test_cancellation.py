@@ -44,7 +44,7 @@ from qsessions.http import transport as transport_module
 from qsessions.session.create import ENDING_TIMEOUT
 from tests.support.calls import fault
 from tests.support.clients import CRN, Against, client_of, static_auth
-from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.leaks import loop_steps, open_sessions, ours
 from tests.support.loop_time import late, let_pass, timers_on
 from tests.support.manual_clock import ManualClock
@@ -887,8 +887,7 @@ def test_an_event_loop_that_ends_with_a_create_in_flight_reports_nothing_of_its_
 
     async def main(url: str) -> None:
         task = asyncio.create_task(work(url))
-        while not service.server.received:  # noqa: ASYNC110 - another thread's
-            await asyncio.sleep(0.001)
+        await until(lambda: service.server.received)
         assert not task.done()
 
     with threaded(FaultServer(hang)) as service:
@@ -903,30 +902,23 @@ def test_an_exit_in_a_create_whose_caller_has_left_ends_the_program() -> None:
         if isinstance(event, ResponseReceived) and event.operation == "create":
             raise SystemExit(3)
 
-    async def main(url: str, held: Held) -> None:
-        client = AsyncSessionClient(static_auth(), base_url=url, observers=[leave])
-        try:
+    async def main() -> None:
+        async with AsyncSessionClient(
+            static_auth(), base_url=service.server.url, observers=[leave]
+        ) as client:
             task = create(client)
-            await held.asked.wait()
+            await until(lambda: service.server.received)
             task.cancel()
             await loop_steps(5)
-            held.answer.set_result(CREATED)
+            service.loop.call_soon_threadsafe(answered.set)
             await asyncio.wait({task})
-        finally:
-            await client.aclose()
 
-    async def program() -> None:
-        held = Held()
-        async with FaultServer(held, CLOSED, CLOSED) as server:
-            try:
-                await main(server.url, held)
-            finally:
-                methods.extend(request.method for request in server.received)
-
-    methods: list[str] = []
-    with pytest.raises(SystemExit):
-        asyncio.run(program())
-    assert methods == ["POST", "DELETE"]
+    answered = asyncio.Event()
+    # In a thread, since the event loop that ends here would leave its connections open.
+    with threaded(FaultServer(held(answered, CREATED), CLOSED)) as service:
+        with pytest.raises(SystemExit):
+            asyncio.run(main())
+        assert [request.method for request in service.server.received] == ["POST", "DELETE"]
 
 
 async def test_a_post_whose_connection_goes_with_the_client_may_have_been_carried_out(
