@@ -24,6 +24,8 @@ from tests.support.faults import FAULTS, REFUSALS
 
 each_moment = pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @each_moment
 async def test_a_create_that_meets_a_fault_is_accounted_for(*, after: bool, tmp_path: Path) -> None:

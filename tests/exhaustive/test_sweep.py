@@ -8,6 +8,8 @@ from qsessions.emulator import Emulator
 from tests.support.manual_clock import ManualClock
 from tests.support.sweeps import BLOCKS, close_at, sweep_of
 
+pytestmark = pytest.mark.timeout(300)
+
 
 @pytest.mark.parametrize("recorded", [True, False])
 @pytest.mark.parametrize("block", BLOCKS)

@@ -304,7 +304,7 @@ class Rotating:
         self.number = 1
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the current token."""
+        """Return the current token."""
         return {"Authorization": f"Bearer token-{self.number}"}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
@@ -546,7 +546,7 @@ class Slow:
         raise AssertionError
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Say that there is no fresher one."""
+        """Return that there is no fresher one."""
         return False
 
 

@@ -67,7 +67,7 @@ def create(client: AsyncSessionClient) -> asyncio.Task[Any]:
 
 
 async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:
-    """Give what a cancelled task ended with."""
+    """Return what a cancelled task ended with."""
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
     return caught.value
@@ -76,7 +76,7 @@ async def ended(task: asyncio.Task[Any]) -> asyncio.CancelledError:
 async def end_of_all(
     emulator: Emulator, client: AsyncSessionClient, task: asyncio.Task[Any]
 ) -> None:
-    """See that nothing is left of a create that may have been cancelled, and that the client still
+    """Check that nothing is left of a create that may have been cancelled, and that the client still
     works.
     """
     await asyncio.wait({task})
@@ -518,7 +518,7 @@ class Once:
         self.asked = 0
 
     async def headers(self, transport: object) -> Mapping[str, str]:
-        """Give a ticket the first time."""
+        """Return a ticket the first time."""
         self.asked += 1
         if self.asked > 1:
             raise LookupError("planted: no ticket in the drawer")
@@ -730,7 +730,7 @@ class Canned:
         self.refuse_after = 99
 
     async def send(self, request: Request) -> Response:
-        """Give the outcome."""
+        """Return the outcome."""
         await self.gate.wait()
         if isinstance(self.outcome, BaseException):
             raise self.outcome
@@ -746,7 +746,7 @@ class Canned:
 
 
 def client_over(transport: Canned, events: list[object]) -> AsyncSessionClient:
-    """Give a client whose requests a transport carries."""
+    """Return a client whose requests a transport carries."""
     client = AsyncSessionClient(
         [], base_url="http://127.0.0.1", observers=[events.append], api_version="2026-04-15"
     )
@@ -807,7 +807,7 @@ class Fickle(IBMCloudAPIKey):
     asked = 0
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give them."""
+        """Return them."""
         self.asked += 1
         return await super().headers(transport)
 

@@ -39,13 +39,13 @@ class With(Protocol):
     """Makes a client of the emulator with a ledger, which ends with the test."""
 
     async def __call__(self, ledger: Any) -> AsyncSessionClient:
-        """Take the ledger."""
+        """Make one with this ledger."""
         ...
 
 
 @pytest.fixture
 async def having(emulator: Emulator, time: ManualClock) -> AsyncIterator[With]:
-    """Give a function that makes a client with a ledger."""
+    """Return a function that makes a client with a ledger."""
     async with AsyncExitStack() as stack:
 
         async def make(ledger: Any) -> AsyncSessionClient:
@@ -63,7 +63,7 @@ async def having(emulator: Emulator, time: ManualClock) -> AsyncIterator[With]:
 
 @pytest.fixture
 async def made(client: AsyncSessionClient, time: ManualClock) -> list[str]:
-    """Give the ids of three sessions: a dedicated one on ibm_fez, a batch on ibm_torino, and a
+    """Return the ids of three sessions: a dedicated one on ibm_fez, a batch on ibm_torino, and a
     dedicated one of a second later.
     """
     ids = [(await client.create(mode="dedicated", backend="ibm_fez", max_ttl="1h")).id]
@@ -74,7 +74,7 @@ async def made(client: AsyncSessionClient, time: ManualClock) -> list[str]:
 
 
 def still_open(emulator: Emulator) -> list[str]:
-    """Give the ids of the sessions that are open."""
+    """Return the ids of the sessions that are open."""
     return [session.id for session in emulator.open_sessions]
 
 

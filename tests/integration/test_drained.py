@@ -43,7 +43,7 @@ ENDED = WORKLOAD | {"status": "completed"}
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
-    """Give a ledger."""
+    """Return a ledger."""
     ledger = LocalLedger(tmp_path / "ledger")
     yield ledger
     await ledger.aclose()
@@ -53,7 +53,7 @@ async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
 async def client(
     emulator: Emulator, time: ManualClock, ledger: LocalLedger
 ) -> AsyncIterator[AsyncSessionClient]:
-    """Give a client of the emulator with that ledger."""
+    """Return a client of the emulator with that ledger."""
     async with AsyncSessionClient(
         auth_of(emulator), base_url=emulator.url, clock=time.clock, ledger=ledger
     ) as client:
@@ -61,12 +61,12 @@ async def client(
 
 
 def auth_of(emulator: Emulator) -> list[IBMCloudAPIKey | ServiceCRN]:
-    """Give credentials that need no exchange."""
+    """Return credentials that need no exchange."""
     return [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
 
 
 async def drain(client: AsyncSessionClient, mode: str = "batch") -> str:
-    """Leave a clean block; give its session."""
+    """Leave a clean block; return its session."""
     async with client.open(mode=mode, backend="ibm_fez", max_ttl="10m") as live:
         return live.id
 

@@ -76,14 +76,14 @@ async def never() -> None:
 
 
 async def begin(client: AsyncSessionClient, call: str, **options: Any) -> str:
-    """Have a session; give its id."""
+    """Create a session; return its id."""
     if call == "create":
         return (await client.create(**WANTED, **options)).id
     return (await client.open(**WANTED, **options).__aenter__()).id
 
 
 def begin_in_thread(client: SessionClient, call: str) -> str:
-    """Have a session; give its id."""
+    """Create a session; return its id."""
     if call == "create":
         return client.create(**WANTED).id
     return client.open(**WANTED).__enter__().id
@@ -91,13 +91,13 @@ def begin_in_thread(client: SessionClient, call: str) -> str:
 
 @pytest.fixture
 def gate() -> asyncio.Event:
-    """Give what lets the ledger keep an id."""
+    """Return what lets the ledger keep an id."""
     return asyncio.Event()
 
 
 @pytest.fixture
 def ledger(gate: asyncio.Event) -> Gated:
-    """Give the ledger."""
+    """Return the ledger."""
     return Gated(gate.wait)
 
 

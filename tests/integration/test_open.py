@@ -380,7 +380,7 @@ async def test_a_404_that_is_not_the_services_is_no_end(
 
 @pytest.fixture
 def signalled() -> Iterator[asyncio.Event]:
-    """Give what is set when SIGTERM is handled, as a program's own handler would."""
+    """Return what is set when SIGTERM is handled, as a program's own handler would."""
     happened = asyncio.Event()
     kept = signal.signal(signal.SIGTERM, lambda *_: happened.set())
     yield happened
@@ -584,7 +584,7 @@ def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
 
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[LocalLedger]:
-    """Give a ledger."""
+    """Return a ledger."""
     ledger = LocalLedger(tmp_path / "ledger")
     yield ledger
     await ledger.aclose()

@@ -34,7 +34,7 @@ HINT = "Look through client.workloads() for a session that you don't know, and c
 
 
 def moment(seconds: float) -> datetime:
-    """Give a time as a datetime."""
+    """Return a time as a datetime."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -68,12 +68,12 @@ async def unknown(client: AsyncSessionClient, **options: Any) -> CreateOutcomeUn
 
 
 def found(error: CreateOutcomeUnknown) -> list[str] | None:
-    """Give the ids of the candidates."""
+    """Return the ids of the candidates."""
     return None if error.candidates is None else [candidate.id for candidate in error.candidates]
 
 
 def looks(server: FaultServer) -> list[dict[str, list[str]]]:
-    """Give the queries of the looks through the workloads."""
+    """Return the queries of the looks through the workloads."""
     urls = [urlsplit(request.target) for request in server.received if request.method == "GET"]
     assert {url.path for url in urls} <= {"/v1/workloads"}
     return [parse_qs(url.query) for url in urls]

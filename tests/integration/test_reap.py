@@ -65,24 +65,24 @@ class Place:
         return await reap(self.client, self.ledger, wall=self.time.time, **options)
 
     def still_open(self) -> list[str]:
-        """Give the ids of the sessions that are open."""
+        """Return the ids of the sessions that are open."""
         return [session.id for session in self.emulator.open_sessions]
 
     def ended(self) -> list[tuple[str, str | None]]:
-        """Give the keys and session ids of the records that were put to ended."""
+        """Return the keys and session ids of the records that were put to ended."""
         assert all(record.state is RecordState.ENDED for record in self.ledger.amended)
         return [(record.key, record.session_id) for record in self.ledger.amended]
 
 
 @pytest.fixture
 async def place(client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> Place:
-    """Give an instance and a ledger."""
+    """Return an instance and a ledger."""
     await client.__aenter__()
     return Place(client, emulator, time)
 
 
 def verdicts(reaped: list[Reaped]) -> list[tuple[Verdict, bool]]:
-    """Give what was decided of each record, and whether it was done."""
+    """Return what was decided of each record, and whether it was done."""
     return [(one.decision.verdict, one.done) for one in reaped]
 
 
@@ -185,7 +185,7 @@ async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
 
 
 def jobs_page(*ids: str) -> bytes:
-    """Give a page of GET /v1/jobs."""
+    """Return a page of GET /v1/jobs."""
     return http(200, {"jobs": [{"id": name} for name in ids], "count": len(ids)})
 
 

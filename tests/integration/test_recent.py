@@ -31,7 +31,7 @@ ANOTHER = http(200, SESSION | {"id": "s2", "state": "closed"})
 
 
 def methods(server: FaultServer) -> list[str]:
-    """Give the methods of what was sent, in order."""
+    """Return the methods of what was sent, in order."""
     return [request.method for request in server.received]
 
 

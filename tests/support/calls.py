@@ -115,7 +115,7 @@ def fault(
     solution: str | None = "Do better.",
     trace: str = "trace-1",
 ) -> dict[str, object]:
-    """Give an error body in the service's own form."""
+    """Return an error body in the service's own form."""
     return {"errors": [{"code": code, "message": message, "solution": solution}], "trace": trace}
 
 

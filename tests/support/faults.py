@@ -58,7 +58,7 @@ class Fault:
     outcome: Outcome
 
     def error(self, row: Row) -> type[QSessionsError] | None:
-        """Give the class of what an operation raises, or None where it is a success all the same."""
+        """Return the class of what an operation raises, or None where it is a success all the same."""
         if row is CREATE:
             return self.outcome[0]
         return self.outcome[1 if row in {GET, VERSIONS, WORKLOADS} else 2]
@@ -153,7 +153,7 @@ FAULTS = (
 
 
 async def failure_of(call: Awaitable[object]) -> QSessionsError | None:
-    """Wait for a call; give what it raises, or None."""
+    """Wait for a call; return what it raises, or None."""
     try:
         await call
     except QSessionsError as error:
@@ -185,7 +185,7 @@ STATUSES = (*range(400, 411), 413, 418, 425, 429, 431, 451, *range(500, 525))
 
 
 def class_of(status: int) -> type[ResponseError]:
-    """Give the class of an error status."""
+    """Return the class of an error status."""
     return _CLASSES.get(status, ServerError if status >= 500 else ResponseError)
 
 

@@ -13,7 +13,7 @@ from tests.support.fault_server import FaultServer
 
 
 def ours() -> set[asyncio.Task[Any]]:
-    """Give the tasks that run, apart from the test's and those of servers."""
+    """Return the tasks that run, apart from the test's and those of servers."""
     servers = ("RequestHandler.", "FaultServer.")
     return {
         task
@@ -41,7 +41,7 @@ def in_use(client: AsyncSessionClient) -> int:
 async def leaving_nothing(
     client: AsyncSessionClient, *servers: FaultServer, exchanges: int = 0
 ) -> AsyncIterator[AsyncSessionClient]:
-    """Enter a client. Before it is closed, which would tidy up, see that its calls left no task and
+    """Enter a client. Before it is closed, which would tidy up, check that its calls left no task and
     no connection in use, but for so many
     exchanges for a token, which belong to no call; and afterwards that there is no task and no
     connection at all.

@@ -62,7 +62,7 @@ class LoopLedger:
         self.records[record.key] = record
 
     async def entries(self) -> Sequence[LedgerEntry]:
-        """Give what isn't ended."""
+        """Return what isn't ended."""
         await loop_steps(3)
         owner = Owner(host="here", pid=1, since=0.0, liveness=Liveness.ALIVE)
         return [
@@ -350,7 +350,7 @@ class Sweep:
 
 
 async def _cancel(moments: Sequence[Moment], walk: Walk) -> list[Moment]:
-    """Cancel a task at these moments, each counted from the one before, until it is done; give the
+    """Cancel a task at these moments, each counted from the one before, until it is done; return the
     moments that it came to.
     """
     task = asyncio.ensure_future(walk.end())
@@ -374,7 +374,7 @@ async def _cancel(moments: Sequence[Moment], walk: Walk) -> list[Moment]:
 
 
 async def _reach(moment: Moment, walk: Walk, task: asyncio.Task[None], after: int) -> Moment | None:
-    """Go on to a moment, or to the next suspension where that comes first; give which it is, or
+    """Go on to a moment, or to the next suspension where that comes first; return which it is, or
     None if the task is done before.
     """
     suspension = after + moment.suspension
