@@ -15,6 +15,7 @@ from random import Random
 
 from tests.programs.killed import WAYS, Death
 from tests.support.kills import Figures, kills
+from tests.support.stage import stage
 
 SIZES = {1: 60, 20: 32, 200: 8}
 _MOST_TURNS = 12
@@ -50,10 +51,11 @@ async def many(count: int, directory: Path) -> Figures:
     """Have so many processes die, and give what became of it."""
     figures = Figures()
     planned = list(deaths(count))
-    for first in range(0, count, _TOGETHER):
-        async with kills(directory / str(first)) as place:
-            for death, by_owner in planned[first : first + _TOGETHER]:
-                figures.add(await place.see(death, by_owner=by_owner))
+    with stage(is_measured=False) as processes:
+        for first in range(0, count, _TOGETHER):
+            async with kills(processes, directory / str(first)) as place:
+                for death, by_owner in planned[first : first + _TOGETHER]:
+                    figures.add(await place.see(death, by_owner=by_owner))
     return figures
 
 

@@ -7,6 +7,8 @@ The long form is in tests/exhaustive.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests.programs.killed import WAYS, Death
 from tests.support.kills import kills
 from tests.support.scenes import scene
+from tests.support.stage import Stage, stage
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="kills and forks are those of POSIX"
@@ -21,45 +24,40 @@ pytestmark = pytest.mark.skipif(
 
 # The callbacks of its event loop after which a process is killed, counted from when its first
 # record was kept.
-FIRST_CREATE = range(60)
+FIRST_CREATE = (0, 10, 20, *range(28, 46), 60)
 
-CLIENTS = ("async", "sync")
+# Each way, with the calls in turn; then a little later than at the very return.
 CALLS = ("create", "open")
-INSTRUCTIONS = (1, 2, 10, 50, 200)
-
-# At the very return of `create`, and a little later.
 MOMENTS = [
+    *(Death(way=way, call=call) for way, call in zip(WAYS, cycle(CALLS), strict=False)),
     *(
-        Death(way=way, client=client, call=call)
-        for way in WAYS
-        for client in CLIENTS
-        for call in CALLS
+        Death(way=way, client="sync", call=call)
+        for way, call in zip(WAYS, cycle(reversed(CALLS)), strict=False)
     ),
-    *(Death(way="kill at once", call=call, turns=turns) for call in CALLS for turns in (1, 2, 3)),
-    *(
-        Death(way="os._exit", client=client, instructions=count)
-        for client in CLIENTS
-        for count in INSTRUCTIONS
-    ),
-    *(Death(way="kill at once", under_way=20, instructions=count) for count in (1, 100)),
+    Death(way="kill at once", turns=1),
+    Death(way="os._exit", instructions=10),
+    Death(way="os._exit", client="sync", instructions=50),
 ]
 # With others under way, in a child of a process that has a session of its own.
 IN_CHILDREN = [
-    *(Death(way=way, under_way=20, nth=1, is_forked=False) for way in WAYS),
-    *(
-        Death(way=way, client="sync", under_way=20, nth=10)
-        for way in ("kill in a C call", "os._exit")
-    ),
-    Death(way="SIGSEGV", under_way=200, nth=20),
+    Death(way="kill at once", under_way=20, nth=1, is_forked=False),
+    Death(way="os._exit", client="sync", under_way=20, nth=10),
 ]
 
 
-async def test_a_session_that_was_given_is_in_the_ledger(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Stage]:
+    """Return what starts processes."""
+    with stage(is_measured=False) as processes:
+        yield processes
+
+
+async def test_a_session_that_was_given_is_in_the_ledger(processes: Stage, tmp_path: Path) -> None:
     """However a process dies once `create` or `open` has returned, the ledger has the id; what is
     in flight is in a record without one.
     """
     problems: list[str] = []
-    async with kills(tmp_path) as place:
+    async with kills(processes, tmp_path) as place:
         for death in MOMENTS:
             problems += (await place.see(death)).problems()
         for death in IN_CHILDREN:
@@ -67,25 +65,26 @@ async def test_a_session_that_was_given_is_in_the_ledger(tmp_path: Path) -> None
     assert problems == []
 
 
-@pytest.mark.parametrize("under_way", [1, 20])
-async def test_the_sweep_finds_a_gap_of_one_turn(tmp_path: Path, under_way: int) -> None:
+async def test_the_sweep_finds_a_gap_of_one_turn(processes: Stage, tmp_path: Path) -> None:
     """Where the id is written from one turn of the event loop after the return on, each way of
     dying shows it.
     """
-    async with kills(tmp_path) as place:
+    async with kills(processes, tmp_path) as place:
         for way in WAYS:
-            left = await place.see(Death(way=way, under_way=under_way, is_late=True))
-            assert len(left.unrecorded) == 1
-            assert left.problems()
+            left = await place.see(Death(way=way, is_late=True))
+            assert len(left.unrecorded) == 1, way
+            assert left.problems(), way
 
 
-async def test_what_may_be_a_session_of_the_living_is_left_to_it(tmp_path: Path) -> None:
+async def test_what_may_be_a_session_of_the_living_is_left_to_it(
+    processes: Stage, tmp_path: Path
+) -> None:
     """Where a living process is creating just such a session, those that the dead may have created
     are listed, and none is closed.
     """
-    async with scene(tmp_path, backend="ibm_fez") as (place, _):
+    async with scene(processes, tmp_path, backend="ibm_fez") as (place, _):
         listed = 0
         for count in FIRST_CREATE:
             await place.kill(count)
             listed += len(await place.reap())
-        assert listed == place.states["intent", "open"] >= 5, place.states
+        assert listed == place.states["intent", "open"] >= 2, place.states

@@ -1,5 +1,4 @@
-"""Forks a child for each number that it reads, and answers how it ended. Argument: the ledger's
-directory.
+"""A scenario: forks a child for each number that it reads, and answers how it ended.
 
 A child has one life after the other: it creates a session, works, drains, and sees it closed. In
 every second of three the answer to the create is lost. In every first of three it waits for each
@@ -88,7 +87,7 @@ async def live(life: int, client: AsyncSessionClient, http: aiohttp.ClientSessio
     await client.versions()
 
 
-async def main() -> None:
+async def live_on(directory: str) -> None:
     """Have one life after the other."""
     headers = {
         "Authorization": f"apikey {os.environ['QISKIT_IBM_TOKEN']}",
@@ -96,16 +95,17 @@ async def main() -> None:
     }
     async with (
         aiohttp.ClientSession(headers=headers, raise_for_status=True) as http,
-        AsyncSessionClient(ledger=Told(sys.argv[1])) as client,
+        AsyncSessionClient(ledger=Told(directory)) as client,
     ):
         for life in itertools.count():
             await live(life, client, http)
 
 
-if __name__ == "__main__":
+def main(directory: str) -> None:
+    """Have a child for each line, with a ledger in that directory."""
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
             die_after(int(line))
-            asyncio.run(main())
+            asyncio.run(live_on(directory))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -1,9 +1,7 @@
-"""Has children that die at a given moment after `create` returned, by a way of dying each.
+"""A scenario: has children that die at a given moment after `create` returned, by a way of dying each.
 
 It reads a `Death` as a line of JSON for each child, and answers with a line of JSON: how the child
-ended (`exit`), and the sessions that it had been given by then (`given`). Arguments: the ledger's
-directory, and "owner" where this process is to have a session of its own, whose id is then its
-first line.
+ended (`exit`), and the sessions that it had been given by then (`given`).
 """
 
 from __future__ import annotations
@@ -302,12 +300,14 @@ async def own(directory: str) -> str:
     return session.id
 
 
-def main(directory: str, owner: str = "") -> None:
-    """Have a child die for each line."""
+def main(directory: str, is_owner: bool) -> None:
+    """Have a child die for each line, with a ledger in that directory; as an owner with a session of
+    its own, whose id is the first line.
+    """
     import resource  # it isn't everywhere, and tests import this module for its names
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if owner:
+    if is_owner:
         print(asyncio.run(own(directory)), flush=True)
     for line in sys.stdin:
         print(json.dumps(let_die(Death(**json.loads(line)), directory)), flush=True)
@@ -316,7 +316,3 @@ def main(directory: str, owner: str = "") -> None:
 def line_of(death: Death) -> str:
     """Give what a program is told."""
     return json.dumps(attrs.asdict(death))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

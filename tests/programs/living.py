@@ -1,8 +1,7 @@
-"""Lives with a session in each state but the last, all of them in one ledger.
+"""A scenario: lives with a session in each state but the last, all of them in one ledger.
 
 One is created, one drains (when its line is answered), the answer about one is lost, and one, on
-the backend that is given, is being created for ever. The service sees to the last two. Arguments:
-the ledger's directory and that backend.
+the backend that is given, is being created for ever. The service sees to the last two.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from qsessions import AsyncSessionClient, CreateOutcomeUnknown, LocalLedger
 
 
-async def main(directory: str, backend: str) -> None:
+async def live(directory: str, backend: str) -> None:
     """Have the four sessions."""
     wanted: dict[str, Any] = {"mode": "batch", "backend": "ibm_torino", "max_ttl": "10m"}
     async with AsyncSessionClient(ledger=LocalLedger(directory)) as client:
@@ -29,5 +28,6 @@ async def main(directory: str, backend: str) -> None:
         await client.create(**wanted | {"backend": backend}, timeout=None)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+def main(directory: str, backend: str) -> None:
+    """Live, with a ledger in that directory."""
+    asyncio.run(live(directory, backend))

@@ -6,12 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from attrs import Factory, define, frozen
@@ -26,53 +24,10 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, reap
+from tests.programs import killed
 from tests.programs.killed import WAYS, Death, line_of
+from tests.support.stage import Played, Stage
 from tests.support.waiting import until
-
-PROGRAMS = Path(__file__).parents[1] / "programs"
-
-
-class Program:
-    """A process that is told things line by line."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def told(self) -> str:
-        """Read a line."""
-        assert self.process.stdout is not None
-        return (await self.process.stdout.readline()).decode().strip()
-
-    def tell(self, line: object) -> None:
-        """Write a line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n".encode())
-
-    async def kill(self) -> None:
-        """Kill it, if it still lives."""
-        with suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.communicate()
-
-
-@asynccontextmanager
-async def program(name: str, *arguments: object, env: dict[str, str]) -> AsyncIterator[Program]:
-    """Run one of tests/programs until the end of the test."""
-    # What is killed in the middle of writing leaves coverage data that can't be read.
-    quiet = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        PROGRAMS / f"{name}.py",
-        *map(str, arguments),
-        env=quiet | env,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    one = Program(process)
-    try:
-        yield one
-    finally:
-        await one.kill()
 
 
 def listed(reaped: Iterable[Reaped]) -> set[str]:
@@ -174,7 +129,7 @@ class Kills:
     """
 
     def __init__(
-        self, emulator: Emulator, directory: Path, parent: Program, owner: Program, owned: str
+        self, emulator: Emulator, directory: Path, parent: Played, owner: Played, owned: str
     ) -> None:
         self._emulator = emulator
         self._directory = directory
@@ -188,7 +143,7 @@ class Kills:
         before = set(self._emulator.sessions)
         parent = self._parents[by_owner]
         parent.tell(line_of(death))
-        told = json.loads(await parent.told())
+        told = json.loads(await parent.line())
         async with client_of(self._emulator) as client:
             # Over a connection of its own, which is accepted after all those of the dead.
             await client.versions()
@@ -249,11 +204,11 @@ def forget_but(kept: Iterable[Path], directory: Path) -> None:
 
 
 @asynccontextmanager
-async def kills(directory: Path) -> AsyncIterator[Kills]:
-    """Give what sees processes die."""
-    async with AsyncExitStack() as stack:
-        emulator = await stack.enter_async_context(Emulator())
-        env = emulator.env()
-        parent = await stack.enter_async_context(program("killed", directory, env=env))
-        owner = await stack.enter_async_context(program("killed", directory, "owner", env=env))
-        yield Kills(emulator, directory, parent, owner, await owner.told())
+async def kills(stage: Stage, directory: Path) -> AsyncIterator[Kills]:
+    """Return what sees processes die."""
+    async with (
+        Emulator() as emulator,
+        stage.playing(killed.main, str(directory), False, env=emulator.env()) as parent,
+        stage.playing(killed.main, str(directory), True, env=emulator.env()) as owner,
+    ):
+        yield Kills(emulator, directory, parent, owner, await owner.line())

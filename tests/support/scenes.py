@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from qsessions import AsyncSessionClient, LedgerRecord, LocalLedger, RecordState
@@ -16,7 +16,9 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.service.values import Session
 from qsessions.ledger.lines import parse_line
 from qsessions.reaper import reap
-from tests.support.kills import Program, client_of, files_in, listed, program
+from tests.programs import dying as dying_program, living as living_program
+from tests.support.kills import client_of, files_in, listed
+from tests.support.stage import Played, Stage
 
 # What a killed process leaves: the state of its newest record, and what there is of that session at
 # the service. The second is a create that was carried out and whose answer was not recorded.
@@ -41,7 +43,7 @@ class Scene:
     """
 
     def __init__(
-        self, emulator: Emulator, directory: Path, client: AsyncSessionClient, dying: Program
+        self, emulator: Emulator, directory: Path, client: AsyncSessionClient, dying: Played
     ) -> None:
         self.emulator = emulator
         self.client = client
@@ -53,16 +55,16 @@ class Scene:
         self._dying = dying
         self._seen: set[Path] = set()
 
-    async def settle(self, living: Program) -> None:
+    async def settle(self, living: Played) -> None:
         """Wait until the living process has its four sessions."""
         self.emulator.faults.add(
             Fault(kind="reset", operations=("create",), after=True, nth=3),
             Fault(kind="latency", operations=("create",), after=True, nth=4, seconds=3600),
         )
-        _, draining = (await living.told()).split()
+        _, draining = (await living.line()).split()
         self.emulator.submit_job(draining, seconds=600)
         living.tell("go on")
-        assert await living.told() == "unknown"
+        assert await living.line() == "unknown"
         while len(self.emulator.sessions) < 4:
             await self.client.versions()
         self.emulator.faults.clear()
@@ -80,7 +82,7 @@ class Scene:
         """Let a process live for so many callbacks, and look at what it left."""
         before = set(self.emulator.sessions)
         self._dying.tell(count)
-        assert await self._dying.told() == "-9"
+        assert await self._dying.line() == "-9"
         # What it had sent comes to its end.
         for _ in range(3):
             await self.client.versions()
@@ -142,17 +144,19 @@ def state_of(session: Session) -> str:
 
 
 @asynccontextmanager
-async def scene(directory: Path, *, backend: str) -> AsyncIterator[tuple[Scene, Program]]:
-    """Give a scene whose living process is creating a session on that backend; those that die ask
+async def scene(
+    stage: Stage, directory: Path, *, backend: str
+) -> AsyncIterator[tuple[Scene, Played]]:
+    """Return a scene whose living process is creating a session on that backend; those that die ask
     for ibm_fez.
     """
-    async with AsyncExitStack() as stack:
-        emulator = await stack.enter_async_context(Emulator())
-        env = emulator.env()
-        living = await stack.enter_async_context(program("living", directory, backend, env=env))
-        dying = await stack.enter_async_context(program("dying", directory, env=env))
-        client = await stack.enter_async_context(client_of(emulator))
+    async with (
+        Emulator() as emulator,
+        stage.playing(living_program.main, str(directory), backend, env=emulator.env()) as living,
+        stage.playing(dying_program.main, str(directory), env=emulator.env()) as dying,
+        client_of(emulator) as client,
+    ):
         one = Scene(emulator, directory, client, dying)
-        await stack.enter_async_context(aclosing(one.ledger))
-        await one.settle(living)
-        yield one, living
+        async with aclosing(one.ledger):
+            await one.settle(living)
+            yield one, living
