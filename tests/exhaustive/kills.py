@@ -25,7 +25,7 @@ _TOGETHER = 100
 
 
 def deaths(count: int) -> Iterator[tuple[Death, bool]]:
-    """Give so many deaths, each with whether it is in a child of an owner; the same each time, and
+    """Return so many deaths, each with whether it is in a child of an owner; the same each time, and
     each way as often as the others.
     """
     random = Random(1)  # noqa: S311 - they are to be the same each time
@@ -60,7 +60,7 @@ async def many(count: int, directory: Path) -> Figures:
 
 
 def shown(figures: Figures) -> str:
-    """Give the figures as text."""
+    """Return the figures as text."""
     lines = (
         f"{way:<28}" + "".join(f"{figures.deaths[way, size]:>8}" for size in SIZES) for way in WAYS
     )

@@ -45,14 +45,14 @@ from tests.support.threaded import Threaded, threaded
 
 @pytest.fixture
 def service(time: ManualClock) -> Iterator[Threaded[Emulator]]:
-    """Give an emulator in another thread, on the test's time."""
+    """Return an emulator in another thread, on the test's time."""
     with threaded(Emulator(clock=time.time, seed=1)) as service:
         yield service
 
 
 @pytest.fixture
 def client(service: Threaded[Emulator], time: ManualClock) -> Iterator[SessionClient]:
-    """Give a client of it."""
+    """Return a client of it."""
     with client_of(service.server, clock=time.clock) as client:
         yield client
 
@@ -242,7 +242,7 @@ class Own:
         return {}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Say that nothing can be done."""
+        """Return that nothing can be done."""
         return False
 
 
@@ -343,7 +343,7 @@ class Stubborn:
         return {}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Say that nothing can be done."""
+        """Return that nothing can be done."""
         return False
 
 
@@ -375,6 +375,8 @@ def test_shutdown_brings_a_create_in_flight_to_its_end() -> None:
         creating = pool.submit(client.create, mode="dedicated", max_ttl=600)
         server.wait(server.server.arrival())
         closing = pool.submit(client.shutdown)
+        while not client._thread.closing:
+            pass
         answer.set()
         assert creating.result().id == "s1"
         closing.result()

@@ -71,7 +71,7 @@ class Shared:
         self._memory = mmap.mmap(-1, (_MOST + 1) * _SLOT)
 
     def give(self, number: int, session_id: str) -> None:
-        """Say that a `create` has returned."""
+        """Note that a `create` has returned."""
         text = session_id.encode()
         start = (number + 1) * _SLOT
         self._memory[start : start + len(text)] = text
@@ -86,7 +86,7 @@ class Shared:
         return [session_id for session_id in slots if session_id]
 
     def wait_for_the_end(self) -> None:
-        """Say that the parent may kill now."""
+        """Note that the parent may kill now."""
         self._memory[0] = 1
 
     @property
@@ -314,5 +314,5 @@ def main(directory: str, is_owner: bool) -> None:
 
 
 def line_of(death: Death) -> str:
-    """Give what a program is told."""
+    """Return what a program reads."""
     return json.dumps(attrs.asdict(death))

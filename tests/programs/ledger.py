@@ -165,7 +165,7 @@ def write_much(place: str, steps: int) -> None:
 
 
 def is_stopped(place: str) -> bool:
-    """Say whether there is the file `.stop`."""
+    """Return whether there is the file `.stop`."""
     return Path(f"{place}.stop").exists()
 
 

@@ -31,7 +31,7 @@ from tests.support.waiting import until
 
 
 def listed(reaped: Iterable[Reaped]) -> set[str]:
-    """Give the sessions that `reap` named and could not decide about."""
+    """Return the sessions that `reap` named and could not decide about."""
     return {
         workload.id
         for one in reaped
@@ -82,7 +82,7 @@ class Left:
     unnamed: tuple[str, ...]
 
     def problems(self) -> list[str]:
-        """Say what must not be."""
+        """Return what must not be."""
         told = {
             "it died otherwise": self.exit != WAYS[self.death.way][1],
             "it was not given that many": self.given < self.death.nth,
@@ -191,7 +191,7 @@ class Kills:
 
 
 def is_serving(task: asyncio.Task[object]) -> bool:
-    """Say whether a task is the emulator's work on a connection."""
+    """Return whether a task is the emulator's work on a connection."""
     return getattr(task.get_coro(), "__qualname__", "").startswith("RequestHandler.")
 
 

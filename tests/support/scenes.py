@@ -75,7 +75,7 @@ class Scene:
         self._seen = set(await self._files())
 
     def accepting(self) -> dict[str, bool]:
-        """Give the sessions that are open, and whether each takes jobs and so goes on by itself."""
+        """Return the sessions that are open, and whether each takes jobs and so goes on by itself."""
         return {session.id: session.accepting_jobs for session in self.emulator.open_sessions}
 
     async def kill(self, count: int) -> None:
@@ -122,7 +122,7 @@ def records_in(file: Path) -> list[LedgerRecord]:
 
 
 def left_by(records: Sequence[LedgerRecord], made: Sequence[Session]) -> tuple[str, str]:
-    """Say what a killed process left: the state of its newest record, and what there is of that
+    """Return what a killed process left: the state of its newest record, and what there is of that
     session at the service.
     """
     newest = records[-1]
@@ -137,7 +137,7 @@ def left_by(records: Sequence[LedgerRecord], made: Sequence[Session]) -> tuple[s
 
 
 def state_of(session: Session) -> str:
-    """Say whether a session goes on, ends when its jobs are done, or has ended."""
+    """Return whether a session goes on, ends when its jobs are done, or has ended."""
     if session.state == "closed":
         return "closed"
     return "open" if session.accepting_jobs else "draining"

@@ -53,7 +53,7 @@ class Program:
         os.kill(self.pid, number)
 
     def lives(self) -> bool:
-        """Say whether it has not ended."""
+        """Return whether it has not ended."""
         return self._stage.ask(-self.pid) is None
 
     def wait(self) -> int:
@@ -97,7 +97,7 @@ class Played:
         return await asyncio.to_thread(self.program.line)
 
     async def lives(self) -> bool:
-        """Say whether it has not ended."""
+        """Return whether it has not ended."""
         return await asyncio.to_thread(self.program.lives)
 
     async def wait(self) -> int:

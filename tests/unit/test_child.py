@@ -16,7 +16,7 @@ from qsessions.cli.child import Child, why_not_executable
 
 
 def child() -> Child:
-    """Give one that nothing stops."""
+    """Return a child that nothing stops."""
     return Child(grace=60, stop=lambda _: None, leave=lambda _: None)
 
 

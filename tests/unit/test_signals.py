@@ -52,7 +52,7 @@ class Told:
 
 @pytest.fixture
 def told() -> Iterator[Told]:
-    """Give a handler for SIGTERM that the user has set."""
+    """Return a handler for SIGTERM that the user has set."""
     told = Told()
     kept = signal.signal(signal.SIGTERM, told.handle)
     yield told
