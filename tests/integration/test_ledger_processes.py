@@ -46,9 +46,13 @@ def place(tmp_path: Path) -> Path:
 def start(place: Path, plays: Stage) -> Iterator[Start]:
     """Return a function that starts a process on the ledger."""
     with ExitStack() as stack:
-        yield lambda scenario, *arguments: stack.enter_context(
-            plays.running(scenario, str(place), *arguments)
-        )
+
+        def begin(scenario: Callable[..., None], *arguments: object) -> Program:
+            program = stack.enter_context(plays.running(scenario, str(place), *arguments))
+            stack.callback(program.finish)
+            return program
+
+        yield begin
 
 
 @pytest.fixture

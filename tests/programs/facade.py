@@ -23,12 +23,8 @@ WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 
 BLOCK: dict[str, Any] = {"mode": "batch", "max_ttl": 600}
 
 
-def begin() -> None:
-    """Set what each scenario wants."""
-    # The development mode logs callbacks that took long, which is the machine's load here and no
-    # defect.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
-    # What hangs gets this time at the end, and never uses it.
+def hurry() -> None:
+    """Have the end wait only a moment for what hangs, since that never comes."""
     loop_thread._GRACE_S = 0.2
 
 
@@ -70,7 +66,7 @@ def say_each_wait() -> None:
 
 def create(ending: str) -> None:
     """Create a session, to be interrupted; then `shutdown`, or nothing."""
-    begin()
+    hurry()
     client = SessionClient()
     keep_until_the_end(client)
     say_when_undoing(client)
@@ -85,7 +81,7 @@ def create(ending: str) -> None:
 
 def block(struck: str) -> None:
     """Have a block, to be interrupted inside or at its end."""
-    begin()
+    hurry()
     client = SessionClient()
     if struck == "at its end":
         say_each_wait()
@@ -102,7 +98,7 @@ def block(struck: str) -> None:
 
 def shut_down_during_a_create() -> None:
     """Shut down while another thread creates a session."""
-    begin()
+    hurry()
     client = SessionClient()
     threading.Thread(target=client.create, kwargs={"mode": "batch"}, daemon=True).start()
     sys.stdin.readline()
@@ -118,12 +114,13 @@ def shut_down_during_a_create() -> None:
     try:
         client.shutdown()
     except KeyboardInterrupt:
+        # The interpreter's end asks as well.
+        client._thread._shutdown.begin = begin_end  # type: ignore[method-assign]
         say("left")
 
 
 def fork_a_user() -> None:
     """Use a client in a forked child."""
-    begin()
     before = SessionClient()
     before.shutdown()
     client = SessionClient()
@@ -146,7 +143,6 @@ def fork_a_user() -> None:
 
 def fork_in_a_block() -> None:
     """Leave the parent's block in a forked child."""
-    begin()
     with SessionClient() as client:
         with client.open(**BLOCK) as live:
             child = os.fork()
@@ -159,7 +155,6 @@ def fork_in_a_block() -> None:
 
 def forget_to_shut_down() -> None:
     """End without shutting down."""
-    begin()
     client = SessionClient()
     keep_until_the_end(client)
     client.versions()
@@ -168,7 +163,7 @@ def forget_to_shut_down() -> None:
 
 def end_during_a_call() -> None:
     """End while a daemon thread waits for an answer."""
-    begin()
+    hurry()
     client = SessionClient()
     keep_until_the_end(client)
     threading.Thread(target=client.get, args=("s1",), daemon=True).start()
@@ -195,7 +190,6 @@ class Late:
 
 def call_late(moment: str) -> None:
     """Make a call while the interpreter ends."""
-    begin()
     if moment == "atexit, before":
         clients: list[SessionClient] = []
         atexit.register(lambda: call(clients[0]))
@@ -215,7 +209,7 @@ async def _hold_signals() -> None:
 
 def hold_signals(way: str, handle_signals: bool = True) -> None:
     """Have a block whose session signals end: "async", "sync" or "sync, in a call"."""
-    begin()
+    hurry()
     logging.basicConfig()
     if way == "async":
         asyncio.run(_hold_signals())
@@ -236,13 +230,13 @@ async def _leave_a_block_open() -> None:
 
 def end_the_event_loop() -> None:
     """Let the event loop end with a block that nobody leaves."""
-    begin()
+    hurry()
     asyncio.run(_leave_a_block_open())
 
 
 def end_the_client() -> None:
     """Shut the client down with a block that nobody leaves."""
-    begin()
+    hurry()
     with SessionClient() as client:
         opened = client.open(**BLOCK, handle_signals=True)
         opened.__enter__()
@@ -250,7 +244,6 @@ def end_the_client() -> None:
 
 def have_handlers() -> None:
     """Get signals for which there was a handler, and none."""
-    begin()
 
     def handle(number: int, frame: FrameType | None) -> None:
         say("mine", live.refresh().state)
@@ -272,7 +265,6 @@ def have_handlers() -> None:
 
 def hold_signals_in_a_thread() -> None:
     """Ask for signals in a thread that isn't the main one."""
-    begin()
 
     def work() -> None:
         try:
@@ -290,7 +282,6 @@ def hold_signals_in_a_thread() -> None:
 
 def exit_in_an_observer() -> None:
     """Exit in a task of the client's loop that nobody awaits: the first exchange for a token."""
-    begin()
     codes = [5]
 
     def leave(event: Event) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import dis
 import gc
 import json
-import logging
 import signal
 import sys
 import threading
@@ -129,7 +128,6 @@ def ctrl_c(most: int) -> None:
     """Interrupt each call at so many moments, evenly from its first callback to its last; write what
     went wrong, by call and moment.
     """
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
     interrupter = Interrupter()
     problems: dict[str, str] = {}
     with SessionClient() as helper:

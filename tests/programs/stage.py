@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import sys
@@ -29,6 +30,9 @@ def play(scenario: str, arguments: list[Any], env: dict[str, str], descriptors: 
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.environ.update(env)
+    # The development mode logs callbacks that took long, which is the machine's load here and no
+    # defect.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     module, name = scenario.split(":")
     # A coroutine function would be played by nobody.
     assert not asyncio.iscoroutine(getattr(import_module(module), name)(*arguments))

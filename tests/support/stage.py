@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,15 @@ class Program:
         output, errors = self._stdout.read().decode(), self._stderr.read().decode()
         return self.wait(), output, errors
 
+    def finish(self) -> None:
+        """Let it end by itself, as most do when there is nothing more to read, within 10 s."""
+        os.close(self._stdin)
+        self._stdin = os.open(os.devnull, os.O_WRONLY)
+        for _ in range(1000):
+            if self.returncode is not None or not self.lives():
+                break
+            time.sleep(0.01)
+
     def kill(self) -> None:
         """Kill it, unless it has ended."""
         if self.returncode is None:
@@ -118,8 +128,8 @@ class Stage:
 
     Args:
         options: Those of the interpreter.
-        is_measured: Whether coverage may be measured in them, which must not be killed then at any
-            moment: a file that is half written can't be read.
+        is_measured: Whether coverage may be measured in them. They must not be killed then while they
+            end: a file that is half written can't be read.
     """
 
     def __init__(self, *options: str, is_measured: bool = True) -> None:

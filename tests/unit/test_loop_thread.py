@@ -71,6 +71,14 @@ def test_a_call_has_one_answer(thread: LoopThread) -> None:
     assert call.error is None
 
 
+def test_a_call_that_was_never_begun_can_be_cancelled(thread: LoopThread) -> None:
+    """A call whose caller was interrupted before it was posted has no task, and is forgotten."""
+    call = Call(thread, done)
+    thread.calls[call] = Stage.AWAITED
+    call.cancel()
+    assert thread.calls == {}
+
+
 def test_a_loop_is_not_ended_while_the_interpreter_ends(
     thread: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
