@@ -151,7 +151,8 @@ class Stage:
         self, scenario: Callable[..., None], *arguments: object, env: dict[str, str] | None = None
     ) -> Program:
         """Start a process that plays a scenario, a function of tests/programs."""
-        home = {name: os.environ[name] for name in ("HOME", "USERPROFILE")}
+        homes = ("HOME", "USERPROFILE")
+        home = {name: os.environ[name] for name in homes if name in os.environ}
         request = {
             "scenario": f"{scenario.__module__}:{scenario.__name__}",
             "arguments": arguments,
