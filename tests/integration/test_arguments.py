@@ -1,4 +1,4 @@
-"""What is passed wrongly is told with a sentence when it is passed, before anything is sent."""
+"""Wrong arguments are refused with a sentence when they are passed, before anything is sent."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 
 from qsessions import AsyncSessionClient, ConfigurationError, IBMCloudAuth, InvalidArgument
 from tests.support.clients import Against, static_auth
+from tests.support.tables import table
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
+@table(
+    ("arguments", "message"),
     [
         ({"retry": 5}, "retry= must be a RetryPolicy, not 5."),
         ({"retry": 0}, "retry= must be a RetryPolicy, not 0."),
@@ -34,26 +35,25 @@ from tests.support.clients import Against, static_auth
             'proxy= must be an http or https URL, such as "http://proxy.example:3128".',
         ),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_constructor_arguments_are_checked(arguments: dict[str, Any], told: str) -> None:
+def test_constructor_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
     """An argument of the wrong kind is refused when the client is made."""
     with pytest.raises(ConfigurationError) as caught:
         AsyncSessionClient(static_auth(), base_url="http://127.0.0.1:1", **arguments)
-    assert caught.value.message == told
+    assert caught.value.message == message
 
 
-@pytest.mark.parametrize("url", ["https://xn--a", "", 5, "http://[]@"])
+@table("url", ["https://xn--a", "", 5, "http://[]@"])
 def test_urls_are_checked(url: Any) -> None:
-    """A base URL or IAM URL that is none is refused when it is given, the empty one included."""
+    """A base URL or IAM URL that is none is refused when it is passed, the empty one included."""
     with pytest.raises(ConfigurationError, match="base_url must be an absolute URL"):
         AsyncSessionClient(static_auth(), base_url=url)
     with pytest.raises(ConfigurationError, match="iam_url must be an absolute URL"):
         IBMCloudAuth("key-0123456789", url)
 
 
-@pytest.mark.parametrize(
-    ("call", "told"),
+@table(
+    ("call", "message"),
     [
         (lambda client: client.versions(api_version="latest"), "api_version must be a date"),
         (
@@ -65,19 +65,18 @@ def test_urls_are_checked(url: Any) -> None:
             "backend must be a backend's name",
         ),
     ],
-    ids=["latest version of versions", "space in backend", "line end in backend"],
 )
 async def test_call_arguments_are_checked(
-    against: Against, call: Callable[[AsyncSessionClient], Any], told: str
+    against: Against, call: Callable[[AsyncSessionClient], Any], message: str
 ) -> None:
     """An argument that can't be right is refused, and nothing is sent."""
     server, client = await against(b"")
-    with pytest.raises(InvalidArgument, match=told):
+    with pytest.raises(InvalidArgument, match=message):
         await call(client)
     assert server.received == []
 
 
-@pytest.mark.parametrize(
+@table(
     "filters",
     [
         {"mode": None},
@@ -87,7 +86,6 @@ async def test_call_arguments_are_checked(
         {"status": 5},
         {"api_version": ""},
     ],
-    ids=repr,
 )
 async def test_filters_are_checked_at_once(against: Against, filters: dict[str, Any]) -> None:
     """A filter of the wrong kind is refused by the call itself, before the list is walked."""
@@ -97,35 +95,36 @@ async def test_filters_are_checked_at_once(against: Against, filters: dict[str, 
 
 
 class OneHeader:
-    """A provider of whatever it was made with."""
+    """A provider whose headers are whatever it was made with."""
 
-    def __init__(self, given: Any) -> None:
-        self.given = given
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
     async def headers(self, transport: object) -> Any:
-        """Give it."""
-        return self.given
+        """Return the value."""
+        return self.value
 
     def invalidate(self, refused: object) -> bool:
-        """Have nothing fresher."""
+        """Return that there is nothing fresher."""
         return False
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
+@table(
+    ("headers", "message"),
     [
         (None, r"OneHeader.headers\(\) gave NoneType, not a mapping"),
         ([("X-Mine", "planted")], r"OneHeader.headers\(\) gave list, not a mapping"),
         ({"IBM-API-Version": "2024-01-01"}, "can't set the header IBM-API-Version"),
         ({"Host": "elsewhere.example"}, "can't set the header Host"),
     ],
-    ids=["None", "list", "version", "host"],
 )
-async def test_what_a_provider_gives_is_checked(against: Against, given: Any, told: str) -> None:
-    """A provider that gives no mapping, or a header that is not its to set, is told by its name,
-    and nothing is sent.
+async def test_what_a_provider_gives_is_checked(
+    against: Against, headers: Any, message: str
+) -> None:
+    """A provider whose headers are no mapping, or hold one that isn't its to set, is refused by
+    name, and nothing is sent.
     """
-    server, client = await against(b"", auth=[OneHeader(given)])
-    with pytest.raises(ConfigurationError, match=told):
+    server, client = await against(b"", auth=[OneHeader(headers)])
+    with pytest.raises(ConfigurationError, match=message):
         await client.get("s1")
     assert server.received == []

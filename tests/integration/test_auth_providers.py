@@ -22,31 +22,27 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
+from tests.support.calls import GET
 from tests.support.clients import CRN, Against
 from tests.support.fault_server import http
+from tests.support.tables import table
 
-SESSION = http(200, {"id": "s1", "state": "open"})
 REFUSED = http(401, {"errors": [{"code": 1201, "message": "Invalid credentials."}]})
 HEADERS = ("authorization", "backend-authentication", "external-service-token", "service-crn")
 
-
 # Each way of making a provider from text.
-each_provider = pytest.mark.parametrize(
-    "make",
-    [
-        IBMCloudAuth,
-        IBMCloudAuth.from_token,
-        IBMCloudAPIKey,
-        BackendAuthentication,
-        ExternalServiceToken,
-        ServiceCRN,
-    ],
-    ids=lambda make: make.__name__,
-)
+PROVIDERS: list[Callable[[Any], AuthProvider]] = [
+    IBMCloudAuth,
+    IBMCloudAuth.from_token,
+    IBMCloudAPIKey,
+    BackendAuthentication,
+    ExternalServiceToken,
+    ServiceCRN,
+]
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(
+@table(
     ("make", "header", "value"),
     [
         (IBMCloudAuth.from_token, "authorization", "Bearer planted"),
@@ -54,13 +50,12 @@ each_provider = pytest.mark.parametrize(
         (BackendAuthentication, "backend-authentication", "planted"),
         (ExternalServiceToken, "external-service-token", "planted"),
     ],
-    ids=["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken"],
 )
 async def test_a_credential_is_sent_in_its_own_header_only(
     against: Against, make: Callable[[str], AuthProvider], header: str, value: str
 ) -> None:
     """Of the four credential headers, a call has the provider's own and the CRN's, exactly."""
-    server, client = await against(SESSION, auth=[make("planted"), ServiceCRN(CRN)])
+    server, client = await against(GET.success, auth=[make("planted"), ServiceCRN(CRN)])
     await client.get("s1")
     (received,) = server.received
     sent = {name: received.headers[name] for name in HEADERS if name in received.headers}
@@ -70,7 +65,7 @@ async def test_a_credential_is_sent_in_its_own_header_only(
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(
+@table(
     "scheme", ["IBMCloudAuth", "IBMCloudAPIKey", "BackendAuthentication", "ExternalServiceToken"]
 )
 async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str) -> None:
@@ -89,9 +84,9 @@ async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str)
     assert emulator.sessions[session.id].state == "closed"
 
 
-@each_provider
-@pytest.mark.parametrize(
-    ("value", "told"),
+@table("make", PROVIDERS)
+@table(
+    ("value", "message"),
     [
         ("planted\r", "line end"),
         ("planted\nX-Evil: 1", "line end"),
@@ -106,28 +101,27 @@ async def test_the_emulator_lets_each_scheme_in(emulator: Emulator, scheme: str)
         (b"planted", "is not text but bytes"),
         (17, "is not text but int"),
     ],
-    ids=repr,
 )
 def test_a_credential_that_no_header_can_hold_is_refused(
-    make: Callable[[Any], object], value: object, told: str
+    make: Callable[[Any], object], value: object, message: str
 ) -> None:
     """What would smuggle in a header, or is a paste error, is refused when the provider is made,
     without being repeated.
     """
-    with pytest.raises(ConfigurationError, match=told) as caught:
+    with pytest.raises(ConfigurationError, match=message) as caught:
         make(value)
     assert "planted" not in f"{caught.value}{caught.value.__dict__}"
     assert "planted" not in repr([frame.frame.f_locals for frame in caught.traceback[1:]])
 
 
-@each_provider
+@table("make", PROVIDERS)
 def test_a_provider_does_not_show_its_credential(make: Callable[[str], object]) -> None:
     """The repr of a provider holds no secret; a CRN is none."""
     text = repr(make(CRN))
     assert text == f"ServiceCRN({CRN!r})" if make is ServiceCRN else CRN not in text
 
 
-@pytest.mark.parametrize(
+@table(
     "value",
     [
         "my-instance",
@@ -148,7 +142,7 @@ def test_a_name_in_place_of_a_crn_is_refused(value: str) -> None:
     assert value not in str(caught.value)
 
 
-def test_a_crn_tells_its_region() -> None:
+def test_a_crn_names_its_region() -> None:
     """The region that the service's host is made of is the CRN's sixth field."""
     assert ServiceCRN(CRN.replace("us-east", "eu-de")).region == "eu-de"
 
@@ -157,14 +151,14 @@ async def _async_token() -> str:
     return "t1"
 
 
-@pytest.mark.parametrize(
-    "source", ["t1", lambda: "t1", _async_token], ids=["text", "sync", "async"]
-)
+@table("source", ["t1", lambda: "t1", _async_token])
 async def test_a_token_may_be_text_or_come_from_a_callable(
     against: Against, source: str | Callable[[], str | Awaitable[str]]
 ) -> None:
-    """A token of one's own is sent as a bearer token, wherever it comes from."""
-    server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
+    """A token that a user has is sent as a bearer token, wherever it comes from."""
+    server, client = await against(
+        GET.success, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)]
+    )
     await client.get("s1")
     assert server.received[0].headers["authorization"] == "Bearer t1"
 
@@ -173,8 +167,8 @@ async def _nothing() -> None:
     return None
 
 
-@pytest.mark.parametrize(
-    ("source", "told"),
+@table(
+    ("source", "message"),
     [
         (lambda: None, "yielded NoneType, not text"),
         (lambda: b"planted", "yielded bytes, not text"),
@@ -186,13 +180,15 @@ async def _nothing() -> None:
     ],
 )
 async def test_a_callable_that_yields_no_token_is_an_error(
-    against: Against, source: Any, told: str
+    against: Against, source: Any, message: str
 ) -> None:
     """What a callable yields is checked at each call; nothing is sent, and the message doesn't hold
     it.
     """
-    server, client = await against(SESSION, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)])
-    with pytest.raises(ConfigurationError, match=told) as caught:
+    server, client = await against(
+        GET.success, auth=[IBMCloudAuth.from_token(source), ServiceCRN(CRN)]
+    )
+    with pytest.raises(ConfigurationError, match=message) as caught:
         await client.get("s1")
     assert "planted" not in str(caught.value)
     assert caught.value.operation == "get"
@@ -203,7 +199,7 @@ async def test_a_callable_is_asked_again_after_a_401(against: Against) -> None:
     """A callable may have a fresh token, so a 401 is repeated once with what it then yields."""
     tokens = iter(["old", "new"])
     server, client = await against(
-        REFUSED, SESSION, auth=[IBMCloudAuth.from_token(lambda: next(tokens)), ServiceCRN(CRN)]
+        REFUSED, GET.success, auth=[IBMCloudAuth.from_token(lambda: next(tokens)), ServiceCRN(CRN)]
     )
     await client.get("s1")
     assert [request.headers["authorization"] for request in server.received] == [
@@ -212,7 +208,7 @@ async def test_a_callable_is_asked_again_after_a_401(against: Against) -> None:
     ]
 
 
-@each_provider
+@table("make", PROVIDERS)
 async def test_a_credential_that_stays_is_not_sent_again_after_a_401(
     against: Against, make: Callable[[str], AuthProvider]
 ) -> None:
@@ -230,7 +226,7 @@ async def test_a_credential_that_stays_is_not_sent_again_after_a_401(
 
 
 class Ticket:
-    """A provider of one's own."""
+    """A provider that a user wrote."""
 
     def __init__(self, *values: str, header: str = "X-Ticket") -> None:
         self.values = list(values)
@@ -238,11 +234,11 @@ class Ticket:
         self.refused: list[dict[str, str]] = []
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
-        """Give the current ticket."""
+        """Return the current ticket."""
         return {self.header: self.values[0]}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
-        """Go on to the next ticket."""
+        """Go on to the next ticket, and return whether there is one."""
         self.refused.append(dict(refused))
         if refused[self.header] == self.values[0]:
             del self.values[0]
@@ -251,11 +247,11 @@ class Ticket:
 
 @pytest.mark.smoke
 async def test_a_provider_of_ones_own_works(against: Against) -> None:
-    """A provider of ten lines is asked for its headers, told of a 401 with just these, and asked
+    """A provider of ten lines is asked for its headers, hears of a 401 with just these, and is asked
     again.
     """
     ticket = Ticket("one", "two")
-    server, client = await against(REFUSED, SESSION, auth=[ticket, ServiceCRN(CRN)])
+    server, client = await against(REFUSED, GET.success, auth=[ticket, ServiceCRN(CRN)])
     await client.get("s1")
     assert [request.headers["x-ticket"] for request in server.received] == ["one", "two"]
     assert ticket.refused == [{"X-Ticket": "one"}]
@@ -301,24 +297,23 @@ class Slow(Ticket):
         raise TimeoutError("the drawer is stuck")
 
 
-@pytest.mark.parametrize(
-    ("provider", "kind", "told"),
+@table(
+    ("provider", "kind", "message"),
     [(Broken("x"), LookupError, "no ticket"), (Slow("x"), TimeoutError, "the drawer is stuck")],
-    ids=["foreign", "timeout"],
 )
 async def test_an_error_of_a_custom_provider_passes_through(
-    against: Against, provider: AuthProvider, kind: type[Exception], told: str
+    against: Against, provider: AuthProvider, kind: type[Exception], message: str
 ) -> None:
-    """What a provider of one's own raises comes out of the call as it is, and nothing is sent."""
-    server, client = await against(SESSION, auth=provider)
-    with pytest.raises(kind, match=told) as caught:
+    """What a user's own provider raises comes out of the call as it is, and nothing is sent."""
+    server, client = await against(GET.success, auth=provider)
+    with pytest.raises(kind, match=message) as caught:
         await client.get("s1", timeout=5)
     assert type(caught.value) is kind
     assert server.received == []
 
 
-@pytest.mark.parametrize(
-    ("header", "value", "told"),
+@table(
+    ("header", "value", "message"),
     [
         ("X-Ticket", "planted\r\nX-Evil: 1", "line end"),
         ("X-Ticket", "planted\0", "NUL"),
@@ -329,23 +324,22 @@ async def test_an_error_of_a_custom_provider_passes_through(
         ("X Ticket", "planted", "name that no header can have"),
         ("", "planted", "name that no header can have"),
     ],
-    ids=repr,
 )
 async def test_a_custom_header_that_is_none_is_refused(
-    against: Against, header: str, value: str, told: str
+    against: Against, header: str, value: str, message: str
 ) -> None:
     """A custom provider can't smuggle in headers either; the message names the provider and not the
     value.
     """
-    server, client = await against(SESSION, auth=Ticket(value, header=header))
-    with pytest.raises(ConfigurationError, match=told) as caught:
+    server, client = await against(GET.success, auth=Ticket(value, header=header))
+    with pytest.raises(ConfigurationError, match=message) as caught:
         await client.get("s1")
     assert "Ticket" in caught.value.message
     assert "planted" not in str(caught.value)
     assert server.received == []
 
 
-@pytest.mark.parametrize(
+@table(
     "auth",
     [
         [IBMCloudAuth("k"), IBMCloudAPIKey("k")],
@@ -353,7 +347,6 @@ async def test_a_custom_header_that_is_none_is_refused(
         [ServiceCRN(CRN), ServiceCRN(CRN)],
         [BackendAuthentication("k"), Ticket("x"), BackendAuthentication("k")],
     ],
-    ids=["key and token", "two tokens", "two CRNs", "beside a custom one"],
 )
 def test_two_built_in_providers_of_one_header_are_refused_at_once(auth: list[AuthProvider]) -> None:
     """A client isn't made with two credentials for one place."""
@@ -361,7 +354,7 @@ def test_two_built_in_providers_of_one_header_are_refused_at_once(auth: list[Aut
         AsyncSessionClient(auth)
 
 
-@pytest.mark.parametrize("header", ["Authorization", "AUTHORIZATION", "authorization"])
+@table("header", ["Authorization", "AUTHORIZATION", "authorization"])
 async def test_a_custom_provider_of_a_taken_header_is_refused_at_the_first_merge(
     against: Against, header: str
 ) -> None:
@@ -369,7 +362,7 @@ async def test_a_custom_provider_of_a_taken_header_is_refused_at_the_first_merge
     whatever the case.
     """
     server, client = await against(
-        SESSION, auth=[IBMCloudAPIKey("planted"), Ticket("planted", header=header)]
+        GET.success, auth=[IBMCloudAPIKey("planted"), Ticket("planted", header=header)]
     )
     with pytest.raises(ConfigurationError, match="two auth providers set the header") as caught:
         await client.get("s1")
