@@ -7,6 +7,8 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from tests.support.manual_clock import ManualClock
+
 T = TypeVar("T")
 
 # Eager tasks run inside the call that starts them; Python 3.11 has none.
@@ -22,9 +24,24 @@ def advance_loop(seconds: float) -> None:
     loop.time = lambda: real() + seconds  # type: ignore[method-assign]
 
 
-async def past_deadline(call: Awaitable[T], ready: Awaitable[object], *, seconds: float = 600) -> T:
-    """Make a call, and let its time be up as soon as the test is ready for that."""
+async def past_deadline(
+    call: Awaitable[T],
+    ready: Awaitable[object],
+    *,
+    time: ManualClock | None = None,
+    seconds: float = 600,
+) -> T:
+    """Make a call, and let its time be up as soon as the test is ready for that.
+
+    Args:
+        call: The call.
+        ready: Returns when the call has come as far as it must.
+        time: The client's clock, for a call that looks at it once its time is up.
+        seconds: How far to move the clocks.
+    """
     task = asyncio.ensure_future(call)
     await ready
     advance_loop(seconds)
+    if time is not None:
+        time.advance(seconds)
     return await task
