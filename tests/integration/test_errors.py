@@ -1,4 +1,4 @@
-"""What went wrong is told by class and by facts, whatever the service, a proxy or the network did."""
+"""Errors have the class and the facts of what the service, a proxy or the network did."""
 
 from __future__ import annotations
 
@@ -36,40 +36,35 @@ from tests.support.calls import (
     CREATE,
     DRAIN,
     GET,
+    ROWS,
     SESSION,
     UPDATE,
     VERSIONS,
     WORKLOADS,
     Row,
-    each,
     fault,
 )
 from tests.support.clients import CRN, Against, static_auth
-from tests.support.fault_server import Answer, Connection, FaultServer, endless, http, reset, stall
+from tests.support.fault_server import (
+    Answer,
+    Connection,
+    FaultServer,
+    cut,
+    endless,
+    http,
+    reset,
+    stall,
+)
 from tests.support.manual_clock import ManualClock
+from tests.support.tables import table
 
 ONCE = RetryPolicy(max_attempts=1)
 MIB = 1024 * 1024
 HTML = "<!DOCTYPE html><html><head><title>\n Bad  gateway </title></head><body>nginx</body></html>"
 
 
-def part(status: int, body: bytes, *, length: int, headers: str = "") -> bytes:
-    """Write an answer that says to be longer than it is."""
-    return f"HTTP/1.1 {status} Told\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
-
-
-def cut(status: int, body: bytes) -> list[object]:
-    """Give the script of an answer that ends in the middle of its body."""
-
-    async def answer(connection: Connection) -> None:
-        await connection.write(part(status, body, length=len(body) + 100))
-        connection.writer.close()
-
-    return [answer]
-
-
 @pytest.mark.smoke
-@pytest.mark.parametrize(
+@table(
     ("status", "expected", "retryable"),
     [
         (400, BadRequest, False),
@@ -84,7 +79,7 @@ def cut(status: int, body: bytes) -> list[object]:
         (524, ServerError, True),
     ],
 )
-@pytest.mark.parametrize(("code", "read"), [(1234, "1234"), ("BX12", "BX12")], ids=["int", "text"])
+@table(("code", "read"), [(1234, "1234"), ("BX12", "BX12")])
 async def test_each_status_has_its_class_with_all_facts(
     against: Against,
     *,
@@ -127,9 +122,7 @@ async def test_each_status_has_its_class_with_all_facts(
     assert str(copied) == text
 
 
-@pytest.mark.parametrize(
-    "status", [402, 405, 406, 410, 413, 418, 422, 451, 499, 304, 300, 501, 505, 520, 599]
-)
+@table("status", [402, 405, 406, 410, 413, 418, 422, 451, 499, 304, 300, 501, 505, 520, 599])
 async def test_other_statuses_are_response_errors(against: Against, status: int) -> None:
     """A status without a class of its own is a ResponseError, or a ServerError from 500 on."""
     _, client = await against(http(status, b"" if status == 304 else fault()), retry=ONCE)
@@ -141,7 +134,7 @@ async def test_other_statuses_are_response_errors(against: Against, status: int)
 
 
 @pytest.mark.smoke
-@each(GET, CLOSE, UPDATE)
+@table("row", [GET, CLOSE, UPDATE])
 async def test_an_unknown_session_is_not_found(
     client: AsyncSessionClient, emulator: Emulator, row: Row
 ) -> None:
@@ -176,7 +169,7 @@ async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
     assert caught.value.solution == f"Check the path against the API reference. {link}. {check}"
 
 
-@pytest.mark.parametrize(
+@table(
     ("path", "call", "advice"),
     [
         ("", VERSIONS, "Check the base URL, {}, which normally ends in /api."),
@@ -187,7 +180,6 @@ async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
         ),
         ("/api", GET, "Check the id, and that the session belongs to this instance."),
     ],
-    ids=["no session", "a session", "the usual path"],
 )
 async def test_a_404_advises_on_what_may_be_wrong(
     time: ManualClock, path: str, call: Row, advice: str
@@ -240,7 +232,7 @@ async def test_the_emulator_s_refusals_have_their_classes(
         assert unknown.value.code == "9404"
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "message", "code", "trace"),
     [
         (HTML, "Bad gateway", None, None),
@@ -261,9 +253,8 @@ async def test_the_emulator_s_refusals_have_their_classes(
         ("null", "the service gave no reason", None, None),
         (b"[" * 100_000, "[" * 200 + "…", None, None),
     ],
-    ids=lambda value: repr(value)[:30],
 )
-@pytest.mark.parametrize(("status", "expected"), [(400, BadRequest), (502, ServerError)])
+@table(("status", "expected"), [(400, BadRequest), (502, ServerError)])
 async def test_error_bodies_of_any_form_give_what_they_hold(
     against: Against,
     *,
@@ -274,7 +265,7 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
     code: str | None,
     trace: str | None,
 ) -> None:
-    """HTML, plain text, empty, cut and foreign bodies get the right class and what could be learnt."""
+    """HTML, plain text, empty, cut and foreign bodies give the right class and what they say."""
     _, client = await against(http(status, body), retry=ONCE)
     with pytest.raises(expected) as caught:
         await client.get("s1")
@@ -282,7 +273,7 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
     assert (caught.value.code, caught.value.trace_id) == (code, trace)
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "message", "code", "solution", "trace"),
     [
         (
@@ -324,7 +315,6 @@ async def test_error_bodies_of_any_form_give_what_they_hold(
             None,
         ),
     ],
-    ids=["several", "more", "nested", "gateway", "list"],
 )
 async def test_the_other_forms_of_an_error_are_read(
     against: Against,
@@ -336,7 +326,7 @@ async def test_the_other_forms_of_an_error_are_read(
     trace: str | None,
 ) -> None:
     """Message, code, advice and trace are read wherever one of the known forms has them; of several
-    errors all are told.
+    errors all messages are kept.
     """
     _, client = await against(http(400, body))
     with pytest.raises(BadRequest) as caught:
@@ -350,7 +340,7 @@ async def test_the_other_forms_of_an_error_are_read(
     )
 
 
-@each()
+@table("row", ROWS)
 async def test_a_missing_instance_is_no_missing_session(against: Against, row: Row) -> None:
     """A 404 with code 1279 is of a class of its own, says what to check, and doesn't count as the
     end of anything.
@@ -372,29 +362,29 @@ async def test_a_missing_instance_is_no_missing_session(against: Against, row: R
     assert error.solution.endswith("Ask support.")
 
 
-@pytest.mark.parametrize(
+@table(
     ("body", "message"),
     [
         (b"half a sen", "half a sen"),
         (b"", "the service gave no reason"),
         (json.dumps(fault("Whole.")).encode(), "Whole."),
     ],
-    ids=["part", "nothing", "whole"],
 )
 async def test_an_error_body_that_is_cut_off_keeps_its_status(
     against: Against, body: bytes, message: str
 ) -> None:
     """When the connection is lost within the body of a refusal, the class is that of the status and
-    what came is told.
+    what came is in the message.
     """
-    _, client = await against(*cut(409, body))  # type: ignore[arg-type]
+    head = f"HTTP/1.1 409 No\r\nContent-Length: {len(body) + 100}\r\n\r\n".encode()
+    _, client = await against(cut(head + body))
     with pytest.raises(Conflict) as caught:
         await client.get("s1")
     assert caught.value.message == message
 
 
-@pytest.mark.parametrize("status", [404, 500])
-@pytest.mark.parametrize("packed", [False, True])
+@table("status", [404, 500])
+@table("packed", [False, True])
 async def test_an_error_body_without_end_keeps_its_status(
     against: Against, status: int, packed: bool
 ) -> None:
@@ -419,7 +409,7 @@ def _unused_port() -> int:
 
 
 @pytest.mark.smoke
-@each()
+@table("row", ROWS)
 async def test_a_service_that_refuses_connections_is_a_connection_failure(
     time: ManualClock, row: Row
 ) -> None:
@@ -439,7 +429,7 @@ async def test_a_service_that_refuses_connections_is_a_connection_failure(
     assert error.__context__ is None
 
 
-@each(*(row for row in (GET, UPDATE, CLOSE, VERSIONS, WORKLOADS)))
+@table("row", [GET, UPDATE, CLOSE, VERSIONS, WORKLOADS])
 async def test_a_connection_that_is_torn_down_is_a_connection_failure(
     against: Against, row: Row
 ) -> None:
@@ -450,29 +440,28 @@ async def test_a_connection_that_is_torn_down_is_a_connection_failure(
     assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (True, True, 1)
 
 
-@pytest.mark.parametrize(
-    ("host", "told", "retryable"),
+@table(
+    ("host", "message", "retryable"),
     [
         ("service.invalid", "can't be reached", True),
         ("a..example", "can't be", False),
         (f"{'a' * 64}.example", "can't be", False),
     ],
-    ids=["unknown", "empty label", "long label"],
 )
 async def test_a_name_that_cannot_be_found_is_a_connection_failure(
-    time: ManualClock, host: str, told: str, retryable: bool
+    time: ManualClock, host: str, message: str, retryable: bool
 ) -> None:
-    """A host name that the name service doesn't know, or that can't be one, is told with the name."""
+    """A host name that the name service doesn't know, or that can't be one, is a connection failure."""
     async with AsyncSessionClient(
         static_auth(), base_url=f"https://{host}", clock=time.clock, retry=ONCE
     ) as client:
-        with pytest.raises(ConnectionFailed, match=told) as caught:
+        with pytest.raises(ConnectionFailed, match=message) as caught:
             await client.create(mode="batch")
     assert not caught.value.sent
     assert caught.value.retryable is retryable
 
 
-def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
+def test_a_call_while_the_event_loop_shuts_down_is_an_error() -> None:
     """When the loop's threads are gone, so that no name can be looked up, a call fails at once and
     says why.
     """
@@ -489,8 +478,8 @@ def test_a_call_while_the_event_loop_shuts_down_is_told() -> None:
     asyncio.run(call_late())
 
 
-async def test_a_server_that_speaks_no_tls_is_told(time: ManualClock) -> None:
-    """An https URL of a server that speaks plain http is a failure to agree on TLS, told at once."""
+async def test_a_server_that_speaks_no_tls_is_a_connection_failure(time: ManualClock) -> None:
+    """An https URL of a server that speaks plain http is a failure to agree on TLS, without a second try."""
 
     async def garbage(connection: Connection) -> None:
         await connection.write(b"HTTP/1.1 400 No\r\n\r\n")
@@ -506,7 +495,7 @@ async def test_a_server_that_speaks_no_tls_is_told(time: ManualClock) -> None:
     assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (False, False, 1)
 
 
-@pytest.mark.parametrize("status", [407, 403, 502])
+@table("status", [407, 403, 502])
 async def test_a_proxy_that_refuses_is_told_with_its_status(
     against: Against, time: ManualClock, status: int
 ) -> None:
@@ -525,7 +514,7 @@ async def test_a_proxy_that_refuses_is_told_with_its_status(
     assert "authorization" not in asked.headers
 
 
-@pytest.mark.parametrize(
+@table(
     "answer",
     [
         b"SSH-2.0-x\r\n\r\n",
@@ -533,13 +522,12 @@ async def test_a_proxy_that_refuses_is_told_with_its_status(
         b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 100_000,
         reset,
     ],
-    ids=["no HTTP", "no status", "a header without end", "reset"],
 )
 async def test_a_proxy_that_answers_nonsense(
     against: Against, time: ManualClock, answer: Answer
 ) -> None:
     """What a proxy says instead of letting a create through is no answer of the service: nothing
-    was sent, and that is told.
+    was sent, as the error says.
     """
     proxy, _ = await against(answer)
     async with AsyncSessionClient(
@@ -571,12 +559,12 @@ async def test_a_proxy_that_is_not_there_is_a_connection_failure(time: ManualClo
 
 
 def _padded(size: int) -> bytes:
-    """Give a session's JSON of exactly this size."""
+    """Return a session's JSON of exactly this size."""
     whole = json.dumps(SESSION | {"padding": ""}).encode()
     return json.dumps(SESSION | {"padding": " " * (size - len(whole))}).encode()
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@table("packed", [False, True])
 async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> None:
     """An answer of exactly 1 MiB is read, counted after decompression."""
     body = _padded(MIB)
@@ -591,7 +579,7 @@ async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> N
     assert server.received[0].headers["accept-encoding"] == "identity"
 
 
-@pytest.mark.parametrize(
+@table(
     ("encoding", "pack"),
     [
         ("gzip", gzip.compress),
@@ -599,7 +587,6 @@ async def test_a_body_up_to_the_cap_is_read(against: Against, packed: bool) -> N
         ("deflate", zlib.compress),
         ("identity", bytes),
     ],
-    ids=["gzip", "x-gzip", "deflate", "identity"],
 )
 async def test_a_packed_answer_is_unpacked(
     against: Against, encoding: str, pack: Callable[[bytes], bytes]
@@ -619,8 +606,8 @@ async def test_a_packed_answer_is_unpacked(
     assert (await client.get("s1")).max_ttl == 600
 
 
-@pytest.mark.parametrize("status", [200, 403])
-async def test_an_answer_that_cannot_be_unpacked_is_told(against: Against, status: int) -> None:
+@table("status", [200, 403])
+async def test_an_answer_that_cannot_be_unpacked_is_an_error(against: Against, status: int) -> None:
     """A body that isn't packed as it says is a protocol error, and a refusal keeps its status."""
     server, client = await against(http(status, b"plain", headers={"Content-Encoding": "gzip"}))
     with pytest.raises(Forbidden if status == 403 else ProtocolError) as caught:
@@ -629,7 +616,7 @@ async def test_an_answer_that_cannot_be_unpacked_is_told(against: Against, statu
     assert len(server.received) == 1
 
 
-@pytest.mark.parametrize("packed", [False, True])
+@table("packed", [False, True])
 async def test_a_body_over_the_cap_is_refused(against: Against, packed: bool) -> None:
     """An answer of one byte more than 1 MiB is a protocol error, and nothing of it gets into the
     next answer.
@@ -643,8 +630,8 @@ async def test_a_body_over_the_cap_is_refused(against: Against, packed: bool) ->
         assert (caught.value.status, caught.value.attempts) == (200, 1)
 
 
-@pytest.mark.parametrize("more", [b"garbage", gzip.compress(b"more")], ids=["garbage", "another"])
-@pytest.mark.parametrize("pieces", [1, 10_000])
+@table("more", [b"garbage", gzip.compress(b"more")])
+@table("pieces", [1, 10_000])
 async def test_what_follows_a_compressed_answer_is_not_read(
     against: Against, more: bytes, pieces: int
 ) -> None:
@@ -673,11 +660,9 @@ async def test_a_compressed_answer_leaves_its_connection(against: Against) -> No
 
 
 async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:
-    """An answer that unpacks to 200 MiB is refused without being unpacked."""
+    """An answer that unpacks to 60 MiB is refused without being unpacked."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    bomb = b"".join(packer.compress(b" " * MIB) for _ in range(200)) + packer.flush()
-    _, client = await against(http(200, bomb, headers={"Content-Encoding": "gzip"}))
-    await client.aclose()
+    bomb = b"".join(packer.compress(b" " * MIB) for _ in range(60)) + packer.flush()
     _, client = await against(http(200, bomb, headers={"Content-Encoding": "gzip"}))
     tracemalloc.start()
     try:
@@ -689,8 +674,8 @@ async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:
     assert peak < 20 * MIB
 
 
-@pytest.mark.parametrize(
-    ("answer", "told"),
+@table(
+    ("answer", "message"),
     [
         (http(200, b"{"), "(char 1)"),
         (http(200, HTML), "(char 0)"),
@@ -710,16 +695,15 @@ async def test_a_compressed_bomb_takes_no_memory(against: Against) -> None:
             r"expected an ISO 8601 time, got 'noon' @ \$\.timestamps\[0\]\.timestamp",
         ),
     ],
-    ids=lambda value: repr(value)[-40:],
 )
 async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
-    against: Against, answer: bytes, told: str
+    against: Against, answer: bytes, message: str
 ) -> None:
     """A success whose body is none is a protocol error that says what is wrong and where, and it
     isn't asked for again.
     """
     server, client = await against(answer)
-    with pytest.raises(ProtocolError, match=told) as caught:
+    with pytest.raises(ProtocolError, match=message) as caught:
         await client.get("s1")
     error = caught.value
     assert (error.operation, error.session_id, error.attempts, error.retryable) == (
@@ -732,12 +716,8 @@ async def test_an_answer_that_cannot_be_read_is_a_protocol_error(
     assert len(server.received) == 1
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [http(200), http(202, {"id": "s1"}), http(204)],
-    ids=["200", "202 with JSON", "204"],
-)
-@each(UPDATE, CLOSE)
+@table("answer", [http(200), http(202, {"id": "s1"}), http(204)])
+@table("row", [UPDATE, CLOSE])
 async def test_a_success_without_content_needs_no_body(
     against: Against, answer: bytes, row: Row
 ) -> None:
@@ -750,10 +730,8 @@ async def test_a_success_without_content_needs_no_body(
     assert (await client.get("s1")).id == "s1"
 
 
-@pytest.mark.parametrize(
-    "body", [b"junk", "<html>please log in</html>", [1]], ids=["text", "HTML", "array"]
-)
-@each(UPDATE, DRAIN, CLOSE)
+@table("body", [b"junk", "<html>please log in</html>", [1]])
+@table("row", [UPDATE, DRAIN, CLOSE])
 async def test_a_success_that_is_not_the_services_is_none(
     against: Against, body: object, row: Row
 ) -> None:
@@ -765,7 +743,7 @@ async def test_a_success_that_is_not_the_services_is_none(
     assert len(server.received) == 1
 
 
-@each(UPDATE, CLOSE)
+@table("row", [UPDATE, CLOSE])
 async def test_what_follows_a_204_gets_into_no_other_answer(against: Against, row: Row) -> None:
     """HTTP allows no body after 204: one that comes at once makes the answer unreadable, one that
     comes late is dropped.
@@ -788,7 +766,7 @@ async def test_what_follows_a_204_gets_into_no_other_answer(against: Against, ro
     assert (await client.get("s1")).id == "s1"
 
 
-@pytest.mark.parametrize(
+@table(
     "answer",
     [
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
@@ -796,7 +774,6 @@ async def test_what_follows_a_204_gets_into_no_other_answer(against: Against, ro
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n",
     ],
-    ids=["ssh", "status", "length", "header"],
 )
 async def test_what_is_no_http_is_a_protocol_error(against: Against, answer: bytes) -> None:
     """An answer that isn't HTTP is a protocol error."""
@@ -806,7 +783,7 @@ async def test_what_is_no_http_is_a_protocol_error(against: Against, answer: byt
     assert caught.value.attempts == 1
 
 
-@each(GET, UPDATE, CLOSE, VERSIONS, WORKLOADS, CREATE)
+@table("row", [GET, UPDATE, CLOSE, VERSIONS, WORKLOADS, CREATE])
 async def test_every_error_is_caught_by_the_root(against: Against, row: Row) -> None:
     """Each operation's refusal is a QSessionsError that says which operation it was."""
     _, client = await against(http(400, fault("Told so.")))
@@ -821,9 +798,9 @@ async def test_every_error_is_caught_by_the_root(against: Against, row: Row) -> 
     )
 
 
-@pytest.mark.parametrize("row", [CREATE, GET], ids=["create", "get"])
+@table("row", [CREATE, GET])
 async def test_a_change_of_protocol_is_refused(against: Against, row: Row) -> None:
-    """A server that wants to speak another protocol is told as one that doesn't speak this one."""
+    """A server that wants to speak another protocol is an error, as one that doesn't speak this one."""
     _, client = await against(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
     )
@@ -834,7 +811,7 @@ async def test_a_change_of_protocol_is_refused(against: Against, row: Row) -> No
 
 
 async def test_a_redirect_does_nothing_to_a_terminal(against: Against) -> None:
-    """Where a redirect leads is told without control characters, and cut."""
+    """Where a redirect leads is shown without control characters, and cut."""
     location = "http://x.example/\x9b31m" + "y" * 5000
     _, client = await against(
         f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()

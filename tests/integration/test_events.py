@@ -1,4 +1,4 @@
-"""What observers and the log hear of calls over real sockets."""
+"""Events of calls over real sockets, for observers and in the log."""
 
 from __future__ import annotations
 
@@ -28,37 +28,38 @@ from qsessions import (
     TokenRenewed,
 )
 from qsessions.emulator import Emulator
-from tests.support.calls import CREATE, GET, SESSION, UPDATE, Row, each, fault
+from tests.support.calls import CREATE, GET, ROWS, SESSION, UPDATE, Row, fault
 from tests.support.clients import CRN, Against
 from tests.support.fault_server import Answer, Connection, http, reset
 from tests.support.manual_clock import ManualClock
+from tests.support.tables import table
 
 
-class Taker:
-    """An observer that keeps what it hears."""
+class Recorder:
+    """An observer that keeps its events."""
 
     def __init__(self) -> None:
-        self.heard: list[Event] = []
+        self.events: list[Event] = []
 
     def __call__(self, event: Event, /) -> None:
         """Keep it."""
-        self.heard.append(event)
+        self.events.append(event)
 
 
-@each()
-async def test_a_call_is_told_from_sending_to_answer(
+@table("row", ROWS)
+async def test_a_call_has_events_from_sending_to_answer(
     against: Against, time: ManualClock, row: Row
 ) -> None:
-    """Each operation tells of its request, the answer with its status and its seconds, what became
-    of a session, and nothing else.
+    """Each operation has events of its request, of the answer with its status and its seconds, of
+    what became of a session, and no others.
     """
 
     async def after_a_while(connection: Connection) -> None:
         time.advance(1.5)
         await connection.write(row.success)
 
-    taker = Taker()
-    _, client = await against(after_a_while, observers=[taker])
+    recorder = Recorder()
+    _, client = await against(after_a_while, observers=[recorder])
     await row(client)
     sent = RequestSent(
         operation=row.name, session_id=row.session_id, method=row.method, path=row.path, attempt=1
@@ -80,28 +81,30 @@ async def test_a_call_is_told_from_sending_to_answer(
         "drain": [SessionDraining(session_id="s1")],
         "close": [SessionClosed(session_id="s1")],
     }
-    assert taker.heard == [sent, answered, *life.get(row.name, [])]
+    assert recorder.events == [sent, answered, *life.get(row.name, [])]
 
 
-async def test_failures_and_retries_are_told_in_order(against: Against, time: ManualClock) -> None:
+async def test_failures_and_retries_have_events_in_order(
+    against: Against, time: ManualClock
+) -> None:
     """A failed attempt, the planned retry with its wait and its reason, and the attempts that
-    follow are told in order.
+    follow have events, in order.
     """
 
     async def slow_reset(connection: Connection) -> None:
         time.advance(2)
         connection.reset()
 
-    taker = Taker()
+    recorder = Recorder()
     script: list[Answer] = [slow_reset, http(503, fault(), headers={"Retry-After": "3"}), http(204)]
-    _, client = await against(*script, observers=[taker])
+    _, client = await against(*script, observers=[recorder])
     await UPDATE(client)
-    failed = taker.heard[1]
+    failed = recorder.events[1]
     assert isinstance(failed, RequestFailed)
     assert failed.reason.startswith("the connection was lost. ")
     about = {"operation": "update", "session_id": "s1"}
     where = about | {"method": "PATCH", "path": "/v1/sessions/s1"}
-    assert [(type(event).__name__, attrs.asdict(event)) for event in taker.heard] == [
+    assert [(type(event).__name__, attrs.asdict(event)) for event in recorder.events] == [
         ("RequestSent", where | {"attempt": 1}),
         ("RequestFailed", where | {"attempt": 1, "seconds": 2.0, "reason": failed.reason}),
         ("RetryPlanned", about | {"attempt": 1, "delay": 0.25, "reason": "no answer"}),
@@ -114,22 +117,22 @@ async def test_failures_and_retries_are_told_in_order(against: Against, time: Ma
     ]
 
 
-async def test_a_token_exchange_is_told(emulator: Emulator, time: ManualClock) -> None:
-    """A token exchange tells of its requests like any call, and of the token's host and life, once
-    for each token.
+async def test_a_token_exchange_has_events(emulator: Emulator, time: ManualClock) -> None:
+    """A token exchange has events of its requests like any call, and one of each token with its
+    host and life.
     """
-    taker = Taker()
+    recorder = Recorder()
     auth = [
         IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
         ServiceCRN(emulator.crn),
     ]
     async with AsyncSessionClient(
-        auth, base_url=emulator.url, clock=time.clock, observers=[taker]
+        auth, base_url=emulator.url, clock=time.clock, observers=[recorder]
     ) as client:
         for _ in range(2):
             with pytest.raises(NotFound):
                 await client.get("s1")
-    names = [(type(event).__name__, getattr(event, "operation", None)) for event in taker.heard]
+    names = [(type(event).__name__, getattr(event, "operation", None)) for event in recorder.events]
     assert names == [
         ("RequestSent", "token_exchange"),
         ("ResponseReceived", "token_exchange"),
@@ -139,23 +142,23 @@ async def test_a_token_exchange_is_told(emulator: Emulator, time: ManualClock) -
         ("RequestSent", "get"),
         ("ResponseReceived", "get"),
     ]
-    assert taker.heard[2] == TokenRenewed(host="127.0.0.1", expires_in=3600.0)
+    assert recorder.events[2] == TokenRenewed(host="127.0.0.1", expires_in=3600.0)
 
 
 async def test_an_observer_that_fails_is_logged_and_harms_nobody(
     against: Against, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An observer that raises is logged with its error; the call goes on and the other observers
-    hear everything.
+    get everything.
     """
 
     def broken(event: object) -> None:
         raise ValueError("my mistake")
 
-    taker = Taker()
-    _, client = await against(GET.success, observers=[broken, taker])
+    recorder = Recorder()
+    _, client = await against(GET.success, observers=[broken, recorder])
     assert (await client.get("s1")).id == "s1"
-    assert [type(event) for event in taker.heard] == [RequestSent, ResponseReceived]
+    assert [type(event) for event in recorder.events] == [RequestSent, ResponseReceived]
     logged = [record for record in caplog.records if record.name == "qsessions"]
     assert [(record.levelname, record.getMessage()) for record in logged] == [
         ("WARNING", "an observer failed on RequestSent"),
@@ -169,7 +172,7 @@ async def test_an_observer_that_fails_is_logged_and_harms_nobody(
 async def test_nothing_is_built_when_nobody_listens(
     against: Against, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without observers, and with the log not at DEBUG, no event of a request is even made."""
+    """Without observers, and with the log not at DEBUG, no event of a request is even constructed."""
 
     def never(**fields: object) -> None:
         raise AssertionError("an event was made for nobody")
@@ -230,43 +233,39 @@ async def test_at_info_only_retries_are_logged(
     assert events == ["RetryPlanned"]
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [(reset, ConnectionFailed), (http(500, fault()), ServerError)],
-    ids=["lost", "status"],
-)
+@table(("answer", "expected"), [(reset, ConnectionFailed), (http(500, fault()), ServerError)])
 async def test_a_call_that_fails_for_good_plans_no_retry(
     against: Against, answer: Answer, expected: type[Exception]
 ) -> None:
     """The last attempt of a call plans nothing."""
-    taker = Taker()
-    _, client = await against(answer, observers=[taker], retry=RetryPolicy(max_attempts=1))
+    recorder = Recorder()
+    _, client = await against(answer, observers=[recorder], retry=RetryPolicy(max_attempts=1))
     with pytest.raises(expected):
         await UPDATE(client)
-    assert not any(isinstance(event, RetryPlanned) for event in taker.heard)
-    _, client = await against(reset, observers=[taker])
+    assert not any(isinstance(event, RetryPlanned) for event in recorder.events)
+    _, client = await against(reset, observers=[recorder])
     with pytest.raises(CreateOutcomeUnknown):
         await CREATE(client)
-    planned = [event for event in taker.heard if isinstance(event, RetryPlanned)]
+    planned = [event for event in recorder.events if isinstance(event, RetryPlanned)]
     # Those of the look for what came of it.
     assert {event.operation for event in planned} == {"workloads"}
 
 
 async def test_events_hold_no_secret(against: Against) -> None:
-    """What a server sends back in a broken answer is told to observers without the credential in
+    """What a server sends back in a broken answer reaches observers without the credential in
     it.
     """
-    taker = Taker()
+    recorder = Recorder()
     echo = b"HTTP/1.1 200 OK\r\nyou sent apikey the-api-key\r\n\r\n"
     _, client = await against(
-        echo, http(200, SESSION), observers=[taker], retry=RetryPolicy(max_attempts=1)
+        echo, http(200, SESSION), observers=[recorder], retry=RetryPolicy(max_attempts=1)
     )
     with pytest.raises(Exception, match="not valid HTTP"):
         await client.get("s1")
-    assert isinstance(taker.heard[-1], RequestFailed)
-    assert "***" in taker.heard[-1].reason
-    assert "the-api-key" not in repr(taker.heard)
-    assert CRN not in repr(taker.heard)
+    assert isinstance(recorder.events[-1], RequestFailed)
+    assert "***" in recorder.events[-1].reason
+    assert "the-api-key" not in repr(recorder.events)
+    assert CRN not in repr(recorder.events)
 
 
 async def test_a_life_in_the_log(against: Against, caplog: pytest.LogCaptureFixture) -> None:
