@@ -30,14 +30,18 @@ from qsessions.config import settings
 from qsessions.emulator import Emulator
 from tests.support.calls import SESSION
 from tests.support.clients import CRN
+from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Connection, FaultServer, http
+from tests.support.manual_clock import settled
+from tests.support.tables import table
 
 PLANTED = "pLaNtEd-key-0123456789"
+PROGRAM = Path(__file__).parents[1] / "programs" / "reads_accounts.py"
 CRN_EU = CRN.replace("us-east", "eu-de")
 
 
 def account(**fields: object) -> dict[str, object]:
-    """Give an account as the official client saves it."""
+    """Return an account as the official client saves it."""
     return {"channel": "ibm_quantum_platform", "token": PLANTED, "instance": CRN} | fields
 
 
@@ -54,7 +58,7 @@ def write(file: Path, content: object) -> None:
 
 @pytest.fixture
 def service(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """Give the emulator, with its addresses in the environment, and no credentials."""
+    """Return the emulator, with its addresses in the environment, and no credentials."""
     monkeypatch.setenv("QSESSIONS_BASE_URL", emulator.url)
     monkeypatch.setenv("IAM_URL", emulator.iam_url)
     return emulator
@@ -85,7 +89,7 @@ class Pipe:
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Pipe:
-    """Give a pipe."""
+    """Return a pipe."""
     return Pipe(tmp_path / "pipe")
 
 
@@ -192,16 +196,8 @@ def test_a_file_that_hangs_keeps_nobody_from_ending(pipe: Pipe) -> None:
     """An account file that can't be read holds a call up to its deadline, and neither the event
     loop nor the interpreter at its end.
     """
-    program = (
-        "import asyncio, sys, qsessions\n"
-        "async def main():\n"
-        "    async with asyncio.timeout(30):\n"
-        "        client = qsessions.AsyncSessionClient(account_file=sys.argv[1], timeout=0.1)\n"
-        "        await client.versions()\n"
-        "asyncio.run(main())\n"
-    )
     ended = subprocess.run(
-        [sys.executable, "-c", program, pipe.path],
+        [sys.executable, PROGRAM, pipe.path],
         capture_output=True,
         check=False,
         timeout=60,
@@ -246,10 +242,10 @@ async def test_a_file_system_that_hangs(pipe: Pipe) -> None:
     with pytest.raises(
         CallTimeout, match=r"^get: the call's deadline passed while reading the account file\."
     ) as caught:
-        await client.get("s1", timeout=0.01)
+        await past_deadline(client.get("s1"), settled())
     assert not caught.value.sent
     waiting = asyncio.create_task(client.get("s1"))
-    await asyncio.sleep(0)
+    await settled()
     await client.aclose()
     with pytest.raises(ClientClosed, match="while reading the account file"):
         await waiting
@@ -281,7 +277,7 @@ async def _forward(connection: Connection, target: str, received: FaultServer) -
 
 @pytest.fixture
 async def proxy(emulator: Emulator) -> AsyncIterator[FaultServer]:
-    """Give a proxy behind which every host is the emulator."""
+    """Return a proxy behind which every host is the emulator."""
 
     async def answer(connection: Connection) -> None:
         target = URL(server.received[-1].target)
@@ -295,7 +291,7 @@ async def proxy(emulator: Emulator) -> AsyncIterator[FaultServer]:
 
 
 def hosts(proxy: FaultServer) -> set[str | None]:
-    """Give the hosts that a proxy was asked for."""
+    """Return the hosts that a proxy was asked for."""
     return {URL(request.target).host for request in proxy.received}
 
 
@@ -303,7 +299,7 @@ def hosts(proxy: FaultServer) -> set[str | None]:
 def behind(
     emulator: Emulator, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Awaitable[AsyncSessionClient]]:
-    """Give a function that makes a client of a service that only a proxy reaches."""
+    """Return a function that makes a client of a service that only a proxy reaches."""
 
     async def make(proxies: object = None, **options: Any) -> AsyncSessionClient:
         path = URL(emulator.url).path.rstrip("/")
@@ -363,7 +359,7 @@ async def test_no_proxy(
     assert hosts(proxy) == {"iam.invalid"}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@table("host", ["127.0.0.1", "localhost"])
 async def test_this_machine_needs_no_proxy(
     host: str, service: Emulator, proxy: FaultServer, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,20 +374,21 @@ async def test_this_machine_needs_no_proxy(
     assert proxy.received == []
 
 
-@pytest.mark.parametrize("variable", ["IAM_URL", "QSESSIONS_BASE_URL"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-@pytest.mark.parametrize("named", [{"account": "a"}, {"account_file": "a.json"}], ids=str)
-def test_what_an_emulator_left_meets_no_named_account(
+@table("variable", ["IAM_URL", "QSESSIONS_BASE_URL"])
+@table("host", ["127.0.0.1", "localhost", "[::1]"])
+@table("named", [{"account": "a"}, {"account_file": "a.json"}])
+def test_addresses_of_an_emulator_meet_no_named_account(
     variable: str, host: str, named: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key of a named account isn't sent in plain http to a port of this machine that an
     emulator once had.
     """
-    monkeypatch.setenv(variable, f"http://{host}:8000/api")
-    with pytest.raises(
-        ConfigurationError, match=f"^{variable} is an address of this machine in plain http"
-    ) as caught:
-        AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
+    with monkeypatch.context() as patch:
+        patch.setenv(variable, f"http://{host}:8000/api")
+        with pytest.raises(
+            ConfigurationError, match=f"^{variable} is an address of this machine in plain http"
+        ) as caught:
+            AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
     assert (
         caught.value.solution
         == f"Unset {variable}. For an emulator, pass no account: its key is in QISKIT_IBM_TOKEN."
@@ -401,7 +398,7 @@ def test_what_an_emulator_left_meets_no_named_account(
 async def test_an_emulator_that_is_asked_for_meets_a_named_account(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An address that is given as an argument, a key of the caller's own and an address with TLS
+    """An address that is an argument, a key of the caller's own and an address with TLS
     are taken.
     """
     monkeypatch.setenv("QSESSIONS_BASE_URL", "http://127.0.0.1:8000")
@@ -429,8 +426,8 @@ async def test_a_proxy_elsewhere_for_this_machine() -> None:
 
 
 async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTPS_PROXY is asked to connect to the service, and its refusal is told without the password
-    in its URL.
+    """HTTPS_PROXY is asked to connect to the service, and its refusal is reported without the
+    password in its URL.
     """
     async with FaultServer(http(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", f"//user:{PLANTED}@"))
@@ -445,9 +442,7 @@ async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (request.method, request.target) == ("CONNECT", "eu-de.quantum.cloud.ibm.com:443")
 
 
-@pytest.mark.parametrize(
-    "value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"]
-)
+@table("value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"])
 async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that can't be used is an error where it is needed, naming the variable and not its
     value; nothing goes around it.
@@ -481,8 +476,8 @@ async def test_verify_false_with_own_tls(home: Path, client_tls: Any) -> None:
 
 
 def test_wrong_arguments_fail_at_once(home: Path) -> None:
-    """What the arguments and the environment have wrong is told when the client is made, without
-    the file.
+    """What is wrong with the arguments or the environment is refused when the client is made,
+    without the file.
     """
     save(home)
     wrong: list[dict[str, Any]] = [

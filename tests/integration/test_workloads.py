@@ -26,12 +26,14 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from tests.support.calls import NO_WORKLOADS, WORKLOAD, fault
 from tests.support.clients import Against
+from tests.support.event_loop import advance_loop, past_deadline
 from tests.support.fault_server import hang, http
 from tests.support.manual_clock import ManualClock
+from tests.support.tables import table
 
 
 async def ids(workloads: AsyncIterator[Workload]) -> list[str]:
-    """Read all and give the ids."""
+    """Read all and return the ids."""
     return [workload.id async for workload in workloads]
 
 
@@ -46,55 +48,59 @@ def page(*workloads: dict[str, Any], href: str | None = None) -> bytes:
 
 
 @pytest.fixture
-async def made(client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> list[str]:
-    """Give the ids of twenty workloads in the order in which they were created: every third a
+async def created(client: AsyncSessionClient, emulator: Emulator, time: ManualClock) -> list[str]:
+    """Return the ids of twenty workloads in the order in which they were created: every third a
     batch, every fifth a job.
     """
-    created = []
+    ids = []
     for number in range(20):
         time.advance(1)
         if number % 5 == 4:
-            created.append(emulator.submit_job(seconds=1000))
+            ids.append(emulator.submit_job(seconds=1000))
         else:
             mode = "batch" if number % 3 == 2 else "dedicated"
             backend = "ibm_torino" if number < 10 else "ibm_fez"
-            created.append((await client.create(CreateSession(mode, backend=backend))).id)
-    return created
+            ids.append((await client.create(CreateSession(mode, backend=backend))).id)
+    return ids
 
 
-def without_jobs(made: list[str]) -> list[str]:
+def without_jobs(created: list[str]) -> list[str]:
     """Leave the jobs out."""
-    return [one for number, one in enumerate(made) if number % 5 != 4]
+    return [one for number, one in enumerate(created) if number % 5 != 4]
 
 
-@pytest.mark.parametrize("page_size", [1, 2, 3, 50])
-@pytest.mark.parametrize("newest_first", [False, True])
+@table("page_size", [1, 2, 3, 50])
+@table("newest_first", [False, True])
 async def test_sessions_and_batches_come_as_one_list(
-    client: AsyncSessionClient, made: list[str], page_size: int, newest_first: bool
+    client: AsyncSessionClient, created: list[str], page_size: int, newest_first: bool
 ) -> None:
     """Sessions and batches come merged by creation time over all pages, without the jobs, whatever
     the size of a page.
     """
-    expected = without_jobs(made)
+    expected = without_jobs(created)
     if newest_first:
         expected.reverse()
     assert await ids(client.workloads(page_size=page_size, newest_first=newest_first)) == expected
 
 
-async def test_jobs_come_only_when_asked_for(client: AsyncSessionClient, made: list[str]) -> None:
+async def test_jobs_come_only_when_asked_for(
+    client: AsyncSessionClient, created: list[str]
+) -> None:
     """Each kind can be asked for alone or with others, in any order and more than once."""
     sessions = await ids(client.workloads(mode="session"))
     batches = await ids(client.workloads(mode="batch"))
     jobs = await ids(client.workloads(mode="job", page_size=2))
     assert (len(sessions), len(batches), len(jobs)) == (11, 5, 4)
-    assert await ids(client.workloads(mode=("job", "session", "batch", "job"), page_size=3)) == made
+    assert (
+        await ids(client.workloads(mode=("job", "session", "batch", "job"), page_size=3)) == created
+    )
     assert await ids(client.workloads(mode=["job", "batch"])) == [
-        one for one in made if one not in sessions
+        one for one in created if one not in sessions
     ]
 
 
 async def test_a_page_is_fetched_when_it_is_needed(
-    client: AsyncSessionClient, emulator: Emulator, made: list[str]
+    client: AsyncSessionClient, emulator: Emulator, created: list[str]
 ) -> None:
     """Nothing is fetched before the first item, and no page before the items of the one ahead are
     used up.
@@ -106,8 +112,8 @@ async def test_a_page_is_fetched_when_it_is_needed(
     assert fetched(emulator) == 4
 
 
-async def test_an_iterator_that_is_given_up_leaves_nothing_behind(
-    client: AsyncSessionClient, emulator: Emulator, made: list[str]
+async def test_an_iterator_that_is_abandoned_leaves_nothing_behind(
+    client: AsyncSessionClient, emulator: Emulator, created: list[str]
 ) -> None:
     """Leaving the loop half-way fetches no further page and leaves neither task nor warning; the
     client goes on working.
@@ -115,7 +121,7 @@ async def test_an_iterator_that_is_given_up_leaves_nothing_behind(
     await client.versions()
     tasks = asyncio.all_tasks()
     async for workload in client.workloads(page_size=2):
-        if workload.id == made[1]:
+        if workload.id == created[1]:
             break
     gc.collect()
     for _ in range(5):
@@ -126,15 +132,15 @@ async def test_an_iterator_that_is_given_up_leaves_nothing_behind(
 
 
 async def test_two_iterators_do_not_disturb_each_other(
-    client: AsyncSessionClient, made: list[str]
+    client: AsyncSessionClient, created: list[str]
 ) -> None:
-    """Two lists that are consumed side by side each give everything."""
+    """Two lists that are consumed side by side each yield everything."""
     one, other = client.workloads(page_size=2), client.workloads(page_size=3, newest_first=True)
     seen_one, seen_other = [], []
     for _ in range(16):
         seen_one.append((await anext(one)).id)
         seen_other.append((await anext(other)).id)
-    assert seen_one == without_jobs(made)
+    assert seen_one == without_jobs(created)
     assert seen_other == seen_one[::-1]
     for iterator in (one, other):
         with pytest.raises(StopAsyncIteration):
@@ -142,12 +148,12 @@ async def test_two_iterators_do_not_disturb_each_other(
 
 
 async def test_filters_choose_what_is_listed(
-    client: AsyncSessionClient, emulator: Emulator, time: ManualClock, made: list[str]
+    client: AsyncSessionClient, emulator: Emulator, time: ManualClock, created: list[str]
 ) -> None:
     """Status, backend, search and both times choose, alone and together, whatever the offset of a
     time.
     """
-    shown = without_jobs(made)
+    shown = without_jobs(created)
     await client.close(shown[0])
     job = emulator.submit_job(shown[1], seconds=10)
     assert await ids(client.workloads(status="completed")) == [shown[0]]
@@ -159,16 +165,16 @@ async def test_filters_choose_what_is_listed(
     fifth = datetime.fromtimestamp(time.now - 15, UTC)
     assert (
         await ids(client.workloads(mode=("session", "batch", "job"), created_before=fifth))
-        == made[:5]
+        == created[:5]
     )
     assert await ids(client.workloads(mode=("session", "batch", "job"), created_after=fifth)) == [
-        *made[4:],
+        *created[4:],
         job,
     ]
     elsewhere = fifth.astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert await ids(
         client.workloads(mode="job", created_after=elsewhere, created_before=fifth)
-    ) == [made[4]]
+    ) == [created[4]]
 
 
 async def test_the_query_says_what_was_asked(against: Against) -> None:
@@ -204,7 +210,7 @@ async def test_the_query_says_what_was_asked(against: Against) -> None:
     assert {request.headers["ibm-api-version"] for request in server.received} == {"2026-03-15"}
 
 
-@pytest.mark.parametrize(
+@table(
     "filters",
     [
         {"mode": ()},
@@ -226,7 +232,6 @@ async def test_the_query_says_what_was_asked(against: Against) -> None:
         {"api_version": "newest"},
         {"timeout": 0},
     ],
-    ids=repr,
 )
 async def test_a_filter_that_cannot_be_right_is_refused_at_once(
     against: Against, filters: dict[str, Any]
@@ -250,11 +255,7 @@ async def test_a_link_to_another_host_is_not_followed_there(against: Against) ->
     assert parse_qs(urlsplit(server.received[1].target).query)["limit"] == ["50"]
 
 
-@pytest.mark.parametrize(
-    "href",
-    ["/v1/workloads", "/v1/workloads?next=", "http://[", "?previous=c1", "next=c1"],
-    ids=repr,
-)
+@table("href", ["/v1/workloads", "/v1/workloads?next=", "http://[", "?previous=c1", "next=c1"])
 async def test_a_link_without_a_cursor_is_an_error(against: Against, href: str) -> None:
     """A link that names no cursor would cut the list short in silence, so it is an error after the
     items of its page.
@@ -267,7 +268,7 @@ async def test_a_link_without_a_cursor_is_an_error(against: Against, href: str) 
     assert caught.value.operation == "workloads"
 
 
-@pytest.mark.parametrize("length", [1, 3])
+@table("length", [1, 3])
 async def test_links_that_lead_in_a_circle_are_an_error(against: Against, length: int) -> None:
     """A list whose links come back to a page that was read already would never end, so it is an
     error.
@@ -297,8 +298,8 @@ async def test_empty_pages_and_unknown_creation_times_are_read(against: Against)
 
 
 async def test_a_page_that_fails_ends_the_list_with_its_error(against: Against) -> None:
-    """When a later page can't be fetched, what came before was given, the error tells of it, and
-    the list is over.
+    """When a later page can't be fetched, what came before was yielded, the error is raised,
+    and the list is over.
     """
     _, client = await against(
         page(WORKLOAD, href="?next=c1"), http(500, fault()), retry=RetryPolicy(max_attempts=1)
@@ -318,19 +319,20 @@ async def test_a_page_that_fails_ends_the_list_with_its_error(against: Against) 
 
 async def test_the_deadline_counts_for_each_page(against: Against, time: ManualClock) -> None:
     """Time that the consumer takes between pages is not the list's; a page that hangs is ended."""
-    _, client = await against(
+    server, client = await against(
         page(WORKLOAD, href="?next=c1"), page(WORKLOAD, href="?next=c2"), hang
     )
-    workloads = client.workloads(mode="session", timeout=0.1)
+    workloads = client.workloads(mode="session", timeout=5)
     for _ in range(2):
         await anext(workloads)
         time.advance(60)
+        advance_loop(60)
     with pytest.raises(CallTimeout):
-        await anext(workloads)
+        await past_deadline(anext(workloads), server.arrival(3), seconds=5)
 
 
-@pytest.mark.parametrize(
-    ("body", "told"),
+@table(
+    ("body", "message"),
     [
         ({"workloads": [WORKLOAD, {"mode": "session"}]}, r"missing @ \$\.workloads\[1\]\.id"),
         ({"workloads": {}}, "workloads"),
@@ -338,12 +340,11 @@ async def test_the_deadline_counts_for_each_page(against: Against, time: ManualC
         ([], "object"),
         ({"workloads": [], "next": "c1"}, "next"),
     ],
-    ids=repr,
 )
-async def test_a_page_that_cannot_be_read_is_told_by_its_path(
-    against: Against, body: object, told: str
+async def test_a_page_that_cannot_be_read_is_an_error_with_a_path(
+    against: Against, body: object, message: str
 ) -> None:
     """A page that isn't one is a protocol error that names the field."""
     _, client = await against(http(200, body))
-    with pytest.raises(ProtocolError, match=told):
+    with pytest.raises(ProtocolError, match=message):
         await ids(client.workloads(mode="session"))
