@@ -20,7 +20,7 @@ from qsessions.emulator import Emulator
 from tests.support.clients import Against, client_of, static_auth
 from tests.support.fault_server import Answer, FaultServer
 from tests.support.leaks import leaving_nothing
-from tests.support.manual_clock import ManualClock
+from tests.support.manual_clock import ManualClock, Stepped, settled
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
 # they start with them.
@@ -98,6 +98,15 @@ def home(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Path:
 def time() -> ManualClock:
     """Return the time of the test, which client and emulator share."""
     return ManualClock()
+
+
+@pytest.fixture
+async def stepped() -> AsyncIterator[Stepped]:
+    """Return a clock that moves in steps, and check that nobody sleeps on it at the end."""
+    time = Stepped()
+    yield time
+    await settled()
+    assert time.sleeping == []
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from qsessions import AsyncSessionClient, ConfigurationError, IBMCloudAuth, InvalidArgument
 from tests.support.clients import Against, static_auth
+from tests.support.providers import CustomProvider
 from tests.support.tables import table
 
 
@@ -94,26 +95,11 @@ async def test_filters_are_checked_at_once(against: Against, filters: dict[str, 
         client.workloads(**filters)
 
 
-class OneHeader:
-    """A provider whose headers are whatever it was made with."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    async def headers(self, transport: object) -> Any:
-        """Return the value."""
-        return self.value
-
-    def invalidate(self, refused: object) -> bool:
-        """Return that there is nothing fresher."""
-        return False
-
-
 @table(
     ("headers", "message"),
     [
-        (None, r"OneHeader.headers\(\) gave NoneType, not a mapping"),
-        ([("X-Mine", "planted")], r"OneHeader.headers\(\) gave list, not a mapping"),
+        (None, r"CustomProvider.headers\(\) gave NoneType, not a mapping"),
+        ([("X-Mine", "planted")], r"CustomProvider.headers\(\) gave list, not a mapping"),
         ({"IBM-API-Version": "2024-01-01"}, "can't set the header IBM-API-Version"),
         ({"Host": "elsewhere.example"}, "can't set the header Host"),
     ],
@@ -124,7 +110,7 @@ async def test_what_a_provider_gives_is_checked(
     """A provider whose headers are no mapping, or hold one that isn't its to set, is refused by
     name, and nothing is sent.
     """
-    server, client = await against(b"", auth=[OneHeader(headers)])
+    server, client = await against(b"", auth=[CustomProvider(lambda: headers)])
     with pytest.raises(ConfigurationError, match=message):
         await client.get("s1")
     assert server.received == []

@@ -33,6 +33,7 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from tests.support.calls import GET
 from tests.support.clients import CRN, client_of
+from tests.support.errors import Uncopyable
 from tests.support.event_loop import TASK_FACTORIES, advance_loop, past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.iam import grant, refusal
@@ -935,13 +936,6 @@ class NoSpawn(Canned):
         raise RuntimeError("no tasks here")
 
 
-class Odd(Exception):
-    """A foreign error that can't be copied: its arguments aren't those of its constructor."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(one + two)
-
-
 class Panic(BaseException):
     """What ends an event loop rather than a call."""
 
@@ -951,7 +945,7 @@ GOOD = Response(200, body=b'{"access_token": "t1", "expires_in": 60}')
 
 @table(
     ("transport", "kind"),
-    [(Canned(OSError("no"), GOOD), OSError), (Canned(Odd("a", "b"), GOOD), Odd)],
+    [(Canned(OSError("no"), GOOD), OSError), (Canned(Uncopyable("a", "b"), GOOD), Uncopyable)],
 )
 async def test_a_foreign_error_of_the_exchange_gets_through(
     transport: Canned, kind: type[Exception]
