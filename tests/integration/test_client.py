@@ -188,7 +188,7 @@ async def test_each_call_can_have_its_own_deadline(
     """A deadline that is passed with a call ends it in place of the client's."""
     server, client = await against(hang, timeout=60)
     with pytest.raises(CreateOutcomeUnknown if row is CREATE else CallTimeout):
-        await past_deadline(row(client, timeout=5), server.arrival(), time=time, seconds=5)
+        await past_deadline(row(client, timeout=5), server.arrival(), time, 5)
 
 
 @table("timeout", [0, -1, float("nan"), "soon", True, []])
@@ -238,7 +238,7 @@ async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -
 
 
 async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(
-    against: Against,
+    against: Against, time: ManualClock
 ) -> None:
     """A call whose deadline passes while another asks for the latest version says so, and nothing
     of its own was sent.
@@ -247,7 +247,7 @@ async def test_a_caller_that_waits_for_the_latest_version_keeps_its_deadline(
     asking = asyncio.create_task(client.get("s1", timeout=None))
     await server.arrival()
     with pytest.raises(CallTimeout, match="latest API version") as caught:
-        await past_deadline(client.drain("s2"), settled())
+        await past_deadline(client.drain("s2"), settled(), time)
     assert (caught.value.operation, caught.value.session_id, caught.value.sent) == (
         "drain",
         "s2",
@@ -468,7 +468,9 @@ async def test_an_ending_waits_for_no_other_call(row: Row) -> None:
     assert [request.method for request in server.received[2:]] == ["POST", row.method]
 
 
-async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Against) -> None:
+async def test_a_create_that_waits_for_a_connection_has_sent_nothing(
+    against: Against, time: ManualClock
+) -> None:
     """When the deadline of a create passes while it waits for a free connection, that is a timeout
     and no unknown outcome.
     """
@@ -482,7 +484,7 @@ async def test_a_create_that_waits_for_a_connection_has_sent_nothing(against: Ag
     blocking = asyncio.create_task(client.create(mode="dedicated"))
     await server.arrival()
     with pytest.raises(CallTimeout) as caught:
-        await past_deadline(client.create(mode="batch", timeout=5), settled(), seconds=5)
+        await past_deadline(client.create(mode="batch", timeout=5), settled(), time, 5)
     assert not caught.value.sent
     released.set()
     assert (await blocking).id == "s1"

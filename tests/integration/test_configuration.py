@@ -32,7 +32,7 @@ from tests.support.calls import SESSION
 from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Connection, FaultServer, http
-from tests.support.manual_clock import settled
+from tests.support.manual_clock import ManualClock, settled
 from tests.support.tables import table
 
 PLANTED = "pLaNtEd-key-0123456789"
@@ -234,15 +234,15 @@ async def test_a_cancelled_first_call_leaves_the_others(emulator: Emulator, pipe
     assert pipe.opened == 1
 
 
-async def test_a_file_system_that_hangs(pipe: Pipe) -> None:
+async def test_a_file_system_that_hangs(pipe: Pipe, time: ManualClock) -> None:
     """A call's deadline covers the reading; a client can be closed during it; the event loop goes
     on all the while.
     """
-    client = AsyncSessionClient(account_file=pipe.path)
+    client = AsyncSessionClient(account_file=pipe.path, clock=time.clock)
     with pytest.raises(
         CallTimeout, match=r"^get: the call's deadline passed while reading the account file\."
     ) as caught:
-        await past_deadline(client.get("s1"), settled())
+        await past_deadline(client.get("s1"), settled(), time)
     assert not caught.value.sent
     waiting = asyncio.create_task(client.get("s1"))
     await settled()

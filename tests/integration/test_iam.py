@@ -34,13 +34,14 @@ from qsessions.emulator import Emulator
 from tests.support.calls import GET
 from tests.support.clients import CRN, client_of
 from tests.support.errors import Uncopyable
-from tests.support.event_loop import TASK_FACTORIES, advance_loop, past_deadline
+from tests.support.event_loop import TASK_FACTORIES, past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.iam import grant, refusal
 from tests.support.internals import attempts_of, exchange_of, waiters_of
+from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, settled
 from tests.support.tables import table
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -429,17 +430,18 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(staged:
 
     running = asyncio.ensure_future(elsewhere.run(begin()))
     await until(lambda: stage.iam.received)
-    waiting = asyncio.ensure_future((await stage.client()).get("s1"))
-    await until(lambda: waiters_of(stage.auth) == 2)
-    for _ in range(3):
-        # The loop that it looks at is alive.
-        advance_loop(LOOK_S)
-        await settled()
-    assert len(stage.iam.received) == 1
-    elsewhere.loop.call_soon_threadsafe(stop.set)
-    await running
-    advance_loop(LOOK_S)
-    await asyncio.wait({waiting}, timeout=PATIENCE_S)
+    with timers_on(stage.time):
+        waiting = asyncio.ensure_future((await stage.client()).get("s1"))
+        await until(lambda: waiters_of(stage.auth) == 2)
+        for _ in range(3):
+            # The loop that it looks at is alive.
+            stage.time.advance(LOOK_S)
+            await settled()
+        assert len(stage.iam.received) == 1
+        elsewhere.loop.call_soon_threadsafe(stop.set)
+        await running
+        stage.time.advance(LOOK_S)
+        await asyncio.wait({waiting})
     await elsewhere.tidy_up(abandoned)
     assert waiting.result().id == "s1"
     assert stage.tokens_sent == ["Bearer t2"]
@@ -460,11 +462,11 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
 
     running = asyncio.ensure_future(elsewhere.run(begin()))
     await until(lambda: stage.iam.received)
-    waiting = asyncio.ensure_future((await stage.client()).get("s1", timeout=None))
-    await until(lambda: waiters_of(stage.auth) == 2)
-    stage.time.advance(61)
-    advance_loop(LOOK_S)
-    await asyncio.wait({waiting}, timeout=PATIENCE_S)
+    with timers_on(stage.time):
+        waiting = asyncio.ensure_future((await stage.client()).get("s1", timeout=None))
+        await until(lambda: waiters_of(stage.auth) == 2)
+        stage.time.advance(61)
+        await asyncio.wait({waiting})
     elsewhere.loop.call_soon_threadsafe(stop.set)
     await running
     await elsewhere.tidy_up(stuck)
@@ -482,7 +484,12 @@ async def test_a_waiter_whose_event_loop_is_gone_disturbs_no_exchange(staged: St
     async def there() -> None:
         async with stage.loose() as client:
             with pytest.raises(CallTimeout):
-                await past_deadline(client.get("s1"), until(lambda: waiters_of(stage.auth) == 2))
+                await past_deadline(
+                    client.get("s1", timeout=5),
+                    until(lambda: waiters_of(stage.auth) == 2),
+                    stage.time,
+                    5,
+                )
 
     await asyncio.to_thread(asyncio.run, there())
     gate.set()
@@ -521,7 +528,8 @@ async def test_a_callers_deadline_ends_its_wait_and_not_the_exchange(staged: Sta
         await past_deadline(
             client.create(mode="dedicated", timeout=5),
             until(lambda: waiters_of(stage.auth) == 2),
-            seconds=5,
+            stage.time,
+            5,
         )
     assert (caught.value.sent, caught.value.operation, caught.value.attempts) == (
         False,

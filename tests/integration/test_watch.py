@@ -29,8 +29,9 @@ from qsessions.session.watch import Watch
 from tests.support.calls import SESSION, fault
 from tests.support.clients import Against
 from tests.support.errors import OUTAGE
-from tests.support.event_loop import advance_loop, past_deadline
+from tests.support.event_loop import past_deadline
 from tests.support.fault_server import hang, http
+from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, Stepped, settled
 from tests.support.tables import table
 
@@ -348,7 +349,7 @@ async def test_a_timeout_borne_does_not_bear_everything(stepped: Stepped) -> Non
 
 @table("away", [True, False])
 async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away(
-    stepped: Stepped, *, away: bool
+    stepped: Stepped, time: ManualClock, *, away: bool
 ) -> None:
     """When time is up, the error counts the sessions that aren't closed, and names an outage that
     goes on.
@@ -361,32 +362,34 @@ async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away
             "three": ["closed"],
         },
     )
-    watcher = Watcher(fleet.watch(seconds=5))
-    await stepped.advance(3)
-    advance_loop(5)
-    with pytest.raises(CallTimeout) as caught:
-        await watcher.task
+    with timers_on(time):
+        watcher = Watcher(fleet.watch(seconds=5))
+        await stepped.advance(3)
+        time.advance(5)
+        with pytest.raises(CallTimeout) as caught:
+            await watcher.task
     outage = "; the service could not be read of late: the service is down" if away else "."
     assert caught.value.message == f"1 of 3 sessions were not closed within 5 s{outage}"
     assert (caught.value.operation, caught.value.sent) == ("watch", False)
     assert caught.value.__context__ is None
 
 
-async def test_a_timeout_ends_a_read_that_hangs(against: Against) -> None:
+async def test_a_timeout_ends_a_read_that_hangs(against: Against, time: ManualClock) -> None:
     """A request without an answer doesn't hold up the timeout."""
     server, client = await against(hang)
     with pytest.raises(CallTimeout, match="1 of 1 sessions were not closed within 5 s"):
-        await past_deadline(anext(client.watch(["s1"], timeout=5)), server.arrival(), seconds=5)
+        await past_deadline(anext(client.watch(["s1"], timeout=5)), server.arrival(), time, 5)
 
 
-async def test_the_time_of_the_watcher_counts(stepped: Stepped) -> None:
+async def test_the_time_of_the_watcher_counts(stepped: Stepped, time: ManualClock) -> None:
     """A watcher that asks for the next change after the timeout gets that error."""
     fleet = Fleet(stepped, {"one": ["open"]})
-    changes = fleet.watch(seconds=5).changes()
-    await anext(changes)
-    advance_loop(5)
-    with pytest.raises(CallTimeout):
+    with timers_on(time):
+        changes = fleet.watch(seconds=5).changes()
         await anext(changes)
+        time.advance(5)
+        with pytest.raises(CallTimeout):
+            await anext(changes)
 
 
 @table("steps", range(0, 40, 3))

@@ -350,9 +350,9 @@ async def _no_answer(harvest: Harvest) -> None:
             FaultServer(hang) as server,
             make_client(server.url, scheme, clock=time.clock) as client,
         ):
-            getting = past_deadline(client.get("s1"), server.arrival(1), time=time)
+            getting = past_deadline(client.get("s1"), server.arrival(1), time)
             await provoke(harvest, CallTimeout, getting)
-            creating = past_deadline(client.create(mode="batch"), server.arrival(2), time=time)
+            creating = past_deadline(client.create(mode="batch"), server.arrival(2), time)
             await provoke(harvest, CreateOutcomeUnknown, creating)
     async with FaultServer(hang) as server:
         url = server.url
