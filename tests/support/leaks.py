@@ -10,6 +10,8 @@ from typing import Any
 from qsessions import AsyncSessionClient
 from qsessions.emulator import Emulator
 from tests.support.fault_server import FaultServer
+from tests.support.internals import transport_of
+from tests.support.waiting import PATIENCE_S
 
 
 def ours() -> set[asyncio.Task[Any]]:
@@ -33,7 +35,7 @@ def in_use(client: AsyncSessionClient) -> int:
     """Count the connections that a client's calls hold, apart from those that it keeps for later
     calls.
     """
-    pools = [http.connector for http in client._transport._sessions.values()]
+    pools = [http.connector for http in transport_of(client)._sessions.values()]
     return sum(len(pool._acquired) for pool in pools if pool is not None)
 
 
@@ -41,21 +43,20 @@ def in_use(client: AsyncSessionClient) -> int:
 async def leaving_nothing(
     client: AsyncSessionClient, *servers: FaultServer, exchanges: int = 0
 ) -> AsyncIterator[AsyncSessionClient]:
-    """Enter a client. Before it is closed, which would tidy up, check that its calls left no task and
-    no connection in use, but for so many
-    exchanges for a token, which belong to no call; and afterwards that there is no task and no
-    connection at all.
+    """Enter a client. Before it is closed, which would tidy up, check that its calls left no task
+    and no connection in use, but for so many exchanges for a token, which belong to no call; and
+    afterwards that there is no task and no connection at all.
     """
     async with client:
         yield client
         await loop_steps(10)
         assert (len(ours()), in_use(client)) == (exchanges, exchanges), ours()
     assert ours() == set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         for server in servers:
             await server.idle()
 
 
 def open_sessions(emulator: Emulator) -> list[str]:
-    """List the sessions that cost or may cost."""
+    """Return the ids of the sessions that cost or may cost."""
     return [session.id for session in emulator.sessions.values() if session.state != "closed"]
