@@ -11,7 +11,6 @@ import time as real
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 
-import pytest
 from attrs import frozen
 
 from qsessions import (
@@ -205,8 +204,3 @@ SAMPLE = (
     *FAULT_SAMPLE,
     *(REFUSALS[status] for status in (400, 401, 403, 404, 409, 429, 500, 501, 502, 503)),
 )
-
-
-def each_fault(*faults: Fault) -> pytest.MarkDecorator:
-    """Run a test once for each of these faults, or for all."""
-    return pytest.mark.parametrize("fault", faults or FAULTS, ids=lambda fault: fault.name)
