@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ DEFINED = {
 # The tests that run the code of a page, for each of its languages. The gate runs README's commands
 # that make a virtual environment.
 RUN_BY = {
+    ("CONTRIBUTING.md", "sh"): {"test_the_steps_of_the_gate"},
     ("README.md", "python"): {
         "test_the_program_in_a_page_runs_as_pasted",
         "test_tests_in_the_pages_pass",
@@ -91,6 +93,18 @@ def test_every_link_leads_somewhere() -> None:
             ):
                 astray.append((page, link))
     assert astray == []
+
+
+def test_the_steps_of_the_gate() -> None:
+    """CONTRIBUTING names each session of noxfile.py, and each is there, as are groups and files."""
+    page = PAGES["CONTRIBUTING.md"]
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = re.findall(r"^@nox\.session.*\ndef (\w+)", noxfile, re.MULTILINE)
+    assert sorted(sessions) == sorted(re.findall(r"^nox -s (\w+)", page, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(re.findall(r"--group (\w+)", page)) <= set(project["dependency-groups"])
+    paths = re.findall(r"`((?:tests/|\.ci/)\S+)`", page)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_readme_is_a_page() -> None:
