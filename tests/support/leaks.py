@@ -43,9 +43,10 @@ def in_use(client: AsyncSessionClient) -> int:
 async def leaving_nothing(
     client: AsyncSessionClient, *servers: FaultServer, exchanges: int = 0
 ) -> AsyncIterator[AsyncSessionClient]:
-    """Enter a client. Before it is closed, which would tidy up, check that its calls left no task
-    and no connection in use, but for so many exchanges for a token, which belong to no call; and
-    afterwards that there is no task and no connection at all.
+    """Enter a client. Before it is closed, which would tidy up, check that its calls left no task and
+    no connection in use, but for so many
+    exchanges for a token, which belong to no call; and afterwards that there is no task and no
+    connection at all.
     """
     async with client:
         yield client
@@ -58,5 +59,5 @@ async def leaving_nothing(
 
 
 def open_sessions(emulator: Emulator) -> list[str]:
-    """Return the ids of the sessions that cost or may cost."""
+    """List the sessions that cost or may cost."""
     return [session.id for session in emulator.sessions.values() if session.state != "closed"]
