@@ -22,7 +22,7 @@ from tests.support.fault_checks import (
     check_status,
 )
 from tests.support.faults import FAULTS, STATUSES
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 
 pytestmark = each()
 

@@ -48,7 +48,7 @@ from tests.support.clients import client_of
 from tests.support.fault_proxy import Broken
 from tests.support.fault_server import http
 from tests.support.faults import FAULT_SAMPLE, FAULTS, REFUSALS, SAMPLE
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import sys
 import weakref
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
@@ -44,6 +43,7 @@ from qsessions.http import transport as transport_module
 from qsessions.session.create import ENDING_TIMEOUT
 from tests.support.calls import fault
 from tests.support.clients import CRN, Against, client_of, static_auth
+from tests.support.event_loop import TASK_FACTORIES
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.leaks import loop_steps, open_sessions, ours
 from tests.support.loop_time import late, let_pass, timers_on
@@ -52,10 +52,6 @@ from tests.support.threaded import threaded
 from tests.support.waiting import until
 
 T = TypeVar("T")
-
-FACTORIES: list[Any] = [None]
-if sys.version_info >= (3, 12):
-    FACTORIES.append(asyncio.eager_task_factory)
 
 CREATED = http(200, {"id": "s1", "mode": "dedicated", "state": "open"})
 CLOSED = http(204)
@@ -94,7 +90,7 @@ async def end_of_all(
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("factory", TASK_FACTORIES)
 @pytest.mark.parametrize(
     "way", ["token, session", "version, token, session", "401, token, session"]
 )
@@ -130,7 +126,7 @@ async def test_a_create_may_be_cancelled_at_every_step(
     assert 0 < rescued < steps
 
 
-@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("factory", TASK_FACTORIES)
 @pytest.mark.parametrize("later", [1, 2, 3, 5, 8, 11])
 async def test_a_create_may_be_cancelled_twice_at_every_step(
     emulator: Emulator, time: ManualClock, later: int, factory: Any

@@ -37,7 +37,7 @@ from tests.support.fault_checks import (
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http
 from tests.support.faults import FAULT_SAMPLE, FAULTS, LONG_S, STATUSES, within
 from tests.support.manual_clock import ManualClock
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 
 OTHERS = tuple(row for row in ROWS if row is not CREATE)
 

@@ -34,7 +34,7 @@ from tests.support.faults import FAULTS, REFUSALS, REPEATED, Fault, failure_of, 
 from tests.support.leaks import leaving_nothing
 from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": 600}

@@ -9,7 +9,7 @@ import pytest
 from qsessions import RateLimited, ResponseError
 from tests.support.calls import DRAIN, GET, Row, fault, scripted
 from tests.support.fault_server import http
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 
 OWN = fault("Internal error.")
 HTML = "<html><title>Oops</title></html>"

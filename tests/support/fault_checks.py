@@ -48,7 +48,7 @@ from tests.support.fault_server import (
 from tests.support.faults import LONG_S, SHORT_S, Fault, class_of, failure_of, within
 from tests.support.loop_time import late
 from tests.support.manual_clock import ManualClock
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 
 
 async def check_fault(fault: Fault, row: Row) -> None:

@@ -39,7 +39,7 @@ from qsessions.emulator import Emulator
 from tests.support.fault_server import FaultServer, hang
 from tests.support.leaks import loop_steps, open_sessions, ours
 from tests.support.manual_clock import ManualClock
-from tests.support.rows import row_of_table
+from tests.support.tables import row_of_table
 from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}

@@ -71,3 +71,13 @@ def all_of(
     yield checking
     if failed:
         raise BaseExceptionGroup(f"{len(failed)} of {len(rows)} rows fail", failed)
+
+
+@contextlib.contextmanager
+def row_of_table(*names: object) -> Iterator[None]:
+    """Name a row, in a loop of a test's own, in whatever fails in it."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in the row {', '.join(str(name) for name in names)}")
+        raise
