@@ -7,7 +7,7 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 
-notebook = nbformat.read(sys.argv[1], as_version=4)  # type: ignore[no-untyped-call]
+notebook = nbformat.read(sys.argv[1], as_version=4)
 NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
 for cell in notebook.cells:
     for output in cell.get("outputs", ()):
