@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache
 from typing import Any, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import attrs
@@ -20,6 +20,7 @@ from qsessions.models import Mode, SessionState
 
 T = TypeVar("T")
 
+_Read: TypeAlias = Callable[[Any], Any]
 _Hook: TypeAlias = Callable[[Any, Any], Any]
 
 # How many problems are reported. An array isn't read further, since each costs as much as a
@@ -52,9 +53,10 @@ def structure(value: object, kind: type[T]) -> T:
         ValueError: It isn't one; the text has a few reasons with their paths.
     """
     try:
-        return _fast.structure(value, kind)
-    except (TypeError, ValueError, KeyError):
-        # Read again in detail, for the paths.
+        reader: _Read = _reader(cast("Any", kind))
+        return cast("T", reader(value))
+    except (TypeError, ValueError):
+        # Read again by cattrs, for the paths of all problems.
         pass
     try:
         return _detailed.structure(value, kind)
@@ -75,51 +77,124 @@ def _unexpected(value: object, expected: str) -> TypeError:
     return TypeError(f"expected {expected}, got {_KINDS.get(type(value), 'a number')}")
 
 
-def _text(value: Any, _: Any) -> str:
+def _text(value: Any) -> str:
     if type(value) is not str:
         raise _unexpected(value, "text")
     return value
 
 
-def _flag(value: Any, _: Any) -> bool:
+def _flag(value: Any) -> bool:
     if type(value) is not bool:
         raise _unexpected(value, "true or false")
     return value
 
 
-def _integer(value: Any, _: Any) -> int:
+def _integer(value: Any) -> int:
     # 600.0 is how some JSON writers spell 600.
     if type(value) is int or (type(value) is float and value.is_integer()):
         return int(value)
     raise _unexpected(value, "a whole number")
 
 
-def _number(value: Any, _: Any) -> float:
-    if type(value) not in {int, float}:
+def _number(value: Any) -> float:
+    if type(value) is not float and type(value) is not int:
         raise _unexpected(value, "a number")
     if not -_LARGEST <= value <= _LARGEST:
         raise TypeError("expected a number, got one that is too large")
     return float(value)
 
 
-def _time(value: Any, kind: Any) -> datetime:
-    text = _text(value, kind)
+def _time(value: Any) -> datetime:
+    if type(value) is not str:
+        raise _unexpected(value, "text")
     try:
-        time = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(value)
     except ValueError:
-        raise TypeError(f"expected an ISO 8601 time, got {text[:40]!r}") from None
+        raise TypeError(f"expected an ISO 8601 time, got {value[:40]!r}") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-_SCALARS: dict[Any, _Hook] = {
+def _member(enum: type[SessionState | Mode]) -> _Read:
+    """Return what reads a member of an enum, which a value that isn't known yet becomes, too."""
+    known = {str(member): member for member in enum}
+
+    def read(value: Any) -> Any:
+        # A subscript costs a fifth of calling the enum.
+        return known[value] if value.__class__ is str and value in known else enum(_text(value))
+
+    return read
+
+
+_SCALARS: dict[Any, _Read] = {
     str: _text,
     bool: _flag,
     int: _integer,
     float: _number,
     datetime: _time,
-    SessionState: lambda value, kind: SessionState(_text(value, kind)),
-    Mode: lambda value, kind: Mode(_text(value, kind)),
+    SessionState: _member(SessionState),
+    Mode: _member(Mode),
 }
+# What JSON has a type of its own for, so that it is taken as it is.
+_TAKEN_AS_IS = (str, bool, int)
+
+
+@cache
+def _reader(kind: Any) -> _Read:
+    """Return what reads a kind of value, and raises TypeError or ValueError where it isn't one."""
+    if kind is Any:
+        return lambda value: value
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    if attrs.has(kind):
+        return _model_reader(kind)
+    inner = get_args(kind)[0]
+    if not _is_array(kind):
+        # A field that may be absent: of `X | None` the X.
+        return _reader(inner)
+    read = _reader(inner)
+
+    def read_array(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise _unexpected(value, "an array")
+        return tuple([read(item) for item in value])
+
+    return read_array
+
+
+def _model_reader(model: type[Any]) -> _Read:
+    """Return what reads a model. It runs for every answer, so it calls nothing that it needn't."""
+    readers, keeps_extra = _fields(model)
+    as_is = {
+        name: next((kind for kind in _TAKEN_AS_IS if reader is _SCALARS[kind]), None)
+        for name, reader in readers.items()
+    }
+
+    def read(value: Any) -> Any:
+        if type(value) is not dict:
+            raise _unexpected(value, "an object")
+        fields: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, item in value.items():
+            if name not in as_is:
+                extra[name] = item
+            elif item is None or item == "":
+                continue
+            elif item.__class__ is as_is[name]:
+                fields[name] = item
+            else:
+                fields[name] = readers[name](item)
+        if extra and keeps_extra:
+            fields["extra"] = extra
+        return model(**fields)
+
+    return read
+
+
+def _fields(model: type[Any]) -> tuple[dict[str, _Read], bool]:
+    """Return what reads each field of a model, and whether it keeps unknown ones as `extra`."""
+    hints = get_type_hints(model)
+    keeps_extra = hints.pop("extra", None) is not None
+    return {name: _reader(hint) for name, hint in hints.items()}, keeps_extra
 
 
 def _is_array(kind: Any) -> bool:
@@ -127,19 +202,17 @@ def _is_array(kind: Any) -> bool:
     return origin is tuple
 
 
-def _array_hook(kind: Any, converter: Converter) -> _Hook:
+def _array_hook(kind: Any) -> _Hook:
     """Make what reads an array; cattrs' own takes any iterable for one, text included."""
     item_kind = get_args(kind)[0]
 
     def read(value: Any, _: Any) -> tuple[Any, ...]:
         if type(value) is not list:
             raise _unexpected(value, "an array")
-        if not converter.detailed_validation:
-            return tuple(converter.structure(item, item_kind) for item in value)
         items, errors = [], []
         for index, item in enumerate(value):
             try:
-                items.append(converter.structure(item, item_kind))
+                items.append(_detailed.structure(item, item_kind))
             except Exception as error:  # noqa: BLE001 - as above
                 error.add_note(IterableValidationNote("an array", index, item_kind))
                 errors.append(error)
@@ -152,49 +225,41 @@ def _array_hook(kind: Any, converter: Converter) -> _Hook:
     return read
 
 
-def _model_hook(model: type[T], converter: Converter) -> _Hook:
-    """Make what reads a model: cattrs' generated code, for the fields that are there."""
-    hints = get_type_hints(model)
-    keeps_extra = hints.pop("extra", None) is not None
+def _model_hook(model: type[Any]) -> _Hook:
+    """Make what reads a model in detail: cattrs' generated code, for the fields that are there."""
+    readers, keeps_extra = _fields(model)
     # Absent fields never reach the generated code, so it needn't look for None at each one.
     overrides: dict[str, Any] = {
-        name: override(struct_hook=_SCALARS[kind])
-        for name, hint in hints.items()
-        for kind in get_args(hint)
-        if kind in _SCALARS and type(None) in get_args(hint)
+        name: override(struct_hook=_SCALAR_HOOKS[reader])
+        for name, reader in readers.items()
+        if reader in _SCALAR_HOOKS
     }
     if keeps_extra:
         overrides["extra"] = override(omit=True)
-    structure_fields = make_dict_structure_fn(
-        model, converter, _cattrs_detailed_validation=converter.detailed_validation, **overrides
-    )
+    structure_fields = make_dict_structure_fn(model, _detailed, **overrides)
 
-    def read(value: Any, kind: Any) -> T:
+    def read(value: Any, kind: Any) -> Any:
         if type(value) is not dict:
             raise _unexpected(value, "an object")
         present = {
             name: item
             for name, item in value.items()
-            if name in hints and item is not None and item != ""
+            if name in readers and item is not None and item != ""
         }
-        result = structure_fields(present, kind)
-        if keeps_extra and not hints.keys() >= value.keys():
-            extra = {name: item for name, item in value.items() if name not in hints}
-            return cast("T", attrs.evolve(cast("Any", result), extra=extra))
-        return result
+        return structure_fields(present, kind)
 
     return read
 
 
-def _converter(*, detailed: bool) -> Converter:
-    converter = Converter(detailed_validation=detailed)
-    for kind, hook in _SCALARS.items():
-        converter.register_structure_hook(kind, hook)
-    converter.register_structure_hook_factory(_is_array, partial(_array_hook, converter=converter))
-    converter.register_structure_hook_factory(attrs.has, partial(_model_hook, converter=converter))
-    return converter
+def _hook(read: _Read) -> _Hook:
+    return lambda value, _: read(value)
 
+
+_SCALAR_HOOKS = {read: _hook(read) for read in _SCALARS.values()}
 
 _json = json.JSONDecoder(parse_constant=_refuse_constant)
-_fast = _converter(detailed=False)
-_detailed = _converter(detailed=True)
+_detailed = Converter(detailed_validation=True)
+for _kind, _read in _SCALARS.items():
+    _detailed.register_structure_hook(_kind, _SCALAR_HOOKS[_read])
+_detailed.register_structure_hook_factory(_is_array, _array_hook)
+_detailed.register_structure_hook_factory(attrs.has, _model_hook)
