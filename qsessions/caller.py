@@ -76,6 +76,8 @@ class Caller:
         # A traceback that shows locals must not show them. A header of our own needs a place in
         # RESERVED_HEADERS, too.
         self._user_headers = SecretHeaders(headers)
+        # With the version of the latest call. They are replaced, not changed.
+        self._headers = SecretHeaders()
         self._loader = settings if isinstance(settings, SettingsLoader) else None
         self._loading: asyncio.Task[QSessionsError | None] | None = None
         if not isinstance(settings, SettingsLoader):
@@ -131,9 +133,10 @@ class Caller:
         )
         if version == operations.LATEST:
             version = await self._latest_version(operation, deadline)
-        headers = SecretHeaders(self._user_headers)
-        headers["IBM-API-Version"] = version or operations.default_version(self._clock.wall())
-        request = operation.request(self.base_url, headers, progress)
+        version = version or operations.default_version(self._clock.wall())
+        if self._headers.get("IBM-API-Version") != version:
+            self._headers = SecretHeaders(self._user_headers, **{"IBM-API-Version": version})
+        request = operation.request(self.base_url, self._headers, progress)
         return await self._attempts.run(request, operation.read, deadline, urgent=operation.ending)
 
     async def versions(

@@ -71,9 +71,9 @@ class Progress:
     answer: Response | None = None
 
 
-@frozen
+@define
 class Request:
-    """One HTTP request, ready to be carried.
+    """One HTTP request, ready to be carried. Nothing changes it.
 
     Its repr shows neither credentials nor body.
 

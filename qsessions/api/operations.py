@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -178,12 +179,7 @@ def create(request: CreateSession) -> Operation[Session]:
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
     return Operation(
-        "get",
-        "GET",
-        _path(session_id),
-        lambda answer: codec.decode_session(answer.body),
-        session_id=session_id,
-        ending=ending,
+        "get", "GET", _path(session_id), _read_session, session_id=session_id, ending=ending
     )
 
 
@@ -299,7 +295,13 @@ def _path(session_id: str) -> str:
     Its id is one segment, encoded exactly, so that it can't name another endpoint.
     """
     check_session_id(session_id)
-    return "/v1/sessions/" + quote(session_id, safe="")
+    return "/v1/sessions/" + _quoted(session_id)
+
+
+# Those who poll ask for the same sessions again and again.
+@lru_cache(1024)
+def _quoted(session_id: str) -> str:
+    return quote(session_id, safe="")
 
 
 def session_ids(ids: Iterable[str]) -> list[str]:
@@ -327,6 +329,10 @@ def _nothing(answer: Response) -> None:
             "the answer is not the service's, so the session may be as it was.",
             solution="Read the session again, and check that no proxy answers in its place.",
         )
+
+
+def _read_session(answer: Response) -> Session:
+    return codec.decode_session(answer.body)
 
 
 def _read_created(answer: Response) -> Session:

@@ -21,6 +21,7 @@ from qsessions.events import (
     RetryPlanned,
 )
 from qsessions.http.call_state import CallState
+from qsessions.http.credentials import NO_CREDENTIALS
 from qsessions.http.response_errors import response_error
 from qsessions.http.retry import (
     SUCCESS_EARNS,
@@ -64,6 +65,7 @@ class Attempts:
         self._clock = clock
         self.observers = observers
         self.providers = providers
+        self._credentials = NO_CREDENTIALS
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as a task that the transport owns."""
@@ -133,7 +135,8 @@ class Attempts:
         while True:
             progress.begun = False
             if call.providers:
-                await call.ask_providers(self)
+                call.credentials = await call.ask_providers(self, self._credentials)
+                self._credentials = call.credentials
             call.attempts += 1
             progress.attempts = call.attempts
             result = await self._attempt(call)
@@ -194,7 +197,7 @@ class Attempts:
             )
         if call.request.progress.stopped:
             return ConnectionFailed("the request was given up before it was sent.", sent=False)
-        request = call.request.attempt(call.secret_headers(), remaining, urgent=call.urgent)
+        request = call.request.attempt(call.credentials.merged, remaining, urgent=call.urgent)
         if not self.observers.listening:
             return await self._send(request)
         about: dict[str, Any] = {

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from attrs import define, field
 
 from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
-    RESERVED_HEADERS,
     AuthProvider,
     Request,
     Response,
     SecretHeaders,
     Transport,
-    header_problem,
 )
 from qsessions.clock import Deadline
-from qsessions.errors import (
-    INSTANCE_NOT_FOUND_CODE,
-    CallTimeout,
-    ConfigurationError,
-    QSessionsError,
-    copy_error,
-)
+from qsessions.errors import INSTANCE_NOT_FOUND_CODE, QSessionsError, copy_error
+from qsessions.http.credentials import NO_CREDENTIALS, Credentials, ask_providers, checked
 
 
 @define
@@ -39,7 +31,8 @@ class CallState:
         is_refreshed: Whether it had its one fresh credential after a 401.
         may_be_applied: Whether an earlier attempt may have been carried out.
         response_secrets: Texts that the transport added and that must not show up.
-        credentials: The headers of this attempt, by provider.
+        credentials: The credentials of this attempt.
+        by_provider: What the providers returned for this attempt, as far as they were asked.
     """
 
     request: Request
@@ -52,13 +45,8 @@ class CallState:
     is_refreshed: bool = False
     may_be_applied: bool = False
     response_secrets: tuple[str, ...] = field(default=(), repr=False)
-    credentials: list[tuple[AuthProvider, SecretHeaders]] = field(factory=list)
-
-    def secret_headers(self) -> SecretHeaders:
-        """Return the headers of all providers."""
-        return SecretHeaders(
-            {name: value for _, headers in self.credentials for name, value in headers.items()}
-        )
+    credentials: Credentials = NO_CREDENTIALS
+    by_provider: list[SecretHeaders] = field(factory=list)
 
     def is_success(self, response: Response) -> bool:
         """Return whether an answer means that the call succeeded."""
@@ -71,7 +59,10 @@ class CallState:
 
     def with_context(self, error: QSessionsError) -> QSessionsError:
         """Add to an error where it happened, and mask every secret that a server echoed."""
-        request = self.request.attempt(self.secret_headers(), None)
+        secrets = SecretHeaders()
+        for headers in self.by_provider:
+            secrets |= headers
+        request = self.request.attempt(secrets, None)
         error.message = request.mask(error.message, self.response_secrets)
         error.code, error.solution, error.trace_id = (
             text and request.mask(text, self.response_secrets)
@@ -86,34 +77,27 @@ class CallState:
             attempts=self.attempts,
         )
 
-    async def ask_providers(self, transport: Transport) -> None:
+    async def ask_providers(self, transport: Transport, latest: Credentials) -> Credentials:
         """Get the credentials of the next attempt.
 
         Args:
             transport: For the providers' own requests.
+            latest: The client's latest ones, which are returned where the providers returned the
+                same headers again.
 
         Raises:
             QSessionsError: A provider's error, or the deadline passed.
         """
-        self.credentials = []
-        names: set[str] = set()
-        scope = asyncio.timeout(self.deadline.remaining())
+        self.by_provider = []
         try:
-            async with scope:
-                for provider in self.providers:
-                    headers = _checked(provider, await provider.headers(transport), names)
-                    self.credentials.append((provider, headers))
-            return
+            await ask_providers(self.providers, transport, self.deadline, self.by_provider)
+            # Compared by content: a provider may change its mapping.
+            if self.by_provider == latest.by_provider:
+                return latest
+            return checked(self.providers, self.by_provider)
         except QSessionsError as error:
             # The provider may raise the same error again, for another call.
             problem = copy_error(error)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            problem = CallTimeout(
-                "the call's deadline passed while waiting for credentials; nothing was sent.",
-                sent=False,
-            )
         if problem.operation is not None:
             problem.add_note(
                 f"{self.request.operation} needed the credentials; nothing was sent to the service."
@@ -126,39 +110,8 @@ class CallState:
             # The wall of a CDN or a company knows nothing of the token.
             return False
         # Each provider is asked, so no short cut at the first that says yes.
-        answers = [provider.invalidate(headers) for provider, headers in self.credentials]
+        answers = [
+            provider.invalidate(headers)
+            for provider, headers in zip(self.providers, self.by_provider, strict=True)
+        ]
         return any(answers)
-
-
-def _checked(provider: AuthProvider, headers: object, names: set[str]) -> SecretHeaders:
-    """Return a provider's headers in a form that no frame of ours shows, and add their names.
-
-    Args:
-        provider: The provider.
-        headers: What it returned.
-        names: The names that are taken, in lower case.
-
-    Raises:
-        ConfigurationError: They aren't headers, or one is set elsewhere.
-    """
-    who = type(provider).__name__
-    if not isinstance(headers, SecretHeaders):
-        if not isinstance(headers, Mapping):
-            raise ConfigurationError(
-                f"{who}.headers() gave {type(headers).__name__}, "
-                "not a mapping of header names to values."
-            )
-        headers = SecretHeaders(headers)
-    for name, value in headers.items():
-        if problem := header_problem(name, value):
-            raise ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
-        if name.lower() in names:
-            raise ConfigurationError(
-                f"two auth providers set the header {name}; the second is {who}."
-            )
-        if name.lower() in RESERVED_HEADERS:
-            raise ConfigurationError(
-                f"{who} can't set the header {name}, which qsessions sets itself."
-            )
-        names.add(name.lower())
-    return headers

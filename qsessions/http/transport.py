@@ -133,6 +133,9 @@ class AiohttpTransport:
         """
         if self._allow_insecure or url.scheme == "https":
             return
+        is_through_another = self._proxy is not None and not is_loopback(self._proxy.url.raw_host)
+        if is_loopback(url.raw_host) and not is_through_another:
+            return
         problem = f"{url.origin()} is plain http, so others on the way could read the credentials"
         if not is_loopback(url.raw_host):
             raise ConfigurationError(
@@ -140,12 +143,11 @@ class AiohttpTransport:
                 solution="Use https, or pass allow_insecure=True.",
                 argument="allow_insecure",
             )
-        if self._proxy is not None and not is_loopback(self._proxy.url.raw_host):
-            raise ConfigurationError(
-                f"{problem}: the proxy is another machine.",
-                solution="Leave out proxy=, or pass allow_insecure=True.",
-                argument="allow_insecure",
-            )
+        raise ConfigurationError(
+            f"{problem}: the proxy is another machine.",
+            solution="Leave out proxy=, or pass allow_insecure=True.",
+            argument="allow_insecure",
+        )
 
     async def send(self, request: Request) -> Response:
         """Carry one request; see `Transport.send`.

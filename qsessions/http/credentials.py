@@ -1,0 +1,148 @@
+"""The credentials of an attempt: what the providers return, checked and merged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator, Mapping, Sequence
+from types import CoroutineType
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from qsessions.api.messages import (
+    RESERVED_HEADERS,
+    AuthProvider,
+    SecretHeaders,
+    Transport,
+    header_problem,
+)
+from qsessions.clock import Deadline
+from qsessions.errors import CallTimeout, ConfigurationError
+
+T = TypeVar("T")
+
+
+@frozen
+class Credentials:
+    """The headers of all providers, checked.
+
+    Attributes:
+        by_provider: Those of each, in the order of the providers.
+        merged: All of them.
+    """
+
+    by_provider: Sequence[SecretHeaders]
+    merged: SecretHeaders
+
+
+NO_CREDENTIALS = Credentials((), SecretHeaders())
+
+
+async def ask_providers(
+    providers: Sequence[AuthProvider],
+    transport: Transport,
+    deadline: Deadline,
+    by_provider: list[SecretHeaders],
+) -> None:
+    """Get the headers of the next attempt from each provider.
+
+    Args:
+        providers: What gives them.
+        transport: For the providers' own requests.
+        deadline: When waiting for a provider ends.
+        by_provider: Where they are put; whatever happens, those that came are there.
+
+    Raises:
+        ConfigurationError: A provider returned something else.
+        CallTimeout: The deadline passed.
+        Exception: What a provider raised.
+    """
+    for provider in providers:
+        answer: Any = provider.headers(transport)
+        if type(answer) is not CoroutineType:
+            answer = _awaited(answer)
+        # A provider that waits for nothing costs no timer.
+        try:
+            waits_for = answer.send(None)
+        except StopIteration as end:
+            headers = end.value
+        else:
+            headers = await _rest(answer, waits_for, deadline)
+        # A user's own mapping isn't kept in a frame, which a traceback may show.
+        if type(headers) is not SecretHeaders:
+            headers = _secret(provider, headers)
+        by_provider.append(headers)
+
+
+def checked(providers: Sequence[AuthProvider], by_provider: Sequence[SecretHeaders]) -> Credentials:
+    """Return the providers' headers as credentials.
+
+    Raises:
+        ConfigurationError: They aren't headers, or one is set elsewhere.
+    """
+    merged = SecretHeaders()
+    names: set[str] = set()
+    for provider, headers in zip(providers, by_provider, strict=True):
+        who = type(provider).__name__
+        for name, value in headers.items():
+            if problem := header_problem(name, value):
+                raise ConfigurationError(f"the header {name!r} that {who} gave {problem}.")
+            if name.lower() in names:
+                raise ConfigurationError(
+                    f"two auth providers set the header {name}; the second is {who}."
+                )
+            if name.lower() in RESERVED_HEADERS:
+                raise ConfigurationError(
+                    f"{who} can't set the header {name}, which qsessions sets itself."
+                )
+            names.add(name.lower())
+            merged[name] = value
+    # Copies: a provider may change its own.
+    return Credentials([SecretHeaders(headers) for headers in by_provider], merged)
+
+
+async def _awaited(answer: Any) -> object:
+    return await answer
+
+
+class _Resumed(Generic[T]):
+    """Awaits the rest of a coroutine that has begun, and waits for something."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: object) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - the coroutine's, as in `yield from`
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(sent)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+async def _rest(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline: Deadline) -> T:
+    scope = asyncio.timeout(deadline.remaining())
+    try:
+        async with scope:
+            return await _Resumed(coroutine, waits_for)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+    raise CallTimeout(
+        "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False
+    )
+
+
+def _secret(provider: AuthProvider, headers: object) -> SecretHeaders:
+    if isinstance(headers, Mapping):
+        return SecretHeaders(headers)
+    raise ConfigurationError(
+        f"{type(provider).__name__}.headers() gave {type(headers).__name__}, "
+        "not a mapping of header names to values."
+    )
