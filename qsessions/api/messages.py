@@ -73,9 +73,9 @@ class Progress:
 
 @define
 class Request:
-    """One HTTP request, ready to be carried. Nothing changes it.
+    """One HTTP request, ready to be carried.
 
-    Its repr shows neither credentials nor body.
+    Nothing changes it once a transport has it. Its repr shows neither credentials nor body.
 
     Attributes:
         operation: The name of the operation, for errors and events.
@@ -111,27 +111,6 @@ class Request:
     timeout: float | None = None
     urgent: bool = False
     progress: Progress = field(factory=Progress, eq=False)
-
-    def attempt(
-        self, credentials: SecretHeaders, timeout: float | None, *, urgent: bool = False
-    ) -> Request:
-        """Return the same request with what is one attempt's own."""
-        # Not attrs.evolve: this runs for every attempt, and evolve looks up each field anew.
-        return Request(
-            self.operation,
-            self.method,
-            self.url,
-            self.headers,
-            self.body,
-            self.session_id,
-            self.repeatable,
-            self.done_when_repeated,
-            self.secrets,
-            credentials,
-            timeout,
-            urgent,
-            self.progress,
-        )
 
     def mask(self, text: str, more: Iterable[str] = ()) -> str:
         """Return text from a server with the secrets of this request, and `more` of them, replaced.

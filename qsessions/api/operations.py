@@ -178,9 +178,15 @@ def create(request: CreateSession) -> Operation[Session]:
 
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
-    return Operation(
-        "get", "GET", _path(session_id), _read_session, session_id=session_id, ending=ending
-    )
+    check_session_id(session_id)
+    return _get(session_id, ending)
+
+
+# Those who poll read the same sessions again and again.
+@lru_cache(1024)
+def _get(session_id: str, ending: bool) -> Operation[Session]:
+    path = _path(session_id)
+    return Operation("get", "GET", path, _read_session, session_id=session_id, ending=ending)
 
 
 def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
@@ -295,13 +301,7 @@ def _path(session_id: str) -> str:
     Its id is one segment, encoded exactly, so that it can't name another endpoint.
     """
     check_session_id(session_id)
-    return "/v1/sessions/" + _quoted(session_id)
-
-
-# Those who poll ask for the same sessions again and again.
-@lru_cache(1024)
-def _quoted(session_id: str) -> str:
-    return quote(session_id, safe="")
+    return "/v1/sessions/" + quote(session_id, safe="")
 
 
 def session_ids(ids: Iterable[str]) -> list[str]:

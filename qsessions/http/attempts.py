@@ -9,10 +9,19 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from qsessions.api.messages import AuthProvider, Request, Response, Transport, strip_frames
+import attrs
+
+from qsessions.api.messages import (
+    AuthProvider,
+    Progress,
+    Request,
+    Response,
+    Transport,
+    strip_frames,
+)
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Clock, Deadline
-from qsessions.errors import CallTimeout, ConnectionFailed, QSessionsError
+from qsessions.errors import QSessionsError
 from qsessions.events import (
     Observers,
     RequestFailed,
@@ -78,7 +87,11 @@ class Attempts:
         """
         # The call that needs a token may be about to end a session.
         call = CallState(
-            request, self._clock.deadline(request.timeout), (), urgent=True, any_status=True
+            # The provider keeps its request, and this changes with each attempt.
+            attrs.evolve(request, urgent=True, progress=Progress()),
+            self._clock.deadline(request.timeout),
+            (),
+            any_status=True,
         )
         result = await self._send_with_retries(call)
         return Response(result.status, result.headers, result.body, call.attempts, result.secrets)
@@ -95,7 +108,7 @@ class Attempts:
         """Send a request and read its answer.
 
         Args:
-            request: What to send; credentials are added here.
+            request: What to send. Each attempt sets its credentials and timeout.
             read: Reads the answer of a success.
             deadline: The deadline of the whole call.
             authenticated: Whether to add credentials.
@@ -105,7 +118,8 @@ class Attempts:
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = CallState(request, deadline, self.providers if authenticated else (), urgent)
+        request.urgent = urgent
+        call = CallState(request, deadline, self.providers if authenticated else ())
         self._urgent += urgent
         try:
             result = await self._send_with_retries(call)
@@ -139,7 +153,13 @@ class Attempts:
                 self._credentials = call.credentials
             call.attempts += 1
             progress.attempts = call.attempts
-            result = await self._attempt(call)
+            result: Response | QSessionsError | None = call.prepare()
+            if result is None:
+                send = self._send_observed if self.observers.listening else self._send
+                try:
+                    result = await send(call.request)
+                except QSessionsError as error:
+                    result = error.with_traceback(None)
             if isinstance(result, Response):
                 call.response_secrets = result.secrets
                 if call.is_success(result):
@@ -171,7 +191,9 @@ class Attempts:
             return decision
         call.retry_cost = retry_cost(facts)
         # What ends a session is never refused, nor the token that it waits for.
-        if not self._budget.pay(call.retry_cost, whatever_is_left=call.urgent and self._urgent > 0):
+        if not self._budget.pay(
+            call.retry_cost, whatever_is_left=call.request.urgent and self._urgent > 0
+        ):
             return Decision(
                 Action.FAIL,
                 "the client's retry budget is spent, since too many of its requests failed of late",
@@ -188,45 +210,34 @@ class Attempts:
         )
         return decision
 
-    async def _attempt(self, call: CallState) -> Response | QSessionsError:
-        """Send once; return the answer, or the error that stands for none."""
-        remaining = call.deadline.remaining()
-        if remaining is not None and remaining <= 0:
-            return CallTimeout(
-                "the call's deadline passed before the request was sent.", sent=False
-            )
-        if call.request.progress.stopped:
-            return ConnectionFailed("the request was given up before it was sent.", sent=False)
-        request = call.request.attempt(call.credentials.merged, remaining, urgent=call.urgent)
-        if not self.observers.listening:
-            return await self._send(request)
+    def _send(self, request: Request) -> Coroutine[Any, Any, Response]:
+        # Until the transport knows better.
+        request.progress.begun = None
+        return self._transport.send(request)
+
+    async def _send_observed(self, request: Request) -> Response:
+        """Send once, and notify the observers before and after."""
         about: dict[str, Any] = {
             "operation": request.operation,
             "session_id": request.session_id,
             "method": request.method,
             "path": request.url.raw_path,
-            "attempt": call.attempts,
+            "attempt": request.progress.attempts,
         }
         self.observers.notify(RequestSent(**about))
         started = self._clock.monotonic()
-        result = await self._send(request)
+        try:
+            result = await self._send(request)
+        except QSessionsError as error:
+            about["seconds"] = self._clock.monotonic() - started
+            self.observers.notify(RequestFailed(**about, reason=request.mask(error.message)))
+            raise
         about["seconds"] = self._clock.monotonic() - started
-        if not isinstance(result, Response):
-            self.observers.notify(RequestFailed(**about, reason=request.mask(result.message)))
-            return result
         if result.is_success:
             # An observer may end it all.
             request.progress.answer = result
         self.observers.notify(ResponseReceived(**about, status=result.status))
         return result
-
-    async def _send(self, request: Request) -> Response | QSessionsError:
-        # Until the transport knows better.
-        request.progress.begun = None
-        try:
-            return await self._transport.send(request)
-        except QSessionsError as error:
-            return error.with_traceback(None)
 
     def _failure(
         self, call: CallState, result: Response | QSessionsError, decision: Decision

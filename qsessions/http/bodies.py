@@ -61,7 +61,8 @@ class Incoming:
         arrived = 0
         is_whole = False
         try:
-            while not self.is_too_large and (chunk := await response.content.readany()):
+            while not (self.is_too_large or response.content.at_eof()):
+                chunk = await response.content.readany()
                 arrived += len(chunk)
                 room = MAX_BODY_BYTES + 1 - len(self.body)
                 self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]

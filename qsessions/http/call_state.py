@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 from attrs import define, field
 
 from qsessions.api.error_body import decode_error_body
@@ -15,8 +16,20 @@ from qsessions.api.messages import (
     Transport,
 )
 from qsessions.clock import Deadline
-from qsessions.errors import INSTANCE_NOT_FOUND_CODE, QSessionsError, copy_error
-from qsessions.http.credentials import NO_CREDENTIALS, Credentials, ask_providers, checked
+from qsessions.errors import (
+    INSTANCE_NOT_FOUND_CODE,
+    CallTimeout,
+    ConnectionFailed,
+    QSessionsError,
+    copy_error,
+)
+from qsessions.http.credentials import (
+    NO_CREDENTIALS,
+    Credentials,
+    ask_providers,
+    checked,
+    sendable,
+)
 
 
 @define
@@ -24,7 +37,6 @@ class CallState:
     """One call under way.
 
     Attributes:
-        urgent: Whether the end of a session depends on it, or may.
         any_status: Whether it ends with an answer of any status, rather than with its error.
         attempts: How many requests were sent.
         retry_cost: What its last retry took from the budget.
@@ -33,12 +45,12 @@ class CallState:
         response_secrets: Texts that the transport added and that must not show up.
         credentials: The credentials of this attempt.
         by_provider: What the providers returned for this attempt, as far as they were asked.
+        is_sent: Whether the transport had `request`.
     """
 
     request: Request
     deadline: Deadline
     providers: Sequence[AuthProvider]
-    urgent: bool = False
     any_status: bool = False
     attempts: int = 0
     retry_cost: int = 0
@@ -47,6 +59,7 @@ class CallState:
     response_secrets: tuple[str, ...] = field(default=(), repr=False)
     credentials: Credentials = NO_CREDENTIALS
     by_provider: list[SecretHeaders] = field(factory=list)
+    is_sent: bool = False
 
     def is_success(self, response: Response) -> bool:
         """Return whether an answer means that the call succeeded."""
@@ -59,10 +72,7 @@ class CallState:
 
     def with_context(self, error: QSessionsError) -> QSessionsError:
         """Add to an error where it happened, and mask every secret that a server echoed."""
-        secrets = SecretHeaders()
-        for headers in self.by_provider:
-            secrets |= headers
-        request = self.request.attempt(secrets, None)
+        request = self.request
         error.message = request.mask(error.message, self.response_secrets)
         error.code, error.solution, error.trace_id = (
             text and request.mask(text, self.response_secrets)
@@ -76,6 +86,26 @@ class CallState:
             path=request.url.raw_path,
             attempts=self.attempts,
         )
+
+    def prepare(self) -> QSessionsError | None:
+        """Prepare the request for an attempt; return an error where it can't be sent any more."""
+        remaining = self.deadline.remaining()
+        if remaining is not None and remaining <= 0:
+            return CallTimeout(
+                "the call's deadline passed before the request was sent.", sent=False
+            )
+        if self.request.progress.stopped:
+            return ConnectionFailed("the request was given up before it was sent.", sent=False)
+        self._authorize(self.credentials.merged)
+        self.request.timeout = remaining
+        self.is_sent = True
+        return None
+
+    def _authorize(self, credentials: SecretHeaders) -> None:
+        if self.is_sent:
+            # The transport may have kept it.
+            self.request = attrs.evolve(self.request)
+        self.request.credentials = credentials
 
     async def ask_providers(self, transport: Transport, latest: Credentials) -> Credentials:
         """Get the credentials of the next attempt.
@@ -102,6 +132,8 @@ class CallState:
             problem.add_note(
                 f"{self.request.operation} needed the credentials; nothing was sent to the service."
             )
+        # They may show in it.
+        self._authorize(sendable(self.by_provider))
         raise self.with_context(problem)
 
     def invalidate(self, refusal: Response) -> bool:

@@ -101,6 +101,16 @@ def checked(providers: Sequence[AuthProvider], by_provider: Sequence[SecretHeade
     return Credentials([SecretHeaders(headers) for headers in by_provider], merged)
 
 
+def sendable(by_provider: Sequence[SecretHeaders]) -> SecretHeaders:
+    """Return those of the providers' headers that can be sent. It keeps the rest off all frames."""
+    return SecretHeaders(
+        (name, value)
+        for headers in by_provider
+        for name, value in headers.items()
+        if header_problem(name, value) is None
+    )
+
+
 async def _awaited(answer: Any) -> object:
     return await answer
 

@@ -33,6 +33,7 @@ from qsessions.errors import (
 from qsessions.http.bodies import MAX_BODY_BYTES, Incoming, RequestBody
 from qsessions.http.failures import translated
 from qsessions.http.proxies import Proxy, parse_proxy, proxy_for
+from qsessions.http.timer import SharedTimer
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class AiohttpTransport:
         self._slots = asyncio.Semaphore(max_concurrency)
         self._fresh_slots = asyncio.Semaphore(max_concurrency)
         self._urgent_slots = asyncio.Semaphore(max(max_concurrency, _URGENT))
+        self._timer = SharedTimer()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -163,7 +165,7 @@ class AiohttpTransport:
             proxy = self._proxy or proxy_for(request.url, self.proxies)
             incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
             try:
-                async with asyncio.timeout(request.timeout):
+                with self._timer.timeout(request.timeout):
                     return await self._exchange(http, request, proxy, incoming)
             except QSessionsError as error:
                 failure = error
@@ -213,6 +215,7 @@ class AiohttpTransport:
             await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S)
         while self._sessions:
             await self._sessions.popitem()[1].close()
+        self._timer.stop()
 
     async def _exchange(
         self,

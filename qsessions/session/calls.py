@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -202,22 +203,27 @@ class SessionCalls:
             return QSessionsError(f"{type(error).__name__} was raised while ending the session.")
         return None
 
-    async def _call(
+    def _call(
+        self, operation: Operation[T], api_version: str | None, timeout: Timeout | Deadline
+    ) -> Coroutine[Any, Any, T]:
+        """Carry out an operation on a session; see `_call_young` for one created just now."""
+        call = self._call_young if self.is_young(operation.session_id) else self.caller.call
+        return call(operation, api_version, timeout)
+
+    async def _call_young(
         self, operation: Operation[T], api_version: str | None, timeout: Timeout | Deadline
     ) -> T:
-        """Carry out an operation on a session.
+        """Carry out an operation on a session that was created just now.
 
-        A 404 about a young session is looked at again: by a GET after 2 s, then by the operation
+        A 404 is looked at again: by a GET after 2 s, then by the operation
         itself. Where that is a GET, one look will do. A repeat that finds it gone isn't success.
 
         Raises:
-            NotFound: The service knows no such session; of a young one it said so again.
-            CallTimeout: It said so of a young one, and no time is left to look again.
-            ResponseError: It says both of a young one.
+            NotFound: The service said again that it knows no such session.
+            CallTimeout: It said so, and no time is left to look again.
+            ResponseError: It says both.
             QSessionsError: See errors.py.
         """
-        if not self.is_young(operation.session_id):
-            return await self.caller.call(operation, api_version, timeout)
         deadline = self.caller.deadline(timeout)
         operation = attrs.evolve(operation, done_when_repeated=frozenset())
         try:

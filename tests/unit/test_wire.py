@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 from yarl import URL
@@ -23,23 +24,12 @@ REQUEST = Request(
 )
 
 
-def test_attempt() -> None:
-    """An attempt is the same request with its credentials and timeout; the request itself stays
-    without.
-    """
-    credentials = SecretHeaders({"Authorization": "Bearer planted-token"})
-    attempt = REQUEST.attempt(credentials, 2.5)
-    assert (attempt.credentials, attempt.timeout) == (credentials, 2.5)
-    assert attempt.attempt(SecretHeaders(), None) == REQUEST
-    assert (REQUEST.credentials, REQUEST.timeout) == ({}, None)
-
-
 def test_repr_shows_no_secret() -> None:
     """Neither a request's nor a response's text shows credentials, secrets or bodies; it does show
     what helps to find out.
     """
     credentials = SecretHeaders({"Authorization": "Bearer planted-token", "Service-CRN": "crn"})
-    request = repr(REQUEST.attempt(credentials, 2.5))
+    request = repr(attrs.evolve(REQUEST, credentials=credentials, timeout=2.5))
     response = repr(Response(200, {"Set-Cookie": "planted-cookie"}, b"planted-body"))
     assert "planted" not in request + response
     assert "SecretHeaders(['Authorization', 'Service-CRN'])" in request
@@ -77,7 +67,7 @@ def test_mask(text: str, masked: str) -> None:
             "service-CRN": "crn:v1:x",
         }
     )
-    assert REQUEST.attempt(credentials, None).mask(text) == masked
+    assert attrs.evolve(REQUEST, credentials=credentials).mask(text) == masked
 
 
 @table(
@@ -88,11 +78,10 @@ def test_mask_of_nothing(credentials: dict[str, str]) -> None:
     """A credential that is empty or too short to tell masks nothing, least of all every place
     between two letters.
     """
-    request = Request("get", "GET", URL("https://h/api"), {})
-    assert (
-        request.attempt(SecretHeaders(credentials), None).mask("Bearer plain text")
-        == "Bearer plain text"
+    request = Request(
+        "get", "GET", URL("https://h/api"), {}, credentials=SecretHeaders(credentials)
     )
+    assert request.mask("Bearer plain text") == "Bearer plain text"
 
 
 def test_mask_of_headers() -> None:
