@@ -1,7 +1,7 @@
 """What ten thousand open sessions cost the emulator: memory, and time per request beside an empty
 one.
 
-Run it as `python benchmarks/emulator.py` (Linux: memory is read from /proc). Two emulators run in
+Run it as `python -m benchmarks.emulator` (Linux: memory is read from /proc). Two emulators run in
 processes of their own on 127.0.0.1; rounds alternate between them, and the ratios are taken round
 by round.
 """

@@ -1,7 +1,7 @@
 """What `reap` costs by the number of records that a dead process left, and what the ledger adds to
 a `create`.
 
-Run it as `python benchmarks/ledger.py [--records 100 1000 10000] [--directory DIR]` (Linux: memory
+Run it as `python -m benchmarks.ledger [--records 100 1000 10000] [--directory DIR]` (Linux: memory
 is read from /proc). The ledger is in a temporary directory, or below DIR: what a durable write
 takes is a matter of its file system.
 
@@ -24,8 +24,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from get import CRN, serve as serve_stub
-
+from benchmarks.payloads import CRN
+from benchmarks.stub import running_stub
 from qsessions import (
     AsyncSessionClient,
     CreateSession,
@@ -207,11 +207,11 @@ def fsync_us(directory: str) -> float:
     return statistics.median(times) * 1e6
 
 
-async def creating(port: int, directory: str) -> None:
+async def creating(base_url: str, directory: str) -> None:
     """Print what the ledger adds to a create."""
     options: dict[str, Any] = {
         "auth": [IBMCloudAPIKey("k"), ServiceCRN(CRN)],
-        "base_url": f"http://127.0.0.1:{port}",
+        "base_url": base_url,
     }
     waiting, hasty = (LocalLedger(Path(directory) / name) for name in ("waiting", "hasty"))
     async with (
@@ -242,11 +242,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         print(f"a durable write alone: {fsync_us(directory):.0f} us")
-        ours, theirs = spawning.Pipe()
-        stub = spawning.Process(target=serve_stub, args=(theirs,), daemon=True)
-        stub.start()
-        asyncio.run(creating(ours.recv(), directory))
-        stub.terminate()
+        with running_stub() as stub:
+            asyncio.run(creating(stub.url, directory))
         reaping(list(options.records), directory)
 
 

@@ -1,7 +1,7 @@
 """Sessions by the thousand through their whole life, against a service that fails a fifth of all
 requests; then the reaper.
 
-Run it as `python benchmarks/soak.py [SESSIONS]` (Linux: memory is read from /proc). It prints what
+Run it as `python -m benchmarks.soak [SESSIONS]` (Linux: memory is read from /proc). It prints what
 became of the sessions, and how much memory the client took at a fifth of them and at all of them.
 The emulator runs in a process of its own on 127.0.0.1.
 """

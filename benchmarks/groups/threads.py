@@ -1,0 +1,59 @@
+"""Sixteen threads that read sessions at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from benchmarks import payloads, peers
+from benchmarks.clients import HEADERS, facade
+from benchmarks.rounds import Variant
+from benchmarks.rows import Bench, at_least
+
+THREADS = 16
+OURS = "qsessions.SessionClient"
+REQUESTS = "requests.Session, one for each thread"
+SHARED = "requests.Session, set up by an expert, shared"
+
+
+def in_threads(name: str, pool: ThreadPoolExecutor, work: Callable[[], object]) -> Variant:
+    """Return a variant that shares its calls out among the threads of a pool."""
+
+    def share(calls: int) -> None:
+        for _ in range(calls):
+            work()
+
+    def repeat(calls: int) -> None:
+        list(pool.map(share, [calls // THREADS] * THREADS))
+
+    return Variant(name, repeat, least=THREADS)
+
+
+def run(bench: Bench) -> None:
+    """Measure it."""
+    url = f"{bench.stub.url}{payloads.SESSION_PATH}"
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(THREADS))
+        client = stack.enter_context(facade(bench.stub))
+        variants = [in_threads(OURS, pool, lambda: client.get(payloads.SESSION_ID))]
+        if (requests := peers.library(bench, "requests")) is not None:
+            local = threading.local()
+
+            def get() -> object:
+                if not hasattr(local, "session"):
+                    local.session = stack.enter_context(requests.Session())
+                return local.session.get(url, headers=HEADERS).content
+
+            shared = stack.enter_context(peers.requests_expert(requests, HEADERS, THREADS))
+            variants.append(in_threads(REQUESTS, pool, get))
+            variants.append(in_threads(SHARED, pool, lambda: shared.get(url).content))
+        measured = bench.measure(f"facade, {THREADS} threads", variants)
+    if REQUESTS in measured:
+        figure = f"facade, {THREADS} threads sharing one client, against requests"
+        against = measured.ratio(REQUESTS, OURS, "wall")
+        bench.add("threads", figure, against, at_least(5, 8), unit="x", decimals=1)
+        figure = "the same, requests set up by an expert"
+        against = measured.ratio(SHARED, OURS, "wall")
+        bench.add("threads-expert", figure, against, unit="x", decimals=1)

@@ -1,0 +1,74 @@
+"""`python -m benchmarks` works. What it measures is judged by whoever runs it in full."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# The figures that need no library but those that the tests have.
+FIGURES = {
+    "control",
+    "bare",
+    "people",
+    "best",
+    "loads",
+    "decoding",
+    "many-bare",
+    "many-people",
+    "cookies",
+    "cookies-bare",
+    "create",
+    "create-fresh",
+    "create-bare",
+    "facade",
+    "tls",
+    "import",
+    "import-client",
+    "help",
+    "workloads",
+    "workloads-decoding",
+    "cold-get",
+    "cold-get-time",
+    "second-client",
+    "second-client-all",
+    "cold-create",
+    "cold-create-time",
+    "stub-get",
+    "stub-facade",
+    "stub-answer",
+}
+
+
+def test_a_quick_run_measures_every_figure() -> None:
+    """The short form prints every figure that needs no other library, and the rounds behind them."""
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    rows = {row["key"]: row for row in found["rows"]}
+    assert rows.keys() == FIGURES
+    odd = {key: row for key, row in rows.items() if not math.isfinite(row["spread"]["median"])}
+    assert odd == {}
+    rounds = {
+        f"{group}: {name}": samples
+        for group, variants in found["groups"].items()
+        for name, samples in variants.items()
+    }
+    assert {name for name, samples in rounds.items() if not len(samples["wall"]) > 0} == set()
+    # The round trips are no matter of speed.
+    counted = ("cold-get", "cold-create", "second-client", "second-client-all")
+    assert [rows[key]["spread"]["median"] for key in counted] == [6, 6, 0, 3]
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_there_is_a_place_for_the_results(page: str) -> None:
+    """A page that the benchmarks write their table into has one pair of markers for it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text.count("<!-- benchmarks -->\n") == text.count("<!-- /benchmarks -->\n") == 1
+    assert text.index("<!-- benchmarks -->") < text.index("<!-- /benchmarks -->")
