@@ -17,7 +17,7 @@ from benchmarks.rows import Bench, at_most, pinned_cores
 from benchmarks.stub import running_stub
 
 ROOT = Path(__file__).parents[1]
-FULL = Effort(rounds=25, seconds=0.05)
+FULL = Effort(rounds=41, seconds=0.05)
 QUICK = Effort(rounds=2, seconds=0.004)
 # Where the stub has to keep up with many callers.
 LOADED = ("get, 128 callers", "facade, 16 threads")
@@ -34,13 +34,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--json", action="store_true", help="print every round as JSON in place of the table"
     )
     parser.add_argument(
-        "--write", action="store_true", help="write the table and the plot into this repository"
+        "--write",
+        nargs="?",
+        type=Path,
+        const=ROOT,
+        metavar="FOLDER",
+        help="write the tables and the plot into this repository, or into another copy of it",
     )
     options = parser.parse_args(argv)
     if unknown := set(options.groups) - set(GROUPS):
         parser.error(f"no such group: {', '.join(sorted(unknown))}")
-    if options.write and (options.quick or options.groups):
-        parser.error("--write wants all groups, and not --quick")
+    if options.write and options.groups:
+        parser.error("--write wants all groups")
+    if options.write == ROOT and options.quick:
+        parser.error("the figures of --quick mean nothing")
     return options
 
 
@@ -68,11 +75,11 @@ def _show_the_stub(bench: Bench) -> None:
         bench.add("stub-answer", "one caller, bare aiohttp: the same", share)
 
 
-def write(bench: Bench, about: str) -> None:
-    """Write the tables into the two pages, and the plot beside the longer one."""
-    folder = ROOT / "benchmarks"
+def write(bench: Bench, about: str, root: Path) -> None:
+    """Write the tables into the two pages of a repository, and the plot beside the longer one."""
+    folder = root / "benchmarks"
     report.replace_section(folder / "README.md", report.long_section(bench, about))
-    report.replace_section(ROOT / "README.md", report.short_section(bench))
+    report.replace_section(root / "README.md", report.short_section(bench))
     (folder / "get.svg").write_text(plot.svg(plot.panels(bench)), encoding="utf-8")
 
 
@@ -94,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for line in bench.left_out:
             print(f"left out: {line}")
     if options.write:
-        write(bench, about)
+        write(bench, about, options.write)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ import attrs
 
 from benchmarks.rows import Bench, Goal, Row
 
-HEADINGS = ("figure", "median", "quartiles", "must", "reach", "")
+HEADINGS = ("figure", "median", "quartiles", "must", "reach", "goal")
 # The rows that README shows: how many times as fast as what.
 SHORT: Mapping[str, str] = {
-    "people": "aiohttp with `r.json()` and cattrs (CPU)",
-    "httpx": "`httpx.AsyncClient`",
-    "requests": "`requests`, against `SessionClient`",
-    "official": "the official client's `session_details`, against `SessionClient`",
-    "threads": "`requests` in 16 threads, against one shared `SessionClient`",
+    "people": "`AsyncSessionClient`: aiohttp with `r.json()` and a cattrs converter",
+    "httpx": "`AsyncSessionClient`: `httpx.AsyncClient`",
+    "requests": "`SessionClient`: `requests`",
+    "threads": "`SessionClient` in 16 threads: `requests`",
+    "official": "`SessionClient`: the official client's `session_details`",
 }
 
 
@@ -55,8 +55,8 @@ def text_table(rows: Sequence[Row]) -> str:
 
 def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
-    rows = (headings, ["---"] * len(headings), *lines)
-    return "\n".join(f"| {' | '.join(row)} |".replace("  ", " ") for row in rows)
+    head, *rows = (f"| {' | '.join(row)} |".replace("  ", " ") for row in (headings, *lines))
+    return "\n".join([head, f"|{'---|' * len(headings)}", *rows])
 
 
 def conditions(facts: Mapping[str, object], pinned: bool) -> str:
@@ -75,7 +75,8 @@ def long_section(bench: Bench, about: str) -> str:
     """Return what benchmarks/README.md shows."""
     table = markdown_table(HEADINGS, [cells(row) for row in bench.rows])
     left_out = "".join(f"\n\nLeft out: {line}." for line in bench.left_out)
-    return f"{about}\n\n{table}{left_out}"
+    plot = "![What one get takes, beside its peers](get.svg)"
+    return f"{about}\n\n{plot}\n\n{table}{left_out}"
 
 
 def short_section(bench: Bench) -> str:
@@ -83,8 +84,9 @@ def short_section(bench: Bench) -> str:
     found = {row.key: row.spread.median for row in bench.rows}
     if "people" in found:
         found["people"] = 1 / found["people"]
-    lines = [(what, f"{found[key]:.1f} times") for key, what in SHORT.items() if key in found]
-    return markdown_table(("`get` is as fast as", ""), lines)
+    lines = [(what, f"{found[key]:.1f}") for key, what in SHORT.items() if key in found]
+    headings = ("`get` beside", "[times as fast](benchmarks/README.md)")
+    return markdown_table(headings, lines)
 
 
 def replace_section(page: Path, content: str) -> None:

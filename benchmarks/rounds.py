@@ -146,8 +146,10 @@ def alternate(
     gc.freeze()
     try:
         for number in range(effort.rounds):
-            first = number % len(variants)
-            for variant in (*variants[first:], *variants[:first]):
+            first = number // 2 % len(variants)
+            order = [*variants[first:], *variants[:first]]
+            # What ran before leaves its traces in the processor's caches.
+            for variant in reversed(order) if number % 2 else order:
                 _measure(variant, samples[variant.name], stub_cpu)
     finally:
         gc.unfreeze()

@@ -36,7 +36,9 @@ def run(bench: Bench) -> None:
             expert = loop.make(lambda: peers.httpx_expert(httpx, "AsyncClient", HEADERS, CALLERS))
             url = f"{bench.stub.named_url}{payloads.SESSION_PATH}"
             variants.append(loop.crowd(HTTPX, lambda: expert.get(url), CALLERS))
-        effort = evolve(bench.effort, rounds=max(1, bench.effort.rounds // 2))
+        # Enough calls for each caller that starting the callers doesn't count.
+        rounds, seconds = max(1, bench.effort.rounds // 3), bench.effort.seconds * 4
+        effort = evolve(bench.effort, rounds=rounds, seconds=seconds)
         measured = bench.measure(f"get, {CALLERS} callers", variants, effort)
     name = f"`get` throughput, {CALLERS} callers"
     ratio, add = measured.ratio, bench.add

@@ -45,9 +45,18 @@ FIGURES = {
 }
 
 
-def test_a_quick_run_measures_every_figure() -> None:
-    """The short form prints every figure that needs no other library, and the rounds behind them."""
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--json"]
+PAGES = ("README.md", "benchmarks/README.md")
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
+
+
+def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
+    """The short form prints every figure that needs no other library with the rounds behind it, and
+    writes the tables and the plot.
+    """
+    (tmp_path / "benchmarks").mkdir()
+    for page in PAGES:
+        (tmp_path / page).write_text(f"before\n{BEGIN}old\n{END}after\n", encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", "--write", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
@@ -64,11 +73,19 @@ def test_a_quick_run_measures_every_figure() -> None:
     # The round trips are no matter of speed.
     counted = ("cold-get", "cold-create", "second-client", "second-client-all")
     assert [rows[key]["spread"]["median"] for key in counted] == [6, 6, 0, 3]
+    short, long = ((tmp_path / page).read_text(encoding="utf-8") for page in PAGES)
+    assert short.startswith(f"before\n{BEGIN}| ")
+    assert short.endswith(f" |\n{END}after\n")
+    assert {row["figure"] for row in rows.values() if f"| {row['figure']} |" not in long} == set()
+    plot = (tmp_path / "benchmarks" / "get.svg").read_text(encoding="utf-8")
+    assert plot.startswith("<svg ")
+    assert plot.count("<rect ") == 5  # the background and four bars
+    assert plot.endswith("</svg>\n")
 
 
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_there_is_a_place_for_the_results(page: str) -> None:
     """A page that the benchmarks write their table into has one pair of markers for it."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert text.count("<!-- benchmarks -->\n") == text.count("<!-- /benchmarks -->\n") == 1
-    assert text.index("<!-- benchmarks -->") < text.index("<!-- /benchmarks -->")
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert text.index(BEGIN) < text.index(END)
