@@ -35,32 +35,24 @@ class EventLoop:
         finally:
             self._runner.close()
 
-    def enter(self, context: AbstractAsyncContextManager[T]) -> T:
-        """Enter a context that lasts as long as the loop."""
+    def open(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """Make a client on the running loop, and enter it for as long as the loop lasts."""
 
         async def enter() -> T:
-            return await self._stack.enter_async_context(context)
+            return await self._stack.enter_async_context(make())
 
         return self._runner.run(enter())
 
-    def make(self, maker: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """Make a context on the running loop, for a library that wants one, and enter it."""
-
-        async def enter() -> T:
-            return await self._stack.enter_async_context(maker())
-
-        return self._runner.run(enter())
-
-    def variant(self, name: str, call: Call) -> Variant:
+    def sequential(self, name: str, call: Call) -> Variant:
         """Return a variant that makes one call after another."""
 
-        async def in_a_row(calls: int) -> None:
+        async def sequential(calls: int) -> None:
             for _ in range(calls):
                 await call()
 
-        return Variant(name, lambda calls: self._runner.run(in_a_row(calls)))
+        return Variant(name, lambda calls: self._runner.run(sequential(calls)))
 
-    def crowd(self, name: str, call: Call, callers: int) -> Variant:
+    def concurrent(self, name: str, call: Call, callers: int) -> Variant:
         """Return a variant with so many callers at a time."""
 
         async def caller(calls: int) -> None:

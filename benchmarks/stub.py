@@ -19,7 +19,7 @@ from typing import Any
 from attrs import frozen
 
 from benchmarks import payloads
-from benchmarks.delay import Delayed
+from benchmarks.delay_proxy import DelayProxy
 from benchmarks.machine import pin
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
@@ -52,12 +52,12 @@ def _answers() -> list[tuple[bytes, bytes]]:
 
 class Answering(asyncio.Protocol):
     """Answers each request on a connection; about the server itself, with its CPU seconds and with
-    what went through the delayed doors.
+    what went through the delay proxies.
     """
 
-    def __init__(self, answers: list[tuple[bytes, bytes]], doors: list[Delayed]) -> None:
+    def __init__(self, answers: list[tuple[bytes, bytes]], proxies: list[DelayProxy]) -> None:
         self._answers = answers
-        self._doors = doors
+        self._proxies = proxies
         self._read = b""
         self._transport: asyncio.WriteTransport | None = None
 
@@ -88,7 +88,7 @@ class Answering(asyncio.Protocol):
         if head.startswith(b"GET /cpu "):
             return _answer(time.process_time())
         if head.startswith(b"GET /delayed "):
-            return _answer([door.counted() for door in self._doors])
+            return _answer([proxy.counted() for proxy in self._proxies])
         return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -105,11 +105,11 @@ class Addresses:
 async def _serve(ready: Connection, folder: str | None, delay_s: float) -> None:
     loop = asyncio.get_running_loop()
     answers = _answers()
-    doors: list[Delayed] = []
+    proxies: list[DelayProxy] = []
 
     async def listen(context: ssl.SSLContext | None = None) -> int:
         server = await loop.create_server(
-            lambda: Answering(answers, doors), "127.0.0.1", 0, ssl=context, backlog=1024
+            lambda: Answering(answers, proxies), "127.0.0.1", 0, ssl=context, backlog=1024
         )
         return int(server.sockets[0].getsockname()[1])
 
@@ -120,10 +120,10 @@ async def _serve(ready: Connection, folder: str | None, delay_s: float) -> None:
         context.load_cert_chain(Path(folder) / "server.pem")
         port = await listen(context)
         for _ in range(2):
-            door = Delayed(port, delay_s)
-            await door.start()
-            doors.append(door)
-        service, iam = (f"https://127.0.0.1:{door.port}" for door in doors)
+            proxy = DelayProxy(port, delay_s)
+            await proxy.start()
+            proxies.append(proxy)
+        service, iam = (f"https://127.0.0.1:{proxy.port}" for proxy in proxies)
         addresses = Addresses(plain, f"https://127.0.0.1:{port}", service, iam)
     ready.send(addresses)
     await asyncio.Event().wait()
@@ -154,7 +154,7 @@ class Stub:
 
     Attributes:
         addresses: Where it listens.
-        delay_s: The round trip of the delayed doors, in seconds.
+        delay_s: The round trip of the delay proxies, in seconds.
     """
 
     def __init__(self, addresses: Addresses, authority: Path | None, delay_s: float) -> None:
@@ -183,7 +183,7 @@ class Stub:
         return float(self._ask("/cpu"))
 
     def delayed(self) -> list[dict[str, int]]:
-        """Return what went through the doors to the service and to IAM since the last call."""
+        """Return what went through the proxies to the service and to IAM since the last call."""
         return [dict(counts) for counts in self._ask("/delayed")]
 
     def _ask(self, path: str) -> Any:
@@ -197,7 +197,7 @@ def running_stub(core: int | None = None, *, delay_s: float = 0.1) -> Iterator[S
 
     Args:
         core: The core to keep it on, or None.
-        delay_s: The round trip of the delayed doors, in seconds.
+        delay_s: The round trip of the delay proxies, in seconds.
     """
     # A process that shares nothing with this one.
     spawning = multiprocessing.get_context("spawn")

@@ -26,8 +26,8 @@ def run(bench: Bench) -> None:
     """Measure it."""
     with EventLoop() as loop:
         variants = [*_aiohttp(bench, loop), *_httpx(bench, loop)]
-        client = loop.make(lambda: async_client(bench.stub))
-        variants.append(loop.variant(OURS, lambda: client.get(payloads.SESSION_ID)))
+        client = loop.open(lambda: async_client(bench.stub))
+        variants.append(loop.sequential(OURS, lambda: client.get(payloads.SESSION_ID)))
         measured = bench.measure("get, one caller", variants)
     ratio, add = measured.ratio, bench.add
     add("control", "`get + read` of aiohttp against itself: the noise", ratio(AGAIN, BARE))
@@ -49,16 +49,16 @@ def run(bench: Bench) -> None:
 
 def _aiohttp(bench: Bench, loop: EventLoop) -> list[Variant]:
     url = f"{bench.stub.url}{payloads.SESSION_PATH}"
-    plain, again, people = (loop.make(aiohttp.ClientSession) for _ in range(3))
-    best, loads, decoded = (loop.make(lambda: peers.best_session(HEADERS)) for _ in range(3))
+    plain, again, people = (loop.open(aiohttp.ClientSession) for _ in range(3))
+    best, loads, decoded = (loop.open(lambda: peers.best_session(HEADERS)) for _ in range(3))
     written = peers.as_people_write_it(people, url, HEADERS, payloads.PlainSession)
     return [
-        loop.variant(BARE, peers.bare(plain, url, HEADERS)),
-        loop.variant(AGAIN, peers.bare(again, url, HEADERS)),
-        loop.variant(PEOPLE, written),
-        loop.variant(BEST, peers.at_its_best(best, url)),
-        loop.variant(BEST_LOADS, peers.at_its_best(loads, url, peers.json_loads)),
-        loop.variant(BEST_DECODED, peers.at_its_best(decoded, url, decode_session)),
+        loop.sequential(BARE, peers.bare(plain, url, HEADERS)),
+        loop.sequential(AGAIN, peers.bare(again, url, HEADERS)),
+        loop.sequential(PEOPLE, written),
+        loop.sequential(BEST, peers.at_its_best(best, url)),
+        loop.sequential(BEST_LOADS, peers.at_its_best(loads, url, peers.json_loads)),
+        loop.sequential(BEST_DECODED, peers.at_its_best(decoded, url, decode_session)),
     ]
 
 
@@ -67,10 +67,10 @@ def _httpx(bench: Bench, loop: EventLoop) -> list[Variant]:
     if httpx is None:
         return []
     url = f"{bench.stub.url}{payloads.SESSION_PATH}"
-    plain = loop.make(httpx.AsyncClient)
-    expert = loop.make(lambda: peers.httpx_expert(httpx, "AsyncClient", HEADERS, 100))
+    plain = loop.open(httpx.AsyncClient)
+    expert = loop.open(lambda: peers.httpx_expert(httpx, "AsyncClient", HEADERS, 100))
     parsed = httpx.URL(url)
     return [
-        loop.variant(HTTPX, lambda: plain.get(url, headers=HEADERS)),
-        loop.variant(HTTPX_EXPERT, lambda: expert.get(parsed)),
+        loop.sequential(HTTPX, lambda: plain.get(url, headers=HEADERS)),
+        loop.sequential(HTTPX_EXPERT, lambda: expert.get(parsed)),
     ]

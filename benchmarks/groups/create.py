@@ -21,9 +21,9 @@ BARE = "aiohttp, post(json=) + read"
 def run(bench: Bench) -> None:
     """Measure it. In a borrowed pool, a create goes over a kept connection."""
     with EventLoop() as loop:
-        pool, plain = (loop.make(aiohttp.ClientSession) for _ in range(2))
-        kept = loop.make(lambda: async_client(bench.stub, http=pool))
-        own = loop.make(lambda: async_client(bench.stub))
+        pool, plain = (loop.open(aiohttp.ClientSession) for _ in range(2))
+        kept = loop.open(lambda: async_client(bench.stub, http=pool))
+        own = loop.open(lambda: async_client(bench.stub))
 
         async def post() -> object:
             url = f"{bench.stub.url}/v1/sessions"
@@ -34,10 +34,10 @@ def run(bench: Bench) -> None:
             return client.create(mode="dedicated", backend="ibm_fez", max_ttl=600)
 
         variants = [
-            loop.variant(GET, lambda: kept.get(payloads.SESSION_ID)),
-            loop.variant(CREATE, lambda: create(kept)),
-            loop.variant(FRESH, lambda: create(own)),
-            loop.variant(BARE, post),
+            loop.sequential(GET, lambda: kept.get(payloads.SESSION_ID)),
+            loop.sequential(CREATE, lambda: create(kept)),
+            loop.sequential(FRESH, lambda: create(own)),
+            loop.sequential(BARE, post),
         ]
         measured = bench.measure("create", variants)
     figure = "`create`, CPU against our `get`, a fresh connection apart"

@@ -31,7 +31,7 @@ SHOWN = {
 }
 
 
-def in_a_row(name: str, work: Callable[[], object]) -> Variant:
+def sequential(name: str, work: Callable[[], object]) -> Variant:
     """Return a variant that does the work again and again."""
 
     def repeat(calls: int) -> None:
@@ -55,13 +55,13 @@ def run(bench: Bench) -> None:
     """Measure it."""
     with EventLoop() as loop, ExitStack() as stack:
         client = stack.enter_context(facade(bench.stub))
-        direct = loop.make(lambda: async_client(bench.stub))
-        plain = loop.make(aiohttp.ClientSession)
+        direct = loop.open(lambda: async_client(bench.stub))
+        plain = loop.open(aiohttp.ClientSession)
         url = f"{bench.stub.url}{payloads.SESSION_PATH}"
         variants = [
-            in_a_row(OURS, lambda: client.get(payloads.SESSION_ID)),
-            loop.variant(ASYNC, lambda: direct.get(payloads.SESSION_ID)),
-            loop.variant(BARE, peers.bare(plain, url, HEADERS)),
+            sequential(OURS, lambda: client.get(payloads.SESSION_ID)),
+            loop.sequential(ASYNC, lambda: direct.get(payloads.SESSION_ID)),
+            loop.sequential(BARE, peers.bare(plain, url, HEADERS)),
             *_peers(bench, url, stack),
         ]
         measured = bench.measure("facade, one thread", variants)
@@ -86,18 +86,18 @@ def _peers(bench: Bench, url: str, stack: ExitStack) -> list[Variant]:
     found: list[Variant] = []
     if (urllib3 := peers.library(bench, "urllib3")) is not None:
         pool = stack.enter_context(urllib3.PoolManager())
-        found.append(in_a_row(URLLIB3, lambda: pool.request("GET", url, headers=HEADERS).data))
+        found.append(sequential(URLLIB3, lambda: pool.request("GET", url, headers=HEADERS).data))
     if (httpx := peers.library(bench, "httpx")) is not None:
         plain = stack.enter_context(httpx.Client())
         expert = stack.enter_context(peers.httpx_expert(httpx, "Client", HEADERS, 100))
         parsed = httpx.URL(url)
-        found.append(in_a_row(HTTPX, lambda: plain.get(url, headers=HEADERS)))
-        found.append(in_a_row(HTTPX_EXPERT, lambda: expert.get(parsed)))
+        found.append(sequential(HTTPX, lambda: plain.get(url, headers=HEADERS)))
+        found.append(sequential(HTTPX_EXPERT, lambda: expert.get(parsed)))
     if (requests := peers.library(bench, "requests")) is not None:
         usual = stack.enter_context(requests.Session())
         tuned = stack.enter_context(peers.requests_expert(requests, HEADERS))
-        found.append(in_a_row(REQUESTS, lambda: usual.get(url, headers=HEADERS).content))
-        found.append(in_a_row(REQUESTS_EXPERT, lambda: tuned.get(url).content))
+        found.append(sequential(REQUESTS, lambda: usual.get(url, headers=HEADERS).content))
+        found.append(sequential(REQUESTS_EXPERT, lambda: tuned.get(url).content))
     if (details := peers.official_session_details(bench, bench.stub.url)) is not None:
-        found.append(in_a_thread(in_a_row(OFFICIAL, details), stack))
+        found.append(in_a_thread(sequential(OFFICIAL, details), stack))
     return found

@@ -28,14 +28,14 @@ def run(bench: Bench) -> None:
         client, with_cookies = (_client(bench, loop, path) for path in ("", "/cookies"))
         variants = [
             *_aiohttp(bench, loop),
-            loop.crowd(OURS, lambda: client.get(session_id), CALLERS),
-            loop.crowd(COOKIES, lambda: with_cookies.get(session_id), CALLERS),
+            loop.concurrent(OURS, lambda: client.get(session_id), CALLERS),
+            loop.concurrent(COOKIES, lambda: with_cookies.get(session_id), CALLERS),
         ]
         httpx = peers.library(bench, "httpx")
         if httpx is not None:
-            expert = loop.make(lambda: peers.httpx_expert(httpx, "AsyncClient", HEADERS, CALLERS))
+            expert = loop.open(lambda: peers.httpx_expert(httpx, "AsyncClient", HEADERS, CALLERS))
             url = f"{bench.stub.named_url}{payloads.SESSION_PATH}"
-            variants.append(loop.crowd(HTTPX, lambda: expert.get(url), CALLERS))
+            variants.append(loop.concurrent(HTTPX, lambda: expert.get(url), CALLERS))
         # Enough calls for each caller that starting the callers doesn't count.
         rounds, seconds = max(1, bench.effort.rounds // 3), bench.effort.seconds * 4
         effort = evolve(bench.effort, rounds=rounds, seconds=seconds)
@@ -56,19 +56,19 @@ def run(bench: Bench) -> None:
 
 def _client(bench: Bench, loop: EventLoop, path: str) -> AsyncSessionClient:
     url = f"{bench.stub.named_url}{path}"
-    return loop.make(lambda: async_client(bench.stub, base_url=url, max_concurrency=CALLERS))
+    return loop.open(lambda: async_client(bench.stub, base_url=url, max_concurrency=CALLERS))
 
 
 def _aiohttp(bench: Bench, loop: EventLoop) -> list[Variant]:
     plain, people, cookies = (
-        loop.make(lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CALLERS)))
+        loop.open(lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CALLERS)))
         for _ in range(3)
     )
     url = f"{bench.stub.named_url}{payloads.SESSION_PATH}"
     with_cookies = f"{bench.stub.named_url}/cookies{payloads.SESSION_PATH}"
     written = peers.as_people_write_it(people, url, HEADERS, payloads.PlainSession)
     return [
-        loop.crowd(BARE, peers.bare(plain, url, HEADERS), CALLERS),
-        loop.crowd(PEOPLE, written, CALLERS),
-        loop.crowd(COOKIES_BARE, peers.bare(cookies, with_cookies, HEADERS), CALLERS),
+        loop.concurrent(BARE, peers.bare(plain, url, HEADERS), CALLERS),
+        loop.concurrent(PEOPLE, written, CALLERS),
+        loop.concurrent(COOKIES_BARE, peers.bare(cookies, with_cookies, HEADERS), CALLERS),
     ]

@@ -21,12 +21,12 @@ def run(bench: Bench) -> None:
         return
     tls = bench.stub.client_tls()
     with EventLoop() as loop:
-        plain = loop.make(lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)))
-        client = loop.make(lambda: async_client(bench.stub, base_url=address, ssl=tls))
+        plain = loop.open(lambda: aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)))
+        client = loop.open(lambda: async_client(bench.stub, base_url=address, ssl=tls))
         url = f"{address}{payloads.SESSION_PATH}"
         variants = [
-            loop.variant(BARE, peers.bare(plain, url, HEADERS)),
-            loop.variant(OURS, lambda: client.get(payloads.SESSION_ID)),
+            loop.sequential(BARE, peers.bare(plain, url, HEADERS)),
+            loop.sequential(OURS, lambda: client.get(payloads.SESSION_ID)),
         ]
         measured = bench.measure("get over TLS", variants)
     figure = "`get` over TLS, CPU against bare aiohttp over TLS"

@@ -21,9 +21,9 @@ def run(bench: Bench) -> None:
     url = f"{bench.stub.url}/v1/workloads?limit={payloads.PAGE_SIZE}&mode=session"
     converter = payloads.default_converter()
     with EventLoop() as loop:
-        plain, people = (loop.make(aiohttp.ClientSession) for _ in range(2))
+        plain, people = (loop.open(aiohttp.ClientSession) for _ in range(2))
         read, page = (peers.bare(http, url, HEADERS) for http in (plain, people))
-        client = loop.make(lambda: async_client(bench.stub))
+        client = loop.open(lambda: async_client(bench.stub))
 
         async def structured() -> object:
             found = json.loads(await page())["workloads"]  # type: ignore[arg-type]
@@ -36,9 +36,9 @@ def run(bench: Bench) -> None:
         assert isinstance(found, list)
         assert len(found) == payloads.PAGE_SIZE
         variants = [
-            loop.variant(BARE, read),
-            loop.variant(PEOPLE, structured),
-            loop.variant(OURS, ours),
+            loop.sequential(BARE, read),
+            loop.sequential(PEOPLE, structured),
+            loop.sequential(OURS, ours),
         ]
         measured = bench.measure("a page of workloads", variants)
     figure = f"a page of {payloads.PAGE_SIZE} workloads, CPU against `json.loads` + cattrs"
