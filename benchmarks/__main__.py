@@ -13,7 +13,7 @@ from benchmarks import machine, plot, report
 from benchmarks.groups import GROUPS, async_get
 from benchmarks.peers import without_proxies
 from benchmarks.rounds import Effort, Measured, Spread
-from benchmarks.rows import Bench, at_most, pinned_cores
+from benchmarks.rows import Bench, at_most
 from benchmarks.stub import running_stub
 
 ROOT = Path(__file__).parents[1]
@@ -87,11 +87,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = parse(argv)
     facts = machine.facts()
-    pair = pinned_cores()
+    pair = machine.pinned_cores()
+    client_core, stub_core = pair or (None, None)
+    cores = machine.cores() if pair else ()
     delay_s = 0.01 if options.quick else 0.1
-    with without_proxies(), running_stub(pair[0] if pair else None, delay_s=delay_s) as stub:
-        machine.pin(pair[1] if pair else None)
-        bench = Bench(stub, QUICK if options.quick else FULL, quick=options.quick)
+    with without_proxies(), running_stub(stub_core, delay_s=delay_s) as stub:
+        machine.pin(client_core)
+        effort = QUICK if options.quick else FULL
+        bench = Bench(stub, effort, quick=options.quick, cores=cores)
         run(bench, options.groups or GROUPS)
     about = report.conditions(facts, pair is not None)
     if options.json:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -26,10 +28,27 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
+def pinned_cores() -> tuple[int, int] | None:
+    """Return a core for the client and one for the stub, where the machine has two to choose."""
+    found = cores()
+    return (found[0], found[1]) if len(found) > 1 else None
+
+
 def pin(core: int | None) -> None:
     """Keep this process on one core."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def unpinned(cores: Sequence[int]) -> Iterator[None]:
+    """Let this thread, and those that it starts, use several cores for a while."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def processor() -> str:

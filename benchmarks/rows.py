@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field, frozen
 
-from benchmarks.machine import cores
 from benchmarks.rounds import Effort, Measured, Samples, Spread, Variant, alternate
 from benchmarks.stub import Stub
 
@@ -74,11 +73,16 @@ class Row:
 
 @define
 class Bench:
-    """A run of the benchmarks: what its groups share, and what they found."""
+    """A run of the benchmarks: what its groups share, and what they found.
+
+    Attributes:
+        cores: Those that there are to use; empty where the client isn't pinned to one of them.
+    """
 
     stub: Stub
     effort: Effort
     quick: bool = False
+    cores: Sequence[int] = ()
     rows: list[Row] = field(factory=list)
     groups: dict[str, dict[str, Samples]] = field(factory=dict)
     left_out: list[str] = field(factory=list)
@@ -112,9 +116,3 @@ class Bench:
 
 
 Group = Callable[[Bench], None]
-
-
-def pinned_cores() -> tuple[int, int] | None:
-    """Return a core for the stub and one for the client, where the machine has two to choose."""
-    found = cores()
-    return (found[1], found[0]) if len(found) > 1 else None

@@ -11,6 +11,7 @@ import aiohttp
 from benchmarks import payloads, peers
 from benchmarks.clients import HEADERS, async_client, facade
 from benchmarks.event_loop import EventLoop
+from benchmarks.machine import unpinned
 from benchmarks.rounds import Variant
 from benchmarks.rows import Bench, at_least, at_most
 
@@ -80,6 +81,21 @@ def run(bench: Bench) -> None:
     for name, (key, figure) in SHOWN.items():
         if name in measured:
             add(key, figure, ratio(name, OURS, "wall"), unit="x")
+    if bench.cores:
+        _unpinned(bench)
+
+
+def _unpinned(bench: Bench) -> None:
+    """Measure the way to the client's thread and back where that may run on another core."""
+    with unpinned(bench.cores), EventLoop() as loop, facade(bench.stub) as client:
+        direct = loop.open(lambda: async_client(bench.stub))
+        variants = [
+            sequential(OURS, lambda: client.get(payloads.SESSION_ID)),
+            loop.sequential(ASYNC, lambda: direct.get(payloads.SESSION_ID)),
+        ]
+        measured = bench.measure("facade, one thread, every core", variants)
+    figure = "facade `get`, wall against async `get`, the client free to use every core"
+    bench.add("facade-free", figure, measured.ratio(OURS, ASYNC, "wall"))
 
 
 def _peers(bench: Bench, url: str, stack: ExitStack) -> list[Variant]:

@@ -61,7 +61,8 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     rows = {row["key"]: row for row in found["rows"]}
-    assert rows.keys() == FIGURES
+    # A machine with one core has none to set free.
+    assert rows.keys() - {"facade-free"} == FIGURES
     odd = {key: row for key, row in rows.items() if not math.isfinite(row["spread"]["median"])}
     assert odd == {}
     rounds = {
