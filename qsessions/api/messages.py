@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache, wraps
@@ -63,12 +63,14 @@ class Progress:
         attempts: How many times it was sent, or was about to be.
         stopped: Set by the sender: nothing more of it must be sent.
         answer: The answer of a success.
+        wait: Waits so many seconds before a retry, or longer; None for the clock's `sleep`.
     """
 
     begun: bool | None = None
     attempts: int = 0
     stopped: bool = False
     answer: Response | None = None
+    wait: Callable[[float], Awaitable[None]] | None = None
 
 
 @define

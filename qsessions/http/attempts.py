@@ -175,7 +175,7 @@ class Attempts:
                     return result
                 raise self._failure(call, result, decision)
             progress.begun = False
-            await self._clock.sleep(decision.delay)
+            await (progress.wait or self._clock.sleep)(decision.delay)
 
     def _decide(self, call: CallState, result: Response | QSessionsError) -> Decision:
         """Decide what becomes of a call after an attempt that was no success."""

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from qsessions.api import operations
+from qsessions.api.messages import Progress
 from qsessions.api.operations import YOUNG_S, Operation
 from qsessions.caller import Caller, Timeout
 from qsessions.clock import Clock, Deadline
@@ -92,9 +93,10 @@ class SessionCalls:
         session_id: str,
         api_version: str | None = None,
         timeout: Timeout | Deadline = ...,
+        progress: Progress | None = None,
     ) -> Session:
-        """Read a session; see `AsyncSessionClient.get`."""
-        session = await self._call(operations.get(session_id), api_version, timeout)
+        """Read a session; see `AsyncSessionClient.get`. `progress` follows the request."""
+        session = await self._call(operations.get(session_id), api_version, timeout, progress)
         self.recorder.observe(session)
         return session
 
@@ -204,14 +206,22 @@ class SessionCalls:
         return None
 
     def _call(
-        self, operation: Operation[T], api_version: str | None, timeout: Timeout | Deadline
+        self,
+        operation: Operation[T],
+        api_version: str | None,
+        timeout: Timeout | Deadline,
+        progress: Progress | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Carry out an operation on a session; see `_call_young` for one created just now."""
         call = self._call_young if self.is_young(operation.session_id) else self.caller.call
-        return call(operation, api_version, timeout)
+        return call(operation, api_version, timeout, progress)
 
     async def _call_young(
-        self, operation: Operation[T], api_version: str | None, timeout: Timeout | Deadline
+        self,
+        operation: Operation[T],
+        api_version: str | None,
+        timeout: Timeout | Deadline,
+        progress: Progress | None,
     ) -> T:
         """Carry out an operation on a session that was created just now.
 
@@ -227,7 +237,7 @@ class SessionCalls:
         deadline = self.caller.deadline(timeout)
         operation = attrs.evolve(operation, done_when_repeated=frozenset())
         try:
-            return await self.caller.call(operation, api_version, deadline)
+            return await self.caller.call(operation, api_version, deadline, progress)
         except NotFound as error:
             refusal = error
         remaining = deadline.remaining()
@@ -244,7 +254,7 @@ class SessionCalls:
             operation, api_version, deadline
         )
         try:
-            return await self.caller.call(operation, api_version, deadline)
+            return await self.caller.call(operation, api_version, deadline, progress)
         except NotFound as error:
             if not is_open:
                 raise

@@ -7,27 +7,40 @@ import heapq
 import itertools
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from operator import attrgetter
 from typing import TypeAlias
 
+from qsessions.api.codec import WorkloadPage
+from qsessions.api.messages import Progress
+from qsessions.api.operations import LISTED_AS
 from qsessions.arguments import check_positive
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError
 from qsessions.models import Session
 from qsessions.session.calls import SessionCalls
-from qsessions.session.live import PolledSession
+from qsessions.session.pace import Pace
+from qsessions.session.sweep import Stretch, Sweep, Watched
 
 # Requests a second; no client makes as many.
 _FASTEST = 10_000
-# A read, or why there is none.
-_Result: TypeAlias = Session | Exception
+# After a failure no read begins for so many seconds at most.
+_LONGEST_HOLD_S = 1.0
+# A session or a page, or why there is none.
+_Result: TypeAlias = Session | WorkloadPage | Exception
+# When a read is due that doesn't wait for its turn.
+_AT_ONCE = -math.inf
+# So many pages in a row leave room for a read in turn, and each page for a read that is urgent.
+_PAGES_PER_TURN = 7
 
 
 class Watch:
     """Reads sessions until all are closed, the one that has waited longest first.
 
+    Of many sessions the list of workloads shows which to read before their turn; see `Sweep`.
+
     Args:
         ids: Which; each once.
         calls: Makes the calls.
-        rate: How many reads to begin a second at most; no more are under way at a time.
+        rate: How many requests to begin a second at most; no more are under way at a time.
         seconds: How long it may take in all, or None.
 
     Raises:
@@ -44,18 +57,20 @@ class Watch:
     ) -> None:
         check_positive("rate", rate, most=_FASTEST)
         self._calls = calls
-        self._gap = 1 / rate
+        self._pace = Pace(calls.clock, rate)
         self._at_once = math.ceil(rate)
         self._seconds = seconds
         self._count = len(ids)
-        # Sorted by time, then by turn: a heap as it is.
-        self._turns = itertools.count()
-        self._due = [
-            (calls.clock.monotonic(), next(self._turns), PolledSession(session_id))
-            for session_id in ids
-        ]
-        self._reading: dict[asyncio.Task[_Result], PolledSession] = {}
-        self._no_start_before = -math.inf
+        # Those that aren't closed.
+        self._sessions = {session_id: Watched(session_id) for session_id in ids}
+        self._sweeps = [Sweep(mode, self._sessions, calls.clock) for mode in LISTED_AS.values()]
+        # Sorted by time, then by turn. Of a session only the entry with its own turn counts.
+        self._turns = itertools.count(1)
+        self._due: list[tuple[float, int, Watched]] = []
+        for watched in self._sessions.values():
+            self._schedule(watched, 0.0)
+        self._pages_in_a_row = _PAGES_PER_TURN
+        self._running: dict[asyncio.Task[_Result], Watched | Stretch] = {}
         self._last_error: QSessionsError | None = None
 
     async def changes(self) -> AsyncGenerator[tuple[str, Session], None]:
@@ -63,59 +78,87 @@ class Watch:
         loop = asyncio.get_running_loop()
         deadline = None if self._seconds is None else loop.time() + self._seconds
         try:
-            while (self._due or self._reading) and (deadline is None or loop.time() < deadline):
+            while self._sessions and (deadline is None or loop.time() < deadline):
                 self._begin()
                 await self._wait(None if deadline is None else deadline - loop.time())
                 for change in self._new_changes():
                     yield change
-            if open_count := len(self._due) + len(self._reading):
+            if self._sessions:
                 away = (
                     f"; the service could not be read of late: {self._last_error.message}"
                     if self._last_error
                     else "."
                 )
                 raise CallTimeout(
-                    f"{open_count} of {self._count} sessions were not closed "
+                    f"{len(self._sessions)} of {self._count} sessions were not closed "
                     f"within {self._seconds:g} s{away}",
                     operation="watch",
                     sent=False,
                 )
         finally:
-            for task in self._reading:
+            for task in self._running:
                 task.cancel()
-            if self._reading:
-                await asyncio.wait(self._reading)
+            if self._running:
+                await asyncio.wait(self._running)
 
     def _new_changes(self) -> Iterator[tuple[str, Session]]:
-        for task in [task for task in self._reading if task.done()]:
-            watched = self._reading.pop(task)
-            snapshot = self._handle(watched, task)
-            if snapshot is not None:
-                yield watched.session_id, snapshot
+        for task in [task for task in self._running if task.done()]:
+            job = self._running.pop(task)
+            if task.cancelled():
+                session_id = job.session_id if isinstance(job, Watched) else None
+                raise ClientClosed(
+                    "the client was closed.", operation="watch", session_id=session_id
+                )
+            result = task.result()
+            if isinstance(job, Stretch):
+                self._keep_page(job, result)
+            elif (snapshot := self._handle(job, result)) is not None:
+                yield job.session_id, snapshot
 
     def _begin(self) -> None:
-        """Begin the reads whose time has come, as far as the rate allows."""
+        """Begin the requests whose time has come, as far as the rate allows."""
         while self._pause() <= 0:
-            _, _, watched = heapq.heappop(self._due)
-            now = self._calls.clock.monotonic()
-            # A timer is always a little late, which must not slow down the rate.
-            late = now - self._no_start_before
-            self._no_start_before = now - (late if late < self._gap else 0.0) + self._gap
-            self._reading[self._calls.spawn(self._result(watched.session_id))] = watched
+            self._pace.begin()
+            job: Watched | Stretch
+            if self._is_page_next():
+                job = self._next_sweep().begin()
+            else:
+                job = heapq.heappop(self._due)[2]
+                job.turn, job.is_urgent = 0, False
+            self._running[self._calls.spawn(self._result(job))] = job
+
+    def _is_page_next(self) -> bool:
+        """Return whether a page comes next, of the requests whose time has come."""
+        now = self._calls.clock.monotonic()
+        read_at = self._next_read()
+        most = _PAGES_PER_TURN if read_at > _AT_ONCE else 1
+        is_page = self._next_sweep().due <= now and (self._pages_in_a_row < most or read_at > now)
+        self._pages_in_a_row = self._pages_in_a_row + 1 if is_page else 0
+        return is_page
+
+    def _next_sweep(self) -> Sweep:
+        return min(self._sweeps, key=attrgetter("due"))
+
+    def _next_read(self) -> float:
+        """Return when the next read may begin."""
+        while self._due and self._due[0][1] != self._due[0][2].turn:
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else math.inf
 
     def _pause(self) -> float:
-        """Return the seconds until the next read may begin; infinity if one must end first."""
-        if not self._due or len(self._reading) >= self._at_once:
+        """Return the seconds until the next request may begin; infinity if one must end first."""
+        if len(self._running) >= self._at_once:
             return math.inf
-        return max(self._due[0][0], self._no_start_before) - self._calls.clock.monotonic()
+        due = min(self._next_read(), self._next_sweep().due)
+        return max(due, self._pace.next_at) - self._calls.clock.monotonic()
 
     async def _wait(self, seconds: float | None) -> None:
-        """Wait until a read has ended or another may begin, `seconds` at most."""
+        """Wait until a request has ended or another may begin, `seconds` at most."""
         pause = self._pause()
         nap = None if pause == math.inf else asyncio.ensure_future(self._calls.clock.sleep(pause))
         try:
             await asyncio.wait(
-                {*self._reading, nap} if nap else self._reading,
+                {*self._running, nap} if nap else self._running,
                 timeout=seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -123,36 +166,55 @@ class Watch:
             if nap:
                 nap.cancel()
 
-    async def _result(self, session_id: str) -> _Result:
+    async def _result(self, job: Watched | Stretch) -> _Result:
+        progress = Progress(wait=self._pace.wait)
         try:
-            session = await self._calls.get(session_id)
+            if isinstance(job, Stretch):
+                return await job.fetch(self._calls.caller, progress)
+            session = await self._calls.get(job.session_id, progress=progress)
         except Exception as error:  # noqa: BLE001 - the caller must get it
             return error
-        if (poll := self._calls.polls.get(session_id)) is not None:
+        if (poll := self._calls.polls.get(job.session_id)) is not None:
             poll.update(session)
         return session
 
-    def _handle(self, watched: PolledSession, task: asyncio.Task[_Result]) -> Session | None:
+    def _handle(self, watched: Watched, result: _Result) -> Session | None:
         """Handle the result of a read, and return the session if it has changed."""
-        if task.cancelled():
-            raise ClientClosed(
-                "the client was closed.", operation="watch", session_id=watched.session_id
-            )
-        result = task.result()
         if isinstance(result, Session):
             self._last_error = None
             changed = watched.keep(result)
-            if not result.is_final:
-                self._schedule(watched)
+            if result.is_final:
+                del self._sessions[watched.session_id]
+            else:
+                self._schedule(watched, watched.interval)
             return result if changed else None
+        assert isinstance(result, Exception)  # noqa: S101 - pages have a stretch
         if self._seconds is None or not (isinstance(result, QSessionsError) and result.retryable):
             raise result
         self._last_error = result.with_traceback(None)
         watched.back_off()
-        self._schedule(watched)
+        self._pace.hold(_asked_wait(result) or min(watched.interval, _LONGEST_HOLD_S))
+        self._schedule(watched, watched.interval)
         return None
 
-    def _schedule(self, watched: PolledSession) -> None:
+    def _keep_page(self, stretch: Stretch, result: _Result) -> None:
+        """Handle a page of the list; without one the sessions are read all the same."""
+        assert not isinstance(result, Session)  # noqa: S101 - that is a read's
+        if isinstance(result, Exception):
+            self._pace.hold(_asked_wait(result))
+        for watched in stretch.sweep.keep(stretch, result):
+            watched.is_urgent = True
+            # One that is being read is read again: the answer may be older than the page.
+            if watched.turn:
+                self._schedule(watched, 0.0)
+
+    def _schedule(self, watched: Watched, interval: float) -> None:
         jitter = 0.8 + 0.4 * self._calls.clock.random()
-        due = self._calls.clock.monotonic() + watched.interval * jitter
-        heapq.heappush(self._due, (due, next(self._turns), watched))
+        due = self._calls.clock.monotonic() + interval * jitter
+        watched.turn = next(self._turns)
+        heapq.heappush(self._due, (_AT_ONCE if watched.is_urgent else due, watched.turn, watched))
+
+
+def _asked_wait(error: Exception) -> float:
+    """Return how many seconds the service asked to wait, or 0."""
+    return getattr(error, "retry_after", None) or 0.0

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import Iterable
+from contextlib import aclosing
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -20,95 +20,18 @@ from qsessions import (
     ClientClosed,
     InvalidArgument,
     NotFound,
-    Session,
-    SessionState,
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from qsessions.session.watch import Watch
 from tests.support.calls import SESSION, fault
 from tests.support.clients import Against
 from tests.support.errors import OUTAGE
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import hang, http
+from tests.support.fleet import Fleet, Watcher, all_of, ids
 from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, Stepped, settled
 from tests.support.tables import table
-
-
-def ids(count: int) -> list[str]:
-    """Return so many session ids."""
-    return [f"s{number}" for number in range(count)]
-
-
-def all_of(names: list[str], script: list[str | Exception]) -> dict[str, list[str | Exception]]:
-    """Return the same script for each of some sessions."""
-    return {name: list(script) for name in names}
-
-
-class Fleet:
-    """Sessions that are read from scripts, the last reading of each again and again."""
-
-    def __init__(self, time: Stepped, scripts: dict[str, list[str | Exception]]) -> None:
-        self.time = time
-        self.clock = time.clock
-        self.polls: dict[str, Any] = {}
-        self.scripts = scripts
-        self.asked: list[tuple[float, str]] = []
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.most = 0
-        self.gate: asyncio.Event | None = None
-
-    def watch(self, *, rate: float = 20.0, seconds: float | None = None) -> Watch:
-        """Watch all of them."""
-        return Watch(
-            list(self.scripts),
-            cast("Any", self),
-            rate=rate,
-            seconds=seconds,
-        )
-
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a task."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self.tasks.add(task)
-        self.most = max(self.most, len(self.tasks))
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    async def get(self, session_id: str) -> Session:
-        """Read one."""
-        self.asked.append((self.time.now, session_id))
-        if self.gate is not None:
-            await self.gate.wait()
-        script = self.scripts[session_id]
-        state = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(state, Exception):
-            raise state
-        return Session(id=session_id, state=SessionState(state))
-
-    def times(self, session_id: str) -> list[float]:
-        """Return when one was read."""
-        return [at for at, asked in self.asked if asked == session_id]
-
-
-class Watcher:
-    """Collects what a watch yields, in the background."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.seen: list[tuple[str, str]] = []
-        self.task = asyncio.ensure_future(self._collect(watch))
-
-    async def _collect(self, watch: Watch) -> None:
-        async for session_id, snapshot in watch.changes():
-            assert snapshot.id == session_id
-            self.seen.append((session_id, str(snapshot.state)))
-
-    async def leave(self) -> None:
-        """Stop."""
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
 
 
 @pytest.mark.smoke
@@ -210,9 +133,10 @@ async def test_requests_are_spread_evenly_below_the_rate(stepped: Stepped, rate:
     fleet = Fleet(stepped, all_of(ids(200), ["open"]))
     watcher = Watcher(fleet.watch(rate=rate))
     await stepped.advance(1000 / rate)
-    gaps = [after - before for (before, _), (after, _) in pairwise(fleet.asked)]
+    begun = fleet.begun()
+    gaps = [after - before for before, after in pairwise(begun)]
     assert min(gaps) >= 1 / rate - 1e-6
-    assert len(fleet.asked) == pytest.approx(1000, abs=10) if rate < 100 else len(fleet.asked) > 200
+    assert len(begun) == pytest.approx(1000, abs=10) if rate < 100 else len(begun) > 200
     if rate < 100:
         counts = Counter(session_id for _, session_id in fleet.asked)
         assert max(counts.values()) - min(counts.values()) <= 2

@@ -5,6 +5,7 @@ their time has come.
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 
 from qsessions import Clock
 
@@ -66,8 +67,8 @@ class Stepped:
         """Move on, with everything that is due on the way."""
         until = self.now + seconds
         await settled()
-        while due := sorted(entry for entry in self.sleeping if entry[0] <= until):
-            self.now, sleeper = due[0]
+        while due := [entry for entry in self.sleeping if entry[0] <= until]:
+            self.now, sleeper = min(due, key=itemgetter(0))
             sleeper.set_result(None)
             await settled()
         self.now = until
