@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from qsessions import AsyncSessionClient, ClientClosed, QSessionsError, Session
+from qsessions.api.messages import Progress
 from qsessions.emulator import Emulator
 from tests.support.clients import Against
 from tests.support.fault_server import hang
@@ -348,7 +349,7 @@ async def test_each_session_takes_less_than_2_kb(time: ManualClock) -> None:
     fleet = ListedFleet(cast("Any", time), all_of(ids(10_000), ["open"]))
     sessions = {name: fleet.session(name, "open") for name in ids(10_000)}
 
-    async def get(session_id: str, progress: object) -> Session:
+    async def get(session_id: str, progress: Progress) -> Session:
         await asyncio.sleep(0)
         return sessions[session_id]
 

@@ -14,6 +14,7 @@ import attrs
 
 from qsessions import ServerError, Session, SessionState, Workload
 from qsessions.api.codec import WorkloadPage
+from qsessions.api.messages import Progress
 from qsessions.api.operations import Operation
 from qsessions.session.watch import Watch
 from tests.support.manual_clock import Stepped
@@ -73,9 +74,9 @@ class Fleet:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def get(self, session_id: str, progress: object) -> Session:
+    async def get(self, session_id: str, progress: Progress) -> Session:
         """Read a session."""
-        assert progress is not None
+        assert progress.wait is not None
         self.asked.append((self.time.now, session_id))
         if self.held is not None:
             await self.held.wait()
@@ -89,9 +90,9 @@ class Fleet:
         """Return a session as a read shows it."""
         return Session(id=session_id, state=SessionState(state))
 
-    async def call(self, operation: Operation[WorkloadPage], *, progress: object) -> WorkloadPage:
+    async def call(self, operation: Operation[WorkloadPage], *, progress: Progress) -> WorkloadPage:
         """Fail to fetch a page of the list."""
-        assert (operation.name, progress is not None) == ("workloads", True)
+        assert (operation.name, progress.wait is not None) == ("workloads", True)
         self.pages.append(self.time.now)
         raise AWAY
 
@@ -139,14 +140,14 @@ class ListedFleet(Fleet):
         """Change the state of a session."""
         self.scripts[session_id] = [state]
 
-    async def get(self, session_id: str, progress: object) -> Session:
+    async def get(self, session_id: str, progress: Progress) -> Session:
         """Read a session, after a while."""
         session = await super().get(session_id, progress)
         if self.latency:
             await self.clock.sleep(self.latency)
         return session
 
-    async def call(self, operation: Operation[WorkloadPage], *, progress: object) -> WorkloadPage:
+    async def call(self, operation: Operation[WorkloadPage], *, progress: Progress) -> WorkloadPage:
         """Fetch a page of the list, as the service filters, sorts and cuts it."""
         self.pages.append(self.time.now)
         query = parse_qs(urlsplit(operation.path).query)
