@@ -127,8 +127,9 @@ class Stretch:
         """When to fetch the next page; infinity while one is being fetched."""
         if self.is_busy:
             return math.inf
-        last = self.last_times[len(self.times) :] or self.last_times[-1:]
-        return last[0] + _SWEEP_S if last else -math.inf
+        if not self.last_times:
+            return -math.inf
+        return self.last_times[min(len(self.times), len(self.last_times) - 1)] + _SWEEP_S
 
     async def fetch(self, caller: Caller, progress: Progress) -> WorkloadPage:
         """Fetch the next page; `progress` follows the request.
