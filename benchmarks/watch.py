@@ -166,7 +166,7 @@ def in_process(target: Any, *arguments: Any) -> tuple[Any, Any]:
 
 def main() -> None:
     """Measure each size and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--sessions", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=60.0)

@@ -36,7 +36,7 @@ _MOST_PAGES = 20
 _MOST_SHARE = 10
 # The pages of a list come one after another, since each names the next. So a long list is cut into
 # stretches by creation time, and slow answers don't slow down a sweep.
-_STRETCH = 25 * MAX_PAGE
+_STRETCH = 25 * MAX_PAGE - 25
 # How often in a row a session is read for the same word of the list, which may be ahead of the
 # session's own page, or may not mean what we think.
 _MOST_CHECKS = 3

@@ -357,9 +357,10 @@ async def test_each_session_takes_less_than_2_kb(time: ManualClock) -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        async with aclosing(fleet.watch(rate=100).changes()) as changes:
+        async with aclosing(fleet.watch(rate=800).changes()) as changes:
             for _ in range(10_000):
                 await anext(changes)
+            assert len(fleet.pages) > 200
             fleet.pages.clear()
             fleet.queries.clear()
             gc.collect()
