@@ -146,11 +146,11 @@ async def test_requests_are_spread_evenly_below_the_rate(stepped: Stepped, rate:
 async def test_a_slow_service_is_asked_no_more_at_a_time_than_in_a_second(stepped: Stepped) -> None:
     """When answers fail to come, no more requests are under way than the rate has for one second."""
     fleet = Fleet(stepped, all_of(ids(50), ["closed"]))
-    fleet.gate = asyncio.Event()
+    fleet.held = asyncio.Event()
     watcher = Watcher(fleet.watch(rate=5))
     await stepped.advance(60)
     assert (len(fleet.tasks), len(fleet.asked)) == (5, 5)
-    fleet.gate.set()
+    fleet.held.set()
     await stepped.advance(60)
     await watcher.task
     assert len(watcher.seen) == 50
@@ -197,7 +197,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     more.
     """
     fleet = Fleet(stepped, all_of(ids(30), ["open"]))
-    fleet.gate = asyncio.Event()
+    fleet.held = asyncio.Event()
     before = asyncio.all_tasks()
     watcher = Watcher(fleet.watch())
     await stepped.advance(1)
@@ -205,7 +205,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     await watcher.leave()
     await settled()
     assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
-    fleet.gate = None
+    fleet.held = None
     async for _ in fleet.watch().changes():
         break
     await settled()
@@ -243,10 +243,10 @@ async def test_without_a_timeout_a_failure_ends_the_watch(
 async def test_several_failures_at_once_leave_no_trace(stepped: Stepped) -> None:
     """When many reads fail together, the first is raised, and none of the others is left unheard."""
     fleet = Fleet(stepped, {session_id: [LookupError(session_id)] for session_id in ids(10)})
-    fleet.gate = asyncio.Event()
+    fleet.held = asyncio.Event()
     watcher = Watcher(fleet.watch())
     await stepped.advance(1)
-    fleet.gate.set()
+    fleet.held.set()
     with pytest.raises(LookupError):
         await watcher.task
 

@@ -30,6 +30,7 @@ RUN_BY = {
         "test_tests_in_the_pages_pass",
     },
     ("README.md", "sh"): {"test_the_commands_of_the_readme"},
+    ("benchmarks/README.md", "sh"): {"test_a_quick_run_measures_every_figure"},
     ("docs/command-line.md", "sh"): {"test_documented_commands_run"},
     ("docs/configuration.md", "sh"): {"test_the_commands_of_the_settings_page"},
     ("docs/emulator.md", "js"): {"test_the_page_for_other_languages"},
