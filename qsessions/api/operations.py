@@ -178,7 +178,9 @@ def create(request: CreateSession) -> Operation[Session]:
 
 def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
     """GET /v1/sessions/{id}."""
-    check_session_id(session_id)
+    if not isinstance(session_id, str):
+        # It may not be one that a cache can look up.
+        check_session_id(session_id)
     return _get(session_id, ending)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
@@ -38,7 +38,13 @@ def loads(body: bytes) -> Any:
         ValueError: It can't be parsed; the text says why.
     """
     try:
-        return _json.decode(body.decode())
+        text = body.decode()
+        # White space around it is rare, and to look for it takes as long as to read a short answer.
+        if text[:1] == "{":
+            value, end = _json.raw_decode(text)
+            if end == len(text):
+                return value
+        return _json.decode(text)
     except RecursionError:
         problem = "it is nested too deeply"
     except ValueError as error:
@@ -53,8 +59,9 @@ def structure(value: object, kind: type[T]) -> T:
         ValueError: It isn't one; the text has a few reasons with their paths.
     """
     try:
-        reader: _Read = _reader(cast("Any", kind))
-        return cast("T", reader(value))
+        model: Any = kind
+        result: T = _reader(model)(value)
+        return result
     except (TypeError, ValueError):
         # Read again by cattrs, for the paths of all problems.
         pass

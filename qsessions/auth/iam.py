@@ -347,7 +347,7 @@ class _UserTokens:
 
     async def token(self, transport: Transport) -> str:
         token = self._source()
-        if inspect.isawaitable(token):
+        if not isinstance(token, str) and inspect.isawaitable(token):
             token = await token
         if isinstance(token, str):
             return token

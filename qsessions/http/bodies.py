@@ -55,7 +55,8 @@ class Incoming:
         # The HTTP library's own unpacking has no bound in its older versions.
         unpacker = (
             zlib.decompressobj(_ANY_FORM)
-            if response.headers.get("Content-Encoding", "").lower() in _PACKED
+            if "Content-Encoding" in response.headers
+            and response.headers["Content-Encoding"].lower() in _PACKED
             else None
         )
         arrived = 0
@@ -66,7 +67,7 @@ class Incoming:
                 arrived += len(chunk)
                 room = MAX_BODY_BYTES + 1 - len(self.body)
                 self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
-                self.is_too_large = max(arrived, len(self.body)) > MAX_BODY_BYTES
+                self.is_too_large = arrived > MAX_BODY_BYTES or len(self.body) > MAX_BODY_BYTES
                 if unpacker is not None and unpacker.eof:
                     break
             is_whole = not self.is_too_large and response.content.at_eof()

@@ -203,7 +203,8 @@ class RetryBudget:
 
     def earn(self, tokens: int) -> None:
         """Put tokens back."""
-        self._tokens = min(self._tokens + tokens, self._capacity)
+        if self._tokens < self._capacity:
+            self._tokens = min(self._tokens + tokens, self._capacity)
 
 
 def retry_cost(facts: Facts) -> int:
