@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+# How much too early the timer may wake, in seconds.
+_RESOLUTION_S = 0.001
 
 
 class SharedTimer:
@@ -22,13 +26,19 @@ class SharedTimer:
         # When it wakes, in the event loop's time.
         self._wakes_at = math.inf
 
-    def timeout(self, seconds: float | None) -> Timeout | NoTimeout:
+    def timeout(
+        self, seconds: float | None, task: asyncio.Task[Any] | None
+    ) -> Timeout | AbstractContextManager[None]:
         """Return a context that raises TimeoutError once it took so many seconds.
 
         Args:
             seconds: How many, or None for no limit.
+            task: The current task.
         """
-        return _NO_TIMEOUT if seconds is None else Timeout(self, seconds)
+        if seconds is None or task is None:
+            # Without a task, as in a callback that drives a coroutine, nothing can be cancelled.
+            return nullcontext()
+        return Timeout(self, seconds, task)
 
     def stop(self) -> None:
         """Stop the timer. Nothing times out any more."""
@@ -38,7 +48,7 @@ class SharedTimer:
 
     def add(self, timeout: Timeout, seconds: float) -> None:
         """Have a context end in so many seconds."""
-        loop = asyncio.get_running_loop()
+        loop = timeout.task.get_loop()
         timeout.at = loop.time() + seconds
         self._waiting.add(timeout)
         if timeout.at < self._wakes_at:
@@ -69,12 +79,14 @@ class Timeout:
 
     Attributes:
         at: When it ends, in the event loop's time.
+        task: The task that it is entered by.
     """
 
-    __slots__ = ("_cancelling", "_has_expired", "_seconds", "_task", "_timer", "at")
+    __slots__ = ("_cancelling", "_has_expired", "_seconds", "_timer", "at", "task")
 
-    def __init__(self, timer: SharedTimer, seconds: float) -> None:
+    def __init__(self, timer: SharedTimer, seconds: float, task: asyncio.Task[Any]) -> None:
         self.at = math.inf
+        self.task = task
         self._timer = timer
         self._seconds = seconds
         self._has_expired = False
@@ -82,14 +94,11 @@ class Timeout:
     def expire(self) -> None:
         """End it."""
         self._has_expired = True
-        self._task.cancel()
+        self.task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - requests are sent from coroutines
-        self._task = task
         # A cancellation from elsewhere, before or meanwhile, isn't ours to end.
-        self._cancelling = task.cancelling()
+        self._cancelling = self.task.cancelling()
         self._timer.add(self, self._seconds)
         return self
 
@@ -102,20 +111,6 @@ class Timeout:
         self._timer.remove(self)
         if not self._has_expired:
             return
-        is_only_ours = self._task.uncancel() <= self._cancelling
+        is_only_ours = self.task.uncancel() <= self._cancelling
         if is_only_ours and kind is asyncio.CancelledError:
             raise TimeoutError from error
-
-
-class NoTimeout:
-    """A context without a limit."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-_NO_TIMEOUT = NoTimeout()
-_RESOLUTION_S = 0.001

@@ -160,12 +160,13 @@ class AiohttpTransport:
                 one, or the running event loop isn't the one of the connections.
         """
         try:
-            http = self._open(request)
+            task = asyncio.current_task()
+            http = self._open(request, task)
             self.check(request.url)
             proxy = self._proxy or proxy_for(request.url, self.proxies)
             incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
             try:
-                with self._timer.timeout(request.timeout):
+                with self._timer.timeout(request.timeout, task):
                     return await self._exchange(http, request, proxy, incoming)
             except QSessionsError as error:
                 failure = error
@@ -266,10 +267,11 @@ class AiohttpTransport:
             return self._urgent_slots
         return self._slots if request.repeatable else self._fresh_slots
 
-    def _open(self, request: Request) -> aiohttp.ClientSession:
+    def _open(self, request: Request, task: asyncio.Task[Any] | None) -> aiohttp.ClientSession:
         if self._closed:
             raise ClientClosed("the client is closed.")
-        loop = asyncio.get_running_loop()
+        # To ask for the running loop again costs a system call, before Python 3.12.
+        loop = asyncio.get_running_loop() if task is None else task.get_loop()
         if self._loop is not loop and self._loop is not None:
             raise ConfigurationError(
                 "this client's connections belong to another event loop.",
