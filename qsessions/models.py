@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import attrs
 from attrs import field, frozen
@@ -37,6 +37,10 @@ class _OpenEnum(StrEnum):
         member._name_ = value.upper()
         member._value_ = value
         return member
+
+    def __reduce_ex__(self, proto: object) -> tuple[Any, ...]:
+        """Pickle by the value, as Python 3.11.0 to 3.11.3 don't: not every value has a name."""
+        return type(self), (self._value_,)
 
     @property
     def is_known(self) -> bool:

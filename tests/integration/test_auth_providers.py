@@ -4,7 +4,9 @@ themselves.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from qsessions.emulator import Emulator
 from tests.support.calls import GET
 from tests.support.clients import CRN, Against
 from tests.support.fault_server import http
-from tests.support.providers import failing
+from tests.support.providers import CustomProvider, failing
 from tests.support.tables import table
 
 REFUSED = http(401, {"errors": [{"code": 1201, "message": "Invalid credentials."}]})
@@ -280,6 +282,26 @@ async def test_every_provider_hears_of_a_401(against: Against) -> None:
         ("one", "three"),
         ("two", "four"),
     ]
+
+
+async def test_a_provider_may_return_any_awaitable(against: Against) -> None:
+    """Headers may come from a future, and after any number of waits, which may fail in between."""
+
+    class Vault(CustomProvider):
+        def headers(self, transport: object) -> Any:
+            return asyncio.ensure_future(self._after_a_failure())
+
+        async def _after_a_failure(self) -> dict[str, str]:
+            broken = asyncio.get_running_loop().create_future()
+            broken.set_exception(LookupError)
+            with suppress(LookupError):
+                await asyncio.gather(asyncio.sleep(0), broken)
+            await asyncio.sleep(0)
+            return {"X-Ticket": "a-ticket"}
+
+    server, client = await against(GET.success, auth=Vault(dict))
+    await client.get("s1")
+    assert server.received[0].headers["x-ticket"] == "a-ticket"
 
 
 @table("error", [LookupError("no ticket"), TimeoutError("the drawer is stuck")])
