@@ -225,8 +225,8 @@ class SessionCalls:
     ) -> T:
         """Carry out an operation on a session that was created just now.
 
-        A 404 is looked at again: by a GET after 2 s, then by the operation
-        itself. Where that is a GET, one look will do. A repeat that finds it gone isn't success.
+        A 404 is looked at again: by a GET after 2 s, then by the operation itself. Where that is a
+        GET, one look will do. A repeat that finds it gone isn't success.
 
         Raises:
             NotFound: The service said again that it knows no such session.

@@ -10,8 +10,8 @@ import pytest
 
 from tests.exhaustive.kills import many
 from tests.programs.killed import WAYS, Death
-from tests.support.kills import kills
-from tests.support.scenes import STATES, scene
+from tests.support.kills import kills, see_gaps
+from tests.support.scenes import STATES, kill_beside_the_living, scene
 from tests.support.stage import Stage, stage
 
 pytestmark = pytest.mark.skipif(
@@ -81,11 +81,7 @@ async def test_the_sweep_finds_a_gap_among_many(processes: Stage, tmp_path: Path
     """Also with twenty sessions under way, each way of dying shows an id that is written one turn of
     the event loop late.
     """
-    async with kills(processes, tmp_path) as place:
-        for way in WAYS:
-            left = await place.see(Death(way=way, under_way=20, is_late=True))
-            assert len(left.unrecorded) == 1, way
-            assert left.problems(), way
+    await see_gaps(processes, tmp_path, under_way=20)
 
 
 async def test_what_may_be_a_session_of_the_living_is_left_to_it_at_any_moment(
@@ -94,12 +90,8 @@ async def test_what_may_be_a_session_of_the_living_is_left_to_it_at_any_moment(
     """Where a living process is creating just such a session, those that the dead may have created
     are listed, and none is closed.
     """
-    async with scene(processes, tmp_path, backend="ibm_fez") as (place, _):
-        listed = 0
-        for count in FIRST_CREATE:
-            await place.kill(count)
-            listed += len(await place.reap())
-        assert listed == place.states["intent", "open"] >= 5, place.states
+    listed, states = await kill_beside_the_living(processes, tmp_path, FIRST_CREATE)
+    assert listed == states["intent", "open"] >= 5, states
 
 
 @pytest.mark.timeout(300)

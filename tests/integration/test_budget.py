@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import cProfile
 import gc
+import json
 import socket
 import sys
 import threading
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias
 
 import aiohttp
@@ -38,25 +40,8 @@ MOST_GROWTH = 4_000
 Call: TypeAlias = Callable[[], Awaitable[object]]
 
 TOKEN = "a-token"
-SESSION = {
-    "id": "s1",
-    "backend_name": "ibm_fez",
-    "mode": "dedicated",
-    "state": "active",
-    "accepting_jobs": True,
-    "started_at": "2026-05-04T08:00:10.25Z",
-    "activated_at": "2026-05-04T08:00:10.25Z",
-    "last_job_started": "2026-05-04T08:00:10.25Z",
-    "interactive_ttl": 60,
-    "max_ttl": 600,
-    "active_ttl": 588,
-    "timestamps": [
-        {"status": "open", "timestamp": "2026-05-04T08:00:00Z"},
-        {"status": "active", "timestamp": "2026-05-04T08:00:10.25Z"},
-    ],
-    "user_id": "IBMid-270003AAAA",
-    "elapsed_time": 11.75,
-}
+SAMPLE = Path(__file__).parents[1] / "contract" / "samples" / "session_active.json"
+SESSION = json.loads(SAMPLE.read_text(encoding="utf-8"))
 
 
 def answer_all(listener: socket.socket, answer: bytes) -> None:

@@ -40,7 +40,7 @@ from tests.support.shell import (
     shell_of,
     validate,
 )
-from tests.support.waiting import until_real
+from tests.support.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs" / "command-line.md"
 CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
@@ -730,7 +730,7 @@ async def test_sigterm_leaves_the_record(shell: Shell, service: Emulator) -> Non
         Fault(kind="latency", seconds=3600, operations=["create"], after=True, times=1)
     )
     process = await shell.start(*CREATE)
-    await until_real(lambda: bool(service.open_sessions))
+    await until(lambda: bool(service.open_sessions))
     process.send_signal(signal.SIGTERM)
     assert await outcome(process) == (-signal.SIGTERM, "", "")
     (session,) = service.open_sessions

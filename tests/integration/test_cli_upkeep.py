@@ -49,7 +49,7 @@ from tests.support.shell import (
     shell_of,
     terminal,
 )
-from tests.support.waiting import until_real
+from tests.support.waiting import until
 
 CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
 
@@ -125,7 +125,7 @@ async def test_wait(shell: Shell, service: Emulator, client: AsyncSessionClient)
         shell("wait", session_id, "--for", "active", "--for", "closed", "--timeout", "1m")
     )
     before = len(service.requests)
-    await until_real(lambda: len(service.requests) > before)
+    await until(lambda: len(service.requests) > before)
     service.submit_job(session_id, seconds=3600)
     code, out, err = await waiting
     assert (code, err) == (0, "")
@@ -923,7 +923,7 @@ async def test_ctrl_c_during_reap_and_close_all(
         session_id = (await client.create(mode="batch", max_ttl="1h")).id
         await left_by_the_dead(tmp_path, record(service, session_id=session_id))
         process = await shell.start(*command)
-        await until_real(lambda: not service.open_sessions)
+        await until(lambda: not service.open_sessions)
         process.send_signal(signal.SIGINT)
         code, _, err = await outcome(process)
         assert code == 130

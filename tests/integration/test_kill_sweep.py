@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.programs.killed import WAYS, Death
-from tests.support.kills import kills
-from tests.support.scenes import scene
+from tests.support.kills import kills, see_gaps
+from tests.support.scenes import kill_beside_the_living
 from tests.support.stage import Stage, stage
 
 pytestmark = pytest.mark.skipif(
@@ -69,11 +69,7 @@ async def test_the_sweep_finds_a_gap_of_one_turn(processes: Stage, tmp_path: Pat
     """Where the id is written from one turn of the event loop after the return on, each way of
     dying shows it.
     """
-    async with kills(processes, tmp_path) as place:
-        for way in WAYS:
-            left = await place.see(Death(way=way, is_late=True))
-            assert len(left.unrecorded) == 1, way
-            assert left.problems(), way
+    await see_gaps(processes, tmp_path, under_way=1)
 
 
 async def test_what_may_be_a_session_of_the_living_is_left_to_it(
@@ -82,9 +78,5 @@ async def test_what_may_be_a_session_of_the_living_is_left_to_it(
     """Where a living process is creating just such a session, those that the dead may have created
     are listed, and none is closed.
     """
-    async with scene(processes, tmp_path, backend="ibm_fez") as (place, _):
-        listed = 0
-        for count in FIRST_CREATE:
-            await place.kill(count)
-            listed += len(await place.reap())
-        assert listed == place.states["intent", "open"] >= 2, place.states
+    listed, states = await kill_beside_the_living(processes, tmp_path, FIRST_CREATE)
+    assert listed == states["intent", "open"] >= 2, states

@@ -212,3 +212,12 @@ async def kills(stage: Stage, directory: Path) -> AsyncIterator[Kills]:
         stage.playing(killed.main, str(directory), True, env=emulator.env()) as owner,
     ):
         yield Kills(emulator, directory, parent, owner, await owner.line())
+
+
+async def see_gaps(stage: Stage, directory: Path, *, under_way: int) -> None:
+    """Check that each way of dying shows an id that is written one turn of the event loop late."""
+    async with kills(stage, directory) as place:
+        for way in WAYS:
+            left = await place.see(Death(way=way, under_way=under_way, is_late=True))
+            assert len(left.unrecorded) == 1, way
+            assert left.problems(), way

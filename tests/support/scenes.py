@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -160,3 +160,18 @@ async def scene(
         async with aclosing(one.ledger):
             await one.settle(living)
             yield one, living
+
+
+async def kill_beside_the_living(
+    stage: Stage, directory: Path, moments: Iterable[int]
+) -> tuple[int, Counter[tuple[str, str]]]:
+    """Kill at each moment, while a living process is creating just such a session.
+
+    Return how many sessions were listed, and in which states the dead left their records.
+    """
+    async with scene(stage, directory, backend="ibm_fez") as (place, _):
+        seen = 0
+        for moment in moments:
+            await place.kill(moment)
+            seen += len(await place.reap())
+        return seen, place.states

@@ -24,7 +24,3 @@ async def until(condition: Callable[[], object]) -> None:
             # In a thread, since the event loop's timers may be on a test's clock.
             await asyncio.to_thread(time.sleep, 0.001)
         turns += 1
-
-
-# The same, where the condition is about another thread or process.
-until_real = until
