@@ -123,13 +123,7 @@ def _time(value: Any) -> datetime:
 
 def _member(enum: type[SessionState | Mode]) -> _Read:
     """Return what reads a member of an enum, which a value that isn't known yet becomes, too."""
-    known = {str(member): member for member in enum}
-
-    def read(value: Any) -> Any:
-        # A subscript costs a fifth of calling the enum.
-        return known[value] if value.__class__ is str and value in known else enum(_text(value))
-
-    return read
+    return lambda value: enum(_text(value))
 
 
 _SCALARS: dict[Any, _Read] = {
@@ -141,8 +135,15 @@ _SCALARS: dict[Any, _Read] = {
     SessionState: _member(SessionState),
     Mode: _member(Mode),
 }
-# What JSON has a type of its own for, so that it is taken as it is.
-_TAKEN_AS_IS = (str, bool, int)
+# How to tell, of a value called v, that it is taken as it is.
+_USUAL = {
+    str: ".__class__ is str and v",
+    bool: ".__class__ is bool",
+    int: ".__class__ is int",
+    float: ".__class__ is float and -1e300 < v < 1e300",
+}
+# A subscript costs a fifth of calling the enum.
+_KNOWN = {enum: {str(member): member for member in enum} for enum in (SessionState, Mode)}
 
 
 @cache
@@ -169,32 +170,51 @@ def _reader(kind: Any) -> _Read:
 
 
 def _model_reader(model: type[Any]) -> _Read:
-    """Return what reads a model. It runs for every answer, so it calls nothing that it needn't."""
+    """Return what reads a model.
+
+    It runs for every answer, so it is one expression that names each field, as attrs and cattrs
+    make theirs: it calls nothing where a field is as expected, and looks nothing up.
+    """
     readers, keeps_extra = _fields(model)
-    as_is = {
-        name: next((kind for kind in _TAKEN_AS_IS if reader is _SCALARS[kind]), None)
-        for name, reader in readers.items()
-    }
-
-    def read(value: Any) -> Any:
-        if type(value) is not dict:
-            raise _unexpected(value, "an object")
-        fields: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
-        for name, item in value.items():
-            if name not in as_is:
-                extra[name] = item
-            elif item is None or item == "":
-                continue
-            elif item.__class__ is as_is[name]:
-                fields[name] = item
-            else:
-                fields[name] = readers[name](item)
-        if extra and keeps_extra:
-            fields["extra"] = extra
-        return model(**fields)
-
+    names: dict[str, Any] = {"model": model, "unexpected": _unexpected, "absent": _absent}
+    fields = []
+    for number, (name, reader) in enumerate(readers.items()):
+        attribute = attrs.fields_dict(model)[name]
+        names |= {f"read{number}": reader, f"default{number}": attribute.default}
+        default = "absent()" if attribute.default is attrs.NOTHING else f"default{number}"
+        scalar = next((kind for kind, read in _SCALARS.items() if read is reader), None)
+        got = f"(v := get({name!r}))"
+        if scalar in _KNOWN:
+            names[f"known{number}"] = _KNOWN[scalar]
+            usual = f"known{number}[v] if {got} in known{number} else "
+        elif scalar in _USUAL:
+            usual = f"v if {got}{_USUAL[scalar]} else "
+        else:
+            usual = ""
+        fields.append(
+            f"{name}={usual}{default} if {'v' if usual else got} is None or v == ''"
+            f" else read{number}(v)"
+        )
+    if keeps_extra:
+        names["known"] = frozenset(readers)
+        fields.append(
+            "extra={} if value.keys() <= known"
+            " else {name: item for name, item in value.items() if name not in known}"
+        )
+    source = (
+        "def read(value):\n"
+        "    if value.__class__ is not dict:\n"
+        "        raise unexpected(value, 'an object')\n"
+        "    get = value.get\n"
+        f"    return model({', '.join(fields)})\n"
+    )
+    exec(compile(source, f"<reader of {model.__name__}>", "exec"), names)  # noqa: S102 - our names
+    read: _Read = names["read"]
     return read
+
+
+def _absent() -> None:
+    raise ValueError
 
 
 def _fields(model: type[Any]) -> tuple[dict[str, _Read], bool]:
