@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from types import EllipsisType
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from yarl import URL
 
@@ -107,13 +107,13 @@ class Caller:
             return self._timeout
         return deadline_seconds(timeout, "timeout")
 
-    async def call(
+    def call(
         self,
         operation: Operation[T],
         api_version: str | None = None,
         timeout: Timeout | Deadline = ...,
         progress: Progress | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Carry out an operation, all within one deadline.
 
         Args:
@@ -126,23 +126,44 @@ class Caller:
             QSessionsError: See errors.py.
         """
         deadline = self.deadline(timeout)
-        if self._loader is not None:
-            await self.ensure_configured(operation.name, deadline)
         version = (
             self._api_version if api_version is None else operations.checked_version(api_version)
         )
+        # What waits for nothing is no coroutine of its own: each costs at every wake-up.
+        if self._loader is not None or version == operations.LATEST:
+            return self._call_when_known(operation, version, deadline, progress)
+        return self._run(operation, version, deadline, progress)
+
+    async def _call_when_known(
+        self,
+        operation: Operation[T],
+        version: str | None,
+        deadline: Deadline,
+        progress: Progress | None,
+    ) -> T:
+        """Find out the settings and the latest API version, then carry out an operation."""
+        await self.ensure_configured(operation.name, deadline)
         if version == operations.LATEST:
             version = await self._latest_version(operation, deadline)
+        return await self._run(operation, version, deadline, progress)
+
+    def _run(
+        self,
+        operation: Operation[T],
+        version: str | None,
+        deadline: Deadline,
+        progress: Progress | None,
+    ) -> Coroutine[Any, Any, T]:
         version = version or operations.default_version(self._clock.wall())
         if self._headers.get("IBM-API-Version") != version:
             self._headers = SecretHeaders(self._user_headers, **{"IBM-API-Version": version})
         request = operation.request(self.base_url, self._headers, progress)
-        return await self._attempts.run(request, operation.read, deadline, urgent=operation.ending)
+        return self._attempts.run(request, operation.read, deadline)
 
     async def versions(
         self, api_version: str | None, timeout: Timeout | Deadline, *, urgent: bool = False
     ) -> list[ApiVersion]:
-        """List the API versions, without credentials; see `Attempts.run` for `urgent`."""
+        """List the API versions, without credentials; see `Request` for `urgent`."""
         headers = SecretHeaders(self._user_headers)
         if api_version is not None:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
@@ -150,9 +171,8 @@ class Caller:
         deadline = self.deadline(timeout)
         await self.ensure_configured(operation.name, deadline)
         request = operation.request(self.base_url, headers)
-        return await self._attempts.run(
-            request, operation.read, deadline, authenticated=False, urgent=urgent
-        )
+        request.urgent = urgent
+        return await self._attempts.run(request, operation.read, deadline, authenticated=False)
 
     async def pages(
         self,

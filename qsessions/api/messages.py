@@ -33,6 +33,9 @@ class SecretHeaders(SecretValues):
     """Headers that hold credentials."""
 
 
+NO_HEADERS = SecretHeaders()
+
+
 def strip_frames(error: BaseException) -> None:
     """Remove an error's frames, and other errors with theirs: their locals may hold secrets."""
     error.__cause__ = error.__context__ = error.__traceback__ = None
@@ -53,7 +56,6 @@ def strips_frames(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-@define
 class Progress:
     """How far one request has come, at its present attempt.
 
@@ -109,7 +111,7 @@ class Request:
     repeatable: bool = True
     done_when_repeated: frozenset[int] = frozenset()
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    credentials: SecretHeaders = field(factory=SecretHeaders)
+    credentials: SecretHeaders = field(default=NO_HEADERS)
     timeout: float | None = None
     urgent: bool = False
     progress: Progress = field(factory=Progress, eq=False)

@@ -129,6 +129,7 @@ class Operation(Generic[T]):
             self.session_id,
             self.repeatable,
             self.done_when_repeated,
+            urgent=self.ending,
             progress=progress or Progress(),
         )
 

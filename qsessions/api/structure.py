@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
@@ -111,6 +111,8 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+# Who polls a session reads the same times again and again.
+@lru_cache(4096)
 def _time(value: Any) -> datetime:
     if type(value) is not str:
         raise _unexpected(value, "text")

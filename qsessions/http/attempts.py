@@ -103,24 +103,21 @@ class Attempts:
         deadline: Deadline,
         *,
         authenticated: bool = True,
-        urgent: bool = False,
     ) -> T:
         """Send a request and read its answer.
 
         Args:
-            request: What to send. Each attempt sets its credentials and timeout.
+            request: What to send. Each attempt sets its credentials and timeout. Neither the retry
+                budget nor a full pool holds up an urgent one.
             read: Reads the answer of a success.
             deadline: The deadline of the whole call.
             authenticated: Whether to add credentials.
-            urgent: Whether the end of a session depends on it, or may: neither the retry budget
-                nor a full pool holds it up.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        request.urgent = urgent
         call = CallState(request, deadline, self.providers if authenticated else ())
-        self._urgent += urgent
+        self._urgent += request.urgent
         try:
             result = await self._send_with_retries(call)
             try:
@@ -137,7 +134,7 @@ class Attempts:
             strip_frames(interruption)
             raise
         finally:
-            self._urgent -= urgent
+            self._urgent -= request.urgent
 
     async def _send_with_retries(self, call: CallState) -> Response:
         """Send until an attempt succeeds or the policy ends it; return the answer.

@@ -6,9 +6,9 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
-from attrs import define, field
 
 from qsessions.api.messages import Progress, Response
+from qsessions.errors import ProtocolError
 
 # The service's answers are a few KiB, a full page of workloads about 100.
 MAX_BODY_BYTES = 1024 * 1024
@@ -36,47 +36,67 @@ class RequestBody(AsyncIterator[bytes]):
         return self._content
 
 
-@define
 class Incoming:
-    """What has come of an answer so far. Its repr shows no body."""
+    """What has come of an answer so far.
 
-    status: int | None = None
-    headers: Mapping[str, str] = field(factory=dict, repr=False)
-    body: bytearray = field(factory=bytearray, repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-    is_too_large: bool = False
+    Attributes:
+        status: The status, or 0 while there is none.
+        secrets: What the transport added to the request and must never show up elsewhere.
+    """
+
+    __slots__ = ("_headers", "_pieces", "secrets", "status")
+
+    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+        self.status = 0
+        self.secrets = secrets
+        self._headers: Mapping[str, str] = {}
+        self._pieces: list[bytes] = []
 
     async def read(self, response: aiohttp.ClientResponse) -> None:
-        """Read the body up to one byte over the bound.
+        """Read the body up to a piece over the bound.
 
-        Of a packed one no more comes in than that either, and nothing after its end.
+        A packed one gives no more than a byte over the bound, and nothing after its end.
+
+        Raises:
+            ProtocolError: It is too large, or the answer is none.
+            Exception: What the HTTP library raises.
         """
-        self.status, self.headers = response.status, response.headers
+        self.status, self._headers = response.status, response.headers
+        content = response.content
+        packing = response.headers.get("Content-Encoding")
         # The HTTP library's own unpacking has no bound in its older versions.
         unpacker = (
             zlib.decompressobj(_ANY_FORM)
-            if "Content-Encoding" in response.headers
-            and response.headers["Content-Encoding"].lower() in _PACKED
+            if packing is not None and packing.lower() in _PACKED
             else None
         )
-        arrived = 0
-        is_whole = False
+        arrived = size = 0
+        is_whole = is_too_large = False
         try:
-            while not (self.is_too_large or response.content.at_eof()):
-                chunk = await response.content.readany()
-                arrived += len(chunk)
-                room = MAX_BODY_BYTES + 1 - len(self.body)
-                self.body += unpacker.decompress(chunk, room) if unpacker else chunk[:room]
-                self.is_too_large = arrived > MAX_BODY_BYTES or len(self.body) > MAX_BODY_BYTES
+            while not (is_too_large or (is_whole := content.at_eof())):
+                piece = await content.readany()
+                arrived += len(piece)
+                if unpacker is not None:
+                    piece = unpacker.decompress(piece, MAX_BODY_BYTES + 1 - size)
+                size += len(piece)
+                self._pieces.append(piece)
+                is_too_large = size > MAX_BODY_BYTES or arrived > MAX_BODY_BYTES
                 if unpacker is not None and unpacker.eof:
+                    is_whole = content.at_eof() and not is_too_large
                     break
-            is_whole = not self.is_too_large and response.content.at_eof()
         finally:
             if not is_whole or response.status < 200:
                 response.close()
+        if response.status < 200:
+            raise ProtocolError(
+                "the server wants to speak another protocol.", status=response.status
+            )
+        if is_too_large:
+            raise ProtocolError(
+                f"the answer is larger than {MAX_BODY_BYTES} bytes.", status=response.status
+            )
 
-    def response(self, status: int) -> Response:
+    def response(self) -> Response:
         """Return the answer, its body cut at the bound."""
-        return Response(
-            status, self.headers, bytes(self.body[:MAX_BODY_BYTES]), secrets=self.secrets
-        )
+        body = b"".join(self._pieces)[:MAX_BODY_BYTES]
+        return Response(self.status, self._headers, body, 1, self.secrets)

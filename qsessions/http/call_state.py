@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from attrs import define, field
 
 from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
@@ -26,18 +25,23 @@ from qsessions.errors import (
 from qsessions.http.credentials import (
     NO_CREDENTIALS,
     Credentials,
-    ask_providers,
+    ask,
     checked,
+    rest_of,
     sendable,
 )
 
 
-@define
 class CallState:
     """One call under way.
 
-    Attributes:
+    Args:
+        request: The request, changed by each attempt.
+        deadline: The deadline of the whole call.
+        providers: What gives its credentials.
         any_status: Whether it ends with an answer of any status, rather than with its error.
+
+    Attributes:
         attempts: How many requests were sent.
         retry_cost: What its last retry took from the budget.
         is_refreshed: Whether it had its one fresh credential after a 401.
@@ -48,18 +52,28 @@ class CallState:
         is_sent: Whether the transport had `request`.
     """
 
-    request: Request
-    deadline: Deadline
-    providers: Sequence[AuthProvider]
-    any_status: bool = False
-    attempts: int = 0
-    retry_cost: int = 0
-    is_refreshed: bool = False
-    may_be_applied: bool = False
-    response_secrets: tuple[str, ...] = field(default=(), repr=False)
-    credentials: Credentials = NO_CREDENTIALS
-    by_provider: list[SecretHeaders] = field(factory=list)
-    is_sent: bool = False
+    # Most calls end with their first attempt, and never change these.
+    attempts = 0
+    retry_cost = 0
+    is_refreshed = False
+    may_be_applied = False
+    response_secrets: tuple[str, ...] = ()
+    credentials = NO_CREDENTIALS
+    by_provider: Sequence[SecretHeaders] = ()
+    is_sent = False
+
+    def __init__(
+        self,
+        request: Request,
+        deadline: Deadline,
+        providers: Sequence[AuthProvider],
+        *,
+        any_status: bool = False,
+    ) -> None:
+        self.request = request
+        self.deadline = deadline
+        self.providers = providers
+        self.any_status = any_status
 
     def is_success(self, response: Response) -> bool:
         """Return whether an answer means that the call succeeded."""
@@ -68,7 +82,7 @@ class CallState:
             # says anything about the session.
             parsed = decode_error_body(response.body)
             return parsed.is_service_error and INSTANCE_NOT_FOUND_CODE not in parsed.codes
-        return response.is_success
+        return 200 <= response.status < 300
 
     def with_context(self, error: QSessionsError) -> QSessionsError:
         """Add to an error where it happened, and mask every secret that a server echoed."""
@@ -118,11 +132,19 @@ class CallState:
         Raises:
             QSessionsError: A provider's error, or the deadline passed.
         """
-        self.by_provider = []
+        by_provider: list[SecretHeaders] = []
+        self.by_provider = by_provider
         try:
-            await ask_providers(self.providers, transport, self.deadline, self.by_provider)
+            asking = ask(self.providers, transport, by_provider)
+            # Providers that wait for nothing cost no timer.
+            try:
+                waits_for = asking.send(None)
+            except StopIteration:
+                pass
+            else:
+                await rest_of(asking, waits_for, self.deadline)
             # Compared by content: a provider may change its mapping.
-            if self.by_provider == latest.by_provider:
+            if by_provider == latest.by_provider:
                 return latest
             return checked(self.providers, self.by_provider)
         except QSessionsError as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator, Mapping, Sequence
-from types import CoroutineType
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
 from qsessions.api.messages import (
+    NO_HEADERS,
     RESERVED_HEADERS,
     AuthProvider,
     SecretHeaders,
@@ -35,39 +35,25 @@ class Credentials:
     merged: SecretHeaders
 
 
-NO_CREDENTIALS = Credentials((), SecretHeaders())
+NO_CREDENTIALS = Credentials((), NO_HEADERS)
 
 
-async def ask_providers(
-    providers: Sequence[AuthProvider],
-    transport: Transport,
-    deadline: Deadline,
-    by_provider: list[SecretHeaders],
+async def ask(
+    providers: Sequence[AuthProvider], transport: Transport, by_provider: list[SecretHeaders]
 ) -> None:
     """Get the headers of the next attempt from each provider.
 
     Args:
         providers: What gives them.
         transport: For the providers' own requests.
-        deadline: When waiting for a provider ends.
         by_provider: Where they are put; whatever happens, those that came are there.
 
     Raises:
         ConfigurationError: A provider returned something else.
-        CallTimeout: The deadline passed.
         Exception: What a provider raised.
     """
     for provider in providers:
-        answer: Any = provider.headers(transport)
-        if type(answer) is not CoroutineType:
-            answer = _awaited(answer)
-        # A provider that waits for nothing costs no timer.
-        try:
-            waits_for = answer.send(None)
-        except StopIteration as end:
-            headers = end.value
-        else:
-            headers = await _rest(answer, waits_for, deadline)
+        headers = await provider.headers(transport)
         # A user's own mapping isn't kept in a frame, which a traceback may show.
         if type(headers) is not SecretHeaders:
             headers = _secret(provider, headers)
@@ -111,10 +97,6 @@ def sendable(by_provider: Sequence[SecretHeaders]) -> SecretHeaders:
     )
 
 
-async def _awaited(answer: Any) -> object:
-    return await answer
-
-
 class _Resumed(Generic[T]):
     """Awaits the rest of a coroutine that has begun, and waits for something."""
 
@@ -136,7 +118,18 @@ class _Resumed(Generic[T]):
             return end.value  # type: ignore[no-any-return]
 
 
-async def _rest(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline: Deadline) -> T:
+async def rest_of(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline: Deadline) -> T:
+    """Await the rest of a coroutine that has begun.
+
+    Args:
+        coroutine: The coroutine.
+        waits_for: What it waits for.
+        deadline: When it has to be done.
+
+    Raises:
+        CallTimeout: The deadline passed.
+        Exception: What it raised.
+    """
     scope = asyncio.timeout(deadline.remaining())
     try:
         async with scope:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import platform
 import ssl as tls
+import sys
 from collections.abc import Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import aiohttp
@@ -27,12 +27,12 @@ from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
     ConnectionFailed,
-    ProtocolError,
     QSessionsError,
 )
-from qsessions.http.bodies import MAX_BODY_BYTES, Incoming, RequestBody
+from qsessions.http.bodies import Incoming, RequestBody
 from qsessions.http.failures import translated
 from qsessions.http.proxies import Proxy, parse_proxy, proxy_for
+from qsessions.http.slots import Slots
 from qsessions.http.timer import SharedTimer
 
 T = TypeVar("T")
@@ -118,10 +118,14 @@ class AiohttpTransport:
         # By whether each request gets a connection of its own.
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
         # The HTTP library's own limit loses a free connection when the task that it wakes is
-        # cancelled just then.
-        self._slots = asyncio.Semaphore(max_concurrency)
-        self._fresh_slots = asyncio.Semaphore(max_concurrency)
-        self._urgent_slots = asyncio.Semaphore(max(max_concurrency, _URGENT))
+        # cancelled just then. A borrowed pool has a limit of its own.
+        limit = sys.maxsize if http is not None else max_concurrency
+        self._slots = Slots(limit)
+        self._fresh_slots = Slots(limit)
+        self._urgent_slots = Slots(max(limit, _URGENT))
+        # The headers of the latest request that had no body, and what they were merged from.
+        self._headers: tuple[Mapping[str, str], Mapping[str, str], SecretHeaders]
+        self._headers = ({}, {}, SecretHeaders())
         self._timer = SharedTimer()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -165,16 +169,27 @@ class AiohttpTransport:
             self.check(request.url)
             proxy = self._proxy or proxy_for(request.url, self.proxies)
             incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
+            # The body is made before the wait for a connection, in which nothing is sent.
+            arguments = self._arguments(request, proxy)
+            slots = self._slots_for(request)
             try:
                 with self._timer.timeout(request.timeout, task):
-                    return await self._exchange(http, request, proxy, incoming)
+                    if not slots.take():
+                        await slots.wait()
+                    try:
+                        await incoming.read(
+                            await http.request(request.method, request.url, **arguments)
+                        )
+                    finally:
+                        slots.give_back()
+                return incoming.response()
             except QSessionsError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001 - a request that was sent may be done
                 failure = self._failure(error, request, incoming)
-            if incoming.status is not None and incoming.status >= 400:
+            if incoming.status >= 400:
                 # The status says enough without the whole body.
-                return incoming.response(incoming.status)
+                return incoming.response()
             raise failure
         except BaseException as error:
             # The frames of the HTTP library hold headers, and so may other errors that led here.
@@ -218,50 +233,30 @@ class AiohttpTransport:
             await self._sessions.popitem()[1].close()
         self._timer.stop()
 
-    async def _exchange(
-        self,
-        http: aiohttp.ClientSession,
-        request: Request,
-        proxy: Proxy | None,
-        incoming: Incoming,
-    ) -> Response:
-        headers = SecretHeaders(request.headers, **request.credentials)
-        body: RequestBody | None = None
+    def _arguments(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
+        """Return what aiohttp is to do beside the method and the URL."""
+        latest, credentials, headers = self._headers
+        # As a rule both are those of the request before.
+        if latest is not request.headers or credentials is not request.credentials:
+            headers = SecretHeaders(request.headers, **request.credentials)
+            self._headers = (request.headers, request.credentials, headers)
+        arguments: dict[str, Any] = {"headers": headers, "allow_redirects": False}
         if request.body is not None:
-            # Made before the wait for a connection, in which it is known that nothing was sent.
-            body = RequestBody(request.body, request.progress)
+            arguments["data"] = RequestBody(request.body, request.progress)
             # Without it, aiohttp would send the body in chunks.
-            headers["Content-Length"] = str(len(request.body))
-        # The request for a tunnel has headers of its own; what is inside the tunnel is the
-        # service's.
-        tunnel = request.url.scheme == "https"
-        if proxy is not None and not tunnel:
-            headers |= proxy.headers
-        async with self._slot(request):
-            response = await http.request(
-                request.method,
-                request.url,
-                headers=headers,
-                data=body,
-                proxy=None if proxy is None else proxy.url,
-                proxy_headers=proxy.headers if proxy is not None and tunnel else None,
-                allow_redirects=False,
-            )
-            await incoming.read(response)
-        if response.status < 200:
-            raise ProtocolError(
-                "the server wants to speak another protocol.", status=response.status
-            )
-        if incoming.is_too_large:
-            raise ProtocolError(
-                f"the answer is larger than {MAX_BODY_BYTES} bytes.", status=response.status
-            )
-        return incoming.response(response.status)
+            length = str(len(request.body))
+            arguments["headers"] = SecretHeaders(headers, **{"Content-Length": length})
+        if proxy is not None:
+            arguments["proxy"] = proxy.url
+            if request.url.scheme == "https":
+                # The request for a tunnel has headers of its own; what is inside the tunnel is the
+                # service's.
+                arguments["proxy_headers"] = proxy.headers
+            else:
+                arguments["headers"] = SecretHeaders(arguments["headers"], **proxy.headers)
+        return arguments
 
-    def _slot(self, request: Request) -> AbstractAsyncContextManager[None]:
-        if self._borrowed is not None:
-            # It has a limit of its own.
-            return nullcontext()
+    def _slots_for(self, request: Request) -> Slots:
         if request.urgent:
             # Calls that hang must not keep a session from being ended.
             return self._urgent_slots

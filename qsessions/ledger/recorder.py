@@ -21,7 +21,7 @@ from qsessions.ledger.records import (
     read_entries,
     reason,
 )
-from qsessions.models import CreateSession, Session
+from qsessions.models import CreateSession
 
 _Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
@@ -165,11 +165,6 @@ class SessionRecorder:
     def ended(self, session_id: str) -> None:
         """Record that a session is closed."""
         self._becomes(self._by_session.pop(session_id, None), RecordState.ENDED)
-
-    def observe(self, session: Session) -> None:
-        """Record that a session is closed, if it is."""
-        if session.is_final:
-            self.ended(session.id)
 
     async def flush(self, key: str | None = None, seconds: float = math.inf) -> None:
         """Wait until all is written: at most 5 s, and not at all while a record is overdue.

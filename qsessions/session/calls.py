@@ -83,9 +83,9 @@ class SessionCalls:
         if len(self.created_at) > _REMEMBERED:
             del self.created_at[next(iter(self.created_at))]
 
-    def is_young(self, session_id: str | None) -> bool:
+    def is_young(self, session_id: str) -> bool:
         """Return whether the service may not know the session yet: it was created just now."""
-        created = self.created_at.get(session_id or "")
+        created = self.created_at.get(session_id)
         return created is not None and self.clock.monotonic() - created < YOUNG_S
 
     async def get(
@@ -97,7 +97,8 @@ class SessionCalls:
     ) -> Session:
         """Read a session; see `AsyncSessionClient.get`. `progress` follows the request."""
         session = await self._call(operations.get(session_id), api_version, timeout, progress)
-        self.recorder.observe(session)
+        if session.is_final:
+            self.recorder.ended(session.id)
         return session
 
     async def has_pending_jobs(
@@ -144,7 +145,8 @@ class SessionCalls:
             if session.id != session_id or not operations.is_reached(wanted, session):
                 raise
             self._updated(session_id, accepting_jobs=accepting_jobs)
-            self.recorder.observe(session)
+            if session.is_final:
+                self.recorder.ended(session_id)
         else:
             self._updated(session_id, accepting_jobs=accepting_jobs)
             if accepting_jobs:
@@ -213,8 +215,9 @@ class SessionCalls:
         progress: Progress | None = None,
     ) -> Coroutine[Any, Any, T]:
         """Carry out an operation on a session; see `_call_young` for one created just now."""
-        call = self._call_young if self.is_young(operation.session_id) else self.caller.call
-        return call(operation, api_version, timeout, progress)
+        if operation.session_id in self.created_at and self.is_young(operation.session_id):
+            return self._call_young(operation, api_version, timeout, progress)
+        return self.caller.call(operation, api_version, timeout, progress)
 
     async def _call_young(
         self,

@@ -66,7 +66,8 @@ class Create:
         self._seconds = seconds
         # The id of its record in the ledger, made before there is a session.
         self._key = uuid4().hex
-        self._progress = Progress(begun=False)
+        self._progress = Progress()
+        self._progress.begun = False
         # The time that it still gets in flight; its deadline is set when its caller leaves.
         self._grace: asyncio.Timeout | None = None
         self._refusal: ClientClosed | None = None

@@ -167,7 +167,8 @@ class Watch:
                 nap.cancel()
 
     async def _result(self, job: Watched | Stretch) -> _Result:
-        progress = Progress(wait=self._pace.wait)
+        progress = Progress()
+        progress.wait = self._pace.wait
         try:
             if isinstance(job, Stretch):
                 return await job.fetch(self._calls.caller, progress)

@@ -36,6 +36,7 @@ from qsessions import (
     SessionLeftOpen,
 )
 from qsessions.emulator import Emulator
+from qsessions.http.slots import Slots
 from tests.support.fault_server import FaultServer, hang
 from tests.support.leaks import loop_steps, open_sessions, ours
 from tests.support.manual_clock import ManualClock
@@ -165,11 +166,11 @@ class Place:
         session = await client.create(mode="batch", max_ttl=60)
         await client.get(session.id)
         with self.full():
-            await until(transport._slots.locked)
+            await until(lambda: not transport._slots._free)
             await client.close(session.id)
         assert (await client.get(session.id)).is_final
         for slots in (transport._slots, transport._fresh_slots, transport._urgent_slots):
-            assert not slots.locked()
+            assert slots._free
 
 
 async def _first(items: AsyncIterator[object]) -> None:
@@ -321,7 +322,7 @@ class Sweep:
             ledger=ledger,
         )
         # Of these there are a hundred and more: one that were lost would not be missed.
-        client._transport._urgent_slots = asyncio.Semaphore(1)
+        client._transport._urgent_slots = Slots(1)
         before = len(self._emulator.sessions)
         place = Place(client, self._emulator, self._mute)
         walk = Walk(self._block(place))
