@@ -1,6 +1,7 @@
-"""JSON to attrs classes, with cattrs.
+"""JSON to attrs classes.
 
-null and "" are absent, unknown fields go to `extra`. Problems are reported as "reason @ path".
+null and "" are absent, unknown fields go to `extra`. What can't be read is read again by cattrs,
+which reports problems as "reason @ path".
 """
 
 from __future__ import annotations
@@ -13,19 +14,13 @@ from functools import cache, lru_cache
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
-from cattrs import Converter, IterableValidationError, IterableValidationNote, transform_error
-from cattrs.gen import make_dict_structure_fn, override
 
 from qsessions.models import Mode, SessionState
 
 T = TypeVar("T")
 
-_Read: TypeAlias = Callable[[Any], Any]
-_Hook: TypeAlias = Callable[[Any, Any], Any]
+Reader: TypeAlias = Callable[[Any], Any]
 
-# How many problems are reported. An array isn't read further, since each costs as much as a
-# thousand items.
-_MOST_PROBLEMS = 3
 # JSON's grammar has no bound, and 1e999 is read as infinity.
 _LARGEST = sys.float_info.max
 _KINDS = {dict: "an object", list: "an array", str: "text", bool: "a boolean", type(None): "null"}
@@ -63,36 +58,29 @@ def structure(value: object, kind: type[T]) -> T:
         result: T = _reader(model)(value)
         return result
     except (TypeError, ValueError):
-        # Read again by cattrs, for the paths of all problems.
-        pass
-    try:
-        return _detailed.structure(value, kind)
-    except Exception as error:  # noqa: BLE001 - cattrs raises groups of what its hooks raise
-        problems = sorted(transform_error(error, format_exception=_reason))
-    raise ValueError("; ".join(problems[:_MOST_PROBLEMS]))
+        # Late: cattrs takes 20 ms to import, and most programs never meet what it is needed for.
+        from qsessions.api.problems import structure_in_detail
+    return structure_in_detail(value, kind)
 
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _reason(error: BaseException, _: type | None) -> str:
-    return f"required field {error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _unexpected(value: object, expected: str) -> TypeError:
+def unexpected(value: object, expected: str) -> TypeError:
+    """Return the error for a value of another kind than expected."""
     return TypeError(f"expected {expected}, got {_KINDS.get(type(value), 'a number')}")
 
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise _unexpected(value, "text")
+        raise unexpected(value, "text")
     return value
 
 
 def _flag(value: Any) -> bool:
     if type(value) is not bool:
-        raise _unexpected(value, "true or false")
+        raise unexpected(value, "true or false")
     return value
 
 
@@ -100,12 +88,12 @@ def _integer(value: Any) -> int:
     # 600.0 is how some JSON writers spell 600.
     if type(value) is int or (type(value) is float and value.is_integer()):
         return int(value)
-    raise _unexpected(value, "a whole number")
+    raise unexpected(value, "a whole number")
 
 
 def _number(value: Any) -> float:
     if type(value) is not float and type(value) is not int:
-        raise _unexpected(value, "a number")
+        raise unexpected(value, "a number")
     if not -_LARGEST <= value <= _LARGEST:
         raise TypeError("expected a number, got one that is too large")
     return float(value)
@@ -115,7 +103,7 @@ def _number(value: Any) -> float:
 @lru_cache(4096)
 def _time(value: Any) -> datetime:
     if type(value) is not str:
-        raise _unexpected(value, "text")
+        raise unexpected(value, "text")
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
@@ -123,12 +111,12 @@ def _time(value: Any) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _member(enum: type[SessionState | Mode]) -> _Read:
+def _member(enum: type[SessionState | Mode]) -> Reader:
     """Return what reads a member of an enum, which a value that isn't known yet becomes, too."""
     return lambda value: enum(_text(value))
 
 
-_SCALARS: dict[Any, _Read] = {
+SCALARS: dict[Any, Reader] = {
     str: _text,
     bool: _flag,
     int: _integer,
@@ -149,42 +137,42 @@ _KNOWN = {enum: {str(member): member for member in enum} for enum in (SessionSta
 
 
 @cache
-def _reader(kind: Any) -> _Read:
+def _reader(kind: Any) -> Reader:
     """Return what reads a kind of value, and raises TypeError or ValueError where it isn't one."""
     if kind is Any:
         return lambda value: value
-    if kind in _SCALARS:
-        return _SCALARS[kind]
+    if kind in SCALARS:
+        return SCALARS[kind]
     if attrs.has(kind):
         return _model_reader(kind)
     inner = get_args(kind)[0]
-    if not _is_array(kind):
+    if not is_array(kind):
         # A field that may be absent: of `X | None` the X.
         return _reader(inner)
     read = _reader(inner)
 
     def read_array(value: Any) -> tuple[Any, ...]:
         if type(value) is not list:
-            raise _unexpected(value, "an array")
+            raise unexpected(value, "an array")
         return tuple([read(item) for item in value])
 
     return read_array
 
 
-def _model_reader(model: type[Any]) -> _Read:
+def _model_reader(model: type[Any]) -> Reader:
     """Return what reads a model.
 
     It runs for every answer, so it is one expression that names each field, as attrs and cattrs
     make theirs: it calls nothing where a field is as expected, and looks nothing up.
     """
-    readers, keeps_extra = _fields(model)
-    names: dict[str, Any] = {"model": model, "unexpected": _unexpected, "absent": _absent}
+    readers, keeps_extra = fields_of(model)
+    names: dict[str, Any] = {"model": model, "unexpected": unexpected, "absent": _absent}
     fields = []
     for number, (name, reader) in enumerate(readers.items()):
         attribute = attrs.fields_dict(model)[name]
         names |= {f"read{number}": reader, f"default{number}": attribute.default}
         default = "absent()" if attribute.default is attrs.NOTHING else f"default{number}"
-        scalar = next((kind for kind, read in _SCALARS.items() if read is reader), None)
+        scalar = next((kind for kind, read in SCALARS.items() if read is reader), None)
         got = f"(v := get({name!r}))"
         if scalar in _KNOWN:
             names[f"known{number}"] = _KNOWN[scalar]
@@ -211,7 +199,7 @@ def _model_reader(model: type[Any]) -> _Read:
         f"    return model({', '.join(fields)})\n"
     )
     exec(compile(source, f"<reader of {model.__name__}>", "exec"), names)  # noqa: S102 - our names
-    read: _Read = names["read"]
+    read: Reader = names["read"]
     return read
 
 
@@ -219,76 +207,17 @@ def _absent() -> None:
     raise ValueError
 
 
-def _fields(model: type[Any]) -> tuple[dict[str, _Read], bool]:
+def fields_of(model: type[Any]) -> tuple[dict[str, Reader], bool]:
     """Return what reads each field of a model, and whether it keeps unknown ones as `extra`."""
     hints = get_type_hints(model)
     keeps_extra = hints.pop("extra", None) is not None
     return {name: _reader(hint) for name, hint in hints.items()}, keeps_extra
 
 
-def _is_array(kind: Any) -> bool:
+def is_array(kind: Any) -> bool:
+    """Return whether a kind of value is an array, which the models have as tuples."""
     origin: Any = get_origin(kind)
     return origin is tuple
 
 
-def _array_hook(kind: Any) -> _Hook:
-    """Make what reads an array; cattrs' own takes any iterable for one, text included."""
-    item_kind = get_args(kind)[0]
-
-    def read(value: Any, _: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
-            raise _unexpected(value, "an array")
-        items, errors = [], []
-        for index, item in enumerate(value):
-            try:
-                items.append(_detailed.structure(item, item_kind))
-            except Exception as error:  # noqa: BLE001 - as above
-                error.add_note(IterableValidationNote("an array", index, item_kind))
-                errors.append(error)
-                if len(errors) == _MOST_PROBLEMS:
-                    break
-        if errors:
-            raise IterableValidationError("an array", errors, kind)  # pyright: ignore[reportCallIssue]
-        return tuple(items)
-
-    return read
-
-
-def _model_hook(model: type[Any]) -> _Hook:
-    """Make what reads a model in detail: cattrs' generated code, for the fields that are there."""
-    readers, keeps_extra = _fields(model)
-    # Absent fields never reach the generated code, so it needn't look for None at each one.
-    overrides: dict[str, Any] = {
-        name: override(struct_hook=_SCALAR_HOOKS[reader])
-        for name, reader in readers.items()
-        if reader in _SCALAR_HOOKS
-    }
-    if keeps_extra:
-        overrides["extra"] = override(omit=True)
-    structure_fields = make_dict_structure_fn(model, _detailed, **overrides)
-
-    def read(value: Any, kind: Any) -> Any:
-        if type(value) is not dict:
-            raise _unexpected(value, "an object")
-        present = {
-            name: item
-            for name, item in value.items()
-            if name in readers and item is not None and item != ""
-        }
-        return structure_fields(present, kind)
-
-    return read
-
-
-def _hook(read: _Read) -> _Hook:
-    return lambda value, _: read(value)
-
-
-_SCALAR_HOOKS = {read: _hook(read) for read in _SCALARS.values()}
-
 _json = json.JSONDecoder(parse_constant=_refuse_constant)
-_detailed = Converter(detailed_validation=True)
-for _kind, _read in _SCALARS.items():
-    _detailed.register_structure_hook(_kind, _SCALAR_HOOKS[_read])
-_detailed.register_structure_hook_factory(_is_array, _array_hook)
-_detailed.register_structure_hook_factory(attrs.has, _model_hook)
