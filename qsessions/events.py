@@ -16,12 +16,13 @@ import attrs
 from attrs import frozen
 
 from qsessions.errors import ConfigurationError, one_line
+from qsessions.values import Value
 
 logger = logging.getLogger("qsessions")
 
 
-@frozen(kw_only=True)
-class _AttemptEvent:
+@frozen(kw_only=True, eq=False, repr=False)
+class _AttemptEvent(Value):
     operation: str
     session_id: str | None
     method: str
@@ -29,12 +30,12 @@ class _AttemptEvent:
     attempt: int
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class RequestSent(_AttemptEvent):
     """An attempt begins. `attempt` counts from 1 within its call."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ResponseReceived(_AttemptEvent):
     """An attempt was answered, with any status, after `seconds`."""
 
@@ -42,7 +43,7 @@ class ResponseReceived(_AttemptEvent):
     seconds: float
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class RequestFailed(_AttemptEvent):
     """An attempt ended without an answer after `seconds`; `reason` says why."""
 
@@ -50,8 +51,8 @@ class RequestFailed(_AttemptEvent):
     reason: str
 
 
-@frozen(kw_only=True)
-class RetryPlanned:
+@frozen(kw_only=True, eq=False, repr=False)
+class RetryPlanned(Value):
     """The call goes on with another attempt after `delay` seconds; `reason` says why."""
 
     operation: str
@@ -61,16 +62,16 @@ class RetryPlanned:
     reason: str
 
 
-@frozen(kw_only=True)
-class TokenRenewed:
+@frozen(kw_only=True, eq=False, repr=False)
+class TokenRenewed(Value):
     """IAM at `host` gave an access token that lives `expires_in` seconds."""
 
     host: str
     expires_in: float
 
 
-@frozen(kw_only=True)
-class SessionCreated:
+@frozen(kw_only=True, eq=False, repr=False)
+class SessionCreated(Value):
     """The client created a session; `max_ttl` is in seconds, or None where none was asked for."""
 
     session_id: str
@@ -79,22 +80,22 @@ class SessionCreated:
     max_ttl: int | None
 
 
-@frozen(kw_only=True)
-class SessionDraining:
+@frozen(kw_only=True, eq=False, repr=False)
+class SessionDraining(Value):
     """The service accepted that a session takes no more jobs."""
 
     session_id: str
 
 
-@frozen(kw_only=True)
-class SessionClosed:
+@frozen(kw_only=True, eq=False, repr=False)
+class SessionClosed(Value):
     """The client closed a session."""
 
     session_id: str
 
 
-@frozen(kw_only=True)
-class CreateCancelled:
+@frozen(kw_only=True, eq=False, repr=False)
+class CreateCancelled(Value):
     """A create was cancelled while its request was in flight.
 
     `session_id` is the session that came of it, where one is known; `closed` says whether it was
@@ -106,8 +107,8 @@ class CreateCancelled:
     detail: str
 
 
-@frozen(kw_only=True)
-class EndingFailed:
+@frozen(kw_only=True, eq=False, repr=False)
+class EndingFailed(Value):
     """A session that `open()` created could not be ended.
 
     `operation`, drain or close, failed, and `detail` says why.
@@ -121,8 +122,8 @@ class EndingFailed:
     again: bool = False
 
 
-@frozen(kw_only=True)
-class LedgerFailed:
+@frozen(kw_only=True, eq=False, repr=False)
+class LedgerFailed(Value):
     """The ledger could not keep a record, and `reason` says why; reported once for each client.
 
     Reported again when the client is closed, if sessions that may be open, and don't drain, are

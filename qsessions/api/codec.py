@@ -9,23 +9,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 from attrs import field, frozen
 
 from qsessions.api.messages import header_problem
-from qsessions.api.structure import loads, structure
+from qsessions.api.structure import SCALARS, loads, structure
 from qsessions.errors import ProtocolError
 from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession, Workload
+from qsessions.values import Value
 
 T = TypeVar("T")
 
 _SECONDS = re.compile(r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*")
 
 
-@frozen(kw_only=True)
-class WorkloadPage:
+class WorkloadPage(NamedTuple):
     """One page of workloads.
 
     Attributes:
@@ -39,45 +39,45 @@ class WorkloadPage:
     served_at: float | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Versions:
     versions: tuple[ApiVersion, ...]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Link:
     href: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Page:
     workloads: tuple[Workload, ...]
     next: _Link | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Jobs:
     jobs: tuple[Any, ...]
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class ProxyUrls:
     """An account's proxies by the scheme of the address; `extra` has those for other schemes."""
 
-    https: str | None = field(default=None, repr=False)
-    http: str | None = field(default=None, repr=False)
-    extra: Mapping[str, object] = field(factory=dict, repr=False)
+    https: str | None = None
+    http: str | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class AccountProxies:
     """How an account says to get out."""
 
     urls: ProxyUrls | None = None
-    username_ntlm: str | None = field(default=None, repr=False)
+    username_ntlm: str | None = None
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Account:
     """An account in the official client's file. Its repr shows no token.
 
@@ -96,17 +96,17 @@ class Account:
 
     channel: str | None = None
     is_default_account: bool = False
-    token: str | None = field(default=None, repr=False)
-    instance: str | None = field(default=None, repr=False)
-    url: str | None = field(default=None, repr=False)
+    token: str | None = None
+    instance: str | None = None
+    url: str | None = None
     verify: bool = True
     private_endpoint: bool = False
     proxies: AccountProxies | None = None
     problem: str | None = None
 
 
-@frozen
-class Grant:
+@frozen(eq=False, repr=False)
+class Grant(Value):
     """An access token as IAM grants it, and how many seconds it lives."""
 
     access_token: str = field(repr=False)
@@ -240,6 +240,6 @@ def _with_usage(workload: Workload) -> Workload:
 
 def _number_or_none(value: Any) -> float | None:
     try:
-        return structure(value, float)
-    except ValueError:
+        return SCALARS[float](value)
+    except TypeError:
         return None

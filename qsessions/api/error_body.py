@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from attrs import frozen
+from typing import Any, NamedTuple
 
 from qsessions.api.structure import loads
 from qsessions.errors import as_sentence, one_line
@@ -20,8 +18,7 @@ _TITLE = re.compile(r"<title[^<>]*>", re.IGNORECASE)
 _TITLE_END = re.compile("</title>", re.IGNORECASE)
 
 
-@frozen
-class ErrorBody:
+class ErrorBody(NamedTuple):
     """What an error's body says.
 
     Attributes:

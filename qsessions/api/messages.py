@@ -16,6 +16,7 @@ from yarl import URL
 
 from qsessions.errors import ConfigurationError
 from qsessions.masking import mask
+from qsessions.values import Value
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,8 +130,8 @@ class Request:
         return mask(text, (*self.secrets, *values, *more))
 
 
-@frozen
-class Response:
+@frozen(eq=False, repr=False)
+class Response(Value):
     """One HTTP answer. Its repr doesn't show the body, which may hold a token.
 
     Attributes:

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
 
-import attrs
 from attrs import field, frozen
 from yarl import URL
 
@@ -87,7 +86,7 @@ def newest_live(versions: list[ApiVersion]) -> str:
     return max(live)
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Operation(Generic[T]):
     """One operation, ready to be sent.
 
@@ -253,8 +252,8 @@ def workloads(
         "workloads",
         "GET",
         f"/v1/workloads?{urlencode(parameters)}",
-        lambda answer: attrs.evolve(
-            codec.decode_workloads(answer.body), served_at=http_date(answer.header("Date"))
+        lambda answer: codec.decode_workloads(answer.body)._replace(
+            served_at=http_date(answer.header("Date"))
         ),
         ending=ending,
     )

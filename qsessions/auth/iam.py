@@ -74,7 +74,7 @@ _RENEWAL_PAUSE_S = 60.0
 _LIVENESS_S = 1.0
 
 
-@define
+@define(eq=False, repr=False)
 class _Token:
     value: str = field(repr=False)
     good_until: float

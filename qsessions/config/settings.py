@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 from urllib.request import getproxies_environment
 
 from attrs import field, frozen
@@ -72,8 +73,7 @@ _NAME_ANOTHER = (
 )
 
 
-@frozen
-class Settings:
+class Settings(NamedTuple):
     """What a client works with.
 
     Attributes:
@@ -87,8 +87,7 @@ class Settings:
 
     base_url: str
     providers: tuple[AuthProvider, ...]
-    # A proxy's URL may hold a password.
-    proxies: Mapping[str, str] = field(repr=False)
+    proxies: Mapping[str, str]
     source: str
     instance: str | None = None
 
@@ -160,7 +159,7 @@ def resolve(
     return loader
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class SettingsLoader:
     """Loads the settings from the account file. Its repr shows no secret."""
 

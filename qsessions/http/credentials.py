@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
-
-from attrs import frozen
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from qsessions.api.messages import (
     NO_HEADERS,
@@ -22,8 +20,7 @@ from qsessions.errors import CallTimeout, ConfigurationError
 T = TypeVar("T")
 
 
-@frozen
-class Credentials:
+class Credentials(NamedTuple):
     """The headers of all providers, checked.
 
     Attributes:

@@ -15,7 +15,7 @@ from qsessions.api.messages import SecretHeaders, is_loopback
 from qsessions.errors import ConfigurationError
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Proxy:
     """A proxy. Its URL has no credentials: the HTTP library shows URLs in errors and warnings."""
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -13,6 +14,7 @@ from qsessions.api.error_body import ErrorBody, decode_error_body
 from qsessions.api.messages import Request, Response, http_date
 from qsessions.arguments import check_count, check_positive
 from qsessions.errors import ConfigurationError, ConnectionFailed, ProtocolError, QSessionsError
+from qsessions.values import Value
 
 # The statuses that the official client (0.51) repeats, and 429, which asks for it.
 REPEATABLE_STATUSES = frozenset({429, 500, 502, 503, 504, 520, 521, 522, 524})
@@ -53,8 +55,7 @@ class Action(Enum):
     UNKNOWN = "unknown"
 
 
-@frozen(kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """What is known after an attempt that was not a success.
 
     Attributes:
@@ -92,8 +93,7 @@ class Facts:
         return self.status in REPEATABLE_STATUSES or self.reserved
 
 
-@frozen
-class Decision:
+class Decision(NamedTuple):
     """What to do after an attempt that was not a success.
 
     Attributes:
@@ -107,8 +107,8 @@ class Decision:
     delay: float = 0.0
 
 
-@frozen(kw_only=True)
-class RetryPolicy:
+@frozen(kw_only=True, eq=False, repr=False)
+class RetryPolicy(Value):
     """How often and how long to try, with exponential back-off and full jitter.
 
     A request that creates a session is never repeated when it may have been carried out, whatever

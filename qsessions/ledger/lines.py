@@ -15,7 +15,7 @@ from attrs.validators import instance_of
 from qsessions.ledger.records import LedgerRecord, put
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Header:
     """A file's first line, which describes its owner."""
 
@@ -28,7 +28,7 @@ class Header:
     shared: bool = field(validator=instance_of(bool))
 
 
-@define
+@define(eq=False, repr=False)
 class Contents:
     """The contents of a file, as far as it can be read.
 

@@ -35,7 +35,7 @@ _QUIET_LOOKS = 2
 _LOOK_S = 10.0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PolledSession:
     """A session that is read again and again.
 

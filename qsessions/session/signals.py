@@ -34,7 +34,7 @@ class SignalListener(Protocol):
         ...
 
 
-@define
+@define(eq=False, repr=False)
 class _Reaction:
     """What happens between a signal and what it did before.
 

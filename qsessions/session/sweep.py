@@ -53,7 +53,7 @@ _GONE: _Listed = ("gone", None)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Watched(PolledSession):
     """A session among many that are watched.
 
@@ -93,7 +93,7 @@ class Watched(PolledSession):
         return differs and self.checks <= _MOST_CHECKS
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Stretch:
     """A part of the list, whose pages are fetched one after another, again and again.
 
