@@ -58,12 +58,12 @@ _HOMES = {
         "TokenRenewed",
     ),
     "http.retry": ("RetryPolicy",),
-    "ledger": (
+    "ledger.local": ("LocalLedger",),
+    "ledger.records": (
         "Ledger",
         "LedgerEntry",
         "LedgerRecord",
         "Liveness",
-        "LocalLedger",
         "Owner",
         "RecordState",
     ),

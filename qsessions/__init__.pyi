@@ -56,12 +56,12 @@ from qsessions.events import (
     TokenRenewed as TokenRenewed,
 )
 from qsessions.http.retry import RetryPolicy as RetryPolicy
-from qsessions.ledger import (
+from qsessions.ledger.local import LocalLedger as LocalLedger
+from qsessions.ledger.records import (
     Ledger as Ledger,
     LedgerEntry as LedgerEntry,
     LedgerRecord as LedgerRecord,
     Liveness as Liveness,
-    LocalLedger as LocalLedger,
     Owner as Owner,
     RecordState as RecordState,
 )

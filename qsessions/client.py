@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from yarl import URL
 
@@ -26,7 +26,8 @@ from qsessions.events import Observer, Observers, logger
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport, HttpSession
-from qsessions.ledger import Ledger, SessionRecorder, checked_labels
+from qsessions.ledger.recorder import SessionRecorder
+from qsessions.ledger.records import Ledger, checked_labels
 from qsessions.models import (
     ApiVersion,
     CreateSession,
@@ -36,14 +37,14 @@ from qsessions.models import (
     Workload,
     deadline_seconds,
 )
-from qsessions.session import close_all as closing
 from qsessions.session.calls import HOWS, How, SessionCalls
-from qsessions.session.close_all import Ending
 from qsessions.session.create import Create
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.open import OpenSessions, SessionContext
 from qsessions.session.pending_creates import PendingCreates
-from qsessions.session.watch import Watch
+
+if TYPE_CHECKING:
+    from qsessions.session.close_all import Ending
 
 
 class AsyncSessionClient:
@@ -484,16 +485,19 @@ class AsyncSessionClient:
                 `include_owned` and without `labels`.
             QSessionsError: They can't be listed; nothing was ended.
         """
+        # Late, as in `watch`: not every program comes here.
+        from qsessions.session.close_all import end, find, session_modes
+
         check_choice("how", how, HOWS)
         listed = self.workloads(
-            mode=closing.session_modes(mode),
+            mode=session_modes(mode),
             status=operations.OPEN_STATUSES,
             backend=backend,
             created_before=created_before,
             api_version=api_version,
             timeout=timeout,
         )
-        sessions = await closing.find(
+        sessions = await find(
             listed,
             # Which instance it is may be known only by then.
             lambda: self._recorder.entries(self.instance),
@@ -503,7 +507,7 @@ class AsyncSessionClient:
         call = partial(
             self.drain if how == "drain" else self.close, api_version=api_version, timeout=timeout
         )
-        return await closing.end(sessions, how, call, self._clock.wall)
+        return await end(sessions, how, call, self._clock.wall)
 
     async def versions(
         self, *, api_version: str | None = None, timeout: Timeout = ...
@@ -627,6 +631,8 @@ class AsyncSessionClient:
             NotFound: The instance has no such session; `session_id` says which.
             QSessionsError: As `get`.
         """
+        from qsessions.session.watch import Watch
+
         watch = Watch(
             operations.session_ids(ids),
             self._calls,

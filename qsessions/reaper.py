@@ -17,7 +17,8 @@ from qsessions.api.operations import OPEN_STATUSES
 from qsessions.arguments import texts
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
-from qsessions.ledger import (
+from qsessions.ledger.local import place_of
+from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
     LedgerRecord,
@@ -27,7 +28,6 @@ from qsessions.ledger import (
     amend_entries,
     checked_labels,
     has_labels,
-    place_of,
     read_entries,
 )
 from qsessions.ledger.verdicts import (
@@ -41,12 +41,13 @@ from qsessions.ledger.verdicts import (
 from qsessions.models import Workload
 from qsessions.session.close_all import map_bounded
 from qsessions.session_states import Progress, State, current_states
+from qsessions.values import Value
 
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
 
-@frozen(kw_only=True)
-class Reaped:
+@frozen(kw_only=True, eq=False, repr=False)
+class Reaped(Value):
     """What `reap` or `forget` did about one record.
 
     Attributes:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE, OPEN_STATUSES
 from qsessions.client import AsyncSessionClient
 from qsessions.clock import CLOCK_SKEW_S
-from qsessions.ledger import LedgerRecord
+from qsessions.ledger.records import LedgerRecord
 from qsessions.models import Session, SessionState, Workload
 from qsessions.session.close_all import map_bounded
 

@@ -79,7 +79,7 @@ class AccountProxies:
 
 @frozen(eq=False, repr=False)
 class Account:
-    """An account in the official client's file. Its repr shows no token.
+    """An account in the official client's file. Its repr shows no field: some are secret.
 
     Attributes:
         channel: Which service it is for.
@@ -240,6 +240,7 @@ def _with_usage(workload: Workload) -> Workload:
 
 def _number_or_none(value: Any) -> float | None:
     try:
-        return SCALARS[float](value)
+        number: float = SCALARS[float](value)
     except TypeError:
         return None
+    return number

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsessions.errors import QSessionsError
-from qsessions.models import CreateSession, Workload
+
+if TYPE_CHECKING:
+    from qsessions.models import CreateSession, Workload
 
 # So many candidates are listed in a message.
 _LISTED = 5

@@ -16,7 +16,7 @@ from functools import partial
 from typing import ClassVar, Self, TypeAlias
 from urllib.parse import urlencode
 
-from attrs import define, field
+from attrs import define
 from yarl import URL
 
 from qsessions.api.codec import Grant, decode_grant
@@ -76,7 +76,7 @@ _LIVENESS_S = 1.0
 
 @define(eq=False, repr=False)
 class _Token:
-    value: str = field(repr=False)
+    value: str
     good_until: float
     renew_at: float
 

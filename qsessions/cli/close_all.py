@@ -32,7 +32,7 @@ from qsessions.cli.recording import ClosedSessions, local_ledger, record_ended
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
 from qsessions.errors import LedgerUnavailable
-from qsessions.ledger import read_entries
+from qsessions.ledger.records import read_entries
 from qsessions.session.calls import How
 from qsessions.session.close_all import Ending, end, find
 

@@ -23,7 +23,8 @@ from qsessions.cli.service import connect
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import ConfigurationError, NotFound
-from qsessions.ledger import LedgerEntry, LedgerRecord, LocalLedger, has_labels, read_entries
+from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.records import LedgerEntry, LedgerRecord, has_labels, read_entries
 from qsessions.ledger.verdicts import is_young, whose
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, is_served

@@ -32,7 +32,7 @@ from qsessions.cli.recording import ClosedSessions, local_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask, progress_bar
 from qsessions.errors import InstanceNotFound, InvalidArgument
-from qsessions.ledger import Ledger, Liveness, read_entries
+from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, forget as forget_records, reap as reap_sessions
 

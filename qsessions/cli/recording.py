@@ -12,9 +12,9 @@ import attrs
 from qsessions.cli.failures import count, print_error, print_lines, shorten
 from qsessions.errors import LedgerUnavailable
 from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
-from qsessions.ledger import (
+from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.records import (
     LedgerRecord,
-    LocalLedger,
     RecordState,
     amend_entries,
     close_ledger,

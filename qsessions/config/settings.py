@@ -19,7 +19,7 @@ from functools import partial
 from typing import NamedTuple
 from urllib.request import getproxies_environment
 
-from attrs import field, frozen
+from attrs import frozen
 from yarl import URL
 
 from qsessions.api.codec import Account
@@ -161,7 +161,7 @@ def resolve(
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SettingsLoader:
-    """Loads the settings from the account file. Its repr shows no secret."""
+    """Loads the settings from the account file. Its repr shows no field, since some are secret."""
 
     providers: tuple[AuthProvider, ...]
     needs_key: bool
@@ -169,14 +169,14 @@ class SettingsLoader:
     # The service may not need it.
     is_crn_optional: bool
     base_url: str | None
-    iam_url: str | None = field(repr=False)
+    iam_url: str | None
     account: str | None
     file: str
     is_named: bool
     channel: str
     own_tls: bool
-    environment: Account = field(repr=False)
-    proxies: Mapping[str, str] = field(repr=False)
+    environment: Account
+    proxies: Mapping[str, str]
     # What to do about missing credentials where nothing better is known.
     advice: str
 

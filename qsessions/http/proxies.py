@@ -17,11 +17,14 @@ from qsessions.errors import ConfigurationError
 
 @frozen(eq=False, repr=False)
 class Proxy:
-    """A proxy. Its URL has no credentials: the HTTP library shows URLs in errors and warnings."""
+    """A proxy. Its URL has no credentials: the HTTP library shows URLs in errors and warnings.
+
+    Nor has its repr, which shows no field.
+    """
 
     url: URL
     headers: SecretHeaders = field(factory=SecretHeaders)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    secrets: tuple[str, ...] = ()
 
 
 def parse_proxy(value: str | URL) -> Proxy | None:

@@ -12,7 +12,6 @@ from attrs import define
 from qsessions.errors import ConfigurationError, QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger import records
-from qsessions.ledger.local import LocalLedger, place_of
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -26,7 +25,7 @@ from qsessions.models import CreateSession
 _Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _OpenRecord:
     """A record that the ledger doesn't have as ended yet.
 
@@ -80,7 +79,12 @@ class SessionRecorder:
                 solution="For a directory of your own, pass LocalLedger(path).",
             )
         self._is_ours = isinstance(ledger, str)
-        self._ledger = LocalLedger() if isinstance(ledger, str) else ledger
+        if isinstance(ledger, str):
+            # Late: most clients have none.
+            from qsessions.ledger.local import LocalLedger
+
+            ledger = LocalLedger()
+        self._ledger = ledger
         self._spawn = spawn
         self._observers = observers
         self._wall = wall
@@ -190,6 +194,9 @@ class SessionRecorder:
         """
         if self._ledger is None:
             return ()
+        # Here already, unless the ledger is the user's own.
+        from qsessions.ledger.local import place_of
+
         return await read_entries(place_of(self._ledger, instance))
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from attrs.validators import and_, instance_of, min_len, optional
 
 from qsessions.errors import InvalidArgument, LedgerUnavailable, QSessionsError
 from qsessions.models import CreateSession, Mode
+from qsessions.values import Value
 
 T = TypeVar("T")
 
@@ -87,8 +88,8 @@ def checked_labels(value: object) -> Mapping[str, str]:
     return dict(value)
 
 
-@frozen(kw_only=True)
-class LedgerRecord:
+@frozen(kw_only=True, eq=False, repr=False)
+class LedgerRecord(Value):
     """A session in the ledger. It holds no credentials.
 
     Attributes:
@@ -181,8 +182,8 @@ def put(records: dict[str, LedgerRecord], record: LedgerRecord) -> None:
         records[record.key] = record
 
 
-@frozen(kw_only=True)
-class Owner:
+@frozen(kw_only=True, eq=False, repr=False)
+class Owner(Value):
     """The process that a record belongs to. Attributes that its file doesn't have are None.
 
     Attributes:
@@ -198,8 +199,8 @@ class Owner:
     liveness: Liveness
 
 
-@frozen(kw_only=True)
-class LedgerEntry:
+@frozen(kw_only=True, eq=False, repr=False)
+class LedgerEntry(Value):
     """A record with its owner.
 
     Attributes:

@@ -22,8 +22,9 @@ from attrs import frozen
 
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, YOUNG_S
 from qsessions.clock import CLOCK_SKEW_S
-from qsessions.ledger import LedgerEntry, LedgerRecord, Liveness, RecordState
+from qsessions.ledger.records import LedgerEntry, LedgerRecord, Liveness, RecordState
 from qsessions.models import Session, Workload
+from qsessions.values import Value
 
 # The seconds after the request in which a session may be created, if its owner died meanwhile.
 LONGEST_CREATE_S = 120.0
@@ -43,8 +44,8 @@ class Verdict(Enum):
     """The session costs nothing any more: the record can be set to `ENDED`."""
 
 
-@frozen
-class ReapDecision:
+@frozen(eq=False, repr=False)
+class ReapDecision(Value):
     """What to do about a record, and why.
 
     Attributes:

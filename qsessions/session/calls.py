@@ -25,7 +25,7 @@ from qsessions.errors import (
     ResponseError,
 )
 from qsessions.events import Observers, SessionClosed, SessionDraining
-from qsessions.ledger import SessionRecorder
+from qsessions.ledger.recorder import SessionRecorder
 from qsessions.models import Session, UpdateSession
 from qsessions.session.draining import DrainingSessions
 

@@ -12,10 +12,11 @@ from attrs import frozen
 from qsessions.api.operations import YOUNG_S
 from qsessions.arguments import texts
 from qsessions.errors import InvalidArgument, NotFound
-from qsessions.ledger import LedgerEntry, Liveness, Owner, has_labels
+from qsessions.ledger.records import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.ledger.verdicts import candidates
 from qsessions.models import Workload
 from qsessions.session.calls import How
+from qsessions.values import Value
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,8 +25,8 @@ R = TypeVar("R")
 _AT_ONCE = 20
 
 
-@frozen(kw_only=True)
-class Ending:
+@frozen(kw_only=True, eq=False, repr=False)
+class Ending(Value):
     """What `close_all` did about one session that was open.
 
     Attributes:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.caller import Caller
 from qsessions.clock import CLOCK_SKEW_S, Clock
-from qsessions.ledger import LedgerRecord, SessionRecorder
+from qsessions.ledger.recorder import SessionRecorder
+from qsessions.ledger.records import LedgerRecord
 
 # A look is due when so many drained sessions wait for one, or the first has waited so long.
 _WAITING = 50

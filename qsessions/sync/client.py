@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from yarl import URL
 
@@ -19,14 +19,16 @@ from qsessions.caller import Timeout
 from qsessions.clock import Clock
 from qsessions.events import Observer
 from qsessions.http.retry import RetryPolicy
-from qsessions.ledger import Ledger
+from qsessions.ledger.records import Ledger
 from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, Workload
 from qsessions.session.calls import How
-from qsessions.session.close_all import Ending
 from qsessions.sync.calls import run
 from qsessions.sync.context import FacadeClient, SyncSessionContext
 from qsessions.sync.live import LiveSession, each
 from qsessions.sync.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from qsessions.session.close_all import Ending
 
 
 class SessionClient:

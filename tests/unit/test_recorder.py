@@ -26,7 +26,9 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import SessionRecorder, close_ledger, files, records
+from qsessions.ledger import files, records
+from qsessions.ledger.recorder import SessionRecorder
+from qsessions.ledger.records import close_ledger
 from tests.support.given_ledger import GivenLedger
 from tests.support.ledger_files import (
     CREATED,
