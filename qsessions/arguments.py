@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import UnionType
 from typing import TypeAlias, TypeGuard, TypeVar
 
@@ -53,11 +53,11 @@ def check_positive(
 
 
 def check_choice(
-    name: str, value: object, choices: Iterable[str], refusal: Refusal = InvalidArgument
+    name: str, value: object, choices: Sequence[str], refusal: Refusal = InvalidArgument
 ) -> None:
     """Check that a value is one of several texts."""
-    *others, last = choices
-    if value not in (*others, last):
+    if value not in choices:
+        *others, last = choices
         listed = ", ".join(f'"{choice}"' for choice in others)
         raise refusal(f'{name} must be {listed} or "{last}", not {value!r}.')
 

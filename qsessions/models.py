@@ -80,6 +80,9 @@ class Mode(_OpenEnum):
     """Groups independent jobs, without exclusivity."""
 
 
+_MODES = tuple(Mode)
+
+
 @frozen
 class StateChange:
     """An entry of a session's history: the state it entered and when."""
@@ -288,7 +291,7 @@ def _max_ttl(value: Duration | None) -> int | None:
 
 
 def _known_mode(value: str) -> Mode:
-    check_choice("mode", value, Mode)
+    check_choice("mode", value, _MODES)
     return Mode(value)
 
 
@@ -335,6 +338,8 @@ class CreateSession:
     def __attrs_post_init__(self) -> None:
         if self.backend is not None and not _is_name(self.backend):
             raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
+        if self.interactive_ttl is None and self.active_ttl is None:
+            return
         ttls = {
             name: seconds
             for name in ("interactive_ttl", "active_ttl", "max_ttl")

@@ -164,6 +164,8 @@ def creation(
     )
 
 
+# Those who create many sessions mostly ask for the same.
+@lru_cache(128)
 def create(request: CreateSession) -> Operation[Session]:
     """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
     return Operation(

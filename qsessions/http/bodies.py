@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 from qsessions.api.messages import Progress, Response
 from qsessions.errors import ProtocolError
@@ -18,22 +19,30 @@ _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _ANY_FORM = zlib.MAX_WBITS | 32
 
 
-class RequestBody(AsyncIterator[bytes]):
+class RequestBody(aiohttp.BytesPayload):
     """A request's body. `progress` says whether the HTTP library has begun to send it.
 
-    Before that, the request can't have been carried out.
+    Before that, the request can't have been carried out: the library keeps the head until it has
+    the body.
     """
 
     def __init__(self, content: bytes, progress: Progress) -> None:
-        self._content = content
+        super().__init__(content)
         self._progress = progress
         progress.begun = False
 
-    async def __anext__(self) -> bytes:
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send the body, unless nothing more of the request must be sent, or it was before."""
         if self._progress.begun or self._progress.stopped:
-            raise StopAsyncIteration
+            raise ConnectionError("the request was given up before it was sent")
         self._progress.begun = True
-        return self._content
+        await writer.write(self._value)
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Send the body, whose length is the one in the head."""
+        await self.write(writer)
 
 
 class Incoming:

@@ -243,9 +243,6 @@ class AiohttpTransport:
         arguments: dict[str, Any] = {"headers": headers, "allow_redirects": False}
         if request.body is not None:
             arguments["data"] = RequestBody(request.body, request.progress)
-            # Without it, aiohttp would send the body in chunks.
-            length = str(len(request.body))
-            arguments["headers"] = SecretHeaders(headers, **{"Content-Length": length})
         if proxy is not None:
             arguments["proxy"] = proxy.url
             if request.url.scheme == "https":

@@ -27,6 +27,7 @@ ErrorT = TypeVar("ErrorT", bound=QSessionsError)
 # How many seconds a create that was cancelled in flight, and closing its session, may each take.
 ENDING_TIMEOUT = 30.0
 
+_GIVEN_UP = "the request was given up while it was in flight."
 _SHUT_DOWN = "the client or the event loop was shut down meanwhile."
 
 
@@ -64,15 +65,20 @@ class Create:
         self._labels = labels
         self.api_version = api_version
         self._seconds = seconds
-        # The id of its record in the ledger, made before there is a session.
-        self._key = uuid4().hex
+        # The id of its record in the ledger, if there is one, made before there is a session.
+        self._key = uuid4().hex if calls.recorder.enabled else ""
         self._progress = Progress()
         self._progress.begun = False
-        # The time that it still gets in flight; its deadline is set when its caller leaves.
-        self._grace: asyncio.Timeout | None = None
+        # Whether the call is under way.
+        self._is_called = False
+        # Ends it in flight, some time after its caller has left.
+        self._grace: asyncio.TimerHandle | None = None
+        self._is_late = False
         self._refusal: ClientClosed | None = None
         self._is_abandoned = False
         self._task: asyncio.Task[Session | BaseException] | None = None
+        # Resolved when the task is done or about to be.
+        self._answered: asyncio.Future[None] | None = None
 
     async def result(self) -> Session:
         """Create the session; once only.
@@ -87,14 +93,15 @@ class Create:
         """
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
-            self._calls.observers.notify(
-                SessionCreated(
-                    session_id=outcome.id,
-                    mode=self._request.mode,
-                    backend=self._request.backend,
-                    max_ttl=self._request.max_ttl,
+            if self._calls.observers.receive(SessionCreated):
+                self._calls.observers.notify(
+                    SessionCreated(
+                        session_id=outcome.id,
+                        mode=self._request.mode,
+                        backend=self._request.backend,
+                        max_ttl=self._request.max_ttl,
+                    )
                 )
-            )
             return outcome
         try:
             raise outcome
@@ -108,11 +115,15 @@ class Create:
             # A caller that tries again at once must not keep the loop from what it waits for.
             await asyncio.sleep(0)
             return self._located(refusal)
+        # Made before the task, which an eager task factory runs at once.
+        answered = self._answered = asyncio.get_running_loop().create_future()
         task = self._task = self._calls.spawn(self._outcome())
-        answered = asyncio.get_running_loop().create_future()
-        self._creates.track(answered, self.stop)
+        # One that is cancelled before its first step runs no line.
+        task.add_done_callback(self._wake)
+        self._creates.add(self, self.stop)
         try:
-            await asyncio.wait({task})
+            # Not the task itself, which a cancellation of this would cancel.
+            await answered
         except asyncio.CancelledError as cancelled:
             if note := await self._abandon(task):
                 cancelled.add_note(note)
@@ -120,9 +131,15 @@ class Create:
         else:
             return self._located(ClientClosed(_SHUT_DOWN)) if task.cancelled() else task.result()
         finally:
-            answered.set_result(None)
+            self._creates.remove(self)
             # It holds its error, whose traceback holds this object.
             self._task = None
+
+    def _wake(self, _: object = None) -> None:
+        """Let the caller go on, unless it does."""
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.done():
+            answered.set_result(None)
 
     async def close(self) -> str | None:
         """Close the session, whose caller has left; return what to say of a failure."""
@@ -174,6 +191,7 @@ class Create:
             return error
         finally:
             task = None
+            self._wake()
 
     async def _run(self) -> Session:
         """Carry it out: record the intent, send the request, record the session."""
@@ -184,7 +202,8 @@ class Create:
         except CreateOutcomeUnknown as error:
             recorder.unknown(self._key, error.session_id)
             if error.session_id is not None:
-                await self._created(error.session_id)
+                self._created(error.session_id)
+                await self._written()
             if not self._is_abandoned:
                 await add_candidates(
                     error,
@@ -208,43 +227,48 @@ class Create:
             ):
                 raise self._located(self._refusal) from None
             raise
-        recorder.created(self._key, session.id)
-        await self._created(session.id)
+        self._created(session.id)
+        if recorder.enabled:
+            recorder.created(self._key, session.id)
+            await self._written()
         return session
 
     async def _send(self, deadline: Deadline) -> Session:
         caller = self._calls.caller
-        await caller.ensure_configured(self._operation.name, deadline)
-        await self._calls.recorder.record_intent(
-            self._request,
-            self._key,
-            base_url=caller.base_url,
-            instance=caller.instance,
-            labels=self._labels,
-            seconds=deadline.remaining(),
-        )
+        if self._calls.recorder.enabled:
+            # Which instance it is may be known only by then.
+            await caller.ensure_configured(self._operation.name, deadline)
+            await self._calls.recorder.record_intent(
+                self._request,
+                self._key,
+                base_url=caller.base_url,
+                instance=caller.instance,
+                labels=self._labels,
+                seconds=deadline.remaining(),
+            )
+        self._is_called = True
         try:
-            async with asyncio.timeout(None) as self._grace:
-                return await caller.call(
-                    self._operation, self.api_version, deadline, self._progress
-                )
-        except (asyncio.CancelledError, TimeoutError) as error:
-            if isinstance(error, QSessionsError) or self._progress.begun is False:
+            return await caller.call(self._operation, self.api_version, deadline, self._progress)
+        except asyncio.CancelledError:
+            if self._progress.begun is False:
                 raise
-            is_late = isinstance(error, TimeoutError)
-            why = "the request was given up while it was in flight." if is_late else _SHUT_DOWN
+            why = _GIVEN_UP if self._is_late else _SHUT_DOWN
             raise self._located(
                 CreateOutcomeUnknown(f"the session may have been created: {why}")
             ) from None
         finally:
-            self._grace = None
+            self._is_called = False
+            if self._grace is not None:
+                self._grace.cancel()
 
     async def _abandon(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         """Bring it to its end, since its caller was cancelled; return what to say of a failure."""
         self._progress.stopped = self._is_abandoned = True
-        is_in_flight = self._grace is not None and self._progress.begun is not False
-        if self._grace is not None and is_in_flight:
-            self._grace.reschedule(asyncio.get_running_loop().time() + ENDING_TIMEOUT)
+        is_in_flight = self._is_called and self._progress.begun is not False
+        if is_in_flight:
+            self._grace = asyncio.get_running_loop().call_later(
+                ENDING_TIMEOUT, self._give_up, task
+            )
         elif self.session_id is None:
             # Else its id is being recorded.
             task.cancel()
@@ -253,13 +277,18 @@ class Create:
         except ClientClosed as error:
             is_unknown = is_in_flight or self.session_id is not None
             return self._report_unknown(error.message) if is_unknown else None
-        self._creates.track(cleanup, self.stop)
+        self._creates.add(cleanup, self.stop)
+        cleanup.add_done_callback(self._creates.remove)
         # Not in the task itself: one that is cancelled before its first step runs no line.
         cleanup.add_done_callback(
             lambda done: self._report_unknown(_SHUT_DOWN) if done.cancelled() else None
         )
         await asyncio.wait({cleanup})
         return _unknown(_SHUT_DOWN) if cleanup.cancelled() else cleanup.result()
+
+    def _give_up(self, task: asyncio.Task[Session | BaseException]) -> None:
+        self._is_late = True
+        task.cancel()
 
     async def _clean_up(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         await wait_uncancelled(task)
@@ -273,10 +302,13 @@ class Create:
             return None
         return self._report_unknown(type(error).__name__)
 
-    async def _created(self, session_id: str) -> None:
-        """Keep the session's id, and wait until it is in the ledger."""
+    def _created(self, session_id: str) -> None:
+        """Keep the session's id."""
         self.session_id = session_id
         self._calls.remember(session_id)
+
+    async def _written(self) -> None:
+        """Wait until the session's id is in the ledger."""
         # A caller that hears of the session may be killed at its next instruction.
         with suppress(asyncio.CancelledError):
             await self._calls.recorder.written(self._key)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from qsessions.errors import ClientClosed
 
@@ -20,8 +19,10 @@ class PendingCreates:
     def __init__(self) -> None:
         self.refusal: ClientClosed | None = None
         self._is_closed = False
-        # Each is done when its create doesn't have to be waited for any more.
-        self._pending: dict[asyncio.Future[Any], Callable[[ClientClosed], None]] = {}
+        # How to stop each, by what stands for it.
+        self._pending: dict[object, Callable[[ClientClosed], None]] = {}
+        # Resolved when there are none any more, where somebody waits for that.
+        self._idle: asyncio.Future[None] | None = None
 
     def refuse(self, reason: ClientClosed | None, *, for_good: bool = False) -> None:
         """Let no create begin; None lets them begin again. It may be called in any thread.
@@ -43,9 +44,17 @@ class PendingCreates:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._pending:
-                    await asyncio.wait(self._pending)
+                    if self._idle is None:
+                        self._idle = asyncio.get_running_loop().create_future()
+                    await asyncio.wait({self._idle})
 
-    def track(self, pending: asyncio.Future[Any], stop: Callable[[ClientClosed], None]) -> None:
-        """Count a create as under way until `pending` is done; `stop` stops it if it is refused."""
+    def add(self, pending: object, stop: Callable[[ClientClosed], None]) -> None:
+        """Count a create as under way until it is removed; `stop` stops it if it is refused."""
         self._pending[pending] = stop
-        pending.add_done_callback(self._pending.pop)
+
+    def remove(self, pending: object) -> None:
+        """Count a create as over: its caller goes on with the answer."""
+        del self._pending[pending]
+        if self._idle is not None and not self._pending:
+            self._idle.set_result(None)
+            self._idle = None

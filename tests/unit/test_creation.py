@@ -42,7 +42,7 @@ async def test_an_interrupted_reading_leaves_no_frame(monkeypatch: pytest.Monkey
 async def test_nothing_is_stopped_where_nothing_is_refused() -> None:
     """A signal that was acted on by a second one meanwhile stops no create."""
     creates, stopped = PendingCreates(), list[object]()
-    creates.track(asyncio.get_running_loop().create_future(), stopped.append)
+    creates.add(object(), stopped.append)
     creates.stop_unsent()
     assert stopped == []
     creates.refuse(ClientClosed("closed"))
