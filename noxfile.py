@@ -95,6 +95,6 @@ def exhaustive(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def peers(session: nox.Session) -> None:
-    """Use the emulator from the official client, schemathesis, curl and a browser."""
+    """Use the emulator from the official client, schemathesis, curl, a browser and on uvloop."""
     install(session, "peers")
     pytest(session, "tests/peers")

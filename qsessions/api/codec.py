@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import attrs
@@ -23,8 +22,6 @@ from qsessions.values import Value
 
 T = TypeVar("T")
 
-# A function of `json` makes an encoder at each call.
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
 _SECONDS = re.compile(r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*")
 
 
@@ -218,13 +215,9 @@ def _account(value: Any) -> Account:
 
 def encode(request: CreateSession | UpdateSession) -> bytes:
     """Write a request's body; what is None is left out."""
-    fields = {name: getattr(request, name) for name in _field_names(type(request))}
-    return _to_json({name: value for name, value in fields.items() if value is not None}).encode()
-
-
-@cache
-def _field_names(kind: type[CreateSession | UpdateSession]) -> tuple[str, ...]:
-    return tuple(attrs.fields_dict(kind))
+    return json.dumps(
+        attrs.asdict(request, filter=lambda _, value: value is not None), separators=(",", ":")
+    ).encode()
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

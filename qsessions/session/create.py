@@ -266,9 +266,7 @@ class Create:
         self._progress.stopped = self._is_abandoned = True
         is_in_flight = self._is_called and self._progress.begun is not False
         if is_in_flight:
-            self._grace = asyncio.get_running_loop().call_later(
-                ENDING_TIMEOUT, self._give_up, task
-            )
+            self._grace = asyncio.get_running_loop().call_later(ENDING_TIMEOUT, self._give_up, task)
         elif self.session_id is None:
             # Else its id is being recorded.
             task.cancel()

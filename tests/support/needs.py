@@ -16,6 +16,7 @@ INSTALL = {
     "node": "apt-get install nodejs",
     "qiskit_ibm_runtime": "pip install qiskit-ibm-runtime",
     "schemathesis": "pip install schemathesis",
+    "uvloop": "pip install uvloop",
 }
 # Chromium has a name of its own in each distribution.
 NAMES = {"chromium": ("chromium", "chromium-browser", "google-chrome")}
