@@ -231,8 +231,8 @@ class Caller:
         if self._loading is None or self._loading.done():
             self._loading = self.spawn(self._look_up(self._loader))
         loading = self._loading
-        done, _ = await asyncio.wait({loading}, timeout=deadline.remaining())
-        if not done:
+        await deadline.wait({loading})
+        if not loading.done():
             raise CallTimeout(
                 "the call's deadline passed while reading the account file.",
                 operation=operation,
@@ -265,16 +265,18 @@ class Caller:
     async def _latest_version(self, operation: Operation[T], deadline: Deadline) -> str:
         if self._latest is not None:
             return self._latest
-        scope = asyncio.timeout(deadline.remaining())
+        scope = deadline.timeout()
         try:
-            async with scope, self._latest_lock:
-                # Another call may have got it meanwhile. This call may be about to end a session.
-                if self._latest is None:
-                    versions = await self.versions(None, deadline, urgent=True)
-                    self._latest = operations.newest_live(versions)
-                return self._latest
+            with scope:
+                async with self._latest_lock:
+                    # Another call may have got it meanwhile. This one may be about to end a
+                    # session.
+                    if self._latest is None:
+                        versions = await self.versions(None, deadline, urgent=True)
+                        self._latest = operations.newest_live(versions)
+                    return self._latest
         except TimeoutError:
-            if not scope.expired():
+            if not scope.expired:
                 raise
             raise CallTimeout(
                 "the call's deadline passed while asking for the latest API version.",

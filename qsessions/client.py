@@ -102,7 +102,7 @@ class AsyncSessionClient:
             record without an id, and `reap` can only show which session it may be.
         allow_insecure: Whether plain http to a host other than this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" logs them anyway.
-        clock: Time and chance, for tests.
+        clock: Time and chance, for tests. The client waits by it alone.
 
     Raises:
         ConfigurationError: An argument or a variable of the environment is missing or can't be
@@ -140,9 +140,10 @@ class AsyncSessionClient:
             account_file=account_file,
             own_tls=ssl is not None or http is not None,
         )
-        self._clock = value_or_default("clock=", clock, Clock)
+        self.clock = value_or_default("clock=", clock, Clock)
         watchers = Observers(observers)
         self._transport = AiohttpTransport(
+            self.clock,
             application=application,
             http=http,
             ssl=ssl,
@@ -151,19 +152,19 @@ class AsyncSessionClient:
             allow_insecure=allow_insecure,
         )
         self._recorder = SessionRecorder(
-            ledger, self._transport.spawn, watchers, self._clock.wall, wait=ledger_wait
+            ledger, self._transport.spawn, watchers, self.clock, wait=ledger_wait
         )
         policy = value_or_default("retry=", retry, RetryPolicy)
         self._caller = Caller(
             settings,
             self._transport,
-            Attempts(self._transport, retry=policy, clock=self._clock, observers=watchers),
-            self._clock,
+            Attempts(self._transport, retry=policy, clock=self.clock, observers=watchers),
+            self.clock,
             api_version=api_version,
             timeout=deadline_seconds(timeout, "timeout"),
             headers=checked_headers({} if headers is None else headers),
         )
-        self._calls = SessionCalls(self._caller, self._recorder, watchers, self._clock)
+        self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
         self._has_warned = False
@@ -507,7 +508,7 @@ class AsyncSessionClient:
         call = partial(
             self.drain if how == "drain" else self.close, api_version=api_version, timeout=timeout
         )
-        return await end(sessions, how, call, self._clock.wall)
+        return await end(sessions, how, call, self.clock.wall)
 
     async def versions(
         self, *, api_version: str | None = None, timeout: Timeout = ...

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
@@ -16,6 +15,7 @@ from attrs import frozen
 from qsessions.api.operations import OPEN_STATUSES
 from qsessions.arguments import texts
 from qsessions.client import AsyncSessionClient
+from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
 from qsessions.ledger.local import place_of
 from qsessions.ledger.records import (
@@ -72,7 +72,7 @@ async def reap(
     all_instances: bool = False,
     dry_run: bool = False,
     close_unique: bool = False,
-    wall: Callable[[], float] = time.time,
+    wall: Callable[[], float] | None = None,
     progress: Progress | None = None,
 ) -> list[Reaped]:
     """Close what dead owners left open, and return what was done about each record, oldest first.
@@ -91,7 +91,7 @@ async def reap(
         all_instances: Whether to return records of other instances too. They are left as they are.
         dry_run: Whether to decide only.
         close_unique: Whether to close a session of unknown id if exactly one session matches.
-        wall: Returns the seconds since 1970.
+        wall: Returns the seconds since 1970; by default by the client's clock.
         progress: Called with the step, the number done and the total.
 
     Raises:
@@ -102,7 +102,8 @@ async def reap(
     if not isinstance(client, AsyncSessionClient):
         raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(client).__name__}.")
     whole, wanted = all_instances or bool(only), checked_labels(labels)
-    known = await _read(ledger, None if whole else client)
+    place = _checked(ledger)
+    known = await read_entries(place if whole else place_of(place, client.instance), client.clock)
     entries = [
         entry
         for entry in _chosen(known, only)
@@ -113,7 +114,7 @@ async def reap(
     reaper = _Reaper(
         client,
         ledger,
-        wall,
+        client.clock.wall if wall is None else wall,
         {entry.record.session_id: entry.owner for entry in may_live},
         progress or (lambda *_: None),
         named=bool(only),
@@ -124,7 +125,7 @@ async def reap(
 
 
 async def forget(
-    ledger: Ledger, only: str | Collection[str], *, wall: Callable[[], float] = time.time
+    ledger: Ledger, only: str | Collection[str], *, wall: Callable[[], float] = SYSTEM_CLOCK.wall
 ) -> list[Reaped]:
     """Set records of dead owners to ended without a look at their sessions.
 
@@ -160,9 +161,9 @@ async def forget(
                 named=True,
             ),
         )
-        for entry in _chosen(await _read(ledger, None), only)
+        for entry in _chosen(await read_entries(_checked(ledger)), only)
     ]
-    return await _recorded(ledger, wall, decided)
+    return await _recorded(ledger, SYSTEM_CLOCK, wall, decided)
 
 
 def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
@@ -171,11 +172,11 @@ def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     return is_of_url if record.instance is None else record.instance == client.instance
 
 
-async def _read(ledger: object, client: AsyncSessionClient | None) -> Sequence[LedgerEntry]:
+def _checked(ledger: object) -> Ledger:
     if not isinstance(ledger, Ledger):
         shown = repr(ledger) if isinstance(ledger, str) else type(ledger).__name__
         raise InvalidArgument(f"ledger must be a ledger, such as LocalLedger(), not {shown}.")
-    return await read_entries(ledger if client is None else place_of(ledger, client.instance))
+    return ledger
 
 
 def _chosen(entries: Sequence[LedgerEntry], only: str | Collection[str]) -> list[LedgerEntry]:
@@ -250,7 +251,8 @@ class _Reaper:
             self.progress("closing", closed, to_close)
             return attrs.evolve(reaped, done=error is None, error=error)
 
-        return await _recorded(self.ledger, self.wall, await map_bounded(decided, work))
+        results = await map_bounded(decided, work)
+        return await _recorded(self.ledger, self.client.clock, self.wall, results)
 
     async def _decide(self, entry: LedgerEntry, state: State | None) -> Reaped:
         """Decide by the state that a session has now; None if it was not read."""
@@ -302,7 +304,9 @@ class _Reaper:
         now = self.wall()
         if listed is not None:
             # Read the ledger again: what is listed by now was recorded before it was created.
-            recorded = await _read(self.ledger, self.client)
+            recorded = await read_entries(
+                place_of(self.ledger, self.client.instance), self.client.clock
+            )
         known = {entry.record.session_id for entry in recorded} - {None}
         others = [
             entry.record
@@ -328,7 +332,7 @@ class _Reaper:
 
 
 async def _recorded(
-    ledger: Ledger, wall: Callable[[], float], decided: Sequence[Reaped]
+    ledger: Ledger, clock: Clock, wall: Callable[[], float], decided: Sequence[Reaped]
 ) -> list[Reaped]:
     """Write the changes into the ledger at once, and return the results with what failed."""
     changes = {
@@ -339,7 +343,7 @@ async def _recorded(
     results, failure, amended = list(decided), None, [False] * len(changes)
     try:
         if changes:
-            amended = list(await amend_entries(ledger, list(changes.values())))
+            amended = list(await amend_entries(ledger, list(changes.values()), clock))
     except LedgerUnavailable as error:
         failure = error.with_traceback(None)
     for index, is_amended in zip(changes, amended, strict=True):

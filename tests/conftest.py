@@ -106,7 +106,7 @@ async def stepped() -> AsyncIterator[Stepped]:
     time = Stepped()
     yield time
     await settled()
-    assert time.sleeping == []
+    assert time.timers == []
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from qsessions.api.messages import (
     strip_frames,
     strips_frames,
 )
-from qsessions.clock import Clock
+from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -77,6 +77,8 @@ _LIVENESS_S = 1.0
 @define(eq=False, repr=False)
 class _Token:
     value: str
+    # What the times are by.
+    clock: Clock
     good_until: float
     renew_at: float
 
@@ -86,21 +88,27 @@ class _Exchange:
 
     def __init__(self, transport: Transport, clock: Clock) -> None:
         self.transport = transport
+        self.clock = clock
         # None where the exchange was abandoned: its client or event loop ended.
         self.result: Future[_Token | Exception | None] = Future()
-        self._clock = clock
-        self._overdue_at = clock.monotonic() + _EXCHANGE_TIMEOUT_S + _LIVENESS_S
         self._loop = asyncio.get_running_loop()
+        self.begin()
+
+    def begin(self) -> float:
+        """Begin a request, and return when that was."""
+        now = self.clock.monotonic()
+        self._overdue_at = now + _EXCHANGE_TIMEOUT_S + _LIVENESS_S
+        return now
 
     def is_alive(self) -> bool:
         # An exchange that is overdue runs on a loop that something blocks.
-        return self._loop.is_running() and self._clock.monotonic() < self._overdue_at
+        return self._loop.is_running() and self.clock.monotonic() < self._overdue_at
 
-    async def wait(self) -> _Token | Exception | None:
+    async def wait(self, clock: Clock) -> _Token | Exception | None:
         """Return the result. Cancelling a caller that waits here cancels nothing else."""
         finished = asyncio.wrap_future(self.result)
         while self.is_alive() and not self.result.done():
-            await asyncio.wait({finished}, timeout=_LIVENESS_S)
+            await clock.deadline(_LIVENESS_S).wait({finished})
         return self.result.result() if self.result.done() else None
 
 
@@ -108,18 +116,18 @@ class TokenExchange:
     """Exchanges an API key for access tokens and keeps the current one.
 
     A token's life counts from the start of its exchange on the monotonic clock, so that a wrong
-    wall clock does no harm.
+    wall clock does no harm. That clock is the client's which had it exchanged.
 
     Args:
         api_key: The API key.
         iam_url: IAM's base URL; by default the environment variable IAM_URL, else IBM Cloud's.
-        clock: Time and chance.
+        clock: The time; None for each client's own.
 
     Raises:
         ConfigurationError: The URL is not a base URL.
     """
 
-    def __init__(self, api_key: str, iam_url: str | None, clock: Clock) -> None:
+    def __init__(self, api_key: str, iam_url: str | None, clock: Clock | None) -> None:
         base_url = iam_url if iam_url is not None else os.environ.get("IAM_URL") or DEFAULT_IAM_URL
         self._clock = clock
         # Guards the two fields below; held for a few instructions. Re-entrant, since an eager task
@@ -149,13 +157,14 @@ class TokenExchange:
         """
         while True:
             with self._lock:
-                token, now = self._token, self._clock.monotonic()
+                token = self._token
+                now = 0.0 if token is None else token.clock.monotonic()
                 if token is not None and now < token.renew_at:
                     return token.value
                 exchange = self._join(transport)
             if token is not None and now < token.good_until:
                 return token.value
-            result = await exchange.wait()
+            result = await exchange.wait(self._clock_of(transport))
             if isinstance(result, _Token):
                 return result.value
             # Whether IAM can be reached depends on the client: another one tries for itself.
@@ -174,19 +183,25 @@ class TokenExchange:
         """Return the exchange under way, or start one."""
         if self._exchange is not None and self._exchange.is_alive():
             return self._exchange
-        exchange = _Exchange(transport, self._clock)
-        task = transport.spawn(self._run(transport))
+        exchange = _Exchange(transport, self._clock_of(transport))
+        task = transport.spawn(self._run(exchange))
         self._exchange = exchange
         # A callback, since a task that is cancelled before its first step runs no line of its own.
         task.add_done_callback(partial(self._finish, exchange))
         return exchange
 
-    async def _run(self, transport: Transport) -> _Token | Exception:
+    def _clock_of(self, transport: Transport) -> Clock:
+        if self._clock is not None:
+            return self._clock
+        return transport.clock if isinstance(transport, Attempts) else SYSTEM_CLOCK
+
+    async def _run(self, exchange: _Exchange) -> _Token | Exception:
         """Exchange the key. Return the token, or the error for those who wait."""
+        transport, clock = exchange.transport, exchange.clock
         try:
             # A second time if the clock was set or IAM was very slow, but not again and again.
             for _ in range(2):
-                asked_at = self._clock.monotonic()
+                asked_at = exchange.begin()
                 grant = self._read(await transport.send(self._request))
                 life = grant.expires_in
                 if isinstance(transport, Attempts):
@@ -194,8 +209,9 @@ class TokenExchange:
                         TokenRenewed(host=self._request.url.host or "", expires_in=life)
                     )
                 good_until = asked_at + life - min(_MARGIN_S, _MARGIN * life)
-                if self._clock.monotonic() < good_until:
-                    return _Token(grant.access_token, good_until, asked_at + _RENEW_AT * life)
+                if clock.monotonic() < good_until:
+                    renew_at = asked_at + _RENEW_AT * life
+                    return _Token(grant.access_token, clock, good_until, renew_at)
             raise TokenExchangeFailed(
                 f"{self._exchange_name}: the tokens had expired before they arrived.",
                 operation=self._request.operation,
@@ -226,7 +242,7 @@ class TokenExchange:
             if isinstance(result, _Token):
                 self._token = result
             elif (token := self._token) is not None:
-                now = self._clock.monotonic()
+                now = token.clock.monotonic()
                 pause = min(_RENEWAL_PAUSE_S, (token.good_until - now) / 2)
                 token.renew_at = max(token.renew_at, now + pause)
         exchange.result.set_result(result)
@@ -281,7 +297,7 @@ class IBMCloudAuth(AuthProvider):
         api_key: An IBM Cloud API key.
         iam_url: IAM's base URL; by default the environment variable IAM_URL, else
             https://iam.cloud.ibm.com.
-        clock: Time and chance, for tests.
+        clock: Time and chance, for tests; by default each client's own.
 
     Raises:
         ConfigurationError: The key can't be sent in a header, or the URL is not a base URL.
@@ -295,9 +311,7 @@ class IBMCloudAuth(AuthProvider):
     ) -> None:
         if problem := header_problem(self.header, api_key):
             raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
-        self._tokens: TokenExchange | _UserTokens = TokenExchange(
-            api_key, iam_url, clock or Clock()
-        )
+        self._tokens: TokenExchange | _UserTokens = TokenExchange(api_key, iam_url, clock)
 
     @classmethod
     @strips_frames

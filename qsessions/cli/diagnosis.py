@@ -18,7 +18,7 @@ from qsessions.auth import ServiceCRN
 from qsessions.cli.failures import Exit, advice_on, exit_code, problem_of
 from qsessions.cli.options import Options
 from qsessions.cli.service import connect
-from qsessions.clock import Clock
+from qsessions.clock import SYSTEM_CLOCK
 from qsessions.config.settings import Settings, SettingsLoader, resolve
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
@@ -168,13 +168,13 @@ class Diagnosis:
             self.answer = answer
             return operation.read(answer)
 
-        transport = AiohttpTransport()
+        transport = AiohttpTransport(SYSTEM_CLOCK)
         transport.proxies = self.proxies
-        attempts = Attempts(transport, retry=_ONCE, clock=Clock(), observers=Observers())
+        attempts = Attempts(transport, retry=_ONCE, clock=SYSTEM_CLOCK, observers=Observers())
         try:
             request = operation.request(str(self.url), {})
             self.versions = await attempts.run(
-                request, read, Clock().deadline(self.options.timeout), authenticated=False
+                request, read, SYSTEM_CLOCK.deadline(self.options.timeout), authenticated=False
             )
         except (ResponseError, ProtocolError) as error:
             # The answer isn't the service's, but the connection itself stands.

@@ -53,6 +53,7 @@ class Attempts:
     same rules; those carry no credentials but their own.
 
     Attributes:
+        clock: The time.
         observers: What is notified of events.
         providers: What gives the credentials; set before the first call.
     """
@@ -71,7 +72,7 @@ class Attempts:
         self._budget = RetryBudget(retry.budget)
         # How many urgent calls are under way.
         self._urgent = 0
-        self._clock = clock
+        self.clock = clock
         self.observers = observers
         self.providers = providers
         self._credentials = NO_CREDENTIALS
@@ -89,7 +90,7 @@ class Attempts:
         call = CallState(
             # The provider keeps its request, and this changes with each attempt.
             attrs.evolve(request, urgent=True, progress=Progress()),
-            self._clock.deadline(request.timeout),
+            self.clock.deadline(request.timeout),
             (),
             any_status=True,
         )
@@ -172,7 +173,7 @@ class Attempts:
                     return result
                 raise self._failure(call, result, decision)
             progress.begun = False
-            await (progress.wait or self._clock.sleep)(decision.delay)
+            await (progress.wait or self.clock.sleep)(decision.delay)
 
     def _decide(self, call: CallState, result: Response | QSessionsError) -> Decision:
         """Decide what becomes of a call after an attempt that was no success."""
@@ -181,9 +182,9 @@ class Attempts:
             result,
             attempt=call.attempts,
             remaining=call.deadline.remaining(),
-            now=self._clock.wall(),
+            now=self.clock.wall(),
         )
-        decision = self._retry.decide(facts, self._clock.random)
+        decision = self._retry.decide(facts, self.clock.random)
         if decision.action is not Action.RETRY or call.request.progress.stopped:
             return decision
         call.retry_cost = retry_cost(facts)
@@ -222,14 +223,14 @@ class Attempts:
             "attempt": request.progress.attempts,
         }
         self.observers.notify(RequestSent(**about))
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         try:
             result = await self._send(request)
         except QSessionsError as error:
-            about["seconds"] = self._clock.monotonic() - started
+            about["seconds"] = self.clock.monotonic() - started
             self.observers.notify(RequestFailed(**about, reason=request.mask(error.message)))
             raise
-        about["seconds"] = self._clock.monotonic() - started
+        about["seconds"] = self.clock.monotonic() - started
         if result.is_success:
             # An observer may end it all.
             request.progress.answer = result
@@ -241,7 +242,7 @@ class Attempts:
     ) -> QSessionsError:
         """Return the error that a call ends with."""
         error: QSessionsError = (
-            response_error(call.request, result, self._clock.wall())
+            response_error(call.request, result, self.clock.wall())
             if isinstance(result, Response)
             else result
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -127,12 +126,12 @@ async def rest_of(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline
         CallTimeout: The deadline passed.
         Exception: What it raised.
     """
-    scope = asyncio.timeout(deadline.remaining())
+    scope = deadline.timeout()
     try:
-        async with scope:
+        with scope:
             return await _Resumed(coroutine, waits_for)
     except TimeoutError:
-        if not scope.expired():
+        if not scope.expired:
             raise
     raise CallTimeout(
         "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False

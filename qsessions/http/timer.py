@@ -1,116 +1,80 @@
-"""Deadlines of requests, with one timer of the event loop for all of them."""
+"""Deadlines of requests, with one timer for all of them."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable
+
+from qsessions.clock import Clock, Timer
 
 # How much too early the timer may wake, in seconds.
 _RESOLUTION_S = 0.001
 
 
 class SharedTimer:
-    """Times requests out.
+    """Has functions called later, for calls that are nearly all called off before.
 
-    An `asyncio.timeout` makes a timer and cancels it again for each request, which costs more than
-    all else that qsessions does for it. Deadlines are seldom reached, so here one timer wakes at
-    the earliest of them, and finds that request over, as a rule.
+    A clock's own `call_later` makes a timer and cancels it again for each request, which costs more
+    than all else that qsessions does for it. Deadlines are seldom reached, so here one timer wakes
+    at the earliest of them, and finds that request over, as a rule.
+
+    Args:
+        clock: The time.
     """
 
-    def __init__(self) -> None:
-        self._waiting: set[Timeout] = set()
-        self._handle: asyncio.TimerHandle | None = None
-        # When it wakes, in the event loop's time.
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: set[_Call] = set()
+        self._timer: Timer | None = None
+        # When it wakes, on the monotonic clock.
         self._wakes_at = math.inf
 
-    def timeout(
-        self, seconds: float | None, task: asyncio.Task[Any] | None
-    ) -> Timeout | AbstractContextManager[None]:
-        """Return a context that raises TimeoutError once it took so many seconds.
-
-        Args:
-            seconds: How many, or None for no limit.
-            task: The current task.
-        """
-        if seconds is None or task is None:
-            # Without a task, as in a callback that drives a coroutine, nothing can be cancelled.
-            return nullcontext()
-        return Timeout(self, seconds, task)
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Have a function called in so many seconds; see `Clock`."""
+        now = self._clock.monotonic()
+        call = _Call(self._waiting, now + seconds, callback)
+        self._waiting.add(call)
+        if call.at < self._wakes_at:
+            self._wake_at(call.at, now)
+        return call
 
     def stop(self) -> None:
-        """Stop the timer. Nothing times out any more."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle, self._wakes_at = None, math.inf
+        """Stop the timer. Nothing is called any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._wakes_at = None, math.inf
 
-    def add(self, timeout: Timeout, seconds: float) -> None:
-        """Have a context end in so many seconds."""
-        loop = timeout.task.get_loop()
-        timeout.at = loop.time() + seconds
-        self._waiting.add(timeout)
-        if timeout.at < self._wakes_at:
-            self._wake_at(loop, timeout.at)
+    def _wake_at(self, at: float, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._wakes_at = self._clock.call_later(at - now, self._wake), at
 
-    def remove(self, timeout: Timeout) -> None:
-        """Forget a context, which is over."""
-        self._waiting.discard(timeout)
-
-    def _wake_at(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle, self._wakes_at = loop.call_at(at, self._wake, loop), at
-
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._handle, self._wakes_at = None, math.inf
-        # As the loop itself does, lest a clock that is a little coarse wakes it again and again.
-        now = loop.time() + _RESOLUTION_S
-        for timeout in [timeout for timeout in self._waiting if timeout.at <= now]:
-            self._waiting.remove(timeout)
-            timeout.expire()
+    def _wake(self) -> None:
+        self._timer, self._wakes_at = None, math.inf
+        now = self._clock.monotonic()
+        # As an event loop does, lest a clock that is a little coarse wakes it again and again.
+        for call in [call for call in self._waiting if call.at <= now + _RESOLUTION_S]:
+            self._waiting.remove(call)
+            call.callback()
         if self._waiting:
-            self._wake_at(loop, min(timeout.at for timeout in self._waiting))
+            self._wake_at(min(call.at for call in self._waiting), now)
 
 
-class Timeout:
-    """A context that a timer ends by cancelling its task, as `asyncio.timeout` does.
+class _Call:
+    """A call that is to come.
 
     Attributes:
-        at: When it ends, in the event loop's time.
-        task: The task that it is entered by.
+        at: When, on the monotonic clock.
+        callback: What to call.
     """
 
-    __slots__ = ("_cancelling", "_has_expired", "_seconds", "_timer", "at", "task")
+    __slots__ = ("_waiting", "at", "callback")
 
-    def __init__(self, timer: SharedTimer, seconds: float, task: asyncio.Task[Any]) -> None:
-        self.at = math.inf
-        self.task = task
-        self._timer = timer
-        self._seconds = seconds
-        self._has_expired = False
+    def __init__(self, waiting: set[_Call], at: float, callback: Callable[[], object]) -> None:
+        self._waiting = waiting
+        self.at = at
+        self.callback = callback
 
-    def expire(self) -> None:
-        """End it."""
-        self._has_expired = True
-        self.task.cancel()
-
-    def __enter__(self) -> Self:
-        # A cancellation from elsewhere, before or meanwhile, isn't ours to end.
-        self._cancelling = self.task.cancelling()
-        self._timer.add(self, self._seconds)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        _: TracebackType | None,
-    ) -> None:
-        self._timer.remove(self)
-        if not self._has_expired:
-            return
-        is_only_ours = self.task.uncancel() <= self._cancelling
-        if is_only_ours and kind is asyncio.CancelledError:
-            raise TimeoutError from error
+    def cancel(self) -> None:
+        """Call it off."""
+        self._waiting.discard(self)

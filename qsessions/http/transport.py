@@ -23,6 +23,7 @@ from qsessions.api.messages import (
     strip_frames,
 )
 from qsessions.arguments import check_bool, check_count
+from qsessions.clock import Clock, Timeout
 from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
@@ -56,6 +57,7 @@ class AiohttpTransport:
     """Carries requests over one pool of kept connections, which is made when first needed.
 
     Args:
+        clock: The time.
         application: A product name to put into the User-Agent header, or None.
         http: An aiohttp session whose connection pool is used and left open. Of the session only
             the pool and the trace configs are used: not its headers, cookies, timeouts or proxies.
@@ -78,6 +80,7 @@ class AiohttpTransport:
 
     def __init__(
         self,
+        clock: Clock,
         *,
         application: str | None = None,
         http: HttpSession | None = None,
@@ -126,7 +129,8 @@ class AiohttpTransport:
         # The headers of the latest request that had no body, and what they were merged from.
         self._headers: tuple[Mapping[str, str], Mapping[str, str], SecretHeaders]
         self._headers = ({}, {}, SecretHeaders())
-        self._timer = SharedTimer()
+        self._clock = clock
+        self._timer = SharedTimer(clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -173,7 +177,7 @@ class AiohttpTransport:
             arguments = self._arguments(request, proxy)
             slots = self._slots_for(request)
             try:
-                with self._timer.timeout(request.timeout, task):
+                with Timeout(self._timer.call_later, request.timeout, task):
                     if not slots.take():
                         await slots.wait()
                     try:
@@ -228,7 +232,7 @@ class AiohttpTransport:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S)
+            await self._clock.deadline(_CLOSE_TIMEOUT_S).wait(tasks)
         while self._sessions:
             await self._sessions.popitem()[1].close()
         self._timer.stop()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from attrs import define
 
+from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError, QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger import records
@@ -51,7 +52,7 @@ class SessionRecorder:
             owner closes; or None.
         spawn: Starts the tasks that write, so that cancelling a call interrupts no write.
         observers: Notified of failures.
-        wall: Returns the seconds since 1970.
+        clock: The time.
         wait: Whether `written` waits.
 
     Attributes:
@@ -67,7 +68,7 @@ class SessionRecorder:
         ledger: Ledger | str | None,
         spawn: _Spawn,
         observers: Observers,
-        wall: Callable[[], float],
+        clock: Clock,
         *,
         wait: bool = True,
     ) -> None:
@@ -83,11 +84,11 @@ class SessionRecorder:
             # Late: most clients have none.
             from qsessions.ledger.local import LocalLedger
 
-            ledger = LocalLedger()
+            ledger = LocalLedger(clock=clock)
         self._ledger = ledger
         self._spawn = spawn
         self._observers = observers
-        self._wall = wall
+        self._clock = clock
         self._wait = wait
         self.enabled = ledger is not None
         self.draining: dict[str, LedgerRecord] = {}
@@ -131,7 +132,7 @@ class SessionRecorder:
                     key=key,
                     base_url=base_url,
                     instance=instance,
-                    now=self._wall(),
+                    now=self._clock.wall(),
                     labels=labels,
                 )
             )
@@ -180,7 +181,7 @@ class SessionRecorder:
         record = None if key is None else self._open.get(key)
         writers = self._writers if key is None else self._writers & {record and record.writer}
         if writers and not self._is_overdue:
-            await asyncio.wait(writers, timeout=min(records.WRITE_TIMEOUT_S, seconds))
+            await self._clock.deadline(min(records.WRITE_TIMEOUT_S, seconds)).wait(writers)
 
     async def entries(self, instance: str | None) -> Sequence[LedgerEntry]:
         """Return every record that isn't ended, of all owners. Without a ledger there are none.
@@ -197,7 +198,7 @@ class SessionRecorder:
         # Here already, unless the ledger is the user's own.
         from qsessions.ledger.local import place_of
 
-        return await read_entries(place_of(self._ledger, instance))
+        return await read_entries(place_of(self._ledger, instance), self._clock)
 
     async def aclose(self) -> None:
         """Write what is unwritten, close the ledger if it is ours, and report what is lost.
@@ -210,7 +211,7 @@ class SessionRecorder:
         for record in tuple(self._open.values()):
             self._write_soon(record)
         try:
-            async with asyncio.timeout(records.WRITE_TIMEOUT_S):
+            with self._clock.timeout(records.WRITE_TIMEOUT_S):
                 while self._writers:
                     await asyncio.wait(self._writers)
                 if self._is_ours:
@@ -240,7 +241,7 @@ class SessionRecorder:
             self._by_session[session_id] = record
         if record.newest.state is not state:
             newest = record.newest = record.newest.becomes(
-                state, now=self._wall(), session_id=session_id
+                state, now=self._clock.wall(), session_id=session_id
             )
             if newest.session_id is not None:
                 self.draining.pop(newest.session_id, None)
@@ -267,7 +268,7 @@ class SessionRecorder:
 
     async def _write(self, ledger: Ledger, record: _OpenRecord) -> None:
         while (newest := record.newest) is not record.saved:
-            timer = asyncio.get_running_loop().call_later(records.WRITE_TIMEOUT_S, self._late)
+            timer = self._clock.call_later(records.WRITE_TIMEOUT_S, self._late)
             try:
                 await ledger.record(newest)
             except Exception as error:  # noqa: BLE001 - a user's own ledger may raise anything

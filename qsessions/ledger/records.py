@@ -5,7 +5,6 @@ A network file system may never answer.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, Self, TypeVar, runtime_checkable
@@ -16,6 +15,7 @@ from attrs import field, frozen
 from attrs.converters import optional as optional_converter
 from attrs.validators import and_, instance_of, min_len, optional
 
+from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import InvalidArgument, LedgerUnavailable, QSessionsError
 from qsessions.models import CreateSession, Mode
 from qsessions.values import Value
@@ -246,33 +246,35 @@ class Ledger(Protocol):
         ...
 
 
-async def read_entries(ledger: Ledger) -> Sequence[LedgerEntry]:
+async def read_entries(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> Sequence[LedgerEntry]:
     """Return every record in a ledger that isn't ended.
 
     Raises:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
     """
-    return await _answer(ledger.entries(), READ_TIMEOUT_S)
+    return await _answer(ledger.entries(), READ_TIMEOUT_S, clock)
 
 
 async def amend_entries(
-    ledger: Ledger, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]
+    ledger: Ledger,
+    changes: Sequence[tuple[LedgerEntry, LedgerRecord]],
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Sequence[bool]:
     """Replace the records in a ledger's entries; see `Ledger.amend`.
 
     Raises:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
     """
-    return await _answer(ledger.amend(changes), READ_TIMEOUT_S)
+    return await _answer(ledger.amend(changes), READ_TIMEOUT_S, clock)
 
 
-async def close_ledger(ledger: Ledger) -> None:
+async def close_ledger(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
     """Close a ledger.
 
     Raises:
         LedgerUnavailable: It did not answer within 5 s, or raised something.
     """
-    await _answer(ledger.aclose(), WRITE_TIMEOUT_S)
+    await _answer(ledger.aclose(), WRITE_TIMEOUT_S, clock)
 
 
 def reason(error: Exception) -> str:
@@ -282,13 +284,13 @@ def reason(error: Exception) -> str:
     )
 
 
-async def _answer(call: Awaitable[T], seconds: float) -> T:
-    scope = asyncio.timeout(seconds)
+async def _answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
+    scope = clock.timeout(seconds)
     try:
-        async with scope:
+        with scope:
             return await call
     except LedgerUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
-        why = f"it did not answer within {seconds:g} s" if scope.expired() else reason(error)
+        why = f"it did not answer within {seconds:g} s" if scope.expired else reason(error)
     raise LedgerUnavailable(f"the ledger can't be used: {why}.")

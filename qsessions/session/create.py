@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from qsessions.api import operations
 from qsessions.api.codec import decode_session_id
 from qsessions.api.messages import Progress
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.clock import Deadline
+from qsessions.clock import Deadline, Timer
 from qsessions.errors import ClientClosed, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, SessionCreated
 from qsessions.models import CreateSession, Session
@@ -72,7 +73,7 @@ class Create:
         # Whether the call is under way.
         self._is_called = False
         # Ends it in flight, some time after its caller has left.
-        self._grace: asyncio.TimerHandle | None = None
+        self._grace: Timer | None = None
         self._is_late = False
         self._refusal: ClientClosed | None = None
         self._is_abandoned = False
@@ -266,7 +267,8 @@ class Create:
         self._progress.stopped = self._is_abandoned = True
         is_in_flight = self._is_called and self._progress.begun is not False
         if is_in_flight:
-            self._grace = asyncio.get_running_loop().call_later(ENDING_TIMEOUT, self._give_up, task)
+            give_up = partial(self._give_up, task)
+            self._grace = self._calls.clock.call_later(ENDING_TIMEOUT, give_up)
         elif self.session_id is None:
             # Else its id is being recorded.
             task.cancel()

@@ -78,9 +78,8 @@ class DrainingSessions:
         looks = [self._look_through(mode, waiting) for mode, waiting in by_mode.items() if waiting]
         try:
             # Whatever goes wrong, a user's own provider included, the next look may do better.
-            with suppress(Exception):
-                async with asyncio.timeout(_LOOK_S):
-                    await asyncio.gather(*looks, return_exceptions=True)
+            with suppress(Exception), self._clock.timeout(_LOOK_S):
+                await asyncio.gather(*looks, return_exceptions=True)
         finally:
             self._still_draining = len(self._recorder.draining)
             self._since = self._clock.monotonic()

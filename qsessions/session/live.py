@@ -335,18 +335,18 @@ class AsyncLiveSession:
             timeout: How long at most; until then an outage of the service is borne.
         """
         seconds = deadline_seconds(timeout, "timeout")
-        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        deadline = self._poll.calls.clock.deadline(seconds)
         seen = self._poll.subscribe()
         while True:
-            scope = asyncio.timeout_at(deadline)
+            scope = deadline.timeout()
             try:
-                async with scope:
+                with scope:
                     self.snapshot = await self._poll.wait_newer(seen)
             except QSessionsError as error:
                 if seconds is None or not error.retryable:
                     raise
             except TimeoutError:
-                if not scope.expired():
+                if not scope.expired:
                     raise
                 break
             else:

@@ -232,7 +232,7 @@ class OpenSessions:
             how: How; None ends each as its block did, or would if it were clean.
         """
         await self._end(how)
-        await self.creates.wait_idle(ENDING_TIMEOUT)
+        await self.creates.wait_idle(self.calls.clock.deadline(ENDING_TIMEOUT))
         await self._end(how, again=False)
 
     async def close_for_signal(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
+from qsessions.clock import Deadline
 from qsessions.errors import ClientClosed
 
 
@@ -39,14 +40,13 @@ class PendingCreates:
         for stop in set(self._pending.values()):
             stop(refusal)
 
-    async def wait_idle(self, seconds: float) -> None:
-        """Wait until every create has ended and its caller has the answer, `seconds` at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._pending:
-                    if self._idle is None:
-                        self._idle = asyncio.get_running_loop().create_future()
-                    await asyncio.wait({self._idle})
+    async def wait_idle(self, deadline: Deadline) -> None:
+        """Wait until every create has ended and its caller has the answer, or the deadline."""
+        with suppress(TimeoutError), deadline.timeout():
+            while self._pending:
+                if self._idle is None:
+                    self._idle = asyncio.get_running_loop().create_future()
+                await asyncio.wait({self._idle})
 
     def add(self, pending: object, stop: Callable[[ClientClosed], None]) -> None:
         """Count a create as under way until it is removed; `stop` stops it if it is refused."""

@@ -14,6 +14,7 @@ from qsessions.api.codec import WorkloadPage
 from qsessions.api.messages import Progress
 from qsessions.api.operations import LISTED_AS
 from qsessions.arguments import check_positive
+from qsessions.clock import Deadline
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError
 from qsessions.models import Session
 from qsessions.session.calls import SessionCalls
@@ -75,12 +76,11 @@ class Watch:
 
     async def changes(self) -> AsyncGenerator[tuple[str, Session], None]:
         """Yield each session as it is, then at each change; see `AsyncSessionClient.watch`."""
-        loop = asyncio.get_running_loop()
-        deadline = None if self._seconds is None else loop.time() + self._seconds
+        deadline = self._calls.clock.deadline(self._seconds)
         try:
-            while self._sessions and (deadline is None or loop.time() < deadline):
+            while self._sessions and not deadline.passed():
                 self._begin()
-                await self._wait(None if deadline is None else deadline - loop.time())
+                await self._wait(deadline)
                 for change in self._new_changes():
                     yield change
             if self._sessions:
@@ -152,14 +152,13 @@ class Watch:
         due = min(self._next_read(), self._next_sweep().due)
         return max(due, self._pace.next_at) - self._calls.clock.monotonic()
 
-    async def _wait(self, seconds: float | None) -> None:
-        """Wait until a request has ended or another may begin, `seconds` at most."""
+    async def _wait(self, deadline: Deadline) -> None:
+        """Wait until a request has ended, another may begin, or the deadline has passed."""
         pause = self._pause()
         nap = None if pause == math.inf else asyncio.ensure_future(self._calls.clock.sleep(pause))
         try:
-            await asyncio.wait(
+            await deadline.wait(
                 {*self._running, nap} if nap else self._running,
-                timeout=seconds,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:

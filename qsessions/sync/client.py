@@ -170,7 +170,7 @@ class SessionClient:
             allow_insecure: Whether plain http to a host other than this machine is allowed.
             observers: Called with each event; see events.py. The logger "qsessions" logs them
                 anyway.
-            clock: Time and chance, for tests.
+            clock: Time and chance, for tests. The client waits by it alone.
 
         Raises:
             ConfigurationError: An argument or a variable of the environment is missing or can't be

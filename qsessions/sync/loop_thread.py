@@ -14,12 +14,14 @@ from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
+from qsessions.clock import SYSTEM_CLOCK
 from qsessions.errors import ClientClosed, ConfigurationError
 from qsessions.events import logger
 
 T = TypeVar("T")
 
-# Seconds that calls under way get once a caller insisted on leaving, and cancelled ones to end.
+# Seconds that calls under way get once a caller insisted on leaving, and cancelled ones to end: the
+# machine's, like those of all threads, since a process must end whatever a client's clock does.
 _GRACE_S = 1.0
 # How often the remaining tasks are cancelled at the end: the close of an unwanted session takes the
 # first cancellation as the cause to try again.
@@ -286,14 +288,14 @@ class LoopThread:
     async def _end(self) -> None:
         try:
             patience = _GRACE_S if self.is_abandoned else None
-            await asyncio.wait({self.loop.create_task(self._close())}, timeout=patience)
+            await SYSTEM_CLOCK.deadline(patience).wait({self.loop.create_task(self._close())})
             for _ in range(_CANCELLATIONS):
                 tasks = asyncio.all_tasks() - {asyncio.current_task()}
                 for task in tasks:
                     task.cancel()
                 if tasks:
-                    await asyncio.wait(tasks, timeout=_GRACE_S)
-            await asyncio.wait({self.loop.create_task(self._aclose())}, timeout=patience)
+                    await SYSTEM_CLOCK.deadline(_GRACE_S).wait(tasks)
+            await SYSTEM_CLOCK.deadline(patience).wait({self.loop.create_task(self._aclose())})
             await self.loop.shutdown_asyncgens()
         finally:
             self.loop.stop()

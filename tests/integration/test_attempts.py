@@ -5,19 +5,19 @@ instead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
     BackendAuthentication,
     CallTimeout,
-    Clock,
     ConfigurationError,
     Conflict,
     ConnectionFailed,
@@ -66,7 +66,7 @@ from tests.support.calls import (
 )
 from tests.support.clients import Against, static_auth
 from tests.support.fault_server import Answer, Connection, hang, http, reset
-from tests.support.loop_time import late, let_pass, timers_on
+from tests.support.loop_time import late, let_pass
 from tests.support.manual_clock import ManualClock
 
 OTHERS = tuple(row for row in ROWS if row is not CREATE)
@@ -83,13 +83,6 @@ FOREIGN: tuple[object, ...] = (
 def refused(*statuses: int, body: object = OWN) -> list[Answer]:
     """Write answers with these statuses."""
     return [http(status, body) for status in statuses]
-
-
-@pytest.fixture(autouse=True)
-async def timers(time: ManualClock) -> AsyncIterator[None]:
-    """Let deadlines pass on the test's clock only."""
-    with timers_on(time):
-        yield
 
 
 async def test_what_may_be_repeated_is_repeated() -> None:
@@ -218,7 +211,7 @@ async def test_a_failure_to_connect_is_repeated(
         await time.sleep(seconds)
         await emulator.start()
 
-    clock = Clock(monotonic=time.time, wall=time.time, sleep=back_again, random=lambda: 0.5)
+    clock = attrs.evolve(time.clock, sleep=back_again)
     auth = [IBMCloudAPIKey(emulator.api_key), BackendAuthentication(emulator.backend_token)]
     await emulator.stop()
     async with AsyncSessionClient(auth, base_url=emulator.url, clock=clock) as client:

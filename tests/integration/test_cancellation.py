@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import attrs
 import pytest
 from yarl import URL
 
@@ -46,7 +47,7 @@ from tests.support.clients import CRN, Against, client_of, static_auth
 from tests.support.event_loop import TASK_FACTORIES
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.leaks import loop_steps, open_sessions, ours
-from tests.support.loop_time import late, let_pass, timers_on
+from tests.support.loop_time import late, let_pass
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -77,7 +78,7 @@ async def end_of_all(
     """
     await asyncio.wait({task})
     if task.cancelled():
-        await client._creates.wait_idle(30)
+        await client._creates.wait_idle(client.clock.deadline(30))
         assert open_sessions(emulator) == []
     else:
         assert open_sessions(emulator) == [task.result().id]
@@ -262,7 +263,7 @@ async def test_a_back_off_that_is_cancelled_sends_nothing(
         asleep.set()
         await asyncio.Event().wait()
 
-    clock = Clock(time.time, time.time, sleep, lambda: 0.5)
+    clock = attrs.evolve(time.clock, sleep=sleep)
     server, client = await against(http(503), CREATED, clock=clock)
     task = create(client)
     await asleep.wait()
@@ -436,10 +437,9 @@ async def test_an_answer_that_never_comes_is_waited_for_so_long(
     against: Against, time: ManualClock
 ) -> None:
     """The end of a cancelled create is bounded, even where the call itself has no deadline."""
-    with timers_on(time):
-        server, error, (event,) = await cancelled_with(
-            against, late(hang, ENDING_TIMEOUT, time), timeout=None
-        )
+    server, error, (event,) = await cancelled_with(
+        against, late(hang, ENDING_TIMEOUT, time), timeout=None
+    )
     assert (
         "the session may have been created: the request was given up while it was in flight."
         in error.__notes__[0]
@@ -485,10 +485,9 @@ async def test_a_close_that_never_comes_back_is_bounded(
     against: Against, time: ManualClock
 ) -> None:
     """Closing the session has a deadline of its own."""
-    with timers_on(time):
-        _, error, (event,) = await cancelled_with(
-            against, CREATED, late(hang, ENDING_TIMEOUT, time), timeout=None
-        )
+    _, error, (event,) = await cancelled_with(
+        against, CREATED, late(hang, ENDING_TIMEOUT, time), timeout=None
+    )
     assert (
         "could not be closed: close of session 's1': the call's deadline passed"
         in error.__notes__[0]
@@ -573,13 +572,12 @@ async def test_closing_the_client_waits_for_an_ending_so_long(
     task.cancel()
     held.answer.set_result(CREATED)
     await server.arrival(2)
-    with timers_on(time):
-        closing = asyncio.ensure_future(client.aclose())
-        await let_pass(ENDING_TIMEOUT - 1, time)
-        await loop_steps(30)
-        assert not closing.done()
-        time.advance(1)
-        await closing
+    closing = asyncio.ensure_future(client.aclose())
+    await let_pass(ENDING_TIMEOUT - 1, time)
+    await loop_steps(30)
+    assert not closing.done()
+    time.advance(1)
+    await closing
     error = await ended(task)
     assert "session 's1' was created and could not be closed: " in error.__notes__[0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -594,13 +592,12 @@ async def test_a_create_in_flight_when_the_client_gives_up_is_told(
     server, client = await against(hang, timeout=None)
     task = create(client)
     await server.arrival()
-    with timers_on(time):
-        closing = asyncio.ensure_future(client.aclose())
-        await let_pass(1, time)
-        # From now on its answer is waited for as long as the client waits for its creates.
-        task.cancel()
-        await let_pass(ENDING_TIMEOUT - 1, time)
-        await closing
+    closing = asyncio.ensure_future(client.aclose())
+    await let_pass(1, time)
+    # From now on its answer is waited for as long as the client waits for its creates.
+    task.cancel()
+    await let_pass(ENDING_TIMEOUT - 1, time)
+    await closing
     error = await ended(task)
     assert "may have been created: the client or the event loop was shut down" in error.__notes__[0]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
@@ -859,11 +856,10 @@ async def test_closing_the_client_waits_no_longer_for_what_ignores_its_cancellat
     server, client = await against(CREATED, auth=[Stubborn("key"), ServiceCRN(CRN)])
     task = create(client)
     await loop_steps(5)
-    with timers_on(time):
-        closing = asyncio.ensure_future(client.aclose())
-        for seconds in (ENDING_TIMEOUT, transport_module._CLOSE_TIMEOUT_S):
-            await let_pass(seconds, time)
-        await closing
+    closing = asyncio.ensure_future(client.aclose())
+    for seconds in (ENDING_TIMEOUT, transport_module._CLOSE_TIMEOUT_S):
+        await let_pass(seconds, time)
+    await closing
     released.set()
     with pytest.raises(ClientClosed):
         await task
@@ -922,7 +918,7 @@ async def test_a_post_whose_connection_goes_with_the_client_may_have_been_carrie
 ) -> None:
     """Closing the transport under a request that can't be repeated leaves its outcome unknown."""
     server, _ = await against(hang)
-    transport = transport_module.AiohttpTransport()
+    transport = transport_module.AiohttpTransport(Clock())
     request = Request(
         "create", "POST", URL(server.url + "/v1/sessions"), {}, b"{}", repeatable=False
     )

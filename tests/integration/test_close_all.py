@@ -31,7 +31,7 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.session.close_all import end
 from tests.support.calls import fault
 from tests.support.given_ledger import GivenLedger, entry
-from tests.support.loop_time import let_pass, timers_on
+from tests.support.loop_time import let_pass
 from tests.support.manual_clock import ManualClock
 
 
@@ -279,7 +279,7 @@ async def test_a_ledger_that_hangs(
             await asyncio.Event().wait()
 
     client = await having(Hanging())
-    with timers_on(time), pytest.raises(LedgerUnavailable, match="did not answer within 60 s"):
+    with pytest.raises(LedgerUnavailable, match="did not answer within 60 s"):
         await client.close_all()
     assert still_open(emulator) == made
 

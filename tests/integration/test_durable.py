@@ -26,7 +26,7 @@ from tests.support.clients import Against, static_auth
 from tests.support.fault_server import FaultServer, http
 from tests.support.given_ledger import GivenLedger
 from tests.support.leaks import loop_steps
-from tests.support.loop_time import let_pass, timers_on
+from tests.support.loop_time import let_pass
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -198,15 +198,14 @@ async def test_a_ledger_that_hangs_holds_nobody_up(
             told.set()
 
     _, client = await against(CREATED, DONE, ledger=ledger, observers=[observe])
-    with timers_on(time):
-        beginning = asyncio.ensure_future(begin(client, call))
-        await until(ledger.asked.is_set)
-        await let_pass(4, time)
-        await loop_steps(30)
-        assert not beginning.done()
-        time.advance(1)
-        assert await beginning == "s1"
-        await told.wait()
+    beginning = asyncio.ensure_future(begin(client, call))
+    await until(ledger.asked.is_set)
+    await let_pass(4, time)
+    await loop_steps(30)
+    assert not beginning.done()
+    time.advance(1)
+    assert await beginning == "s1"
+    await told.wait()
     assert ledger.states == [(RecordState.INTENT, None)]
     gate.set()
     await client.aclose()

@@ -12,10 +12,12 @@ from qsessions import (
     ConnectionFailed,
     CreateOutcomeUnknown,
     IBMCloudAuth,
+    ResponseReceived,
     RetryPolicy,
     ServerError,
     ServiceCRN,
 )
+from qsessions.events import Event
 from tests.support.calls import CREATE, GET, ROWS, VERSIONS, Row, each
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_checks import (
@@ -34,7 +36,7 @@ from tests.support.fault_checks import (
     check_shape,
     check_status,
 )
-from tests.support.fault_server import Answer, Connection, FaultServer, hang, http
+from tests.support.fault_server import FaultServer, hang, http
 from tests.support.faults import FAULT_SAMPLE, FAULTS, LONG_S, STATUSES, within
 from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
@@ -211,17 +213,14 @@ async def test_a_clock_that_jumps_an_hour(row: Row, against: Against, time: Manu
     call asks for a new token.
     """
 
-    def after_an_hour(answer: bytes) -> Answer:
-        async def jump(connection: Connection) -> None:
+    def jump(event: Event) -> None:
+        if isinstance(event, ResponseReceived) and event.operation != "token_exchange":
             time.advance(3600)
-            await connection.write(answer)
-
-        return jump
 
     async with FaultServer(http(200, TOKEN)) as iam:
         auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
-        script = (after_an_hour(row.success), after_an_hour(http(503)), row.success)
-        server, client = await against(*script, auth=auth)
+        script = (row.success, http(503), row.success)
+        server, client = await against(*script, auth=auth, observers=[jump])
         await row(client)
         with pytest.raises(ServerError, match="503") as caught:
             await row(client)

@@ -38,7 +38,6 @@ from tests.support.event_loop import TASK_FACTORIES, past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.iam import grant, refusal
 from tests.support.internals import attempts_of, exchange_of, waiters_of
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, settled
 from tests.support.tables import table
 from tests.support.waiting import until
@@ -430,18 +429,17 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_stops(staged:
 
     running = asyncio.ensure_future(elsewhere.run(begin()))
     await until(lambda: stage.iam.received)
-    with timers_on(stage.time):
-        waiting = asyncio.ensure_future((await stage.client()).get("s1"))
-        await until(lambda: waiters_of(stage.auth) == 2)
-        for _ in range(3):
-            # The loop that it looks at is alive.
-            stage.time.advance(LOOK_S)
-            await settled()
-        assert len(stage.iam.received) == 1
-        elsewhere.loop.call_soon_threadsafe(stop.set)
-        await running
+    waiting = asyncio.ensure_future((await stage.client()).get("s1"))
+    await until(lambda: waiters_of(stage.auth) == 2)
+    for _ in range(3):
+        # The loop that it looks at is alive.
         stage.time.advance(LOOK_S)
-        await asyncio.wait({waiting})
+        await settled()
+    assert len(stage.iam.received) == 1
+    elsewhere.loop.call_soon_threadsafe(stop.set)
+    await running
+    stage.time.advance(LOOK_S)
+    await asyncio.wait({waiting})
     await elsewhere.tidy_up(abandoned)
     assert waiting.result().id == "s1"
     assert stage.tokens_sent == ["Bearer t2"]
@@ -462,11 +460,10 @@ async def test_a_waiting_caller_takes_over_from_an_event_loop_that_is_blocked(
 
     running = asyncio.ensure_future(elsewhere.run(begin()))
     await until(lambda: stage.iam.received)
-    with timers_on(stage.time):
-        waiting = asyncio.ensure_future((await stage.client()).get("s1", timeout=None))
-        await until(lambda: waiters_of(stage.auth) == 2)
-        stage.time.advance(61)
-        await asyncio.wait({waiting})
+    waiting = asyncio.ensure_future((await stage.client()).get("s1", timeout=None))
+    await until(lambda: waiters_of(stage.auth) == 2)
+    stage.time.advance(61)
+    await asyncio.wait({waiting})
     elsewhere.loop.call_soon_threadsafe(stop.set)
     await running
     await elsewhere.tidy_up(stuck)

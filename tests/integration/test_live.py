@@ -35,10 +35,9 @@ from qsessions.session.live import Poll
 from tests.support.calls import SESSION
 from tests.support.clients import CRN, Against
 from tests.support.errors import OUTAGE, Uncopyable
-from tests.support.event_loop import TASK_FACTORIES, past_deadline
+from tests.support.event_loop import TASK_FACTORIES
 from tests.support.fault_server import Connection, hang, http
 from tests.support.internals import poll_of, polls_of
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, Stepped, settled
 from tests.support.providers import failing
 from tests.support.tables import table
@@ -230,7 +229,7 @@ async def test_polling_slows_down_to_a_cap_and_is_quick_again_after_a_change(
     grown = [0.5 * 1.5**step * factor for step in range(9)]
     assert pauses[:14] == pytest.approx([*grown, *[15 * factor] * 3, *grown[:2]], rel=1e-5)
     await cancel(wait)
-    assert time.sleeping == []
+    assert time.timers == []
 
 
 async def test_drain_and_close_make_the_next_look_a_quick_one(stepped: Stepped) -> None:
@@ -298,9 +297,9 @@ async def test_nobody_is_polled_for_when_nobody_waits(stepped: Stepped) -> None:
     await stepped.advance(20)
     looks = len(service.asked)
     await cancel(*waits[:2])
-    assert (len(service.tasks), len(stepped.sleeping)) == (1, 1)
+    assert (len(service.tasks), len(stepped.timers)) == (1, 1)
     await cancel(waits[2])
-    assert (service.tasks, stepped.sleeping) == (set(), [])
+    assert (service.tasks, stepped.timers) == (set(), [])
     await stepped.advance(100)
     assert len(service.asked) == looks
 
@@ -386,7 +385,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
         assert snapshot.state == "open"
         break
     await settled()
-    assert (service.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    assert (service.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
     await stepped.advance(100)
     assert len(service.asked) == 1
 
@@ -522,15 +521,16 @@ async def test_a_timeout_that_is_none_is_refused(stepped: Stepped, timeout: Any)
     [(in_state("open"), "it was last seen open"), (in_state(None), "in no known state")],
 )
 async def test_a_timeout_names_the_state_last_seen(
-    stepped: Stepped, time: ManualClock, session: Session, message: str
+    stepped: Stepped, session: Session, message: str
 ) -> None:
     """When time is up, the error says what was waited for and what there was instead, and polling
     ends.
     """
     service = Scripted(stepped, session)
-    waiting = service.live().wait_until("closed", "active", timeout=timedelta(seconds=5))
+    waiting = start(service.live().wait_until("closed", "active", timeout=timedelta(seconds=5)))
+    await stepped.advance(5)
     with pytest.raises(CallTimeout, match=message) as caught:
-        await past_deadline(waiting, settled(), time)
+        await waiting
     assert "was not active or closed within 5 s" in caught.value.message
     assert (caught.value.operation, caught.value.session_id, caught.value.sent) == (
         "wait_until",
@@ -542,14 +542,14 @@ async def test_a_timeout_names_the_state_last_seen(
     assert service.tasks == set()
 
 
-async def test_a_timeout_before_the_first_look_is_one_too(
-    stepped: Stepped, time: ManualClock
-) -> None:
+async def test_a_timeout_before_the_first_look_is_one_too(stepped: Stepped) -> None:
     """Time may be up before anything is known."""
     service = Scripted(stepped, in_state("open"))
     service.gate = asyncio.Event()
+    waiting = start(service.live().wait_until("closed", timeout=5))
+    await stepped.advance(5)
     with pytest.raises(CallTimeout, match="; it could not be read in that time"):
-        await past_deadline(service.live().wait_until("closed", timeout=5), settled(), time)
+        await waiting
     service.gate.set()
     await settled()
     assert service.tasks == set()
@@ -651,9 +651,9 @@ async def test_closing_the_client_ends_a_long_pause(against: Against) -> None:
     time = Stepped()
     _, client = await against(http(200, {"id": "s1", "state": "open"}), clock=time.clock)
     wait = start(client.attach("s1").wait_until("closed"))
-    await until(lambda: time.sleeping)
+    await until(lambda: time.timers)
     await client.aclose()
-    assert time.sleeping == []
+    assert time.timers == []
     with pytest.raises(ClientClosed):
         await wait
 
@@ -739,39 +739,35 @@ async def test_what_does_not_pass_is_not_borne(stepped: Stepped) -> None:
         await anext(service.live().watch(timeout="1h"))
 
 
-async def test_a_timeout_of_what_was_never_read_has_the_last_failure(
-    stepped: Stepped, time: ManualClock
-) -> None:
+async def test_a_timeout_of_what_was_never_read_has_the_last_failure(stepped: Stepped) -> None:
     """When no reading came at all, the error says so, and why as far as that is known; no state is
     named.
     """
     service = Scripted(stepped, OUTAGE)
+    waiting = start(service.live().wait_until("closed", timeout=5))
+    await stepped.advance(5)
     with pytest.raises(CallTimeout) as caught:
-        await past_deadline(
-            service.live().wait_until("closed", timeout=5), stepped.advance(5), time
-        )
+        await waiting
     assert caught.value.message == (
         "the session was not closed within 5 s; it could not be read in that time: the service is down"
     )
 
 
-async def test_a_timeout_in_an_outage_says_so(stepped: Stepped, time: ManualClock) -> None:
+async def test_a_timeout_in_an_outage_says_so(stepped: Stepped) -> None:
     """When time is up while the service is away, the error says both."""
     service = Scripted(stepped, in_state("active"), OUTAGE)
-    with timers_on(time):
-        waits = [
-            start(service.live().wait_until("closed", timeout=5)),
-            start(_last(service.live().watch(timeout=5))),
-        ]
-        await stepped.advance(5)
-        time.advance(5)
-        for wait, operation in zip(waits, ("wait_until", "watch"), strict=True):
-            with pytest.raises(CallTimeout) as caught:
-                await wait
-            assert caught.value.operation == operation
-            assert caught.value.message == (
-                "the session was not closed within 5 s; it was last seen active; the service could not be read of late: the service is down"
-            )
+    waits = [
+        start(service.live().wait_until("closed", timeout=5)),
+        start(_last(service.live().watch(timeout=5))),
+    ]
+    await stepped.advance(5)
+    for wait, operation in zip(waits, ("wait_until", "watch"), strict=True):
+        with pytest.raises(CallTimeout) as caught:
+            await wait
+        assert caught.value.operation == operation
+        assert caught.value.message == (
+            "the session was not closed within 5 s; it was last seen active; the service could not be read of late: the service is down"
+        )
     await settled()
     assert service.tasks == set()
 
@@ -780,29 +776,28 @@ async def _last(stream: AsyncIterator[Session]) -> Session:
     return [snapshot async for snapshot in stream][-1]
 
 
-async def test_a_watch_has_a_timeout_over_all_its_changes(
-    stepped: Stepped, time: ManualClock
-) -> None:
+async def test_a_watch_has_a_timeout_over_all_its_changes(stepped: Stepped) -> None:
     """The time that the watcher itself takes counts, and a timeout that can be none is refused."""
     service = Scripted(stepped, in_state("open"))
-    with timers_on(time):
-        stream = service.live().watch(timeout=5)
-        assert (await anext(stream)).state == "open"
-        time.advance(5)
-        with pytest.raises(CallTimeout, match=r"not closed within 5 s; it was last seen open\."):
-            await anext(stream)
+    stream = service.live().watch(timeout=5)
+    assert (await anext(stream)).state == "open"
+    await stepped.advance(5)
+    with pytest.raises(CallTimeout, match=r"not closed within 5 s; it was last seen open\."):
+        await anext(stream)
     with pytest.raises(InvalidArgument, match="timeout"):
         await anext(service.live().watch(timeout=0))
 
 
-async def test_an_outage_of_long_ago_is_not_mentioned(stepped: Stepped, time: ManualClock) -> None:
+async def test_an_outage_of_long_ago_is_not_mentioned(stepped: Stepped) -> None:
     """A timeout speaks of failures of its own time only."""
     service = Scripted(stepped, OUTAGE)
     with pytest.raises(ServerError):
         await service.live().wait_until("closed")
     service.gate = asyncio.Event()
+    waiting = start(service.live().wait_until("closed", timeout=5))
+    await stepped.advance(5)
     with pytest.raises(CallTimeout) as caught:
-        await past_deadline(service.live().wait_until("closed", timeout=5), settled(), time)
+        await waiting
     assert caught.value.message.endswith("; it could not be read in that time.")
     service.gate.set()
     await settled()
@@ -911,19 +906,16 @@ async def test_who_comes_late_waits_for_a_second_look(stepped: Stepped) -> None:
         await late
 
 
-async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(
-    stepped: Stepped, time: ManualClock
-) -> None:
+async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(stepped: Stepped) -> None:
     """A wait with a timeout lasts until then, and its error says that the session takes no jobs."""
     service = Scripted(stepped, DRAINING)
     service.jobs = [False]
-    with timers_on(time):
-        patient = start(service.live().wait_until("closed", timeout="1h"))
-        await stepped.advance(5000)
-        assert service.poll.quiet_looks >= 2
-        time.advance(3600)
-        with pytest.raises(CallTimeout, match="it was last seen inactive, taking no more jobs"):
-            await patient
+    patient = start(service.live().wait_until("closed", timeout="2h"))
+    await stepped.advance(5000)
+    assert service.poll.quiet_looks >= 2
+    await stepped.advance(2200)
+    with pytest.raises(CallTimeout, match="it was last seen inactive, taking no more jobs"):
+        await patient
 
 
 async def test_a_drain_that_a_service_never_carries_out(

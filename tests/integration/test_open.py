@@ -41,7 +41,7 @@ from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.leaks import loop_steps, open_sessions
-from tests.support.loop_time import late, timers_on
+from tests.support.loop_time import late
 from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
@@ -260,7 +260,7 @@ async def test_an_ending_is_bounded_by_its_own_deadline(
     timeout is.
     """
     _, client = await against(CREATED, late(hang, 5, time), DONE, timeout=None)
-    with timers_on(time), pytest.raises(SessionLeftOpen, match="deadline"):
+    with pytest.raises(SessionLeftOpen, match="deadline"):
         async with client.open(**WANTED, ending_timeout=5):
             pass
 

@@ -27,7 +27,7 @@ from tests.support.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.support.leaks import loop_steps
-from tests.support.loop_time import late, let_pass, timers_on
+from tests.support.loop_time import late, let_pass
 from tests.support.manual_clock import ManualClock
 
 HINT = "Look through client.workloads() for a session that you don't know, and close it."
@@ -213,8 +213,7 @@ async def test_a_look_that_fails_hides_nothing(
     if answer is hang:
         answer = late(hang, 10, time)
     _, client = await against(http(502, fault("Bad luck.")), answer)
-    with timers_on(time):
-        error = await unknown(client)
+    error = await unknown(client)
     assert (error.status, error.attempts, error.candidates) == (502, 1, None)
     assert error.message == "the session may have been created: Bad luck."
     assert error.solution == HINT
@@ -310,15 +309,14 @@ async def test_closing_the_client_waits_for_the_look(against: Against, time: Man
     the error as it is.
     """
     server, client = await against(reset, hang)
-    with timers_on(time):
-        creating = asyncio.create_task(unknown(client))
-        await server.arrival(2)
-        closing = asyncio.create_task(client.aclose())
-        await let_pass(9, time)
-        await loop_steps(30)
-        assert not closing.done()
-        time.advance(1)
-        await closing
+    creating = asyncio.create_task(unknown(client))
+    await server.arrival(2)
+    closing = asyncio.create_task(client.aclose())
+    await let_pass(9, time)
+    await loop_steps(30)
+    assert not closing.done()
+    time.advance(1)
+    await closing
     assert (await creating).candidates is None
 
 

@@ -22,7 +22,6 @@ from tests.support.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row,
 from tests.support.clients import Against
 from tests.support.fault_server import FaultServer, http, reset
 from tests.support.faults import failure_of
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock
 
 GONE = http(404, fault("No such session."))
@@ -135,7 +134,7 @@ async def test_all_looks_share_one_deadline(against: Against, time: ManualClock)
     """What the looks take comes out of the call's own deadline, and without one there is none."""
     server, client = await against(CREATE.success, GONE, GET.success, http(503))
     await CREATE(client)
-    with timers_on(time), pytest.raises(ResponseError) as caught:
+    with pytest.raises(ResponseError) as caught:
         await client.close("s1", timeout=LOOK_AGAIN_S + 0.1)
     assert caught.value.status == 503
     assert time.slept == [LOOK_AGAIN_S]

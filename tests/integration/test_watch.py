@@ -29,7 +29,6 @@ from tests.support.errors import OUTAGE
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import hang, http
 from tests.support.fleet import Fleet, Watcher, all_of, ids
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock, Stepped, settled
 from tests.support.tables import table
 
@@ -204,12 +203,12 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     assert len(fleet.tasks) > 1
     await watcher.leave()
     await settled()
-    assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    assert (fleet.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
     fleet.held = None
     async for _ in fleet.watch().changes():
         break
     await settled()
-    assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    assert (fleet.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
     asked = len(fleet.asked)
     await stepped.advance(100)
     assert len(fleet.asked) == asked
@@ -273,7 +272,7 @@ async def test_a_timeout_borne_does_not_bear_everything(stepped: Stepped) -> Non
 
 @table("away", [True, False])
 async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away(
-    stepped: Stepped, time: ManualClock, *, away: bool
+    stepped: Stepped, *, away: bool
 ) -> None:
     """When time is up, the error counts the sessions that aren't closed, and names an outage that
     goes on.
@@ -286,12 +285,10 @@ async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away
             "three": ["closed"],
         },
     )
-    with timers_on(time):
-        watcher = Watcher(fleet.watch(seconds=5))
-        await stepped.advance(3)
-        time.advance(5)
-        with pytest.raises(CallTimeout) as caught:
-            await watcher.task
+    watcher = Watcher(fleet.watch(seconds=5))
+    await stepped.advance(5)
+    with pytest.raises(CallTimeout) as caught:
+        await watcher.task
     outage = "; the service could not be read of late: the service is down" if away else "."
     assert caught.value.message == f"1 of 3 sessions were not closed within 5 s{outage}"
     assert (caught.value.operation, caught.value.sent) == ("watch", False)
@@ -305,15 +302,14 @@ async def test_a_timeout_ends_a_read_that_hangs(against: Against, time: ManualCl
         await past_deadline(anext(client.watch(["s1"], timeout=5)), server.arrival(), time, 5)
 
 
-async def test_the_time_of_the_watcher_counts(stepped: Stepped, time: ManualClock) -> None:
+async def test_the_time_of_the_watcher_counts(stepped: Stepped) -> None:
     """A watcher that asks for the next change after the timeout gets that error."""
     fleet = Fleet(stepped, {"one": ["open"]})
-    with timers_on(time):
-        changes = fleet.watch(seconds=5).changes()
+    changes = fleet.watch(seconds=5).changes()
+    await anext(changes)
+    await stepped.advance(5)
+    with pytest.raises(CallTimeout):
         await anext(changes)
-        time.advance(5)
-        with pytest.raises(CallTimeout):
-            await anext(changes)
 
 
 @table("steps", range(0, 40, 3))

@@ -379,7 +379,7 @@ async def test_a_watcher_that_leaves_in_a_sweep_leaves_nothing(stepped: Stepped)
     assert fleet.pages
     await watcher.leave()
     await settled()
-    assert (fleet.tasks, stepped.sleeping, asyncio.all_tasks() - before) == (set(), [], set())
+    assert (fleet.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
 
 
 async def test_closing_the_client_ends_a_watch_that_waits_for_a_page(against: Against) -> None:

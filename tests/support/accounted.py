@@ -32,7 +32,6 @@ from tests.support.fault_proxy import Broken, FaultProxy
 from tests.support.fault_server import http
 from tests.support.faults import FAULTS, REFUSALS, REPEATED, Fault, failure_of, within
 from tests.support.leaks import leaving_nothing
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
 from tests.support.waiting import until
@@ -117,27 +116,26 @@ async def new_scene(directory: Path) -> AsyncIterator[Scene]:
         directory: Where the ledger is to be.
     """
     time, ledger = ManualClock(), LocalLedger(directory)
-    with timers_on(time):
-        async with (
-            Emulator(clock=time.time, seed=1) as emulator,
-            FaultProxy(emulator.url) as proxy,
-        ):
-            client = AsyncSessionClient(
-                [
-                    IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
-                    ServiceCRN(emulator.crn),
-                ],
-                base_url=f"{proxy.url}/api",
-                clock=time.clock,
-                ledger=ledger,
-                # Of many faults in a row the last one is retried like the first.
-                retry=RetryPolicy(budget=None),
-            )
-            async with leaving_nothing(client, proxy):
-                yield Scene(emulator, proxy, ledger, client, time)
-                # What nobody waits for.
-                await until(lambda: not client._recorder._writers)
-        await ledger.aclose()
+    async with (
+        Emulator(clock=time.time, seed=1) as emulator,
+        FaultProxy(emulator.url) as proxy,
+    ):
+        client = AsyncSessionClient(
+            [
+                IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+                ServiceCRN(emulator.crn),
+            ],
+            base_url=f"{proxy.url}/api",
+            clock=time.clock,
+            ledger=ledger,
+            # Of many faults in a row the last one is retried like the first.
+            retry=RetryPolicy(budget=None),
+        )
+        async with leaving_nothing(client, proxy):
+            yield Scene(emulator, proxy, ledger, client, time)
+            # What nobody waits for.
+            await until(lambda: not client._recorder._writers)
+    await ledger.aclose()
 
 
 async def end_of_block(

@@ -14,7 +14,6 @@ from qsessions import AsyncSessionClient
 from tests.support.clients import static_auth
 from tests.support.fault_server import Answer, FaultServer, http
 from tests.support.leaks import leaving_nothing
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock
 
 SESSION = {"id": "s1", "mode": "dedicated", "state": "open", "accepting_jobs": True, "max_ttl": 600}
@@ -152,6 +151,5 @@ async def scripted(
             "clock": time.clock,
         }
         client = AsyncSessionClient(**settings | options)
-        with timers_on(time):
-            async with leaving_nothing(client, server, exchanges=exchanges):
-                yield Script(server, client, time)
+        async with leaving_nothing(client, server, exchanges=exchanges):
+            yield Script(server, client, time)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from tests.support.loop_time import timers_on
 from tests.support.manual_clock import ManualClock
 
 T = TypeVar("T")
@@ -26,11 +25,10 @@ async def past_deadline(
     Args:
         call: The call.
         ready: Returns when the call has come as far as it must.
-        time: The test's clock, which the event loop's timers follow meanwhile.
+        time: The test's clock, which is the call's.
         seconds: How far to move it.
     """
-    with timers_on(time):
-        task = asyncio.ensure_future(call)
-        await ready
-        time.advance(seconds)
-        return await task
+    task = asyncio.ensure_future(call)
+    await ready
+    time.advance(seconds)
+    return await task

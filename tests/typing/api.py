@@ -178,8 +178,13 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     provider: AuthProvider = MyAuth()
     transport: Transport = MyTransport()
     observer: Observer = Counter()
+    loop = asyncio.get_running_loop()
     clock = Clock(
-        monotonic=time.monotonic, wall=time.time, sleep=asyncio.sleep, random=random.random
+        monotonic=loop.time,
+        wall=time.time,
+        sleep=asyncio.sleep,
+        random=random.random,
+        call_later=loop.call_later,
     )
     crn = ServiceCRN("crn:v1:bluemix:public:quantum-computing:us-east:a/x:y::")
     assert_type(crn.crn, str)

@@ -1,4 +1,4 @@
-"""The timers of an event loop on a test's clock."""
+"""The timers of a test's clock."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ import time as real
 
 from tests.support.fault_server import FaultServer, hang, http
 from tests.support.leaks import loop_steps
-from tests.support.loop_time import late, let_pass, timers_on
+from tests.support.loop_time import late, let_pass
 from tests.support.manual_clock import ManualClock
 
 
 async def test_a_slow_machine_lets_no_deadline_pass(time: ManualClock) -> None:
     """However long something really takes, only the test's clock lets a deadline pass."""
-    with timers_on(time):
-        sleeping = asyncio.ensure_future(asyncio.sleep(1 / 64))
-        await loop_steps(1)
-        began = real.monotonic()
-        while real.monotonic() - began < 1 / 32:
-            pass
-        # One within the other, as a test's may be within those of its set-up.
-        with timers_on(time):
-            await let_pass(1 / 128, time)
-            await loop_steps(30)
-        assert not sleeping.done()
-        time.advance(1 / 128)
-        await sleeping
+    waiting = asyncio.ensure_future(time.clock.deadline(1 / 64).wait({asyncio.Future()}))
+    await loop_steps(1)
+    began = real.monotonic()
+    while real.monotonic() - began < 1 / 32:
+        pass
+    await let_pass(1 / 128, time)
+    await loop_steps(30)
+    assert not waiting.done()
+    time.advance(1 / 128)
+    await waiting
 
 
 async def test_the_clock_goes_on_with_a_late_answer(time: ManualClock) -> None:

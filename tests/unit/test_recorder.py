@@ -15,6 +15,7 @@ import pytest
 
 from qsessions import (
     ClientClosed,
+    Clock,
     ConfigurationError,
     CreateSession,
     Ledger,
@@ -26,9 +27,10 @@ from qsessions import (
     RecordState,
 )
 from qsessions.events import Event, Observers
-from qsessions.ledger import files, records
+from qsessions.ledger import files
 from qsessions.ledger.recorder import SessionRecorder
-from qsessions.ledger.records import close_ledger
+from qsessions.ledger.records import WRITE_TIMEOUT_S, close_ledger
+from tests.support.event_loop import past_deadline
 from tests.support.given_ledger import GivenLedger
 from tests.support.ledger_files import (
     CREATED,
@@ -40,7 +42,7 @@ from tests.support.ledger_files import (
     entries_of,
     names,
 )
-from tests.support.waiting import until
+from tests.support.manual_clock import ManualClock, settled
 
 Recording: TypeAlias = Callable[..., SessionRecorder]
 
@@ -61,8 +63,13 @@ def told() -> list[Event]:
 def recording(told: list[Event]) -> Recording:
     """Return a function that makes a recorder with a ledger."""
 
-    def make(ledger: Ledger | str | None, spawn: Any = asyncio.create_task) -> SessionRecorder:
-        return SessionRecorder(ledger, spawn, Observers([told.append]), lambda: NOW)
+    def make(
+        ledger: Ledger | str | None,
+        spawn: Any = asyncio.create_task,
+        clock: Clock | None = None,
+    ) -> SessionRecorder:
+        clock = clock or Clock(wall=lambda: NOW)
+        return SessionRecorder(ledger, spawn, Observers([told.append]), clock)
 
     return make
 
@@ -88,17 +95,6 @@ async def ask(
 def steps(records: Iterable[LedgerRecord]) -> list[tuple[str, RecordState]]:
     """Return the keys and states of records."""
     return [(record.key, record.state) for record in records]
-
-
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Return a function that sets how long anybody waits for a ledger: at first a moment."""
-
-    def wait(seconds: float) -> None:
-        monkeypatch.setattr(records, "WRITE_TIMEOUT_S", seconds)
-
-    wait(0.02)
-    return wait
 
 
 def test_no_such_ledger(recording: Recording) -> None:
@@ -256,20 +252,17 @@ async def test_cancelling_doesnt_tear_a_record(recording: Recording) -> None:
 
 
 async def test_a_ledger_that_hangs(
-    recording: Recording, patience: Callable[[float], None], told: list[Event]
+    recording: Recording, time: ManualClock, told: list[Event]
 ) -> None:
     """A hanging ledger holds up one call for as long as patience lasts, and none after it until it
     answers.
     """
     ledger = GivenLedger()
-    recorder = recording(ledger)
+    recorder = recording(ledger, clock=time.clock)
     ledger.gate.clear()
-    await ask(recorder, "first")
-    await until(lambda: told)
-    assert told == [LedgerFailed(reason="it did not answer within 0.02 s")]
-    patience(3600)
-    async with asyncio.timeout(30):
-        await ask(recorder, "second")
+    await past_deadline(ask(recorder, "first"), settled(), time, WRITE_TIMEOUT_S)
+    assert told == [LedgerFailed(reason="it did not answer within 5 s")]
+    await ask(recorder, "second")
     ledger.gate.set()
     await recorder.aclose()
     assert set(ledger.kept) == {"first", "second"}
@@ -278,45 +271,36 @@ async def test_a_ledger_that_hangs(
     assert len(told) == 1
 
 
-async def test_settling(
-    recording: Recording, patience: Callable[[float], None], told: list[Event]
-) -> None:
+async def test_settling(recording: Recording, time: ManualClock, told: list[Event]) -> None:
     """Whoever settles waits for what was noted; with a ledger that hangs, as long as patience
     lasts, and then no more.
     """
     ledger = GivenLedger()
-    recorder = recording(ledger)
-    patience(3600)
+    recorder = recording(ledger, clock=time.clock)
     await recorder.flush()
     await ask(recorder, "k")
     recorder.created("k", "s-1")
     await recorder.flush()
     assert steps(ledger.kept.values()) == [("k", CREATED)]
     ledger.gate.clear()
-    patience(0.02)
     recorder.updated("s-1", accepting_jobs=False)
-    await recorder.flush()
-    await until(lambda: told)
+    await past_deadline(recorder.flush(), settled(), time, WRITE_TIMEOUT_S)
     assert len(told) == 1
-    patience(3600)
-    async with asyncio.timeout(30):
-        await recorder.flush()
+    await recorder.flush()
     ledger.gate.set()
     await recorder.aclose()
 
 
 async def test_a_ledger_leaves_a_create_half_of_its_time(
-    recording: Recording, patience: Callable[[float], None], told: list[Event]
+    recording: Recording, time: ManualClock, told: list[Event]
 ) -> None:
     """A create whose deadline is short waits for a hanging ledger no longer than half of it, then
     its request goes out.
     """
     ledger = GivenLedger()
     ledger.gate.clear()
-    recorder = recording(ledger)
-    patience(3600)
-    async with asyncio.timeout(30):
-        await ask(recorder, "k", seconds=0.04)
+    recorder = recording(ledger, clock=time.clock)
+    await past_deadline(ask(recorder, "k", seconds=4), settled(), time, 2)
     # Others with more time still count on it.
     assert told == []
     ledger.gate.set()
@@ -324,8 +308,7 @@ async def test_a_ledger_leaves_a_create_half_of_its_time(
     assert set(ledger.kept) == {"k"}
 
 
-@pytest.mark.usefixtures("patience")
-async def test_closing_a_ledger_takes_no_longer_than_a_record() -> None:
+async def test_closing_a_ledger_takes_no_longer_than_a_record(time: ManualClock) -> None:
     """Who closes a ledger waits 5 s at the most, and gets one error whatever goes wrong."""
     ledger = GivenLedger()
     await close_ledger(ledger)
@@ -335,13 +318,16 @@ async def test_closing_a_ledger_takes_no_longer_than_a_record() -> None:
         async def aclose(self) -> None:
             await asyncio.Event().wait()
 
-    with pytest.raises(LedgerUnavailable, match=r"did not answer within 0\.02 s"):
-        await close_ledger(Hanging())
+    with pytest.raises(LedgerUnavailable, match="did not answer within 5 s"):
+        await past_deadline(close_ledger(Hanging(), time.clock), settled(), time, WRITE_TIMEOUT_S)
 
 
-@pytest.mark.usefixtures("patience")
 async def test_a_file_system_that_hangs(
-    recording: Recording, told: list[Event], home: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Recording,
+    time: ManualClock,
+    told: list[Event],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the file system answers nothing, the loop runs, recording and closing end in time, and
     what stands nowhere is named.
@@ -349,9 +335,9 @@ async def test_a_file_system_that_hangs(
     hangs = threading.Event()
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (hangs.wait(60), fsync(fd)))
-    recorder = recording("local")
-    await ask(recorder, "k")
-    await recorder.aclose()
+    recorder = recording("local", clock=time.clock)
+    await past_deadline(ask(recorder, "k"), settled(), time, WRITE_TIMEOUT_S)
+    await past_deadline(recorder.aclose(), settled(), time, WRITE_TIMEOUT_S)
     assert [one.unrecorded for one in told if isinstance(one, LedgerFailed)] == [(), ("k",)]
     hangs.set()
     others = asyncio.all_tasks() - {asyncio.current_task()}

@@ -28,7 +28,7 @@ class Calls(SessionCalls):
 
     def __init__(self, *, cancels: int = 0) -> None:
         client = AsyncSessionClient([], base_url="http://127.0.0.1")
-        super().__init__(client._caller, client._recorder, Observers(), client._clock)
+        super().__init__(client._caller, client._recorder, Observers(), client.clock)
         self.spawn = cast("Any", self._spawn)
         self.ended: list[str] = []
         self.cancels = cancels
