@@ -20,10 +20,16 @@ from qsessions.errors import InvalidArgument
 MAX_SECONDS = 2_147_483_647
 
 Duration: TypeAlias = int | timedelta | str
-"""Whole seconds, a `timedelta`, or text such as "1d 2h 30m 40s"."""
+"""Whole seconds, a `timedelta`, or text such as "600" or "1d 2h 30m 40s"."""
+
+DURATION_TEXT = 'text such as "1d 2h 30m" (units: d, h, m, s; each once at most)'
+"""What errors call text with units."""
 
 _UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 _DURATION = re.compile(r"\s*(?:[0-9]{1,18}\s*[dhms]\s*){1,4}", re.ASCII)
+_NUMBER = re.compile(
+    r"\s*(?:[0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})(?:[eE][+-]?[0-9]{1,2})?\s*", re.ASCII
+)
 
 
 class _OpenEnum(StrEnum):
@@ -215,7 +221,7 @@ def whole_seconds(value: object, name: str) -> int:
     """Return a duration in seconds.
 
     Args:
-        value: Whole seconds, a `timedelta` or text such as "2h 30m 40s".
+        value: Whole seconds, a `timedelta` or text such as "600" or "2h 30m 40s".
         name: What the message calls it.
 
     Raises:
@@ -224,8 +230,7 @@ def whole_seconds(value: object, name: str) -> int:
     seconds = _in_seconds(value, name)
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         raise InvalidArgument(
-            f'{name} must be whole seconds, a timedelta of such or text such as "2h 30m 40s", '
-            f"not {value!r}."
+            f"{name} must be whole seconds, a timedelta of such or {DURATION_TEXT}, not {value!r}."
         )
     if not 1 <= seconds <= MAX_SECONDS:
         raise InvalidArgument(
@@ -238,7 +243,7 @@ def deadline_seconds(value: float | timedelta | str | None, name: str) -> float 
     """Return how long to wait at most, in seconds, or None for no limit.
 
     Args:
-        value: Seconds, a `timedelta`, text such as "5m", or None.
+        value: Seconds, a `timedelta`, text such as "0.5" or "5m", or None.
         name: What the message calls it.
 
     Raises:
@@ -262,12 +267,12 @@ def _in_seconds(value: object, name: str) -> object:
         return value.total_seconds() if rest else whole
     if not isinstance(value, str):
         return value
+    if _NUMBER.fullmatch(value):
+        return int(value) if value.strip().isdigit() else float(value)
     parts = re.findall(r"([0-9]+)\s*([dhms])", value, re.ASCII)
     units = {unit for _, unit in parts}
     if not _DURATION.fullmatch(value) or len(units) < len(parts):
-        raise InvalidArgument(
-            f'{name} must be text such as "2h 30m 40s" (each unit once at most), not {value!r}.'
-        )
+        raise InvalidArgument(f"{name} must be seconds or {DURATION_TEXT}, not {value!r}.")
     return sum(int(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -314,8 +319,8 @@ class CreateSession:
             partners may set it.
         active_ttl: How long it may be active in all. Only channel partners may set it.
 
-    Durations are whole seconds, a `timedelta` or text such as "2h 30m 40s"; they are kept as
-    seconds.
+    Durations are whole seconds, a `timedelta` or text such as "600" or "1d 2h 30m"; they are kept
+    as seconds.
 
     Raises:
         InvalidArgument: Something can't be right; the message says what. The service wants

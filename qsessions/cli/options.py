@@ -11,18 +11,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 
 from qsessions.errors import InvalidArgument
-from qsessions.models import MAX_SECONDS, deadline_seconds, whole_seconds
+from qsessions.models import DURATION_TEXT, MAX_SECONDS, deadline_seconds, whole_seconds
 
 # An error names no more of a text.
 _SHOWN = 40
-
-
-def _number(text: str, kind: type[Any]) -> Any:
-    """Read a plain number; return other text as it is, for the functions that know durations."""
-    try:
-        return kind(text)
-    except ValueError:
-        return text
 
 
 def _reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -> Parameter:
@@ -86,16 +78,16 @@ _File = Annotated[Path, _reader(lambda text: Path(_checked_text(text)), "a path"
 Limit = Annotated[
     float | None,
     _reader(
-        lambda text: deadline_seconds(None if text == "none" else _number(text, float), ""),
-        "seconds above 0, text such as '2h 30m', or 'none'",
+        lambda text: deadline_seconds(None if text == "none" else text, ""),
+        f"seconds above 0, {DURATION_TEXT}, or 'none'",
         "DURATION",
     ),
 ]
 _Ttl = Annotated[
     int,
     _reader(
-        lambda text: whole_seconds(_number(text, int), ""),
-        f"from 1 to {MAX_SECONDS} seconds, or text such as '2h 30m'",
+        lambda text: whole_seconds(text, ""),
+        f"from 1 to {MAX_SECONDS} seconds, or {DURATION_TEXT}",
         "DURATION",
     ),
 ]

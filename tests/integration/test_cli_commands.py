@@ -22,10 +22,11 @@ import attrs
 import jsonschema
 import pytest
 
-from qsessions import ApiVersion, Session, Workload
+from qsessions import ApiVersion, InvalidArgument, Session, Workload
 from qsessions.cli import create, main
 from qsessions.cli.app import COMMANDS, make_app
 from qsessions.emulator import Emulator, Fault
+from qsessions.models import whole_seconds
 from tests.support.clients import CRN
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.shell import (
@@ -88,6 +89,24 @@ async def test_a_session_from_create_to_closed(tmp_path: Path, service: Emulator
     (read,) = await shell.lines("get", session_id)
     assert read["state"] == "closed"
     assert [entry["status"] for entry in read["timestamps"]] == ["open", "active", "closed"]
+
+
+async def test_durations_are_those_of_python(tmp_path: Path) -> None:
+    """An option takes the text that Python takes, with the same result, and refuses the others with
+    the list of units.
+    """
+    for text in ("1d", "1d 2h", "600", "600s", "10min", "1w", "1.5h", "1h 1h", "600.0"):
+        async with FaultServer(GRANT, SESSION) as server:
+            code, _, err = await shell_of(server, tmp_path)(
+                "create", "--mode", "batch", "--max-ttl", text
+            )
+        try:
+            seconds = whole_seconds(text, "max_ttl")
+        except InvalidArgument:
+            assert (code, server.received) == (2, []), text
+            assert "units: d, h, m, s" in err, text
+        else:
+            assert json.loads(server.received[-1].body)["max_ttl"] == seconds, text
 
 
 async def test_lists(shell: Shell) -> None:
@@ -329,7 +348,10 @@ WRONG_USE: list[tuple[tuple[str, ...], str]] = [
         ("create", "--mode", "batch", "--max-ttl", "10x"),
         "create: Invalid value for --max-ttl: must be from 1 to 2147483647 seconds, or text such as",
     ),
-    (("create", "--mode", "batch", "--max-ttl", "-5"), "or text such as '2h 30m', not '-5'."),
+    (
+        ("create", "--mode", "batch", "--max-ttl", "-5"),
+        'or text such as "1d 2h 30m" (units: d, h, m, s; each once at most), not \'-5\'.',
+    ),
     (
         ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
         "create: Invalid value for --max-ttl: must be from 1 to",
@@ -343,7 +365,10 @@ WRONG_USE: list[tuple[tuple[str, ...], str]] = [
         ("create", "--mode", "batch", "--timeout", "soon"),
         "create: Invalid value for --timeout: must be seconds above 0, text such as",
     ),
-    (("get", "x", "--timeout", "-1"), "text such as '2h 30m', or 'none', not '-1'."),
+    (
+        ("get", "x", "--timeout", "-1"),
+        'text such as "1d 2h 30m" (units: d, h, m, s; each once at most), or \'none\', not \'-1\'.',
+    ),
     (("get",), "requires an argument"),
     (("get", "a/b"), "path"),
     (("get", "x", "--json", "--jsonl"), "exclude each other"),

@@ -284,6 +284,11 @@ def test_values_that_are_no_text(value: Any) -> None:
         ("007m", 420),
         ("90m", 5400),
         (f"{MAX_SECONDS}s", MAX_SECONDS),
+        ("1d", 86_400),
+        ("1d 2h", 93_600),
+        ("600", 600),
+        (" 600\n", 600),
+        (f"{MAX_SECONDS}", MAX_SECONDS),
     ],
 )
 def test_durations(given_value: Duration, seconds: int) -> None:
@@ -313,7 +318,18 @@ def test_durations(given_value: Duration, seconds: int) -> None:
         timedelta.max,
         "",
         " ",
-        "5",
+        "0",
+        "1.5",
+        "600.0",
+        "6e2",
+        "1_000",
+        "\u0663",
+        "9" * 5000,
+        f"{MAX_SECONDS + 1}",
+        "5 5",
+        "10min",
+        "2 hours",
+        "none",
         "s",
         "5 5s",
         "1h 1h",
@@ -351,7 +367,19 @@ def test_durations_refused(value: Any) -> None:
     assert sentence.endswith(".")
 
 
-PARTS = st.dictionaries(st.sampled_from("hms"), st.integers(0, 10_000), min_size=1)
+@table("text", ["10min", "1w", "1H", "1.5h", "soon", "", "1h 1h", "1d, 2h", "-1h", "+600"])
+def test_units_are_listed(text: str) -> None:
+    """Text that is no duration is refused with the list of units, wherever a duration is taken."""
+    for read in (whole_seconds, deadline_seconds):
+        with pytest.raises(InvalidArgument) as caught:
+            read(text, "max_ttl")
+        assert caught.value.message == (
+            'max_ttl must be seconds or text such as "1d 2h 30m" (units: d, h, m, s; '
+            f"each once at most), not {text!r}."
+        )
+
+
+PARTS = st.dictionaries(st.sampled_from("dhms"), st.integers(0, 10_000), min_size=1)
 SPACES = st.sampled_from(["", " ", "  ", "\t"])
 
 
@@ -362,7 +390,7 @@ def test_duration_text(data: st.DataObject, parts: dict[str, int]) -> None:
     text = data.draw(SPACES) + "".join(
         f"{parts[unit]}{data.draw(SPACES)}{unit}{data.draw(SPACES)}" for unit in order
     )
-    seconds = sum(number * {"h": 3600, "m": 60, "s": 1}[unit] for unit, number in parts.items())
+    seconds = sum(number * {"d": 86_400, "h": 3600, "m": 60, "s": 1}[unit] for unit, number in parts.items())
     if seconds:
         assert whole_seconds(text, "max_ttl") == seconds
     else:
@@ -370,7 +398,7 @@ def test_duration_text(data: st.DataObject, parts: dict[str, int]) -> None:
             whole_seconds(text, "max_ttl")
 
 
-@given(st.one_of(st.text(), st.text("0123456789hms \t.-")))
+@given(st.one_of(st.text(), st.text("0123456789dhms \t.-+e")))
 def test_any_duration_text(text: str) -> None:
     """Text gives seconds in range or InvalidArgument, never anything else."""
     try:
@@ -388,6 +416,12 @@ def test_any_duration_text(text: str) -> None:
         (0.25, 0.25),
         (timedelta(milliseconds=1500), 1.5),
         ("2m", 120.0),
+        ("60", 60.0),
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1e-9", 1e-9),
+        ("1d", 86_400.0),
         (MAX_SECONDS, float(MAX_SECONDS)),
     ],
 )
@@ -412,6 +446,11 @@ def test_deadlines(value: Any, seconds: float | None) -> None:
         timedelta(seconds=-1),
         timedelta.max,
         "0s",
+        "0",
+        "0.0",
+        "1e99",
+        "inf",
+        "nan",
         "soon",
         b"1s",
         ...,

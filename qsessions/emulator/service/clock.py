@@ -89,8 +89,8 @@ def read_duration(duration: float | str | timedelta) -> float:
     seconds = _seconds_of(duration)
     if seconds is None or not 0 <= seconds <= _LONGEST_STEP:
         raise ValueError(
-            f"{duration!r} is no duration: use seconds, a timedelta or text such as '2h 30m', "
-            "from 0 to 1e9 seconds"
+            f"{duration!r} is no duration: use seconds, a timedelta or text such as '2h 30m' "
+            "(units: d, h, m, s, in this order), from 0 to 1e9 seconds"
         )
     return seconds
 
