@@ -239,6 +239,9 @@ def service_url(
     if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
         # It would be dropped or encoded in silence.
         value = ""
+    if isinstance(value, str) and (problem := leftover_problem(value)):
+        del value
+        raise ConfigurationError(f"{name} {problem}.", solution=solution)
     try:
         url = URL(value) if isinstance(value, str | URL) else URL()
         # yarl decodes the host only when it is asked for.
@@ -290,6 +293,7 @@ _PUBLIC_HEADERS = RESERVED_HEADERS | {"service-crn"}
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+_QUOTES = ("'", '"', "`")
 
 
 def header_problem(name: object, value: object) -> str | None:
@@ -311,6 +315,34 @@ def header_problem(name: object, value: object) -> str | None:
     if value != value.strip():
         return "starts or ends with white space"
     return "contains characters outside printable ASCII"
+
+
+# A template's placeholder, which is no credential, CRN or address; the last are those of guides.
+_PLACEHOLDER = re.compile(
+    r".*(<[^<>]*>|\{[^{}]*\}).*|\[.*\]|\$(\w+|\(.*\))|%\w+%|\*+|\.{3,}|x{3,}"
+    r"|none|null|undefined|change[-_ ]?me|(ibm[-_ ]?(cloud[-_ ]?)?)?api[-_ ]?key"
+    r"|your[-_ ]?[a-z][a-z_ -]*|deletethis.*",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def quoted_problem(text: str) -> str | None:
+    """Return that a text is in quotation marks, which a shell would have removed, or None."""
+    if text[:1] in _QUOTES or text[-1:] in _QUOTES:
+        return "begins or ends with a quotation mark, as `docker --env-file` keeps it: leave it out"
+    return None
+
+
+def leftover_problem(text: str) -> str | None:
+    """Return why a text is not the value that it stands for, without repeating it, or None."""
+    if _PLACEHOLDER.fullmatch(text.strip("\"'` ")):
+        return 'is a placeholder such as "<YOUR_KEY>" or "{apikey}", or holds one: fill it in'
+    return quoted_problem(text)
+
+
+def credential_problem(header: str, value: object) -> str | None:
+    """Return why a value can't be the credential in a header, without repeating it, or None."""
+    return header_problem(header, value) or leftover_problem(str(value))
 
 
 def http_date(text: str | None) -> float | None:

@@ -27,7 +27,7 @@ from qsessions.api.messages import (
     Response,
     SecretHeaders,
     Transport,
-    header_problem,
+    credential_problem,
     service_url,
     strip_frames,
     strips_frames,
@@ -309,7 +309,7 @@ class IBMCloudAuth(AuthProvider):
     def __init__(
         self, api_key: str, iam_url: str | None = None, *, clock: Clock | None = None
     ) -> None:
-        if problem := header_problem(self.header, api_key):
+        if problem := credential_problem(self.header, api_key):
             raise ConfigurationError(f"the API key for IBMCloudAuth {problem}.")
         self._tokens: TokenExchange | _UserTokens = TokenExchange(api_key, iam_url, clock)
 
@@ -326,7 +326,7 @@ class IBMCloudAuth(AuthProvider):
         Raises:
             ConfigurationError: It is neither a callable nor a token that can be sent in a header.
         """
-        if not callable(token) and (problem := header_problem(cls.header, token)):
+        if not callable(token) and (problem := credential_problem(cls.header, token)):
             raise ConfigurationError(f"the token for IBMCloudAuth {problem}.")
         provider = cls.__new__(cls)
         provider._tokens = _UserTokens(token)  # noqa: SLF001 - a second constructor of this class

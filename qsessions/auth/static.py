@@ -10,7 +10,7 @@ from qsessions.api.messages import (
     AuthProvider,
     SecretHeaders,
     Transport,
-    header_problem,
+    credential_problem,
     strips_frames,
 )
 from qsessions.errors import ConfigurationError
@@ -36,7 +36,7 @@ class StaticHeader(AuthProvider):
 
     @strips_frames
     def __init__(self, value: str) -> None:
-        if problem := header_problem(self.header, value):
+        if problem := credential_problem(self.header, value):
             raise ConfigurationError(
                 f"the value for {type(self).__name__} {problem}.", solution=self._advice
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
+from urllib.parse import unquote, unquote_to_bytes
 from urllib.request import (  # type: ignore[attr-defined]  # the stubs lack it
     proxy_bypass_environment,  # pyright: ignore[reportAttributeAccessIssue]
 )
@@ -11,8 +13,13 @@ from urllib.request import (  # type: ignore[attr-defined]  # the stubs lack it
 from attrs import field, frozen
 from yarl import URL
 
-from qsessions.api.messages import SecretHeaders, is_loopback
+from qsessions.api.messages import SecretHeaders, is_loopback, quoted_problem, strips_frames
 from qsessions.errors import ConfigurationError
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#\[\]\\:%<>{}]+)(:[0-9]+)?(?=/[^?#]*$|$)")
+# What would end a user name or password in its middle, and a % that begins no code.
+_UNENCODED = re.compile(r"[\s/?#\[\]\\]|%(?![0-9A-Fa-f]{2})")
 
 
 @frozen(eq=False, repr=False)
@@ -27,23 +34,44 @@ class Proxy:
     secrets: tuple[str, ...] = ()
 
 
-def parse_proxy(value: str | URL) -> Proxy | None:
-    """Return the proxy at an http or https URL, with its credentials, or None at any other."""
+@strips_frames
+def parse_proxy(value: object) -> Proxy | str:
+    """Return the proxy at an address, or why it can't be one, in words that don't repeat it.
+
+    Args:
+        value: An http or https URL, with credentials if the proxy wants any. Without a scheme it is
+            http.
+    """
+    text = str(value) if isinstance(value, str | URL) else ""
+    if problem := quoted_problem(text):
+        return problem
+    scheme = _SCHEME.match(text)
+    # The last @ ends the credentials, whatever is in them.
+    credentials, _, rest = text[scheme.end() if scheme else 0 :].rpartition("@")
+    if _UNENCODED.search(credentials):
+        return (
+            "has a user name or password with one of / ? # [ ] \\, white space or a % that begins "
+            'no code: percent-encode it ("#" is "%23")'
+        )
+    host = _HOST.match(rest)
     try:
-        url = URL(value)
-        if url.scheme not in {"http", "https"} or not url.host:
-            return None
-    except (TypeError, ValueError, IndexError):
-        return None
-    if url.user is None and url.password is None:
+        url = URL(f"{scheme[1] if scheme else 'http'}://{host[0]}" if host else "")
+        is_proxy = url.scheme in {"http", "https"} and bool(url.host)
+    except ValueError:
+        is_proxy = False
+    if not is_proxy:
+        return 'must have an http or https URL, such as "http://proxy.example:3128"'
+    user, _, password = credentials.partition(":")
+    if not user and not password:
         return Proxy(url)
-    both = f"{url.user or ''}:{url.password or ''}".encode()
-    basic = f"Basic {b64encode(both).decode()}"
+    basic = (
+        f"Basic {b64encode(unquote_to_bytes(user) + b':' + unquote_to_bytes(password)).decode()}"
+    )
     return Proxy(
-        url.with_user(None),
+        url,
         SecretHeaders({"Proxy-Authorization": basic}),
         # Some proxies take a token for a user's name, without a password.
-        secrets=(basic, url.password or url.user or ""),
+        secrets=(basic, unquote(password or user)),
     )
 
 
@@ -66,12 +94,12 @@ def proxy_for(url: URL, proxies: Mapping[str, str]) -> Proxy | None:
         or proxy_bypass_environment(f"{url.raw_host}:{url.port}", proxies)
     ):
         return None
-    proxy = parse_proxy(named if "://" in named else f"http://{named}")
-    if proxy is None:
+    proxy = parse_proxy(named)
+    if isinstance(proxy, str):
         del named
         raise ConfigurationError(
             f"the proxy for {url.scheme} addresses, from {url.scheme.upper()}_PROXY or the "
-            'account, must have an http or https URL, such as "http://proxy.example:3128".',
+            f"account, {proxy}.",
             solution="Correct it, pass proxy=, or name the host in NO_PROXY.",
             argument="proxy",
         )

@@ -63,7 +63,8 @@ class AiohttpTransport:
             the pool and the trace configs are used: not its headers, cookies, timeouts or proxies.
             One with default auth is refused.
         ssl: The TLS settings, or None for the system's.
-        proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any.
+        proxy: The URL of an HTTP proxy for every request, with its credentials if it wants any,
+            percent-encoded; http where it has no scheme.
         max_concurrency: How many requests there are at a time, a connection for each; further ones
             wait. Those that can't be repeated have as many connections of their own, made for each,
             and urgent ones at least 100.
@@ -101,13 +102,12 @@ class AiohttpTransport:
         check_bool("allow_insecure=", allow_insecure, ConfigurationError)
         self._borrowed = http
         self._ssl = ssl
-        self._proxy = None if proxy is None else parse_proxy(proxy)
-        if proxy is not None and self._proxy is None:
-            # The value isn't repeated: a proxy's URL may hold a password.
+        parsed = None if proxy is None else parse_proxy(proxy)
+        if isinstance(parsed, str):
+            # A frame would show it, with its password.
             del proxy
-            raise ConfigurationError(
-                'proxy= must be an http or https URL, such as "http://proxy.example:3128".'
-            )
+            raise ConfigurationError(f"proxy= {parsed}.", argument="proxy")
+        self._proxy = parsed
         self.proxies: Mapping[str, str] = SecretValues()
         self._user_agent = (
             f"qsessions/{__version__} Python/{platform.python_version()} "

@@ -398,7 +398,7 @@ def test_headers_that_cannot_be_sent_are_refused(name: str, value: Any) -> None:
         ({"max_concurrency": True}, "max_concurrency"),
         ({"max_concurrency": 1.5}, "max_concurrency"),
         ({"ssl": False}, "ssl="),
-        ({"proxy": "proxy.example:3128"}, "proxy="),
+        ({"proxy": "ftp://proxy.example:3128"}, "proxy="),
         ({"proxy": "http://["}, "proxy="),
         ({"proxy": 3128}, "proxy="),
         ({"proxy": "socks5://proxy.example"}, "proxy="),

@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +37,7 @@ from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Connection, FaultServer, http
 from tests.support.manual_clock import ManualClock, settled
-from tests.support.tables import table
+from tests.support.tables import row_of_table, table
 
 PLANTED = "pLaNtEd-key-0123456789"
 PROGRAM = Path(__file__).parents[1] / "programs" / "reads_accounts.py"
@@ -314,7 +318,12 @@ def behind(
 
 
 @pytest.mark.parametrize(
-    "source", ["HTTP_PROXY", "http_proxy", "account", "account without a scheme", "proxy="]
+    "source",
+    [
+        f"{source}{form}"
+        for source in ("HTTP_PROXY", "http_proxy", "account", "proxy=")
+        for form in ("", " without a scheme")
+    ],
 )
 async def test_proxy(
     source: str,
@@ -327,17 +336,15 @@ async def test_proxy(
     """
     proxies: object = None
     options: dict[str, str] = {}
-    if source.startswith("account"):
-        proxies = {
-            "urls": {
-                "http": proxy.url if source == "account" else proxy.url.removeprefix("http://")
-            }
-        }
+    source, _, without_scheme = source.partition(" ")
+    url = proxy.url.removeprefix("http://") if without_scheme else proxy.url
+    if source == "account":
+        proxies = {"urls": {"http": url}}
     elif source == "proxy=":
-        options["proxy"] = proxy.url
+        options["proxy"] = url
         monkeypatch.setenv("HTTP_PROXY", "http://wrong.invalid")
     else:
-        monkeypatch.setenv(source, proxy.url)
+        monkeypatch.setenv(source, url)
     async with await behind(proxies, **options) as client:
         created = await client.create(mode="batch", max_ttl="10m")
         assert (await client.get(created.id)).id == created.id
@@ -442,19 +449,63 @@ async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (request.method, request.target) == ("CONNECT", "eu-de.quantum.cloud.ibm.com:443")
 
 
-@table("value", [f"socks5://u:{PLANTED}@proxy.example", f"http://u:{PLANTED}@[", "://"])
-async def test_a_proxy_that_is_none(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that can't be used is an error where it is needed, naming the variable and not its
-    value; nothing goes around it.
-    """
-    monkeypatch.setenv("HTTPS_PROXY", value)
-    async with AsyncSessionClient([IBMCloudAPIKey("k"), ServiceCRN(CRN)]) as client:
-        with pytest.raises(
-            ConfigurationError,
-            match="from HTTPS_PROXY or the account, must have an http or https URL",
-        ) as caught:
+WRONG_PROXIES = [
+    (form, "must have an http or https URL")
+    for form in ("socks5://u:{}@proxy.example", "http://u:{}@[", "http://u:{}@", "://", "http://")
+] + [
+    (f"{scheme}user:{form}@127.0.0.1:1", "percent-encode it")
+    for scheme in ("http://", "https://", "")
+    for form in (
+        *("{}" + character + "{}" for character in "/?#[]\\ "),
+        *("12" + character + "{}" for character in "/?#\\"),
+        "{}%6q",
+        "{}%",
+        "a@{}/b",
+        "://{}",
+    )
+]
+# Where each proxy can come from, and what the message calls it.
+PROXY_SOURCES = {
+    "argument": "^proxy= ",
+    "variable": "the proxy for https addresses, from HTTPS_PROXY or the account, ",
+    "account": "the proxy for https addresses, from HTTPS_PROXY or the account, ",
+}
+
+
+async def refused_proxy(
+    source: str, value: str, home: Path, patch: pytest.MonkeyPatch
+) -> ConfigurationError:
+    """Return the error for a proxy, which ends the client or its first call."""
+    proxies = {"urls": {"https": value}} if source == "account" else None
+    await asyncio.to_thread(save, home, proxies=proxies)
+    if source == "variable":
+        patch.setenv("HTTPS_PROXY", value)
+    options: Any = {"proxy": value} if source == "argument" else {}
+    with pytest.raises(ConfigurationError) as caught:
+        async with AsyncSessionClient(**options) as client:
             await client.create(mode="batch")
-    assert PLANTED not in str(caught.value)
+    return caught.value
+
+
+async def test_a_proxy_that_is_none(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy that can't be used is an error before anything is looked up or sent. It names the
+    source and shows no piece of the value; nothing goes around it.
+    """
+    looked_up: list[object] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: looked_up.append(host))
+    caplog.set_level(logging.DEBUG)
+    for source, name in PROXY_SOURCES.items():
+        for form, problem in WRONG_PROXIES:
+            with row_of_table(source, form), pytest.MonkeyPatch.context() as patch:
+                value = form.replace("{}", PLANTED)
+                error = await refused_proxy(source, value, home, patch)
+                assert re.search(f"{name}.*{problem}", error.message)
+                assert error.argument == "proxy"
+                shown = "".join(traceback.format_exception(error)) + caplog.text
+                assert PLANTED not in shown
+    assert looked_up == []
 
 
 async def test_verify_false(home: Path) -> None:
@@ -485,7 +536,7 @@ def test_wrong_arguments_fail_at_once(home: Path) -> None:
         {"account_file": ""},
         {"auth": "key"},
         {"base_url": "x"},
-        {"proxy": "x"},
+        {"proxy": "socks5://x"},
         {"ssl": 1},
     ]
     for options in wrong:

@@ -616,7 +616,11 @@ def _refuse_the_rest(harvest: Harvest) -> None:
         refuse(harvest, ConfigurationError, _base_urlwith_password(form))
     for form in (
         "socks5://user:{}@proxy.example",
-        "user:{}@proxy.example:3128",
+        "user:{}#@proxy.example:3128",
+        "http://user:1#{}@proxy.example:3128",
+        "http://user:{}/@proxy.example:3128",
+        "http://user:{}%@proxy.example:3128",
+        "'http://user:{}@proxy.example:3128'",
         "http://user:{}@[",
         "http://u:{}@[]@",
     ):
