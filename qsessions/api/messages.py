@@ -319,8 +319,7 @@ def header_problem(name: object, value: object) -> str | None:
 
 # A template's placeholder, which is no credential, CRN or address; the last are those of guides.
 _PLACEHOLDER = re.compile(
-    r".*(<[^<>]*>|\{[^{}]*\}).*|\[.*\]|\$(\w+|\(.*\))|%\w+%|\*+|\.{3,}|x{3,}"
-    r"|none|null|undefined|change[-_ ]?me|(ibm[-_ ]?(cloud[-_ ]?)?)?api[-_ ]?key"
+    r".*(<[^<>]*>|\{[^{}]*\}).*|\[.*\]|\$(\w+|\(.*\))|%\w+%|\*+|\.{3,}|none|null|undefined"
     r"|your[-_ ]?[a-z][a-z_ -]*|deletethis.*",
     re.IGNORECASE | re.DOTALL,
 )

@@ -300,7 +300,8 @@ class IBMCloudAuth(AuthProvider):
         clock: Time and chance, for tests; by default each client's own.
 
     Raises:
-        ConfigurationError: The key can't be sent in a header, or the URL is not a base URL.
+        ConfigurationError: The key can't be sent in a header, is in quotation marks or a
+            placeholder, or the URL is not a base URL.
     """
 
     header: ClassVar[str] = "Authorization"

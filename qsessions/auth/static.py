@@ -27,7 +27,7 @@ class StaticHeader(AuthProvider):
 
     Raises:
         ConfigurationError: It can't be a header's value: it is empty, has white space around it or
-            a line end or NUL in it, or is not ASCII.
+            a line end or NUL in it, or is not ASCII. Or it is in quotation marks, or a placeholder.
     """
 
     header: ClassVar[str]

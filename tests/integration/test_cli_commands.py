@@ -350,7 +350,7 @@ WRONG_USE: list[tuple[tuple[str, ...], str]] = [
     ),
     (
         ("create", "--mode", "batch", "--max-ttl", "-5"),
-        'or text such as "1d 2h 30m" (units: d, h, m, s; each once at most), not \'-5\'.',
+        "or text such as \"1d 2h 30m\" (units: d, h, m, s; each once at most), not '-5'.",
     ),
     (
         ("create", "--mode", "batch", "--max-ttl", "9" * 5000),
@@ -367,7 +367,7 @@ WRONG_USE: list[tuple[tuple[str, ...], str]] = [
     ),
     (
         ("get", "x", "--timeout", "-1"),
-        'text such as "1d 2h 30m" (units: d, h, m, s; each once at most), or \'none\', not \'-1\'.',
+        "text such as \"1d 2h 30m\" (units: d, h, m, s; each once at most), or 'none', not '-1'.",
     ),
     (("get",), "requires an argument"),
     (("get", "a/b"), "path"),

@@ -390,7 +390,9 @@ def test_duration_text(data: st.DataObject, parts: dict[str, int]) -> None:
     text = data.draw(SPACES) + "".join(
         f"{parts[unit]}{data.draw(SPACES)}{unit}{data.draw(SPACES)}" for unit in order
     )
-    seconds = sum(number * {"d": 86_400, "h": 3600, "m": 60, "s": 1}[unit] for unit, number in parts.items())
+    seconds = sum(
+        number * {"d": 86_400, "h": 3600, "m": 60, "s": 1}[unit] for unit, number in parts.items()
+    )
     if seconds:
         assert whole_seconds(text, "max_ttl") == seconds
     else:

@@ -10,12 +10,14 @@ from qsessions import (
     ConfigurationError,
     ExternalServiceToken,
     IBMCloudAPIKey,
+    IBMCloudAuth,
     Request,
     Response,
     ServiceCRN,
 )
 from qsessions.auth import StaticHeader
 from tests.support.clients import CRN
+from tests.support.leftovers import LEFTOVERS
 from tests.support.tables import table
 
 LINE_END = "contains a line end (CR, LF) or NUL, as text read from a file without strip() does"
@@ -87,6 +89,16 @@ def test_refused(kind: type[StaticHeader], value: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         kind(value)
     assert caught.value.message == f"the value for {kind.__name__} {problem}."
+    assert not shows_planted(caught)
+
+
+@table(("value", "problem"), LEFTOVERS)
+@table("make", [*SECRET_KINDS, ServiceCRN, IBMCloudAuth, IBMCloudAuth.from_token])
+def test_leftovers(make: Any, value: str, problem: str) -> None:
+    """A credential in quotation marks or a placeholder for it is refused by every provider."""
+    with pytest.raises(ConfigurationError) as caught:
+        make(value)
+    assert caught.value.message.endswith(f" {problem}.")
     assert not shows_planted(caught)
 
 

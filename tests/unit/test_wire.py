@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 from yarl import URL
 
 from qsessions import ConfigurationError, Request, Response
-from qsessions.api.messages import SecretHeaders, header_problem, service_url
+from qsessions.api.messages import SecretHeaders, header_problem, leftover_problem, service_url
+from tests.support.leftovers import LEFTOVERS, PLACEHOLDER, QUOTED
 from tests.support.tables import table
 
 REQUEST = Request(
@@ -160,6 +161,11 @@ NO_QUERY = "base_url must have neither query nor fragment."
         ("https://:planted@h/", NO_PASSWORD),
         ("https://h/?planted=1", NO_QUERY),
         ("https://h/#planted", NO_QUERY),
+        ('"https://h/planted"', f"base_url {QUOTED}."),
+        ("'https://h/planted'", f"base_url {QUOTED}."),
+        ("https://<region>.planted/api", f"base_url {PLACEHOLDER}."),
+        ("https://{region}.planted", f"base_url {PLACEHOLDER}."),
+        ("$PLANTED", f"base_url {PLACEHOLDER}."),
     ],
 )
 def test_service_url_refused(value: Any, problem: str) -> None:
@@ -177,6 +183,26 @@ def test_service_url_drops_the_value() -> None:
         service_url("https://user:planted@h/", "base_url")
     frame = caught.traceback[-1].frame
     assert "planted" not in repr(frame.f_locals)
+
+
+@table(("text", "problem"), LEFTOVERS)
+def test_leftovers(text: str, problem: str) -> None:
+    """Quotation marks and placeholders are told as what they are."""
+    assert leftover_problem(text) == problem
+
+
+@given(
+    st.text("abcXYZ0189_-", min_size=44, max_size=44)
+    | st.from_regex(
+        r"eyJ[\w-]{9}\.[\w-]{20}\.[\w-]{20}",
+        fullmatch=True,
+        alphabet=st.characters(max_codepoint=127),
+    )
+    | st.uuids().map("crn:v1:bluemix:public:quantum-computing:us-east:a/0af:{}::".format)
+)
+def test_no_leftovers(text: str) -> None:
+    """Real keys, tokens and CRNs are none."""
+    assert leftover_problem(text) is None
 
 
 @given(st.text() | st.text("htps:/[]@?#.%h1 ", max_size=20).map("https://{}".format))
