@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -71,10 +72,12 @@ class ProxyUrls:
 
 @frozen(eq=False, repr=False)
 class AccountProxies:
-    """How an account says to get out."""
+    """How an account says to get out; `extra` has the keys that the official client refuses."""
 
     urls: ProxyUrls | None = None
     username_ntlm: str | None = None
+    password_ntlm: str | None = None
+    extra: Mapping[str, object] = field(factory=dict)
 
 
 @frozen(eq=False, repr=False)
@@ -83,7 +86,7 @@ class Account:
 
     Attributes:
         channel: Which service it is for.
-        is_default_account: Whether it comes first among those of its channel.
+        is_default_account: Whether it is the default; any JSON that Python takes for true.
         token: The API key.
         instance: The instance's CRN, or its name.
         url: The address of the cloud.
@@ -95,7 +98,7 @@ class Account:
     """
 
     channel: str | None = None
-    is_default_account: bool = False
+    is_default_account: Any = False
     token: str | None = None
     instance: str | None = None
     url: str | None = None
@@ -187,10 +190,20 @@ def decode_grant(body: bytes) -> Grant | None:
 def decode_accounts(body: bytes) -> dict[str, Account] | str:
     """Read the official client's file of accounts, or return why it can't be read.
 
-    It never raises, since its frames hold the keys.
+    It never raises, since its frames hold the keys. Windows' editors begin a file with a byte order
+    mark.
     """
+    encoding = json.detect_encoding(body)
+    body = body.removeprefix(BOM_UTF8)
+    if not body.strip(b"\0\t\n\r "):
+        return "it is empty"
+    if not encoding.startswith("utf-8"):
+        return f"it is in {encoding[:6].upper()} and must be in UTF-8"
     try:
+        body.decode()
         value = loads(body)
+    except UnicodeDecodeError as error:
+        return f"it is not text in UTF-8, from byte {error.start} on"
     except ValueError as error:
         return str(error)
     if not isinstance(value, dict):
@@ -208,7 +221,7 @@ def _account(value: Any) -> Account:
     channel = entry.get("channel")
     return Account(
         channel=channel if isinstance(channel, str) else None,
-        is_default_account=entry.get("is_default_account") is True,
+        is_default_account=entry.get("is_default_account"),
         problem=problem,
     )
 

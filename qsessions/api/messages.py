@@ -236,12 +236,12 @@ def service_url(
         ConfigurationError: It is not an absolute http(s) URL, or has a user name, password, query
             or fragment. The message doesn't repeat it, since it may hold a password.
     """
-    if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
-        # It would be dropped or encoded in silence.
-        value = ""
     if isinstance(value, str) and (problem := leftover_problem(value)):
         del value
         raise ConfigurationError(f"{name} {problem}.", solution=solution)
+    if isinstance(value, str) and re.search(r"[\s\x00-\x1f\x7f]", value):
+        # It would be dropped or encoded in silence.
+        value = ""
     try:
         url = URL(value) if isinstance(value, str | URL) else URL()
         # yarl decodes the host only when it is asked for.

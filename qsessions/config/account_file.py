@@ -5,10 +5,11 @@ An account is chosen as the official client does. The file is never written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from qsessions.api.codec import Account, AccountProxies, decode_accounts
+from qsessions.api.codec import Account, AccountProxies, ProxyUrls, decode_accounts
 from qsessions.errors import ConfigurationError
 
 ACCOUNT_FILE = "~/.qiskit/qiskit-ibm.json"
@@ -23,6 +24,7 @@ _MAX_BYTES = 1024 * 1024
 # How much of the file goes into a message.
 _MAX_LISTED = 5
 _MAX_NAME = 60
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,16}")
 
 
 def read_accounts(file: str) -> dict[str, Account] | str | None:
@@ -31,12 +33,14 @@ def read_accounts(file: str) -> dict[str, Account] | str | None:
     It takes as long as the file system does.
     """
     try:
-        with Path(file).expanduser().open("rb") as stream:
+        path = Path(file).expanduser()
+        with path.open("rb") as stream:
             body = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
-        return None
+        return "it is a link to a file that doesn't exist" if path.is_symlink() else None
     except OSError as error:
-        return error.strerror or type(error).__name__
+        # Windows calls it a lack of permission.
+        return "it is a directory" if path.is_dir() else error.strerror or type(error).__name__
     except (ValueError, RuntimeError) as error:
         # A NUL in the path, or the home folder of an unknown user.
         return str(error)
@@ -46,12 +50,25 @@ def read_accounts(file: str) -> dict[str, Account] | str | None:
 
 
 def default_account(accounts: Mapping[str, Account], channel: str) -> str | None:
-    """Return the name of the account that the official client takes where none is named."""
-    names = [name for name, account in accounts.items() if account.channel == channel]
-    marked = [name for name in names if accounts[name].is_default_account]
-    usual = f"default-{channel.replace('_', '-')}"
-    # Of several it takes the first that is marked as the default, else the last.
-    return next(iter([*marked, *(usual for name in names if name == usual), *names[-1:]]), None)
+    """Return the name of the account that the official client takes where none is named.
+
+    The order is that of `AccountManager.get` of qiskit-ibm-runtime 0.51. Accounts of the old
+    channel, which that client refuses when it comes to one, are passed over.
+
+    Args:
+        accounts: The accounts by their names, in the order of the file.
+        channel: What QISKIT_IBM_CHANNEL says, or the default channel.
+    """
+    usable = {name: each for name, each in accounts.items() if each.channel != OLD_CHANNEL}
+    of_channel = [name for name, each in usable.items() if each.channel == channel]
+    platform, cloud = (f"default-{each.replace('_', '-')}" for each in CHANNELS)
+    choices = (
+        *(name for name, each in usable.items() if each.is_default_account),
+        *(name for name in of_channel if name == (cloud if channel == CHANNELS[1] else platform)),
+        *of_channel[-1:],
+        *(name for name in (platform, cloud) if name in usable),
+    )
+    return next(iter(choices), None)
 
 
 def list_accounts(accounts: Mapping[str, Account]) -> str:
@@ -75,6 +92,12 @@ def _channel(account: Account) -> str:
     return account.channel if account.channel in CHANNELS else "of an unknown channel"
 
 
+def _keys(extra: Mapping[str, object]) -> str:
+    # What isn't a word isn't repeated: it may be a URL with a password.
+    names = [f'"{name}"' if _WORD.fullmatch(name) else "one that is no word" for name in extra]
+    return ", ".join(names[:_MAX_LISTED])
+
+
 def account_problem(account: Account, source: str, *, own_tls: bool) -> ConfigurationError | None:
     """Return the error for what an account asks for and can't have, or None.
 
@@ -86,6 +109,7 @@ def account_problem(account: Account, source: str, *, own_tls: bool) -> Configur
         own_tls: Whether the caller brings TLS settings.
     """
     proxies = account.proxies or AccountProxies()
+    urls = proxies.urls or ProxyUrls()
     problems = (
         (account.problem is not None, f"can't be read: {account.problem}", None, None),
         (account.channel == OLD_CHANNEL, f"is of {_channel(account)}", None, None),
@@ -100,15 +124,21 @@ def account_problem(account: Account, source: str, *, own_tls: bool) -> Configur
             "ssl",
         ),
         (
+            bool(proxies.extra),
+            f'has "proxies" with unknown keys: {_keys(proxies.extra)}',
+            'Write "proxies": {"urls": {"https": "http://proxy.example:3128"}}, or pass proxy=.',
+            "proxy",
+        ),
+        (
             proxies.username_ntlm is not None,
             "asks for NTLM at the proxy, which is not supported",
             "Pass proxy= with the URL of a proxy that does without.",
             "proxy",
         ),
         (
-            proxies.urls is not None and bool(proxies.urls.extra),
-            'names a proxy for schemes other than "https" and "http", which is not supported',
-            "Name them by these two, or pass proxy=.",
+            bool(urls.extra),
+            f'has "urls" of "proxies" with unsupported keys: {_keys(urls.extra)}',
+            'Name the proxies by "https" and "http", or pass proxy=.',
             "proxy",
         ),
     )

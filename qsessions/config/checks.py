@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import combinations
 from typing import cast
+
+from yarl import URL
 
 from qsessions.api.messages import (
     RESERVED_HEADERS,
     AuthProvider,
     SecretHeaders,
     header_problem,
+    is_loopback,
+    leftover_problem,
     service_url,
 )
+from qsessions.arguments import check_choice
 from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
+from qsessions.config.account_file import CHANNELS, OLD_CHANNEL
 from qsessions.errors import ConfigurationError
 
+TOKEN = "QISKIT_IBM_TOKEN"  # noqa: S105 - the name of a variable
+CHANNEL = "QISKIT_IBM_CHANNEL"
 BASE_URL = "QSESSIONS_BASE_URL"
+CLOUD_URL = "QISKIT_IBM_URL"
+PRIVATE_ENDPOINT = "QSESSIONS_PRIVATE_ENDPOINT"
+
+DEFAULT_CLOUD_URL = "https://cloud.ibm.com"
+
+_CLOUD = re.compile(
+    r"(?P<scheme>https?://)(?P<host>[a-z0-9-]+(?:\.[a-z0-9-]+)*)\.?(?P<rest>(:[0-9]+)?(/[^?#@]*)?)"
+)
+# Names in a cloud's domain that are the service's own or IAM's, and the names of IBM's clouds.
+_PARTS = {"quantum", "quantum-computing", "iam", "private"}
+_IBM_CLOUD = re.compile(r"((?!www\.|globalcatalog\.)[a-z0-9]+\.)?cloud\.ibm\.com")
 
 # Headers that have an argument of their own.
 _ARGUMENT_OF = {
@@ -107,6 +128,88 @@ def checked_base_url(base_url: str | None, environ: Mapping[str, str]) -> str | 
             f"{name} must be the part before /v1, such as https://quantum.cloud.ibm.com/api."
         )
     return url
+
+
+def cloud_address(url: str, name: str) -> tuple[str, str]:
+    """Check the address of a cloud, which others are derived from, and return its scheme and host.
+
+    Args:
+        url: The address.
+        name: What the message calls it.
+
+    Raises:
+        ConfigurationError: It has a port or a path, or its host is the service's own. The message
+            says what to write, and doesn't repeat the address, which may hold a password.
+    """
+    if problem := leftover_problem(url):
+        raise ConfigurationError(f"{name} {problem}.", argument="base_url")
+    solution = f"The service's own base URL goes into base_url= or {BASE_URL}."
+    if match := _CLOUD.fullmatch(url.lower()):
+        scheme, host = match["scheme"], match["host"]
+        cloud = _cloud_of(host)
+        if cloud == host and not match["rest"].strip("/"):
+            return scheme, host
+        if cloud != host or _IBM_CLOUD.fullmatch(host):
+            solution = f"Write {scheme}{cloud}. {solution}"
+        if "private" in host.split("."):
+            solution += (
+                f' For private endpoints, set {PRIVATE_ENDPOINT}=true, or "private_endpoint": true '
+                "in the account."
+            )
+    raise ConfigurationError(
+        f"{name} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and "
+        "path.",
+        solution=solution,
+        argument="base_url",
+    )
+
+
+def _cloud_of(host: str) -> str:
+    """Return the host of the cloud that a host belongs to."""
+    labels = host.split(".")
+    after = [index + 1 for index, label in enumerate(labels) if label in _PARTS]
+    cloud = ".".join(labels[max(after, default=0) :])
+    if f".{cloud}".endswith(".ibm.com") and not _IBM_CLOUD.fullmatch(cloud):
+        return "cloud.ibm.com"
+    return cloud or host
+
+
+def checked_private_endpoint(environ: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for the cloud's private endpoints.
+
+    Raises:
+        ConfigurationError: It says neither yes nor no.
+    """
+    value = environ.get(PRIVATE_ENDPOINT, "").lower()
+    check_choice(PRIVATE_ENDPOINT, value or "false", ("true", "false"), ConfigurationError)
+    return value == "true"
+
+
+def unknown_channel(channel: str) -> ConfigurationError:
+    """Return the error for a channel in the environment that doesn't exist."""
+    # It isn't repeated: it may be the key, in the wrong place.
+    gone = f"; the platform of {OLD_CHANNEL} is gone" * (channel == OLD_CHANNEL)
+    return ConfigurationError(
+        f"{CHANNEL} must be {' or '.join(CHANNELS)}{gone}.", solution=f"Correct or unset {CHANNEL}."
+    )
+
+
+def refuse_emulator(url: str | None, variable: str) -> None:
+    """Refuse an emulator's address in the environment for the key of a named account.
+
+    Raises:
+        ConfigurationError: The address is plain http to this machine.
+    """
+    # A malformed URL is refused where it is used.
+    with suppress(ValueError, IndexError):
+        address = URL(url or "")
+        if address.scheme == "http" and is_loopback(address.raw_host):
+            raise ConfigurationError(
+                f"{variable} is an address of this machine in plain http, as an emulator has, and "
+                "the named account's key would go there.",
+                solution=f"Unset {variable}. "
+                f"For an emulator, pass no account: its key is in {TOKEN}.",
+            )
 
 
 def checked_headers(headers: object) -> SecretHeaders:

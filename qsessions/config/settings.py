@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 from urllib.request import getproxies_environment
 
 from attrs import frozen
-from yarl import URL
 
 from qsessions.api.codec import Account
 from qsessions.api.messages import (
     AuthProvider,
     SecretValues,
-    is_loopback,
     service_url,
     strips_frames,
 )
@@ -35,7 +30,6 @@ from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.config.account_file import (
     ACCOUNT_FILE,
     CHANNELS,
-    OLD_CHANNEL,
     account_problem,
     default_account,
     list_accounts,
@@ -44,25 +38,28 @@ from qsessions.config.account_file import (
 )
 from qsessions.config.checks import (
     BASE_URL,
+    CHANNEL,
+    CLOUD_URL,
+    DEFAULT_CLOUD_URL,
+    TOKEN,
     checked_base_url,
+    checked_private_endpoint,
     checked_providers,
     checked_text,
+    cloud_address,
     missing_credentials,
+    refuse_emulator,
+    unknown_channel,
 )
 from qsessions.errors import ConfigurationError
 
-TOKEN = "QISKIT_IBM_TOKEN"  # noqa: S105 - the name of a variable
 INSTANCE = "QISKIT_IBM_INSTANCE"
-CLOUD_URL = "QISKIT_IBM_URL"
-CHANNEL = "QISKIT_IBM_CHANNEL"
 IAM_URL = "IAM_URL"
 
-DEFAULT_CLOUD_URL = "https://cloud.ibm.com"
 DEFAULT_REGION = "us-east"
 
 # What the fields of an account are called in the environment.
 _VARIABLES = {"token": TOKEN, "instance": INSTANCE, "url": CLOUD_URL}
-_CLOUD = re.compile(r"(?P<scheme>https?://)(?P<host>[a-z0-9-]+(\.[a-z0-9-]+)*\.?)/*")
 _WAYS = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and "
     f"{INSTANCE} (the CRN), or save an account with the official client."
@@ -73,8 +70,9 @@ _NAME_ANOTHER = (
 )
 
 
-class Settings(NamedTuple):
-    """What a client works with.
+@frozen(eq=False, repr=False)
+class Settings:
+    """What a client works with. Its repr shows no field: a proxy may have a password.
 
     Attributes:
         base_url: The part of every URL before /v1.
@@ -126,7 +124,10 @@ def resolve(
     needs_key, needs_crn = missing_credentials(providers)
     is_named = account is not None or account_file is not None
     environment = Account(
-        token=environ.get(TOKEN), instance=environ.get(INSTANCE), url=environ.get(CLOUD_URL)
+        token=environ.get(TOKEN),
+        instance=environ.get(INSTANCE),
+        url=environ.get(CLOUD_URL),
+        private_endpoint=checked_private_endpoint(environ),
     )
     loader = SettingsLoader(
         providers=providers or (),
@@ -148,15 +149,14 @@ def resolve(
         else f"{_WAYS} auth=[] makes a client without credentials, enough for versions().",
     )
     if is_named and needs_key:
-        _refuse_emulator(loader.iam_url, IAM_URL)
-        _refuse_emulator(loader.base_url if base_url is None else None, BASE_URL)
+        refuse_emulator(loader.iam_url, IAM_URL)
+        refuse_emulator(loader.base_url if base_url is None else None, BASE_URL)
     has_enough = environment.token if needs_key else environment.instance or not needs_crn
-    if has_enough and not is_named:
-        return loader.settings(environment)
-    if account is None and loader.channel not in CHANNELS:
-        gone = f"; the platform of {OLD_CHANNEL} is gone" * (loader.channel == OLD_CHANNEL)
-        raise ConfigurationError(f"{CHANNEL} must be {' or '.join(CHANNELS)}{gone}.")
-    return loader
+    if not has_enough or is_named:
+        return loader
+    if needs_key and loader.channel not in CHANNELS:
+        raise unknown_channel(loader.channel)
+    return loader.settings(environment)
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -225,6 +225,8 @@ class SettingsLoader:
         sought, solution = f"account of the channel {self.channel}", None
         if self.account is not None:
             sought = f"account {quote(self.account)}"
+        elif self.channel not in CHANNELS:
+            raise unknown_channel(self.channel)
         elif any(account.channel in CHANNELS for account in accounts.values()):
             other = "Without account_file=, the environment is looked at first."
             solution = (
@@ -248,7 +250,8 @@ class SettingsLoader:
         ):
             raise self._refusal(problem.message, problem.solution, problem.argument)
         providers = list(self.providers)
-        private = "private." if account.private_endpoint else ""
+        is_private = account.private_endpoint or self.environment.private_endpoint
+        private = "private." if is_private else ""
         if self.needs_key:
             iam_url = self.iam_url or self._host_url(account, source, f"{private}iam.")
             service_url(iam_url, IAM_URL, DEFAULT_IAM_URL, f"Correct or unset {IAM_URL}.")
@@ -291,17 +294,14 @@ class SettingsLoader:
     def _host_url(self, account: Account, source: str | None, prefix: str) -> str:
         """Return the URL of a host in the cloud that the account, or the environment, names."""
         url = account.url or self.environment.url or DEFAULT_CLOUD_URL
-        if cloud := _CLOUD.fullmatch(url.lower()):
-            return f"{cloud['scheme']}{prefix}{cloud['host']}"
         url_source = source if account.url else None
-        # An address in the environment has nothing to do with credentials.
-        make = ConfigurationError if url_source is None else self._refusal
-        raise make(
-            f"{_label('url', url_source)} must be the address of the cloud, "
-            f"such as {DEFAULT_CLOUD_URL}, without port and path.",
-            solution=f"The service's own base URL goes into base_url= or {BASE_URL}.",
-            argument="base_url",
-        )
+        try:
+            scheme, host = cloud_address(url, _label("url", url_source))
+        except ConfigurationError as error:
+            # An address in the environment has nothing to do with credentials.
+            make = ConfigurationError if url_source is None else self._refusal
+            raise make(error.message, solution=error.solution, argument=error.argument) from None
+        return f"{scheme}{prefix}{host}"
 
     def _refusal(
         self, problem: str, solution: str | None = None, argument: str | None = None
@@ -332,16 +332,3 @@ class SettingsLoader:
 
 def _label(name: str, source: str | None) -> str:
     return _VARIABLES[name] if source is None else f'"{name}" of {source}'
-
-
-def _refuse_emulator(url: str | None, variable: str) -> None:
-    # A malformed URL is refused where it is used.
-    with suppress(ValueError, IndexError):
-        address = URL(url or "")
-        if address.scheme == "http" and is_loopback(address.raw_host):
-            raise ConfigurationError(
-                f"{variable} is an address of this machine in plain http, as an emulator has, and "
-                "the named account's key would go there.",
-                solution=f"Unset {variable}. "
-                f"For an emulator, pass no account: its key is in {TOKEN}.",
-            )

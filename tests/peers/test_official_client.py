@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
+from qsessions import ConfigurationError
+from qsessions.config.settings import SettingsLoader, resolve
 from qsessions.emulator import Emulator
 from qsessions.testing.threaded import ThreadedEmulator
+from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, http
 from tests.support.manual_clock import ManualClock
 from tests.support.needs import need
@@ -45,9 +49,9 @@ class OfficialClient:
         return self._ask(expression)
 
     @contextmanager
-    def on(self, emulator: ThreadedEmulator, **variables: str) -> Iterator[OfficialClient]:
-        """Use a new client, with the emulator's variables and those that are passed."""
-        self._ask(os.environ | emulator.env() | variables)
+    def on(self, emulator: ThreadedEmulator | None, **variables: str) -> Iterator[OfficialClient]:
+        """Use a new client, with the emulator's variables, if there is one, and those passed."""
+        self._ask(os.environ | (emulator.env() if emulator else {}) | variables)
         try:
             yield self
         finally:
@@ -245,3 +249,82 @@ def test_what_insists_on_the_internet(official: OfficialClient, clock: ManualClo
             "api.global-search-tagging.cloud.ibm.com:443",
         )
         assert Counter(request.path for request in emulator.requests) == {"/identity/token": 1}
+
+
+OLD = "ibm_quantum"
+CHANNELS = ["ibm_quantum_platform", "ibm_cloud", OLD, "another"]
+NAMES = ["default-ibm-quantum-platform", "default-ibm-cloud", "default-ibm-quantum", "a", "b"]
+URLS = ["https://cloud.ibm.com", "https://test.cloud.ibm.com"]
+ACCOUNTS = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.fixed_dictionaries(
+        {
+            "channel": st.sampled_from(CHANNELS[:2]) | st.sampled_from(CHANNELS),
+            "url": st.sampled_from(URLS),
+            "instance": st.sampled_from([CRN, CRN.replace("us-east", "eu-de")]),
+            "is_default_account": st.sampled_from(
+                [False, False, False, 0, "", None, True, 1, "yes"]
+            ),
+            "private_endpoint": st.booleans(),
+        },
+    ),
+)
+CHANNEL = st.sampled_from(["", *CHANNELS])
+VARIABLES = st.fixed_dictionaries({}, optional={"QISKIT_IBM_CHANNEL": CHANNEL}) | (
+    st.fixed_dictionaries(
+        {
+            "QISKIT_IBM_INSTANCE": st.just(CRN),
+            "QISKIT_IBM_TOKEN": st.sampled_from(["", "the environment's"]),
+            "QISKIT_IBM_URL": st.sampled_from(["", *URLS]),
+            "QISKIT_IBM_CHANNEL": CHANNEL,
+        }
+    )
+)
+
+
+def test_the_account_that_is_taken(
+    official: OfficialClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any accounts and variables, qsessions takes the account that the client takes, and calls
+    the same address. Where the client refuses what it comes to, so does qsessions, except that
+    accounts of the old channel are as good as not there.
+    """
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / ".qiskit" / "qiskit-ibm.json"
+    file.parent.mkdir()
+
+    @given(
+        accounts=ACCOUNTS,
+        variables=VARIABLES,
+        name=st.sampled_from([None, None, None, *NAMES]),
+    )
+    @settings(max_examples=1000)
+    def compare(
+        accounts: dict[str, dict[str, Any]], variables: dict[str, str], name: str | None
+    ) -> None:
+        def taken_by_official() -> Any:
+            return client(f"account({str(file)!r}, {name!r}, {variables!r})")
+
+        for each, account in accounts.items():
+            account["token"] = f"{each}'s"
+        file.write_text(json.dumps(accounts))
+        ours = taken(name, variables)
+        if (expected := taken_by_official()) is None:
+            usable = {key: each for key, each in accounts.items() if each["channel"] != OLD}
+            file.write_text(json.dumps(usable))
+            expected = taken_by_official()
+        assert ours == expected
+
+    with official.on(None) as client:
+        compare()
+
+
+def taken(name: str | None, variables: dict[str, str]) -> list[str] | None:
+    """Return key, instance and base URL of the account that qsessions takes, or None."""
+    try:
+        found = resolve(None, account=name, environ=variables)
+        loaded = found.load_blocking() if isinstance(found, SettingsLoader) else found
+    except ConfigurationError:
+        return None
+    (key,) = loaded.providers[0]._tokens._request.secrets  # type: ignore[attr-defined]
+    return [key, loaded.instance or "", f"{loaded.base_url}/v1"]

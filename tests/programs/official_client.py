@@ -15,8 +15,10 @@ from typing import Any
 
 from qiskit import QuantumCircuit, transpile
 from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
+from qiskit_ibm_runtime.accounts import AccountManager, AccountNotFoundError, InvalidAccountError
 from qiskit_ibm_runtime.api.client import RuntimeClient
 from qiskit_ibm_runtime.api.client_parameters import ClientParameters
+from qiskit_ibm_runtime.api.utils import default_runtime_url_resolver
 
 
 def base_url(*_: object) -> str:
@@ -38,6 +40,22 @@ def runtime_client() -> RuntimeClient:
 def service() -> QiskitRuntimeService:
     """Make the service as a user does whose key and instance are in the environment."""
     return QiskitRuntimeService(url_resolver=base_url)
+
+
+def account(file: str, name: str | None, variables: dict[str, str]) -> list[str] | None:
+    """Return key, instance and base URL of the account that the client takes, or None."""
+    for variable in ("TOKEN", "INSTANCE", "URL", "CHANNEL"):
+        os.environ.pop(f"QISKIT_IBM_{variable}", None)
+    os.environ.update(variables)
+    try:
+        found = AccountManager.get(filename=file, name=name)
+    except (AccountNotFoundError, InvalidAccountError):
+        return None
+    assert found is not None
+    url = default_runtime_url_resolver(
+        found.url, found.instance or "", found.private_endpoint or False
+    )
+    return [found.token, found.instance or "", url]
 
 
 def entangler() -> QuantumCircuit:
@@ -70,6 +88,7 @@ def answer() -> None:
     names: dict[str, object] = {
         "Batch": Batch,
         "Session": Session,
+        "account": account,
         "closed_in_block": closed_in_block,
         "entangler": entangler,
         "runtime_client": runtime_client,

@@ -21,9 +21,11 @@ from qsessions import (
 )
 from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
+from qsessions.config.account_file import read_accounts
 from qsessions.config.settings import Settings, SettingsLoader, resolve
 from tests.support.clients import CRN
 from tests.support.json_values import JSON
+from tests.support.leftovers import LEFTOVERS
 from tests.support.settings import iam_url
 from tests.support.tables import table
 
@@ -108,6 +110,7 @@ def test_both_halves_from_one_account(home: Path) -> None:
 
 
 FIRST = account(instance=CRN)
+MARKED = account(is_default_account=True)
 CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
     # The one marked as default, wherever it stands.
     (
@@ -132,12 +135,20 @@ CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
     ),
     # Then any: the last.
     ({"a": FIRST, "b": account()}, {}, CRN_EU),
-    # Only of the wanted channel.
+    # One that is marked, of whatever channel, also where another channel is asked for.
     (
-        {"a": account(), "b": account(channel=CLOUD, instance=CRN, is_default_account=True)},
+        {"a": FIRST, "b": account(channel=CLOUD, is_default_account=True)},
         {},
         CRN_EU,
     ),
+    (
+        {"default-ibm-cloud": account(channel=CLOUD, instance=CRN), "b": MARKED},
+        {"QISKIT_IBM_CHANNEL": CLOUD},
+        CRN_EU,
+    ),
+    ({"a": FIRST, "b": account(is_default_account=1), "c": FIRST}, {}, CRN_EU),
+    ({"a": account(is_default_account=0), "b": account()}, {}, CRN_EU),
+    # Else only of the wanted channel.
     (
         {
             "a": FIRST,
@@ -147,6 +158,24 @@ CHOICES: list[tuple[dict[str, dict[str, object]], dict[str, str], str]] = [
         {"QISKIT_IBM_CHANNEL": CLOUD},
         CRN_EU,
     ),
+    ({"a": account(), "default-ibm-cloud": account(channel=CLOUD, instance=CRN)}, {}, CRN_EU),
+    # Where there is none of it, the usual name of the default channel, else of the other one.
+    ({"default-ibm-cloud": account(channel=CLOUD)}, {}, CRN_EU),
+    ({"default-ibm-cloud": account(channel=CLOUD, is_default_account=True)}, {}, CRN_EU),
+    (
+        {"default-ibm-quantum-platform": account(), "b": FIRST},
+        {"QISKIT_IBM_CHANNEL": CLOUD},
+        CRN_EU,
+    ),
+    (
+        {
+            "default-ibm-cloud": account(channel=CLOUD, instance=CRN),
+            "default-ibm-quantum-platform": account(),
+        },
+        {"QISKIT_IBM_CHANNEL": OLD},
+        CRN_EU,
+    ),
+    ({"a": FIRST, "b": MARKED}, {"QISKIT_IBM_CHANNEL": "another"}, CRN_EU),
     # An old one is passed over, and so is one that can't be read and isn't of the channel.
     (
         {
@@ -262,6 +291,18 @@ def test_a_key_alone_is_enough(home: Path) -> None:
             {"private_endpoint": True, "instance": CRN},
             {},
             "https://private.us-east.quantum.cloud.ibm.com/api",
+            "https://private.iam.cloud.ibm.com",
+        ),
+        (
+            {"instance": CRN},
+            {"QSESSIONS_PRIVATE_ENDPOINT": "true"},
+            "https://private.us-east.quantum.cloud.ibm.com/api",
+            "https://private.iam.cloud.ibm.com",
+        ),
+        (
+            {"private_endpoint": True},
+            {"QSESSIONS_PRIVATE_ENDPOINT": "false"},
+            "https://private.eu-de.quantum.cloud.ibm.com/api",
             "https://private.iam.cloud.ibm.com",
         ),
         (
@@ -390,10 +431,40 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         ),
         (
             {"a": account(proxies={"urls": {"https://planted": "p.example"}})},
+            f'{THE_ACCOUNT} has "urls" of "proxies" with unsupported keys: one that is no word.',
+        ),
+        *(
             (
-                f'{THE_ACCOUNT} names a proxy for schemes other than "https" and "http", '
-                "which is not supported."
-            ),
+                {"a": account(proxies={"urls": urls})},
+                f'{THE_ACCOUNT} has "urls" of "proxies" with unsupported keys: {keys}.',
+            )
+            for urls, keys in (
+                ({"all": "p.example"}, '"all"'),
+                ({"HTTPS": None, "https": "p.example", "no_proxy": ""}, '"HTTPS", "no_proxy"'),
+            )
+        ),
+        *(
+            (
+                {"a": account(proxies=proxies)},
+                f'{THE_ACCOUNT} has "proxies" with unknown keys: {keys}.',
+            )
+            for proxies, keys in (
+                ({"https": "http://planted@p.example"}, '"https"'),
+                ({"http": "planted", "https": None}, '"http", "https"'),
+                ({"url": {"https": "planted"}, "urls": {"https": "planted"}}, '"url"'),
+                ({"http://u:planted@p.example": "x"}, "one that is no word"),
+                ({"planted" * 3: "x"}, "one that is no word"),
+                (dict.fromkeys("abcdefg", "planted"), '"a", "b", "c", "d", "e"'),
+            )
+        ),
+        *(
+            ({"a": account(**{field: text})}, f'"{field}" of {THE_ACCOUNT}{what} {problem}.')
+            for text, problem in LEFTOVERS
+            for field, what in (
+                ("token", ": the API key for IBMCloudAuth"),
+                ("instance", ": the value for ServiceCRN"),
+                ("url", ""),
+            )
         ),
     ],
 )
@@ -402,6 +473,26 @@ def test_refused(home: Path, accounts: object, problem: str) -> None:
     error = refused(home, accounts)
     assert error.message == NOTHING + problem
     assert error.solution is not None
+
+
+@table(
+    ("channel", "gone"),
+    [("planted", ""), (OLD, "; the platform of ibm_quantum is gone"), ('"ibm_cloud"', "")],
+)
+def test_unknown_channel(home: Path, channel: str, gone: str) -> None:
+    """A channel that doesn't exist is told where no account can be found without it, and where the
+    environment's key is to be used with it; it isn't repeated.
+    """
+    environ = {"QISKIT_IBM_CHANNEL": channel}
+    errors = [refused(home, {"a": account()}, environ=environ)]
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(None, environ={"QISKIT_IBM_TOKEN": "k", "QISKIT_IBM_INSTANCE": CRN, **environ})
+    for error in (*errors, caught.value):
+        assert (
+            error.message == f"QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud{gone}."
+        )
+        assert error.solution == "Correct or unset QISKIT_IBM_CHANNEL."
+    assert crns(look(home, {"a": account()}, environ=environ, account="a")) == [CRN_EU]
 
 
 @table(
@@ -496,17 +587,32 @@ def test_verify_false_with_own_tls(home: Path) -> None:
     ("make", "problem"),
     [
         (lambda file: None, "{} doesn't exist."),
-        (lambda file: file.mkdir(), "{} can't be read: Is a directory."),
+        (lambda file: file.mkdir(), "{} can't be read: it is a directory."),
         (
-            lambda file: file.write_bytes(b"\xff"),
-            (
-                "{} can't be read: it is not valid JSON: "
-                "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte."
-            ),
+            lambda file: file.symlink_to(file.with_name("gone")),
+            "{} can't be read: it is a link to a file that doesn't exist.",
         ),
-        (
-            lambda file: file.write_bytes(b""),
-            "{} can't be read: it is not valid JSON: Expecting value: line 1 column 1 (char 0).",
+        *(
+            (
+                lambda file, body=body: file.write_bytes(body),
+                f"{{}} can't be read: it is not text in UTF-8, from byte {byte} on.",
+            )
+            for body, byte in ((b"\xff", 0), (b'{"\xe9', 2), (b"\x1f\x8b\x08\x08\0", 1))
+        ),
+        *(
+            (
+                lambda file, body=body: file.write_bytes(body),
+                "{} can't be read: it is empty.",
+            )
+            for body in (b"", b" ", b"\n\t\r\n", b"\xef\xbb\xbf", b"\0" * 100, b"\xef\xbb\xbf\n")
+        ),
+        *(
+            (
+                lambda file, encoding=encoding: file.write_text('{"a": 1}', encoding=encoding),
+                f"{{}} can't be read: it is in {encoding[:6].upper()} and must be in UTF-8.",
+            )
+            for unit in ("utf-16", "utf-32")
+            for encoding in (unit, f"{unit}-le", f"{unit}-be")
         ),
         (
             lambda file: file.write_bytes(b"["),
@@ -535,6 +641,27 @@ def test_unreadable(tmp_path: Path, make: Any, problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         search.load_blocking()
     assert caught.value.message.endswith("; " + problem.format(file))
+
+
+def test_a_byte_order_mark(home: Path) -> None:
+    """A file that begins with a byte order mark, as Windows' editors write it, is read."""
+    file = Path(save(home, {"a": account()}))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    search = resolve(None, environ={}, account_file=file)
+    assert isinstance(search, SettingsLoader)
+    assert crns(search.load_blocking()) == [CRN_EU]
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says about a file is passed on, as about one without permission."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        assert read_accounts(str(tmp_path / "x")) == "Permission denied"
+        assert read_accounts(str(tmp_path)) == "it is a directory"
 
 
 @table("path", ["\0", "~nobody-by-this-name/x"])

@@ -20,6 +20,7 @@ from qsessions import (
 from qsessions.api.messages import Transport
 from qsessions.config.settings import Settings, SettingsLoader, resolve
 from tests.support.clients import CRN
+from tests.support.leftovers import LEFTOVERS, QUOTED
 from tests.support.settings import iam_url
 from tests.support.tables import table
 
@@ -236,20 +237,37 @@ NO_CLOUD = (
         # The same where only the key's IAM is derived from it.
         (None, US, {**BOTH, "QISKIT_IBM_URL": "planted"}, NO_CLOUD),
         (None, None, {**BOTH, "QISKIT_IBM_URL": "http://planted/api"}, NO_CLOUD),
-        (
-            None,
-            None,
-            {"QISKIT_IBM_CHANNEL": "planted"},
-            "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud.",
+        *(
+            (None, None, {**BOTH, variable: text}, f"{what} {problem}.")
+            for text, problem in LEFTOVERS
+            for variable, what in (
+                ("QISKIT_IBM_URL", "QISKIT_IBM_URL"),
+                ("IAM_URL", "IAM_URL"),
+                ("QSESSIONS_BASE_URL", "QSESSIONS_BASE_URL"),
+                (
+                    "QISKIT_IBM_TOKEN",
+                    NO_CREDENTIALS + "QISKIT_IBM_TOKEN: the API key for IBMCloudAuth",
+                ),
+                (
+                    "QISKIT_IBM_INSTANCE",
+                    NO_CREDENTIALS + "QISKIT_IBM_INSTANCE: the value for ServiceCRN",
+                ),
+            )
         ),
         (
-            None,
-            None,
-            {"QISKIT_IBM_CHANNEL": "ibm_quantum"},
+            [],
+            '"https://planted"',
+            {},
+            f"base_url {QUOTED}.",
+        ),
+        *(
             (
-                "QISKIT_IBM_CHANNEL must be ibm_quantum_platform or ibm_cloud; the platform "
-                "of ibm_quantum is gone."
-            ),
+                None,
+                None,
+                {**BOTH, "QSESSIONS_PRIVATE_ENDPOINT": text},
+                f'QSESSIONS_PRIVATE_ENDPOINT must be "true" or "false", not {text!r}.',
+            )
+            for text in ("yes", "private.", '"true"')
         ),
         (
             [IBMCloudAuth("planted"), IBMCloudAPIKey("planted")],
@@ -361,6 +379,71 @@ def test_advice_about_an_address() -> None:
     )
 
 
+BASE_URL_GOES = "The service's own base URL goes into base_url= or QSESSIONS_BASE_URL."
+PRIVATE = (
+    ' For private endpoints, set QSESSIONS_PRIVATE_ENDPOINT=true, or "private_endpoint": true in '
+    "the account."
+)
+
+
+@table(
+    ("url", "cloud", "more"),
+    [
+        ("https://quantum.cloud.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://quantum.cloud.ibm.com/", "https://cloud.ibm.com", ""),
+        ("https://quantum.cloud.ibm.com/api", "https://cloud.ibm.com", ""),
+        ("https://quantum.cloud.ibm.com/api/v1", "https://cloud.ibm.com", ""),
+        ("HTTPS://Quantum.Cloud.IBM.com:443", "https://cloud.ibm.com", ""),
+        ("https://eu-de.quantum.cloud.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://private.us-east.quantum.cloud.ibm.com", "https://cloud.ibm.com", PRIVATE),
+        ("https://private.iam.cloud.ibm.com", "https://cloud.ibm.com", PRIVATE),
+        ("https://private.cloud.ibm.com", "https://cloud.ibm.com", PRIVATE),
+        ("https://iam.cloud.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://iam.cloud.ibm.com/identity/token", "https://cloud.ibm.com", ""),
+        ("https://us-east.quantum-computing.cloud.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://quantum-computing.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://auth.quantum-computing.ibm.com/api", "https://cloud.ibm.com", ""),
+        ("https://quantum.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://docs.quantum.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://us-east.cloud.ibm.com", "https://cloud.ibm.com", ""),
+        ("https://globalcatalog.cloud.ibm.com/api/v1", "https://cloud.ibm.com", ""),
+        ("https://www.ibm.com/quantum", "https://cloud.ibm.com", ""),
+        ("https://ibm.com", "https://cloud.ibm.com", ""),
+        ("https://cloud.ibm.com/login", "https://cloud.ibm.com", ""),
+        ("https://cloud.ibm.com:443", "https://cloud.ibm.com", ""),
+        ("https://iam.test.cloud.ibm.com", "https://test.cloud.ibm.com", ""),
+        ("https://eu-de.quantum.own.example", "https://own.example", ""),
+    ],
+)
+def test_an_address_that_is_the_service_s_own(url: str, cloud: str, more: str) -> None:
+    """An address of the service, of IAM or of the platform before isn't taken for the cloud's: the
+    advice has the one to write.
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(None, environ={**BOTH, "QISKIT_IBM_URL": url})
+    assert caught.value.message == NO_CLOUD
+    assert caught.value.solution == f"Write {cloud}. {BASE_URL_GOES}{more}"
+    # What it says to write is taken.
+    assert isinstance(resolve(None, environ={**BOTH, "QISKIT_IBM_URL": cloud}), Settings)
+
+
+@table(
+    ("crn", "value", "base", "iam"),
+    [
+        (CRN, "true", "https://private.us-east.quantum.cloud.ibm.com/api", "private.iam"),
+        (CRN_EU, "True", "https://private.eu-de.quantum.cloud.ibm.com/api", "private.iam"),
+        (CRN_EU, "false", EU, "iam"),
+        (CRN_EU, "", EU, "iam"),
+    ],
+)
+def test_private_endpoints(crn: str, value: str, base: str, iam: str) -> None:
+    """The environment can ask for private endpoints, of the service and of IAM."""
+    environ = {**BOTH, "QISKIT_IBM_INSTANCE": crn, "QSESSIONS_PRIVATE_ENDPOINT": value}
+    settings = resolve(None, environ=environ)
+    assert isinstance(settings, Settings)
+    assert (settings.base_url, iam_url(settings)) == (base, f"https://{iam}.cloud.ibm.com")
+
+
 def test_an_address_that_does_not_count_is_not_looked_at() -> None:
     """IAM's address matters only where a key is sought, the cloud's only where something is derived
     from it.
@@ -436,7 +519,8 @@ def test_iam_of_the_same_cloud(environ: dict[str, str], iam: str) -> None:
         (None, BOTH, {"account_file": "a.json"}),
         ([], BOTH, {"account": "a"}),
         ([IBMCloudAuth("k"), ServiceCRN(CRN)], {}, {"account": "a"}),
-        # An account that is named needs no channel.
+        # A channel that is gone matters where the file gives no default.
+        (None, {"QISKIT_IBM_CHANNEL": "ibm_quantum"}, {}),
         (None, {"QISKIT_IBM_CHANNEL": "ibm_quantum"}, {"account": "a"}),
     ],
 )
