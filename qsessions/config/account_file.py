@@ -32,8 +32,9 @@ def read_accounts(file: str) -> dict[str, Account] | str | None:
 
     It takes as long as the file system does.
     """
+    path = Path(file)
     try:
-        path = Path(file).expanduser()
+        path = path.expanduser()
         with path.open("rb") as stream:
             body = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
@@ -125,7 +126,7 @@ def account_problem(account: Account, source: str, *, own_tls: bool) -> Configur
         ),
         (
             bool(proxies.extra),
-            f'has "proxies" with unknown keys: {_keys(proxies.extra)}',
+            f'has "proxies" with unknown keys: {_keys(proxies.extra)}; addresses go into "urls"',
             'Write "proxies": {"urls": {"https": "http://proxy.example:3128"}}, or pass proxy=.',
             "proxy",
         ),

@@ -144,13 +144,14 @@ def cloud_address(url: str, name: str) -> tuple[str, str]:
     if problem := leftover_problem(url):
         raise ConfigurationError(f"{name} {problem}.", argument="base_url")
     solution = f"The service's own base URL goes into base_url= or {BASE_URL}."
+    argument: str | None = "base_url"
     if match := _CLOUD.fullmatch(url.lower()):
         scheme, host = match["scheme"], match["host"]
         cloud = _cloud_of(host)
         if cloud == host and not match["rest"].strip("/"):
             return scheme, host
         if cloud != host or _IBM_CLOUD.fullmatch(host):
-            solution = f"Write {scheme}{cloud}. {solution}"
+            solution, argument = f"Write {scheme}{cloud}. {solution}", None
         if "private" in host.split("."):
             solution += (
                 f' For private endpoints, set {PRIVATE_ENDPOINT}=true, or "private_endpoint": true '
@@ -160,7 +161,7 @@ def cloud_address(url: str, name: str) -> tuple[str, str]:
         f"{name} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and "
         "path.",
         solution=solution,
-        argument="base_url",
+        argument=argument,
     )
 
 

@@ -144,6 +144,7 @@ def resolve(
         own_tls=own_tls,
         environment=environment,
         proxies=SecretValues(getproxies_environment()),
+        about="account" if is_named else "auth",
         advice=_NAME_ANOTHER
         if is_named
         else f"{_WAYS} auth=[] makes a client without credentials, enough for versions().",
@@ -177,8 +178,9 @@ class SettingsLoader:
     own_tls: bool
     environment: Account
     proxies: Mapping[str, str]
-    # What to do about missing credentials where nothing better is known.
+    # What to do about missing credentials where nothing better is known, and to which argument.
     advice: str
+    about: str
 
     async def load(self) -> Settings:
         """Read the account file in a thread and return the settings.
@@ -213,7 +215,9 @@ class SettingsLoader:
         accounts = read_accounts(self.file)
         if isinstance(accounts, str):
             raise self._refusal(
-                f"{self.file} can't be read: {accounts}.", f"Correct the file. {self.advice}"
+                f"{self.file} can't be read: {accounts}.",
+                f"Correct the file. {self.advice}",
+                self.about,
             )
         name = self.account or default_account(accounts or {}, self.channel)
         if accounts is not None and name in accounts:
@@ -233,7 +237,9 @@ class SettingsLoader:
                 f"Name one with account=, or its channel in {CHANNEL}. "
                 f"{other if self.is_named else _WAYS}"
             )
-        raise self._refusal(f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution)
+        raise self._refusal(
+            f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution, self.about
+        )
 
     def settings(self, account: Account, source: str | None = None) -> Settings:
         """Make settings of the arguments and an account.
@@ -326,7 +332,7 @@ class SettingsLoader:
         return ConfigurationError(
             f"{what}: {'; '.join([*findings, problem])}",
             solution=solution or self.advice,
-            argument=argument or ("account" if self.is_named else "auth"),
+            argument=argument or (None if solution else self.about),
         )
 
 

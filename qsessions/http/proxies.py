@@ -56,9 +56,10 @@ def parse_proxy(value: object) -> Proxy | str:
     host = _HOST.match(rest)
     try:
         url = URL(f"{scheme[1] if scheme else 'http'}://{host[0]}" if host else "")
-        is_proxy = url.scheme in {"http", "https"} and bool(url.host)
+        # yarl decodes the host only when it is asked for.
+        is_proxy = url.scheme in {"http", "https"} and url.host is not None
     except ValueError:
-        is_proxy = False
+        url, is_proxy = URL(), False
     if not is_proxy:
         return 'must have an http or https URL, such as "http://proxy.example:3128"'
     user, _, password = credentials.partition(":")

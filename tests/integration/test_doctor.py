@@ -255,6 +255,57 @@ async def test_an_account(tmp_path: Path) -> None:
     assert "yours" in checks["credentials"]["found"]
 
 
+KEY = {"QISKIT_IBM_TOKEN": "the-secret-key", "QISKIT_IBM_INSTANCE": CRN}
+ACCOUNT = {"channel": "ibm_quantum_platform", "token": "the-secret-key", "instance": CRN}
+PROXIED = KEY | {"QSESSIONS_BASE_URL": "https://quantum.invalid", "IAM_URL": "https://iam.invalid"}
+# Variables, an account file, the check that fails, and what its line says.
+FORMS: list[tuple[dict[str, str], object, str, tuple[str, ...]]] = [
+    (KEY | {"QISKIT_IBM_URL": "https://quantum.cloud.ibm.com"}, None, "credentials",
+     ("QISKIT_IBM_URL must be the address of the cloud", "Write https://cloud.ibm.com.")),
+    ({}, ACCOUNT | {"url": "https://private.us-east.quantum.cloud.ibm.com"}, "credentials",
+     ('"url" of the account', "QSESSIONS_PRIVATE_ENDPOINT=true")),
+    (KEY | {"QSESSIONS_PRIVATE_ENDPOINT": "maybe"}, None, "credentials",
+     ("QSESSIONS_PRIVATE_ENDPOINT must be",)),
+    (KEY | {"QISKIT_IBM_TOKEN": "'the-secret-key'"}, None, "credentials",
+     ("QISKIT_IBM_TOKEN", "quotation mark", "leave it out")),
+    (KEY | {"QISKIT_IBM_TOKEN": "{apikey}"}, None, "credentials", ("placeholder", "fill it in")),
+    (KEY | {"QISKIT_IBM_INSTANCE": f'"{CRN}"'}, None, "credentials",
+     ("QISKIT_IBM_INSTANCE", "quotation mark", "leave it out")),
+    ({}, ACCOUNT | {"token": "<YOUR_KEY>"}, "credentials", ('"token" of the', "fill it in")),
+    (KEY | {"QISKIT_IBM_CHANNEL": "ibm_quantum"}, None, "credentials",
+     ("the platform of ibm_quantum is gone", "Correct or unset QISKIT_IBM_CHANNEL.")),
+    ({}, b"", "credentials", ("can't be read: it is empty", "QISKIT_IBM_TOKEN")),
+    ({}, "{}".encode("utf-16"), "credentials", ("it is in UTF-16 and must be in UTF-8",)),
+    ({}, ACCOUNT | {"proxies": {"https": "http://proxy:1"}}, "credentials",
+     ('unknown keys: "https"; addresses go into "urls"', "HTTPS_PROXY")),
+    (PROXIED | {"HTTPS_PROXY": "http://user:the-secret-#key@proxy:1"}, None, "tls",
+     ("HTTPS_PROXY", "percent-encode it")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("env", "file", "check", "texts"), FORMS)
+async def test_forms_that_users_have(
+    tmp_path: Path, env: dict[str, str], file: object, check: str, texts: tuple[str, ...]
+) -> None:
+    """Each form of a setting that can't be meant is told in one line, with the way out and without
+    the secret.
+    """
+    if file is not None:
+        content = file if isinstance(file, bytes) else json.dumps({"a": file}).encode()
+        path = tmp_path / ".qiskit" / "qiskit-ibm.json"
+        await asyncio.to_thread(path.parent.mkdir)
+        await asyncio.to_thread(path.write_bytes, content)
+    base_url = {"QSESSIONS_BASE_URL": "http://127.0.0.1:1"} if check == "credentials" else {}
+    shell = Shell(base_url | env, tmp_path)
+    _, out, err = await shell("doctor", "--timeout", "5")
+    assert err == ""
+    (line,) = (line for line in out.splitlines() if line.split()[0] == check)
+    assert line.split()[1] == "failed"
+    for text in texts:
+        assert text in line
+    assert "secret" not in out
+
+
 async def test_a_base_url_that_is_none(tmp_path: Path) -> None:
     """A base URL that can't be one is reported, and what rests on it is skipped."""
     code, checks = await report(Shell({"QSESSIONS_BASE_URL": "quantum.cloud.ibm.com"}, tmp_path))

@@ -446,7 +446,7 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         *(
             (
                 {"a": account(proxies=proxies)},
-                f'{THE_ACCOUNT} has "proxies" with unknown keys: {keys}.',
+                f'{THE_ACCOUNT} has "proxies" with unknown keys: {keys}; addresses go into "urls".',
             )
             for proxies, keys in (
                 ({"https": "http://planted@p.example"}, '"https"'),
