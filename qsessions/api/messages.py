@@ -254,7 +254,8 @@ def service_url(
             "must be an absolute URL that begins with http:// or https://, without white space, "
             f'such as "{example}"'
         )
-    elif url.user is not None or url.password is not None:
+    elif "@" in str(value):
+        # Written plainly, a password may have ended the host in its middle.
         problem = "must not hold a user name or password"
         advice, argument = "Credentials go into auth=.", "auth"
     elif url.query_string or url.fragment:

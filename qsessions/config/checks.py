@@ -20,7 +20,6 @@ from qsessions.api.messages import (
     leftover_problem,
     service_url,
 )
-from qsessions.arguments import check_choice
 from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
 from qsessions.config.account_file import CHANNELS, OLD_CHANNEL
 from qsessions.errors import ConfigurationError
@@ -182,7 +181,8 @@ def checked_private_endpoint(environ: Mapping[str, str]) -> bool:
         ConfigurationError: It says neither yes nor no.
     """
     value = environ.get(PRIVATE_ENDPOINT, "").lower()
-    check_choice(PRIVATE_ENDPOINT, value or "false", ("true", "false"), ConfigurationError)
+    if value not in {"true", "false", ""}:
+        raise ConfigurationError(f"{PRIVATE_ENDPOINT} must be true or false.")
     return value == "true"
 
 

@@ -265,9 +265,9 @@ NO_CLOUD = (
                 None,
                 None,
                 {**BOTH, "QSESSIONS_PRIVATE_ENDPOINT": text},
-                f'QSESSIONS_PRIVATE_ENDPOINT must be "true" or "false", not {text!r}.',
+                "QSESSIONS_PRIVATE_ENDPOINT must be true or false.",
             )
-            for text in ("yes", "private.", '"true"')
+            for text in ("yes", "1", "planted", '"true"')
         ),
         (
             [IBMCloudAuth("planted"), IBMCloudAPIKey("planted")],
