@@ -511,11 +511,16 @@ def _bad_files() -> list[Callable[[], object]]:
         lambda: {"a": account | {"proxies": {"urls": {"https": password, "all": password}}}},
         lambda: {"a": account | {"proxies": {"urls": password}}},
         lambda: {"a": account | {"proxies": {"username_ntlm": key}}},
+        lambda: {"a": account | {"proxies": {"https": password, password: password}}},
+        lambda: {"a": account | {"token": f"'{key}'"}},
         # These are found out when the proxy is to be used.
         lambda: {
             "a": account | {"proxies": {"urls": {"https": password.replace("https", "socks5")}}}
         },
         lambda: {"a": account | {"proxies": {"urls": {"https": f"http://u:{PLANTED.password}@["}}}},
+        lambda: {
+            "a": account | {"proxies": {"urls": {"https": f"http://u:1#{PLANTED.password}@p"}}}
+        },
     ]
 
 
