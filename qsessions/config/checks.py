@@ -142,25 +142,23 @@ def cloud_address(url: str, name: str) -> tuple[str, str]:
     """
     if problem := leftover_problem(url):
         raise ConfigurationError(f"{name} {problem}.", argument="base_url")
+    cloud, private = DEFAULT_CLOUD_URL, ""
     solution = f"The service's own base URL goes into base_url= or {BASE_URL}."
-    argument: str | None = "base_url"
     if match := _CLOUD.fullmatch(url.lower()):
         scheme, host = match["scheme"], match["host"]
-        cloud = _cloud_of(host)
-        if cloud == host and not match["rest"].strip("/"):
+        wanted = _cloud_of(host)
+        if wanted == host and not match["rest"].strip("/"):
             return scheme, host
-        if cloud != host or _IBM_CLOUD.fullmatch(host):
-            solution, argument = f"Write {scheme}{cloud}. {solution}", None
+        if wanted != host or _IBM_CLOUD.fullmatch(host):
+            cloud = f"{scheme}{wanted}"
+            solution = f"Write {cloud}. {solution}"
         if "private" in host.split("."):
-            solution += (
-                f' For private endpoints, set {PRIVATE_ENDPOINT}=true, or "private_endpoint": true '
-                "in the account."
-            )
+            private = f", and {PRIVATE_ENDPOINT}=true asks for private endpoints"
     raise ConfigurationError(
-        f"{name} must be the address of the cloud, such as {DEFAULT_CLOUD_URL}, without port and "
-        "path.",
+        f"{name} must be the address of the cloud, such as {cloud}, without port and "
+        f"path{private}.",
         solution=solution,
-        argument=argument,
+        argument="base_url",
     )
 
 

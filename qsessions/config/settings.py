@@ -144,7 +144,6 @@ def resolve(
         own_tls=own_tls,
         environment=environment,
         proxies=SecretValues(getproxies_environment()),
-        about="account" if is_named else "auth",
         advice=_NAME_ANOTHER
         if is_named
         else f"{_WAYS} auth=[] makes a client without credentials, enough for versions().",
@@ -178,9 +177,8 @@ class SettingsLoader:
     own_tls: bool
     environment: Account
     proxies: Mapping[str, str]
-    # What to do about missing credentials where nothing better is known, and to which argument.
+    # What to do about missing credentials where nothing better is known.
     advice: str
-    about: str
 
     async def load(self) -> Settings:
         """Read the account file in a thread and return the settings.
@@ -215,9 +213,7 @@ class SettingsLoader:
         accounts = read_accounts(self.file)
         if isinstance(accounts, str):
             raise self._refusal(
-                f"{self.file} can't be read: {accounts}.",
-                f"Correct the file. {self.advice}",
-                self.about,
+                f"{self.file} can't be read: {accounts}.", f"Correct the file. {self.advice}"
             )
         name = self.account or default_account(accounts or {}, self.channel)
         if accounts is not None and name in accounts:
@@ -237,9 +233,7 @@ class SettingsLoader:
                 f"Name one with account=, or its channel in {CHANNEL}. "
                 f"{other if self.is_named else _WAYS}"
             )
-        raise self._refusal(
-            f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution, self.about
-        )
+        raise self._refusal(f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution)
 
     def settings(self, account: Account, source: str | None = None) -> Settings:
         """Make settings of the arguments and an account.
@@ -332,7 +326,7 @@ class SettingsLoader:
         return ConfigurationError(
             f"{what}: {'; '.join([*findings, problem])}",
             solution=solution or self.advice,
-            argument=argument or (None if solution else self.about),
+            argument=argument or ("account" if self.is_named else "auth"),
         )
 
 

@@ -48,11 +48,6 @@ def parse_proxy(value: object) -> Proxy | str:
     scheme = _SCHEME.match(text)
     # The last @ ends the credentials, whatever is in them.
     credentials, _, rest = text[scheme.end() if scheme else 0 :].rpartition("@")
-    if _UNENCODED.search(credentials):
-        return (
-            "has a user name or password with one of / ? # [ ] \\, white space or a % that begins "
-            'no code: percent-encode it ("#" is "%23")'
-        )
     host = _HOST.match(rest)
     try:
         url = URL(f"{scheme[1] if scheme else 'http'}://{host[0]}" if host else "")
@@ -61,7 +56,12 @@ def parse_proxy(value: object) -> Proxy | str:
     except ValueError:
         url, is_proxy = URL(), False
     if not is_proxy:
-        return 'must have an http or https URL, such as "http://proxy.example:3128"'
+        return 'must be an http or https URL, such as "http://proxy.example:3128"'
+    if _UNENCODED.search(credentials):
+        return (
+            "has a user name or password with one of / ? # [ ] \\, white space or a % that begins "
+            'no code: percent-encode it ("#" is "%23")'
+        )
     user, _, password = credentials.partition(":")
     if not user and not password:
         return Proxy(url)

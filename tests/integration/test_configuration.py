@@ -450,7 +450,7 @@ async def test_https_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG_PROXIES = [
-    (form, "must have an http or https URL")
+    (form, "must be an http or https URL")
     for form in ("socks5://u:{}@proxy.example", "http://u:{}@[", "http://u:{}@", "://", "http://")
 ] + [
     (f"{scheme}user:{form}@127.0.0.1:1", "percent-encode it")

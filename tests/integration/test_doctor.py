@@ -261,7 +261,7 @@ PROXIED = KEY | {"QSESSIONS_BASE_URL": "https://quantum.invalid", "IAM_URL": "ht
 # Variables, an account file, the check that fails, and what its line says.
 FORMS: list[tuple[dict[str, str], object, str, tuple[str, ...]]] = [
     (KEY | {"QISKIT_IBM_URL": "https://quantum.cloud.ibm.com"}, None, "credentials",
-     ("QISKIT_IBM_URL must be the address of the cloud", "Write https://cloud.ibm.com.")),
+     ("QISKIT_IBM_URL must be the address of the cloud", "such as https://cloud.ibm.com")),
     ({}, ACCOUNT | {"url": "https://private.us-east.quantum.cloud.ibm.com"}, "credentials",
      ('"url" of the account', "QSESSIONS_PRIVATE_ENDPOINT=true")),
     (KEY | {"QSESSIONS_PRIVATE_ENDPOINT": "maybe"}, None, "credentials",
@@ -273,7 +273,7 @@ FORMS: list[tuple[dict[str, str], object, str, tuple[str, ...]]] = [
      ("QISKIT_IBM_INSTANCE", "quotation mark", "leave it out")),
     ({}, ACCOUNT | {"token": "<YOUR_KEY>"}, "credentials", ('"token" of the', "fill it in")),
     (KEY | {"QISKIT_IBM_CHANNEL": "ibm_quantum"}, None, "credentials",
-     ("the platform of ibm_quantum is gone", "Correct or unset QISKIT_IBM_CHANNEL.")),
+     ("the platform of ibm_quantum is gone", "Correct or unset QISKIT_IBM_CHANNEL")),
     ({}, b"", "credentials", ("can't be read: it is empty", "QISKIT_IBM_TOKEN")),
     ({}, "{}".encode("utf-16"), "credentials", ("it is in UTF-16 and must be in UTF-8",)),
     ({}, ACCOUNT | {"proxies": {"https": "http://proxy:1"}}, "credentials",

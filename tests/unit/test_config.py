@@ -380,10 +380,7 @@ def test_advice_about_an_address() -> None:
 
 
 BASE_URL_GOES = "The service's own base URL goes into base_url= or QSESSIONS_BASE_URL."
-PRIVATE = (
-    ' For private endpoints, set QSESSIONS_PRIVATE_ENDPOINT=true, or "private_endpoint": true in '
-    "the account."
-)
+PRIVATE = ", and QSESSIONS_PRIVATE_ENDPOINT=true asks for private endpoints"
 
 
 @table(
@@ -421,8 +418,11 @@ def test_an_address_that_is_the_service_s_own(url: str, cloud: str, more: str) -
     """
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "QISKIT_IBM_URL": url})
-    assert caught.value.message == NO_CLOUD
-    assert caught.value.solution == f"Write {cloud}. {BASE_URL_GOES}{more}"
+    assert caught.value.message == (
+        f"QISKIT_IBM_URL must be the address of the cloud, such as {cloud}, without port and "
+        f"path{more}."
+    )
+    assert caught.value.solution == f"Write {cloud}. {BASE_URL_GOES}"
     # What it says to write is taken.
     assert isinstance(resolve(None, environ={**BOTH, "QISKIT_IBM_URL": cloud}), Settings)
 

@@ -62,9 +62,7 @@ def test_proxy(value: object, address: str, credentials: bytes | None) -> None:
 )
 def test_refused(value: object) -> None:
     """What has another form is none, told without repeating it."""
-    assert (
-        parse_proxy(value) == 'must have an http or https URL, such as "http://proxy.example:3128"'
-    )
+    assert parse_proxy(value) == 'must be an http or https URL, such as "http://proxy.example:3128"'
 
 
 @table("quotes", ['"{}"', "'{}'", "`{}`", '"{}', "{}'"])
