@@ -28,6 +28,7 @@ _HOMES = {
         "Conflict",
         "ConnectionFailed",
         "Forbidden",
+        "InstanceLookupFailed",
         "InstanceNotFound",
         "InvalidArgument",
         "LedgerUnavailable",
@@ -71,6 +72,7 @@ _HOMES = {
     "models": (
         "ApiVersion",
         "CreateSession",
+        "Instance",
         "Mode",
         "Session",
         "SessionState",

@@ -26,6 +26,7 @@ from qsessions.errors import (
     Conflict as Conflict,
     ConnectionFailed as ConnectionFailed,
     Forbidden as Forbidden,
+    InstanceLookupFailed as InstanceLookupFailed,
     InstanceNotFound as InstanceNotFound,
     InvalidArgument as InvalidArgument,
     LedgerUnavailable as LedgerUnavailable,
@@ -69,6 +70,7 @@ from qsessions.ledger.verdicts import ReapDecision as ReapDecision, Verdict as V
 from qsessions.models import (
     ApiVersion as ApiVersion,
     CreateSession as CreateSession,
+    Instance as Instance,
     Mode as Mode,
     Session as Session,
     SessionState as SessionState,

@@ -17,13 +17,24 @@ from qsessions.api.messages import Progress, SecretHeaders
 from qsessions.api.operations import Operation, Query
 from qsessions.api.pages import Paging
 from qsessions.clock import Clock, Deadline
+from qsessions.config.instances import Directory, InstanceLookup
 from qsessions.config.settings import Settings, SettingsLoader
-from qsessions.errors import CallTimeout, ClientClosed, QSessionsError, copy_error
+from qsessions.errors import (
+    CallTimeout,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    QSessionsError,
+    copy_error,
+)
 from qsessions.http.attempts import Attempts
 from qsessions.http.transport import AiohttpTransport
-from qsessions.models import ApiVersion, Workload, deadline_seconds
+from qsessions.models import ApiVersion, Instance, Workload, deadline_seconds
 
 T = TypeVar("T")
+
+# The look-up of an instance has a deadline of its own: it serves all callers.
+_LOOKUP_TIMEOUT_S = 60.0
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
@@ -48,7 +59,8 @@ class Caller:
         InvalidArgument: The API version is neither a date nor "latest".
 
     Attributes:
-        base_url: The part of the service's address before /v1, once the settings are loaded.
+        base_url: The part of the service's address before /v1, once the settings are loaded. Until
+            an instance was looked up, whose region counts, it is that of the default region.
         instance: The CRN that is sent, where it is known.
         spawn: Runs a coroutine as a task that is cancelled when the client is closed; raises
             `ClientClosed` after that.
@@ -78,9 +90,13 @@ class Caller:
         self._user_headers = SecretHeaders(headers)
         # With the version of the latest call. They are replaced, not changed.
         self._headers = SecretHeaders()
-        self._loader = settings if isinstance(settings, SettingsLoader) else None
+        self._directory: Directory | ConfigurationError = ConfigurationError("nothing is loaded.")
+        # What calls still wait for: the account file, and then perhaps the instance.
+        self._loader: SettingsLoader | InstanceLookup | None = None
         self._loading: asyncio.Task[QSessionsError | None] | None = None
-        if not isinstance(settings, SettingsLoader):
+        if isinstance(settings, SettingsLoader):
+            self._loader = settings
+        else:
             self._apply(settings)
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
@@ -169,10 +185,23 @@ class Caller:
             headers["IBM-API-Version"] = operations.checked_version(api_version, latest=False)
         operation = operations.versions()
         deadline = self.deadline(timeout)
-        await self.ensure_configured(operation.name, deadline)
+        await self.ensure_configured(operation.name, deadline, instance=False)
         request = operation.request(self.base_url, headers)
         request.urgent = urgent
-        return await self._attempts.run(request, operation.read, deadline, authenticated=False)
+        return await self._attempts.run(request, operation.read, deadline, providers=())
+
+    async def instances(self, timeout: Timeout | Deadline) -> list[Instance]:
+        """List the instances of the key's account.
+
+        Raises:
+            ConfigurationError: There is no key, or it isn't known where to ask.
+            QSessionsError: See `Directory.instances`.
+        """
+        deadline = self.deadline(timeout)
+        await self.ensure_configured("instances", deadline, instance=False)
+        if isinstance(self._directory, ConfigurationError):
+            raise copy_error(self._directory)
+        return await self._directory.instances(self._attempts, deadline)
 
     async def pages(
         self,
@@ -217,34 +246,33 @@ class Caller:
                 for workload in page.workloads:
                     yield workload
 
-    async def ensure_configured(self, operation: str, timeout: Timeout | Deadline) -> None:
-        """Load the account file if the settings are in it and aren't loaded yet.
+    async def ensure_configured(
+        self, operation: str, timeout: Timeout | Deadline, *, instance: bool = True
+    ) -> None:
+        """Load the settings and look the instance up, as far as that wasn't done yet.
+
+        Args:
+            operation: The operation that needs it.
+            timeout: Its timeout or deadline.
+            instance: Whether it needs the instance, too.
 
         Raises:
-            ConfigurationError: The account file can't be used.
+            ConfigurationError: The account file can't be used, or no one instance was found.
             CallTimeout: Time was up.
+            QSessionsError: The look-up failed. Nothing was sent to the service.
         """
         deadline = self.deadline(timeout)
-        if self._loader is None:
-            return
-        # One reading for all who wait, which a caller's cancellation doesn't end.
-        if self._loading is None or self._loading.done():
-            self._loading = self.spawn(self._look_up(self._loader))
-        loading = self._loading
-        await deadline.wait({loading})
-        if not loading.done():
-            raise CallTimeout(
-                "the call's deadline passed while reading the account file.",
-                operation=operation,
-                sent=False,
-            )
-        if loading.cancelled():
-            raise ClientClosed(
-                "the client was closed while reading the account file.", operation=operation
-            )
-        error = loading.result()
-        if error is not None:
-            raise copy_error(error)
+        while (loader := self._loader) is not None:
+            if isinstance(loader, InstanceLookup) and not instance:
+                return
+            # One for all who wait, which a caller's cancellation doesn't end.
+            if self._loading is None or self._loading.done():
+                self._loading = self.spawn(self._load(loader))
+            loading = self._loading
+            await deadline.wait({loading})
+            failure = _loading_failure(loading, f"while {loader.activity}.", operation)
+            if failure is not None:
+                raise failure
 
     def _apply(self, settings: Settings) -> None:
         self._transport.check(URL(settings.base_url))
@@ -252,14 +280,21 @@ class Caller:
         self.instance = settings.instance
         self._transport.proxies = settings.proxies
         self._attempts.providers = settings.providers
+        self._attempts.origins = settings.origins
+        self._directory = settings.directory
+        self._loader = settings.lookup
 
-    async def _look_up(self, loader: SettingsLoader) -> QSessionsError | None:
-        """Load the settings from the account file; return the error for all who wait, or None."""
+    async def _load(self, loader: SettingsLoader | InstanceLookup) -> QSessionsError | None:
+        """Take the next step to the settings; return the error for all who wait, or None."""
         try:
-            self._apply(await loader.load())
+            if isinstance(loader, SettingsLoader):
+                settings = await loader.load()
+            else:
+                deadline = self._clock.deadline(_LOOKUP_TIMEOUT_S)
+                settings = await loader.load(self._attempts, deadline)
+            self._apply(settings)
         except QSessionsError as error:
             return error.with_traceback(None)
-        self._loader = None
         return None
 
     async def _latest_version(self, operation: Operation[T], deadline: Deadline) -> str:
@@ -268,13 +303,7 @@ class Caller:
         scope = deadline.timeout()
         try:
             with scope:
-                async with self._latest_lock:
-                    # Another call may have got it meanwhile. This one may be about to end a
-                    # session.
-                    if self._latest is None:
-                        versions = await self.versions(None, deadline, urgent=True)
-                        self._latest = operations.newest_live(versions)
-                    return self._latest
+                return await self._ask_for_latest(deadline)
         except TimeoutError:
             if not scope.expired:
                 raise
@@ -284,6 +313,36 @@ class Caller:
                 session_id=operation.session_id,
                 sent=False,
             ) from None
+
+    async def _ask_for_latest(self, deadline: Deadline) -> str:
+        async with self._latest_lock:
+            # Another call may have got it meanwhile. This one may be about to end a session.
+            if self._latest is None:
+                versions = await self.versions(None, deadline, urgent=True)
+                self._latest = operations.newest_live(versions)
+            return self._latest
+
+
+def _loading_failure(
+    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
+) -> QSessionsError | None:
+    """Return why the settings aren't there after the wait for them, or None."""
+    if not loading.done():
+        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
+    if loading.cancelled():
+        return ClientClosed(f"the client was closed {doing}", operation=operation)
+    error = loading.result()
+    return None if error is None else _not_sent(error, operation)
+
+
+def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
+    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
+    failure = copy_error(error)
+    if isinstance(failure, ConnectionFailed | CallTimeout):
+        failure.sent = False
+    if failure.operation is not None:
+        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
+    return failure
 
 
 async def by_creation(

@@ -39,7 +39,7 @@ class QSessionsError(Exception):
     Attributes:
         message: What happened: the service's own words where it gave some.
         operation: What was asked for: create, get, update, drain, close, versions, workloads,
-            token_exchange, wait_until or watch.
+            instances, token_exchange, wait_until or watch.
         session_id: The session it was asked of, or None.
         method: The HTTP method of the request, or None where no request was involved.
         path: The raw path of the request, or None.
@@ -200,6 +200,15 @@ class TokenExchangeFailed(QSessionsError):
     """
 
     hint = "Check the API key and that IAM's URL belongs to the same cloud."
+
+
+class InstanceLookupFailed(QSessionsError):
+    """IBM Cloud's Global Search refused or failed to list the account's instances.
+
+    Nothing was sent to the service. `status` and `code` are Global Search's own.
+    """
+
+    hint = "Check the key, or give the instance's CRN: then nothing is looked up."
 
 
 class SessionLeftOpen(QSessionsError):

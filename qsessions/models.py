@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from qsessions.arguments import check_bool, check_choice, is_number
 from qsessions.errors import InvalidArgument
+from qsessions.values import Value
 
 # The API description's `Seconds`: a signed 32-bit integer of at least 1.
 MAX_SECONDS = 2_147_483_647
@@ -215,6 +216,26 @@ class ApiVersion:
     status: str | None = None
     sunset_date: str | None = None
     extra: Mapping[str, object] = field(factory=dict, hash=False)
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class Instance(Value):
+    """A service instance of the account, as IBM Cloud's Global Search lists it.
+
+    Attributes:
+        name: Its name, which isn't unique.
+        crn: Its CRN.
+        plan: The display name of its plan in the Global Catalog, in lower case, such as "open" or
+            "pay-as-you-go"; "unknown" where the catalogue doesn't give it.
+        region: The region in its CRN.
+        tags: Its tags.
+    """
+
+    name: str
+    crn: str
+    plan: str
+    region: str
+    tags: tuple[str, ...] = ()
 
 
 def whole_seconds(value: object, name: str) -> int:

@@ -98,11 +98,13 @@ async def reap(
         InvalidArgument: `client` or `ledger` is of a wrong type, or `only` has an unknown name.
             Nothing was done.
         LedgerUnavailable: The ledger can't be read. Nothing was done.
+        QSessionsError: The client's instance can't be looked up. Nothing was done.
     """
     if not isinstance(client, AsyncSessionClient):
         raise InvalidArgument(f"client must be an AsyncSessionClient, not {type(client).__name__}.")
     whole, wanted = all_instances or bool(only), checked_labels(labels)
     place = _checked(ledger)
+    await client.resolve_instance()
     known = await read_entries(place if whole else place_of(place, client.instance), client.clock)
     entries = [
         entry

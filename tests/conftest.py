@@ -49,6 +49,8 @@ VARIABLES = (
     "QISKIT_IBM_URL",
     "QISKIT_IBM_CHANNEL",
     "IAM_URL",
+    "GLOBAL_SEARCH_URL",
+    "GLOBAL_CATALOG_URL",
     # Where the ledger is.
     "XDG_STATE_HOME",
     *(

@@ -1,4 +1,6 @@
-"""Between JSON and models: with error_body.py the only place that knows the wire's field names.
+"""Between JSON and models: the only place that knows the field names of the service's answers.
+
+Those of its errors are in error_body.py, those of the cloud's directory in directory.py.
 
 Reading is tolerant: unknown fields are kept, null and "" mean absent, unknown states live as
 themselves. Writing leaves out what is None.
@@ -88,11 +90,14 @@ class Account:
         channel: Which service it is for.
         is_default_account: Whether it is the default; any JSON that Python takes for true.
         token: The API key.
-        instance: The instance's CRN, or its name.
+        instance: The instance's CRN, or its name, or "auto".
         url: The address of the cloud.
         verify: Whether the server's certificate is checked.
         private_endpoint: Whether the service is reached inside the cloud.
         proxies: How to get out.
+        region: Only instances of this region are looked for.
+        plans_preference: Only instances of one of these plans; empty for all.
+        tags: Only instances with all of these tags.
         problem: Why the account can't be read, or None; of one that can't, only the channel and
             `is_default_account` are known.
     """
@@ -105,6 +110,9 @@ class Account:
     verify: bool = True
     private_endpoint: bool = False
     proxies: AccountProxies | None = None
+    region: str | None = None
+    plans_preference: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     problem: str | None = None
 
 
@@ -122,7 +130,7 @@ def decode_session(body: bytes) -> Session:
     Raises:
         ProtocolError: It can't be read; the message names the field by its path.
     """
-    return _decode(body, Session)
+    return decode(body, Session)
 
 
 def decode_session_id(body: bytes) -> str | None:
@@ -146,7 +154,7 @@ def decode_versions(body: bytes) -> list[ApiVersion]:
     Raises:
         ProtocolError: It can't be read; the message names the field by its path.
     """
-    return sorted(_decode(body, _Versions).versions, key=lambda version: version.version)
+    return sorted(decode(body, _Versions).versions, key=lambda version: version.version)
 
 
 def decode_workloads(body: bytes) -> WorkloadPage:
@@ -155,7 +163,7 @@ def decode_workloads(body: bytes) -> WorkloadPage:
     Raises:
         ProtocolError: It can't be read; the message names the field by its path.
     """
-    page = _decode(body, _Page)
+    page = decode(body, _Page)
     return WorkloadPage(
         workloads=tuple(map(_with_usage, page.workloads)),
         next_href=page.next.href if page.next else None,
@@ -168,7 +176,7 @@ def decode_has_jobs(body: bytes) -> bool:
     Raises:
         ProtocolError: It is not a list of jobs.
     """
-    return bool(_decode(body, _Jobs).jobs)
+    return bool(decode(body, _Jobs).jobs)
 
 
 def decode_grant(body: bytes) -> Grant | None:
@@ -233,7 +241,12 @@ def encode(request: CreateSession | UpdateSession) -> bytes:
     ).encode()
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes, kind: type[T]) -> T:
+    """Read a JSON object as an attrs class.
+
+    Raises:
+        ProtocolError: It can't be read; the message names the field by its path.
+    """
     try:
         return structure(loads(body), kind)
     except ValueError as error:

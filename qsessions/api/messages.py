@@ -218,6 +218,18 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def is_emulator(url: str) -> bool:
+    """Return whether an address is one of this machine in plain http, as an emulator has.
+
+    A malformed one is none: it is refused where it is used.
+    """
+    try:
+        address = URL(url)
+        return address.scheme == "http" and is_loopback(address.raw_host)
+    except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
+        return False
+
+
 def service_url(
     value: object,
     name: str,

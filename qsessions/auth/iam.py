@@ -172,6 +172,10 @@ class TokenExchange:
             if result is not None and is_ours:
                 raise copy_error(result)
 
+    def may_be_of(self, api_key: str) -> bool:
+        """Return whether this is the key that is exchanged."""
+        return self._request.secrets == (api_key,)
+
     def refuse(self, token: str) -> bool:
         """Drop the token if it is the current one. Return True: a fresh one may do better."""
         with self._lock:
@@ -347,6 +351,10 @@ class IBMCloudAuth(AuthProvider):
         """
         return SecretHeaders({self.header: _SCHEME + await self._tokens.token(transport)})
 
+    def may_be_of(self, api_key: str) -> bool:
+        """Return False where the tokens are known to be another key's."""
+        return self._tokens.may_be_of(api_key)
+
     def invalidate(self, refused: Mapping[str, str]) -> bool:
         """Drop the refused token if it is the current one; return whether a fresh one may help."""
         return self._tokens.refuse(refused.get(self.header, "").removeprefix(_SCHEME))
@@ -371,6 +379,9 @@ class _UserTokens:
         raise ConfigurationError(
             f"the callable given to IBMCloudAuth.from_token yielded {kind}, not text."
         )
+
+    def may_be_of(self, api_key: str) -> bool:
+        return True
 
     def refuse(self, token: str) -> bool:
         return not self._is_fixed

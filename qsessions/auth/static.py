@@ -16,7 +16,13 @@ from qsessions.api.messages import (
 from qsessions.errors import ConfigurationError
 
 # The sixth field, the region, becomes part of a host name.
-_CRN = re.compile(r"crn:(?:[^:]*:){4}[a-z0-9][a-z0-9-]*:[^:]*:.*")
+_CRN = re.compile(r"crn:(?:[^:]*:){4}([a-z0-9][a-z0-9-]*):[^:]*:.*")
+
+
+def region_of(crn: str) -> str | None:
+    """Return the region in a CRN, or None where it is not the CRN of an instance."""
+    match = _CRN.fullmatch(crn)
+    return None if match is None or credential_problem("Service-CRN", crn) else match[1]
 
 
 class StaticHeader(AuthProvider):
@@ -118,14 +124,15 @@ class ServiceCRN(StaticHeader):
     @strips_frames
     def __init__(self, value: str) -> None:
         super().__init__(value)
-        if not _CRN.fullmatch(value):
+        region = region_of(value)
+        if region is None:
             # The value isn't repeated: it may be the API key, in the wrong place.
             raise ConfigurationError(
                 f"the value for {type(self).__name__} is not the CRN of a service instance; "
                 "a name is not enough.",
                 solution=self._advice,
             )
-        self.crn, self.region = value, value.split(":")[5]
+        self.crn, self.region = value, region
 
     def __repr__(self) -> str:
         """Show the CRN, which is not secret."""

@@ -31,6 +31,10 @@ COMMANDS = {
         "Remove records of dead processes from the ledger; sessions stay as they are.",
     ),
     "get": ("sessions:get", "Print a session."),
+    "instances": (
+        "instances:instances",
+        "List the account's service instances, with plan, region, tags and CRN.",
+    ),
     "ledger": (
         "ledger:ledger",
         "List the sessions that this user's processes created and that may be open.",

@@ -7,6 +7,7 @@ import dataclasses
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 from attrs import define, field, frozen
@@ -14,12 +15,12 @@ from yarl import URL
 
 from qsessions.api import operations
 from qsessions.api.messages import Response, http_date
-from qsessions.auth import ServiceCRN
 from qsessions.cli.failures import Exit, advice_on, exit_code, problem_of
 from qsessions.cli.options import Options
 from qsessions.cli.service import connect
 from qsessions.clock import SYSTEM_CLOCK
-from qsessions.config.settings import Settings, SettingsLoader, resolve
+from qsessions.config.resolve import resolve
+from qsessions.config.settings import Settings, SettingsLoader
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.http.attempts import Attempts
@@ -90,10 +91,11 @@ class Diagnosis:
         blocked: dict[str, str] = {}
         for name, find, needed in (
             ("credentials", self._credentials, ""),
+            ("instance", self._instance, "credentials"),
             ("base_url", self._base_url, ""),
             ("dns", self._dns, "base_url"),
             ("tls", self._tls, "dns"),
-            ("iam", self._iam, "credentials"),
+            ("iam", self._iam, "instance"),
             ("read", self._read, "iam"),
             ("clock", self._clock, ""),
             ("api_version", self._api_version, ""),
@@ -134,8 +136,23 @@ class Diagnosis:
             source = f"{account} in {found.file}"
             found = await found.load()
         self.settings = found
-        crns = [provider.crn for provider in found.providers if isinstance(provider, ServiceCRN)]
-        return f"from {source}: API key ***, instance {', '.join(crns)}"
+        instance = f"instance {found.instance}"
+        if found.lookup is not None:
+            instance = "no CRN" + ", an instance's name" * found.lookup.has_name
+        return f"from {source}: API key ***, {instance}"
+
+    async def _instance(self) -> str:
+        """Look the instance up where the client would, before the rest, which its region tells."""
+        settings = self.settings
+        if settings is None or settings.lookup is None:
+            return "its CRN is given; nothing is looked up"
+        lookup = settings.lookup
+        async with self._attempts(settings.proxies) as attempts:
+            deadline = SYSTEM_CLOCK.deadline(self.options.timeout)
+            found = lookup.choose(await lookup.directory.instances(attempts, deadline))
+        self.settings = lookup.complete(found.crn)
+        host = URL(lookup.directory.search_url).host
+        return f"looked up at {host}: {found.name}, {found.plan}, {found.region}, {found.crn}"
 
     async def _base_url(self) -> str:
         """Find the service; it can be reached without credentials too."""
@@ -168,22 +185,27 @@ class Diagnosis:
             self.answer = answer
             return operation.read(answer)
 
-        transport = AiohttpTransport(SYSTEM_CLOCK)
-        transport.proxies = self.proxies
-        attempts = Attempts(transport, retry=_ONCE, clock=SYSTEM_CLOCK, observers=Observers())
         try:
-            request = operation.request(str(self.url), {})
-            self.versions = await attempts.run(
-                request, read, SYSTEM_CLOCK.deadline(self.options.timeout), authenticated=False
-            )
+            async with self._attempts(self.proxies) as attempts:
+                request = operation.request(str(self.url), {})
+                self.versions = await attempts.run(
+                    request, read, SYSTEM_CLOCK.deadline(self.options.timeout), providers=()
+                )
         except (ResponseError, ProtocolError) as error:
             # The answer isn't the service's, but the connection itself stands.
             self.refusal = error
-        finally:
-            await transport.aclose()
         if self.url.scheme == "http":
             raise _Skipped("none: plain http, which stays on this machine")
         return "the server's certificate is trusted"
+
+    @asynccontextmanager
+    async def _attempts(self, proxies: Mapping[str, str]) -> AsyncIterator[Attempts]:
+        transport = AiohttpTransport(SYSTEM_CLOCK)
+        transport.proxies = proxies
+        try:
+            yield Attempts(transport, retry=_ONCE, clock=SYSTEM_CLOCK, observers=Observers())
+        finally:
+            await transport.aclose()
 
     async def _iam(self) -> str:
         """Make a call that needs a token. Report the token exchange; `_read` reports the call."""

@@ -22,7 +22,7 @@ from qsessions.cli.recording import local_ledger
 from qsessions.cli.service import connect
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import ConfigurationError, NotFound
+from qsessions.errors import NotFound, QSessionsError
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, has_labels, read_entries
 from qsessions.ledger.verdicts import is_young, whose
@@ -70,8 +70,10 @@ async def ledger(
         records = await stack.enter_async_context(local_ledger())
         client, problem = None, None
         try:
-            client = await stack.enter_async_context(connect(options))
-        except ConfigurationError as error:
+            entered = await stack.enter_async_context(connect(options))
+            await entered.resolve_instance()
+            client = entered
+        except QSessionsError as error:
             # The records can be listed without a client.
             problem = error
         entries = await _read_entries(records, None if all_instances else client)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from itertools import combinations
 from typing import cast
-
-from yarl import URL
 
 from qsessions.api.messages import (
     RESERVED_HEADERS,
     AuthProvider,
     SecretHeaders,
     header_problem,
-    is_loopback,
+    is_emulator,
     leftover_problem,
     service_url,
 )
@@ -199,16 +196,12 @@ def refuse_emulator(url: str | None, variable: str) -> None:
     Raises:
         ConfigurationError: The address is plain http to this machine.
     """
-    # A malformed URL is refused where it is used.
-    with suppress(ValueError, IndexError):
-        address = URL(url or "")
-        if address.scheme == "http" and is_loopback(address.raw_host):
-            raise ConfigurationError(
-                f"{variable} is an address of this machine in plain http, as an emulator has, and "
-                "the named account's key would go there.",
-                solution=f"Unset {variable}. "
-                f"For an emulator, pass no account: its key is in {TOKEN}.",
-            )
+    if url and is_emulator(url):
+        raise ConfigurationError(
+            f"{variable} is an address of this machine in plain http, as an emulator has, and the "
+            "named account's key would go there.",
+            solution=f"Unset {variable}. For an emulator, pass no account: its key is in {TOKEN}.",
+        )
 
 
 def checked_headers(headers: object) -> SecretHeaders:

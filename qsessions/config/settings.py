@@ -1,22 +1,16 @@
-"""Makes one `Settings` of arguments, environment, account file and defaults.
-
-Key and CRN come from one source as a pair: both from arguments, else both from the environment,
-else both from one account. An argument overrides its half. Where `account=` or `account_file=`
-names the account, the environment's key and CRN are passed over. The cloud's address comes with the
-account, else from QISKIT_IBM_URL. For proxies, the environment comes before the account.
-"""
+"""Makes the `Settings` of a client of its arguments and an account, which it loads."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from urllib.request import getproxies_environment
+from typing import ClassVar
 
-from attrs import frozen
+import attrs
+from attrs import field, frozen
 
 from qsessions.api.codec import Account
 from qsessions.api.messages import (
@@ -28,7 +22,6 @@ from qsessions.api.messages import (
 from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.config.account_file import (
-    ACCOUNT_FILE,
     CHANNELS,
     account_problem,
     default_account,
@@ -37,19 +30,19 @@ from qsessions.config.account_file import (
     read_accounts,
 )
 from qsessions.config.checks import (
-    BASE_URL,
     CHANNEL,
     CLOUD_URL,
     DEFAULT_CLOUD_URL,
     TOKEN,
-    checked_base_url,
-    checked_private_endpoint,
-    checked_providers,
-    checked_text,
     cloud_address,
-    missing_credentials,
-    refuse_emulator,
     unknown_channel,
+)
+from qsessions.config.instances import (
+    Directory,
+    InstanceLookup,
+    directory_of,
+    key_of,
+    may_be_name,
 )
 from qsessions.errors import ConfigurationError
 
@@ -60,13 +53,9 @@ DEFAULT_REGION = "us-east"
 
 # What the fields of an account are called in the environment.
 _VARIABLES = {"token": TOKEN, "instance": INSTANCE, "url": CLOUD_URL}
-_WAYS = (
+WAYS = (
     f"Pass auth=[IBMCloudAuth(api_key), ServiceCRN(crn)], or set {TOKEN} (an API key) and "
     f"{INSTANCE} (the CRN), or save an account with the official client."
-)
-_NAME_ANOTHER = (
-    "Name another account with account= or account_file=, or neither: "
-    "then the environment is looked at first."
 )
 
 
@@ -81,6 +70,9 @@ class Settings:
         proxies: The proxy for each scheme of an address, and under "no" the hosts that need none.
         source: Where the settings come from that the arguments don't hold, in words.
         instance: The CRN that is sent, where it is known.
+        origins: Where key and CRN come from, in words, if they come from different places.
+        directory: Where the key's instances are listed, or why they can't be.
+        lookup: Gives the settings with the instance, which must be looked up first, or None.
     """
 
     base_url: str
@@ -88,81 +80,16 @@ class Settings:
     proxies: Mapping[str, str]
     source: str
     instance: str | None = None
-
-
-@strips_frames
-def resolve(
-    auth: AuthProvider | Iterable[AuthProvider] | None,
-    base_url: str | None = None,
-    *,
-    account: str | None = None,
-    account_file: str | os.PathLike[str] | None = None,
-    own_tls: bool = False,
-    environ: Mapping[str, str] = os.environ,
-) -> Settings | SettingsLoader:
-    """Combine arguments and environment, without reading a file.
-
-    Args:
-        auth: One provider or several; None for those that the environment or an account gives;
-            empty for none at all. Where all are built in, a missing key or CRN comes from there.
-        base_url: The part before /v1; by default QSESSIONS_BASE_URL, else the service of the CRN's
-            region (us-east without a CRN) in the cloud that the account's `url` names, else
-            QISKIT_IBM_URL, else IBM Cloud.
-        account: The name of an account in the file.
-        account_file: The file, in place of ~/.qiskit/qiskit-ibm.json.
-        own_tls: Whether the caller brings TLS settings, without which an account with
-            `"verify": false` is refused.
-        environ: The environment; proxies are always those of the process itself.
-
-    Returns:
-        The settings, or their loader where the account file is needed.
-
-    Raises:
-        ConfigurationError: Something is missing or wrong; the message lists the sources.
-    """
-    providers = checked_providers(auth)
-    needs_key, needs_crn = missing_credentials(providers)
-    is_named = account is not None or account_file is not None
-    environment = Account(
-        token=environ.get(TOKEN),
-        instance=environ.get(INSTANCE),
-        url=environ.get(CLOUD_URL),
-        private_endpoint=checked_private_endpoint(environ),
-    )
-    loader = SettingsLoader(
-        providers=providers or (),
-        needs_key=needs_key,
-        needs_crn=needs_crn,
-        is_crn_optional=not needs_key and not is_named,
-        base_url=checked_base_url(base_url, environ),
-        iam_url=environ.get(IAM_URL),
-        account=checked_text(account, "account= must be the name of an account."),
-        file=checked_text(account_file, "account_file= must be the path of a file.")
-        or ACCOUNT_FILE,
-        is_named=is_named,
-        channel=environ.get(CHANNEL) or CHANNELS[0],
-        own_tls=own_tls,
-        environment=environment,
-        proxies=SecretValues(getproxies_environment()),
-        advice=_NAME_ANOTHER
-        if is_named
-        else f"{_WAYS} auth=[] makes a client without credentials, enough for versions().",
-    )
-    if is_named and needs_key:
-        refuse_emulator(loader.iam_url, IAM_URL)
-        refuse_emulator(loader.base_url if base_url is None else None, BASE_URL)
-    has_enough = environment.token if needs_key else environment.instance or not needs_crn
-    if not has_enough or is_named:
-        return loader
-    if needs_key and loader.channel not in CHANNELS:
-        raise unknown_channel(loader.channel)
-    return loader.settings(environment)
+    origins: str | None = None
+    directory: Directory | ConfigurationError = field(kw_only=True, eq=False, repr=False)
+    lookup: InstanceLookup | None = field(default=None, kw_only=True)
 
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SettingsLoader:
     """Loads the settings from the account file. Its repr shows no field, since some are secret."""
 
+    activity: ClassVar[str] = "reading the account file"
     providers: tuple[AuthProvider, ...]
     needs_key: bool
     needs_crn: bool
@@ -170,6 +97,8 @@ class SettingsLoader:
     is_crn_optional: bool
     base_url: str | None
     iam_url: str | None
+    search_url: str | None
+    catalog_url: str | None
     account: str | None
     file: str
     is_named: bool
@@ -217,7 +146,10 @@ class SettingsLoader:
             )
         name = self.account or default_account(accounts or {}, self.channel)
         if accounts is not None and name in accounts:
-            return self.settings(accounts[name], f"the account {quote(name)} in {self.file}")
+            account, key = accounts[name], key_of(self.providers)
+            # The instance of another key may be on another bill.
+            if self.is_named or key is None or key.may_be_of(account.token or ""):
+                return self.settings(account, f"the account {quote(name)} in {self.file}")
         if self.is_crn_optional:
             return self.settings(self.environment)
         if accounts is None:
@@ -231,7 +163,7 @@ class SettingsLoader:
             other = "Without account_file=, the environment is looked at first."
             solution = (
                 f"Name one with account=, or its channel in {CHANNEL}. "
-                f"{other if self.is_named else _WAYS}"
+                f"{other if self.is_named else WAYS}"
             )
         raise self._refusal(f"{self.file} has no {sought}, {list_accounts(accounts)}.", solution)
 
@@ -257,7 +189,17 @@ class SettingsLoader:
             service_url(iam_url, IAM_URL, DEFAULT_IAM_URL, f"Correct or unset {IAM_URL}.")
             make_auth = partial(IBMCloudAuth, iam_url=iam_url)
             providers.insert(0, self._provider(make_auth, account.token, "token", source))
-        if self.needs_crn and (account.instance or not self.is_crn_optional):
+        key = key_of(providers)
+        directory = directory_of(
+            key,
+            self.search_url,
+            self.catalog_url,
+            partial(self._host_url, account, source) if self.base_url is None else None,
+        )
+        lookup = None
+        if self.needs_crn and key is not None and may_be_name(account.instance or ""):
+            lookup = self._lookup(account, source, providers, directory)
+        elif self.needs_crn and (account.instance or not self.is_crn_optional):
             providers.append(self._provider(ServiceCRN, account.instance, "instance", source))
         crns = [provider for provider in providers if isinstance(provider, ServiceCRN)]
         region = crns[0].region if crns else DEFAULT_REGION
@@ -271,19 +213,52 @@ class SettingsLoader:
             SecretValues({name: url for name, url in proxies.items() if url}, **self.proxies),
             source or "the environment",
             crns[0].crn if crns else None,
+            self._origins(source) if crns else None,
+            directory=directory,
+            lookup=lookup,
         )
+
+    def _lookup(
+        self,
+        account: Account,
+        source: str | None,
+        providers: Sequence[AuthProvider],
+        directory: Directory | ConfigurationError,
+    ) -> InstanceLookup:
+        label = _label("instance", source)
+        if isinstance(directory, ConfigurationError):
+            problem = "without a CRN the instance is looked up, and"
+            raise self._refusal(
+                f"{label}: {problem} {directory.message}", directory.solution, directory.argument
+            )
+
+        def complete(crn: str) -> Settings:
+            loader = attrs.evolve(
+                self, providers=(*providers, ServiceCRN(crn)), needs_key=False, needs_crn=False
+            )
+            return loader.settings(account, source)
+
+        return InstanceLookup(
+            directory=directory,
+            account=account,
+            name_source=label,
+            source=source or "the environment",
+            complete=complete,
+        )
+
+    def _origins(self, source: str | None) -> str | None:
+        if self.needs_key == self.needs_crn:
+            return None
+        key = _label("token", source) if self.needs_key else "auth="
+        crn = _label("instance", source) if self.needs_crn else "auth="
+        return f"The key or token comes from {key} and the CRN from {crn}: do they belong together?"
 
     def _provider(
         self, make: Callable[[str], AuthProvider], value: str | None, name: str, source: str | None
     ) -> AuthProvider:
         label = _label(name, source)
         if not value:
-            # In the environment, which is used only with a key, it is the CRN.
-            raise self._refusal(
-                f"{TOKEN} is set and {INSTANCE} is not."
-                if source is None
-                else f"{label} is missing."
-            )
+            raise self._refusal(f"{label} is missing.")
         try:
             return make(value)
         except ConfigurationError as error:

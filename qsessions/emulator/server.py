@@ -22,7 +22,7 @@ from qsessions.emulator.page.dashboard import Dashboard
 from qsessions.emulator.page.live_view import LiveView
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
-from qsessions.emulator.service.instances import Instance, new_account_id, new_crn
+from qsessions.emulator.service.instances import Instance, new_account_id, new_crn, new_key
 from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.validation import Plan, Terms, is_duration
 from qsessions.emulator.service.values import Event, Job, Session
@@ -30,7 +30,6 @@ from qsessions.emulator.service.values import Event, Job, Session
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
 _SHUTDOWN_SECONDS = 0.1
 _LARGEST_BODY = 50 * 2**20  # the service's, for jobs
-_KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 # aiohttp logs a malformed request with its raw text, which may hold a secret. Its 400 is enough.
 _wire_log = logging.getLogger("qsessions.emulator.wire")
@@ -102,9 +101,9 @@ class Emulator:
         self.faults = FaultPlan(faults)
         self._host = host
         self._port = port
-        self.api_key = _key(random, "emulated-")
-        self.backend_token = _key(random, "emulated-backend-")
-        self.service_token = _key(random, "emulated-service-")
+        self.api_key = new_key(random, "emulated-")
+        self.backend_token = new_key(random, "emulated-backend-")
+        self.service_token = new_key(random, "emulated-service-")
         self._random = random
         self._backends = tuple(backends)
         self._queue_seconds = queue_seconds
@@ -146,7 +145,14 @@ class Emulator:
         __exit__ = __aexit__
 
     def add_instance(
-        self, *, plan: Plan = "paid", partner: bool = False, interactive_ttl: int | None = None
+        self,
+        *,
+        plan: Plan = "paid",
+        partner: bool = False,
+        interactive_ttl: int | None = None,
+        name: str | None = None,
+        region: str = "us-east",
+        tags: Collection[str] = (),
     ) -> str:
         """Open another service instance, at any time, and return its CRN.
 
@@ -159,19 +165,23 @@ class Emulator:
                 can't set them.
             interactive_ttl: The idle limit of others' sessions, in whole seconds; by default the
                 plan's, 60 or 2 (open).
+            name: Its name, by which it can be looked up; by default "emulated-1" and so on.
+            region: The region in its CRN. It is served at the same address.
+            tags: Its tags, by which it can be looked up.
 
         Raises:
-            ValueError: The plan is unknown, or the idle limit below a second.
+            ValueError: The plan is unknown, the idle limit below a second, or the region none.
         """
         terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
-        crn = new_crn(self._random, self._account)
+        crn = new_crn(self._random, self._account, region)
         state = ServiceState(
             random=self._random,
             backends=self._backends,
             queue_seconds=self._queue_seconds,
             instance=crn,
         )
-        self._instances[crn] = self._served[crn] = Instance(crn, terms, state)
+        name = name or f"emulated-{len(self._instances) + 1}"
+        self._instances[crn] = self._served[crn] = Instance(crn, name, tuple(tags), terms, state)
         return crn
 
     def delete_instance(self, crn: str) -> None:
@@ -402,7 +412,3 @@ class Emulator:
 
     def _states(self) -> list[ServiceState]:
         return [instance.state for instance in self._instances.values()]
-
-
-def _key(random: Random, prefix: str) -> str:
-    return prefix + "".join(random.choices(_KEY_LETTERS, k=44 - len(prefix)))

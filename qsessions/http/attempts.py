@@ -21,7 +21,13 @@ from qsessions.api.messages import (
 )
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Clock, Deadline
-from qsessions.errors import QSessionsError
+from qsessions.errors import (
+    Forbidden,
+    InstanceNotFound,
+    NotFound,
+    QSessionsError,
+    Unauthorized,
+)
 from qsessions.events import (
     Observers,
     RequestFailed,
@@ -45,6 +51,9 @@ from qsessions.http.retry import (
 
 T = TypeVar("T")
 
+# They may be due to a key and a CRN that don't belong together.
+_REFUSALS = (Unauthorized, Forbidden, NotFound, InstanceNotFound)
+
 
 class Attempts:
     """Sends requests: as often as the policy allows, within the call's deadline, with credentials.
@@ -56,6 +65,7 @@ class Attempts:
         clock: The time.
         observers: What is notified of events.
         providers: What gives the credentials; set before the first call.
+        origins: What to add to the advice on a refusal of these credentials, or None.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class Attempts:
         self.clock = clock
         self.observers = observers
         self.providers = providers
+        self.origins: str | None = None
         self._credentials = NO_CREDENTIALS
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -103,7 +114,7 @@ class Attempts:
         read: Callable[[Response], T],
         deadline: Deadline,
         *,
-        authenticated: bool = True,
+        providers: Sequence[AuthProvider] | None = None,
     ) -> T:
         """Send a request and read its answer.
 
@@ -112,12 +123,12 @@ class Attempts:
                 budget nor a full pool holds up an urgent one.
             read: Reads the answer of a success.
             deadline: The deadline of the whole call.
-            authenticated: Whether to add credentials.
+            providers: What gives its credentials; empty for none, None for the client's own.
 
         Raises:
             QSessionsError: The class says what happened; see errors.py.
         """
-        call = CallState(request, deadline, self.providers if authenticated else ())
+        call = CallState(request, deadline, self.providers if providers is None else providers)
         self._urgent += request.urgent
         try:
             result = await self._send_with_retries(call)
@@ -252,4 +263,6 @@ class Attempts:
             )
         elif decision.note:
             error.add_note(decision.note)
+        if self.origins and call.providers is self.providers and isinstance(error, _REFUSALS):
+            error.solution = f"{error.solution or ''} {self.origins}".lstrip()
         return call.with_context(error)

@@ -22,7 +22,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#\[\]\\:%<>{}]+)(:[0-9]+)?(?=/[^?
 _UNENCODED = re.compile(r"[\s/?#\[\]\\]|%(?![0-9A-Fa-f]{2})")
 
 
-@frozen(eq=False, repr=False)
+@frozen(repr=False)
 class Proxy:
     """A proxy. Its URL has no credentials: the HTTP library shows URLs in errors and warnings.
 

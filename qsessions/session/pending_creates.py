@@ -22,8 +22,8 @@ class PendingCreates:
         self._is_closed = False
         # How to stop each, by what stands for it.
         self._pending: dict[object, Callable[[ClientClosed], None]] = {}
-        # Resolved when there are none any more, where somebody waits for that.
-        self._idle: asyncio.Future[None] | None = None
+        # Set when there are none any more.
+        self._idle = asyncio.Event()
 
     def refuse(self, reason: ClientClosed | None, *, for_good: bool = False) -> None:
         """Let no create begin; None lets them begin again. It may be called in any thread.
@@ -44,9 +44,8 @@ class PendingCreates:
         """Wait until every create has ended and its caller has the answer, or the deadline."""
         with suppress(TimeoutError), deadline.timeout():
             while self._pending:
-                if self._idle is None:
-                    self._idle = asyncio.get_running_loop().create_future()
-                await asyncio.wait({self._idle})
+                self._idle.clear()
+                await self._idle.wait()
 
     def add(self, pending: object, stop: Callable[[ClientClosed], None]) -> None:
         """Count a create as under way until it is removed; `stop` stops it if it is refused."""
@@ -55,6 +54,5 @@ class PendingCreates:
     def remove(self, pending: object) -> None:
         """Count a create as over: its caller goes on with the answer."""
         del self._pending[pending]
-        if self._idle is not None and not self._pending:
-            self._idle.set_result(None)
-            self._idle = None
+        if not self._pending:
+            self._idle.set()

@@ -20,7 +20,7 @@ from qsessions.clock import Clock
 from qsessions.events import Observer
 from qsessions.http.retry import RetryPolicy
 from qsessions.ledger.records import Ledger
-from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, Workload
+from qsessions.models import ApiVersion, CreateSession, Duration, Instance, Mode, Session, Workload
 from qsessions.session.calls import How
 from qsessions.sync.calls import run
 from qsessions.sync.context import FacadeClient, SyncSessionContext
@@ -125,8 +125,10 @@ class SessionClient:
             auth: An auth provider or several, such as `[IBMCloudAuth(api_key), ServiceCRN(crn)]`.
                 By default the API key in QISKIT_IBM_TOKEN and the CRN in QISKIT_IBM_INSTANCE, else
                 both from an account in ~/.qiskit/qiskit-ibm.json, the official client's file. A key
-                alone gets its CRN from there, and a CRN alone its key. `[]` calls without
-                credentials, which is enough for `versions`.
+                alone gets its CRN from there if it is the same key, and a CRN alone its key. Where
+                there is a key and no CRN, or an instance's name, the instance is looked up at the
+                first call that needs it; see docs/configuration.md. `[]` calls without credentials,
+                which is enough for `versions`.
             base_url: The part of the URL before /v1. By default QSESSIONS_BASE_URL, else the
                 service of the CRN's region (us-east without a CRN) in the cloud that the account's
                 `url` names, else QISKIT_IBM_URL, else https://cloud.ibm.com.
@@ -202,12 +204,15 @@ class SessionClient:
 
     @property
     def base_url(self) -> str:
-        """The part of the service's URL before /v1; empty until the settings are loaded."""
+        """The part of the service's URL before /v1; empty until the settings are loaded.
+
+        Until an instance was looked up, whose region counts, it is that of us-east.
+        """
         return self._client.base_url
 
     @property
     def instance(self) -> str | None:
-        """The CRN that is sent; None before the settings are loaded, and where none is known."""
+        """The CRN that is sent; None before it was looked up, and where none is known."""
         return self._client.instance
 
     def create(
@@ -510,6 +515,41 @@ class SessionClient:
             QSessionsError: See errors.py.
         """
         return run(self._thread, self._client.versions, api_version=api_version, timeout=timeout)
+
+    def instances(self, *, timeout: Timeout = ...) -> list[Instance]:
+        """List the service instances of the key's account that have a backend, of all regions.
+
+        IBM Cloud's Global Search and Global Catalog are asked, as by the official client, and only
+        with the key's token. It takes an `IBMCloudAuth`.
+
+        Args:
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            ConfigurationError: There is no such key, or it isn't known where to ask.
+            InstanceLookupFailed: Global Search refused or failed.
+            QSessionsError: See errors.py.
+        """
+        return run(self._thread, self._client.instances, timeout=timeout)
+
+    def resolve_instance(self, *, timeout: Timeout = ...) -> str | None:
+        """Return the CRN that is sent, after looking it up if that wasn't done yet.
+
+        Calls that need the instance do so themselves.
+
+        Args:
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Returns:
+            The CRN, or None where none is known.
+
+        Raises:
+            ConfigurationError: There is no such instance, or there are several; the message lists
+                them.
+            InstanceLookupFailed: Global Search refused or failed.
+            QSessionsError: See errors.py.
+        """
+        return run(self._thread, self._client.resolve_instance, timeout=timeout)
 
     def workloads(
         self,

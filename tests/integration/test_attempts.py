@@ -332,7 +332,7 @@ async def test_a_second_401_is_the_end(against: Against, row: Row) -> None:
 @each(CREATE, GET)
 async def test_a_401_for_credentials_that_stay_is_the_end(against: Against, row: Row) -> None:
     """Where there are no fresh credentials, nothing is sent again; without any credentials neither."""
-    for auth in (static_auth(), [], IBMCloudAuth.from_token("given")):
+    for auth in (static_auth(), [], [IBMCloudAuth.from_token("given"), static_auth()[1]]):
         server, client = await against(*refused(401), auth=auth)
         with pytest.raises(Unauthorized) as caught:
             await row(client)
@@ -1063,7 +1063,7 @@ async def test_secrets_that_a_server_echoes_are_masked(
 async def test_an_api_key_that_iam_echoes_is_masked(against: Against, answer: bytes) -> None:
     """No part of a failed exchange's error shows the key, plain or as the form encodes it."""
     iam, _ = await against(answer)
-    auth = IBMCloudAuth("a+b/c-key==", iam.url)
+    auth = [IBMCloudAuth("a+b/c-key==", iam.url), static_auth()[1]]
     service, client = await against(GET.success, auth=auth, retry=RetryPolicy(max_attempts=1))
     with pytest.raises((TokenExchangeFailed, ProtocolError)) as caught:
         await GET(client)

@@ -221,7 +221,7 @@ async def test_a_credential_that_stays_is_not_sent_again_after_a_401(
     else:
         provider = make(CRN)
     server, client = await against(
-        REFUSED, auth=[provider] if make is not ServiceCRN else [IBMCloudAPIKey("k"), provider]
+        REFUSED, auth=[provider, ServiceCRN(CRN) if make is not ServiceCRN else IBMCloudAPIKey("k")]
     )
     with pytest.raises(Unauthorized) as caught:
         await client.get("s1")

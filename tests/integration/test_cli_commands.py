@@ -140,6 +140,48 @@ async def test_lists(shell: Shell) -> None:
     assert (await shell.lines("versions"))[-1]["version"] == "2026-04-15"
 
 
+async def test_instances(service: Emulator, shell: Shell) -> None:
+    """instances lists what a key's account has, also where no one instance can be chosen, which a
+    command that needs one says; a name in place of the CRN chooses one.
+    """
+    service.add_instance(name="europe", plan="open", region="eu-de", tags=["night"])
+    shell.env |= dict.fromkeys(("GLOBAL_SEARCH_URL", "GLOBAL_CATALOG_URL"), service.iam_url)
+    shell.env["QISKIT_IBM_INSTANCE"] = ""
+    listed = await shell.lines("instances")
+    assert (await shell.data("instances"))["instances"] == listed
+    assert listed[1] == {
+        "name": "europe",
+        "crn": service.crns[1],
+        "plan": "open",
+        "region": "eu-de",
+        "tags": ["night"],
+    }
+    code, out, err = await shell(*CREATE)
+    assert (code, out) == (2, "")
+    problem, advice = error_lines(err)
+    assert problem.startswith("qsessions create: the key has several instances: 'emulated-1' (plan")
+    assert advice == "Put the CRN of one into QISKIT_IBM_INSTANCE, the account, or ServiceCRN(crn)."
+    # The ledger is listed all the same.
+    code, out, err = await shell("ledger", "--json")
+    assert (code, json.loads(out), err) == (0, {"ledger": []}, "")
+    shell.env["QISKIT_IBM_INSTANCE"] = "europe"
+    created = await shell.data(*CREATE)
+    (recorded,) = (await shell.data("ledger"))["ledger"]
+    assert (recorded["session_id"], recorded["instance"]) == (created["id"], service.crns[1])
+    assert recorded["live_state"] == "open"
+    service.faults.add(Fault(kind="answer", status=403, operations=["instances"]))
+    code, out, err = await shell("ledger", "--json")
+    assert (code, json.loads(out)["ledger"][0]["live_state"]) == (0, None)
+    assert "live states are not shown: instances: the search for instances at 127" in err
+    for crn in service.crns:
+        service.delete_instance(crn)
+    service.faults.clear()
+    assert (await shell("instances"))[1:] == (
+        "",
+        "qsessions instances: the account of the key has no instance.\n",
+    )
+
+
 async def test_a_long_list_is_read_in_pages(tmp_path: Path) -> None:
     """A limit above the service's page size is no error: pages of 50 are read until there are as
     many as were wanted.

@@ -18,16 +18,27 @@ from typing import Any
 import pytest
 import trustme
 
-from qsessions.emulator import Emulator
+from qsessions.emulator import Emulator, Fault
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, hang, http
 from tests.support.shell import Shell, error_lines, outcome, shell_of, validate
+from tests.support.tables import table
 
 VERSIONS = {
     "versions": [{"version": "2025-01-01", "status": "deprecated", "sunset_date": "2027-01-01"}]
 }
 LIVE = {"versions": [{"version": "2026-04-15", "status": "live"}]}
-CHECKS = ["credentials", "base_url", "dns", "tls", "iam", "read", "clock", "api_version"]
+CHECKS = [
+    "credentials",
+    "instance",
+    "base_url",
+    "dns",
+    "tls",
+    "iam",
+    "read",
+    "clock",
+    "api_version",
+]
 # What is ok where there is an emulator, which speaks plain http.
 WITHOUT_TLS = [name for name in CHECKS if name != "tls"]
 
@@ -206,20 +217,59 @@ def later(seconds: float) -> float:
     return time.time() + seconds
 
 
-async def test_a_crn_that_is_a_name(tmp_path: Path) -> None:
-    """An instance's name in place of its CRN is reported; what needs no credentials is looked at all
-    the same.
+def with_directory(service: Emulator, instance: str) -> dict[str, str]:
+    """Return the variables that lead to an emulator and its directory, without its CRN."""
+    addresses = dict.fromkeys(("GLOBAL_SEARCH_URL", "GLOBAL_CATALOG_URL"), service.iam_url)
+    return service.env() | addresses | {"QISKIT_IBM_INSTANCE": instance}
+
+
+@table(
+    ("instance", "credentials"),
+    [
+        ("", "from the environment: API key ***, no CRN"),
+        ("emulated-1", "from the environment: API key ***, no CRN, an instance's name"),
+    ],
+)
+async def test_an_instance_that_is_looked_up(
+    tmp_path: Path, instance: str, credentials: str
+) -> None:
+    """Where there is no CRN, the instance is looked up, and the report has what was found where."""
+    async with Emulator() as service:
+        code, checks = await report(Shell(with_directory(service, instance), tmp_path))
+    assert (code, statuses(checks, "ok")) == (0, WITHOUT_TLS)
+    assert checks["credentials"]["found"] == credentials
+    assert checks["instance"]["found"] == (
+        f"looked up at 127.0.0.1: emulated-1, pay-as-you-go, us-east, {service.crn}"
+    )
+
+
+async def test_an_instance_that_is_not_found(tmp_path: Path) -> None:
+    """A look-up that finds none or several, or fails, is reported with the way out; what needs no
+    instance is looked at all the same.
     """
     async with Emulator() as service:
+        service.add_instance(plan="open")
+        for instance, problem in (
+            ("", "the key has several instances: 'emulated-1' (plan pay-as-you-go"),
+            ("secret-name", "no instance has the name in QISKIT_IBM_INSTANCE; the key has"),
+        ):
+            code, checks = await report(Shell(with_directory(service, instance), tmp_path))
+            assert (code, statuses(checks, "failed")) == (2, ["instance"])
+            assert statuses(checks, "skipped") == ["tls", "iam", "read"]
+            assert checks["instance"]["found"].startswith(problem)
+            assert "QISKIT_IBM_INSTANCE" in checks["instance"]["advice"]
+            assert "secret-name" not in json.dumps(checks)
+        service.faults.add(Fault(kind="answer", status=403, operations=["instances"]))
+        code, checks = await report(Shell(with_directory(service, ""), tmp_path))
+        assert (code, statuses(checks, "failed")) == (1, ["instance"])
+        assert "the search for instances at 127.0.0.1" in checks["instance"]["found"]
+        # The emulator's own variables say nothing of a directory.
         env = service.env() | {"QISKIT_IBM_INSTANCE": "my-instance"}
         code, checks = await report(Shell(env, tmp_path))
-    assert (code, statuses(checks, "failed"), statuses(checks, "skipped")) == (
-        2,
-        ["credentials"],
-        ["tls", "iam", "read"],
-    )
-    assert "name is not enough" in checks["credentials"]["found"]
-    assert "CRN" in checks["credentials"]["advice"]
+    assert (code, statuses(checks, "failed")) == (2, ["credentials"])
+    assert statuses(checks, "skipped") == ["instance", "tls", "iam", "read"]
+    assert "the base URL doesn't say where instances are listed" in checks["credentials"]["found"]
+    assert "QISKIT_IBM_INSTANCE (the CRN)" in checks["credentials"]["advice"]
 
 
 async def test_an_account(tmp_path: Path) -> None:
@@ -310,7 +360,7 @@ async def test_a_base_url_that_is_none(tmp_path: Path) -> None:
     """A base URL that can't be one is reported, and what rests on it is skipped."""
     code, checks = await report(Shell({"QSESSIONS_BASE_URL": "quantum.cloud.ibm.com"}, tmp_path))
     assert (code, statuses(checks, "failed")) == (2, ["credentials", "base_url"])
-    assert len(statuses(checks, "skipped")) == 6
+    assert len(statuses(checks, "skipped")) == 7
 
 
 async def test_a_host_without_address(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from qsessions import ServiceCRN
 from qsessions.cli.diagnosis import Diagnosis
 from qsessions.cli.options import Options
-from qsessions.config.settings import resolve
+from qsessions.config.resolve import resolve
 from tests.support.calls import SESSION
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, http

@@ -62,7 +62,7 @@ class Service(Fleet):
     def _run(self, operation: Operation[Any], progress: Progress) -> Coroutine[Any, Any, Any]:
         request = operation.request("https://localhost/api", SecretHeaders(), progress)
         deadline = self.clock.deadline(60)
-        return self.attempts.run(request, operation.read, deadline, authenticated=False)
+        return self.attempts.run(request, operation.read, deadline, providers=())
 
     def sent_within(self, since: float, until: float) -> list[float]:
         """Return when requests were sent in a span of time."""

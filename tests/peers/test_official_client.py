@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,8 +18,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from qsessions import ConfigurationError
-from qsessions.config.settings import SettingsLoader, resolve
+from qsessions import AsyncSessionClient, ConfigurationError, SessionClient
+from qsessions.config.resolve import resolve
+from qsessions.config.settings import SettingsLoader
 from qsessions.emulator import Emulator
 from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.clients import CRN
@@ -328,3 +331,103 @@ def taken(name: str | None, variables: dict[str, str]) -> list[str] | None:
         return None
     (key,) = loaded.providers[0]._tokens._request.secrets  # type: ignore[attr-defined]
     return [key, loaded.instance or "", f"{loaded.base_url}/v1"]
+
+
+async def ours(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> str | set[str]:
+    """Return the CRN that qsessions finds with these variables, or those that its error lists."""
+    for name, value in variables.items():
+        patch.setenv(name, value)
+    async with AsyncSessionClient() as client:
+        try:
+            return str(await client.resolve_instance())
+        except ConfigurationError as error:
+            fits = error.message if error.message.startswith(("the key has", "2 ", "3 ")) else ""
+            return set(re.findall(r"crn:[^)]*", fits))
+
+
+@pytest.fixture
+def directory() -> Iterator[ThreadedEmulator]:
+    """Yield an emulator whose account has instances that differ in what they can be found by."""
+    with ThreadedEmulator(Emulator(clock=time.time)) as emulator:
+        emulator.add_instance(name="Free", plan="open", tags=["team-a"])
+        emulator.add_instance(name="europe", region="eu-de", tags=["team-a", "night"])
+        emulator.add_instance(name="twin", plan="open", region="eu-de", tags=["night"])
+        emulator.add_instance(name="twin", tags=["team-a"])
+        yield emulator
+
+
+def test_the_same_instance(
+    official: OfficialClient,
+    directory: ThreadedEmulator,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For each account without a CRN, qsessions takes the one instance that the official client
+    does, and where that goes on with several or finds none, the error lists them or says so.
+    """
+    file = home / ".qiskit" / "qiskit-ibm.json"
+    file.parent.mkdir()
+    variables = directory.env() | discovery(directory)
+    variables |= {"QISKIT_IBM_TOKEN": "", "QISKIT_IBM_INSTANCE": ""}
+    accounts: list[dict[str, object]] = [
+        {"instance": "Free"},
+        {"instance": "free"},
+        {"instance": "twin"},
+        {"instance": "europe", "region": "us-east"},
+        {"instance": "auto", "region": "us-east", "tags": ["Team-A"]},
+        {"region": "eu-de", "tags": ["night", "team-a"]},
+        {"plans_preference": ["premium", "Open"], "region": "us-east"},
+        {"plans_preference": ["pay-as-you-go"], "tags": ["night"]},
+        {"plans_preference": ["flex"]},
+        {"tags": ["team-a", "none"]},
+        {"region": "", "plans_preference": [], "tags": []},
+    ]
+    chosen = "[s._account.instance, s._saved_instances, s._backend_instance_groups]"
+    known = {"channel": "ibm_quantum_platform", "token": directory.api_key}
+    outcomes: Counter[int] = Counter()
+    with official.on(directory, **variables) as client:
+        for account in accounts:
+            file.write_text(json.dumps({"a": known | account}), encoding="utf-8")
+            found = asyncio.run(ours(monkeypatch, variables))
+            try:
+                instance, saved, groups = client(
+                    f"[(s := service({str(file)!r})) and 0, {chosen}][1]"
+                )
+            except Raised as error:
+                # It found none.
+                assert re.search("No matching instances|not a valid instance", str(error))  # noqa: PT017
+                instance, saved, groups = None, [], []
+            theirs = {instance, *saved} - {None} or {group["crn"] for group in groups}
+            outcomes[min(len(theirs), 2)] += 1
+            assert found == (min(theirs) if len(theirs) == 1 else theirs), account
+    assert set(outcomes) == {0, 1, 2}
+
+
+def test_the_same_list(
+    official: OfficialClient, directory: ThreadedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both list the same instances, over more than one page, by the same query with the same
+    fields.
+    """
+    for _ in range(100):
+        directory.add_instance(plan="open")
+    variables = directory.env() | discovery(directory)
+    with official.on(directory, **variables) as client:
+        listed = client("service().instances()")
+    before = len(directory.requests)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with SessionClient() as ours:
+        assert [(each.crn, each.plan, each.name, list(each.tags)) for each in ours.instances()] == [
+            tuple(each[name] for name in ("crn", "plan", "name", "tags")) for each in listed
+        ]
+    assert len(listed) == 105
+    bodies = [
+        {
+            json.dumps(json.loads(request.body) | {"search_cursor": None})
+            for request in requests
+            if request.path == "/v3/resources/search"
+        }
+        for requests in (directory.requests[:before], directory.requests[before:])
+    ]
+    assert bodies[0] == bodies[1]

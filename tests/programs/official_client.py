@@ -37,9 +37,9 @@ def runtime_client() -> RuntimeClient:
     return RuntimeClient(parameters)
 
 
-def service() -> QiskitRuntimeService:
-    """Make the service as a user does whose key and instance are in the environment."""
-    return QiskitRuntimeService(url_resolver=base_url)
+def service(file: str | None = None) -> QiskitRuntimeService:
+    """Make the service as a user does whose key and instance are in the environment, or in a file."""
+    return QiskitRuntimeService(filename=file, url_resolver=base_url)
 
 
 def account(file: str, name: str | None, variables: dict[str, str]) -> list[str] | None:

@@ -310,7 +310,9 @@ async def _echo_from_iam(harvest: Harvest) -> None:
     for write, _ in ECHOES:
         async with Echo(write) as iam:
             auth = IBMCloudAuth(PLANTED.api_key, iam.url)
-            async with AsyncSessionClient(auth, base_url=iam.url, retry=ONCE) as client:
+            async with AsyncSessionClient(
+                [auth, ServiceCRN(CRN)], base_url=iam.url, retry=ONCE
+            ) as client:
                 await provoke(harvest, QSessionsError, client.create(mode="batch"))
                 await provoke(harvest, QSessionsError, client.get("s1"))
             harvest.look_at(*parts_of_provider(auth))
@@ -324,7 +326,9 @@ async def _exchanged_token(harvest: Harvest) -> None:
             FaultServer(grant(PLANTED.token)) as iam,
         ):
             auth = IBMCloudAuth(PLANTED.api_key, iam.url)
-            async with AsyncSessionClient(auth, base_url=server.url, retry=ONCE) as client:
+            async with AsyncSessionClient(
+                [auth, ServiceCRN(CRN)], base_url=server.url, retry=ONCE
+            ) as client:
                 await provoke(harvest, kind, client.get("s1"))
             harvest.look_at(*parts_of_provider(auth))
     bad_grants: list[object] = [
@@ -336,8 +340,25 @@ async def _exchanged_token(harvest: Harvest) -> None:
     while bad_grants:
         async with FaultServer(http(200, bad_grants.pop())) as iam:
             auth = IBMCloudAuth(PLANTED.api_key, iam.url)
-            async with AsyncSessionClient(auth, base_url=iam.url, retry=ONCE) as client:
+            async with AsyncSessionClient(
+                [auth, ServiceCRN(CRN)], base_url=iam.url, retry=ONCE
+            ) as client:
                 await provoke(harvest, TokenExchangeFailed, client.get("s1"))
+
+
+async def _looked_up(harvest: Harvest) -> None:
+    """Let what lists the instances echo the token."""
+    for write, _ in ECHOES:
+        async with Echo(write) as directory, FaultServer(grant(PLANTED.token)) as iam:
+            auth = IBMCloudAuth(PLANTED.api_key, iam.url)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GLOBAL_SEARCH_URL", directory.url)
+                patch.setenv("GLOBAL_CATALOG_URL", directory.url)
+                client = AsyncSessionClient(auth, base_url=directory.url, retry=ONCE)
+            async with client:
+                await provoke(harvest, QSessionsError, client.instances())
+                await provoke(harvest, QSessionsError, client.get("s1"))
+            harvest.look_at(*parts_of(client))
 
 
 async def _no_answer(harvest: Harvest) -> None:
@@ -419,7 +440,7 @@ async def _written_in_any_form(harvest: Harvest) -> None:
                     await provoke(harvest, QSessionsError, client.get("s1"))
                 auth = IBMCloudAuth(PLANTED.api_key, "http://iam.invalid")
                 async with AsyncSessionClient(
-                    auth,
+                    [auth, ServiceCRN(CRN)],
                     base_url="http://service.invalid",
                     retry=ONCE,
                     allow_insecure=True,
@@ -503,7 +524,7 @@ def _bad_files() -> list[Callable[[], object]]:
         lambda: {"a": account | {"token": {key: key}}},
         lambda: {"a": account | {"token": key + "\n"}},
         lambda: {"a": account | {"token": None, "instance": key}},
-        lambda: {"a": account | {"instance": key}},
+        lambda: {"a": account | {"instance": f"'{key}'"}},
         lambda: {"a": account | {"channel": key}},
         lambda: {"a": account | {"channel": "ibm_quantum"}},
         lambda: {"a": account | {"url": password}},
@@ -661,14 +682,13 @@ def _refuse_the_rest(harvest: Harvest) -> None:
 def _environments(harvest: Harvest) -> None:
     environments: list[tuple[str, str]] = [
         ("QISKIT_IBM_TOKEN", "IBM"),
-        ("QISKIT_IBM_INSTANCE", "a name"),
+        ("QISKIT_IBM_INSTANCE", "'a name in quotation marks'"),
         ("QSESSIONS_BASE_URL", "https://user:{}@service.example"),
         ("QSESSIONS_BASE_URL", "https://service.example/v1"),
         ("IAM_URL", "https://user:{}@iam.example"),
     ]
     with pytest.MonkeyPatch.context() as outer:
         outer.setenv("QISKIT_IBM_TOKEN", PLANTED.api_key)
-        refuse(harvest, ConfigurationError, AsyncSessionClient)
         outer.setenv("QISKIT_IBM_INSTANCE", CRN)
         for name, value in environments:
             with pytest.MonkeyPatch.context() as patch:
@@ -691,6 +711,7 @@ def provoke_everything(harvest: Harvest, file: Path) -> None:
         await _echo_everything(harvest)
         await _echo_from_iam(harvest)
         await _exchanged_token(harvest)
+        await _looked_up(harvest)
         await _no_answer(harvest)
         await _live(harvest)
         await _opened(harvest)

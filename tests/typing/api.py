@@ -38,6 +38,8 @@ from qsessions import (
     Forbidden,
     IBMCloudAPIKey,
     IBMCloudAuth,
+    Instance,
+    InstanceLookupFailed,
     InstanceNotFound,
     InvalidArgument,
     Ledger,
@@ -277,6 +279,8 @@ async def calls() -> None:
             assert_type(ending.error, Exception | None)
         await client.close_all(how="stop")  # type: ignore[arg-type]
         assert_type(await client.versions(api_version="2026-04-15", timeout=5), list[ApiVersion])
+        assert_type(await client.instances(timeout="5s"), list[Instance])
+        assert_type(await client.resolve_instance(timeout=None), str | None)
         assert_type(client.workloads(), AsyncIterator[Workload])
         async for workload in client.workloads(
             mode=["session", "batch", "job"],
@@ -364,6 +368,8 @@ def synchronous() -> None:
         assert_type(client.has_pending_jobs(session.id, timeout="5s"), bool)
         assert_type(client.close_all(mode="batch"), list[Ending])
         assert_type(client.versions(), list[ApiVersion])
+        assert_type(client.instances(), list[Instance])
+        assert_type(client.resolve_instance(), str | None)
         assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
         with client.open(mode="dedicated", max_ttl="1h", handle_signals=True) as opened:
             assert_type(opened, LiveSession)
@@ -541,7 +547,12 @@ async def failing(client: AsyncSessionClient) -> None:
         ProtocolError,
     ) as error:
         assert_type(error.solution, str | None)
-    except (SessionLeftOpen, StateUnreachable, TokenExchangeFailed) as error:
+    except (
+        InstanceLookupFailed,
+        SessionLeftOpen,
+        StateUnreachable,
+        TokenExchangeFailed,
+    ) as error:
         assert_type(error.code, str | None)
     except QSessionsError as error:
         assert_type(error.message, str)

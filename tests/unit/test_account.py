@@ -22,7 +22,8 @@ from qsessions import (
 from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
 from qsessions.config.account_file import read_accounts
-from qsessions.config.settings import Settings, SettingsLoader, resolve
+from qsessions.config.resolve import resolve
+from qsessions.config.settings import Settings, SettingsLoader
 from tests.support.clients import CRN
 from tests.support.json_values import JSON
 from tests.support.leftovers import LEFTOVERS
@@ -250,9 +251,9 @@ def test_a_key_alone_is_enough(home: Path) -> None:
     key = IBMCloudAPIKey("k")
     search = resolve(key, environ={"QISKIT_IBM_URL": "https://test.cloud.ibm.com"})
     assert isinstance(search, SettingsLoader)
-    assert search.load_blocking() == Settings(
-        "https://quantum.test.cloud.ibm.com/api", (key,), {}, "the environment"
-    )
+    settings = search.load_blocking()
+    assert settings.base_url == "https://quantum.test.cloud.ibm.com/api"
+    assert (settings.providers, settings.source) == ((key,), "the environment")
     assert look(home, {"old": account(channel=OLD)}, key).providers == (key,)
     assert look(home, {"a": account(instance="")}, key).providers == (key,)
     error = refused(home, {"a": account(instance=None)}, key, account="a")
@@ -375,9 +376,8 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         ("planted", f"{FILE} can't be read: expected an object of accounts."),
         ({"a": account(token=None)}, f'"token" of {THE_ACCOUNT} is missing.'),
         ({"a": account(token="")}, f'"token" of {THE_ACCOUNT} is missing.'),
-        ({"a": account(instance=None)}, f'"instance" of {THE_ACCOUNT} is missing.'),
         (
-            {"a": account(instance="my-instance planted")},
+            {"a": account(instance="crn:v1:planted")},
             (
                 f'"instance" of {THE_ACCOUNT}: the value for ServiceCRN is not the CRN of a '
                 "service instance; a name is not enough."
@@ -397,6 +397,14 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
         (
             {"a": account(verify="planted")},
             f"{THE_ACCOUNT} can't be read: expected true or false, got text @ $.verify.",
+        ),
+        (
+            {"a": account(plans_preference="planted")},
+            f"{THE_ACCOUNT} can't be read: expected an array, got text @ $.plans_preference.",
+        ),
+        (
+            {"a": account(region=["planted"])},
+            f"{THE_ACCOUNT} can't be read: expected text, got an array @ $.region.",
         ),
         (
             {"a": account(proxies={"urls": "planted"})},
@@ -556,7 +564,7 @@ def test_advice(home: Path) -> None:
     assert "auth=[]" not in str(refused(home, {"a": account(channel=CLOUD)}))
     # What is only of a channel that is gone can't be named.
     assert "account=" not in str(refused(home, {"a": account(channel=OLD)}))
-    assert "starts with crn:v1:bluemix" in str(refused(home, {"a": account(instance="x")}))
+    assert "starts with crn:v1:bluemix" in str(refused(home, {"a": account(instance="crn:x")}))
     assert "base_url= or QSESSIONS_BASE_URL" in str(refused(home, {"a": account(url="x")}))
 
 

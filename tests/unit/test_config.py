@@ -18,7 +18,8 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.api.messages import Transport
-from qsessions.config.settings import Settings, SettingsLoader, resolve
+from qsessions.config.resolve import resolve
+from qsessions.config.settings import Settings, SettingsLoader
 from tests.support.clients import CRN
 from tests.support.leftovers import LEFTOVERS, QUOTED
 from tests.support.settings import iam_url
@@ -134,6 +135,91 @@ def test_resolve(
     assert described(resolve(auth, base_url, environ=environ)) == (base, providers)
 
 
+SEARCH = "https://api.global-search-tagging.cloud.ibm.com"
+CATALOG = "https://globalcatalog.cloud.ibm.com/api/v1"
+KEY_ALONE = {"QISKIT_IBM_TOKEN": "k"}
+
+
+@table(
+    ("base_url", "environ", "search", "catalog"),
+    [
+        # In the cloud of the base URL.
+        (None, {}, SEARCH, CATALOG),
+        (
+            None,
+            {"QISKIT_IBM_URL": "https://test.cloud.ibm.com"},
+            SEARCH.replace(".cloud", ".test.cloud"),
+            CATALOG.replace(".cloud", ".test.cloud"),
+        ),
+        # As the variables say, also where the base URL is derived: the official client heeds them.
+        (None, {"GLOBAL_SEARCH_URL": "https://s/"}, "https://s", CATALOG),
+        (None, {"GLOBAL_CATALOG_URL": "https://c/x"}, SEARCH, "https://c/x"),
+        (
+            US,
+            {"GLOBAL_SEARCH_URL": "https://s", "GLOBAL_CATALOG_URL": "https://c"},
+            "https://s",
+            "https://c",
+        ),
+        (
+            "http://127.0.0.1:1/api",
+            {
+                "GLOBAL_SEARCH_URL": "http://127.0.0.1:1",
+                "GLOBAL_CATALOG_URL": "http://127.0.0.1:1",
+            },
+            "http://127.0.0.1:1",
+            "http://127.0.0.1:1",
+        ),
+    ],
+)
+def test_where_instances_are_looked_up(
+    base_url: str | None, environ: dict[str, str], search: str, catalog: str
+) -> None:
+    """A key's token goes to the directory of the cloud of the base URL, else where the variables
+    say, and no key is shown.
+    """
+    settings = resolve(None, base_url, environ=KEY_ALONE | environ)
+    assert isinstance(settings, Settings)
+    assert settings.lookup is not None
+    directory = settings.lookup.directory
+    assert (directory.search_url, directory.catalog_url) == (search, catalog)
+    assert settings.directory == directory
+    assert "planted" not in repr(resolve(None, environ={"QISKIT_IBM_TOKEN": "planted"}))
+
+
+def test_the_region_that_was_found() -> None:
+    """The address and the header of the service are those of the instance that was found; the key
+    and its token stay.
+    """
+    settings = resolve(None, environ=KEY_ALONE)
+    assert isinstance(settings, Settings)
+    assert (settings.base_url, settings.instance) == (US, None)
+    assert settings.lookup is not None
+    complete = settings.lookup.complete(CRN_EU)
+    assert described(complete) == (EU, [KEY, CRN_EU])
+    assert (complete.instance, complete.lookup, complete.origins) == (CRN_EU, None, None)
+    assert complete.providers[0] is settings.providers[0]
+
+
+@table(
+    ("auth", "environ"),
+    [
+        (IBMCloudAPIKey("k"), BOTH),
+        (Custom(), {}),
+        ([Custom(), IBMCloudAuth("k")], KEY_ALONE),
+        ([], KEY_ALONE),
+        (None, BOTH),
+        (IBMCloudAuth("planted-env"), BOTH),
+        (IBMCloudAuth.from_token("token"), BOTH),
+        (IBMCloudAuth("k"), {"QISKIT_IBM_INSTANCE": CRN}),
+    ],
+)
+def test_nothing_is_looked_up(auth: Any, environ: dict[str, str]) -> None:
+    """With a CRN, without a key of ours, and among a user's own providers, there is no look-up."""
+    settings = resolve(auth, environ=environ)
+    assert isinstance(settings, Settings)
+    assert settings.lookup is None
+
+
 @table(
     ("auth", "crn"),
     [(None, CRN_EU), ([IBMCloudAuth("k"), ServiceCRN(CRN)], CRN), ([], None), (Custom(), None)],
@@ -155,6 +241,10 @@ async def test_key_of_the_environment() -> None:
 
 
 NO_CREDENTIALS = "there are no usable credentials: "
+NOWHERE = NO_CREDENTIALS + (
+    "QISKIT_IBM_INSTANCE: without a CRN the instance is looked up, and the base URL doesn't say "
+    "where instances are listed."
+)
 NO_CLOUD = (
     "QISKIT_IBM_URL must be the address of the cloud, such as https://cloud.ibm.com, without "
     "port and path."
@@ -164,17 +254,51 @@ NO_CLOUD = (
 @table(
     ("auth", "base_url", "environ", "problem"),
     [
+        # Without a CRN, where no directory is known.
+        (None, US, {"QISKIT_IBM_TOKEN": "planted"}, NOWHERE),
         (
             None,
             None,
-            {"QISKIT_IBM_TOKEN": "planted"},
-            NO_CREDENTIALS + "QISKIT_IBM_TOKEN is set and QISKIT_IBM_INSTANCE is not.",
+            {
+                "QISKIT_IBM_TOKEN": "planted",
+                "QISKIT_IBM_INSTANCE": "planted-name",
+                "QSESSIONS_BASE_URL": US,
+                "GLOBAL_SEARCH_URL": "https://search.example",
+            },
+            NOWHERE,
+        ),
+        (
+            IBMCloudAuth("planted"),
+            US,
+            BOTH,
+            NOWHERE.replace(NO_CREDENTIALS, NO_CREDENTIALS + "auth= has no CRN; "),
         ),
         (
             None,
             US,
-            {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": ""},
-            NO_CREDENTIALS + "QISKIT_IBM_TOKEN is set and QISKIT_IBM_INSTANCE is not.",
+            {
+                "QISKIT_IBM_TOKEN": "planted",
+                "GLOBAL_SEARCH_URL": "planted",
+                "GLOBAL_CATALOG_URL": US,
+            },
+            NO_CREDENTIALS
+            + (
+                "QISKIT_IBM_INSTANCE: without a CRN the instance is looked up, and "
+                "GLOBAL_SEARCH_URL must be an absolute URL that begins with http:// or https://, "
+                'without white space, such as "https://quantum.cloud.ibm.com/api".'
+            ),
+        ),
+        # No key of the cloud's goes to an emulator.
+        (
+            None,
+            None,
+            {"QISKIT_IBM_TOKEN": "planted", "GLOBAL_CATALOG_URL": "http://127.0.0.1:8765"},
+            NO_CREDENTIALS
+            + (
+                "QISKIT_IBM_INSTANCE: without a CRN the instance is looked up, and "
+                "GLOBAL_CATALOG_URL is an address of this machine in plain http, as an emulator "
+                "has, and the base URL is the cloud's."
+            ),
         ),
         (
             None,
@@ -187,7 +311,16 @@ NO_CLOUD = (
         (
             None,
             None,
-            {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": "my-instance"},
+            {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": "'planted-name'"},
+            (
+                f"{NO_CREDENTIALS}QISKIT_IBM_INSTANCE: the value for ServiceCRN begins or ends with a "
+                "quotation mark, as `docker --env-file` keeps it: leave it out."
+            ),
+        ),
+        (
+            None,
+            None,
+            {"QISKIT_IBM_TOKEN": "planted", "QISKIT_IBM_INSTANCE": "crn:v1:my-instance"},
             NO_CREDENTIALS
             + (
                 "QISKIT_IBM_INSTANCE: the value for ServiceCRN is not the CRN of a service "
@@ -464,7 +597,7 @@ def test_an_address_that_does_not_count_is_not_looked_at() -> None:
 def test_advice(auth: Any, solution: str) -> None:
     """Missing credentials come with what to do about it."""
     with pytest.raises(ConfigurationError) as caught:
-        resolve(auth, environ={"QISKIT_IBM_TOKEN": "k"})
+        resolve(auth, environ={"QISKIT_IBM_TOKEN": "k\n"})
     assert caught.value.solution is not None
     assert caught.value.solution.startswith(solution)
 

@@ -210,7 +210,7 @@ class ServiceRoutes:
     def _find_instances(self, call: ApiCall) -> web.Response:
         """Answer for Global Search, which needs a credential, but no instance."""
         self.authenticator.check_credentials(call.request.headers, call.now)
-        return web.json_response(search_body(self.instances.values()))
+        return web.json_response(search_body(self.instances.values(), call.query, call.body))
 
     def _get_plan(self, call: ApiCall) -> web.Response:
         """Answer for Global Catalog."""

@@ -1,0 +1,25 @@
+"""`instances`: the service instances of the account."""
+
+from __future__ import annotations
+
+from qsessions.cli.options import DEFAULTS, Options
+from qsessions.cli.output import Output, row
+from qsessions.cli.service import connect
+
+# The first ones stay where a terminal is narrow.
+_COLUMNS = ("name", "plan", "region", "crn", "tags")
+
+
+async def instances(*, options: Options = DEFAULTS) -> None:
+    """List the account's service instances, with plan, region, tags and CRN.
+
+    The CRN of the one to use goes into QISKIT_IBM_INSTANCE or the account. It
+    is looked up where it isn't given and there is only one.
+
+    Example: qsessions instances --json
+    """
+    output = Output(options)
+    async with connect(options) as client:
+        listed = await client.instances()
+    nothing = "qsessions instances: the account of the key has no instance."
+    await output.rows("instances", map(row, listed), _COLUMNS, nothing)
