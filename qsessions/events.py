@@ -181,10 +181,6 @@ class Observers:
         """Whether events of requests have a receiver. Asked first, since making them takes time."""
         return bool(self._observers) or logger.isEnabledFor(logging.DEBUG)
 
-    def receive(self, kind: type[Event]) -> bool:
-        """Return whether events of a kind without a failure have a receiver; see `listening`."""
-        return bool(self._observers) or logger.isEnabledFor(_LEVELS[kind])
-
     def notify(self, event: Event) -> None:
         """Pass an event on; the log gets its fields as `extra` named "qsessions_..."."""
         level = _level(event)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -15,7 +14,7 @@ from qsessions.api import operations
 from qsessions.api.codec import decode_session_id
 from qsessions.api.messages import Progress
 from qsessions.api.outcome import CreateOutcomeUnknown
-from qsessions.clock import Deadline, Timer
+from qsessions.clock import Deadline, Timeout
 from qsessions.errors import ClientClosed, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, SessionCreated
 from qsessions.models import CreateSession, Session
@@ -70,11 +69,8 @@ class Create:
         self._key = uuid4().hex if calls.recorder.enabled else ""
         self._progress = Progress()
         self._progress.begun = False
-        # Whether the call is under way.
-        self._is_called = False
-        # Ends it in flight, some time after its caller has left.
-        self._grace: Timer | None = None
-        self._is_late = False
+        # The time that it still gets in flight; it runs from when its caller leaves.
+        self._grace: Timeout | None = None
         self._refusal: ClientClosed | None = None
         self._is_abandoned = False
         self._task: asyncio.Task[Session | BaseException] | None = None
@@ -94,15 +90,14 @@ class Create:
         """
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
-            if self._calls.observers.receive(SessionCreated):
-                self._calls.observers.notify(
-                    SessionCreated(
-                        session_id=outcome.id,
-                        mode=self._request.mode,
-                        backend=self._request.backend,
-                        max_ttl=self._request.max_ttl,
-                    )
+            self._calls.observers.notify(
+                SessionCreated(
+                    session_id=outcome.id,
+                    mode=self._request.mode,
+                    backend=self._request.backend,
+                    max_ttl=self._request.max_ttl,
                 )
+            )
             return outcome
         try:
             raise outcome
@@ -247,28 +242,27 @@ class Create:
                 labels=self._labels,
                 seconds=deadline.remaining(),
             )
-        self._is_called = True
         try:
-            return await caller.call(self._operation, self.api_version, deadline, self._progress)
-        except asyncio.CancelledError:
-            if self._progress.begun is False:
+            with self._calls.clock.timeout(None) as self._grace:
+                return await caller.call(
+                    self._operation, self.api_version, deadline, self._progress
+                )
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if isinstance(error, QSessionsError) or self._progress.begun is False:
                 raise
-            why = _GIVEN_UP if self._is_late else _SHUT_DOWN
+            why = _GIVEN_UP if isinstance(error, TimeoutError) else _SHUT_DOWN
             raise self._located(
                 CreateOutcomeUnknown(f"the session may have been created: {why}")
             ) from None
         finally:
-            self._is_called = False
-            if self._grace is not None:
-                self._grace.cancel()
+            self._grace = None
 
     async def _abandon(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         """Bring it to its end, since its caller was cancelled; return what to say of a failure."""
         self._progress.stopped = self._is_abandoned = True
-        is_in_flight = self._is_called and self._progress.begun is not False
-        if is_in_flight:
-            give_up = partial(self._give_up, task)
-            self._grace = self._calls.clock.call_later(ENDING_TIMEOUT, give_up)
+        is_in_flight = self._grace is not None and self._progress.begun is not False
+        if self._grace is not None and is_in_flight:
+            self._grace.reschedule(ENDING_TIMEOUT)
         elif self.session_id is None:
             # Else its id is being recorded.
             task.cancel()
@@ -285,10 +279,6 @@ class Create:
         )
         await asyncio.wait({cleanup})
         return _unknown(_SHUT_DOWN) if cleanup.cancelled() else cleanup.result()
-
-    def _give_up(self, task: asyncio.Task[Session | BaseException]) -> None:
-        self._is_late = True
-        task.cancel()
 
     async def _clean_up(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         await wait_uncancelled(task)
