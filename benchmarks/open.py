@@ -1,7 +1,7 @@
 """Ten thousand `open()` at 500 at a time: the throughput of each thousand, the memory, and how late
 the event loop is.
 
-Run it as `python benchmarks/open.py [--sessions 10000] [--at-once 500]` (Linux: memory is read from
+Run it as `python -m benchmarks.open [--sessions 10000] [--at-once 500]` (Linux: memory is read from
 /proc). The emulator runs in a process of its own on 127.0.0.1, and so does the client, whose
 sessions are drained as their blocks end.
 """

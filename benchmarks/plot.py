@@ -1,8 +1,8 @@
-"""A plot of what one `get` takes, as SVG."""
+"""Plots as SVG: bars of what one `get` takes, and of what watching many sessions takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from attrs import frozen
@@ -26,7 +26,8 @@ class Bar:
 
     label: str
     spread: Spread
-    is_ours: bool
+    is_ours: bool = True
+    decimals: int = 2
 
 
 def bars(bench: Bench, group: str, names: Sequence[str], over: str, ours: str) -> list[Bar]:
@@ -64,29 +65,37 @@ def _drawn(bar: Bar, y: float, scale: float) -> str:
         f'<rect x="{_LABEL_WIDTH}" y="{y:.1f}" width="{width:.1f}" height="{_BAR}" '
         f'fill="{fill}"/>\n'
         f'<path d="M{low:.1f} {middle:.1f}H{high:.1f}" stroke="#161616" stroke-width="2"/>\n'
-        f'<text x="{at_end:.1f}" y="{middle + 4.5:.1f}">{bar.spread.median:.2f}</text>'
+        f'<text x="{at_end:.1f}" y="{middle + 4.5:.1f}">{bar.spread.median:.{bar.decimals}f}</text>'
     )
 
 
-def svg(shown: dict[str, list[Bar]]) -> str:
-    """Return the plot."""
-    widest = max((bar.spread.high for group in shown.values() for bar in group), default=1.0)
-    scale = _BAR_WIDTH / widest
+def svg(shown: Mapping[str, Sequence[Bar]], about: str, *, one_scale: bool = True) -> str:
+    """Return a plot.
+
+    Args:
+        shown: The bars under each title.
+        about: What it shows, for who can't see it.
+        one_scale: Whether all titles have the same unit.
+    """
     parts: list[str] = []
     y = 10.0
-    for title, group in shown.items():
-        if not group:
-            continue
+    widest = {title: _widest(group) for title, group in shown.items() if group}
+    for title, wide in widest.items():
+        scale = _BAR_WIDTH / (max(widest.values()) if one_scale else wide)
         parts.append(f'<text class="title" x="12" y="{y + 13:.1f}">{escape(title)}</text>')
         y += _LINE
-        for bar in group:
+        for bar in shown[title]:
             parts.append(_drawn(bar, y, scale))
             y += _LINE
         y += 10
     width = _LABEL_WIDTH + _BAR_WIDTH + 60
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {y:.0f}" '
-        f'width="{width}" height="{y:.0f}" role="img" aria-label="time of one get">\n'
+        f'width="{width}" height="{y:.0f}" role="img" aria-label="{escape(about)}">\n'
         f'<style>{_STYLE}</style>\n<rect width="100%" height="100%" fill="#fff"/>'
     )
     return "\n".join([head, *parts, "</svg>\n"])
+
+
+def _widest(group: Sequence[Bar]) -> float:
+    return max(bar.spread.high for bar in group) or 1.0

@@ -89,14 +89,14 @@ def short_section(bench: Bench) -> str:
     return markdown_table(headings, lines)
 
 
-def replace_section(page: Path, content: str) -> None:
-    """Replace what stands between the two markers of a page.
+def replace_section(page: Path, content: str, name: str = "benchmarks") -> None:
+    """Replace what stands between the two markers of that name in a page.
 
     Raises:
         ValueError: The page has no such markers.
     """
     text = page.read_text(encoding="utf-8")
-    marked = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
+    marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not marked.search(text):
         raise ValueError(f"{page} has no markers for the results.")
     replaced = marked.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text, count=1)

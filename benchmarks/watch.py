@@ -1,7 +1,8 @@
 """What `client.watch` costs at 100, 1,000 and 10,000 sessions: requests, CPU, memory, and how soon
 an end is seen.
 
-Run it as `python benchmarks/watch.py [--sessions 100 1000 10000] [--rate 20] [--seconds 60]`. The
+Run it as `python -m benchmarks.watch [--sessions 100 1000 10000] [--rate 20] [--seconds 60]`; with
+`--write` the table and a plot go into benchmarks/. The
 emulator runs in a process of its own on 127.0.0.1, and so does each watch. All sessions are open.
 After the first sweep some are closed, one after another, and the time is taken until the watch
 yields each.
@@ -17,13 +18,18 @@ import pickle
 import time
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from datetime import UTC, datetime
 from itertools import chain
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
+from benchmarks import plot, report
+from benchmarks.rounds import Spread
 from qsessions import AsyncSessionClient, Event, IBMCloudAPIKey, RequestSent, ServiceCRN, Session
 from qsessions.emulator import Emulator
 
@@ -164,26 +170,62 @@ def in_process(target: Any, *arguments: Any) -> tuple[Any, Any]:
     return process, ours.recv()
 
 
+def panels(costs: Mapping[int, Cost]) -> dict[str, list[plot.Bar]]:
+    """Return the bars of the plot by the title above them."""
+    figures: dict[str, tuple[Callable[[Cost], float], int]] = {
+        "requests a second": (lambda cost: cost.pages + cost.reads, 1),
+        "CPU, percent of a core": (lambda cost: cost.cpu * 100, 1),
+        "memory for each session beside its Session, bytes": (lambda cost: cost.size, 0),
+        "until an end was seen, seconds at most": (lambda cost: max(cost.seen), 1),
+    }
+    return {
+        title: [
+            plot.Bar(f"{count:,} sessions", Spread.of([value(cost)]), decimals=decimals)
+            for count, cost in costs.items()
+        ]
+        for title, (value, decimals) in figures.items()
+    }
+
+
+def table(costs: Mapping[int, Cost]) -> str:
+    """Return the table in Markdown."""
+    rows = {
+        "pages of the list a second": [f"{cost.pages:.1f}" for cost in costs.values()],
+        "reads a second": [f"{cost.reads:.1f}" for cost in costs.values()],
+        "CPU": [f"{cost.cpu:.1%}" for cost in costs.values()],
+        "memory for each session, beside its `Session`": [
+            f"{cost.size:,.0f} bytes" for cost in costs.values()
+        ],
+        "its `Session`": [f"{cost.session_size:,.0f} bytes" for cost in costs.values()],
+        f"{ENDS} ends were seen after": [
+            f"{min(cost.seen):.1f} to {max(cost.seen):.1f} s" for cost in costs.values()
+        ],
+    }
+    headings = (f"{datetime.now(UTC).date()}, sessions", *(f"{count:,}" for count in costs))
+    return report.markdown_table(headings, [(name, *cells) for name, cells in rows.items()])
+
+
 def main() -> None:
     """Measure each size and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--sessions", type=int, nargs="+", default=SIZES)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    print("| sessions | pages/s | reads/s | CPU | bytes each | its `Session` | ends seen after |")
-    print("|---|---|---|---|---|---|---|")
+    costs: dict[int, Cost] = {}
     for count in options.sessions:
         emulator, env = in_process(serve)
-        watcher, cost = in_process(work, env, count, options.rate, options.seconds)
+        watcher, costs[count] = in_process(work, env, count, options.rate, options.seconds)
         watcher.join()
         emulator.terminate()
-        print(
-            f"| {count:,} | {cost.pages:.1f} | {cost.reads:.1f} | {cost.cpu:.1%} | {cost.size:.0f} "
-            f"| {cost.session_size:.0f} | {min(cost.seen):.1f} to {max(cost.seen):.1f} s "
-            f"({len(cost.seen)} of {ENDS}) |",
-            flush=True,
-        )
+    print(table(costs))
+    if options.write:
+        folder = Path(__file__).parent
+        drawn = plot.svg(panels(costs), "what watching many sessions costs", one_scale=False)
+        (folder / "watch.svg").write_text(drawn, encoding="utf-8")
+        section = f"![What watching many sessions costs](watch.svg)\n\n{table(costs)}"
+        report.replace_section(folder / "README.md", section, "watch")
 
 
 if __name__ == "__main__":

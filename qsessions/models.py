@@ -6,11 +6,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import partial
 from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
-import attrs
 from attrs import field, frozen
 
 from qsessions.arguments import check_bool, check_choice, is_number
@@ -90,16 +88,16 @@ class Mode(_OpenEnum):
 _MODES = tuple(Mode)
 
 
-@frozen
-class StateChange:
+@frozen(eq=False, repr=False)
+class StateChange(Value):
     """An entry of a session's history: the state it entered and when."""
 
     status: SessionState
     timestamp: datetime
 
 
-@frozen(kw_only=True)
-class Session:
+@frozen(kw_only=True, eq=False, repr=False)
+class Session(Value):
     """A session as the service described it at one moment.
 
     All but `id` may be None, meaning that the service said nothing (null, "" or no such field).
@@ -163,8 +161,8 @@ class Session:
         )
 
 
-@frozen(kw_only=True)
-class Workload:
+@frozen(kw_only=True, eq=False, repr=False)
+class Workload(Value):
     """A job, session or batch as the instance's list of workloads shows it.
 
     Attributes:
@@ -200,8 +198,8 @@ class Workload:
     extra: Mapping[str, object] = field(factory=dict, hash=False)
 
 
-@frozen(kw_only=True)
-class ApiVersion:
+@frozen(kw_only=True, eq=False, repr=False)
+class ApiVersion(Value):
     """A dated version of the API.
 
     Attributes:
@@ -325,8 +323,8 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
 
-@frozen(repr=False)
-class CreateSession:
+@frozen(eq=False, repr=False)
+class CreateSession(Value):
     """What to ask for when creating a session.
 
     Args:
@@ -354,13 +352,6 @@ class CreateSession:
     interactive_ttl: int | None = field(default=None, kw_only=True, converter=_interactive_ttl)
     active_ttl: int | None = field(default=None, kw_only=True, converter=_active_ttl)
 
-    def __repr__(self) -> str:
-        """Show the fields."""
-        # Of one that is just being refused there are only some; a traceback that shows locals shows
-        # it all the same.
-        names = filter(partial(hasattr, self), attrs.fields_dict(CreateSession))
-        return f"CreateSession({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
-
     def __attrs_post_init__(self) -> None:
         if self.backend is not None and not _is_name(self.backend):
             raise InvalidArgument(f"backend must be a backend's name, not {self.backend!r}.")
@@ -378,8 +369,8 @@ class CreateSession:
                 )
 
 
-@frozen
-class UpdateSession:
+@frozen(eq=False, repr=False)
+class UpdateSession(Value):
     """What to change of a session.
 
     Args:

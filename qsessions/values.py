@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -19,28 +22,30 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
             return NotImplemented
-        return all(
-            getattr(self, field.name) == getattr(other, field.name)
-            for field in _fields(self)
-            if field.eq
-        )
+        kind: Any = type(self)
+        compared = _getters(kind)[0]
+        return bool(compared(self) == compared(other))
 
     def __hash__(self) -> int:
-        fields = (
-            field for field in _fields(self) if (field.eq if field.hash is None else field.hash)
-        )
-        return hash((type(self), *(getattr(self, field.name) for field in fields)))
+        kind: Any = type(self)
+        return hash((kind, _getters(kind)[1](self)))
 
     def __repr__(self) -> str:
         shown = []
-        for field in _fields(self):
-            if field.repr:
+        # Of one that is just being refused there are only some fields; a traceback that shows
+        # locals shows it all the same.
+        kind: Any = type(self)
+        for field in attrs.fields(kind):
+            if field.repr and hasattr(self, field.name):
                 show = field.repr if callable(field.repr) else repr
                 shown.append(f"{field.name}={show(getattr(self, field.name))}")
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{kind.__name__}({', '.join(shown)})"
 
 
-def _fields(value: Value) -> tuple[attrs.Attribute[Any], ...]:
-    kind: Any = type(value)
-    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(kind)
-    return fields
+@cache
+def _getters(kind: Any) -> tuple[Callable[[object], Any], Callable[[object], object]]:
+    """Return what gets the fields of a class that are compared, and those that are hashed."""
+    fields = attrs.fields(kind)
+    compared = [field.name for field in fields if field.eq]
+    hashed = [field.name for field in fields if (field.eq if field.hash is None else field.hash)]
+    return attrgetter(*compared), attrgetter(*hashed)

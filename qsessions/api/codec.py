@@ -256,8 +256,10 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 def _with_usage(workload: Workload) -> Workload:
     """Return a workload with `usage_seconds`, which the service is replacing by `usage`."""
+    if workload.usage_seconds is not None:
+        return workload
     usage = workload.extra.get("usage")
-    if workload.usage_seconds is not None or not isinstance(usage, dict):
+    if not isinstance(usage, dict):
         return workload
     return attrs.evolve(
         workload, usage_seconds=_number_or_none(usage.get("qpu_charge_time_seconds"))

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import plot, watch
+
 ROOT = Path(__file__).parents[2]
 # The figures that need no library but those that the tests have.
 FIGURES = {
@@ -84,9 +86,23 @@ def test_a_quick_run_measures_every_figure(tmp_path: Path) -> None:
     assert plot.endswith("</svg>\n")
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_there_is_a_place_for_the_results(page: str) -> None:
-    """A page that the benchmarks write their table into has one pair of markers for it."""
+MARKERS = [*((page, "benchmarks") for page in PAGES), ("benchmarks/README.md", "watch")]
+
+
+@pytest.mark.parametrize(("page", "name"), MARKERS)
+def test_there_is_a_place_for_the_results(page: str, name: str) -> None:
+    """A page that the benchmarks write a table into has one pair of markers for it."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
-    assert text.index(BEGIN) < text.index(END)
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    assert text.count(begin) == text.count(end) == 1
+    assert text.index(begin) < text.index(end)
+
+
+def test_what_watching_costs_is_drawn() -> None:
+    """The table and the plot of `watch` have a figure for each size."""
+    cost = watch.Cost(pages=1.0, reads=2.0, cpu=0.03, size=512, session_size=900, seen=[0.4, 9.0])
+    costs = {100: cost, 10_000: cost}
+    assert "| 20 ends were seen after | 0.4 to 9.0 s | 0.4 to 9.0 s |" in watch.table(costs)
+    drawn = plot.svg(watch.panels(costs), "what it costs", one_scale=False)
+    assert drawn.count("10,000 sessions") == 4
+    assert drawn.count("<rect ") == 9  # the background and two bars for each of four titles

@@ -29,9 +29,10 @@ from tests.support.fault_server import http
 
 # Function calls of a warm `get` over those of aiohttp's `get` and `read`: 67 now.
 MOST_CALLS = 69
-# The peak of memory during a `get` over that during aiohttp's, in bytes: 2,707 now. (Each has 256 KB
-# besides, the event loop's buffer for what it reads.)
-MOST_MEMORY = 2_900
+# The peak of memory during a `get` over that during aiohttp's, in bytes: 2,691 now, and 2,907 once
+# in a process that had run other tests. (Each has 256 KB besides, the event loop's buffer for what
+# it reads.)
+MOST_MEMORY = 3_200
 # What measuring the coverage adds to that, for each frame that is entered.
 TRACING = 0 if sys.gettrace() is None else 1_600
 # How much a thousand of them may leave behind, in bytes: less than one object for each.
