@@ -27,6 +27,7 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.faults import read_faults
 from qsessions.emulator.http.admin import is_loopback
 from qsessions.emulator.http.recording import request_log
+from qsessions.emulator.server import DEFAULT_BACKENDS
 
 
 async def emulator(
@@ -55,6 +56,13 @@ async def emulator(
         tuple[Literal["paid", "open", "partner"], ...],
         flag("One more service instance, with these terms; may be repeated."),
     ] = (),
+    backend: Annotated[
+        tuple[str, ...],
+        flag("A backend, such as ibm_fez or ibm_fez:156; may be repeated. Else there are three."),
+    ] = (),
+    jobs_per_minute: Annotated[
+        PositiveInt | None, Parameter(help="How many jobs an instance takes a minute; any number.")
+    ] = None,
     faults: Annotated[
         Path | None, Parameter(help="A TOML file of what goes wrong; see docs/faults.md.")
     ] = None,
@@ -82,6 +90,8 @@ async def emulator(
             partner=partner,
             token_seconds=token_seconds,
             queue_seconds=queue_seconds,
+            backends=backend or DEFAULT_BACKENDS,
+            jobs_per_minute=jobs_per_minute,
             faults=[] if faults is None else _load_faults(faults),
         )
         for terms in instance:

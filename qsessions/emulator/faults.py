@@ -6,83 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import attrs
 
-FaultKind = Literal[
-    "answer",
-    "latency",
-    "reset",
-    "truncate",
-    "malformed",
-    "drip",
-    "revoke_tokens",
-    "iam_down",
-    "clock_skew",
-    "stuck_drain",
-    "young_404",
-]
+from qsessions.emulator.fault_kinds import MOST_SECONDS, OPERATIONS, RULES, FaultKind
 
-OPERATIONS = (
-    "create",
-    "get",
-    "update",
-    "close",
-    "workloads",
-    "versions",
-    "token",
-    "create_job",
-    "list_jobs",
-    "get_job",
-    "cancel_job",
-    "backends",
-    "backend_status",
-    "backend_configuration",
-    "backend_properties",
-    "instances",
-    "plan",
-)
-"""What a fault can be bound to."""
-
-MOST_SECONDS = 3600.0
-YOUNG_SECONDS = 2.0
-"""How long a session is young to a `young_404` without `seconds`."""
 _MOST_SKEW_SECONDS = 1e8
-
-
-@attrs.frozen
-class _KindRules:
-    """The fields that a kind takes, the one that it needs, and the operations that it is about.
-
-    Fields that say when a fault applies go with every kind. No operations mean all.
-    """
-
-    fields: frozenset[str] = frozenset()
-    needs: str | None = None
-    operations: frozenset[str] = frozenset()
-
-
-_RULES: Mapping[FaultKind, _KindRules] = MappingProxyType(
-    {
-        "answer": _KindRules(
-            frozenset({"status", "body", "headers", "retry_after", "after"}), needs="status"
-        ),
-        "latency": _KindRules(frozenset({"seconds", "after"}), needs="seconds"),
-        "reset": _KindRules(frozenset({"after"})),
-        "truncate": _KindRules(frozenset({"keep_bytes"})),
-        "malformed": _KindRules(),
-        "drip": _KindRules(frozenset({"seconds"}), needs="seconds"),
-        "revoke_tokens": _KindRules(frozenset({"after"})),
-        "iam_down": _KindRules(operations=frozenset({"token"})),
-        "clock_skew": _KindRules(frozenset({"seconds"}), needs="seconds"),
-        "stuck_drain": _KindRules(operations=frozenset({"update"})),
-        "young_404": _KindRules(
-            frozenset({"seconds"}), operations=frozenset({"get", "update", "close"})
-        ),
-    }
-)
-_KIND_FIELDS = frozenset[str]().union(*(rules.fields for rules in _RULES.values()))
+_KIND_FIELDS = frozenset[str]().union(*(rules.fields for rules in RULES.values()))
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -158,7 +89,10 @@ class Fault:
             `iam_down` makes the token endpoint answer 503. `clock_skew` makes the Date header
             wrong. `stuck_drain` keeps a session that is drained from closing: it stays open or
             inactive. `young_404` hides a session that was created a moment ago from `get`,
-            `update` and `close`.
+            `update` and `close`. `job_failure` and `job_cancellation` say how a job that is
+            submitted will end. `backend_offline` and `backend_paused` are what a backend's status
+            says, and jobs that are submitted wait for it. With `usage_limit` the instance has used
+            up what it may, and takes no jobs.
         operations: Which requests, by `OPERATIONS`; none means all that the kind is about, unknown
             paths too.
         rate: The share of matching requests that it applies to, above 0 and up to 1.
@@ -174,7 +108,8 @@ class Fault:
         retry_after: The Retry-After header of an `answer`: seconds, or text such as an HTTP date.
         seconds: How long a `latency` or a `drip` takes in real seconds, up to 3600; how far a
             `clock_skew` is ahead, or behind if negative; how long a session is young to a
-            `young_404`, in the service's time, 2 by default.
+            `young_404`, in the service's time, 2 by default; how long a job waits for a backend
+            that is offline or paused, in the service's time, 600 by default.
         keep_bytes: How much of the body a `truncate` sends; half of it by default.
 
     Raises:
@@ -230,7 +165,7 @@ class Fault:
     )
 
     def __attrs_post_init__(self) -> None:
-        rules = _RULES[self.kind]
+        rules = RULES[self.kind]
         for field in attrs.fields(Fault):
             unused = field.name in _KIND_FIELDS - rules.fields
             if unused and getattr(self, field.name) != field.default:
@@ -263,7 +198,7 @@ class _Planned:
     def fires(self, operation: str | None) -> bool:
         """Count a request, and return whether the fault applies to it."""
         fault = self.fault
-        operations = fault.operations or _RULES[fault.kind].operations
+        operations = fault.operations or RULES[fault.kind].operations
         if operations and operation not in operations:
             return False
         self.matched += 1

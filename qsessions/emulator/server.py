@@ -20,9 +20,10 @@ from qsessions.emulator.http.recording import ReceivedRequest, Recorder
 from qsessions.emulator.http.service_routes import BASE_PATH, ServiceRoutes
 from qsessions.emulator.page.dashboard import Dashboard
 from qsessions.emulator.page.live_view import LiveView
+from qsessions.emulator.service.backends import read_backends
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
-from qsessions.emulator.service.instances import Instance, new_account_id, new_crn, new_key
+from qsessions.emulator.service.instances import Instance, JobRate, new_account_id, new_crn, new_key
 from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.validation import Plan, Terms, is_duration
 from qsessions.emulator.service.values import Event, Job, Session
@@ -61,7 +62,10 @@ class Emulator:
         token_seconds: How long an access token lives, in whole seconds.
         queue_seconds: How long every job waits before it may start.
         seed: Makes ids, keys and tokens the same in every run. The keys are then not secret.
-        backends: The names of the backends; the first serves jobs that name none.
+        backends: The names of the backends, each with its number of qubits if it isn't to have
+            five: "ibm_fez:156". The first serves jobs that name none.
+        jobs_per_minute: How many jobs an instance takes a minute: the service takes five, the
+            emulator any number.
         faults: The faults from the start; `Emulator.faults` can be changed at any time.
 
     Attributes:
@@ -89,6 +93,7 @@ class Emulator:
         queue_seconds: float = 0.0,
         seed: int | None = None,
         backends: Sequence[str] = DEFAULT_BACKENDS,
+        jobs_per_minute: int | None = None,
         faults: Sequence[Fault] = (),
     ) -> None:
         if not 0 <= port <= 65535:
@@ -105,7 +110,8 @@ class Emulator:
         self.backend_token = new_key(random, "emulated-backend-")
         self.service_token = new_key(random, "emulated-service-")
         self._random = random
-        self._backends = tuple(backends)
+        self._backends = read_backends(backends)
+        self._jobs_per_minute = jobs_per_minute
         self._queue_seconds = queue_seconds
         self._account = new_account_id(random)
         self._instances: dict[str, Instance] = {}
@@ -176,12 +182,14 @@ class Emulator:
         crn = new_crn(self._random, self._account, region)
         state = ServiceState(
             random=self._random,
-            backends=self._backends,
+            backends=tuple(self._backends),
             queue_seconds=self._queue_seconds,
             instance=crn,
         )
         name = name or f"emulated-{len(self._instances) + 1}"
-        self._instances[crn] = self._served[crn] = Instance(crn, name, tuple(tags), terms, state)
+        self._instances[crn] = self._served[crn] = Instance(
+            crn, name, tuple(tags), terms, state, self._backends, JobRate(self._jobs_per_minute)
+        )
         return crn
 
     def delete_instance(self, crn: str) -> None:

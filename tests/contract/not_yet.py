@@ -2,15 +2,4 @@
 contract passes over these.
 """
 
-NOT_YET = frozenset(
-    {
-        "delete_job",
-        "get_instance",
-        "get_instance_configuration",
-        "get_job_logs",
-        "get_job_metrics",
-        "get_job_results",
-        "get_usage",
-        "replace_job_tags",
-    }
-)
+NOT_YET = frozenset({"get_job_results"})

@@ -109,17 +109,21 @@ async def test_a_form_in_any_order(emulator: Emulator) -> None:
         assert (await speak(emulator, "GET /api/v1/workloads HTTP/1.1", bearer))[0] == 200, form
 
 
-async def test_unknown_query_parameters_are_passed_over(emulator: Emulator) -> None:
-    """The contract names a part of the service's parameters; the official client sends others,
-    which change nothing.
+async def test_a_filter_that_is_not_served_is_refused(emulator: Emulator) -> None:
+    """Parameters that the official client sends are taken; a filter that the emulator doesn't have
+    is refused, so that no answer looks as if it had been applied.
     """
-    for path in (
-        "jobs?exclude_params=true",
-        "workloads?user=me&tags=x",
-        "backends?include_mocks=True",
+    for path, expected in (
+        ("jobs?exclude_params=true&include_mocks=True", 200),
+        ("workloads?user=me&tags=x&include_mocks=True", 200),
+        ("backends?include_mocks=True", 200),
+        ("jobs?program_id=sampler", 400),
+        ("workloads?session=x", 400),
+        ("backends/ibm_fez/configuration?calibration_id=none", 400),
+        ("backends/ibm_fez/properties?updated_before=2026-01-01T00:00:00", 200),
     ):
         status, _, _ = await speak(emulator, f"GET /api/v1/{path} HTTP/1.1", credentials(emulator))
-        assert status == 200
+        assert status == expected, path
 
 
 async def test_backends(emulator: Emulator) -> None:

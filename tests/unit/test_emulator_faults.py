@@ -12,7 +12,8 @@ import pytest
 
 from qsessions.cli.emulator import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
-from qsessions.emulator.faults import OPERATIONS, FaultKind, read_faults
+from qsessions.emulator.fault_kinds import OPERATIONS, FaultKind
+from qsessions.emulator.faults import read_faults
 from tests.support.tables import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"

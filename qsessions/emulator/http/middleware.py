@@ -11,6 +11,7 @@ import attrs
 from aiohttp import web
 from yarl import URL
 
+from qsessions.emulator.fault_kinds import FaultKind
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.fault_injection import (
     ConnectionReset,
@@ -38,6 +39,12 @@ request_session_id: ContextVar[str | None] = ContextVar("request_session_id", de
 
 active_faults: ContextVar[tuple[Fault, ...]] = ContextVar("active_faults", default=())
 """The faults of the request, for its handler."""
+
+
+def fault_of(kind: FaultKind) -> Fault | None:
+    """Return the fault of a kind that the request met, or None."""
+    return next((fault for fault in active_faults.get() if fault.kind == kind), None)
+
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -142,6 +149,8 @@ class Middleware:
         answer = _service_error(error)
         trace = f"{self.random.getrandbits(128):032x}"
         response = web.json_response(error_body(answer, trace), status=answer.status)
+        if answer.retry_after is not None:
+            response.headers["Retry-After"] = str(answer.retry_after)
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response

@@ -68,6 +68,25 @@ def job_body(job: Job, now: float, *, exclude_params: bool) -> dict[str, object]
     }
 
 
+def metrics_body(job: Job, now: float) -> dict[str, object]:
+    """Return a job's times and usage, in the service's form."""
+    seconds = _usage(job, now)
+    return {
+        "timestamps": _times(created=job.created, running=job.started, finished=job.ended),
+        "usage": {**_usage_body(job, now), "quantum_seconds": seconds, "seconds": seconds},
+        "estimated_running_time_seconds": job.seconds,
+    }
+
+
+def log_text(job: Job) -> str:
+    """Return a job's log: a line for each thing that happened to it."""
+    steps = ((job.created, "queued"), (job.started, "running"), (job.ended, job.status.lower()))
+    lines = [f"{date_time(at)} job {job.id} {what}" for at, what in steps if at is not None]
+    if job.reason is not None:
+        lines[-1] += f": {job.reason}"
+    return "".join(f"{line}\n" for line in lines)
+
+
 def workload_body(workload: Session | Job, now: float) -> dict[str, object]:
     """Return a session, a batch or a job as the list of workloads shows it."""
     own: Mapping[str, object]

@@ -18,6 +18,8 @@ INVALID_REQUEST = 9400
 NOT_FOUND = 9404
 METHOD_NOT_ALLOWED = 9405
 CONFLICT = 9409
+USAGE_LIMIT_REACHED = 9410
+JOB_FAILED = 9500
 
 
 class ServiceError(Exception):
@@ -30,14 +32,24 @@ class ServiceError(Exception):
         code: The service's error code.
         message: What is wrong.
         solution: What to do about it, if there is anything.
+        retry_after: In how many seconds it may be tried again, where that is known.
     """
 
-    def __init__(self, status: int, code: int, message: str, solution: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: int,
+        message: str,
+        solution: str | None = None,
+        *,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(f"{message} (status {status}, code {code})")
         self.status = status
         self.code = code
         self.message = message
         self.solution = solution
+        self.retry_after = retry_after
 
 
 def invalid(message: str) -> ServiceError:

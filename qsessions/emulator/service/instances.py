@@ -6,8 +6,10 @@ given. They ask the emulator where GLOBAL_SEARCH_URL and GLOBAL_CATALOG_URL hold
 """
 
 import json
+import math
 import re
 import uuid
+from collections import deque
 from collections.abc import Iterable, Mapping
 from random import Random
 from types import MappingProxyType
@@ -15,10 +17,11 @@ from typing import Any
 
 import attrs
 
-from qsessions.emulator.service.errors import invalid
+from qsessions.emulator.service.bodies import date_time
+from qsessions.emulator.service.errors import TOO_MANY_REQUESTS, ServiceError, invalid
 from qsessions.emulator.service.listing import Query
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Terms
+from qsessions.emulator.service.validation import Plan, Terms
 
 # crn:version:cname:ctype:service:region:scope:instance:resource type:resource
 _CRN = re.compile(r"crn:v1(:[^:\s]*){8}")
@@ -31,15 +34,61 @@ PLANS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
+# What a plan allows in a period, in seconds: the open plan ten minutes in 28 days.
+_ALLOCATIONS: Mapping[Plan, int] = MappingProxyType({"open": 600})
+_PERIOD_SECONDS = 28 * 24 * 3600.0
+_MINUTE = 60.0
+
+
+class JobRate:
+    """How many jobs a minute there may be.
+
+    Args:
+        most: How many; None for any number.
+
+    Raises:
+        ValueError: It is below one.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        if most is not None and most < 1:
+            raise ValueError("jobs_per_minute must be at least 1")
+        self._most = most
+        self._taken: deque[float] = deque()
+
+    def take(self, now: float) -> None:
+        """Count a job. Raises ServiceError (429) where there were as many in the last minute."""
+        if self._most is None:
+            return
+        while self._taken and self._taken[0] <= now - _MINUTE:
+            self._taken.popleft()
+        if len(self._taken) >= self._most:
+            raise ServiceError(
+                429,
+                TOO_MANY_REQUESTS,
+                f"There may be {self._most} jobs a minute.",
+                "Send it again later.",
+                retry_after=math.ceil(self._taken[0] + _MINUTE - now),
+            )
+        self._taken.append(now)
+
+
 @attrs.frozen
 class Instance:
-    """One instance. What it holds is invisible to the others."""
+    """One instance. What it holds is invisible to the others.
+
+    Attributes:
+        backends: How many qubits each backend has.
+        rate: How many jobs it takes a minute.
+    """
 
     crn: str
     name: str
     tags: tuple[str, ...]
     terms: Terms
     state: ServiceState
+    backends: Mapping[str, int]
+    rate: JobRate
 
 
 def is_crn(text: str) -> bool:
@@ -92,7 +141,7 @@ def search_body(instances: Iterable[Instance], query: Query, body: bytes) -> dic
         {
             "crn": instance.crn,
             "name": instance.name,
-            "service_plan_unique_id": f"emulated-plan-{instance.terms.plan}",
+            "service_plan_unique_id": _plan_id(instance),
             "tags": list(instance.tags),
             # Clients pass over an instance that no backend is allocated to.
             "doc": {"extensions": {"backends": "all"}},
@@ -122,6 +171,81 @@ def _read_search(body: bytes) -> dict[str, Any]:
     if not isinstance(cursor, str) or not cursor.isdecimal():
         raise invalid("search_cursor is not one of an earlier page.")
     return wanted
+
+
+def resources_body(instances: Iterable[Instance], query: Query) -> dict[str, object]:
+    """Return the Resource Controller's list of instances, those of one name where it is asked for.
+
+    Raises ServiceError (400) for another filter, which would be passed over in silence.
+    """
+    if unknown := sorted(set(query) - {"name", "limit"}):
+        raise invalid(f"The emulator doesn't filter by {', '.join(unknown)}.")
+    names = query.get("name")
+    found = [instance for instance in instances if names is None or instance.name in names]
+    return {
+        "rows_count": len(found),
+        "next_url": None,
+        "resources": [
+            {
+                "id": instance.crn,
+                "crn": instance.crn,
+                "guid": instance.crn.split(":")[7],
+                "name": instance.name,
+                "resource_plan_id": _plan_id(instance),
+                "state": "active",
+            }
+            for instance in found
+        ],
+    }
+
+
+def instance_body(instance: Instance) -> dict[str, object]:
+    """Return what GET /v1/instance says of an instance."""
+    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    return {
+        "backends": list(instance.state.backends),
+        "plan_id": _plan_id(instance),
+        **({} if allocation is None else {"usage_allocation_seconds": str(allocation)}),
+    }
+
+
+def configuration_of_instance_body(instance: Instance) -> dict[str, object]:
+    """Return what GET /v1/instances/configuration says: the limit, where there is one."""
+    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    return {} if allocation is None else {"instance_limit": allocation}
+
+
+def usage_body(instance: Instance, now: float, *, is_spent: bool) -> dict[str, object]:
+    """Return what an instance has used, of what its plan allows.
+
+    The emulator counts all that it has seen, and refuses nothing where the plan's allocation is
+    spent: a client sees `usage_limit_reached`, and warns. With `is_spent` a limit of what was used
+    so far is reached.
+    """
+    used = round(instance.state.usage(now), 6)
+    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    limits: dict[str, object] = {}
+    if allocation is not None:
+        limits = {
+            "usage_allocation_seconds": allocation,
+            "usage_limit_reached": used >= allocation,
+        }
+    if is_spent:
+        limits |= {"usage_limit_seconds": used, "usage_limit_reached": True}
+    return {
+        "instance_id": instance.crn,
+        "plan_id": _plan_id(instance),
+        "usage_period": {
+            "start_time": date_time(now - _PERIOD_SECONDS),
+            "end_time": date_time(now),
+        },
+        "usage_consumed_seconds": used,
+        **limits,
+    }
+
+
+def _plan_id(instance: Instance) -> str:
+    return f"emulated-plan-{instance.terms.plan}"
 
 
 def plan_body(plan_id: str) -> dict[str, object]:

@@ -33,6 +33,11 @@ class JobStore:
         """Append an event."""
         self.events.append(Event(at, what, session_id, job_id))
 
+    def remove(self, job: Job) -> None:
+        """Forget a job that has ended. Its events stay."""
+        del self.jobs[job.id]
+        self.ended[job.session_id].remove(job.id)
+
     def put(self, at: float, what: EventKind, job: Job) -> None:
         """Store a job's new state together with the event that caused it."""
         self.jobs[job.id] = job
@@ -90,7 +95,8 @@ class JobQueue:
         """End the jobs whose time has come, and return whether there were any."""
         due = [job for job in self.running.values() if job.ends <= at]
         for job in sorted(due, key=lambda job: job.ends):
-            self._end(self.running.pop(job.id), at, "Completed", None)
+            end = job.end
+            self._end(self.running.pop(job.id), at, end.status, end.reason, end.code)
         return bool(due)
 
     def start_due(self, at: float) -> bool:
@@ -102,6 +108,12 @@ class JobQueue:
             self._store.put(at, "job_started", job)
             started = True
         return started
+
+    def replace(self, job: Job) -> None:
+        """Put a job that waits or runs here in its own place."""
+        for jobs in (self.queued, self.running):
+            if job.id in jobs:
+                jobs[job.id] = job
 
     def cancel(self, job_id: str, at: float) -> bool:
         """Cancel a job that has not ended, and return whether it was running."""

@@ -26,6 +26,12 @@ _CURSOR = re.compile(r"[0-9a-f]{16}")
 _LONGEST_WORKLOAD_PAGE = 50
 _LONGEST_JOB_PAGE = 200
 _FARTHEST_OFFSET = 2**63 - 1
+# What both lists take. The official client asks for mock backends, of which there are none.
+_PARAMETERS = frozenset(
+    {"limit", "sort", "backend", "tags", "created_after", "created_before", "include_mocks"}
+)
+_WORKLOAD_PARAMETERS = _PARAMETERS | {"user", "next", "previous", "search", "status", "mode"}
+_JOB_PARAMETERS = _PARAMETERS | {"offset", "program", "exclude_params", "pending", "session_id"}
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +69,7 @@ class WorkloadQuery(_ListQuery):
     """A checked query of GET /v1/workloads.
 
     `search` is a part of an id or a tag, in lower case. `following` and `preceding` are the serial
-    number that the page follows or precedes. Parameters that the contract doesn't name are ignored.
+    number that the page follows or precedes.
     """
 
     statuses: frozenset[str] = frozenset()
@@ -118,6 +124,7 @@ class Page:
 
 def read_workload_query(query: Query) -> WorkloadQuery:
     """Read the filters, the order and the place in the list."""
+    _refuse_unknown(query, _WORKLOAD_PARAMETERS)
     statuses = frozenset(query.get("status", ()))
     if not statuses.issubset(JOB_WORKLOAD.values()):
         raise invalid("status must be one of: pending, in_progress, failed, completed, canceled.")
@@ -145,6 +152,7 @@ def read_workload_query(query: Query) -> WorkloadQuery:
 
 def read_job_query(query: Query) -> JobQuery:
     """Read the filters, the order and the place in the list; out of range means the default."""
+    _refuse_unknown(query, _JOB_PARAMETERS)
     limit, offset = _whole(query, "limit", _LONGEST_JOB_PAGE), _whole(query, "offset", 0)
     return JobQuery(
         limit=limit if 1 <= limit <= _LONGEST_JOB_PAGE else _LONGEST_JOB_PAGE,
@@ -189,6 +197,12 @@ def cut_page(workloads: Iterable[Session | Job], query: WorkloadQuery) -> Page:
         next=f"{page[-1].serial:016x}" if page and page[-1] is not matching[-1] else None,
         previous=f"{page[0].serial:016x}" if page and first > 0 else None,
     )
+
+
+def _refuse_unknown(query: Query, known: frozenset[str]) -> None:
+    """Refuse what isn't served: an answer would look as if a filter had been applied."""
+    if unknown := sorted(query.keys() - known):
+        raise invalid(f"The emulator doesn't know {', '.join(unknown)} here.")
 
 
 def _first(query: Query, name: str) -> str | None:

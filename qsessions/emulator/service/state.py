@@ -8,18 +8,21 @@ from itertools import islice
 from operator import attrgetter
 from random import Random
 
+import attrs
+
 from qsessions.emulator.service.errors import (
     BACKEND_NOT_FOUND,
     CONFLICT,
     JOB_NOT_FOUND,
     SESSION_CLOSED,
     ServiceError,
+    invalid,
     invalid_body,
     session_not_found,
 )
 from qsessions.emulator.service.jobs import JobQueue, JobStore
 from qsessions.emulator.service.lifecycle import SessionLifecycle
-from qsessions.emulator.service.values import Event, Job, JobDetails, Mode, Session, Ttls
+from qsessions.emulator.service.values import Event, Job, JobDetails, JobEnd, Mode, Session, Ttls
 
 _ID_LETTERS = "0123456789abcdefghijklmnopqrstuv"
 
@@ -72,6 +75,8 @@ class ServiceState:
         self._now = -math.inf
         self._schedule: list[tuple[float, int, SessionLifecycle | JobQueue]] = []
         self._sequence = 0
+        self._serial = -1
+        self._deleted_usage = 0.0
 
     def advance(self, now: float) -> float:
         """Carry out all that is due by `now`, and return the time that it then is."""
@@ -154,10 +159,13 @@ class ServiceState:
         backend: str | None = None,
         session_id: str | None = None,
         details: JobDetails | None = None,
+        wait_seconds: float = 0.0,
+        end: JobEnd | None = None,
     ) -> Job:
-        """Return a new job that will run for `seconds`.
+        """Return a new job that will run for `seconds`, and then end as `end` says.
 
-        Without `backend` it runs on its session's, or on the first one.
+        Without `backend` it runs on its session's, or on the first one. It waits `wait_seconds`
+        longer than all jobs do.
 
         Raises:
             ServiceError: 404 for an unknown session or backend, 400 for a backend that is not its
@@ -177,9 +185,10 @@ class ServiceState:
             program_id=program_id,
             seconds=seconds,
             created=at,
-            ready=round(at + self._queue_seconds, 6),
+            ready=round(at + self._queue_seconds + wait_seconds, 6),
             instance=self._instance,
             details=details or JobDetails(),
+            end=end or JobEnd(),
         )
         target = self._runner(job)
         target.submit(job)
@@ -218,6 +227,32 @@ class ServiceState:
         target.cancel(job_id, self._now)
         self._settle(target)
 
+    def delete_job(self, now: float, job_id: str) -> None:
+        """Forget a job. What it cost stays.
+
+        Raises ServiceError: 404 for an unknown id, 400 for one that has not ended.
+        """
+        job = self.job(now, job_id)
+        if job.ended is None:
+            raise invalid(f"Only a job that has ended can be deleted; this one is {job.status}.")
+        self._deleted_usage += job.usage(now) if job.session_id is None else 0.0
+        self._store.remove(job)
+
+    def replace_job_tags(self, now: float, job_id: str, tags: tuple[str, ...]) -> None:
+        """Give a job other tags. Raises ServiceError (404) for an unknown id."""
+        job = self.job(now, job_id)
+        # A job that has not ended keeps its tags where it waits or runs.
+        tagged = attrs.evolve(job, details=attrs.evolve(job.details, tags=tags))
+        self._store.jobs[job_id] = tagged
+        queue = self._runner(job)
+        (queue.queue if isinstance(queue, SessionLifecycle) else queue).replace(tagged)
+
+    def usage(self, now: float) -> float:
+        """Return the billed seconds of all sessions, and of the jobs without one."""
+        sessions = sum(session.usage(now) for session in self.sessions(now).values())
+        jobs = sum(job.usage(now) for job in self.jobs(now) if job.session_id is None)
+        return sessions + jobs + self._deleted_usage
+
     def pending_jobs(self, now: float, backend: str) -> int:
         """Return how many jobs a backend has queued or running.
 
@@ -233,7 +268,8 @@ class ServiceState:
         return sorted(workloads, key=attrgetter("serial"))
 
     def _next_serial(self) -> int:
-        return len(self._sessions) + len(self._store.jobs)
+        self._serial += 1
+        return self._serial
 
     def _settle(self, target: SessionLifecycle | JobQueue) -> None:
         """Bring a session or a backend's queue up to date, and schedule its next change."""

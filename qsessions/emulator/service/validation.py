@@ -126,12 +126,10 @@ def read_job_request(body: bytes) -> JobRequest:
     program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
     if not program_id or not backend:
         raise invalid_body("program_id and backend are required.")
-    params, tags = fields.get("params", {}), fields.get("tags", [])
+    params = fields.get("params", {})
     private = fields.get("private", False)
     if not isinstance(params, dict):
         raise invalid_body("params must be an object.")
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise invalid_body("tags must be a list of strings.")
     if not isinstance(private, bool):
         raise invalid_body("private must be true or false.")
     seconds = params.get("seconds", 1.0)
@@ -142,8 +140,16 @@ def read_job_request(body: bytes) -> JobRequest:
         backend=backend,
         session_id=_text(fields, "session_id"),
         seconds=float(seconds),
-        details=JobDetails(params, tuple(tags), private),
+        details=JobDetails(params, _tags(fields), private),
     )
+
+
+def read_tags(body: bytes) -> tuple[str, ...]:
+    """Read the body of PUT /v1/jobs/{id}/tags."""
+    fields = _json_object(body)
+    if "tags" not in fields:
+        raise invalid_body("tags is required.")
+    return _tags(fields)
 
 
 def is_duration(seconds: float) -> bool:
@@ -180,6 +186,13 @@ def _json_object(body: bytes) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not valid JSON")
+
+
+def _tags(fields: Mapping[str, object]) -> tuple[str, ...]:
+    tags = fields.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise invalid_body("tags must be a list of strings.")
+    return tuple(tags)
 
 
 def _text(fields: Mapping[str, object], name: str) -> str | None:

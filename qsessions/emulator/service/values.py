@@ -89,6 +89,15 @@ class JobDetails:
 
 
 @attrs.frozen
+class JobEnd:
+    """How a job ends that nobody stops: its status, and why, where it isn't Completed."""
+
+    status: JobStatus = "Completed"
+    reason: str | None = None
+    code: int | None = None
+
+
+@attrs.frozen
 class Job:
     """One job.
 
@@ -108,6 +117,7 @@ class Job:
     ready: float
     instance: str = ""
     details: JobDetails = attrs.field(factory=JobDetails)
+    end: JobEnd = JobEnd()
     status: JobStatus = "Queued"
     reason: str | None = None
     reason_code: int | None = None

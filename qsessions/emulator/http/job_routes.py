@@ -1,0 +1,109 @@
+"""The operations on jobs."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from qsessions.emulator.fault_kinds import DOWN_SECONDS
+from qsessions.emulator.http.calls import InstanceCall
+from qsessions.emulator.http.middleware import fault_of, request_session_id
+from qsessions.emulator.service.bodies import job_body, log_text, metrics_body
+from qsessions.emulator.service.errors import JOB_FAILED, USAGE_LIMIT_REACHED, ServiceError
+from qsessions.emulator.service.listing import read_flag, read_job_query
+from qsessions.emulator.service.validation import read_job_request, read_tags
+from qsessions.emulator.service.values import JobEnd
+
+
+def create_job(call: InstanceCall) -> web.Response:
+    """POST /v1/jobs."""
+    request = read_job_request(call.body)
+    if fault_of("usage_limit") is not None:
+        message = "Usage exceeds the instance's limit."
+        raise ServiceError(409, USAGE_LIMIT_REACHED, message, "Raise the limit, or wait.")
+    call.instance.rate.take(call.now)
+    job = call.instance.state.submit_job(
+        call.now, **request, wait_seconds=_wait_for_backend(), end=_end_of_job()
+    )
+    request_session_id.set(job.session_id)
+    in_session = {} if job.session_id is None else {"session_id": job.session_id}
+    return web.json_response({"id": job.id, "backend": job.backend, **in_session})
+
+
+def list_jobs(call: InstanceCall) -> web.Response:
+    """GET /v1/jobs: one page. `count` is how many match on all pages."""
+    query = read_job_query(call.query)
+    matching = query.select(call.instance.state.jobs(call.now))
+    page = matching[query.offset : query.offset + query.limit]
+    return web.json_response(
+        {
+            "jobs": [job_body(job, call.now, exclude_params=query.exclude_params) for job in page],
+            "count": len(matching),
+            "limit": query.limit,
+            "offset": query.offset,
+        }
+    )
+
+
+def get_job(call: InstanceCall) -> web.Response:
+    """GET /v1/jobs/{id}."""
+    exclude_params = read_flag(call.query, "exclude_params", default=False)
+    job = call.instance.state.job(call.now, call.id)
+    return web.json_response(job_body(job, call.now, exclude_params=exclude_params))
+
+
+def delete_job(call: InstanceCall) -> web.Response:
+    """DELETE /v1/jobs/{id}."""
+    call.instance.state.delete_job(call.now, call.id)
+    return web.Response(status=204)
+
+
+def cancel_job(call: InstanceCall) -> web.Response:
+    """POST /v1/jobs/{id}/cancel."""
+    call.instance.state.cancel_job(call.now, call.id)
+    return web.Response(status=204)
+
+
+def get_metrics(call: InstanceCall) -> web.Response:
+    """GET /v1/jobs/{id}/metrics."""
+    return web.json_response(metrics_body(call.instance.state.job(call.now, call.id), call.now))
+
+
+def get_logs(call: InstanceCall) -> web.Response:
+    """GET /v1/jobs/{id}/logs."""
+    return web.Response(text=log_text(call.instance.state.job(call.now, call.id)))
+
+
+def replace_tags(call: InstanceCall) -> web.Response:
+    """PUT /v1/jobs/{id}/tags."""
+    call.instance.state.replace_job_tags(call.now, call.id, read_tags(call.body))
+    return web.Response(status=204)
+
+
+ROUTES: list[tuple[str, str, str, Callable[[InstanceCall], web.Response]]] = [
+    ("create_job", "POST", "/jobs", create_job),
+    ("list_jobs", "GET", "/jobs", list_jobs),
+    ("get_job", "GET", "/jobs/{id}", get_job),
+    ("delete_job", "DELETE", "/jobs/{id}", delete_job),
+    ("cancel_job", "POST", "/jobs/{id}/cancel", cancel_job),
+    ("job_metrics", "GET", "/jobs/{id}/metrics", get_metrics),
+    ("job_logs", "GET", "/jobs/{id}/logs", get_logs),
+    ("job_tags", "PUT", "/jobs/{id}/tags", replace_tags),
+]
+"""Each operation's name in a fault plan, its method, its path and its handler."""
+
+
+def _wait_for_backend() -> float:
+    """Return how many seconds a job waits for a backend that a fault keeps from work."""
+    fault = fault_of("backend_offline") or fault_of("backend_paused")
+    if fault is None:
+        return 0.0
+    return DOWN_SECONDS if fault.seconds is None else fault.seconds
+
+
+def _end_of_job() -> JobEnd:
+    """Return how a fault makes a job end."""
+    if fault_of("job_failure") is not None:
+        return JobEnd("Failed", "The emulator's fault plan says so.", JOB_FAILED)
+    if fault_of("job_cancellation") is not None:
+        return JobEnd("Cancelled", "The emulator's fault plan says so.")
+    return JobEnd()
