@@ -46,7 +46,7 @@ def smoke_test(session: nox.Session, *requirements: str) -> None:
     session.run("python", "-m", "build", "--quiet", "--outdir", str(folder), str(ROOT))
     (wheel,) = folder.glob("*.whl")
     session.install("--quiet", f"{wheel}[test]", *requirements)
-    for name in ("tests", "examples", "docs", "README.md", "pyproject.toml"):
+    for name in ("tests", "benchmarks", "examples", "docs", "README.md", "pyproject.toml"):
         session.run("cp", "-r", str(ROOT / name), str(folder), external=True)
     session.chdir(folder)
     session.run("python", "-c", "import qsessions; assert 'site-packages' in qsessions.__file__")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from types import UnionType
-from typing import TypeAlias, TypeGuard, TypeVar
+from typing import Any, TypeAlias, TypeGuard, TypeVar
 
 from qsessions.errors import ConfigurationError, InvalidArgument
 
 T = TypeVar("T")
+S = TypeVar("S", bound=str)
 
 Refusal: TypeAlias = type[InvalidArgument] | type[ConfigurationError]
 """What a check raises: `InvalidArgument` for calls and models, `ConfigurationError` for clients."""
@@ -68,13 +69,13 @@ def check_text(name: str, value: object, refusal: Refusal = InvalidArgument) -> 
         raise refusal(f"{name} must be non-empty, printable text, not {value!r}.")
 
 
-def texts(name: str, value: str | Iterable[str]) -> tuple[str, ...]:
+def texts(name: str, value: S | Iterable[S]) -> tuple[S, ...]:
     """Return one text or several as a tuple without repeats.
 
     Raises:
         InvalidArgument: It is neither text nor an iterable of texts.
     """
-    items: object = (value,) if isinstance(value, str) else value
+    items: Any = (value,) if isinstance(value, str) else value
     if isinstance(items, Iterable):
         items = tuple(items)
         if all(isinstance(item, str) for item in items):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from types import EllipsisType
@@ -64,6 +64,7 @@ class Caller:
         instance: The CRN that is sent, where it is known.
         spawn: Runs a coroutine as a task that is cancelled when the client is closed; raises
             `ClientClosed` after that.
+        before_call: Called before each call, if it is set.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Caller:
         self.base_url = ""
         self.instance: str | None = None
         self.spawn = transport.spawn
+        self.before_call: Callable[[], None] | None = None
         self._transport = transport
         self._attempts = attempts
         self._clock = clock
@@ -107,6 +109,8 @@ class Caller:
         Raises:
             InvalidArgument: The timeout is none.
         """
+        if self.before_call is not None:
+            self.before_call()
         return (
             timeout
             if isinstance(timeout, Deadline)
@@ -275,10 +279,11 @@ class Caller:
                 raise failure
 
     def _apply(self, settings: Settings) -> None:
+        self._transport.proxies = settings.proxies
+        self._transport.insecure_hosts = settings.insecure_hosts
         self._transport.check(URL(settings.base_url))
         self.base_url = settings.base_url
         self.instance = settings.instance
-        self._transport.proxies = settings.proxies
         self._attempts.providers = settings.providers
         self._attempts.origins = settings.origins
         self._directory = settings.directory

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, overload
 
 from yarl import URL
 
@@ -24,8 +24,9 @@ from qsessions.config.resolve import resolve
 from qsessions.errors import ClientClosed, InvalidArgument
 from qsessions.events import Observer, Observers, logger
 from qsessions.http.attempts import Attempts
+from qsessions.http.pool import HttpSession
 from qsessions.http.retry import RetryPolicy
-from qsessions.http.transport import AiohttpTransport, HttpSession
+from qsessions.http.transport import AiohttpTransport
 from qsessions.ledger.recorder import SessionRecorder
 from qsessions.ledger.records import Ledger, checked_labels
 from qsessions.models import (
@@ -34,8 +35,13 @@ from qsessions.models import (
     Duration,
     Instance,
     Mode,
+    ModeName,
     Session,
+    SessionKind,
     Workload,
+    WorkloadMode,
+    WorkloadStatus,
+    creation,
     deadline_seconds,
 )
 from qsessions.session.calls import HOWS, How, SessionCalls
@@ -43,12 +49,13 @@ from qsessions.session.create import Create
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.open import OpenSessions, SessionContext
 from qsessions.session.pending_creates import PendingCreates
+from qsessions.values import OfItsProcess
 
 if TYPE_CHECKING:
     from qsessions.session.close_all import Ending
 
 
-class AsyncSessionClient:
+class AsyncSessionClient(OfItsProcess):
     """Creates, reads, updates and closes IBM Quantum sessions.
 
     Use it as `async with AsyncSessionClient() as client:`, or call `aclose` at the end. One client
@@ -112,6 +119,8 @@ class AsyncSessionClient:
             right.
     """
 
+    _warns_unclosed: ClassVar[bool] = True
+
     # Else a traceback that shows locals would show a key, a header or a URL's password.
     @strips_frames
     def __init__(
@@ -154,6 +163,7 @@ class AsyncSessionClient:
             max_concurrency=max_concurrency,
             allow_insecure=allow_insecure,
         )
+        self._transport.pool.warns_unclosed = self._warns_unclosed
         self._recorder = SessionRecorder(
             ledger, self._transport.spawn, watchers, self.clock, wait=ledger_wait
         )
@@ -227,11 +237,36 @@ class AsyncSessionClient:
             self._closing = asyncio.ensure_future(self._close_down())
         await asyncio.shield(self._closing)
 
+    @overload
+    async def create(
+        self,
+        request: CreateSession,
+        *,
+        labels: Mapping[str, str] | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Session: ...
+
+    @overload
+    async def create(
+        self,
+        request: None = None,
+        *,
+        mode: Mode | ModeName,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Session: ...
+
     async def create(
         self,
         request: CreateSession | None = None,
         *,
-        mode: Mode | str | None = None,
+        mode: Mode | ModeName | None = None,
         backend: str | None = None,
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
@@ -272,7 +307,7 @@ class AsyncSessionClient:
                 have come of it, looked for within the rest of the timeout and 10 s at most.
             QSessionsError: Nothing was created; the class says why.
         """
-        wanted = operations.creation(
+        wanted = creation(
             request,
             mode,
             backend=backend,
@@ -282,11 +317,44 @@ class AsyncSessionClient:
         )
         return await self._create(wanted, labels, api_version, timeout).result()
 
+    @overload
+    def open(
+        self,
+        request: CreateSession,
+        *,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
+
+    @overload
+    def open(
+        self,
+        request: None = None,
+        *,
+        mode: Mode | ModeName,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
+
     def open(
         self,
         request: CreateSession | None = None,
         *,
-        mode: Mode | str | None = None,
+        mode: Mode | ModeName | None = None,
         backend: str | None = None,
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
@@ -320,10 +388,12 @@ class AsyncSessionClient:
             on_exit: What ends it after a clean block: "drain" or "close".
             on_error: What ends it after an error or a cancellation: "close" or "drain".
             ending_timeout: The ending's timeout: seconds, a `timedelta` or text such as "1m".
-            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client,
-                which creates none meanwhile, and then do what they did before. A second signal goes
-                on at once, and the log names the open sessions. Main thread only. While the event
-                loop is blocked, no session can be closed. (Under `asyncio.run`, Ctrl-C cancels the
+            handle_signals: Whether SIGTERM, SIGHUP (a terminal or ssh that is gone) and Ctrl-C
+                first close the open sessions of this client, which creates none meanwhile, and then
+                do what they did before. One that is ignored stays so. A second signal goes on at
+                once, and the log names the open sessions. Main thread only. While the event loop is
+                blocked, no session can be closed. A notebook resets the handler of Ctrl-C for each
+                cell; the next call then logs a warning. (Under `asyncio.run`, Ctrl-C cancels the
                 main task, whose blocks still end their sessions; of a handler of your own, asyncio
                 lets only SystemExit and KeyboardInterrupt through.)
             api_version: The API version for creating and ending it.
@@ -334,7 +404,7 @@ class AsyncSessionClient:
             QSessionsError: As `create` (on entering).
             SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
         """
-        wanted = operations.creation(
+        wanted = creation(
             request,
             mode,
             backend=backend,
@@ -459,7 +529,7 @@ class AsyncSessionClient:
         self,
         *,
         how: How = "close",
-        mode: str | Iterable[str] = ("session", "batch"),
+        mode: SessionKind | Iterable[SessionKind] = ("session", "batch"),
         backend: str | None = None,
         created_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
@@ -569,8 +639,8 @@ class AsyncSessionClient:
     def workloads(
         self,
         *,
-        mode: str | Iterable[str] = ("session", "batch"),
-        status: str | Iterable[str] = (),
+        mode: WorkloadMode | Iterable[WorkloadMode] = ("session", "batch"),
+        status: WorkloadStatus | Iterable[WorkloadStatus] = (),
         backend: str | None = None,
         search: str | None = None,
         created_after: datetime | None = None,
@@ -655,8 +725,9 @@ class AsyncSessionClient:
         minutes, the first time too. So is all of a session that the list doesn't have, and of all
         sessions while there is no list.
 
-        With a `timeout`, an outage of the service is borne until then; without one, as long as the
-        client's retry policy bears it. While a request waits for its retry no other begins, nor
+        With a `timeout`, an outage of the service or the network is borne until then; without one,
+        for 10 minutes, of all sessions or of one. The log says when it begins and when it is over.
+        While a request waits for its retry no other begins, nor
         while you handle an item. The first session that can't be read otherwise ends it.
 
         Args:

@@ -18,8 +18,9 @@ from attrs import frozen
 
 from qsessions.errors import ConfigurationError
 
-# As they are now: a test may put others in their place.
-_monotonic, _real_sleep = time.monotonic, asyncio.sleep
+# As they are now: a test may put others in their place. (In a tuple, because libraries that freeze
+# time look for them in every module.)
+_REAL = (time.monotonic, asyncio.sleep)
 
 # How many seconds this machine's clock and the service's may be apart.
 CLOCK_SKEW_S = 60.0
@@ -71,21 +72,21 @@ class Clock:
             another time than deadlines.
     """
 
-    monotonic: Callable[[], float] = _monotonic
+    monotonic: Callable[[], float] = _REAL[0]
     wall: Callable[[], float] = time.time
-    sleep: Callable[[float], Awaitable[None]] = _real_sleep
+    sleep: Callable[[float], Awaitable[None]] = _REAL[1]
     random: Callable[[], float] = random.random
     call_later: CallLater = _call_later
 
     def __attrs_post_init__(self) -> None:
         """Check that there is one time, and sleep by it."""
         is_real = self.call_later is _call_later
-        if is_real != (self.monotonic is _monotonic):
+        if is_real != (self.monotonic is _REAL[0]):
             raise ConfigurationError(
                 "a Clock must have monotonic= and call_later= both or neither: with one of them, "
                 "timers keep another time than deadlines."
             )
-        if not is_real and self.sleep is _real_sleep:
+        if not is_real and self.sleep is _REAL[1]:
             object.__setattr__(self, "sleep", partial(_sleep, self.call_later))
 
     def deadline(self, seconds: float | None) -> Deadline:
@@ -99,6 +100,17 @@ class Clock:
 
 # The machine's own time.
 SYSTEM_CLOCK = Clock()
+
+
+class RealTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop for a thread of its own, whose time is the machine's.
+
+    Libraries that freeze a test's time freeze that of other loops, whose timers then never come.
+    """
+
+    def time(self) -> float:
+        """Return the seconds of the machine's own clock."""
+        return SYSTEM_CLOCK.monotonic()
 
 
 class Deadline:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from attrs import field, frozen
 
@@ -20,6 +20,23 @@ MAX_SECONDS = 2_147_483_647
 
 Duration: TypeAlias = int | timedelta | str
 """Whole seconds, a `timedelta`, or text such as "600" or "1d 2h 30m 40s"."""
+
+ModeName: TypeAlias = Literal["dedicated", "batch"]
+"""A `Mode` as text."""
+
+StateName: TypeAlias = Literal[
+    "open", "active", "inactive", "closed", "pending_inactive", "pending_closed"
+]
+"""A `SessionState` as text."""
+
+WorkloadMode: TypeAlias = Literal["job", "session", "batch"]
+"""What the list of workloads calls a kind; a dedicated session is a "session"."""
+
+SessionKind: TypeAlias = Literal["session", "batch"]
+"""A `WorkloadMode` that isn't a job's."""
+
+WorkloadStatus: TypeAlias = Literal["pending", "in_progress", "failed", "completed", "canceled"]
+"""What the list of workloads calls a status."""
 
 DURATION_TEXT = 'text such as "1d 2h 30m" (units: d, h, m, s; each once at most)'
 """What errors call text with units."""
@@ -314,7 +331,7 @@ def _max_ttl(value: Duration | None) -> int | None:
     return None if value is None else whole_seconds(value, "max_ttl")
 
 
-def _known_mode(value: str) -> Mode:
+def _known_mode(value: Mode | ModeName) -> Mode:
     check_choice("mode", value, _MODES)
     return Mode(value)
 
@@ -367,6 +384,37 @@ class CreateSession(Value):
                 raise InvalidArgument(
                     f"{shorter} ({low} s) must not be longer than {longer} ({high} s)."
                 )
+
+
+def creation(
+    request: object,
+    mode: Mode | ModeName | None,
+    *,
+    backend: str | None,
+    max_ttl: Duration | None,
+    interactive_ttl: Duration | None,
+    active_ttl: Duration | None,
+) -> CreateSession:
+    """Return what to create, from a whole request or from its fields.
+
+    Raises:
+        InvalidArgument: Both or neither were passed, or a field can't be right.
+    """
+    fields: dict[str, Any] = {
+        "backend": backend,
+        "max_ttl": max_ttl,
+        "interactive_ttl": interactive_ttl,
+        "active_ttl": active_ttl,
+    }
+    if request is None and mode is not None:
+        return CreateSession(mode, **fields)
+    if isinstance(request, CreateSession) and all(
+        value is None for value in (mode, *fields.values())
+    ):
+        return request
+    raise InvalidArgument(
+        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
+    )
 
 
 @frozen(eq=False, repr=False)

@@ -243,7 +243,7 @@ class _Reaper:
             error = None
             try:
                 await self.client.close(reaped.decision.session_id)
-            except Exception as failure:  # noqa: BLE001 - a user's provider may raise anything
+            except Exception as failure:  # noqa: BLE001 - the others go on whatever it is
                 # A session that is gone has ended, unless the service may not know it yet.
                 if not isinstance(failure, NotFound) or is_young(
                     reaped.entry.record, now=self.wall()
@@ -301,7 +301,7 @@ class _Reaper:
         try:
             # Of any creation time: the clock of a record's owner may have been wrong.
             listed = [each async for each in self.client.workloads(status=OPEN_STATUSES)]
-        except Exception as failure:  # noqa: BLE001 - a user's provider may raise anything
+        except Exception as failure:  # noqa: BLE001 - the others go on whatever it is
             error = failure.with_traceback(None)
         now = self.wall()
         if listed is not None:

@@ -11,7 +11,7 @@ from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, MAX_PAGE, OPEN_S
 from qsessions.client import AsyncSessionClient
 from qsessions.clock import CLOCK_SKEW_S
 from qsessions.ledger.records import LedgerRecord
-from qsessions.models import Session, SessionState, Workload
+from qsessions.models import Session, SessionState, Workload, WorkloadMode
 from qsessions.session.close_all import map_bounded
 
 # A session as it is, or why it can't be read. NotFound: the service has no such session.
@@ -63,7 +63,7 @@ async def current_states(
 
 
 async def _listed(
-    client: AsyncSessionClient, mode: str, wanted: Mapping[str, LedgerRecord]
+    client: AsyncSessionClient, mode: WorkloadMode, wanted: Mapping[str, LedgerRecord]
 ) -> AsyncGenerator[Session, None]:
     """Yield sessions by the list of a mode's workloads, until all are found or it seems useless."""
     left = set(wanted)

@@ -1,11 +1,11 @@
-"""What makes an attrs class a value: it compares, hashes and shows itself by its fields."""
+"""What becomes of an object that is compared, shown, copied or pickled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import attrs
 
@@ -49,3 +49,30 @@ def _getters(kind: Any) -> tuple[Callable[[object], Any], Callable[[object], obj
     compared = [field.name for field in fields if field.eq]
     hashed = [field.name for field in fields if (field.eq if field.hash is None else field.hash)]
     return attrgetter(*compared), attrgetter(*hashed)
+
+
+class OfItsProcess:
+    """The base of what belongs to its process: clients, their handles, and credentials.
+
+    It can't be pickled: connections don't survive that, and the bytes would show a credential. A
+    copy is the object itself.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"cannot pickle {type(self).__name__}, which belongs to its process; "
+            "make one in each process"
+        )
+
+    def __copy__(self, memo: object = None) -> Self:
+        """Return the object itself."""
+        return self
+
+    __deepcopy__ = __copy__

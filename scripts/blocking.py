@@ -97,9 +97,12 @@ class Form:
         parameters.kw_defaults = [default for _, default in kept]
         result = WORD.sub(in_words, ast.unparse(method.returns or ast.Constant(None)))
         decorators = [f"@{ast.unparse(decorator)}" for decorator in method.decorator_list]
+        signature = f"def {method.name}({ast.unparse(parameters)}) -> {result}:"
+        if "@overload" in decorators:
+            return textwrap.indent(f"@overload\n{signature} ...", "    ")
         lines = [
             *decorators,
-            f"def {method.name}({ast.unparse(parameters)}) -> {result}:",
+            signature,
             textwrap.indent(f'"""{reworded(docstring)}\n"""', "    "),
             textwrap.indent(self._body(method, result), "    "),
         ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pwd
 import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import trustme
@@ -44,6 +45,7 @@ settings.load_profile("default")
 # All that leads a client somewhere.
 VARIABLES = (
     "QSESSIONS_BASE_URL",
+    "QSESSIONS_INSECURE_HOSTS",
     "QISKIT_IBM_TOKEN",
     "QISKIT_IBM_INSTANCE",
     "QISKIT_IBM_URL",
@@ -94,6 +96,23 @@ def home(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> Path:
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
     return home
+
+
+@pytest.fixture
+def no_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Yield the working directory of a user without a home folder, as in many containers: HOME isn't
+    set, and the user's number has no name. Nothing may be written there.
+    """
+
+    def nobody(number: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.chdir(home)
+    yield home
+    assert list(home.iterdir()) == []
 
 
 @pytest.fixture

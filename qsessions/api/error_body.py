@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from qsessions.api.structure import loads
@@ -42,6 +42,15 @@ class ErrorBody(NamedTuple):
     def code(self) -> str | None:
         """The first error's code, or None."""
         return self.codes[0] if self.codes else None
+
+    def masked(self, mask: Callable[[str], str]) -> ErrorBody:
+        """Return the same with its texts masked; what the codes are about stays."""
+        return self._replace(
+            message=self.message and mask(self.message),
+            codes=tuple(map(mask, self.codes)),
+            solution=self.solution and mask(self.solution),
+            trace_id=self.trace_id and mask(self.trace_id),
+        )
 
 
 def decode_error_body(body: bytes) -> ErrorBody:

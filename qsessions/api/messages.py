@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache, wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 from yarl import URL
@@ -20,6 +20,11 @@ from qsessions.values import Value
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# The variable that names the hosts to which plain http may go besides this machine; and what it
+# names, each with its port.
+INSECURE_HOSTS = "QSESSIONS_INSECURE_HOSTS"
+InsecureHosts: TypeAlias = frozenset[tuple[str | None, int | None]]
 
 
 class SecretValues(dict[str, str]):
@@ -182,7 +187,9 @@ class Transport(Protocol):
 class AuthProvider(Protocol):
     """Provides the headers that prove who is calling.
 
-    The five schemes of the service come with qsessions; your own takes ten lines.
+    The five schemes of the service come with qsessions; your own takes ten lines. What it raises
+    comes out of the call as a `ConfigurationError` with its type and text, an error of qsessions as
+    itself.
     """
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
@@ -218,14 +225,20 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def is_emulator(url: str) -> bool:
-    """Return whether an address is one of this machine in plain http, as an emulator has.
+def is_emulator(url: str, insecure_hosts: InsecureHosts) -> bool:
+    """Return whether an address is one that an emulator may have: plain http to where that may go.
 
     A malformed one is none: it is refused where it is used.
+
+    Args:
+        url: The address.
+        insecure_hosts: Where plain http may go besides this machine.
     """
     try:
         address = URL(url)
-        return address.scheme == "http" and is_loopback(address.raw_host)
+        return address.scheme == "http" and (
+            is_loopback(address.raw_host) or (address.raw_host, address.port) in insecure_hosts
+        )
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         return False
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar, get_args
 from urllib.parse import quote, urlencode
 
 from attrs import field, frozen
@@ -17,30 +17,36 @@ from qsessions.api.messages import Progress, Request, Response, SecretHeaders, h
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.arguments import check_choice, check_session_id, check_text, is_number
 from qsessions.errors import InvalidArgument, ProtocolError
-from qsessions.models import ApiVersion, CreateSession, Duration, Mode, Session, UpdateSession
+from qsessions.models import (
+    ApiVersion,
+    CreateSession,
+    Mode,
+    Session,
+    UpdateSession,
+    WorkloadMode,
+    WorkloadStatus,
+)
 
 T = TypeVar("T")
 
 # Query parameters, in order; a name may come more than once.
 Query: TypeAlias = tuple[tuple[str, str], ...]
 
-WORKLOAD_MODES = ("job", "session", "batch")
-# Of sessions that cost or may cost.
-OPEN_STATUSES = ("pending", "in_progress")
-# Of sessions that are over.
-ENDED_STATUSES = ("failed", "completed", "canceled")
-WORKLOAD_STATUSES = (*OPEN_STATUSES, *ENDED_STATUSES)
+WORKLOAD_MODES: tuple[WorkloadMode, ...] = get_args(WorkloadMode)
+WORKLOAD_STATUSES: tuple[WorkloadStatus, ...] = get_args(WorkloadStatus)
+# Of sessions that cost or may cost, and of those that are over.
+OPEN_STATUSES, ENDED_STATUSES = WORKLOAD_STATUSES[:2], WORKLOAD_STATUSES[2:]
 # What the list calls a session's mode.
-LISTED_AS = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
+LISTED_AS: dict[Mode, WorkloadMode] = {Mode.DEDICATED: "session", Mode.BATCH: "batch"}
 # What a greater `limit` gets isn't public.
 MAX_PAGE = 50
 
 
 # The API description's own default, and the day from which it is no longer served.
-_DESCRIBED_VERSION = "2025-01-01"
-_DESCRIBED_VERSION_SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+DESCRIBED_VERSION = "2025-01-01"
+DESCRIBED_VERSION_SUNSET = datetime(2027, 1, 1, tzinfo=UTC).timestamp()
 # The newest version that our tests cover.
-_COVERED_VERSION = "2026-04-15"
+COVERED_VERSION = "2026-04-15"
 LATEST = "latest"
 
 # For so many seconds after a session's creation the service has been seen to answer 404 about it.
@@ -49,7 +55,7 @@ YOUNG_S = 120.0
 
 def default_version(now: float) -> str:
     """Return the API version to ask for at a time in seconds since 1970."""
-    return _DESCRIBED_VERSION if now < _DESCRIBED_VERSION_SUNSET else _COVERED_VERSION
+    return DESCRIBED_VERSION if now < DESCRIBED_VERSION_SUNSET else COVERED_VERSION
 
 
 def checked_version(version: str, *, latest: bool = True) -> str:
@@ -131,37 +137,6 @@ class Operation(Generic[T]):
             urgent=self.ending,
             progress=progress or Progress(),
         )
-
-
-def creation(
-    request: object,
-    mode: str | None,
-    *,
-    backend: str | None,
-    max_ttl: Duration | None,
-    interactive_ttl: Duration | None,
-    active_ttl: Duration | None,
-) -> CreateSession:
-    """Return what to create, from a whole request or from its fields.
-
-    Raises:
-        InvalidArgument: Both or neither were passed, or a field can't be right.
-    """
-    fields: dict[str, Any] = {
-        "backend": backend,
-        "max_ttl": max_ttl,
-        "interactive_ttl": interactive_ttl,
-        "active_ttl": active_ttl,
-    }
-    if request is None and mode is not None:
-        return CreateSession(mode, **fields)
-    if isinstance(request, CreateSession) and all(
-        value is None for value in (mode, *fields.values())
-    ):
-        return request
-    raise InvalidArgument(
-        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
-    )
 
 
 # Those who create many sessions mostly ask for the same.

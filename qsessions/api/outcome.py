@@ -25,7 +25,8 @@ class CreateOutcomeUnknown(QSessionsError):
         asked_at: When the call began, an aware time: by the service's clock where the search for
             candidates got its time, else by this machine's.
         candidates: The sessions or batches, newest first, that were created since then and fit the
-            request. One of them may be the session. It may also be another user's, and a slow
+            request, without those that this client created or that its ledger has for other
+            creates. One of them may be the session. It may also be another user's, and a slow
             service may list it later. None without a search: the call's deadline had passed, the
             service could not be read, or `session_id` is known.
     """

@@ -22,7 +22,6 @@ from yarl import URL
 from qsessions.api.codec import Grant, decode_grant
 from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
-    AuthProvider,
     Request,
     Response,
     SecretHeaders,
@@ -32,6 +31,7 @@ from qsessions.api.messages import (
     strip_frames,
     strips_frames,
 )
+from qsessions.auth.static import OwnProvider
 from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import (
     ConfigurationError,
@@ -261,8 +261,8 @@ class TokenExchange:
         if grant is not None and grant.expires_in > 0:
             return grant
         parsed = decode_error_body(response.body)
-        mask = partial(self._request.mask, more=response.secrets)
-        reason = "" if response.is_success else f": {mask(parsed.message or 'it gave no reason')}"
+        parsed = parsed.masked(partial(self._request.mask, more=response.secrets))
+        reason = "" if response.is_success else f": {parsed.message or 'it gave no reason'}"
         status = response.status
         # The first line that applies tells what IAM did and what to do.
         answers = (
@@ -280,15 +280,15 @@ class TokenExchange:
             method=self._request.method,
             path=self._request.url.raw_path,
             status=status,
-            code=parsed.code and mask(parsed.code),
+            code=parsed.code,
             solution=solution,
-            trace_id=parsed.trace_id and mask(parsed.trace_id),
+            trace_id=parsed.trace_id,
             attempts=response.attempts,
             retryable=status in REPEATABLE_STATUSES,
         )
 
 
-class IBMCloudAuth(AuthProvider):
+class IBMCloudAuth(OwnProvider):
     """Sends `Authorization: Bearer <IAM access token>`; IAM gives the token for an API key.
 
     The exchange happens once for any number of concurrent callers, in any number of clients, event

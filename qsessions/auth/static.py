@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from qsessions.api.messages import (
     AuthProvider,
@@ -14,6 +14,7 @@ from qsessions.api.messages import (
     strips_frames,
 )
 from qsessions.errors import ConfigurationError
+from qsessions.values import OfItsProcess
 
 # The sixth field, the region, becomes part of a host name.
 _CRN = re.compile(r"crn:(?:[^:]*:){4}([a-z0-9][a-z0-9-]*):[^:]*:.*")
@@ -25,7 +26,11 @@ def region_of(crn: str) -> str | None:
     return None if match is None or credential_problem("Service-CRN", crn) else match[1]
 
 
-class StaticHeader(AuthProvider):
+class OwnProvider(OfItsProcess, AuthProvider):
+    """The base of the library's own providers."""
+
+
+class StaticHeader(OwnProvider):
     """One header with a value that never changes. Its repr doesn't show the value.
 
     Args:
@@ -51,23 +56,6 @@ class StaticHeader(AuthProvider):
     def __repr__(self) -> str:
         """Show the class, not the credential."""
         return f"{type(self).__name__}(***)"
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        """Refuse to be pickled, since the bytes would show the credential.
-
-        Raises:
-            TypeError: Always, except for a CRN.
-        """
-        raise TypeError(
-            f"cannot pickle {type(self).__name__}, which holds a credential; "
-            "make it where it is needed"
-        )
-
-    def __copy__(self, memo: object = None) -> Self:
-        """Return the provider itself, which never changes."""
-        return self
-
-    __deepcopy__ = __copy__
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
         """Return the header."""
@@ -138,6 +126,6 @@ class ServiceCRN(StaticHeader):
         """Show the CRN, which is not secret."""
         return f"ServiceCRN({self.crn!r})"
 
-    def __reduce__(self) -> str | tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[override]  # it holds no credential
         """Allow pickling: a CRN is not secret."""
         return type(self), (self.crn,)

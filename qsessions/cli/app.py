@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from qsessions._version import __version__
-from qsessions.cli.failures import Exit, print_lines
+from qsessions.cli.failures import Exit, print_error, print_lines
 from qsessions.cli.terminal import Terminal, discard_output
+from qsessions.cli.wrong_use import problem_before, problem_of_command, problem_of_parsing
 
 # Where each command is, and its line in the list of all; a test compares that with its docstring.
 COMMANDS = {
@@ -46,6 +47,16 @@ COMMANDS = {
     "wait": ("sessions:wait", "Wait until a session is in a state, and print it."),
     "workloads": ("workloads:workloads", "List the instance's sessions and batches, oldest first."),
 }
+# What people type first. They aren't in the list of all.
+_ALIASES = {"list": "workloads", "ls": "workloads", "sessions": "workloads"}
+# The library calls the arguments of these ARGS.
+_USAGE = {
+    "forget": "[OPTIONS] [RECORD...]",
+    "reap": "[OPTIONS] [RECORD...]",
+    "run": "[OPTIONS] -- COMMAND [ARGUMENT...]",
+}
+_EMULATOR = "qsessions.emulator"
+_INSTALL_EMULATOR = "pip install 'qsessions[emulator]'"
 
 
 def make_app() -> App:
@@ -54,11 +65,24 @@ def make_app() -> App:
         name="qsessions",
         help="IBM Quantum sessions from the shell.",
         version=__version__,
+        version_flags=("--version", "-V"),
         help_format="plaintext",
     )
     for name, (function, line) in COMMANDS.items():
-        app.command(f"qsessions.cli.{function}", name=name, help=line)
+        usage = f"Usage: qsessions {name} {_USAGE[name]}" if name in _USAGE else None
+        app.command(f"qsessions.cli.{function}", name=name, help=line, usage=usage)
+    app.register_install_completion_command(
+        help="Install completion for this shell, or for --shell bash, zsh, fish or powershell."
+    )
     return app
+
+
+def _spelled_out(argv: Sequence[str]) -> list[str]:
+    """Return a command line with the command's own name, and `help COMMAND` as its option."""
+    first, *rest = argv or [""]
+    if first == "help":
+        return [*(_spelled_out(rest) if rest else []), "--help"]
+    return [_ALIASES.get(first, first), *rest] if first else []
 
 
 def run(argv: Sequence[str]) -> int:
@@ -67,24 +91,16 @@ def run(argv: Sequence[str]) -> int:
     Raises:
         LeaveAtOnce: It was interrupted twice.
     """
-    app = make_app()
+    argv = _spelled_out(argv)
     try:
-        if argv and argv[0] in COMMANDS:
-            # Its own page of help has all of its docstring.
-            app[argv[0]].help = None
-        command, bound, _ = app.parse_args(
-            argv, console=Terminal(), exit_on_error=False, print_error=False
-        )
-        result = command(*bound.args, **bound.kwargs)
-        if inspect.iscoroutine(result):
-            from qsessions.cli.service import run_async
-
-            result = run_async(argv[0], result)
-        return int(result or Exit.DONE)
+        return _run(argv)
     except CycloptsError as error:
-        name = " ".join(["qsessions", *(error.command_chain or ())])
-        print_lines(f"{name}: {' '.join(str(error).split())}", f"See: {name} --help")
-        return Exit.WRONG_USE
+        return _refuse(" ".join(error.command_chain or ()), problem_of_parsing(error, argv))
+    except ImportError as error:
+        # The library of the command line wraps it.
+        if not (isinstance(error.__cause__, ImportError) and error.__cause__.name == _EMULATOR):
+            raise
+        return _refuse(argv[0], ("the emulator needs PyJWT.", f"Run: {_INSTALL_EMULATOR}"))
     except BrokenPipeError:
         # The reader has closed the pipe.
         discard_output()
@@ -100,3 +116,30 @@ def run(argv: Sequence[str]) -> int:
         return Exit.WRONG_USE
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+
+
+def _run(argv: Sequence[str]) -> int:
+    app = make_app()
+    if argv and argv[0] in COMMANDS:
+        # Its own page of help has all of its docstring.
+        app[argv[0]].help = None
+        if problem := problem_before(app, argv):
+            return _refuse(argv[0], problem)
+    command, bound, _ = app.parse_args(
+        argv, console=Terminal(), exit_on_error=False, print_error=False
+    )
+    # Not for its help.
+    if command.__name__ == "run" and (problem := problem_of_command(argv, bound.args)):
+        return _refuse("run", problem)
+    result = command(*bound.args, **bound.kwargs)
+    if inspect.iscoroutine(result):
+        from qsessions.cli.service import run_async
+
+        result = run_async(argv[0], result)
+    return int(result or Exit.DONE)
+
+
+def _refuse(command: str, problem: tuple[str, str]) -> Exit:
+    """Print what is wrong with the use of a command, or of all, and what to do."""
+    print_error(command, *problem)
+    return Exit.WRONG_USE

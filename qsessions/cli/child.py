@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 # The exit codes of shells; the last one is a base that the number of the signal is added to.
 NOT_EXECUTABLE = 126
@@ -19,8 +22,15 @@ BY_SIGNAL = 128
 # Signals that end a process by default, and signals that batch systems notify a program with.
 _TO_STOP = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 _TO_NOTIFY = ("SIGUSR1", "SIGUSR2")
-# A terminal sends these itself, to all processes in front.
+# A terminal sends these itself, to the process group in front.
 _BY_KEY = frozenset({signal.SIGINT, getattr(signal, "SIGQUIT", None)})
+
+_Kill: TypeAlias = Callable[[int, int], None]
+
+# Kills a command once the process that started this guard is gone: its input then ends after the
+# first line. A guard works on every POSIX system. Linux could do it by prctl(PR_SET_PDEATHSIG), but
+# only from between fork and exec, where Python must not run beside threads.
+_GUARD = 'read -r pid && ! read -r _ && kill -KILL "$pid"'
 
 
 def handle_signals(names: Sequence[str], handler: Callable[[signal.Signals], None]) -> None:
@@ -49,10 +59,15 @@ class Child:
     """One command, and the signals that this process receives.
 
     While the command runs, signals are passed on to it. After the first signal to stop it has
-    `grace` seconds to end, and then it is killed. Ctrl-C and Ctrl-\\ aren't passed on where this
-    process runs in front at a terminal: the terminal sends them to the command itself. Before and
-    after the command, the first signal to stop calls `stop`, and a second one `leave`. Signals that
-    were ignored from the start go on being ignored, by the command too.
+    `grace` seconds to end, and then it is killed. Where this process runs in front at a terminal,
+    that sends Ctrl-C and Ctrl-\\ to the command itself, and they are passed on only to what left
+    this process's group: at once to the command's own group, as the terminal would, and to those
+    that its descendants made (on Linux) when the key comes again within `grace` seconds, since
+    their parents may have heard the first one. Before and after the command, the first signal to
+    stop calls `stop`, and a second one `leave`. Signals that were ignored from the start go on
+    being ignored, by the command too.
+
+    When this process is killed, so is the command, by a guard.
 
     Args:
         grace: The seconds that the command has to end.
@@ -69,7 +84,10 @@ class Child:
         self._is_stopping = False
         # Takes the signals while there is a command, or while one is being started.
         self._forward: Callable[[signal.Signals], None] | None = None
-        self._killing: asyncio.TimerHandle | None = None
+        # When a key was last pressed, on the event loop's clock.
+        self._key_at = -math.inf
+        # By the process, or the leader of the group, that will be killed.
+        self._killing: dict[int, asyncio.TimerHandle] = {}
 
     def listen(self) -> None:
         """Receive signals from now on, until the event loop is closed."""
@@ -83,24 +101,21 @@ class Child:
         Raises:
             OSError: It can't be started.
         """
-        waiting: list[signal.Signals] = []
-        self._forward = waiting.append
-        try:
-            # The command gets open files such as a shell's <(…), but never Python's own files.
-            process = await asyncio.create_subprocess_exec(*command, env=env, close_fds=False)
-            self._forward = partial(self._pass_on, process.pid)
-            for number in waiting:
-                self._forward(number)
+        async with _guard() as guard:
+            waiting: list[signal.Signals] = []
+            self._forward = waiting.append
             try:
-                code = await process.wait()
-            except asyncio.CancelledError:
-                _send(process.pid, signal.SIGKILL)
-                await process.wait()
-                raise
-        finally:
-            self._forward = None
-            if self._killing is not None:
-                self._killing.cancel()
+                # The command gets open files such as a shell's <(…), but never Python's own files.
+                process = await asyncio.create_subprocess_exec(*command, env=env, close_fds=False)
+                guard(process.pid)
+                self._forward = partial(self._pass_on, process.pid)
+                for number in waiting:
+                    self._forward(number)
+                code = await _wait(process)
+            finally:
+                self._forward = None
+                for killing in self._killing.values():
+                    killing.cancel()
         return code if code >= 0 else BY_SIGNAL - code
 
     def _receive(self, number: signal.Signals) -> None:
@@ -112,18 +127,90 @@ class Child:
             act(number)
 
     def _pass_on(self, pid: int, number: signal.Signals) -> None:
-        if number in _BY_KEY and _is_in_front():
+        if number not in _BY_KEY or not _is_in_front():
+            self._send(pid, number, os.kill, [pid])
             return
-        _send(pid, number)
-        if number.name in _TO_STOP and self._killing is None:
-            self._killing = asyncio.get_running_loop().call_later(
-                self._grace, _send, pid, signal.SIGKILL
-            )
+        now = asyncio.get_running_loop().time()
+        insisting, self._key_at = now - self._key_at < self._grace, now
+        leaders = _group_leaders(pid)
+        self._send(pid, number, os.killpg, leaders if insisting else leaders & {pid})
+
+    def _send(
+        self, pid: int, number: signal.Signals, send: _Kill, targets: Collection[int]
+    ) -> None:
+        for target in targets:
+            _try(send, target, number)
+            if number.name in _TO_STOP and target not in self._killing:
+                self._killing[target] = asyncio.get_running_loop().call_later(
+                    self._grace, self._kill, pid, send, target
+                )
+
+    def _kill(self, pid: int, send: _Kill, target: int) -> None:
+        # A descendant's number may belong to another process by now.
+        if target == pid or target in _group_leaders(pid):
+            _try(send, target, signal.SIGKILL)
 
 
-def _send(pid: int, number: int) -> None:
+def _try(send: _Kill, target: int, number: int) -> None:
+    # It may have ended, or run as another user.
+    with suppress(ProcessLookupError, PermissionError):
+        send(target, number)
+
+
+async def _wait(process: asyncio.subprocess.Process) -> int:
+    """Return a process's exit code; cancelling this kills it."""
+    try:
+        return await process.wait()
+    except asyncio.CancelledError:
+        _try(os.kill, process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+
+
+@asynccontextmanager
+async def _guard() -> AsyncIterator[Callable[[int], None]]:
+    """Start a guard; yield what tells it a command's id. It ends with the block."""
+    try:
+        # In a session of its own it gets neither the terminal's signals nor a group's.
+        guard = await asyncio.create_subprocess_exec(
+            "/bin/sh", "-c", _GUARD,
+            stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, cwd="/", start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        # Windows, or a container without a shell.
+        yield lambda _: None
+        return
+    pipe = guard.stdin
+    assert pipe is not None  # noqa: S101 - PIPE
+    try:
+        yield lambda pid: pipe.write(b"%d\n" % pid)
+    finally:
+        pipe.write(b"done\n")
+        pipe.close()
+        await guard.wait()
+
+
+def _group_leaders(pid: int) -> set[int]:
+    """Return which of a process and its descendants lead a process group.
+
+    Without /proc, as on macOS, the descendants aren't known.
+    """
+    parents, leaders = {}, set()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in parentheses, may hold anything.
+            _, parent, group, *_ = file.read_bytes().rpartition(b")")[2].split()
+            number = int(file.parent.name)
+            parents[number] = int(parent)
+            if number == int(group):
+                leaders.add(number)
+    tree = {pid}
+    while more := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= more
     with suppress(ProcessLookupError):
-        os.kill(pid, number)
+        if os.getpgid(pid) == pid:
+            leaders.add(pid)
+    return tree & leaders
 
 
 def _is_in_front() -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import Annotated, Any
 
 from qsessions.api.operations import OPEN_STATUSES
 from qsessions.cli.failures import (
@@ -20,31 +18,32 @@ from qsessions.cli.failures import (
 from qsessions.cli.options import (
     DEFAULTS,
     CreatedBefore,
+    ListedModes,
     OnlyBackend,
     OnlyLabels,
     Options,
     Yes,
     flag,
+    listed_modes,
     read_labels,
 )
 from qsessions.cli.output import Output, Row, cell
-from qsessions.cli.recording import ClosedSessions, local_ledger, record_ended
+from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
 from qsessions.errors import LedgerUnavailable
+from qsessions.ledger.local import place_of
 from qsessions.ledger.records import read_entries
 from qsessions.session.calls import How
 from qsessions.session.close_all import Ending, end, find
 
-_COLUMNS = ("id", "done", "mode", "created", "backend", "owner", "owner_host", "owner_pid", "error")
+# The first ones stay where a terminal is narrow.
+_COLUMNS = ("id", "done", "owner", "error", "created", "mode", "backend", "owner_host", "owner_pid")
 
 
 def close_all(
     *,
-    mode: Annotated[
-        tuple[Literal["session", "batch"], ...],
-        Parameter(help="Which kinds; may be repeated.", negative=""),
-    ] = ("session", "batch"),
+    mode: ListedModes = ("dedicated", "batch"),
     backend: OnlyBackend = None,
     created_before: CreatedBefore = None,
     all: Annotated[  # noqa: A002 - the option's name
@@ -69,11 +68,11 @@ def close_all(
             "close-all",
             "nothing was ended: there is no terminal to ask at.",
             "To end them without being asked, add --yes; "
-            "to see them: qsessions workloads --status pending --status in_progress",
+            "to see them: qsessions workloads --status open",
         )
         return Exit.WRONG_USE
     found: list[Ending] = []
-    filters = {"mode": mode, "backend": backend, "created_before": created_before}
+    filters = {"mode": listed_modes(mode), "backend": backend, "created_before": created_before}
     how: How = "drain" if drain else "close"
     code = run_async("close-all", _find(options, found, filters, label, include_owned=all))
     if code != Exit.DONE:
@@ -101,12 +100,12 @@ async def _find(
         print_lines(
             f"qsessions close-all: sessions created before {cell(filters['created_before'])}"
         )
-    async with local_ledger() as ledger, connect(options) as client:
+    async with optional_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         try:
             found += await find(
                 listed,
-                lambda: read_entries(ledger.place_of(client.instance)),
+                lambda: read_entries(place_of(ledger, client.instance)),
                 labels=labels,
                 include_owned=include_owned,
             )

@@ -17,7 +17,7 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output, row
-from qsessions.cli.recording import LedgerWarning, local_ledger
+from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import discard_output
 from qsessions.events import CreateCancelled, Event, RequestSent
@@ -53,7 +53,7 @@ def create(
             active_ttl=active_ttl,
         )
         async with (
-            local_ledger(detached=True) as ledger,
+            optional_ledger(detached=True) as ledger,
             connect(
                 options, ledger=ledger, observers=[observer, LedgerWarning("create")]
             ) as client,

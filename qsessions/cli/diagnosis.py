@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,17 +12,25 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import Response, http_date
+from qsessions.api.messages import (
+    INSECURE_HOSTS,
+    InsecureHosts,
+    Response,
+    http_date,
+    is_loopback,
+)
+from qsessions.cli import service
+from qsessions.cli.api_version import why_version
 from qsessions.cli.failures import Exit, advice_on, exit_code, problem_of
 from qsessions.cli.options import Options
 from qsessions.cli.service import connect
-from qsessions.clock import SYSTEM_CLOCK
 from qsessions.config.resolve import resolve
 from qsessions.config.settings import Settings, SettingsLoader
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import RetryPolicy
+from qsessions.http.threads import Resolver
 from qsessions.http.transport import AiohttpTransport
 from qsessions.models import ApiVersion
 
@@ -78,6 +84,7 @@ class Diagnosis:
     options: Options
     url: URL = field(factory=URL)
     proxies: Mapping[str, str] = field(factory=dict)
+    insecure_hosts: InsecureHosts = frozenset()
     settings: Settings | None = None
     answer: Response | None = None
     versions: list[ApiVersion] = field(factory=list)
@@ -147,8 +154,8 @@ class Diagnosis:
         if settings is None or settings.lookup is None:
             return "its CRN is given; nothing is looked up"
         lookup = settings.lookup
-        async with self._attempts(settings.proxies) as attempts:
-            deadline = SYSTEM_CLOCK.deadline(self.options.timeout)
+        async with self._attempts(settings.proxies, settings.insecure_hosts) as attempts:
+            deadline = service.CLOCK.deadline(self.options.timeout)
             found = lookup.choose(await lookup.directory.instances(attempts, deadline))
         self.settings = lookup.complete(found.crn)
         host = URL(lookup.directory.search_url).host
@@ -160,20 +167,20 @@ class Diagnosis:
         if isinstance(settings, SettingsLoader):
             settings = await settings.load()
         self.url, self.proxies = URL(settings.base_url), settings.proxies
+        self.insecure_hosts = settings.insecure_hosts
         return settings.base_url
 
     async def _dns(self) -> str:
         host = self.url.raw_host or ""
         try:
-            answers = await asyncio.get_running_loop().getaddrinfo(
-                host, self.url.port, type=socket.SOCK_STREAM
-            )
+            # Not on the event loop's threads, whose end waits for a look-up that hangs.
+            answers = await Resolver(service.CLOCK).resolve(host)
         except OSError as error:
             if self.url.scheme in self.proxies:
                 return f"{host} has no address here; a proxy is set, which looks it up itself"
             problem = f"{host} has no address: {error.strerror}."
             raise _Problem(problem, _CHECK_NETWORK, Exit.UNREACHABLE) from None
-        addresses = dict.fromkeys(str(address[0]) for *_, address in answers)
+        addresses = dict.fromkeys(answer["host"] for answer in answers)
         is_address = [*addresses] == [host]
         return f"{host} is {'an address already' if is_address else ', '.join(addresses)}"
 
@@ -186,24 +193,29 @@ class Diagnosis:
             return operation.read(answer)
 
         try:
-            async with self._attempts(self.proxies) as attempts:
+            async with self._attempts(self.proxies, self.insecure_hosts) as attempts:
                 request = operation.request(str(self.url), {})
                 self.versions = await attempts.run(
-                    request, read, SYSTEM_CLOCK.deadline(self.options.timeout), providers=()
+                    request, read, service.CLOCK.deadline(self.options.timeout), providers=()
                 )
         except (ResponseError, ProtocolError) as error:
             # The answer isn't the service's, but the connection itself stands.
             self.refusal = error
         if self.url.scheme == "http":
-            raise _Skipped("none: plain http, which stays on this machine")
+            allowed = "stays on this machine"
+            if not is_loopback(self.url.raw_host):
+                allowed = f"{INSECURE_HOSTS} allows to {self.url.authority}"
+            raise _Skipped(f"none: plain http, which {allowed}")
         return "the server's certificate is trusted"
 
     @asynccontextmanager
-    async def _attempts(self, proxies: Mapping[str, str]) -> AsyncIterator[Attempts]:
-        transport = AiohttpTransport(SYSTEM_CLOCK)
-        transport.proxies = proxies
+    async def _attempts(
+        self, proxies: Mapping[str, str], insecure_hosts: InsecureHosts
+    ) -> AsyncIterator[Attempts]:
+        transport = AiohttpTransport(service.CLOCK)
+        transport.proxies, transport.insecure_hosts = proxies, insecure_hosts
         try:
-            yield Attempts(transport, retry=_ONCE, clock=SYSTEM_CLOCK, observers=Observers())
+            yield Attempts(transport, retry=_ONCE, clock=service.CLOCK, observers=Observers())
         finally:
             await transport.aclose()
 
@@ -245,7 +257,7 @@ class Diagnosis:
         date = http_date(self.answer.header("Date") if self.answer else None)
         if date is None:
             raise _Skipped("not tried; it needs an answer with the service's date.")
-        skew = time.time() - date
+        skew = service.CLOCK.wall() - date
         if abs(skew) <= _SKEW_S:
             return f"less than {_SKEW_S:.0f} s from the service's"
         problem = (
@@ -263,15 +275,17 @@ class Diagnosis:
         wanted, live = self._version(), self._live_versions()
         found = {item.version: item for item in self.versions}.get(wanted)
         choice = ", ".join(live or [item.version for item in self.versions])
-        today = datetime.now(UTC).date().isoformat()
+        now = service.CLOCK.wall()
+        today = datetime.fromtimestamp(now, UTC).date().isoformat()
+        why = why_version(self.options.api_version, now)
         if self.options.api_version == operations.LATEST and not live:
             problem = "the service lists no live API version."
         elif found is None:
             problem = f"the service has no version {wanted}."
         elif found.sunset_date is None:
-            return f"{wanted}, {found.status}, no sunset set"
+            return f"{wanted}, {found.status}, no sunset set: {why}"
         elif found.sunset_date > today:
-            return f"{wanted}, {found.status}, served until {found.sunset_date}"
+            return f"{wanted}, {found.status}, served until {found.sunset_date}: {why}"
         else:
             problem = f"{wanted}, {found.status}, is no longer served since {found.sunset_date}."
         advice = f"Choose another with --api-version: {choice}."
@@ -285,7 +299,7 @@ class Diagnosis:
 
         For "latest" without a live version it is the default, so that the read is tried anyway.
         """
-        default = operations.default_version(time.time())
+        default = operations.default_version(service.CLOCK.wall())
         if self.options.api_version == operations.LATEST:
             return max(self._live_versions(), default=default)
         return self.options.api_version or default

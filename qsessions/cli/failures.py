@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
+from qsessions.api.messages import INSECURE_HOSTS
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.cli.terminal import discard_output
 from qsessions.errors import (
@@ -20,7 +22,7 @@ from qsessions.errors import (
 
 LOOK_FOR_IT = (
     "Look for a session that you don't know: "
-    "qsessions workloads --status pending --status in_progress --newest-first; "
+    "qsessions workloads --status open --newest-first; "
     "end it: qsessions close ID"
 )
 
@@ -28,14 +30,17 @@ LOOK_FOR_IT = (
 _ADVICE = {
     "account": "Correct the account file, or name another account with --account or "
     "--account-file. Without these two, the environment is looked at first.",
-    "allow_insecure": "Use https.",
+    "allow_insecure": f"Use https, or name the host and its port in {INSECURE_HOSTS}.",
     "auth": "Set QISKIT_IBM_TOKEN (an API key) and QISKIT_IBM_INSTANCE (the CRN), or save an "
     "account with the official client; --account names one, QISKIT_IBM_CHANNEL its channel.",
+    "ledger": "Set one of them.",
     "base_url": "The service's own base URL goes into --base-url or QSESSIONS_BASE_URL.",
     "proxy": "Name a proxy with an http or https URL in HTTPS_PROXY and HTTP_PROXY instead, or the "
     "service's host in NO_PROXY.",
-    "ssl": "Name the file of the CA that signed the server's certificate in SSL_CERT_FILE; and "
-    "check the account, the URL and the clock.",
+    "ssl": "Name a file with the CA that signed the server's certificate, and with the others that "
+    "are needed, in SSL_CERT_FILE; and check the account and the URL.",
+    "ssl.verify_flags": "Have the CA issue a certificate that conforms to RFC 5280, or install "
+    "qsessions with Python 3.12, which doesn't insist on it.",
 }
 
 # How many ids a line names.
@@ -66,7 +71,7 @@ class LeaveAtOnce(SystemExit):
 
 def print_error(command: str, problem: str, advice: str) -> None:
     """Print what happened and what to do on standard error, a line each."""
-    print_lines(f"qsessions {command}: {problem}", advice)
+    print_lines(f"{f'qsessions {command}'.rstrip()}: {problem}", advice)
 
 
 def print_lines(*lines: str) -> None:
@@ -75,6 +80,21 @@ def print_lines(*lines: str) -> None:
         print("\n".join(map(one_line, lines)), file=sys.stderr)
     except OSError:
         discard_output(sys.stderr)
+
+
+class StderrHandler(logging.Handler):
+    """Prints each warning once on standard error."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a warning."""
+        text = record.getMessage()
+        if text not in self._printed:
+            self._printed.add(text)
+            print_lines(f"qsessions: {text}")
 
 
 def exit_code(error: BaseException | None) -> Exit:

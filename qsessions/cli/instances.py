@@ -6,8 +6,9 @@ from qsessions.cli.options import DEFAULTS, Options
 from qsessions.cli.output import Output, row
 from qsessions.cli.service import connect
 
-# The first ones stay where a terminal is narrow.
 _COLUMNS = ("name", "plan", "region", "crn", "tags")
+# A CRN is what an instance is told apart and chosen by.
+_NEEDED = 4
 
 
 async def instances(*, options: Options = DEFAULTS) -> None:
@@ -22,4 +23,4 @@ async def instances(*, options: Options = DEFAULTS) -> None:
     async with connect(options) as client:
         listed = await client.instances()
     nothing = "qsessions instances: the account of the key has no instance."
-    await output.rows("instances", map(row, listed), _COLUMNS, nothing)
+    await output.rows("instances", map(row, listed), _COLUMNS, nothing, needed=_NEEDED)

@@ -34,9 +34,9 @@ from qsessions.session_states import State, current_states
 _COLUMNS = (
     "record",
     "live_state",
+    "owner",
     "age_seconds",
     "why",
-    "owner",
     "labels",
     "mode",
     "backend",
@@ -91,7 +91,7 @@ async def ledger(
             if all or not _is_over(entry, state)
         ]
         nothing = "" if rows else await why_empty("ledger", records, entries, label)
-        await output.rows("ledger", rows, _COLUMNS, nothing, brief=True)
+        await output.rows("ledger", rows, _COLUMNS, nothing)
     return _conclude(states)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 
 from qsessions.errors import InvalidArgument
-from qsessions.models import DURATION_TEXT, MAX_SECONDS, deadline_seconds, whole_seconds
+from qsessions.models import (
+    DURATION_TEXT,
+    MAX_SECONDS,
+    ModeName,
+    WorkloadMode,
+    deadline_seconds,
+    whole_seconds,
+)
 
 # An error names no more of a text.
 _SHOWN = 40
@@ -53,6 +60,15 @@ def read_labels(labels: Sequence[str]) -> dict[str, str]:
             raise InvalidArgument(f"--label gives {name!r} twice.")
         read[name] = value
     return read
+
+
+def listed_modes(modes: Iterable[str]) -> tuple[WorkloadMode, ...]:
+    """Return modes as the list of workloads calls them."""
+    from qsessions.api.operations import LISTED_AS, WORKLOAD_MODES
+
+    names: dict[str, WorkloadMode] = {str(mode): mode for mode in WORKLOAD_MODES}
+    names |= {str(mode): name for mode, name in LISTED_AS.items()}
+    return tuple(dict.fromkeys(names[mode] for mode in modes))
 
 
 def _checked_text(text: str) -> str:
@@ -104,8 +120,12 @@ _Version = Annotated[
 ]
 
 SessionId = Annotated[str, Parameter(help="The session's id.")]
-Mode = Annotated[
-    Literal["dedicated", "batch"], Parameter(help="Exclusive access, or a group of jobs.")
+Mode = Annotated[ModeName, Parameter(help="Exclusive access, or a group of jobs.")]
+ListedModes = Annotated[
+    tuple[Literal["dedicated", "session", "batch"], ...],
+    Parameter(
+        help="Which kinds; may be repeated. The list calls dedicated ones session.", negative=""
+    ),
 ]
 Backend = Annotated[Name | None, Parameter(help="The backend's name.")]
 MaxTtl = Annotated[

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import accumulate, count
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import attrs
@@ -24,9 +24,12 @@ from qsessions.errors import InvalidArgument, one_line
 Row: TypeAlias = Mapping[str, Any]
 
 _GAP = "  "
-# Names are cut to no fewer characters, and a column to no fewer cells.
-SHORT_NAME = 8
-_LEAST_CUT = 20
+# Columns of text that may be cut on a terminal, and to no fewer cells; in others the end may be
+# what tells two rows apart.
+_PROSE = frozenset({"why", "error"})
+_LEAST_CUT = 16
+# What a terminal calls a column.
+_SHORT = {"age_seconds": "age", "live_state": "state"}
 _STYLES = {
     "open": "cyan",
     "active": "bold green",
@@ -106,7 +109,7 @@ class Output:
         columns: Sequence[str],
         nothing: str | None = None,
         *,
-        brief: bool = False,
+        needed: int = 0,
     ) -> None:
         """Print a list: with --jsonl each row as it comes, with --json one object.
 
@@ -114,10 +117,10 @@ class Output:
             name: The name of the list in the object.
             rows: The rows.
             columns: The columns of a table, the most important first. On a terminal, without
-                --verbose, a table has as many as there is room for.
+                --verbose, a table has as many as there is room for, of those that aren't empty.
             nothing: What to print on standard error in place of a table without rows.
-            brief: Whether to shorten a table on a terminal: the names in the first column, as far
-                as they stay different, ages, and the column that there is too little room for.
+            needed: How many columns a table must have on a terminal; where there is no room for
+                them, each row is printed as an object.
         """
         items: list[Row] = []
         async for item in rows if isinstance(rows, AsyncIterator) else _iterate(rows):
@@ -132,17 +135,26 @@ class Output:
         elif nothing is not None and not items:
             print_lines(nothing)
         else:
-            self._table(items, columns, brief=brief)
+            self._table(items, columns, needed)
 
-    def _table(self, items: Sequence[Row], columns: Sequence[str], *, brief: bool) -> None:
+    def _table(self, items: Sequence[Row], columns: Sequence[str], needed: int) -> None:
         table = [list(columns), *([cell(item[name]) for name in columns] for item in items)]
         if not sys.stdout.isatty():
             _print([list(map(Text, cells)) for cells in _fit(table)])
         elif self._verbose:
             _print_table(_fit(table), sys.maxsize)
         else:
-            width = Terminal().width
-            _print_table(_fit(_shorten(table, items), width) if brief else _fit(table), width)
+            width, shown = Terminal().width, _shorten(table, items)
+            if items and any(end > width for end in _ends(_fit(shown)[0])[:needed]):
+                self._records(items, columns)
+            else:
+                _print_table(_fit(shown, width), width)
+
+    def _records(self, items: Sequence[Row], columns: Sequence[str]) -> None:
+        for number, item in enumerate(items):
+            if number:
+                _print([[]])
+            self.record({name: item[name] for name in columns})
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
@@ -177,7 +189,7 @@ def _print(lines: Sequence[Sequence[Text]]) -> None:
 def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     """Print a table on a terminal, and the names of columns that there is no room for."""
     header, *rows = rows
-    ends = [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
+    ends = _ends(header)
     shown = max(1, sum(end <= width for end in ends))
     lines = [[Text(name, "bold") for name in header[:shown]], [Text("-" * ends[shown - 1], "dim")]]
     lines += [list(map(_styled, cells[:shown])) for cells in rows]
@@ -186,27 +198,27 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     _print(lines)
 
 
+def _ends(header: Sequence[str]) -> list[int]:
+    """Return where each column ends, in cells from the left."""
+    return [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
+
+
 def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[str]]:
-    """Return a table with short ages, and names in the first column cut as far as they differ."""
-    header, *rows = table
-    names = {cells[0] for cells in rows}
-    length = next(n for n in count(SHORT_NAME) if len({name[:n] for name in names}) == len(names))
-    short = [["age" if name == "age_seconds" else name for name in header]]
-    for item, cells in zip(items, rows, strict=True):
-        ages = [
-            _age(item[name]) if name == "age_seconds" else text
-            for name, text in zip(header, cells, strict=True)
-        ]
-        short.append([ages[0][:length], *ages[1:]])
-    return short
+    """Return a table with short ages and names, without columns in which there is nothing."""
+    columns = []
+    for name, *cells in zip(*table, strict=True):
+        if not cells or set(cells) - {"-", ""}:
+            ages = [_age(item[name]) for item in items] if name == "age_seconds" else cells
+            columns.append([_SHORT.get(name, name), *ages])
+    return [list(cells) for cells in zip(*columns, strict=True)]
 
 
 def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
-    """Pad cells to the width of their columns; cut the column at the edge, if enough remains."""
+    """Pad cells to the width of their columns; cut prose at the edge, if enough remains."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     room = width
     for number, wanted in enumerate(widths):
-        if _LEAST_CUT <= room < wanted:
+        if _LEAST_CUT <= room < wanted and table[0][number] in _PROSE:
             widths[number] = room
         room -= widths[number] + len(_GAP)
     return [

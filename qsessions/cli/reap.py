@@ -27,7 +27,7 @@ from qsessions.cli.options import (
     flag,
     read_labels,
 )
-from qsessions.cli.output import SHORT_NAME, Output
+from qsessions.cli.output import Output
 from qsessions.cli.recording import ClosedSessions, local_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask, progress_bar
@@ -36,7 +36,9 @@ from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, forget as forget_records, reap as reap_sessions
 
-_COLUMNS = ("record", "verdict", "done", "why", "error", "candidates")
+_COLUMNS = ("record", "verdict", "done", "error", "why", "candidates")
+# Names may be given by their beginnings, of no fewer characters.
+_SHORT_NAME = 8
 _LIST_SAYS_WHY = "The list says why."
 _NO_CANDIDATES = (
     "To end a session whatever the ledger says: qsessions close ID; "
@@ -48,7 +50,8 @@ def reap(
     *records: Annotated[
         str,
         Parameter(
-            help="Only these: session ids, or names that `qsessions ledger` shows instead of an id."
+            name="RECORD",
+            help="Only these: session ids, or names that `qsessions ledger` shows in place of one.",
         ),
     ],
     label: OnlyLabels = (),
@@ -113,7 +116,10 @@ def _conclude(reaped: Sequence[Reaped]) -> int | None:
 def forget(
     *records: Annotated[
         str,
-        Parameter(help="Session ids, or names that `qsessions ledger` shows instead of an id."),
+        Parameter(
+            name="RECORD",
+            help="Session ids, or names that `qsessions ledger` shows in place of an id.",
+        ),
     ],
     undecided: Annotated[
         bool, flag("All that `qsessions reap` can't decide, after showing them and asking.")
@@ -237,14 +243,14 @@ def _are(number: int) -> str:
 
 
 async def _full_names(ledger: Ledger, names: Sequence[str]) -> list[str]:
-    """Return the full names of records; a terminal shows only their beginnings."""
+    """Return the full names of records; their beginnings are enough."""
     if not names:
         return []
     records = [entry.record for entry in await read_entries(ledger)]
     all_names = {name for record in records for name in (record.key, record.session_id) if name}
     full: list[str] = []
     for name in names:
-        matches = [item for item in all_names if len(name) >= SHORT_NAME and item.startswith(name)]
+        matches = [item for item in all_names if len(name) >= _SHORT_NAME and item.startswith(name)]
         if name not in all_names and len(matches) > 1:
             raise InvalidArgument(
                 f"{len(matches)} records begin with {name!r}.", solution="Add more of the name."
@@ -258,7 +264,7 @@ async def _print(
 ) -> None:
     rows = [_row(command, item) for item in records]
     nothing = nothing or f"qsessions {command}: nothing is undecided."
-    await Output(options).rows("records", rows, _COLUMNS, nothing, brief=True)
+    await Output(options).rows("records", rows, _COLUMNS, nothing)
 
 
 def _row(command: str, item: Reaped) -> dict[str, Any]:

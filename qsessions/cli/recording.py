@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 import attrs
 
-from qsessions.cli.failures import count, print_error, print_lines, shorten
-from qsessions.errors import LedgerUnavailable
+from qsessions.cli.failures import StderrHandler, count, print_error, shorten
+from qsessions.errors import ConfigurationError, LedgerUnavailable, copy_error
 from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import (
+    Ledger,
+    LedgerEntry,
     LedgerRecord,
     RecordState,
     amend_entries,
@@ -27,14 +29,52 @@ class _DetachedLedger(LocalLedger):
         await super().record(attrs.evolve(record, detached=True))
 
 
-@asynccontextmanager
-async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
+class _NoPlace(Ledger):
+    """Stands in for the ledger where that has no place, and fails at each use.
+
+    Args:
+        error: Why there is none.
+    """
+
+    def __init__(self, error: ConfigurationError) -> None:
+        self._error = error
+
+    async def record(self, record: LedgerRecord) -> None:
+        raise copy_error(self._error)
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        raise copy_error(self._error)
+
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+        raise copy_error(self._error)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+
+def local_ledger() -> AbstractAsyncContextManager[LocalLedger]:
     """Open the ledger in the platform's own place. Closing it takes at most 5 s.
+
+    Raises:
+        ConfigurationError: It has no place, since the home folder is unknown.
+    """
+    return _opened(LocalLedger())
+
+
+def optional_ledger(*, detached: bool = False) -> AbstractAsyncContextManager[Ledger]:
+    """Open the same for a command that goes on without it. Without a place it fails at each use.
 
     Args:
         detached: Whether the recorded sessions belong to nobody, because they outlive this process.
     """
-    ledger = _DetachedLedger() if detached else LocalLedger()
+    try:
+        return _opened(_DetachedLedger() if detached else LocalLedger())
+    except ConfigurationError as error:
+        return nullcontext(_NoPlace(error))
+
+
+@asynccontextmanager
+async def _opened(ledger: LocalLedger) -> AsyncIterator[LocalLedger]:
     handler, log = StderrHandler(logging.WARNING), logging.getLogger("qsessions.ledger")
     log.addHandler(handler)
     try:
@@ -45,21 +85,6 @@ async def local_ledger(*, detached: bool = False) -> AsyncIterator[LocalLedger]:
         log.removeHandler(handler)
 
 
-class StderrHandler(logging.Handler):
-    """Prints each warning once on standard error."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self._printed: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a warning."""
-        text = record.getMessage()
-        if text not in self._printed:
-            self._printed.add(text)
-            print_lines(f"qsessions: {text}")
-
-
 async def record_ended(session_ids: Collection[str]) -> None:
     """Mark the records of closed sessions as ended, if their owners are dead.
 
@@ -68,7 +93,7 @@ async def record_ended(session_ids: Collection[str]) -> None:
     if not session_ids:
         return
     with suppress(LedgerUnavailable):
-        async with local_ledger() as ledger:
+        async with optional_ledger() as ledger:
             now = time.time()
             changes = [
                 (entry, entry.record.becomes(RecordState.ENDED, now=now))

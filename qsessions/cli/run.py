@@ -41,7 +41,7 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
-from qsessions.cli.recording import LedgerWarning, local_ledger
+from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
 from qsessions.events import EndingFailed, Event
@@ -109,7 +109,8 @@ async def run(
     if attach is None:
         if mode is None:
             raise InvalidArgument(
-                "--mode is missing.", solution="Add --mode for a new session, or --attach ID."
+                "--mode is missing.",
+                solution="Add --mode dedicated or --mode batch for a new session, or --attach ID.",
             )
         request = CreateSession(mode, backend=backend, **ttls)
     elif label or any([mode, backend, *ttls.values()]):
@@ -171,7 +172,7 @@ class _Runner:
         observers = [self.observer, LedgerWarning("run"), self._count_failed_endings]
         try:
             async with (
-                local_ledger() as ledger,
+                optional_ledger() as ledger,
                 connect(options, ledger=ledger, observers=observers) as client,
             ):
                 return await self._run_in_session(client)

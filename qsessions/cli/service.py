@@ -7,14 +7,27 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from qsessions.cli.failures import Exit, LeaveAtOnce, advice_on, exit_code, print_error, problem_of
+from qsessions.cli.failures import (
+    Exit,
+    LeaveAtOnce,
+    StderrHandler,
+    advice_on,
+    exit_code,
+    print_error,
+    problem_of,
+)
 from qsessions.cli.options import Options
+from qsessions.clock import SYSTEM_CLOCK
 from qsessions.errors import QSessionsError
 
 if TYPE_CHECKING:
     from qsessions.client import AsyncSessionClient
 
+# The time of every command that asks for it, and of its calls; a test sets another.
+CLOCK = SYSTEM_CLOCK
 _DISCARD = logging.NullHandler()
+# What these say is printed as it is.
+_PRINTED = ("qsessions.http", "qsessions.session")
 
 
 def connect(options: Options, **arguments: Any) -> AsyncSessionClient:
@@ -27,6 +40,7 @@ def connect(options: Options, **arguments: Any) -> AsyncSessionClient:
         "account": options.account,
         "account_file": options.account_file,
         "timeout": options.timeout,
+        "clock": CLOCK,
     }
     return AsyncSessionClient(application="qsessions-cli", **chosen | arguments)
 
@@ -49,6 +63,9 @@ def run_async(
     """
     # The commands print the library's warnings themselves, in their own words.
     logging.getLogger("qsessions").addHandler(_DISCARD)
+    printed, logs = StderrHandler(logging.WARNING), list(map(logging.getLogger, _PRINTED))
+    for log in logs:
+        log.addHandler(printed)
     runner = asyncio.Runner()
     is_abandoned = False
     try:
@@ -72,3 +89,5 @@ def run_async(
         if not is_abandoned:
             runner.close()
             logging.getLogger("qsessions").removeHandler(_DISCARD)
+            for log in logs:
+                log.removeHandler(printed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -10,8 +10,7 @@ from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, SessionId, W
 from qsessions.cli.output import Output, row
 from qsessions.cli.recording import record_ended
 from qsessions.cli.service import connect
-
-State = Literal["open", "active", "inactive", "closed", "pending_inactive", "pending_closed"]
+from qsessions.models import StateName
 
 # The seconds that one of many reads of a session may take.
 _READ_TIMEOUT_S = 60.0
@@ -72,7 +71,7 @@ async def wait(
     /,
     *,
     states: Annotated[
-        tuple[State, ...],
+        tuple[StateName, ...],
         Parameter(name="--for", help="The state; may be repeated for others.", negative=""),
     ],
     options: WaitOptions = WAIT_DEFAULTS,

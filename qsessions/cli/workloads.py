@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
+from qsessions.cli import service
+from qsessions.cli.failures import print_lines
 from qsessions.cli.options import (
     DEFAULTS,
     CreatedAfter,
@@ -17,10 +19,12 @@ from qsessions.cli.options import (
     OnlyBackend,
     Options,
     flag,
+    listed_modes,
 )
 from qsessions.cli.output import Output, Row, row
 from qsessions.cli.service import connect
 from qsessions.errors import CallTimeout
+from qsessions.models import WorkloadStatus
 
 # The first ones stay where a terminal is narrow.
 _WORKLOAD_COLUMNS = (
@@ -32,18 +36,24 @@ _WORKLOAD_COLUMNS = (
     "usage_seconds",
     "accepting_jobs",
 )
+Status = Literal["open", "closed", "pending", "in_progress", "failed", "completed", "canceled"]
 _VERSION_COLUMNS = ("version", "status", "sunset_date")
 
 
 async def workloads(
     *,
     mode: Annotated[
-        tuple[Literal["session", "batch", "job"], ...],
-        Parameter(help="Which kinds; may be repeated.", negative=""),
-    ] = ("session", "batch"),
+        tuple[Literal["dedicated", "session", "batch", "job"], ...],
+        Parameter(
+            help="Which kinds; may be repeated. The list calls dedicated ones session.", negative=""
+        ),
+    ] = ("dedicated", "batch"),
     status: Annotated[
-        tuple[Literal["pending", "in_progress", "failed", "completed", "canceled"], ...],
-        flag("Only those in this status; may be repeated."),
+        tuple[Status, ...],
+        flag(
+            "Only those in this status; may be repeated. Open ones are pending or in_progress, "
+            "closed ones failed, completed or canceled."
+        ),
     ] = (),
     backend: OnlyBackend = None,
     search: Annotated[
@@ -57,18 +67,27 @@ async def workloads(
 ) -> None:
     """List the instance's sessions and batches, oldest first.
 
-    Those that may cost are pending or in_progress.
+    Those that may cost are open: pending or in_progress. `list` and `ls` are
+    this command too.
 
-    Example: qsessions workloads --status pending --status in_progress --jsonl
+    Example: qsessions workloads --status open --jsonl
     """
-    from qsessions.api.operations import MAX_PAGE
+    from qsessions.api.operations import (
+        ENDED_STATUSES,
+        MAX_PAGE,
+        OPEN_STATUSES,
+        WORKLOAD_STATUSES,
+    )
 
+    # What the list calls the states of sessions, and itself.
+    states: dict[str, tuple[WorkloadStatus, ...]] = {name: (name,) for name in WORKLOAD_STATUSES}
+    states |= {"open": OPEN_STATUSES, "closed": ENDED_STATUSES}
     output = Output(options)
     try:
         async with connect(options) as client, asyncio.timeout(options.timeout):
             listed = client.workloads(
-                mode=mode,
-                status=status,
+                mode=listed_modes(mode),
+                status=[item for name in status for item in states[name]],
                 backend=backend,
                 search=search,
                 created_after=created_after,
@@ -94,7 +113,7 @@ async def _rows(listed: AsyncIterator[Any], limit: int | None) -> AsyncIterator[
 async def versions(*, options: Options = DEFAULTS) -> None:
     """List the API versions of the service, oldest first.
 
-    It needs no credentials.
+    It needs no credentials. Standard error says which one calls ask for.
 
     Example: qsessions versions --json
     """
@@ -104,3 +123,12 @@ async def versions(*, options: Options = DEFAULTS) -> None:
     async with connect(options, auth=None if is_named else []) as client:
         listed = await client.versions()
     await output.rows("versions", map(row, listed), _VERSION_COLUMNS)
+    if not output.as_json and options.api_version is None:
+        from qsessions.api.operations import default_version
+        from qsessions.cli.api_version import why_version
+
+        now = service.CLOCK.wall()
+        print_lines(
+            f"qsessions versions: calls ask for {default_version(now)}, {why_version(None, now)}. "
+            "To ask for another: --api-version DATE"
+        )

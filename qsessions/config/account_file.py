@@ -21,6 +21,9 @@ OLD_CHANNEL = "ibm_quantum"
 # A file of a hundred accounts has about 50 KiB.
 _MAX_BYTES = 1024 * 1024
 
+# Why a path that begins with ~ can't be read.
+UNKNOWN_HOME = "the home folder is unknown"
+
 # How much of the file goes into a message.
 _MAX_LISTED = 5
 _MAX_NAME = 60
@@ -42,8 +45,10 @@ def read_accounts(file: str) -> dict[str, Account] | str | None:
     except OSError as error:
         # Windows calls it a lack of permission.
         return "it is a directory" if path.is_dir() else error.strerror or type(error).__name__
-    except (ValueError, RuntimeError) as error:
-        # A NUL in the path, or the home folder of an unknown user.
+    except RuntimeError:
+        return UNKNOWN_HOME
+    except ValueError as error:
+        # A NUL in the path.
         return str(error)
     if len(body) > _MAX_BYTES:
         return f"it is larger than {_MAX_BYTES} bytes"
@@ -119,8 +124,8 @@ def account_problem(account: Account, source: str, *, own_tls: bool) -> Configur
             not account.verify and not own_tls,
             'says "verify": false, and certificates are always checked',
             (
-                "Pass ssl=ssl.create_default_context(cafile=...) with the CA that signed "
-                "the server's certificate."
+                "For a CA of your own: context = ssl.create_default_context(); "
+                'context.load_verify_locations("ca.pem"); pass ssl=context.'
             ),
             "ssl",
         ),

@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import cast
 
+from yarl import URL
+
 from qsessions.api.messages import (
+    INSECURE_HOSTS,
     RESERVED_HEADERS,
     AuthProvider,
+    InsecureHosts,
     SecretHeaders,
     header_problem,
     is_emulator,
@@ -35,6 +39,8 @@ _CLOUD = re.compile(
 # Names in a cloud's domain that are the service's own or IAM's, and the names of IBM's clouds.
 _PARTS = {"quantum", "quantum-computing", "iam", "private"}
 _IBM_CLOUD = re.compile(r"((?!www\.|globalcatalog\.)[a-z0-9]+\.)?cloud\.ibm\.com")
+# A host and perhaps its port, without what may surround them in a URL. Docker's names have _.
+_HOST = re.compile(r"([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[0-9]+)?")
 
 # Headers that have an argument of their own.
 _ARGUMENT_OF = {
@@ -181,6 +187,36 @@ def checked_private_endpoint(environ: Mapping[str, str]) -> bool:
     return value == "true"
 
 
+def checked_insecure_hosts(environ: Mapping[str, str]) -> InsecureHosts:
+    """Return the hosts, with their ports, that the environment allows plain http to.
+
+    Raises:
+        ConfigurationError: One is malformed, or IBM Cloud's. The message doesn't repeat it.
+    """
+    value = environ.get(INSECURE_HOSTS, "").strip().lower()
+    entries = [entry.strip() for entry in value.split(",")] if value else []
+    hosts = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            url = URL(f"http://{entry}") if _HOST.fullmatch(entry) else URL()
+        except ValueError:
+            url = URL()
+        if not url.raw_host:
+            raise ConfigurationError(
+                f"{INSECURE_HOSTS} must list hosts with their ports, separated by commas, such as "
+                f"emulator:9000,other:8080 (without a port it is 80); number {number} is none.",
+                solution=f"Correct or unset {INSECURE_HOSTS}.",
+            )
+        if f".{url.raw_host}".endswith(".cloud.ibm.com"):
+            raise ConfigurationError(
+                f"{INSECURE_HOSTS} can't name {url.raw_host}: no key goes to IBM Cloud in plain "
+                "http.",
+                solution=f"Leave it out of {INSECURE_HOSTS}, and use https.",
+            )
+        hosts.append((url.raw_host, url.port))
+    return frozenset(hosts)
+
+
 def unknown_channel(channel: str) -> ConfigurationError:
     """Return the error for a channel in the environment that doesn't exist."""
     # It isn't repeated: it may be the key, in the wrong place.
@@ -190,16 +226,16 @@ def unknown_channel(channel: str) -> ConfigurationError:
     )
 
 
-def refuse_emulator(url: str | None, variable: str) -> None:
+def refuse_emulator(url: str | None, variable: str, insecure_hosts: InsecureHosts) -> None:
     """Refuse an emulator's address in the environment for the key of a named account.
 
     Raises:
-        ConfigurationError: The address is plain http to this machine.
+        ConfigurationError: The address is plain http to where that may go.
     """
-    if url and is_emulator(url):
+    if url and is_emulator(url, insecure_hosts):
         raise ConfigurationError(
-            f"{variable} is an address of this machine in plain http, as an emulator has, and the "
-            "named account's key would go there.",
+            f"{variable} is an address in plain http, as an emulator has, and the named account's "
+            "key would go there.",
             solution=f"Unset {variable}. For an emulator, pass no account: its key is in {TOKEN}.",
         )
 

@@ -15,6 +15,7 @@ from qsessions.api.codec import Account
 from qsessions.api.directory import CatalogEntry, ListedInstance, plan, search
 from qsessions.api.messages import (
     AuthProvider,
+    InsecureHosts,
     SecretHeaders,
     is_emulator,
     leftover_problem,
@@ -214,6 +215,7 @@ def directory_of(
     key: IBMCloudAuth | None,
     search_url: str | None,
     catalog_url: str | None,
+    insecure_hosts: InsecureHosts,
     cloud_host: Callable[[str], str] | None,
 ) -> Directory | ConfigurationError:
     """Return where a key's instances are listed, or why they can't be.
@@ -224,6 +226,7 @@ def directory_of(
         key: The key.
         search_url: What GLOBAL_SEARCH_URL holds.
         catalog_url: What GLOBAL_CATALOG_URL holds.
+        insecure_hosts: Where plain http may go besides this machine.
         cloud_host: Returns the URL of a host in the cloud of the base URL, by how it begins; None
             where the base URL isn't derived from the cloud's address.
     """
@@ -234,9 +237,11 @@ def directory_of(
             argument="auth",
         )
     try:
-        search_url = _checked(search_url, SEARCH_URL, in_cloud=cloud_host is not None)
-        catalog_url = _checked(catalog_url, CATALOG_URL, in_cloud=cloud_host is not None)
+        search_url = _checked(search_url, SEARCH_URL)
+        catalog_url = _checked(catalog_url, CATALOG_URL)
         if cloud_host is not None:
+            _refuse_emulator(search_url, SEARCH_URL, insecure_hosts)
+            _refuse_emulator(catalog_url, CATALOG_URL, insecure_hosts)
             search_url = search_url or cloud_host("api.global-search-tagging.")
             catalog_url = catalog_url or cloud_host("globalcatalog.") + "/api/v1"
     except ConfigurationError as error:
@@ -249,17 +254,19 @@ def directory_of(
     return Directory(key, search_url, catalog_url)
 
 
-def _checked(url: str | None, variable: str, *, in_cloud: bool) -> str | None:
+def _checked(url: str | None, variable: str) -> str | None:
     if not url:
         return None
-    checked = service_url(url, variable, solution=f"Correct or unset {variable}.")
-    if in_cloud and is_emulator(checked):
+    return service_url(url, variable, solution=f"Correct or unset {variable}.")
+
+
+def _refuse_emulator(url: str | None, variable: str, insecure_hosts: InsecureHosts) -> None:
+    if url and is_emulator(url, insecure_hosts):
         raise ConfigurationError(
-            f"{variable} is an address of this machine in plain http, as an emulator has, and the "
-            "base URL is the cloud's.",
+            f"{variable} is an address in plain http, as an emulator has, and the base URL is the "
+            "cloud's.",
             solution=f"Unset {variable}, or set QSESSIONS_BASE_URL to the emulator's.",
         )
-    return checked
 
 
 def _fits(instance: Instance, account: Account) -> bool:

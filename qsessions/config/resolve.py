@@ -23,6 +23,7 @@ from qsessions.config.checks import (
     CLOUD_URL,
     TOKEN,
     checked_base_url,
+    checked_insecure_hosts,
     checked_private_endpoint,
     checked_providers,
     checked_text,
@@ -90,13 +91,14 @@ def resolve(
         own_tls=own_tls,
         environment=environment,
         proxies=SecretValues(getproxies_environment()),
+        insecure_hosts=checked_insecure_hosts(environ),
         advice=_NAME_ANOTHER
         if is_named
         else f"{WAYS} auth=[] makes a client without credentials, enough for versions().",
     )
     if is_named and needs_key:
-        refuse_emulator(loader.iam_url, IAM_URL)
-        refuse_emulator(loader.base_url if base_url is None else None, BASE_URL)
+        refuse_emulator(loader.iam_url, IAM_URL, loader.insecure_hosts)
+        refuse_emulator(None if base_url else loader.base_url, BASE_URL, loader.insecure_hosts)
     key = key_of(loader.providers) if needs_crn else None
     if key is not None and environment.token and not key.may_be_of(environment.token):
         # The instance of another key may be on another bill.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import ClassVar
 
@@ -15,6 +12,7 @@ from attrs import field, frozen
 from qsessions.api.codec import Account
 from qsessions.api.messages import (
     AuthProvider,
+    InsecureHosts,
     SecretValues,
     service_url,
     strips_frames,
@@ -23,6 +21,7 @@ from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.config.account_file import (
     CHANNELS,
+    UNKNOWN_HOME,
     account_problem,
     default_account,
     list_accounts,
@@ -45,6 +44,7 @@ from qsessions.config.instances import (
     may_be_name,
 )
 from qsessions.errors import ConfigurationError
+from qsessions.http.threads import run_in_thread
 
 INSTANCE = "QISKIT_IBM_INSTANCE"
 IAM_URL = "IAM_URL"
@@ -70,6 +70,7 @@ class Settings:
         proxies: The proxy for each scheme of an address, and under "no" the hosts that need none.
         source: Where the settings come from that the arguments don't hold, in words.
         instance: The CRN that is sent, where it is known.
+        insecure_hosts: Where plain http may go besides this machine.
         origins: Where key and CRN come from, in words, if they come from different places.
         directory: Where the key's instances are listed, or why they can't be.
         lookup: Gives the settings with the instance, which must be looked up first, or None.
@@ -78,6 +79,7 @@ class Settings:
     base_url: str
     providers: tuple[AuthProvider, ...]
     proxies: Mapping[str, str]
+    insecure_hosts: InsecureHosts
     source: str
     instance: str | None = None
     origins: str | None = None
@@ -106,6 +108,7 @@ class SettingsLoader:
     own_tls: bool
     environment: Account
     proxies: Mapping[str, str]
+    insecure_hosts: InsecureHosts
     # What to do about missing credentials where nothing better is known.
     advice: str
 
@@ -116,20 +119,9 @@ class SettingsLoader:
 
         Raises:
             ConfigurationError: See `load_blocking`.
+            ConnectionFailed: There can be no thread for it.
         """
-        result: Future[Settings] = Future()
-        # Cancelling a caller that waits doesn't cancel the reading.
-        result.set_running_or_notify_cancel()
-
-        def read() -> None:
-            try:
-                result.set_result(self.load_blocking())
-            except BaseException as error:  # noqa: BLE001 - it belongs to the caller that waits
-                result.set_exception(error)
-
-        # Not one of the event loop's own threads, which are waited for at its end.
-        threading.Thread(target=read, name="qsessions-account", daemon=True).start()
-        return await asyncio.wrap_future(result)
+        return await run_in_thread(self.load_blocking, "qsessions-account")
 
     @strips_frames
     def load_blocking(self) -> Settings:
@@ -140,9 +132,17 @@ class SettingsLoader:
                 were searched, in order.
         """
         accounts = read_accounts(self.file)
+        if accounts == UNKNOWN_HOME and self.is_crn_optional:
+            # Nobody asked for the file, and without a home folder there is none.
+            accounts = None
         if isinstance(accounts, str):
+            correction = (
+                "Set HOME, or name a file without ~ in account_file=."
+                if accounts == UNKNOWN_HOME
+                else "Correct the file."
+            )
             raise self._refusal(
-                f"{self.file} can't be read: {accounts}.", f"Correct the file. {self.advice}"
+                f"{self.file} can't be read: {accounts}.", f"{correction} {self.advice}"
             )
         name = self.account or default_account(accounts or {}, self.channel)
         if accounts is not None and name in accounts:
@@ -182,8 +182,7 @@ class SettingsLoader:
         ):
             raise self._refusal(problem.message, problem.solution, problem.argument)
         providers = list(self.providers)
-        is_private = account.private_endpoint or self.environment.private_endpoint
-        private = "private." if is_private else ""
+        private = "private." * (account.private_endpoint or self.environment.private_endpoint)
         if self.needs_key:
             iam_url = self.iam_url or self._host_url(account, source, f"{private}iam.")
             service_url(iam_url, IAM_URL, DEFAULT_IAM_URL, f"Correct or unset {IAM_URL}.")
@@ -194,6 +193,7 @@ class SettingsLoader:
             key,
             self.search_url,
             self.catalog_url,
+            self.insecure_hosts,
             partial(self._host_url, account, source) if self.base_url is None else None,
         )
         lookup = None
@@ -211,6 +211,7 @@ class SettingsLoader:
             self.base_url or self._host_url(account, source, f"{prefix}quantum.") + "/api",
             tuple(providers),
             SecretValues({name: url for name, url in proxies.items() if url}, **self.proxies),
+            self.insecure_hosts,
             source or "the environment",
             crns[0].crn if crns else None,
             self._origins(source) if crns else None,

@@ -5,7 +5,9 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "jwt":
         raise
-    raise ImportError("the emulator needs PyJWT: pip install 'qsessions[emulator]'") from error
+    raise ImportError(
+        "the emulator needs PyJWT: pip install 'qsessions[emulator]'", name=__name__
+    ) from None
 
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.recording import ReceivedRequest

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
 import attrs
 
@@ -25,7 +25,7 @@ FaultKind = Literal[
     "usage_limit",
 ]
 
-OPERATIONS = (
+Operation: TypeAlias = Literal[
     "create",
     "get",
     "update",
@@ -52,8 +52,11 @@ OPERATIONS = (
     "instances",
     "resource_instances",
     "plan",
-)
+]
 """What a fault can be bound to."""
+
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+"""The same as values."""
 
 MOST_SECONDS = 3600.0
 YOUNG_SECONDS = 2.0

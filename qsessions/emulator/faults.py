@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 import attrs
 
-from qsessions.emulator.fault_kinds import MOST_SECONDS, OPERATIONS, RULES, FaultKind
+from qsessions.emulator.fault_kinds import MOST_SECONDS, OPERATIONS, RULES, FaultKind, Operation
 
 _MOST_SKEW_SECONDS = 1e8
 _KIND_FIELDS = frozenset[str]().union(*(rules.fields for rules in RULES.values()))
@@ -22,7 +22,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
-def _names(value: Sequence[str]) -> tuple[str, ...]:
+def _names(value: Sequence[Operation]) -> tuple[Operation, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ValueError("operations: must be a list of names")  # noqa: TRY004 - as documented
     return tuple(value)
@@ -122,7 +122,7 @@ class Fault:
             get_args(FaultKind).__contains__, f"be one of: {', '.join(get_args(FaultKind))}"
         )
     )
-    operations: Sequence[str] = attrs.field(
+    operations: Sequence[Operation] = attrs.field(
         default=(),
         converter=_names,
         validator=_must(

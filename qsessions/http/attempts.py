@@ -170,7 +170,6 @@ class Attempts:
                 except QSessionsError as error:
                     result = error.with_traceback(None)
             if isinstance(result, Response):
-                call.response_secrets = result.secrets
                 if call.is_success(result):
                     self._budget.earn(call.retry_cost or SUCCESS_EARNS)
                     return result
@@ -239,7 +238,7 @@ class Attempts:
             result = await self._send(request)
         except QSessionsError as error:
             about["seconds"] = self.clock.monotonic() - started
-            self.observers.notify(RequestFailed(**about, reason=request.mask(error.message)))
+            self.observers.notify(RequestFailed(**about, reason=error.message))
             raise
         about["seconds"] = self.clock.monotonic() - started
         if result.is_success:

@@ -27,8 +27,8 @@ from qsessions.http.credentials import (
     Credentials,
     ask,
     checked,
+    invalidate,
     rest_of,
-    sendable,
 )
 
 
@@ -46,7 +46,6 @@ class CallState:
         retry_cost: What its last retry took from the budget.
         is_refreshed: Whether it had its one fresh credential after a 401.
         may_be_applied: Whether an earlier attempt may have been carried out.
-        response_secrets: Texts that the transport added and that must not show up.
         credentials: The credentials of this attempt.
         by_provider: What the providers returned for this attempt, as far as they were asked.
         is_sent: Whether the transport had `request`.
@@ -57,7 +56,6 @@ class CallState:
     retry_cost = 0
     is_refreshed = False
     may_be_applied = False
-    response_secrets: tuple[str, ...] = ()
     credentials = NO_CREDENTIALS
     by_provider: Sequence[SecretHeaders] = ()
     is_sent = False
@@ -85,14 +83,8 @@ class CallState:
         return 200 <= response.status < 300
 
     def with_context(self, error: QSessionsError) -> QSessionsError:
-        """Add to an error where it happened, and mask every secret that a server echoed."""
+        """Add to an error where it happened, and return it."""
         request = self.request
-        error.message = request.mask(error.message, self.response_secrets)
-        error.code, error.solution, error.trace_id = (
-            text and request.mask(text, self.response_secrets)
-            for text in (error.code, error.solution, error.trace_id)
-        )
-        error.args = (error.message,)
         return error.with_context(
             operation=request.operation,
             session_id=request.session_id,
@@ -135,7 +127,7 @@ class CallState:
         by_provider: list[SecretHeaders] = []
         self.by_provider = by_provider
         try:
-            asking = ask(self.providers, transport, by_provider)
+            asking = ask(self.providers, transport, by_provider, latest.merged)
             # Providers that wait for nothing cost no timer.
             try:
                 waits_for = asking.send(None)
@@ -154,18 +146,25 @@ class CallState:
             problem.add_note(
                 f"{self.request.operation} needed the credentials; nothing was sent to the service."
             )
-        # They may show in it.
-        self._authorize(sendable(self.by_provider))
         raise self.with_context(problem)
 
     def invalidate(self, refusal: Response) -> bool:
-        """Have each provider drop what a 401 refused; return whether a fresh try may do better."""
+        """Have each provider drop what a 401 refused; return whether a fresh try may do better.
+
+        Raises:
+            QSessionsError: A provider's error.
+        """
         if decode_error_body(refusal.body).html:
             # The wall of a CDN or a company knows nothing of the token.
             return False
         # Each provider is asked, so no short cut at the first that says yes.
-        answers = [
-            provider.invalidate(headers)
-            for provider, headers in zip(self.providers, self.by_provider, strict=True)
-        ]
-        return any(answers)
+        try:
+            answers = [
+                invalidate(provider, headers)
+                for provider, headers in zip(self.providers, self.by_provider, strict=True)
+            ]
+        except QSessionsError as error:
+            problem = copy_error(error)
+        else:
+            return any(answers)
+        raise self.with_context(problem)

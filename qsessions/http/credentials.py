@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+import inspect
+import re
+from collections.abc import Coroutine, Generator, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from qsessions.api.messages import (
@@ -14,9 +16,23 @@ from qsessions.api.messages import (
     header_problem,
 )
 from qsessions.clock import Deadline
-from qsessions.errors import CallTimeout, ConfigurationError
+from qsessions.errors import (
+    CallTimeout,
+    ConfigurationError,
+    QSessionsError,
+    as_sentence,
+    copy_error,
+)
+from qsessions.masking import mask
 
 T = TypeVar("T")
+
+# What follows an auth scheme, and a URL's user and password.
+_CREDENTIALS = re.compile(
+    r"(?i:(?<=bearer )|(?<=basic )|(?<=apikey ))(?=\S*\d)\S{8,}|(?<=://)[^\s/@]+(?=@)"
+)
+# How a file's name or a URL begins.
+_PLACE = re.compile(r"[~./]|\w+:[/\\]")
 
 
 class Credentials(NamedTuple):
@@ -35,7 +51,10 @@ NO_CREDENTIALS = Credentials((), NO_HEADERS)
 
 
 async def ask(
-    providers: Sequence[AuthProvider], transport: Transport, by_provider: list[SecretHeaders]
+    providers: Sequence[AuthProvider],
+    transport: Transport,
+    by_provider: list[SecretHeaders],
+    latest: SecretHeaders,
 ) -> None:
     """Get the headers of the next attempt from each provider.
 
@@ -43,17 +62,80 @@ async def ask(
         providers: What gives them.
         transport: For the providers' own requests.
         by_provider: Where they are put; whatever happens, those that came are there.
+        latest: Those of the latest attempt, which may show in an error, too.
 
     Raises:
-        ConfigurationError: A provider returned something else.
-        Exception: What a provider raised.
+        ConfigurationError: A provider returned something else, or failed with an error of its own.
+        QSessionsError: What a provider raised, without secrets.
     """
     for provider in providers:
-        headers = await provider.headers(transport)
+        asked: object = ...
+        try:
+            asked = provider.headers(transport)
+            headers = await asked
+        except QSessionsError as error:
+            raise _masked(error, _values(*by_provider, latest)) from None
+        except Exception as error:  # noqa: BLE001 - it may be any
+            secrets = _values(*by_provider, latest)
+            raise _provider_error(provider, "headers", asked, error, secrets) from None
         # A user's own mapping isn't kept in a frame, which a traceback may show.
         if type(headers) is not SecretHeaders:
             headers = _secret(provider, headers)
         by_provider.append(headers)
+
+
+def invalidate(provider: AuthProvider, refused: SecretHeaders) -> bool:
+    """Have a provider drop what a 401 refused; return whether a fresh try may do better.
+
+    Raises:
+        ConfigurationError: It failed with an error of its own, or gave something else.
+        QSessionsError: What it raised.
+    """
+    try:
+        answer: object = provider.invalidate(refused)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("it must not be async")
+        return bool(answer)
+    except QSessionsError as error:
+        raise _masked(error, _values(refused)) from None
+    except Exception as error:  # noqa: BLE001 - it may be any
+        raise _provider_error(provider, "invalidate", ..., error, _values(refused)) from None
+
+
+def _provider_error(
+    provider: AuthProvider, method: str, asked: object, error: Exception, secrets: Sequence[str]
+) -> ConfigurationError:
+    """Return our error for one of a provider's own, as text: its frames may hold secrets.
+
+    So may its message: what follows an auth scheme or is a URL's user and password, and what the
+    provider has as an attribute.
+    """
+    failed = f"{type(provider).__name__}.{method}()"
+    if asked is not ... and not inspect.isawaitable(asked):
+        problem, solution = f"{failed} is not async", "Write `async def headers(self, transport)`."
+    else:
+        text = _CREDENTIALS.sub("***", f"{type(error).__name__}: {error}")
+        text = mask(text, [*secrets, *_texts_of(provider)])
+        problem = f"the auth provider failed in {failed}. {text}"
+        solution = "Correct the provider in auth=, or what it depends on."
+    return ConfigurationError(as_sentence(problem), solution=solution, argument="auth")
+
+
+def _texts_of(provider: AuthProvider) -> Iterator[str]:
+    """Yield the texts that a provider has as attributes, but for the names of files and URLs."""
+    attributes = {**vars(type(provider)), **getattr(provider, "__dict__", {})}
+    for name, value in attributes.items():
+        if name.startswith("__"):
+            continue
+        if inspect.ismemberdescriptor(value):
+            # One of `__slots__`.
+            value = getattr(provider, name, None)  # noqa: PLW2901
+        if isinstance(value, Mapping):
+            value = [*value.values()]  # noqa: PLW2901
+        for text in value if isinstance(value, list | tuple | set) else [value]:
+            if isinstance(text, str) and not _PLACE.match(text):
+                yield text
 
 
 def checked(providers: Sequence[AuthProvider], by_provider: Sequence[SecretHeaders]) -> Credentials:
@@ -83,14 +165,25 @@ def checked(providers: Sequence[AuthProvider], by_provider: Sequence[SecretHeade
     return Credentials([SecretHeaders(headers) for headers in by_provider], merged)
 
 
-def sendable(by_provider: Sequence[SecretHeaders]) -> SecretHeaders:
-    """Return those of the providers' headers that can be sent. It keeps the rest off all frames."""
-    return SecretHeaders(
-        (name, value)
-        for headers in by_provider
-        for name, value in headers.items()
-        if header_problem(name, value) is None
-    )
+def _values(*mappings: Mapping[str, object]) -> list[str]:
+    """Return the values of headers, of which one may be no text: it is checked later."""
+    return [str(value) for headers in mappings for value in headers.values()]
+
+
+def _masked(error: QSessionsError, secrets: Sequence[str]) -> QSessionsError:
+    """Return an error that a provider raised, masked where its words are its own.
+
+    It is a copy: the provider may raise the same error again, for another call.
+    """
+    error = copy_error(error)
+    # One with an operation is that of a request, whose words are masked by then.
+    if error.operation is None:
+        error.message = mask(error.message, secrets)
+        error.code, error.solution, error.trace_id = (
+            text and mask(text, secrets) for text in (error.code, error.solution, error.trace_id)
+        )
+        error.args = (error.message,)
+    return error
 
 
 class _Resumed(Generic[T]):

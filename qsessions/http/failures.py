@@ -9,10 +9,16 @@ import aiohttp
 
 from qsessions.api.messages import Request
 from qsessions.errors import CallTimeout, ConnectionFailed, ProtocolError, QSessionsError
+from qsessions.http.certificates import Certificates
 
 
 def translated(
-    error: Exception, request: Request, secrets: Iterable[str], *, sent: bool
+    error: Exception,
+    request: Request,
+    secrets: Iterable[str],
+    certificates: Certificates,
+    *,
+    sent: bool,
 ) -> QSessionsError:
     """Return our error for a foreign one.
 
@@ -20,26 +26,14 @@ def translated(
         error: The foreign error.
         request: The request, whose secrets the error may quote.
         secrets: Other texts that must not show up.
+        certificates: What the server's certificate was checked with.
         sent: Whether the request may have reached the service.
     """
-    # The own text of an answer's error has an address, which is the proxy's where that answered.
-    quoted = (
-        f"{error.status}, {error.message}"
-        if isinstance(error, aiohttp.ClientResponseError)
-        else str(error)
-    )
     # What it quotes of the answer may be what was sent.
-    text = request.mask(f"{type(error).__name__}: {quoted}", secrets)
+    text = request.mask(f"{type(error).__name__}: {_words_of(error)}", secrets)
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return ConnectionFailed(
-                f"the server's certificate can't be trusted. {text}",
-                sent=False,
-                retryable=False,
-                solution="Check the URL and the clock; for a private CA pass "
-                "ssl=ssl.create_default_context(cafile=...).",
-                argument="ssl",
-            )
+            return _of_certificate(error, certificates)
         case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return ConnectionFailed(
                 f"TLS could not be agreed on. {text}", sent=False, retryable=False
@@ -52,21 +46,48 @@ def translated(
             return CallTimeout("the call's deadline passed without an answer.", sent=sent)
         case aiohttp.ClientResponseError() | zlib.error():
             return ProtocolError(f"the answer is not valid HTTP. {text}")
-        case aiohttp.ClientError() | OSError():
-            return ConnectionFailed(f"the connection was lost. {text}", sent=sent)
-        case UnicodeError():
+        case UnicodeError() | aiohttp.InvalidURL():
             return ConnectionFailed(
                 f"the host's name can't be looked up. {text}", sent=False, retryable=False
             )
+        case aiohttp.ClientError() | OSError():
+            what = "the connection was lost" if sent else "no connection could be made"
+            return ConnectionFailed(f"{what}. {text}", sent=sent)
         case RuntimeError():
             # aiohttp and asyncio say so when the event loop or the interpreter is shutting down, or
             # a borrowed pool is closed.
             message = f"the event loop or the connections are gone. {text}"
+            solution = None
         case _:
-            # A trace config of a borrowed session, or a defect: what was sent stays sent all the
-            # same.
+            # What was sent stays sent all the same.
             message = f"the HTTP library failed. {text}"
-    return ConnectionFailed(message, sent=sent, retryable=False)
+            solution = "Correct the pool or the trace config in http=; without one, report this."
+    return ConnectionFailed(message, sent=sent, retryable=False, solution=solution)
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientResponseError):
+        # Its own text has an address, which is the proxy's where that answered.
+        return f"{error.status}, {error.message}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own text has the place of the TLS settings in memory.
+        return str(error).replace(f" ssl:{error.ssl}", "")
+    return str(error)
+
+
+def _of_certificate(
+    error: aiohttp.ClientConnectorCertificateError, certificates: Certificates
+) -> ConnectionFailed:
+    refused = error.certificate_error
+    problem, solution, argument = certificates.refusal(refused)
+    reason = getattr(refused, "verify_message", refused)
+    return ConnectionFailed(
+        f"the server's certificate can't be trusted. {error.host}:{error.port}: {reason}{problem}.",
+        sent=False,
+        retryable=False,
+        solution=solution,
+        argument=argument,
+    )
 
 
 def _of_proxy(error: aiohttp.ClientResponseError) -> ConnectionFailed:

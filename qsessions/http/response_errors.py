@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qsessions.api.error_body import ErrorBody, decode_error_body, printable
 from qsessions.api.messages import Request, Response
 from qsessions.errors import InstanceNotFound, NotFound, ResponseError, response_error_class
@@ -15,12 +17,17 @@ _WALL = (
 
 
 def response_error(request: Request, response: Response, now: float) -> ResponseError:
-    """Return the error that an answer stands for; `now` is in seconds since 1970."""
+    """Return the error that an answer stands for; `now` is in seconds since 1970.
+
+    The words of the answer come masked: they may repeat a secret. Ours stay as they are.
+    """
     parsed = decode_error_body(response.body)
+    parsed = parsed.masked(partial(request.mask, more=response.secrets))
     if 300 <= response.status < 400:
+        where = request.mask(response.header("Location") or "", response.secrets)
         message = (
             f"the service answered with a redirect to "
-            f"{printable(response.header('Location') or 'nowhere')}, and redirects aren't followed."
+            f"{printable(where) or 'nowhere'}, and redirects aren't followed."
         )
     else:
         message = parsed.message or "the service gave no reason"

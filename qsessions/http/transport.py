@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import ssl as tls
 import sys
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeAlias, TypeVar
+from traceback import walk_tb
+from typing import Any, TypeVar
 
 import aiohttp
+from aiohttp.tracing import Trace
 from yarl import URL
 
-from qsessions._version import __version__
 from qsessions.api.messages import (
+    InsecureHosts,
     Request,
     Response,
     SecretHeaders,
     SecretValues,
-    header_problem,
-    is_loopback,
     strip_frames,
 )
 from qsessions.arguments import check_bool, check_count
@@ -31,26 +30,31 @@ from qsessions.errors import (
     QSessionsError,
 )
 from qsessions.http.bodies import Incoming, RequestBody
+from qsessions.http.certificates import Certificates
 from qsessions.http.failures import translated
+from qsessions.http.plain_http import check_plain_http
+from qsessions.http.pool import HttpSession, Pool
 from qsessions.http.proxies import Proxy, parse_proxy, proxy_for
 from qsessions.http.slots import Slots
 from qsessions.http.timer import SharedTimer
 
 T = TypeVar("T")
 
-# The type of `http=`, for modules that don't know aiohttp.
-HttpSession: TypeAlias = aiohttp.ClientSession
-
-# Less than the 60 s and more after which the usual servers and load balancers drop an idle
-# connection.
-_KEEP_ALIVE_S = 15.0
 # How many urgent requests there may be at a time, however few others.
 _URGENT = 100
 # How long closing waits for cancelled tasks: what ignores its cancellation must not hold it up.
 _CLOSE_TIMEOUT_S = 5.0
-# A host that doesn't answer at all must leave time for another attempt within the call's deadline.
-_CONNECT_TIMEOUT_S = 10.0
-_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S)
+# An error that comes out of these comes before its request goes out. A request without a body tells
+# nobody when that begins.
+_BEFORE_SENDING = frozenset(
+    function.__code__
+    for function in (
+        Certificates.load,
+        aiohttp.TraceConfig.trace_config_ctx,
+        Trace.send_request_start,
+        aiohttp.BaseConnector.connect,
+    )
+)
 
 
 class AiohttpTransport:
@@ -71,9 +75,11 @@ class AiohttpTransport:
         allow_insecure: Whether plain http to a host that isn't this machine is allowed.
 
     Attributes:
+        pool: The connections.
         proxies: Where `proxy` is None, the proxies by the scheme of the address, and under "no" the
             hosts that need none: the form of `urllib.request.getproxies_environment`. None is used
             to reach this machine itself.
+        insecure_hosts: The hosts, each with its port, to which plain http is allowed all the same.
 
     Raises:
         ConfigurationError: An argument can't be right.
@@ -90,18 +96,9 @@ class AiohttpTransport:
         max_concurrency: int = 100,
         allow_insecure: bool = False,
     ) -> None:
-        if not isinstance(http, aiohttp.ClientSession | None):
-            raise ConfigurationError("http= must be an aiohttp.ClientSession.")
-        if http is not None and http.auth is not None:
-            raise ConfigurationError(
-                "http= has default auth, which would replace ours; pass a session without it."
-            )
-        if not isinstance(ssl, tls.SSLContext | None):
-            raise ConfigurationError("ssl= must be an ssl.SSLContext.")
         check_count("max_concurrency=", max_concurrency, ConfigurationError)
         check_bool("allow_insecure=", allow_insecure, ConfigurationError)
-        self._borrowed = http
-        self._ssl = ssl
+        self.pool = Pool(clock, http=http, ssl=ssl, application=application)
         parsed = None if proxy is None else parse_proxy(proxy)
         if isinstance(parsed, str):
             # A frame would show it, with its password.
@@ -109,17 +106,8 @@ class AiohttpTransport:
             raise ConfigurationError(f"proxy= {parsed}.", argument="proxy")
         self._proxy = parsed
         self.proxies: Mapping[str, str] = SecretValues()
-        self._user_agent = (
-            f"qsessions/{__version__} Python/{platform.python_version()} "
-            f"aiohttp/{aiohttp.__version__}"
-        )
-        if application is not None:
-            if problem := header_problem("User-Agent", application):
-                raise ConfigurationError(f"application= {problem}.")
-            self._user_agent += f" {application}"
+        self.insecure_hosts: InsecureHosts = frozenset()
         self._allow_insecure = allow_insecure
-        # By whether each request gets a connection of its own.
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         # The HTTP library's own limit loses a free connection when the task that it wakes is
         # cancelled just then. A borrowed pool has a limit of its own.
         limit = sys.maxsize if http is not None else max_concurrency
@@ -141,23 +129,9 @@ class AiohttpTransport:
         Raises:
             ConfigurationError: It is plain http to another machine, or through one.
         """
-        if self._allow_insecure or url.scheme == "https":
-            return
-        is_through_another = self._proxy is not None and not is_loopback(self._proxy.url.raw_host)
-        if is_loopback(url.raw_host) and not is_through_another:
-            return
-        problem = f"{url.origin()} is plain http, so others on the way could read the credentials"
-        if not is_loopback(url.raw_host):
-            raise ConfigurationError(
-                f"{problem}.",
-                solution="Use https, or pass allow_insecure=True.",
-                argument="allow_insecure",
-            )
-        raise ConfigurationError(
-            f"{problem}: the proxy is another machine.",
-            solution="Leave out proxy=, or pass allow_insecure=True.",
-            argument="allow_insecure",
-        )
+        if not self._allow_insecure:
+            proxy = self._proxy or proxy_for(url, self.proxies)
+            check_plain_http(url, proxy, self.insecure_hosts)
 
     async def send(self, request: Request) -> Response:
         """Carry one request; see `Transport.send`.
@@ -170,8 +144,9 @@ class AiohttpTransport:
         try:
             task = asyncio.current_task()
             http = self._open(request, task)
-            self.check(request.url)
             proxy = self._proxy or proxy_for(request.url, self.proxies)
+            if not self._allow_insecure:
+                check_plain_http(request.url, proxy, self.insecure_hosts)
             incoming = Incoming(secrets=() if proxy is None else proxy.secrets)
             # The body is made before the wait for a connection, in which nothing is sent.
             arguments = self._arguments(request, proxy)
@@ -181,6 +156,8 @@ class AiohttpTransport:
                     if not slots.take():
                         await slots.wait()
                     try:
+                        if "ssl" in arguments and arguments["ssl"] is None:
+                            arguments["ssl"] = await self.pool.certificates.load()
                         await incoming.read(
                             await http.request(request.method, request.url, **arguments)
                         )
@@ -201,9 +178,11 @@ class AiohttpTransport:
             raise
 
     def _failure(self, error: Exception, request: Request, incoming: Incoming) -> QSessionsError:
-        sent = request.progress.begun is not False
+        sent = request.progress.begun is not False and not any(
+            frame.f_code in _BEFORE_SENDING for frame, _ in walk_tb(error.__traceback__)
+        )
         if not self._closed:
-            return translated(error, request, incoming.secrets, sent=sent)
+            return translated(error, request, incoming.secrets, self.pool.certificates, sent=sent)
         # What the HTTP library raises when its connections go away under it differs with its
         # versions.
         message = "the client was closed during the call."
@@ -233,8 +212,7 @@ class AiohttpTransport:
             task.cancel()
         if tasks:
             await self._clock.deadline(_CLOSE_TIMEOUT_S).wait(tasks)
-        while self._sessions:
-            await self._sessions.popitem()[1].close()
+        await self.pool.aclose()
         self._timer.stop()
 
     def _arguments(self, request: Request, proxy: Proxy | None) -> dict[str, Any]:
@@ -247,9 +225,13 @@ class AiohttpTransport:
         arguments: dict[str, Any] = {"headers": headers, "allow_redirects": False}
         if request.body is not None:
             arguments["data"] = RequestBody(request.body, request.progress)
+        is_tls = request.url.scheme == "https"
+        if self.pool.borrowed is None and (is_tls or (proxy and proxy.url.scheme == "https")):
+            # None until they are loaded.
+            arguments["ssl"] = self.pool.certificates.context
         if proxy is not None:
             arguments["proxy"] = proxy.url
-            if request.url.scheme == "https":
+            if is_tls:
                 # The request for a tunnel has headers of its own; what is inside the tunnel is the
                 # service's.
                 arguments["proxy_headers"] = proxy.headers
@@ -277,36 +259,14 @@ class AiohttpTransport:
         # A server that drops an idle connection just when a request goes out leaves open whether it
         # was carried out. What must not be repeated never goes over one; only in a borrowed pool
         # there is no way to say so.
-        force_close = not request.repeatable and self._borrowed is None
-        http = self._sessions.get(force_close)
+        force_close = not request.repeatable and self.pool.borrowed is None
+        http = self.pool.sessions.get(force_close)
         if http is None:
-            http = self._sessions[force_close] = self._make(force_close=force_close)
+            try:
+                http = self.pool.make(force_close=force_close)
+            except QSessionsError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it may be any
+                certificates = self.pool.certificates
+                raise translated(error, request, (), certificates, sent=False) from None
         return http
-
-    def _make(self, *, force_close: bool) -> aiohttp.ClientSession:
-        # A session of our own even over a borrowed pool: its cookies, headers and raise_for_status
-        # can't be turned off for one request.
-        borrowed = self._borrowed
-        if borrowed is not None and (borrowed.closed or borrowed.connector is None):
-            raise ConfigurationError("the session that was passed as http= is closed.")
-        return aiohttp.ClientSession(
-            connector=borrowed.connector
-            if borrowed is not None
-            else aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=None if force_close else _KEEP_ALIVE_S,
-                force_close=force_close,
-                ssl=True if self._ssl is None else self._ssl,
-            ),
-            connector_owner=borrowed is None,
-            # The service's CDN sets a cookie on every answer.
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={
-                "User-Agent": self._user_agent,
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
-            timeout=_TIMEOUT,
-            trace_configs=None if borrowed is None else borrowed.trace_configs,
-        )

@@ -10,7 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -54,7 +54,8 @@ class LocalLedger:
         clock: Time, for tests.
 
     Raises:
-        ConfigurationError: The path can't be used, or there is no path and the extra is missing.
+        ConfigurationError: The path can't be used; or there is no path, and the extra is missing or
+            the home folder is unknown.
     """
 
     def __init__(
@@ -158,10 +159,21 @@ def _default() -> Path:
             "the local ledger needs the extra that finds its place on this platform, or a path",
             solution='Install "qsessions[ledger]", or pass ledger=LocalLedger(path).',
         ) from None
-    return platformdirs.user_state_path("qsessions", appauthor=False) / "ledger"
+    # Without a home folder newer versions raise it, and older ones leave the ~ in the path.
+    with suppress(RuntimeError):
+        place = platformdirs.user_state_path("qsessions", appauthor=False)
+        if place.is_absolute():
+            return place / "ledger"
+    raise ConfigurationError(
+        "the local ledger has no place: the home folder is unknown, and neither HOME nor "
+        "XDG_STATE_HOME is set to an absolute path.",
+        solution="Set one of them, or pass ledger=LocalLedger(path).",
+        argument="ledger",
+    )
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
+    solution = None
     try:
         text = os.fsdecode(path)
         if text and "\0" not in text:
@@ -169,10 +181,13 @@ def _checked(path: str | os.PathLike[str]) -> Path:
         problem = "it is empty" if not text else "it holds a NUL"
     except TypeError:
         problem = f"it must be that of a directory, not {type(path).__name__}"
-    except (RuntimeError, OSError) as error:
-        # The home folder is unknown, or there is no current directory.
+    except RuntimeError:
+        problem = "the home folder in it is unknown"
+        solution = "Set HOME, or give a path without ~."
+    except OSError as error:
+        # There is no current directory.
         problem = str(error)
-    raise ConfigurationError(f"the ledger's path can't be used: {problem}.")
+    raise ConfigurationError(f"the ledger's path can't be used: {problem}.", solution=solution)
 
 
 class DirectoryLedger:

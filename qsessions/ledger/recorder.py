@@ -60,7 +60,7 @@ class SessionRecorder:
         draining: The records of sessions that drain, by session id, oldest first.
 
     Raises:
-        ConfigurationError: `ledger` is something else, or "local" needs an extra.
+        ConfigurationError: `ledger` is something else, or "local" needs an extra or a home folder.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from attrs.validators import and_, instance_of, min_len, optional
 
 from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import InvalidArgument, LedgerUnavailable, QSessionsError
-from qsessions.models import CreateSession, Mode
+from qsessions.models import CreateSession, Mode, ModeName
 from qsessions.values import Value
 
 T = TypeVar("T")
@@ -63,6 +63,15 @@ def _moment(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e12:
         raise TypeError(f"a time must be in seconds since 1970, not {type(value).__name__}")
     return float(value)
+
+
+# For type checkers, to which an enum takes any object.
+def _mode(value: Mode | ModeName) -> Mode:
+    return Mode(value)
+
+
+def _record_state(value: RecordState) -> RecordState:
+    return RecordState(value)
 
 
 def checked_labels(value: object) -> Mapping[str, str]:
@@ -112,12 +121,12 @@ class LedgerRecord(Value):
     key: str = field(validator=_text)
     base_url: str = field(validator=_text)
     instance: str | None = field(default=None, validator=optional(instance_of(str)))
-    mode: Mode = field(converter=Mode)
+    mode: Mode = field(converter=_mode)
     backend: str | None = field(default=None, validator=optional(instance_of(str)))
     max_ttl: int | None = field(default=None, validator=optional(instance_of(int)))
     asked_at: float = field(converter=_moment)
     changed_at: float = field(converter=_moment)
-    state: RecordState = field(default=RecordState.INTENT, converter=RecordState)
+    state: RecordState = field(default=RecordState.INTENT, converter=_record_state)
     session_id: str | None = field(default=None, validator=optional(_text))
     idle_since: float | None = field(default=None, converter=optional_converter(_moment))
     detached: bool = field(default=False, validator=instance_of(bool))

@@ -203,7 +203,7 @@ class SessionCalls:
             return error.with_traceback(None)
         except asyncio.CancelledError:
             return ClientClosed(SHUT_DOWN)
-        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's clock may raise anything
             return QSessionsError(f"{type(error).__name__} was raised while ending the session.")
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set as AbstractSet
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -11,12 +11,13 @@ from qsessions.api.codec import WorkloadPage
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Deadline
+from qsessions.errors import LedgerUnavailable
 from qsessions.models import CreateSession, Workload
 from qsessions.session.calls import SessionCalls
 
 # How many seconds the search may take: the caller has an error to handle.
 _SEARCH_S = 10.0
-# A workload's time is another machine's than the answer's; both may be cut to whole seconds.
+# How far this machine's clock may be ahead of the service's, where no Date tells how far it is.
 _APART = timedelta(seconds=2)
 
 
@@ -51,10 +52,12 @@ async def add_candidates(
     if error.session_id is not None or (remaining is not None and remaining <= 0):
         return
     query = workloads_query(mode=LISTED_AS[request.mode], newest_first=True)
-    listed = calls.caller.pages(query, api_version, deadline.within(_SEARCH_S))
+    deadline = deadline.within(_SEARCH_S)
+    listed = calls.caller.pages(query, api_version, deadline)
     try:
         async with aclosing(listed) as pages:
             since, workloads = await _created_since(error.asked_at, asked_at, pages)
+        others = await _recorded(calls, deadline) if workloads else frozenset()
     except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the outcome is what matters
         return
     error.narrow(
@@ -63,9 +66,22 @@ async def add_candidates(
             workload
             for workload in workloads
             if request.backend is None or workload.backend in {None, request.backend}
-            if workload.status not in ENDED_STATUSES and workload.id not in calls.created_at
+            if workload.status not in ENDED_STATUSES
+            and workload.id not in calls.created_at
+            and workload.id not in others
         ),
     )
+
+
+async def _recorded(calls: SessionCalls, deadline: Deadline) -> AbstractSet[str | None]:
+    """Return the sessions that came of other creates, by the ledger, as far as it can be read."""
+    try:
+        with deadline.timeout():
+            entries = await calls.recorder.entries(calls.caller.instance)
+    except (LedgerUnavailable, TimeoutError):
+        return frozenset()
+    # The record of this create has no id yet.
+    return {entry.record.session_id for entry in entries}
 
 
 async def _created_since(
@@ -80,12 +96,21 @@ async def _created_since(
         pages: The pages.
     """
     workloads: list[Workload] = []
+    earliest = since - _APART
     async for page in pages:
         if page.served_at is not None and not workloads:
-            # From the first page, so that a wrong local time does no harm.
-            since = asked_at(page.served_at)
+            # From the first page, so that a wrong local time does no harm. A Date is the beginning
+            # of its second, and it takes time to come, so this is never too late.
+            since = earliest = asked_at(page.served_at)
         for workload in page.workloads:
-            if workload.created is None or workload.created < since - _APART:
+            if workload.created is None or workload.created < _cut(earliest, workload.created):
                 return since, workloads
             workloads.append(workload)
     return since, workloads
+
+
+def _cut(time: datetime, like: datetime) -> datetime:
+    """Return a time cut to whole seconds or milliseconds, as another one was."""
+    if like.microsecond == 0:
+        return time.replace(microsecond=0)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

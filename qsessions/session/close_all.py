@@ -14,7 +14,7 @@ from qsessions.arguments import texts
 from qsessions.errors import InvalidArgument, NotFound
 from qsessions.ledger.records import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.ledger.verdicts import candidates
-from qsessions.models import Workload
+from qsessions.models import SessionKind, Workload
 from qsessions.session.calls import How
 from qsessions.values import Value
 
@@ -42,13 +42,13 @@ class Ending(Value):
     error: Exception | None = None
 
 
-def session_modes(mode: str | Iterable[str]) -> tuple[str, ...]:
+def session_modes(mode: SessionKind | Iterable[SessionKind]) -> tuple[SessionKind, ...]:
     """Return the modes to look for, in the words of the list of workloads.
 
     Raises:
         InvalidArgument: There is none, or one that isn't a session's.
     """
-    modes = texts("mode", mode)
+    modes: tuple[SessionKind, ...] = texts("mode", mode)
     if not modes or not set(modes) <= {"session", "batch"}:
         raise InvalidArgument(f'mode must be "session", "batch" or both, not {mode!r}.')
     return modes
@@ -108,7 +108,7 @@ async def end(
             return session
         try:
             await call(session.workload.id)
-        except Exception as error:  # noqa: BLE001 - a user's provider may raise anything
+        except Exception as error:  # noqa: BLE001 - the others go on whatever it is
             # One that is gone has ended, unless the service may not know it yet.
             is_gone = isinstance(error, NotFound)
             if not is_gone or _is_young(session.workload, wall()):

@@ -9,7 +9,6 @@ from contextlib import aclosing
 from datetime import timedelta
 
 import attrs
-from attrs import define
 
 from qsessions.errors import (
     CallTimeout,
@@ -19,8 +18,10 @@ from qsessions.errors import (
     StateUnreachable,
     copy_error,
 )
-from qsessions.models import Session, SessionState, deadline_seconds
+from qsessions.models import Session, SessionState, StateName, deadline_seconds
 from qsessions.session.calls import SessionCalls
+from qsessions.session.outage import Outage, ends_wait
+from qsessions.values import OfItsProcess
 
 # Seconds between two reads: few after a change, since changes come in groups, then more and more.
 _SHORTEST_S = 0.5
@@ -35,7 +36,7 @@ _QUIET_LOOKS = 2
 _LOOK_S = 10.0
 
 
-@define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class PolledSession:
     """A session that is read again and again.
 
@@ -69,7 +70,7 @@ class Poll(PolledSession):
 
     Attributes:
         version: Counts the reads.
-        last_error: The error of ours that the last read ended with, or None.
+        outage: Whether the session can't be read just now, and why.
         quiet_looks: How often in a row the session was found draining without jobs, since its last
             change.
     """
@@ -78,7 +79,7 @@ class Poll(PolledSession):
         super().__init__(session_id)
         self.calls = calls
         self.version = 0
-        self.last_error: QSessionsError | None = None
+        self.outage = Outage(f"session {session_id!r}", calls.clock)
         self._read_at = self._failed_at = -math.inf
         self._waiting = 0
         self._task: asyncio.Task[None] | None = None
@@ -96,7 +97,7 @@ class Poll(PolledSession):
         """
         self._failed_at = -math.inf
         if not self._waiting:
-            self.last_error = None
+            self.outage.error = None
         self.poll_soon()
         is_fresh = self.calls.clock.monotonic() - self._read_at <= _SHORTEST_S
         return self.version - 1 if is_fresh else self.version
@@ -104,8 +105,8 @@ class Poll(PolledSession):
     def update(self, snapshot: Session) -> None:
         """Pass on a read, which may be another caller's."""
         changed = self.keep(snapshot)
-        self.last_error = None
         self._read_at = self.calls.clock.monotonic()
+        self.outage.end()
         if changed:
             self._look_at = self._read_at + _QUIET_S if snapshot.is_draining else None
             self.quiet_looks = 0
@@ -148,7 +149,7 @@ class Poll(PolledSession):
                 self.update(await self.calls.get(self.session_id))
                 await self._look_for_jobs()
         except Exception as error:  # noqa: BLE001 - the waiting callers must get it
-            self.last_error = error if isinstance(error, QSessionsError) else None
+            self.outage.begin(error)
             self.back_off()
             self._failed_at = self.calls.clock.monotonic()
             self._end_round(error.with_traceback(None))
@@ -204,7 +205,7 @@ class Poll(PolledSession):
             current.set_result(error)
 
 
-class AsyncLiveSession:
+class AsyncLiveSession(OfItsProcess):
     """A handle on one session, from `AsyncSessionClient.attach`.
 
     Attributes:
@@ -250,8 +251,9 @@ class AsyncLiveSession:
 
         `elapsed_time` and `active_ttl` run all the time and don't count as changes. States that
         come and go between two reads may be skipped; the next snapshot's `timestamps` has them.
-        With a `timeout`, an outage of the service is borne until then; without one, as long as the
-        client's retry policy bears it. A drain that the service doesn't carry out never ends it.
+        With a `timeout`, an outage of the service or the network is borne until then; without one,
+        for 10 minutes. The log says when it begins and when it is over. A drain that the service
+        doesn't carry out never ends it.
 
         Args:
             timeout: How long at most: seconds, a `timedelta` or text such as "5m"; None for no
@@ -270,14 +272,14 @@ class AsyncLiveSession:
                     yield snapshot
 
     async def wait_until(
-        self, *states: SessionState | str, timeout: float | timedelta | str | None = None
+        self, *states: SessionState | StateName, timeout: float | timedelta | str | None = None
     ) -> Session:
         """Wait until the session is in one of the states, and return it.
 
         A state that the session entered and left between two reads counts, as far as its
         `timestamps` show it; of a session that was closed before the wait, each state in them
-        counts. With a `timeout`, an outage of the service is borne until then; without one, as long
-        as the client's retry policy bears it.
+        counts. With a `timeout`, an outage of the service or the network is borne until then;
+        without one, for 10 minutes. The log says when it begins and when it is over.
 
         The service has been seen to accept a drain and leave the session open. Without a `timeout`
         the wait for such a session ends once it has had nothing to do for 10 minutes, by its
@@ -332,36 +334,37 @@ class AsyncLiveSession:
         Args:
             operation: What the error calls it.
             goal: What the session is waited to be.
-            timeout: How long at most; until then an outage of the service is borne.
+            timeout: How long at most; until then an outage of the service is borne, without one for
+                10 minutes.
         """
         seconds = deadline_seconds(timeout, "timeout")
         deadline = self._poll.calls.clock.deadline(seconds)
         seen = self._poll.subscribe()
+        away_since = math.inf
         while True:
             scope = deadline.timeout()
             try:
                 with scope:
                     self.snapshot = await self._poll.wait_newer(seen)
             except QSessionsError as error:
-                if seconds is None or not error.retryable:
+                away_since = min(away_since, deadline.clock.monotonic())
+                if ends_wait(error, deadline.clock.monotonic() - away_since, seconds):
                     raise
             except TimeoutError:
                 if not scope.expired:
                     raise
                 break
             else:
-                seen = self._poll.version
+                seen, away_since = self._poll.version, math.inf
                 yield self.snapshot
-        failure = self._poll.last_error
+        failure = self._poll.outage.error
+        why = f": {failure.message}" if failure else "."
         if self.snapshot is None:
-            state = "it could not be read in that time" + (
-                f": {failure.message}" if failure else "."
-            )
+            state = f"it could not be read in that time{why}"
         else:
             drains = ", taking no more jobs" if self.snapshot.is_draining else ""
-            state = f"it was last seen {_state(self.snapshot)}{drains}" + (
-                f"; the service could not be read of late: {failure.message}" if failure else "."
-            )
+            away = f"; the service could not be read of late{why}" if failure else "."
+            state = f"it was last seen {_state(self.snapshot)}{drains}{away}"
         raise CallTimeout(
             f"the session was not {goal} within {seconds:g} s; {state}",
             operation=operation,

@@ -89,6 +89,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._is_entered = True
         if self._handles_signals:
             signals.hold(self._open_sessions)
+            self._calls.caller.before_call = signals.check
         try:
             session = await self._create.result()
         except BaseException:

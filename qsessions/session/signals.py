@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what must happen first, then what they did before."""
+"""SIGTERM, SIGHUP and Ctrl-C: what must happen first, then what they did before."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from typing import Any, Protocol
 from attrs import define
 
 from qsessions.errors import ConfigurationError
+from qsessions.events import logger
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP, which says that the terminal is gone, for example the connection by ssh.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_NUMBERS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+# What a signal does in a program that sets no handler.
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
 class SignalListener(Protocol):
-    """What does something first when SIGTERM or Ctrl-C comes, before the signal does what it did.
+    """What does something first when a signal comes, before that does what it did.
 
     All three are called in the main thread, between any two instructions.
     """
@@ -63,6 +68,7 @@ class _Process:
         self._before: dict[int, Any] = {}
         self._reaction: _Reaction | None = None
         self._is_acting = False
+        self._has_warned = False
 
     def hold(self, listener: SignalListener) -> None:
         """Begin to listen; each call needs its `release`.
@@ -98,6 +104,23 @@ class _Process:
         # Only the main thread can change handlers; ours then does what was there before.
         if not self._listeners and _is_main_thread():
             self._restore()
+
+    def check(self) -> None:
+        """Warn, once, if a signal has Python's own handler again, which another one has set.
+
+        A handler of the user's own may call ours, and is left to them.
+        """
+        if self._has_warned or not self._listeners or not _is_main_thread():
+            return
+        for number in _NUMBERS:
+            if self._found[number] and signal.getsignal(number) in _DEFAULTS:
+                self._has_warned = True
+                logger.warning(
+                    "%s no longer closes the open sessions first: since open(handle_signals=True) "
+                    "its handler was reset, as a notebook does it for each cell. Enter and leave "
+                    "the block in one cell, or close the session yourself when you interrupt one",
+                    signal.Signals(number).name,
+                )
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._is_acting or not self._listeners:
@@ -156,4 +179,4 @@ def _is_main_thread() -> bool:
 
 
 _process = _Process()
-hold, release = _process.hold, _process.release
+hold, release, check = _process.hold, _process.release, _process.check

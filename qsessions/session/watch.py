@@ -18,6 +18,7 @@ from qsessions.clock import Deadline
 from qsessions.errors import CallTimeout, ClientClosed, QSessionsError
 from qsessions.models import Session
 from qsessions.session.calls import SessionCalls
+from qsessions.session.outage import Outage, ends_wait
 from qsessions.session.pace import Pace
 from qsessions.session.sweep import Stretch, Sweep, Watched
 
@@ -73,6 +74,10 @@ class Watch:
         self._pages_in_a_row = _PAGES_PER_TURN
         self._running: dict[asyncio.Task[_Result], Watched | Stretch] = {}
         self._last_error: QSessionsError | None = None
+        # When the service last answered; and since when each session can't be read, oldest first.
+        self._outage = Outage("watched sessions", calls.clock)
+        self._answered_at = -math.inf
+        self._away_since: dict[str, float] = {}
 
     async def changes(self) -> AsyncGenerator[tuple[str, Session], None]:
         """Yield each session as it is, then at each change; see `AsyncSessionClient.watch`."""
@@ -180,8 +185,12 @@ class Watch:
 
     def _handle(self, watched: Watched, result: _Result) -> Session | None:
         """Handle the result of a read, and return the session if it has changed."""
+        now = self._calls.clock.monotonic()
         if isinstance(result, Session):
-            self._last_error = None
+            self._last_error, self._answered_at = None, now
+            self._away_since.pop(watched.session_id, None)
+            if not self._away_since:
+                self._outage.end()
             changed = watched.keep(result)
             if result.is_final:
                 del self._sessions[watched.session_id]
@@ -189,8 +198,14 @@ class Watch:
                 self._schedule(watched, watched.interval)
             return result if changed else None
         assert isinstance(result, Exception)  # noqa: S101 - pages have a stretch
-        if self._seconds is None or not (isinstance(result, QSessionsError) and result.retryable):
+        if not isinstance(result, QSessionsError):
             raise result
+        since = self._away_since.setdefault(watched.session_id, now)
+        # One session may fail for ever, or all together before one is read twice.
+        since = min(since, max(next(iter(self._away_since.values())), self._answered_at))
+        if ends_wait(result, now - since, self._seconds):
+            raise result
+        self._outage.begin(result)
         self._last_error = result.with_traceback(None)
         watched.back_off()
         self._pace.hold(_asked_wait(result) or min(watched.interval, _LONGEST_HOLD_S))
@@ -202,6 +217,8 @@ class Watch:
         assert not isinstance(result, Session)  # noqa: S101 - that is a read's
         if isinstance(result, Exception):
             self._pace.hold(_asked_wait(result))
+        else:
+            self._answered_at = self._calls.clock.monotonic()
         for watched in stretch.sweep.keep(stretch, result):
             watched.is_urgent = True
             # One that is being read is read again: the answer may be older than the page.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, overload
 
 from yarl import URL
 
@@ -20,18 +20,31 @@ from qsessions.clock import Clock
 from qsessions.events import Observer
 from qsessions.http.retry import RetryPolicy
 from qsessions.ledger.records import Ledger
-from qsessions.models import ApiVersion, CreateSession, Duration, Instance, Mode, Session, Workload
+from qsessions.models import (
+    ApiVersion,
+    CreateSession,
+    Duration,
+    Instance,
+    Mode,
+    ModeName,
+    Session,
+    SessionKind,
+    Workload,
+    WorkloadMode,
+    WorkloadStatus,
+)
 from qsessions.session.calls import How
 from qsessions.sync.calls import run
 from qsessions.sync.context import FacadeClient, SyncSessionContext
 from qsessions.sync.live import LiveSession, each
 from qsessions.sync.loop_thread import LoopThread
+from qsessions.values import OfItsProcess
 
 if TYPE_CHECKING:
     from qsessions.session.close_all import Ending
 
 
-class SessionClient:
+class SessionClient(OfItsProcess):
     """Creates, reads, updates and closes IBM Quantum sessions, for code that doesn't await.
 
     Use it as `with SessionClient() as client:`, or call `shutdown` at the end. It has the methods
@@ -215,11 +228,36 @@ class SessionClient:
         """The CRN that is sent; None before it was looked up, and where none is known."""
         return self._client.instance
 
+    @overload
+    def create(
+        self,
+        request: CreateSession,
+        *,
+        labels: Mapping[str, str] | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Session: ...
+
+    @overload
+    def create(
+        self,
+        request: None = None,
+        *,
+        mode: Mode | ModeName,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Session: ...
+
     def create(
         self,
         request: CreateSession | None = None,
         *,
-        mode: Mode | str | None = None,
+        mode: Mode | ModeName | None = None,
         backend: str | None = None,
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
@@ -272,11 +310,44 @@ class SessionClient:
             timeout=timeout,
         )
 
+    @overload
+    def open(
+        self,
+        request: CreateSession,
+        *,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractContextManager[LiveSession]: ...
+
+    @overload
+    def open(
+        self,
+        request: None = None,
+        *,
+        mode: Mode | ModeName,
+        backend: str | None = None,
+        max_ttl: Duration | None = None,
+        interactive_ttl: Duration | None = None,
+        active_ttl: Duration | None = None,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> AbstractContextManager[LiveSession]: ...
+
     def open(
         self,
         request: CreateSession | None = None,
         *,
-        mode: Mode | str | None = None,
+        mode: Mode | ModeName | None = None,
         backend: str | None = None,
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
@@ -310,12 +381,14 @@ class SessionClient:
             on_exit: What ends it after a clean block: "drain" or "close".
             on_error: What ends it after an error or an interruption: "close" or "drain".
             ending_timeout: The ending's timeout: seconds, a `timedelta` or text such as "1m".
-            handle_signals: Whether SIGTERM and Ctrl-C first close the open sessions of this client,
-                which creates none meanwhile, and then do what they did before. A second signal goes
-                on at once, and the log names the open sessions. Main thread only. While the event
-                loop is blocked, no session can be closed. (Under `asyncio.run`, Ctrl-C interrupts
-                the main task, whose blocks still end their sessions; of a handler of your own,
-                asyncio lets only SystemExit and KeyboardInterrupt through.)
+            handle_signals: Whether SIGTERM, SIGHUP (a terminal or ssh that is gone) and Ctrl-C
+                first close the open sessions of this client, which creates none meanwhile, and then
+                do what they did before. One that is ignored stays so. A second signal goes on at
+                once, and the log names the open sessions. Main thread only. While the event loop is
+                blocked, no session can be closed. A notebook resets the handler of Ctrl-C for each
+                cell; the next call then logs a warning. (Under `asyncio.run`, Ctrl-C interrupts the
+                main task, whose blocks still end their sessions; of a handler of your own, asyncio
+                lets only SystemExit and KeyboardInterrupt through.)
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
 
@@ -456,7 +529,7 @@ class SessionClient:
         self,
         *,
         how: How = "close",
-        mode: str | Iterable[str] = ("session", "batch"),
+        mode: SessionKind | Iterable[SessionKind] = ("session", "batch"),
         backend: str | None = None,
         created_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
@@ -554,8 +627,8 @@ class SessionClient:
     def workloads(
         self,
         *,
-        mode: str | Iterable[str] = ("session", "batch"),
-        status: str | Iterable[str] = (),
+        mode: WorkloadMode | Iterable[WorkloadMode] = ("session", "batch"),
+        status: WorkloadStatus | Iterable[WorkloadStatus] = (),
         backend: str | None = None,
         search: str | None = None,
         created_after: datetime | None = None,
@@ -635,8 +708,9 @@ class SessionClient:
         minutes, the first time too. So is all of a session that the list doesn't have, and of all
         sessions while there is no list.
 
-        With a `timeout`, an outage of the service is borne until then; without one, as long as the
-        client's retry policy bears it. While a request waits for its retry no other begins, nor
+        With a `timeout`, an outage of the service or the network is borne until then; without one,
+        for 10 minutes, of all sessions or of one. The log says when it begins and when it is over.
+        While a request waits for its retry no other begins, nor
         while you handle an item. The first session that can't be read otherwise ends it.
 
         Args:

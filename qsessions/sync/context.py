@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from qsessions.api import operations
 from qsessions.caller import Timeout
 from qsessions.client import AsyncSessionClient
 from qsessions.errors import ClientClosed, QSessionsError
-from qsessions.models import CreateSession, Mode, Session
+from qsessions.models import CreateSession, Mode, ModeName, Session, creation
 from qsessions.session import signals
 from qsessions.session.open import SessionContext
 from qsessions.session.signals import SignalListener
@@ -28,22 +27,23 @@ class FacadeClient(AsyncSessionClient):
         thread: Where it lives, set before it is used.
     """
 
+    # The `SessionClient` warns itself, and its thread closes this.
+    _warns_unclosed: ClassVar[bool] = False
+
     thread: LoopThread
 
     def create_blocking(
         self,
         request: CreateSession | None,
         *,
-        mode: Mode | str | None,
+        mode: Mode | ModeName | None,
         labels: Mapping[str, str] | None,
         api_version: str | None,
         timeout: Timeout,
         **fields: Any,
     ) -> Session:
         """Create a session for a caller in another thread; closed where that is interrupted."""
-        create = self._create(
-            operations.creation(request, mode, **fields), labels, api_version, timeout
-        )
+        create = self._create(creation(request, mode, **fields), labels, api_version, timeout)
         return run_to_end(self.thread, create.result, create.describe, lambda _: create.close())
 
     def on_signal(self, resume: Callable[[], None]) -> None:
@@ -75,7 +75,7 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
     Args:
         owner: The `SessionClient`.
         client: Its asynchronous client.
-        handle_signals: Whether SIGTERM and Ctrl-C close the session first.
+        handle_signals: Whether signals close the session first.
         args, kwargs: What `AsyncSessionClient.open` takes besides.
     """
 
@@ -97,6 +97,7 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
         """Create the session; see `AsyncSessionClient.open`."""
         if self._listener is not None:
             signals.hold(self._listener)
+            self._thread.before_call = signals.check
         try:
             return run_to_end(
                 self._thread, self._enter, self._context.describe, lambda _: self._context.close()

@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from qsessions.models import Session, SessionState
+from qsessions.models import Session, SessionState, StateName
 from qsessions.session.live import AsyncLiveSession
 from qsessions.sync.calls import run
 from qsessions.sync.loop_thread import LoopThread
+from qsessions.values import OfItsProcess
 
 T = TypeVar("T")
 
 _NO_MORE: Any = object()
 
 
-class LiveSession:
+class LiveSession(OfItsProcess):
     """A handle on one session, from `SessionClient.attach`; the blocking `AsyncLiveSession`.
 
     Attributes:
@@ -62,8 +63,9 @@ class LiveSession:
 
         `elapsed_time` and `active_ttl` run all the time and don't count as changes. States that
         come and go between two reads may be skipped; the next snapshot's `timestamps` has them.
-        With a `timeout`, an outage of the service is borne until then; without one, as long as the
-        client's retry policy bears it. A drain that the service doesn't carry out never ends it.
+        With a `timeout`, an outage of the service or the network is borne until then; without one,
+        for 10 minutes. The log says when it begins and when it is over. A drain that the service
+        doesn't carry out never ends it.
 
         Args:
             timeout: How long at most: seconds, a `timedelta` or text such as "5m"; None for no
@@ -76,14 +78,14 @@ class LiveSession:
         return each(self, self._thread, self._live.watch(timeout=timeout))
 
     def wait_until(
-        self, *states: SessionState | str, timeout: float | timedelta | str | None = None
+        self, *states: SessionState | StateName, timeout: float | timedelta | str | None = None
     ) -> Session:
         """Wait until the session is in one of the states, and return it.
 
         A state that the session entered and left between two reads counts, as far as its
         `timestamps` show it; of a session that was closed before the wait, each state in them
-        counts. With a `timeout`, an outage of the service is borne until then; without one, as long
-        as the client's retry policy bears it.
+        counts. With a `timeout`, an outage of the service or the network is borne until then;
+        without one, for 10 minutes. The log says when it begins and when it is over.
 
         The service has been seen to accept a drain and leave the session open. Without a `timeout`
         the wait for such a session ends once it has had nothing to do for 10 minutes, by its

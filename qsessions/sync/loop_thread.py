@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum, auto
 from typing import Any, Generic, TypeVar
 
-from qsessions.clock import SYSTEM_CLOCK
+from qsessions.clock import SYSTEM_CLOCK, RealTimeLoop
 from qsessions.errors import ClientClosed, ConfigurationError
 from qsessions.events import logger
 
@@ -148,15 +148,17 @@ class LoopThread:
     Attributes:
         calls: The calls that go on, and how far each is.
         closing: Whether the end has begun.
+        before_call: Called before each call, in the caller's thread, if it is set.
         is_forked: Whether this is a child of the process that the thread is in.
     """
 
     def __init__(self, aclose: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.calls: dict[Call[Any], Stage] = {}
         self.closing = False
+        self.before_call: Callable[[], None] | None = None
         self._aclose = aclose
         self._selector = selectors.DefaultSelector()
-        self.loop = asyncio.SelectorEventLoop(self._selector)
+        self.loop = RealTimeLoop(self._selector)
         self._shutdown = Call(self, self._end)
         self._is_impatient = False
         self.is_forked = False
@@ -230,7 +232,8 @@ class LoopThread:
         try:
             if not asked:
                 warnings.warn(
-                    "a SessionClient was not shut down; use `with` or call shutdown().",
+                    "a SessionClient was not shut down: use `with SessionClient() as client:`, or "
+                    "call `client.shutdown()` at the end.",
                     ResourceWarning,
                     stacklevel=3,
                 )
@@ -324,6 +327,8 @@ class LoopThread:
         self._check_thread()
         if self.closing:
             raise ClientClosed("the client was shut down.")
+        if self.before_call is not None:
+            self.before_call()
 
     def _check_thread(self) -> None:
         if threading.get_ident() == self._thread.ident:

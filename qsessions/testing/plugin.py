@@ -5,8 +5,12 @@ pytest imports it in every run, so it imports nothing of weight before a fixture
 
 from __future__ import annotations
 
+import socket
+import warnings
 from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 
@@ -121,8 +125,10 @@ class _SharedCheck:
         return value
 
     def pytest_runtest_call(self, item: pytest.Item) -> None:
-        """Refuse options where they come too late."""
+        """Refuse options where they come too late, and sockets that are blocked."""
         used = getattr(item, "fixturenames", ())
+        if "qsessions_shared_emulator" in used:
+            _refuse_blocked_sockets(self._emulator.url)
         options = _options(item)
         if options and "qsessions_shared_emulator" in used and "qsessions_emulator" not in used:
             pytest.fail(
@@ -165,15 +171,42 @@ class _SharedCheck:
         return {session.id for session in self._emulator.open_sessions}
 
 
-def _emulator(options: dict[str, Any]) -> ThreadedEmulator:
+@contextmanager
+def _emulator(options: dict[str, Any]) -> Iterator[ThreadedEmulator]:
     from qsessions.emulator import Emulator
     from qsessions.testing.threaded import ThreadedEmulator
 
+    _refuse_blocked_sockets()
     try:
-        return ThreadedEmulator(Emulator(**options))
+        emulator = ThreadedEmulator(Emulator(**options))
     except (TypeError, ValueError) as error:
-        message = f"@pytest.mark.{_MARKER}: {error}"
-    pytest.fail(message, pytrace=False)
+        pytest.fail(f"@pytest.mark.{_MARKER}: {error}", pytrace=False)
+    with emulator:
+        _refuse_blocked_sockets(emulator.url)
+        yield emulator
+
+
+def _refuse_blocked_sockets(url: str = "http://") -> None:
+    """Fail where pytest-socket would keep the test from an emulator, or from starting one."""
+    # Its errors warn, too.
+    with warnings.catch_warnings(action="ignore"):
+        blocked = _why_blocked(urlsplit(url))
+    if blocked is not None:
+        pytest.fail(
+            f"{blocked} The emulator listens on 127.0.0.1: pass --allow-hosts=127.0.0.1 to pytest, "
+            "or, for an emulator of the test's own, mark the test with @pytest.mark.enable_socket.",
+            pytrace=False,
+        )
+
+
+def _why_blocked(address: SplitResult) -> str | None:
+    try:
+        with socket.socket() as probe:
+            if address.port is not None:
+                probe.connect((address.hostname, address.port))
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:

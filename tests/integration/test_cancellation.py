@@ -516,7 +516,7 @@ class Once:
         """Return a ticket the first time."""
         self.asked += 1
         if self.asked > 1:
-            raise LookupError("planted: no ticket in the drawer")
+            raise LookupError("no ticket in the drawer")
         return {"X-Ticket": "one"}
 
     def invalidate(self, refused: Mapping[str, str]) -> bool:
@@ -524,13 +524,16 @@ class Once:
         return False
 
 
-async def test_a_foreign_error_while_closing_does_not_take_the_place_of_the_cancellation(
+async def test_a_providers_error_while_closing_does_not_take_the_place_of_the_cancellation(
     against: Against,
 ) -> None:
-    """What a custom provider raises while the session is being closed goes into the note, by name."""
+    """What a custom provider raises while the session is being closed goes into the note."""
     _, error, (event,) = await cancelled_with(against, CREATED, auth=[Once(), ServiceCRN(CRN)])
     assert error.__notes__[0].endswith(
-        "session 's1' was created and could not be closed: LookupError was raised while ending the session."
+        "session 's1' was created and could not be closed: "
+        "close of session 's1': the auth provider failed in Once.headers(). "
+        "LookupError: no ticket in the drawer. "
+        "Correct the provider in auth=, or what it depends on."
     )
     assert not event.closed
 
@@ -621,7 +624,7 @@ async def test_cancelling_the_close_of_a_client_closes_it_all_the_same(against: 
     closing.answer.set_result(CLOSED)
     await client.aclose()
     await ended(task)
-    assert client._transport._sessions == {}
+    assert client._transport.pool.sessions == {}
     assert ours() == set()
     await client.aclose()
 

@@ -167,8 +167,32 @@ async def test_a_missing_library_is_named() -> None:
         ("cyclopts", 2, "pip install 'qsessions[cli]'"),
         ("rich", 1, "rich"),
     ):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, PROGRAMS / "without.py", missing, stdout=PIPE, stderr=PIPE
-        )
-        code, _, err = await outcome(process)
+        code, _, err = await without(missing, "--help")
         assert (code, what in err) == (expected, True), missing
+
+
+async def test_the_emulator_without_its_library() -> None:
+    """Without the emulator's extra, what needs it says in two lines what to install, help on it
+    too, and all else works.
+    """
+    for arguments in (["emulator"], ["demo"], ["help", "demo"], ["emulator", "--help"]):
+        code, out, err = await without("jwt", *arguments)
+        assert (code, out) == (2, "")
+        what, advice = error_lines(err)
+        assert (
+            what
+            == f"qsessions {arguments[-2 if '--help' in arguments else -1]}: the emulator needs PyJWT."
+        )
+        assert advice == "Run: pip install 'qsessions[emulator]'"
+    assert (await without("jwt", "help"))[::2] == (0, "")
+    assert error_lines((await without("jwt", "nonsense"))[2])[1] == "See: qsessions --help"
+
+
+async def without(missing: str, *arguments: str) -> tuple[int, str, str]:
+    """Run a command line as if a library weren't installed."""
+    program = PROGRAMS / "without.py"
+    return await outcome(
+        await asyncio.create_subprocess_exec(
+            sys.executable, program, missing, *arguments, stdout=PIPE, stderr=PIPE
+        )
+    )

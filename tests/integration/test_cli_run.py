@@ -16,6 +16,7 @@ import pytest
 
 from qsessions.cli.run import run
 from qsessions.emulator import Emulator, Fault
+from qsessions.emulator.fault_kinds import Operation
 from tests.support.fault_server import FaultServer, hang, held, http
 from tests.support.shell import (
     GRANT,
@@ -350,6 +351,71 @@ async def test_ctrl_c_at_a_terminal_comes_once(shell: Shell, service: Emulator) 
     service.assert_no_open_sessions()
 
 
+async def test_ctrl_c_reaches_a_command_that_left_its_group(
+    shell: Shell, service: Emulator
+) -> None:
+    """Ctrl-C and Ctrl-\\ at a terminal get once to a command that the terminal can't send them to."""
+    for command in (
+        ("--", *LISTENER[1:], "setsid"),
+        ("--", *LISTENER[1:], "setpgrp"),
+        ("--", "setsid", *LISTENER[1:], "stay"),
+    ):
+        process, terminal = await on_terminal(shell, *NEW, "--grace", "60", *command)
+        for key, name in ((b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT"), (b"\x03", "SIGINT")):
+            await asyncio.to_thread(os.write, terminal, key)
+            assert await line(process) == name
+        for name in ("SIGUSR2", "SIGTERM"):
+            process.send_signal(signal.Signals[name])
+            assert await line(process) == name
+        shown = await asyncio.to_thread(read_all, terminal)
+        assert (await outcome(process))[:2] == (0, "")
+        assert "was drained" in shown
+    service.assert_no_open_sessions()
+
+
+async def test_ctrl_c_stops_a_command_that_left_its_group(shell: Shell, service: Emulator) -> None:
+    """Such a command, and what it started in its group, is killed by Ctrl-C: at once, or when its
+    grace is over where it goes on. The session is closed.
+    """
+    for command, grace, code in (
+        (("setsid", *IDLE[1:]), "60", 130),
+        (("timeout", "1000", *IDLE[1:]), "60", 130),
+        (("setsid", *DEAF[1:]), "0.3", 137),
+        (("setsid", "sh", "-c", 'trap "" INT; sh -c "echo ready; sleep 1000"; exit 3'), "0.3", 137),
+    ):
+        process, terminal = await on_terminal(shell, *NEW, "--grace", grace, "--", *command)
+        await asyncio.to_thread(os.write, terminal, b"\x03")
+        shown = await asyncio.to_thread(read_all, terminal)
+        # The end of its output: nothing of it is left.
+        assert (await outcome(process))[:2] == (code, ""), command
+        assert "was closed" in shown
+    service.assert_no_open_sessions()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descendants aren't known elsewhere")
+async def test_ctrl_c_again_reaches_what_the_command_started(
+    shell: Shell, service: Emulator
+) -> None:
+    """The first Ctrl-C is a command's own affair where it got it; the second also reaches what that
+    started in a group of its own, once.
+    """
+    process, terminal = await on_terminal(
+        shell, *NEW, "--grace", "60", "--", *LISTENER[1:], "parent"
+    )
+    assert await line(process) == "ready"
+    for times in (1, 2):
+        await asyncio.to_thread(os.write, terminal, b"\x03")
+        assert [await line(process) for _ in range(times)] == ["SIGINT"] * times
+        # To the command alone: there is nothing else by now.
+        process.send_signal(signal.SIGUSR2)
+        assert await line(process) == "SIGUSR2"
+    process.send_signal(signal.SIGTERM)
+    assert await line(process) == "SIGTERM"
+    await asyncio.to_thread(read_all, terminal)
+    assert (await outcome(process))[:2] == (0, "")
+    service.assert_no_open_sessions()
+
+
 async def test_ctrl_c_that_kills_the_command(shell: Shell, service: Emulator) -> None:
     """A command that Ctrl-C at a terminal kills closes the session: 130."""
     process, terminal = await on_terminal(shell, *NEW, *IDLE)
@@ -491,7 +557,7 @@ async def test_a_signal_before_an_attached_command_begins(tmp_path: Path) -> Non
     ("exit_code", "operation", "expected"), [(0, "update", 1), (6, "close", 6)]
 )
 async def test_a_session_that_cannot_be_ended(
-    shell: Shell, service: Emulator, exit_code: int, operation: str, expected: int
+    shell: Shell, service: Emulator, exit_code: int, operation: Operation, expected: int
 ) -> None:
     """It is named; the exit code stays the command's where that failed, and says so otherwise."""
     service.faults.add(Fault(kind="answer", status=403, operations=[operation]))
@@ -510,7 +576,7 @@ async def test_a_session_that_cannot_be_ended(
     [(0, "update", None), (6, "close", "session_closed_early")],
 )
 async def test_a_session_that_is_ended_at_the_second_try(
-    shell: Shell, service: Emulator, exit_code: int, operation: str, reason: str | None
+    shell: Shell, service: Emulator, exit_code: int, operation: Operation, reason: str | None
 ) -> None:
     """Leaving tries once more, in the same way; where that succeeds, nothing is left to report, and
     the exit code is the command's.
@@ -541,10 +607,11 @@ async def test_nobody_reads_the_report(shell: Shell, service: Emulator) -> None:
 
 @pytest.mark.smoke
 async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
-    """While it lives the ledger shows its owner alive and reap leaves it; once it is killed, reap
-    closes its session.
+    """While it lives the ledger shows its owner alive and reap leaves it; once it is killed, so is its
+    command, and reap closes its session.
     """
     process = await begun(shell, *NEW, *LISTENER, stdin=PIPE)
+    assert process.stdout is not None
     (session_id,) = service.sessions
     (record,) = await shell.lines("ledger")
     assert (record["session_id"], record["owner"], record["owner_pid"]) == (
@@ -560,7 +627,8 @@ async def test_a_run_that_is_killed(shell: Shell, service: Emulator) -> None:
     assert [row["verdict"] for row in await shell.lines("reap")] == ["leave"]
     assert (await shell.data("close-all", "--yes"))["sessions"][0]["done"] is None
     process.kill()
-    # The command goes on until its input ends.
+    # The command's input goes on, and yet its output ends.
+    assert await process.stdout.read() == b""
     assert (await outcome(process))[0] == -signal.SIGKILL
     assert [session.id for session in service.open_sessions] == [session_id]
     (reaped,) = await shell.lines("reap")

@@ -132,6 +132,20 @@ async def test_wait(shell: Shell, service: Emulator, client: AsyncSessionClient)
     assert re.search(r"^state +active$", out, re.MULTILINE)
 
 
+async def test_wait_bears_an_outage(tmp_path: Path) -> None:
+    """Without --timeout a wait says once that the session can't be read, and once that it can be
+    again.
+    """
+    down = [http(503, fault("Down."))] * 5
+    async with FaultServer(GRANT, *down, http(200, SESSION | {"state": "closed"})) as server:
+        draw_short_waits()
+        code, out, err = await shell_of(server, tmp_path)("wait", "s1", "--for", "closed")
+    assert (code, "closed" in out) == (0, True)
+    began, over = err.splitlines()
+    assert began == ("qsessions: session 's1' can't be read, and the wait goes on: Down.")
+    assert re.fullmatch(r"qsessions: session 's1' can be read again after \d s\.", over)
+
+
 async def test_waits_in_vain(shell: Shell, client: AsyncSessionClient) -> None:
     """A wait that is too long ends with 4, one for a state that can't come any more with 1, and one
     for nothing with 2.
@@ -198,7 +212,7 @@ async def test_the_ledger_as_text(
     code, out, err = await shell("ledger")
     assert (code, err) == (0, "")
     header, line = out.splitlines()
-    assert header.split()[:5] == ["record", "live_state", "age_seconds", "why", "owner"]
+    assert header.split()[:5] == ["record", "live_state", "owner", "age_seconds", "why"]
     assert line.split()[:2] == [session_id, "open"]
     assert f"its process is alive ({os.getpid()} on " in line
     assert str(os.getpid()) in line.split()
@@ -315,7 +329,7 @@ async def test_reap_lists_what_it_cannot_decide(
             f"session {session_id}; look whose it is, and to end it: qsessions close {session_id}"
         )
         assert re.search(
-            rf"^intent +undecided +no +one session matches; pass --close-unique to close it +- +{session_id}$",
+            rf"^intent +undecided +no +- +one session matches; pass --close-unique to close it +{session_id}$",
             out,
             re.MULTILINE,
         )
@@ -395,7 +409,7 @@ async def test_reap_shows_what_a_killed_create_can_have_left(
     code, out, err = await shell("reap", "--close-unique")
     assert (code, still_open(service)) == (1, ids)
     assert "of 1 record, 1 is undecided" in error_lines(err)[0]
-    assert re.search(r"^lost +undecided +no +2 sessions match;", out, re.MULTILINE)
+    assert re.search(r"^lost +undecided +no +- +2 sessions match;", out, re.MULTILINE)
     for session_id in ids:
         assert session_id in error_lines(err)[1]
         assert session_id in out
@@ -487,7 +501,7 @@ async def test_forget(shell: Shell, service: Emulator, ledger: LocalLedger, tmp_
     assert (gone["record"], gone["verdict"], gone["done"]) == ("s-other", "mark ended", True)
     code, out, err = await alone("forget", "intent", "s-alive")
     assert (code, error_lines(err)[0]) == (1, "qsessions forget: of 2 records, 1 is kept.")
-    assert re.search(r"^s-alive +leave +no +its process is alive", out, re.MULTILINE)
+    assert re.search(r"^s-alive +leave +no +- +its process is alive", out, re.MULTILINE)
     assert service.requests == []
     rows = await shell.lines("ledger")
     assert sorted(row["record"] for row in rows) == ["s-alive", "s-kept"]
@@ -791,11 +805,11 @@ async def test_labels(shell: Shell, service: Emulator, tmp_path: Path) -> None:
     assert (code, "--attach takes no options of a new session" in err) == (2, True)
 
 
-async def test_the_reason_fits_a_narrow_terminal(
+async def test_the_ledger_fits_a_narrow_terminal(
     shell: Shell, service: Emulator, tmp_path: Path
 ) -> None:
-    """At 80 columns ledger and reap show each record with its reason on one line; -v shows all;
-    what is shown names a record.
+    """At 80 columns ledger and reap show each record on one line: its whole name, the state, the
+    owner, the age and, as far as there is room, the reason; -v shows all.
     """
     first = (await shell.data(*CREATE))["id"]
     await left_by_the_dead(
@@ -805,26 +819,26 @@ async def test_the_reason_fits_a_narrow_terminal(
     )
     code, shown = await shell.on_terminal("ledger", COLUMNS="80", NO_COLOR="1")
     header, _, *lines, _ = shown.splitlines()
-    assert (code, header.split()) == (0, ["record", "live_state", "age", "why"])
-    assert max(map(len, shown.splitlines()[:-1])) <= 80
-    rows = [line.split(maxsplit=3) for line in lines]
-    # Names are cut only as far as they stay different.
-    assert [row[:3] for row in rows] == [
-        ["0" * 31 + "2", "-", "22h"],
-        ["0" * 31 + "1", "-", "2h"],
-        [first.ljust(32)[:32].strip(), "open", rows[2][2]],
+    assert (code, header.split()) == (0, ["record", "state", "owner", "age", "why"])
+    assert max(map(len, shown.splitlines()[:-1])) == 80
+    rows = [line.split(maxsplit=4) for line in lines]
+    assert [row[:4] for row in rows] == [
+        ["0" * 31 + "2", "-", "dead", "22h"],
+        ["0" * 31 + "1", "-", "dead", "2h"],
+        [first, "open", "dead", rows[2][3]],
     ]
-    assert rows[0][3].startswith("its id is unknown; its proc")
+    assert [row[4][:19] for row in rows] == [*["its id is unknown; "] * 2, "created by `qsessio"]
     await shell.data("forget", "0" * 31 + "1", "0" * 31 + "2")
     code, shown = await shell.on_terminal("reap", COLUMNS="80", NO_COLOR="1")
+    assert re.search(rf"^{first}  leave +no +created by `qsessions ", shown, re.MULTILINE)
+    # What is empty needs no room.
+    assert "no room for" not in shown
+    code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
     assert re.search(
-        rf"^{first[:8]}  leave +no +created by `qsessions create`; name it to close it$",
+        rf"^{first}  leave +no +- +created by `qsessions create`; name it to close it",
         shown,
         re.MULTILINE,
     )
-    code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
-    assert re.search(rf"^{first}  leave", shown, re.MULTILINE)
-    assert "no room for" not in shown
     (reaped,) = await shell.lines("reap", first[:8])
     assert (reaped["record"], reaped["done"]) == (first, True)
 

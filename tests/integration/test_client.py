@@ -5,16 +5,21 @@ below.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import subprocess
+import sys
 from base64 import b64decode
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import attrs
 import pytest
+from aiohttp.resolver import ThreadedResolver
 
 from qsessions import (
     AsyncSessionClient,
@@ -872,6 +877,100 @@ async def test_a_trace_that_fails_is_reported_and_hides_no_outcome(against: Agai
             await client.create(mode="batch")
         await client.aclose()
     assert server.count("POST") == 1
+
+
+class BrokenResolver(ThreadedResolver):
+    """A resolver that a user wrote."""
+
+    async def resolve(self, *_: object, **__: object) -> Any:
+        """Fail."""
+        raise LookupError("my mistake")
+
+
+async def test_what_fails_before_a_request_goes_out_sends_nothing(against: Against) -> None:
+    """Where a borrowed session's own code raises before anything is sent, the error is ours, with
+    its type and text, and says that nothing was sent.
+    """
+
+    async def broken(*_: object) -> None:
+        raise LookupError("my mistake")
+
+    def no_context(**_: object) -> None:
+        raise LookupError("my mistake")
+
+    server, _ = await against(CREATE.success)
+    before, connecting = aiohttp.TraceConfig(), aiohttp.TraceConfig()
+    before.on_request_start.append(broken)
+    connecting.on_connection_create_start.append(broken)
+    for options in (
+        {"trace_configs": [aiohttp.TraceConfig(no_context)]},  # type: ignore[arg-type]
+        {"trace_configs": [before]},
+        {"trace_configs": [connecting]},
+        {"connector": aiohttp.TCPConnector(resolver=BrokenResolver())},
+    ):
+        async with aiohttp.ClientSession(**options) as pool:
+            base_url = server.url.replace("127.0.0.1", "localhost")
+            client = AsyncSessionClient(static_auth(), base_url=base_url, http=pool)
+            for row in (GET, CREATE, CLOSE):
+                with pytest.raises(ConnectionFailed, match="LookupError: my mistake") as caught:
+                    await row(client)
+                assert (caught.value.sent, caught.value.retryable) == (False, False)
+                assert "http=" in (caught.value.solution or "")
+            await client.aclose()
+    assert server.received == []
+
+
+async def test_a_pool_that_cant_be_used_is_an_error_of_ours() -> None:
+    """What is raised over a pool of another event loop, or one that is no pool, comes out as text."""
+
+    async def make() -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector()
+
+    loop = asyncio.new_event_loop()
+    others = await asyncio.to_thread(loop.run_until_complete, make())
+    for connector, message in (
+        (others, "RuntimeError: .* loop"),
+        (SimpleNamespace(closed=False), "AttributeError: "),
+    ):
+        async with aiohttp.ClientSession() as pool:
+            whole = pool.connector
+            vars(pool)["_connector"] = connector
+            client = AsyncSessionClient([], base_url="http://127.0.0.1:1", http=pool)
+            for row in (VERSIONS, CREATE):
+                with pytest.raises(ConnectionFailed, match=message) as caught:
+                    await row(client)
+                assert (caught.value.sent, caught.value.retryable) == (False, False)
+            await client.aclose()
+            vars(pool)["_connector"] = whole
+    loop.close()
+
+
+def test_a_broken_aiodns_is_nobodys_business(tmp_path: Path) -> None:
+    """A package that aiohttp would look names up with, and that can't, changes nothing."""
+    (tmp_path / "aiodns.py").write_text(
+        "class DNSResolver:\n"
+        "    def __init__(self, *_, **__): raise RuntimeError('no file descriptors')\n"
+        "    def getaddrinfo(self): ...\n"
+    )
+    program = (
+        "import asyncio, aiohttp, qsessions\n"
+        "assert aiohttp.DefaultResolver is aiohttp.AsyncResolver\n"
+        "async def main():\n"
+        "    client = qsessions.AsyncSessionClient([], base_url='http://localhost:1', retry=qsessions.RetryPolicy(max_attempts=1))\n"
+        "    try: await client.versions()\n"
+        "    except qsessions.ConnectionFailed as error: print(error.sent, error)\n"
+        "    await client.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.stdout.startswith("False versions: the server can't be reached.")
 
 
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated:DeprecationWarning")

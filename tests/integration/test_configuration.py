@@ -393,7 +393,7 @@ def test_addresses_of_an_emulator_meet_no_named_account(
     with monkeypatch.context() as patch:
         patch.setenv(variable, f"http://{host}:8000/api")
         with pytest.raises(
-            ConfigurationError, match=f"^{variable} is an address of this machine in plain http"
+            ConfigurationError, match=f"^{variable} is an address in plain http"
         ) as caught:
             AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
     assert (
@@ -513,7 +513,7 @@ async def test_verify_false(home: Path) -> None:
     settings are passed.
     """
     await asyncio.to_thread(save, home, verify=False)
-    with pytest.raises(ConfigurationError, match=r"Pass ssl=ssl\.create_default_context"):
+    with pytest.raises(ConfigurationError, match=r"pass ssl=context\."):
         await AsyncSessionClient().__aenter__()
 
 

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import trustme
 
+from qsessions import Clock
+from qsessions.cli import service
 from qsessions.emulator import Emulator, Fault
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, hang, http
-from tests.support.shell import Shell, error_lines, outcome, shell_of, validate
+from tests.support.shell import Shell, error_lines, shell_of, validate
 from tests.support.tables import table
 
 VERSIONS = {
@@ -43,15 +45,9 @@ CHECKS = [
 WITHOUT_TLS = [name for name in CHECKS if name != "tls"]
 
 
-async def report(
-    shell: Shell, *arguments: str, in_process_of_its_own: bool = False
-) -> tuple[int, dict[str, dict[str, Any]]]:
+async def report(shell: Shell, *arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """Run the doctor; return its exit code and the checks by name."""
-    command = ("doctor", *arguments, "--json")
-    if in_process_of_its_own:
-        code, out, err = await outcome(await shell.start(*command))
-    else:
-        code, out, err = await shell(*command)
+    code, out, err = await shell("doctor", *arguments, "--json")
     assert err == ""
     value = json.loads(out)
     validate(value, "json", "doctor")
@@ -190,8 +186,7 @@ async def test_certificates(
         env = service.env() | {"QSESSIONS_BASE_URL": server.url}
         if is_trusted:
             env["SSL_CERT_FILE"] = str(bundle)
-        # aiohttp looks at that variable once in a process.
-        code, checks = await report(Shell(env, tmp_path), in_process_of_its_own=is_trusted)
+        code, checks = await report(Shell(env, tmp_path))
     if problem is None:
         assert (code, statuses(checks, "ok")) == (0, CHECKS)
         return
@@ -480,3 +475,74 @@ async def test_wrong_use(tmp_path: Path) -> None:
         code, out, err = await Shell({}, tmp_path)("doctor", f"--{option}", value)
         assert (code, out) == (2, ""), option
         assert value in error_lines(err)[0]
+
+
+SUNSET = dt.datetime(2027, 1, 1, tzinfo=dt.UTC).timestamp()
+BEFORE = (
+    "the default of the API's own description; from 2027-01-01, its sunset, it is 2026-04-15, the "
+    "newest version that qsessions is tested with"
+)
+SINCE = (
+    "the newest version that qsessions is tested with; until 2027-01-01, its sunset, it was "
+    "2025-01-01, the default of the API's own description"
+)
+
+
+@table(
+    ("now", "version", "status", "why"),
+    [
+        (SUNSET - 86_400, "2025-01-01", "deprecated, served until 2027-01-01", BEFORE),
+        (SUNSET - 0.001, "2025-01-01", "deprecated, served until 2027-01-01", BEFORE),
+        (SUNSET, "2026-04-15", "live, no sunset set", SINCE),
+        (SUNSET + 86_399, "2026-04-15", "live, no sunset set", SINCE),
+    ],
+)
+async def test_the_day_of_the_default_versions_sunset(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    now: float,
+    version: str,
+    status: str,
+    why: str,
+) -> None:
+    """doctor and versions say which API version calls ask for by default, why and until when; on the
+    day of its sunset, and from then on, they name the next one, which is what is sent.
+    """
+    monkeypatch.setattr(service, "CLOCK", Clock(wall=lambda: now))
+    async with Emulator(clock=lambda: now) as emulator:
+        shell = Shell(emulator.env(), tmp_path)
+        _, checks = await report(shell)
+        assert checks["api_version"]["status"] == "ok"
+        assert checks["api_version"]["found"] == f"{version}, {status}: {why}"
+        _, shown = await shell.on_terminal("doctor", NO_COLOR="1")
+        assert f"api_version  ok       {version}, {status}: {why}\n" in shown
+        code, out, err = await shell("versions")
+        assert (code, out.split()[:3]) == (0, ["version", "status", "sunset_date"])
+        assert err == (
+            f"qsessions versions: calls ask for {version}, {why}. "
+            "To ask for another: --api-version DATE\n"
+        )
+        assert (await shell("workloads"))[0] == 0
+        sent = {
+            request.headers["ibm-api-version"]
+            for request in emulator.requests
+            if request.path.endswith("/workloads")
+        }
+        assert sent == {version}
+
+
+async def test_a_version_that_was_asked_for_is_said_to_be(tmp_path: Path) -> None:
+    """With --api-version, doctor says whose choice the version is, and versions says nothing."""
+    async with Emulator() as emulator:
+        shell = Shell(emulator.env(), tmp_path)
+        for option, found in (
+            (
+                "latest",
+                "2026-04-15, live, no sunset set: the newest live one, as --api-version says",
+            ),
+            ("2026-04-15", "2026-04-15, live, no sunset set: as --api-version says"),
+        ):
+            _, checks = await report(shell, "--api-version", option)
+            assert checks["api_version"]["found"] == found
+            assert (await shell("versions", "--api-version", option))[::2] == (0, "")

@@ -20,6 +20,7 @@ from qsessions import (
     SessionClient,
 )
 from qsessions.emulator import Emulator
+from qsessions.models import ModeName
 from qsessions.session import draining as drained
 from tests.support.calls import SESSION, WORKLOAD
 from tests.support.clients import Against
@@ -65,7 +66,7 @@ def auth_of(emulator: Emulator) -> list[IBMCloudAPIKey | ServiceCRN]:
     return [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
 
 
-async def drain(client: AsyncSessionClient, mode: str = "batch") -> str:
+async def drain(client: AsyncSessionClient, mode: ModeName = "batch") -> str:
     """Leave a clean block; return its session."""
     async with client.open(mode=mode, backend="ibm_fez", max_ttl="10m") as live:
         return live.id

@@ -5,6 +5,7 @@ nobody waits.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,9 @@ from itertools import pairwise
 from typing import Any, cast
 
 import pytest
+from aiohttp import ClientSession, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from qsessions import (
     AsyncLiveSession,
@@ -19,6 +23,8 @@ from qsessions import (
     CallTimeout,
     ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
+    Forbidden,
     IBMCloudAPIKey,
     InvalidArgument,
     NotFound,
@@ -29,14 +35,17 @@ from qsessions import (
     SessionState,
     StateChange,
     StateUnreachable,
+    Unauthorized,
 )
 from qsessions.emulator import Emulator
+from qsessions.models import StateName
 from qsessions.session.live import Poll
+from qsessions.session.outage import PATIENCE_S
 from tests.support.calls import SESSION
-from tests.support.clients import CRN, Against
+from tests.support.clients import CRN, Against, static_auth
 from tests.support.errors import OUTAGE, Uncopyable
 from tests.support.event_loop import TASK_FACTORIES
-from tests.support.fault_server import Connection, hang, http
+from tests.support.fault_server import Connection, FaultServer, hang, http
 from tests.support.internals import poll_of, polls_of
 from tests.support.manual_clock import ManualClock, Stepped, settled
 from tests.support.providers import failing
@@ -475,7 +484,7 @@ async def test_the_same_question_has_the_same_answer(stepped: Stepped) -> None:
     ],
 )
 async def test_a_state_that_can_not_come_is_an_error_at_once(
-    stepped: Stepped, session: Session, wanted: list[SessionState | str]
+    stepped: Stepped, session: Session, wanted: list[SessionState | StateName]
 ) -> None:
     """Nothing comes after closed, and nothing is open again once it has started: one look is enough
     to say so.
@@ -557,7 +566,7 @@ async def test_a_timeout_before_the_first_look_is_one_too(stepped: Stepped) -> N
 
 FAILURES = [
     ServerError("it broke", status=503, trace_id="t-1"),
-    CallTimeout("no answer"),
+    CallTimeout("no answer", retryable=False),
     TimeoutError("foreign"),
     Uncopyable("a", "b"),
 ]
@@ -619,7 +628,7 @@ async def test_an_error_of_a_custom_provider_reaches_the_caller(
     asyncio.get_running_loop().set_task_factory(factory)
 
     _, client = await against(http(200), auth=failing(LookupError("no ticket in the drawer")))
-    with pytest.raises(LookupError, match="no ticket"):
+    with pytest.raises(ConfigurationError, match="LookupError: no ticket"):
         await client.attach("s1").wait_until("closed")
 
 
@@ -714,20 +723,125 @@ async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
     assert pauses[-1] == 15
 
 
-async def test_without_a_timeout_an_outage_ends_the_wait(stepped: Stepped) -> None:
-    """Who waits without a limit gets what the retry policy gave up on; others with one go on, and a
-    newcomer's look is at once.
+async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
+    stepped: Stepped, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits without a limit bears 10 minutes without an answer, counted anew after each, and
+    then gets what is wrong, with a note; others with a limit go on, and a newcomer's look is at
+    once.
     """
-    service = Scripted(stepped, OUTAGE, OUTAGE, in_state("closed"))
-    patient = start(service.live().wait_until("closed", timeout="1h"))
-    with pytest.raises(ServerError, match="the service is down"):
-        await service.live().wait_until("closed")
-    with pytest.raises(ServerError, match="the service is down"):
-        await anext(service.live().watch())
-    assert not patient.done()
-    assert service.asked == [stepped.now] * 2
-    await stepped.advance(2)
+    service = Scripted(stepped, OUTAGE)
+    patient = start(service.live().wait_until("closed", timeout="2h"))
+    ended = [start(service.live().wait_until("closed")), start(_last(service.live().watch()))]
+    await stepped.advance(599)
+    service.readings = [in_state("open")]
+    await stepped.advance(20)
+    service.readings = [OUTAGE]
+    await stepped.advance(PATIENCE_S)
+    assert not any(wait.done() for wait in ended)
+    await stepped.advance(16)
+    for wait in ended:
+        with pytest.raises(ServerError, match="the service is down") as caught:
+            await wait
+        assert caught.value.__notes__ == [
+            "the wait has borne that for 10 minutes, as one without a timeout does."
+        ]
+    newcomer = start(service.live().wait_until("closed"))
+    await settled()
+    assert service.asked[-1] == stepped.now
+    await stepped.advance(PATIENCE_S - 1)
+    service.readings = [in_state("closed")]
+    await stepped.advance(16)
+    assert (await newcomer).is_final
     assert (await patient).is_final
+    assert told(caplog) == [
+        "session 's1' can't be read, and the wait goes on: the service is down",
+        "session 's1' can be read again after 607 s.",
+        "session 's1' can't be read, and the wait goes on: the service is down",
+        "session 's1' can be read again after 1219 s.",
+    ]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the warnings in the log."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@table(
+    "refusal",
+    [
+        Unauthorized("no", status=401),
+        Forbidden("no", status=403),
+        NotFound("no such session", status=404),
+        ConnectionFailed("the certificate can't be trusted", retryable=False),
+    ],
+)
+async def test_a_definite_refusal_ends_a_wait_at_once(
+    stepped: Stepped, caplog: pytest.LogCaptureFixture, refusal: QSessionsError
+) -> None:
+    """What comes again each time isn't borne without a timeout either, whether the wait begins with
+    it or it follows an outage; and the log has nothing of it.
+    """
+    caplog.clear()
+    with pytest.raises(type(refusal)):
+        await Scripted(stepped, refusal).live().wait_until("closed")
+    assert told(caplog) == []
+    service = Scripted(stepped, OUTAGE, refusal)
+    wait = start(service.live().wait_until("closed"))
+    await stepped.advance(5)
+    with pytest.raises(type(refusal)):
+        await wait
+
+
+@table("operation", ["wait_until", "watch", "client.watch"])
+async def test_a_laptop_that_wakes_without_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+    time: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+    operation: str,
+) -> None:
+    """A host's name that can't be looked up for a while, as after a laptop woke, ends no wait; the
+    log says once that it began and once that it is over.
+    """
+    caplog.clear()
+    lookups: list[str] = []
+
+    class Resolver(AbstractResolver):
+        """Knows no host for 40 s and more."""
+
+        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+            """Return the server's address once the network is there."""
+            lookups.append(host)
+            if time.now < woken + 40:
+                raise OSError(socket.EAI_AGAIN, "Temporary failure in name resolution")
+            at = URL(server.url)
+            return [
+                ResolveResult(hostname=host, host=str(at.host), port=at.port or 0, family=socket.AF_INET, proto=0, flags=0)
+            ]  # fmt: skip
+
+        async def close(self) -> None:
+            """Have nothing to close."""
+
+    woken = time.now
+    async with (
+        FaultServer(http(200, SESSION | {"state": "closed"})) as server,
+        ClientSession(connector=TCPConnector(resolver=Resolver())) as session,
+        AsyncSessionClient(
+            static_auth(), base_url="http://service.invalid", http=session, clock=time.clock, allow_insecure=True
+        ) as client,
+    ):  # fmt: skip
+        live = client.attach("s1")
+        if operation == "wait_until":
+            snapshot = await live.wait_until("closed")
+        elif operation == "watch":
+            snapshot = await anext(live.watch())
+        else:
+            _, snapshot = await anext(client.watch(["s1"]))
+    assert snapshot.is_final
+    assert len(lookups) > 5
+    began, over = told(caplog)
+    assert "can't be read, and the wait goes on: the server can't be reached." in began
+    assert "can be read again after" in over
 
 
 async def test_what_does_not_pass_is_not_borne(stepped: Stepped) -> None:
@@ -791,8 +905,10 @@ async def test_a_watch_has_a_timeout_over_all_its_changes(stepped: Stepped) -> N
 async def test_an_outage_of_long_ago_is_not_mentioned(stepped: Stepped) -> None:
     """A timeout speaks of failures of its own time only."""
     service = Scripted(stepped, OUTAGE)
-    with pytest.raises(ServerError):
-        await service.live().wait_until("closed")
+    wait = start(service.live().wait_until("closed", timeout=1))
+    await stepped.advance(1)
+    with pytest.raises(CallTimeout, match="the service is down"):
+        await wait
     service.gate = asyncio.Event()
     waiting = start(service.live().wait_until("closed", timeout=5))
     await stepped.advance(5)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from qsessions import (
@@ -37,6 +38,8 @@ from qsessions import (
     Transport,
 )
 from qsessions.emulator import Emulator
+from qsessions.session import signals as signals_module
+from qsessions.session.calls import How
 from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
@@ -150,10 +153,10 @@ async def test_a_session_that_closed_by_itself_is_no_error(
 
 
 @pytest.mark.parametrize("how", ["close", "drain"])
-async def test_a_session_that_is_gone_counts_as_ended(how: str, against: Against) -> None:
+async def test_a_session_that_is_gone_counts_as_ended(how: How, against: Against) -> None:
     """404 to the ending is success: the HTTP library may have sent it twice."""
     _, client = await against(CREATED, http(404, fault()))
-    async with client.open(**WANTED, on_exit=how):  # type: ignore[arg-type]  # one of the two
+    async with client.open(**WANTED, on_exit=how):
         pass
 
 
@@ -272,11 +275,12 @@ async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_block
 
     class Once:
         given = 0
+        ticket = "planted-ticket"
 
         async def headers(self, transport: object) -> dict[str, str]:
             self.given += 1
             if self.given > 1:
-                raise ValueError("planted secret")
+                raise ValueError(f"{self.ticket} is over")
             return {}
 
         def invalidate(self, refused: object) -> bool:
@@ -288,8 +292,24 @@ async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_block
             async with client.open(**WANTED):
                 raise KeyError("x")
         await client.aclose()
-    assert "ValueError" in caught.value.__notes__[0]
-    assert "secret" not in caught.value.__notes__[0]
+    assert "Once.headers(). ValueError: *** is over" in caught.value.__notes__[0]
+
+
+async def test_a_foreign_error_while_ending_is_told_by_its_name(
+    against: Against, time: ManualClock
+) -> None:
+    """What a user's own clock raises during the ending becomes a note that doesn't quote it."""
+
+    def no_chance() -> float:
+        raise ValueError("planted")
+
+    clock = attrs.evolve(time.clock, random=no_chance)
+    _, client = await against(CREATED, http(503), clock=clock)
+    with pytest.raises(KeyError) as caught:
+        async with client.open(**WANTED):
+            raise KeyError("x")
+    assert "ValueError was raised while ending the session" in caught.value.__notes__[0]
+    assert "planted" not in caught.value.__notes__[0]
 
 
 async def test_closing_the_client_tries_a_failed_ending_again(against: Against) -> None:
@@ -385,6 +405,24 @@ def signalled() -> Iterator[asyncio.Event]:
     kept = signal.signal(signal.SIGTERM, lambda *_: happened.set())
     yield happened
     signal.signal(signal.SIGTERM, kept)
+
+
+@posix
+async def test_a_call_tells_that_a_handler_was_reset(
+    against: Against, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the handler of Ctrl-C was reset within a block with `handle_signals`, as a notebook does
+    it, the client's next call logs a warning, once.
+    """
+    monkeypatch.setattr(signals_module._process, "_has_warned", False)
+    _, client = await against(CREATED, http(200, SESSION), http(200, SESSION), DONE)
+    async with client.open(**WANTED, handle_signals=True):
+        kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+        for _ in range(2):
+            await client.get("s1")
+            warnings = [one for one in caplog.records if "no longer closes" in one.message]
+            assert len(warnings) == 1
+        signal.signal(signal.SIGINT, kept)
 
 
 @posix

@@ -5,8 +5,9 @@ that may be the one.
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
@@ -20,15 +21,19 @@ from qsessions import (
     CreateOutcomeUnknown,
     CreateSession,
     Event,
+    LedgerEntry,
+    Liveness,
     RetryPolicy,
     Transport,
 )
 from tests.support.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
+from tests.support.given_ledger import GivenLedger, entry
 from tests.support.leaks import loop_steps
 from tests.support.loop_time import late, let_pass
 from tests.support.manual_clock import ManualClock
+from tests.support.tables import table
 
 HINT = "Look through client.workloads() for a session that you don't know, and close it."
 
@@ -171,6 +176,107 @@ async def test_a_wrong_local_clock_does_no_harm(
     error = await unknown(client)
     assert found(error) == ["late", "early"]
     assert error.asked_at == moment(begun)
+
+
+@table("fraction", [0.0, 0.4, 0.999])
+async def test_where_the_services_time_is_known_what_is_older_is_left_out(
+    against: Against, time: ManualClock, *, fraction: float
+) -> None:
+    """With the service's Date a session that was created before the call is no candidate, also in
+    the two seconds before it; one that was created as it began is one, though the list and the Date
+    cut their times to seconds or milliseconds.
+    """
+    time.advance(math.ceil(time.now) + fraction - time.now)
+    whole = math.floor(time.now)
+    _, client = await against(
+        reset,
+        page(
+            listed("later", time.now + 3),
+            listed("at once", time.now + 0.000_9),
+            listed("at once, in milliseconds", math.floor(time.now * 1000) / 1000),
+            listed("at once, in seconds", whole),
+            listed("the second before", whole - 1),
+            listed("the one before that", whole - 2),
+            date=whole,
+        ),
+    )
+    error = await unknown(client)
+    assert found(error) == ["later", "at once", "at once, in milliseconds", "at once, in seconds"]
+    assert error.asked_at == moment(whole)
+
+
+async def test_a_slow_call_keeps_what_was_created_as_it_began(
+    against: Against, time: ManualClock
+) -> None:
+    """However long the answers take and whatever their Date says of their seconds, a session of the
+    call's very beginning is a candidate.
+    """
+    for fraction in (0.0, 0.3, 0.6, 0.95):
+        time.advance(math.ceil(time.now) + fraction - time.now)
+        begun = time.now
+
+        async def slow(connection: Connection) -> None:
+            time.advance(3.7)
+            await connection.write(http(504))
+
+        async def slow_page(connection: Connection, begun: float = begun) -> None:
+            time.advance(1.6)
+            answer = page(
+                listed("at once", begun), listed("before", begun - 2.51), date=math.floor(time.now)
+            )
+            # It is on its way for a while.
+            time.advance(0.8)
+            await connection.write(answer)
+
+        _, client = await against(slow, slow_page)
+        assert found(await unknown(client)) == ["at once"], fraction
+
+
+async def test_what_the_ledger_has_for_another_create_is_no_candidate(
+    against: Against, time: ManualClock
+) -> None:
+    """A session that the ledger has, of whichever process, came of another create; one of which it
+    knows the create alone may be this one.
+    """
+    ledger = GivenLedger(
+        entry(session_id="theirs", liveness=Liveness.ALIVE),
+        entry(session_id="of one who died"),
+        entry(),
+    )
+    names = ("theirs", "it", "of one who died", "unrecorded")
+    workloads = [listed(name, time.now) for name in names]
+    _, client = await against(reset, page(*workloads), ledger=ledger)
+    error = await unknown(client)
+    assert found(error) == ["it", "unrecorded"]
+    assert error.solution is not None
+    assert "theirs" not in error.solution
+
+
+async def test_a_ledger_that_fails_leaves_out_nothing(against: Against, time: ManualClock) -> None:
+    """Where the ledger can't be read, or not in time, every session that fits is a candidate."""
+    ledger = GivenLedger(entry(session_id="theirs"))
+    ledger.failure = OSError("no disk")
+    _, client = await against(
+        reset, page(listed("theirs", time.now), listed("it", time.now)), ledger=ledger
+    )
+    assert found(await unknown(client)) == ["theirs", "it"]
+
+
+async def test_a_ledger_that_hangs_leaves_out_nothing(against: Against, time: ManualClock) -> None:
+    """The ledger has what is left of the ten seconds of the search."""
+    reading = asyncio.Event()
+
+    class Hangs(GivenLedger):
+        async def entries(self) -> Sequence[LedgerEntry]:
+            reading.set()
+            await asyncio.Event().wait()
+            return []
+
+    _, client = await against(reset, page(listed("it", time.now)), ledger=Hangs())
+    asking = asyncio.create_task(unknown(client))
+    await reading.wait()
+    await let_pass(10, time)
+    assert found(await asking) == ["it"]
 
 
 async def test_all_pages_back_to_the_begin_are_read_and_none_more(

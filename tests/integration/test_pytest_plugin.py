@@ -189,3 +189,37 @@ def test_the_marker_is_listed(run: Run) -> None:
     run("plugin_unused.py", *WITHOUT_ASYNCIO, "--markers").stdout.fnmatch_lines(
         ["@pytest.mark.qsessions(allow_open=False, **options): *"]
     )
+
+
+def test_frozen_time(run: Run) -> None:
+    """While freezegun or time-machine freezes or moves the time, all works as without: nothing hangs,
+    whichever event loop it is on.
+    """
+    run("plugin_frozen.py", process=True).assert_outcomes(passed=24)
+
+
+BLOCKED = (
+    "The emulator listens on 127.0.0.1: pass --allow-hosts=127.0.0.1 to pytest, or, for an emulator "
+    "of the test's own, mark the test with @pytest.mark.enable_socket."
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "failed"),
+    [
+        (("--disable-socket", "--allow-hosts=127.0.0.1"), 7, 0),
+        (("--allow-hosts=localhost,10.0.0.0/8",), 7, 0),
+        (("--disable-socket",), 4, 3),
+        (("--allow-hosts=10.0.0.1",), 4, 3),
+    ],
+)
+def test_blocked_sockets(run: Run, options: tuple[str, ...], passed: int, failed: int) -> None:
+    """Where pytest-socket allows this machine or the test allows sockets, all works; elsewhere a test
+    that needs an emulator fails at once and is told what to set, and no other test does.
+    """
+    result = run("plugin_sockets.py", *WITHOUT_ASYNCIO, *options, process=True)
+    shown = result.stdout.str()
+    assert shown.count(BLOCKED) == failed
+    # Those with an emulator of their own fail at their setup.
+    result.assert_outcomes(passed=passed, failed=min(failed, 1), errors=max(failed - 1, 0))
+    assert "Traceback" not in shown

@@ -26,6 +26,7 @@ from qsessions import (
 from qsessions.api.operations import MAX_PAGE, YOUNG_S
 from qsessions.clock import CLOCK_SKEW_S
 from qsessions.emulator import Emulator, Fault
+from qsessions.emulator.fault_kinds import Operation
 from qsessions.ledger.verdicts import LONGEST_CREATE_S, Verdict
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
 from tests.support.calls import SESSION, fault
@@ -170,7 +171,8 @@ async def test_an_instance_that_is_not_found_ends_nothing(place: Place) -> None:
     """
     place.record(session_id=await place.session(), asked_at=START - YOUNG_S)
     body = fault(code=1279)
-    for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
+    steps: list[tuple[Operation, Verdict]] = [("get", UNDECIDED), ("close", CLOSE)]
+    for operation, verdict in steps:
         place.emulator.faults.add(
             Fault(kind="answer", status=404, body=body, operations=[operation], times=1)
         )
@@ -584,7 +586,8 @@ async def test_a_404_that_is_not_the_services_ends_nothing(place: Place) -> None
     record stays.
     """
     place.record(session_id=await place.session())
-    for operation, verdict in (("get", UNDECIDED), ("close", CLOSE)):
+    steps: list[tuple[Operation, Verdict]] = [("get", UNDECIDED), ("close", CLOSE)]
+    for operation, verdict in steps:
         place.emulator.faults.add(
             Fault(kind="answer", status=404, body="<html>", operations=[operation], times=1)
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import threading
 import traceback
@@ -36,6 +37,7 @@ from qsessions import (
     Transport,
 )
 from qsessions.emulator import Emulator
+from qsessions.session import signals as signals_module
 from tests.support.calls import SESSION, fault
 from tests.support.clients import static_auth
 from tests.support.fault_server import FaultServer, hang, http
@@ -126,7 +128,7 @@ def test_errors_reach_the_caller_as_they_are(client: SessionClient) -> None:
         404,
     )
     with pytest.raises(InvalidArgument):
-        client.workloads(mode="no such mode")
+        client.workloads(mode="no such mode")  # type: ignore[arg-type]  # that is the point
     with pytest.raises(InvalidArgument):
         client.attach("")
     with pytest.raises(InvalidArgument):
@@ -196,6 +198,22 @@ def test_calls_work_inside_a_running_event_loop(
         return str(next(client.attach(session.id).watch()).state)
 
     assert asyncio.run(cell()) == "closed"
+
+
+def test_a_call_tells_that_a_handler_was_reset(
+    client: SessionClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the handler of Ctrl-C was reset within a block with `handle_signals`, as a notebook does
+    it, the client's next call logs a warning, once.
+    """
+    monkeypatch.setattr(signals_module._process, "_has_warned", False)
+    with client.open(mode="batch", max_ttl=600, handle_signals=True) as live:
+        kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+        for _ in range(2):
+            live.refresh()
+            warnings = [one for one in caplog.records if "no longer closes" in one.message]
+            assert len(warnings) == 1
+        signal.signal(signal.SIGINT, kept)
 
 
 def test_iterators_can_be_left_half_way(client: SessionClient, service: Threaded[Emulator]) -> None:
@@ -420,7 +438,7 @@ def test_a_block_ends_its_session(client: SessionClient, service: Threaded[Emula
         session.state for session in service.ask(lambda emulator: emulator.sessions).values()
     } == {"closed"}
     with pytest.raises(InvalidArgument):
-        client.open(mode="batch", on_exit="leave")  # type: ignore[arg-type]  # that is the point
+        client.open(mode="batch", on_exit="leave")  # type: ignore[call-overload]  # that is the point
 
 
 def test_a_block_whose_ending_fails_says_so() -> None:

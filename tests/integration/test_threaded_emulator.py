@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import errno
 import inspect
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
-from qsessions import AsyncSessionClient, ClientClosed, ConnectionFailed, RetryPolicy, SessionClient
+from qsessions import (
+    AsyncSessionClient,
+    BackendAuthentication,
+    ClientClosed,
+    ConnectionFailed,
+    ExternalServiceToken,
+    IBMCloudAPIKey,
+    IBMCloudAuth,
+    NotFound,
+    RetryPolicy,
+    SessionClient,
+)
 from qsessions.emulator import Emulator, Fault, ServiceError
+from qsessions.testing import threaded
 from qsessions.testing.clients import async_client, sync_client
 from qsessions.testing.threaded import ThreadedEmulator
 
@@ -266,6 +281,130 @@ def test_without_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> asyncio.AbstractEventLoop:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(asyncio, "new_event_loop", none)
+    monkeypatch.setattr(threaded, "RealTimeLoop", none)
     with pytest.raises(OSError, match="Too many open files"), ThreadedEmulator(Emulator()):
         pass
+
+
+def looked_at(client: AsyncSessionClient) -> None:
+    """Check what code asks a client for that doesn't call it."""
+    assert copy.copy(client) is client
+    assert copy.deepcopy({"client": client}) == {"client": client}
+    assert isinstance(client, AsyncSessionClient)
+    assert issubclass(type(client), AsyncSessionClient)
+    names = ("get", "create", "open", "attach", "watch", "workloads", "base_url", "instance", "clock", "aclose")  # fmt: skip
+    assert [name for name in names if not hasattr(client, name)] == []
+    for name in ("gte", "__len__", "__iter__", "__fspath__", "_repr_html_"):
+        assert not hasattr(client, name)
+    with pytest.raises(AttributeError, match="'AsyncSessionClient' object has no attribute 'gte'"):
+        client.gte  # type: ignore[attr-defined]  # noqa: B018
+    assert inspect.iscoroutinefunction(client.get)
+    assert not inspect.iscoroutinefunction(client.attach)
+    assert inspect.signature(client.get) == inspect.signature(real().get)
+    with pytest.raises(TypeError, match="make one in each process"):
+        pickle.dumps(client)
+
+
+def real() -> AsyncSessionClient:
+    """Return a client that isn't the plugin's."""
+    return AsyncSessionClient([], base_url="http://127.0.0.1:1")
+
+
+@pytest.mark.smoke
+def test_the_plugins_client_passes_for_a_client(emulator: ThreadedEmulator) -> None:
+    """Copies, `hasattr`, `isinstance`, signatures and pickling are a client's, whether an event loop
+    runs or not, and a copy works on each loop.
+    """
+
+    async def on_a_loop() -> None:
+        looked_at(client)
+        live = await copy.deepcopy(client).create(mode="batch", max_ttl="10m")
+        async with client as entered:
+            assert entered is client
+            assert [item.id async for item in client.workloads()] == [live.id]
+        await client.aclose()
+        with pytest.raises(ClientClosed):
+            await client.get(live.id)
+
+    with async_client(emulator) as client:
+        looked_at(client)
+        assert (client.base_url, client.instance) == (emulator.url, emulator.crn)
+        looked_at(real())
+        asyncio.run(on_a_loop())
+        # `asyncio.run` takes what was called before its loop ran.
+        (session_id,) = emulator.sessions
+        assert asyncio.run(client.get(session_id)).id == session_id
+        with pytest.raises(AttributeError, match="works on a running event loop, and none is"):
+            client.workloads()
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_the_plugins_client_is_a_spec(emulator: ThreadedEmulator, *, is_running: bool) -> None:
+    """`create_autospec` makes of it what it makes of a client: a mock that passes for one, with its
+    methods, awaited or not, and their signatures.
+    """
+
+    async def check() -> None:
+        for spec in (client, AsyncSessionClient):
+            mock: Any = create_autospec(spec, instance=True)
+            passes: bool = isinstance(mock, AsyncSessionClient)
+            assert passes
+            mock.get.return_value = "a session"
+            assert await mock.get("s1") == "a session"
+            mock.get.assert_awaited_once_with("s1")
+            mock.attach("s1")
+            with pytest.raises(TypeError):
+                mock.attach()
+            with pytest.raises(TypeError):
+                await mock.get()
+            with pytest.raises(AttributeError):
+                mock.gte  # noqa: B018
+
+    with async_client(emulator) as client:
+        if is_running:
+            asyncio.run(check())
+        else:
+            coroutine = check()
+            with pytest.raises(StopIteration):
+                coroutine.send(None)
+
+
+def test_a_method_can_be_replaced(
+    emulator: ThreadedEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test may put a method of its own into the plugin's client, and take it out again."""
+    with async_client(emulator) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "get", lambda session_id: session_id)
+            assert client.get("s1") == "s1"  # type: ignore[comparison-overlap]
+        with pytest.raises(NotFound):
+            asyncio.run(client.get("s1"))
+
+
+def test_nothing_that_belongs_to_a_process_leaves_it() -> None:
+    """Clients, handles on sessions and credentials can't be pickled, as a process pool would; the
+    error says what to do, and copies are the object itself.
+    """
+    key = "pLaNtEd-key-0123456789"
+    with SessionClient([], base_url="http://127.0.0.1:1") as sync:
+        client = real()
+        for one in (
+            client,
+            sync,
+            client.attach("s1"),
+            sync.attach("s1"),
+            IBMCloudAuth(key),
+            IBMCloudAuth.from_token(key),
+            IBMCloudAPIKey(key),
+            BackendAuthentication(key),
+            ExternalServiceToken(key),
+        ):
+            for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+                with pytest.raises(TypeError) as caught:
+                    pickle.dumps({"one": one}, protocol)
+                assert str(caught.value) == (
+                    f"cannot pickle {type(one).__name__}, which belongs to its process; "
+                    "make one in each process"
+                )
+            assert copy.copy(one) is one
+            assert copy.deepcopy([one])[0] is one

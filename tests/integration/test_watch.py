@@ -20,9 +20,12 @@ from qsessions import (
     ClientClosed,
     InvalidArgument,
     NotFound,
+    ServerError,
     Unauthorized,
 )
 from qsessions.emulator import Emulator
+from qsessions.errors import copy_error
+from qsessions.session.outage import PATIENCE_S
 from tests.support.calls import SESSION, fault
 from tests.support.clients import Against
 from tests.support.errors import OUTAGE
@@ -224,11 +227,11 @@ async def test_an_unknown_session_ends_the_watch_by_name(client: AsyncSessionCli
     assert caught.value.session_id == "unknown"
 
 
-@table("failure", [OUTAGE, Unauthorized("no", status=401), LookupError("no ticket")])
-async def test_without_a_timeout_a_failure_ends_the_watch(
+@table("failure", [Unauthorized("no", status=401), LookupError("no ticket")])
+async def test_a_failure_that_does_not_pass_ends_the_watch(
     stepped: Stepped, failure: Exception
 ) -> None:
-    """What the retry policy gave up on is raised, whatever it is, and nothing of the watch is left."""
+    """What comes again each time is raised at once, and nothing of the watch is left."""
     fleet = Fleet(stepped, all_of(ids(5), ["open"]) | {"s3": [failure]})
     watcher = Watcher(fleet.watch())
     await stepped.advance(5)
@@ -237,6 +240,54 @@ async def test_without_a_timeout_a_failure_ends_the_watch(
     assert watcher.seen == [("s0", "open"), ("s1", "open"), ("s2", "open")]
     await settled()
     assert fleet.tasks == set()
+
+
+@table("away", ["all", "one"])
+async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
+    stepped: Stepped, caplog: pytest.LogCaptureFixture, away: str
+) -> None:
+    """Without a timeout a watch bears 10 minutes without an answer, about all sessions or about one,
+    counted anew after each; then it raises what is wrong, with a note.
+    """
+    caplog.clear()
+    fleet = Fleet(stepped, all_of(ids(5), ["open"]))
+    watcher = Watcher(fleet.watch())
+    gone = ids(5) if away == "all" else ["s3"]
+    await stepped.advance(5)
+    for outage in (599.0, PATIENCE_S):
+        fleet.scripts |= {session_id: [copy_error(OUTAGE)] for session_id in gone}
+        await stepped.advance(outage)
+        assert not watcher.task.done()
+        if outage < PATIENCE_S:
+            fleet.scripts |= {session_id: ["active"] for session_id in gone}
+            await stepped.advance(40)
+    await stepped.advance(40)
+    with pytest.raises(ServerError, match="the service is down") as caught:
+        await watcher.task
+    assert caught.value.__notes__ == [
+        "the wait has borne that for 10 minutes, as one without a timeout does."
+    ]
+    began, over, again = [record.getMessage() for record in caplog.records]
+    assert (
+        began
+        == again
+        == ("watched sessions can't be read, and the wait goes on: the service is down")
+    )
+    assert over.startswith("watched sessions can be read again after 6")
+
+
+async def test_an_outage_of_a_large_watch_is_borne_no_longer(stepped: Stepped) -> None:
+    """Where there are so many sessions that none is read twice in 10 minutes, that long without any
+    answer ends the watch all the same.
+    """
+    fleet = Fleet(stepped, all_of(ids(2000), [copy_error(OUTAGE)]))
+    watcher = Watcher(fleet.watch())
+    await stepped.advance(PATIENCE_S - 1)
+    assert not watcher.task.done()
+    await stepped.advance(5)
+    with pytest.raises(ServerError, match="the service is down"):
+        await watcher.task
+    assert max(Counter(session_id for _, session_id in fleet.asked).values()) == 1
 
 
 async def test_several_failures_at_once_leave_no_trace(stepped: Stepped) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from qsessions import AsyncSessionClient, ClientClosed, QSessionsError, Session
+from qsessions import AsyncSessionClient, ClientClosed, Mode, QSessionsError, Session
 from qsessions.api.messages import Progress
 from qsessions.emulator import Emulator
 from tests.support.clients import Against
@@ -398,7 +398,7 @@ async def test_many_sessions_of_the_emulator(
     """Sessions and batches are followed from open to closed with the list's help."""
     sessions = []
     for number in range(120):
-        mode = "batch" if number % 2 else "dedicated"
+        mode = Mode.BATCH if number % 2 else Mode.DEDICATED
         sessions.append((await client.create(mode=mode, max_ttl="10m")).id)
         time.advance(0.1)
     states: dict[str, list[str]] = {session_id: [] for session_id in sessions}

@@ -18,6 +18,7 @@ from qsessions import (
     CallTimeout,
     CreateSession,
     InvalidArgument,
+    Mode,
     ProtocolError,
     RetryPolicy,
     ServerError,
@@ -58,7 +59,7 @@ async def created(client: AsyncSessionClient, emulator: Emulator, time: ManualCl
         if number % 5 == 4:
             ids.append(emulator.submit_job(seconds=1000))
         else:
-            mode = "batch" if number % 3 == 2 else "dedicated"
+            mode = Mode.BATCH if number % 3 == 2 else Mode.DEDICATED
             backend = "ibm_torino" if number < 10 else "ibm_fez"
             ids.append((await client.create(CreateSession(mode, backend=backend))).id)
     return ids

@@ -4,12 +4,14 @@ a notebook and for the official client.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,40 @@ def test_notebook(service: ThreadedEmulator) -> None:
     ]
     (session,) = service.sessions.values()
     assert session.state == "closed"
+
+
+def test_a_kernel_that_resets_ctrl_c_is_told(service: ThreadedEmulator, tmp_path: Path) -> None:
+    """A kernel resets the handler of Ctrl-C at each cell: the first call in a later cell than
+    `open(handle_signals=True)` warns of it, and no other.
+    """
+    need("ipykernel", "nbclient")
+    cells = (
+        """from qsessions import SessionClient
+client = SessionClient()
+block = client.open(mode="batch", max_ttl=600, handle_signals=True)
+live = block.__enter__()
+live.refresh().state""",
+        "live.refresh().state",
+        "live.refresh().state",
+        "block.__exit__(None, None, None)\nclient.shutdown()",
+    )
+    cell: dict[str, Any] = {
+        "cell_type": "code", "execution_count": None, "metadata": {}, "outputs": []
+    }  # fmt: skip
+    notebook = {
+        "cells": [cell | {"id": f"cell-{n}", "source": source} for n, source in enumerate(cells)],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    file = tmp_path / "notebook.ipynb"
+    file.write_text(json.dumps(notebook), encoding="utf-8")
+    done = python(str(ROOT / "tests/programs/notebook.py"), str(file), env=service.env())
+    assert done.returncode == 0, done.stderr
+    first, warning, *rest = done.stdout.splitlines()
+    assert first == "<SessionState.OPEN: 'open'>"
+    assert "SIGINT no longer closes the open sessions first" in warning
+    assert rest == [first] * 2
 
 
 def test_shell_script(service: ThreadedEmulator, tmp_path: Path) -> None:

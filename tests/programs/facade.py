@@ -176,12 +176,34 @@ def call(client: SessionClient, os: Any = os) -> None:
         client.versions()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is written
         os.write(1, f"{type(error).__name__}: {error}\n".encode())
+    else:
+        os.write(1, b"done\n")
+
+
+async def _versions() -> None:
+    async with AsyncSessionClient() as client:
+        await client.versions()
+
+
+class OnItsOwnLoop:
+    """Makes a call on an event loop of its own."""
+
+    def __init__(self) -> None:
+        # At the very end there can be no new one.
+        self._loop = asyncio.new_event_loop()
+        # What it would show of its callbacks can't be found then.
+        self._loop.set_debug(False)
+        self._call = _versions
+
+    def versions(self) -> None:
+        """Make the call."""
+        self._loop.run_until_complete(self._call())
 
 
 class Late:
     """Makes a call when it is collected."""
 
-    def __init__(self, client: SessionClient) -> None:
+    def __init__(self, client: Any) -> None:
         self.client, self.call = client, call
 
     def __del__(self) -> None:
@@ -197,6 +219,8 @@ def call_late(moment: str) -> None:
         keep_until_the_end(clients)
     elif moment == "atexit, after":
         atexit.register(call, SessionClient())
+    elif moment == "finalizing, without the facade":
+        keep_until_the_end(Late(OnItsOwnLoop()))
     else:
         keep_until_the_end(Late(SessionClient()))
 

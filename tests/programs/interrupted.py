@@ -19,10 +19,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from qsessions import SessionClient
+from qsessions.models import WorkloadStatus
 from qsessions.sync import calls, client as client_module, context, live, loop_thread
 
 T = TypeVar("T")
-OPEN = ("pending", "in_progress")
+OPEN: tuple[WorkloadStatus, ...] = ("pending", "in_progress")
 WANTED: dict[str, Any] = {"mode": "batch", "backend": "ibm_fez", "max_ttl": 600}
 
 

@@ -180,6 +180,9 @@ class FaultServer:
     async def stop(self) -> None:
         """Tear every connection down and listen no more."""
         assert self._server is not None
+        # asyncio leaves a connection open that it has accepted when the server closes.
+        for _ in range(5):
+            await asyncio.sleep(0)
         self._server.close()
         for writer in tuple(self._open):
             writer.transport.abort()

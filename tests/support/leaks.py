@@ -35,7 +35,7 @@ def in_use(client: AsyncSessionClient) -> int:
     """Count the connections that a client's calls hold, apart from those that it keeps for later
     calls.
     """
-    pools = [http.connector for http in transport_of(client)._sessions.values()]
+    pools = [http.connector for http in transport_of(client).pool.sessions.values()]
     return sum(len(pool._acquired) for pool in pools if pool is not None)
 
 

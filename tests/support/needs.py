@@ -13,6 +13,8 @@ INSTALL = {
     "ipykernel": "pip install ipykernel",
     "jq": "apt-get install jq",
     "nbclient": "pip install nbclient",
+    "nest_asyncio": "pip install nest-asyncio",
+    "nest_asyncio2": "pip install nest-asyncio2",
     "node": "apt-get install nodejs",
     "qiskit_ibm_runtime": "pip install qiskit-ibm-runtime",
     "schemathesis": "pip install schemathesis",

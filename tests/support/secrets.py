@@ -392,7 +392,7 @@ async def _live(harvest: Harvest) -> None:
     ):
         live = client.attach("s1")
         await provoke(harvest, StateUnreachable, live.wait_until("open"))
-        await provoke(harvest, InvalidArgument, live.wait_until("opened"))
+        await provoke(harvest, InvalidArgument, live.wait_until(_any_text("opened")))
         harvest.look_at(live, poll_of(live))
 
 
@@ -628,6 +628,10 @@ def _refuse_credentials(harvest: Harvest) -> None:
         refuse(harvest, ConfigurationError, make)
 
 
+def _any_text(text: str) -> Any:
+    return text
+
+
 def _as_pairs(headers: dict[str, str]) -> Any:
     return list(headers.items())
 
@@ -675,7 +679,7 @@ def _refuse_the_rest(harvest: Harvest) -> None:
         ConfigurationError,
         lambda: AsyncSessionClient([], headers=_as_pairs({"X-Own": PLANTED.service})),
     )
-    refuse(harvest, InvalidArgument, lambda: CreateSession("fast"))
+    refuse(harvest, InvalidArgument, lambda: CreateSession(_any_text("fast")))
     refuse(harvest, InvalidArgument, lambda: CreateSession("batch", max_ttl=True))
 
 

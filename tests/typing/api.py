@@ -231,9 +231,9 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     AsyncSessionClient(retry=RetryPolicy(budget=None))
     assert_type(transport.spawn(fresh_token()), asyncio.Task[str])
 
-    AsyncSessionClient("key")  # type: ignore[arg-type]
-    AsyncSessionClient(timeout=...)  # type: ignore[arg-type]
-    wrong: AuthProvider = Counter()  # type: ignore[assignment]
+    AsyncSessionClient("key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncSessionClient(timeout=...)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    wrong: AuthProvider = Counter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     del wrong
 
 
@@ -277,7 +277,7 @@ async def calls() -> None:
             assert_type(ending.done, Literal["drain", "close"] | None)
             assert_type(ending.owner, Owner | None)
             assert_type(ending.error, Exception | None)
-        await client.close_all(how="stop")  # type: ignore[arg-type]
+        await client.close_all(how="stop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         assert_type(await client.versions(api_version="2026-04-15", timeout=5), list[ApiVersion])
         assert_type(await client.instances(timeout="5s"), list[Instance])
         assert_type(await client.resolve_instance(timeout=None), str | None)
@@ -300,9 +300,9 @@ async def calls() -> None:
             list[str],
         )
 
-        client.update(session.id, False)  # type: ignore[call-arg, unused-coroutine]
-        await client.get(5)  # type: ignore[arg-type]
-        await client.create(mode="dedicated", max_ttl=1.5)  # type: ignore[arg-type]
+        client.update(session.id, False)  # type: ignore[call-arg, unused-coroutine]  # pyright: ignore[reportCallIssue]
+        await client.get(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await client.create(mode="dedicated", max_ttl=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     await client.aclose()
 
 
@@ -324,7 +324,7 @@ async def owning(client: AsyncSessionClient) -> None:
     async with client.open(CreateSession(Mode.BATCH, max_ttl=600), ending_timeout=5.5) as live:
         assert_type(live.snapshot, Session | None)
 
-    client.open(mode="batch", on_exit="leave")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.open(mode="batch", on_exit="leave")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     AsyncSessionClient(ledger="elsewhere")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -384,7 +384,7 @@ def synchronous() -> None:
         assert_type(client.watch([session.id], rate=5, timeout="1h"), Iterator[tuple[str, Session]])
         assert_type(live.wait_until("closed", SessionState.INACTIVE, timeout="5m"), Session)
 
-        live.snapshot = session  # type: ignore[misc]
+        live.snapshot = session  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     client.shutdown()
 
 
@@ -433,8 +433,8 @@ def values(session: Session, workload: Workload, version: ApiVersion, change: St
     text: str = SessionState.OPEN
     assert_type(text.upper(), str)
 
-    session.id = "other"  # type: ignore[misc]
-    session.extra["new"] = 1  # type: ignore[index]
+    session.id = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    session.extra["new"] = 1  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
 
 
 def show_progress(what: str, done: int, total: int) -> None:
@@ -509,8 +509,8 @@ async def ledgers() -> None:
         assert_type(await mine.amend([(entry, record)]), Sequence[bool])
     await ledger.aclose()
 
-    await ledger.record("s-1")  # type: ignore[arg-type]
-    wrong: Ledger = Counter()  # type: ignore[assignment]
+    await ledger.record("s-1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    wrong: Ledger = Counter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     del wrong
 
 

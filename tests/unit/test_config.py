@@ -296,7 +296,7 @@ NO_CLOUD = (
             NO_CREDENTIALS
             + (
                 "QISKIT_IBM_INSTANCE: without a CRN the instance is looked up, and "
-                "GLOBAL_CATALOG_URL is an address of this machine in plain http, as an emulator "
+                "GLOBAL_CATALOG_URL is an address in plain http, as an emulator "
                 "has, and the base URL is the cloud's."
             ),
         ),

@@ -12,7 +12,7 @@ import pytest
 
 from qsessions.cli.emulator import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
-from qsessions.emulator.fault_kinds import OPERATIONS, FaultKind
+from qsessions.emulator.fault_kinds import OPERATIONS, FaultKind, Operation
 from qsessions.emulator.faults import read_faults
 from tests.support.tables import table
 
@@ -76,7 +76,7 @@ def test_faults_without_operations_strike_unknown_paths_too() -> None:
     ],
 )
 def test_a_kind_that_is_about_some_operations_alone(
-    kind: FaultKind, operation: str, other: str
+    kind: FaultKind, operation: Operation, other: Operation
 ) -> None:
     """Only what the kind is about is struck and counted."""
     plan = FaultPlan([Fault(kind=kind, nth=2)])

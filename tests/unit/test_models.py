@@ -6,7 +6,7 @@ import copy
 import pickle
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -23,7 +23,16 @@ from qsessions import (
     UpdateSession,
     Workload,
 )
-from qsessions.models import MAX_SECONDS, Duration, deadline_seconds, whole_seconds
+from qsessions.models import (
+    MAX_SECONDS,
+    Duration,
+    ModeName,
+    SessionKind,
+    StateName,
+    WorkloadMode,
+    deadline_seconds,
+    whole_seconds,
+)
 from tests.support.tables import table
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 125_000, tzinfo=UTC)
@@ -475,7 +484,7 @@ def test_deadlines_refused(value: Any) -> None:
         (Mode.BATCH, Mode.BATCH),
     ],
 )
-def test_mode(mode: str, expected: Mode) -> None:
+def test_mode(mode: Mode | ModeName, expected: Mode) -> None:
     """A request's mode may be text or a member, and is kept as the member."""
     assert CreateSession(mode).mode is expected
 
@@ -537,3 +546,12 @@ def test_update_refused(value: Any) -> None:
     """Opening or shutting a session takes a bool, not something that is merely true or false."""
     with pytest.raises(InvalidArgument, match=r"^accepting_jobs must be True or False, not "):
         UpdateSession(value)
+
+
+def test_type_checkers_know_the_members_texts() -> None:
+    """The texts that type checkers accept are those of the members, and a kind of session is one of
+    the kinds of workloads.
+    """
+    assert get_args(ModeName) == tuple(Mode)
+    assert get_args(StateName) == tuple(SessionState)
+    assert set(get_args(SessionKind)) < set(get_args(WorkloadMode))

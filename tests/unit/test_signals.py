@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from types import FrameType
 import pytest
 
 from qsessions.session import signals as signals_module
-from qsessions.session.signals import hold, release
+from qsessions.session.signals import check, hold, release
 
 
 class Told:
@@ -252,3 +253,84 @@ def test_a_handler_that_is_put_back_too_late_swallows_nothing() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, kept)
+
+
+NUMBERS = signals_module._NUMBERS
+
+
+def test_each_signal_that_ends_a_program_is_held(told: Told) -> None:
+    """SIGINT, SIGTERM and, where there is one, SIGHUP wait for the reaction, unless they are ignored
+    as under nohup.
+    """
+    assert {signal.Signals(number).name for number in NUMBERS} >= (
+        {"SIGINT", "SIGTERM"} | ({"SIGHUP"} if hasattr(signal, "SIGHUP") else set())
+    )
+    for ignored in NUMBERS:
+        kept = signal.signal(ignored, signal.SIG_IGN)
+        hold(told)
+        held = {number for number in NUMBERS if signal.getsignal(number) == OURS}
+        release(told)
+        signal.signal(ignored, kept)
+        assert held == set(NUMBERS) - {ignored}
+
+
+OURS = signals_module._process._handle
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what returns the warnings since the last time, where none has been logged before."""
+    monkeypatch.setattr(signals_module._process, "_has_warned", False)
+    caplog.set_level(logging.WARNING, "qsessions")
+
+    def text() -> str:
+        written = caplog.text
+        caplog.clear()
+        return written
+
+    return text
+
+
+def test_a_handler_that_was_reset_is_told_once(told: Told, warned: Callable[[], str]) -> None:
+    """Where a signal has Python's own handler again, the next call warns of it, and later ones don't."""
+    hold(told)
+    check()
+    assert warned() == ""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    check()
+    assert "SIGINT no longer closes the open sessions first" in warned()
+    check()
+    assert warned() == ""
+    signal.signal(signal.SIGINT, found)
+    release(told)
+
+
+def test_a_handler_that_is_no_default_is_not_told(told: Told, warned: Callable[[], str]) -> None:
+    """A user's own handler may call ours and isn't warned of; nor is anything in another thread, where
+    handlers may change at any moment, or once nobody holds signals.
+    """
+    hold(told)
+    told.chain()
+    check()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    checking = threading.Thread(target=check)
+    checking.start()
+    checking.join()
+    release(told)
+    check()
+    assert warned() == ""
+    signal.signal(signal.SIGTERM, told.handle)
+
+
+def test_a_signal_that_has_acted_is_not_told(told: Told, warned: Callable[[], str]) -> None:
+    """After a signal did what it did before, and that ended nothing, there is nothing to warn of."""
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hold(told)
+    signal.raise_signal(signal.SIGINT)
+    assert told.resume is not None
+    with pytest.raises(KeyboardInterrupt):
+        told.resume()
+    check()
+    assert warned() == ""
+    release(told)
+    signal.signal(signal.SIGINT, kept)

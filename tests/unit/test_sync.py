@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import get_overloads
 
 import pytest
 
@@ -57,6 +58,19 @@ def test_methods_have_the_same_names_and_signatures(asynchronous: type, synchron
     for name, signature in theirs.items():
         assert list(ours[name].parameters.values()) == list(signature.parameters.values()), name
         assert str(ours[name].return_annotation) == in_sync_words(signature.return_annotation), name
+
+
+def test_overloads_are_the_same() -> None:
+    """What type checkers see of a method with several forms is the same, form by form."""
+    forms = 0
+    for name in ("create", "open"):
+        theirs, ours = (
+            [inspect.signature(form).parameters for form in get_overloads(getattr(kind, name))]
+            for kind in (AsyncSessionClient, SessionClient)
+        )
+        assert ours == theirs, name
+        forms += len(ours)
+    assert forms == 4
 
 
 def test_clients_take_the_same_arguments() -> None:

@@ -37,6 +37,9 @@ class ServiceClock:
         ValueError: The speed is negative, endless or beside a clock.
     """
 
+    # Of the class: libraries that freeze a test's time put another into every module.
+    _monotonic = staticmethod(time.monotonic)
+
     def __init__(self, *, speed: float = 1.0, clock: Callable[[], float] | None = None) -> None:
         if not 0 <= speed < math.inf:
             raise ValueError("speed must be a finite number, 0 or more")
@@ -47,12 +50,12 @@ class ServiceClock:
         self._clock = clock
         self.speed = speed if clock is None else None
         self._base = time.time()
-        self._base_monotonic = time.monotonic()
+        self._base_monotonic = self._monotonic()
         self._latest = -math.inf
 
     def now(self) -> float:
         """Return the time."""
-        passed = (self.speed or 0) * (time.monotonic() - self._base_monotonic)
+        passed = (self.speed or 0) * (self._monotonic() - self._base_monotonic)
         now = self._base + passed if self._clock is None else self._clock()
         self._latest = max(self._latest, min(round(now, 6), _END))
         return self._latest
@@ -72,7 +75,7 @@ class ServiceClock:
         if to > _END:
             raise ValueError("that is past the year 9999, and no date has a later one")
         self._base = to
-        self._base_monotonic = time.monotonic()
+        self._base_monotonic = self._monotonic()
         return self.now()
 
 
