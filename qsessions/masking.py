@@ -10,6 +10,7 @@ from functools import cache
 # How many characters of a secret give it away: text that was cut may hold no more of it. What is
 # shorter as a whole is masked nowhere, since it would be found everywhere.
 _TELLING = 8
+_LETTERS_AND_DIGITS = re.compile("[0-9A-Za-z]+")
 
 
 def mask(text: str, values: Iterable[str]) -> str:
@@ -21,7 +22,13 @@ def mask(text: str, values: Iterable[str]) -> str:
         values: Secrets, or headers' values such as "Bearer x", where the first word is none.
     """
     schemes = {secret: scheme for value in values for secret, scheme in _secrets(value)}
-    forms = [(scheme, form) for secret, scheme in schemes.items() for form in _forms(secret)]
+    forms = [
+        (scheme, form)
+        for secret, scheme in schemes.items()
+        for form in _forms(secret)
+        # As a rule this is the end of it: these are written in one way only.
+        if all(run in text for run in _LETTERS_AND_DIGITS.findall(form[:_TELLING]))
+    ]
     if not forms:
         return text
     beginning = re.compile(

@@ -66,6 +66,10 @@ async def emulator(
     faults: Annotated[
         Path | None, Parameter(help="A TOML file of what goes wrong; see docs/faults.md.")
     ] = None,
+    allow_remote_circuits: Annotated[
+        bool,
+        Parameter(help="Run circuits from other machines too, where Qiskit is.", negative=""),
+    ] = False,
     log: Annotated[
         str | None,
         Parameter(
@@ -93,6 +97,7 @@ async def emulator(
             backends=backend or DEFAULT_BACKENDS,
             jobs_per_minute=jobs_per_minute,
             faults=[] if faults is None else _load_faults(faults),
+            allow_remote_circuits=allow_remote_circuits,
         )
         for terms in instance:
             service.add_instance(

@@ -38,6 +38,7 @@ Operation: TypeAlias = Literal[
     "get_job",
     "delete_job",
     "cancel_job",
+    "job_results",
     "job_metrics",
     "job_logs",
     "job_tags",

@@ -14,12 +14,13 @@ from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.admin import HOST, AdminRoutes
 from qsessions.emulator.http.credentials import Authenticator
 from qsessions.emulator.http.iam import TokenIssuer
-from qsessions.emulator.http.leak_report import leak_report
+from qsessions.emulator.http.leak_report import check_leaks, leak_report
 from qsessions.emulator.http.middleware import Middleware
 from qsessions.emulator.http.recording import ReceivedRequest, Recorder
 from qsessions.emulator.http.service_routes import BASE_PATH, ServiceRoutes
 from qsessions.emulator.page.dashboard import Dashboard
 from qsessions.emulator.page.live_view import LiveView
+from qsessions.emulator.programs.runner import INSTALLED_SIMULATION, ProgramRunner
 from qsessions.emulator.service.backends import read_backends
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
@@ -67,6 +68,8 @@ class Emulator:
         jobs_per_minute: How many jobs an instance takes a minute: the service takes five, the
             emulator any number.
         faults: The faults from the start; `Emulator.faults` can be changed at any time.
+        allow_remote_circuits: Whether circuits from other machines are run, where Qiskit is
+            installed. Otherwise such jobs are refused.
 
     Attributes:
         faults: The plan of faults.
@@ -95,6 +98,7 @@ class Emulator:
         backends: Sequence[str] = DEFAULT_BACKENDS,
         jobs_per_minute: int | None = None,
         faults: Sequence[Fault] = (),
+        allow_remote_circuits: bool = False,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError("port must be from 0 to 65535")
@@ -102,14 +106,13 @@ class Emulator:
             # An empty host means every address, which must be asked for by name.
             raise ValueError("host must not be empty")
         # With a seed, nothing is secret.
-        random = SystemRandom() if seed is None else Random(seed)  # noqa: S311
+        random = self._random = SystemRandom() if seed is None else Random(seed)  # noqa: S311
         self.faults = FaultPlan(faults)
         self._host = host
         self._port = port
         self.api_key = new_key(random, "emulated-")
         self.backend_token = new_key(random, "emulated-backend-")
         self.service_token = new_key(random, "emulated-service-")
-        self._random = random
         self._backends = read_backends(backends)
         self._jobs_per_minute = jobs_per_minute
         self._queue_seconds = queue_seconds
@@ -127,6 +130,7 @@ class Emulator:
         }
         self._recorder = Recorder(self._secrets)
         self.crn = self.add_instance(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
+        self._programs = ProgramRunner(INSTALLED_SIMULATION, allow_remote=allow_remote_circuits)
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:
@@ -223,17 +227,14 @@ class Emulator:
             instances=self._served,
             tokens=self._tokens,
             authenticator=authenticator,
+            programs=self._programs,
             clock=self._clock,
         ).add_routes(app.router)
+        instances, clock, recorder = self._instances, self._clock, self._recorder
         AdminRoutes(
-            instances=self._instances,
-            clock=self._clock,
-            recorder=self._recorder,
-            faults=self.faults,
+            instances=instances, clock=clock, recorder=recorder, faults=self.faults
         ).add_routes(app.router)
-        LiveView(
-            Dashboard(instances=self._instances, clock=self._clock, recorder=self._recorder)
-        ).add_to(app)
+        LiveView(Dashboard(instances=instances, clock=clock, recorder=recorder)).add_to(app)
         return app
 
     async def start(self) -> None:
@@ -258,12 +259,14 @@ class Emulator:
             await self.stop()
             raise
         self._port = self._runner.addresses[0][1]
+        self._programs.start()
 
     async def stop(self) -> None:
         """Stop listening and drop every connection, if it is running. State is kept."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+            await self._programs.stop()
 
     @property
     def url(self) -> str:
@@ -362,10 +365,7 @@ class Emulator:
             AssertionError: A session is open. The message has the story of each.
         """
         report = leak_report(self._instances.values(), self.requests, self.now())
-        stories = [story for session, story in report if session.id not in ignoring]
-        if stories:
-            count = "1 session was" if len(stories) == 1 else f"{len(stories)} sessions were"
-            raise AssertionError("\n  ".join([f"{count} left open:", *stories]))
+        check_leaks(report, ignoring)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -390,7 +390,7 @@ class Emulator:
             session_id: The job's session, if it has one.
             seconds: How long it will run.
             backend: By default its session's, or the first one.
-            program_id: The name of the program, which is not run.
+            program_id: The name of the program. It has no circuits, and so runs none.
             crn: The instance; by default the session's, or the first one.
 
         Raises:

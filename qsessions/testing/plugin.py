@@ -15,6 +15,8 @@ from urllib.parse import SplitResult, urlsplit
 import pytest
 
 if TYPE_CHECKING:
+    from qiskit_ibm_runtime import QiskitRuntimeService  # pyright: ignore[reportMissingImports]
+
     from qsessions.client import AsyncSessionClient
     from qsessions.sync.client import SessionClient
     from qsessions.testing.threaded import ThreadedEmulator
@@ -59,6 +61,22 @@ def qsessions_sync_client(qsessions_emulator: ThreadedEmulator) -> Iterator[Sess
 
     with sync_client(qsessions_emulator) as client:
         yield client
+
+
+@pytest.fixture
+def qsessions_qiskit_service(
+    qsessions_emulator: ThreadedEmulator,
+) -> Iterator[QiskitRuntimeService]:
+    """The official client's service on `qsessions_emulator`.
+
+    While the test runs, nothing in this process can look up a host of IBM's cloud.
+    """
+    try:
+        from qsessions.integrations import qiskit
+    except ImportError:
+        pytest.fail("it needs `pip install 'qsessions[qiskit]'`", pytrace=False)
+    with qiskit.without_cloud():
+        yield qiskit.service(qsessions_emulator)
 
 
 @pytest.fixture(scope="session")

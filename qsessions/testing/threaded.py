@@ -282,7 +282,7 @@ class ThreadedEmulator:
             session_id: The job's session, if it has one.
             seconds: How long it will run.
             backend: By default its session's, or the first one.
-            program_id: The name of the program, which is not run.
+            program_id: The name of the program. It has no circuits, and so runs none.
             crn: The instance; by default the session's, or the first one.
 
         Raises:

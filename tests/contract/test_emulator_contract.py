@@ -14,7 +14,6 @@ from aiohttp import ClientSession
 from openapi_schema_validator import OAS30Validator, oas30_format_checker
 
 from qsessions.emulator import Emulator
-from tests.contract.not_yet import NOT_YET
 from tests.support.caller import Clock as StandingClock
 from tests.support.tables import table
 
@@ -77,8 +76,7 @@ def operations_of(contract: Json) -> Iterator[Operation]:
 
 
 CONTRACT = read_contract()
-ALL_OPERATIONS = {operation.id: operation for operation in operations_of(CONTRACT)}
-OPERATIONS = {name: operation for name, operation in ALL_OPERATIONS.items() if name not in NOT_YET}
+OPERATIONS = {operation.id: operation for operation in operations_of(CONTRACT)}
 SCHEMAS: Json = CONTRACT["components"]["schemas"]
 
 
@@ -310,6 +308,11 @@ CASES = [
     Case("delete_job", 204, "failed job"),
     Case("delete_job", 400, "running job"),
     Case("delete_job", 404, "none"),
+    Case("get_job_results", 200, "completed job"),
+    Case("get_job_results", 204, "running job"),
+    Case("get_job_results", 204, "failed job"),
+    Case("get_job_results", 204, "cancelled job"),
+    Case("get_job_results", 404, "none"),
     Case("get_job_metrics", 200, "completed job"),
     Case("get_job_metrics", 200, "queued job"),
     Case("get_job_metrics", 404, "none"),
@@ -385,17 +388,6 @@ def test_every_documented_status_is_provoked() -> None:
         if status not in NOT_PROVOKED
     }
     assert {(case.operation, case.status) for case in CASES} == documented
-
-
-@table("name", sorted(NOT_YET))
-async def test_an_operation_that_is_not_served_yet(bench: Bench, name: str) -> None:
-    """What the list of operations to come names is really none of the emulator's."""
-    operation = ALL_OPERATIONS[name]
-    path = operation.path.replace("{id}", bench.names["completed job"])
-    async with bench.http.request(
-        operation.method, f"{bench.emulator.url}{path}", headers=bench.credentials()
-    ) as answer:
-        assert answer.status in {404, 405}
 
 
 async def test_answers_outside_the_operations(bench: Bench) -> None:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import ssl
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -885,6 +887,35 @@ class BrokenResolver(ThreadedResolver):
     async def resolve(self, *_: object, **__: object) -> Any:
         """Fail."""
         raise LookupError("my mistake")
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Leave this process no descriptor to open for a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 50, hard))
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(taken[0]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+async def test_without_a_descriptor_nothing_is_sent(against: Against) -> None:
+    """Where the process has no descriptor left, a call fails with an error of ours that says so, and
+    works once there are some.
+    """
+    server, client = await against(GET.success)
+    with no_descriptors(), pytest.raises(ConnectionFailed, match="Too many open files") as caught:
+        await client.get("s1")
+    assert caught.value.sent is False
+    assert server.received == []
+    assert (await client.get("s1")).id
 
 
 async def test_what_fails_before_a_request_goes_out_sends_nothing(against: Against) -> None:

@@ -223,3 +223,14 @@ def test_blocked_sockets(run: Run, options: tuple[str, ...], passed: int, failed
     # Those with an emulator of their own fail at their setup.
     result.assert_outcomes(passed=passed, failed=min(failed, 1), errors=max(failed - 1, 0))
     assert "Traceback" not in shown
+
+
+def test_the_official_clients_service(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixture hands over the official client's service, made for the test's emulator, and keeps the
+    test from the cloud; without that client it says what to install.
+    """
+    run("plugin_qiskit.py", process=True).assert_outcomes(passed=2)
+    monkeypatch.setenv("WITHOUT_QISKIT", "1")
+    result = run("plugin_qiskit.py", *WITHOUT_ASYNCIO, "-k", "service", process=True)
+    result.assert_outcomes(errors=1, deselected=1)
+    result.stdout.fnmatch_lines(["*it needs `pip install 'qsessions[[]qiskit]'`"])

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,71 +22,10 @@ from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, http
 from tests.support.manual_clock import ManualClock
-from tests.support.needs import need
+from tests.support.official_client import OfficialClient, Raised, discovery
 from tests.support.threaded import threaded
 
-SCRIPT = Path(__file__).parents[1] / "programs" / "official_client.py"
 BACKENDS = {"ibm_fez", "ibm_torino", "ibm_marrakesh"}
-
-
-class Raised(Exception):
-    """What an expression raised in the client's process: the type's name and the message."""
-
-
-class OfficialClient:
-    """The process that has imported the client, and forks for each test."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._input, self._output = process.stdin, process.stdout
-
-    def __call__(self, expression: str) -> Any:
-        """Return an expression's value; raise Raised for what it raises. `(name := …)` keeps a value
-        for later.
-        """
-        return self._ask(expression)
-
-    @contextmanager
-    def on(self, emulator: ThreadedEmulator | None, **variables: str) -> Iterator[OfficialClient]:
-        """Use a new client, with the emulator's variables, if there is one, and those passed."""
-        self._ask(os.environ | (emulator.env() if emulator else {}) | variables)
-        try:
-            yield self
-        finally:
-            self._ask(None)
-
-    def _ask(self, value: object) -> Any:
-        self._input.write(json.dumps(value) + "\n")
-        self._input.flush()
-        line = self._output.readline()
-        assert line, "the client's process has ended"
-        answer = json.loads(line)
-        if "raised" in answer:
-            raise Raised(f"{answer['raised']}: {answer['message']}")
-        return answer["value"]
-
-
-@pytest.fixture(scope="module")
-def official() -> Iterator[OfficialClient]:
-    """Start the client's process."""
-    need("qiskit_ibm_runtime")
-    # The client has nothing to measure, and would be slow under measurement. A process that forks
-    # should have one thread.
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    with subprocess.Popen(
-        [sys.executable, SCRIPT],
-        env=plain | {"OPENBLAS_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield OfficialClient(process)
-
-
-def discovery(emulator: ThreadedEmulator) -> dict[str, str]:
-    """Return what leads the search for the account's instances to the emulator."""
-    return {"GLOBAL_SEARCH_URL": emulator.iam_url, "GLOBAL_CATALOG_URL": emulator.iam_url}
 
 
 @pytest.fixture
@@ -118,7 +53,7 @@ def test_runtime_client(official: OfficialClient, clock: ManualClock) -> None:
         assert (details["state"], details["max_ttl"]) == ("active", 600)
         client("api.close_session(first)")
         assert not emulator.sessions[first].accepting_jobs
-        clock.advance(1)
+        clock.advance(2)
         assert client("api.session_details(first)")["state"] == "closed"
 
         client("api.cancel_session(second)")

@@ -13,8 +13,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from qiskit import QuantumCircuit, transpile
-from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
+import numpy as np
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
+from qiskit.circuit import Parameter
+from qiskit.quantum_info import SparsePauliOp
+from qiskit_ibm_runtime import Batch, EstimatorV2, QiskitRuntimeService, SamplerV2, Session
 from qiskit_ibm_runtime.accounts import AccountManager, AccountNotFoundError, InvalidAccountError
 from qiskit_ibm_runtime.api.client import RuntimeClient
 from qiskit_ibm_runtime.api.client_parameters import ClientParameters
@@ -68,6 +71,61 @@ def entangler() -> QuantumCircuit:
     return circuit
 
 
+def bell() -> QuantumCircuit:
+    """Make a Bell pair."""
+    circuit = QuantumCircuit(2, metadata={"name": "bell"})
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    return circuit
+
+
+def two_registers() -> QuantumCircuit:
+    """Make a circuit with two registers and two parameters, which are the angles of two qubits."""
+    left, right = ClassicalRegister(1, "left"), ClassicalRegister(9, "right")
+    circuit = QuantumCircuit(QuantumRegister(3), left, right)
+    circuit.rx(Parameter("a"), 0)
+    circuit.rx(Parameter("b"), 1)
+    circuit.measure(0, left[0])
+    circuit.measure(1, right[8])
+    return circuit
+
+
+def sampled(mode: Any, backend: Any, *pubs: tuple[Any, ...], **options: Any) -> list[Any]:
+    """Return the shape and the registers of each circuit: bits, shots, and how often each text of
+    bits came at each place of the sweep.
+    """
+    wanted = [(transpile(pub[0], backend, optimization_level=0), *pub[1:]) for pub in pubs]
+    result = SamplerV2(mode, options=options).run(wanted).result()
+    return [
+        [
+            list(each.data.shape),
+            {
+                name: [bits.num_bits, bits.num_shots, places(bits)]
+                for name, bits in each.data.items()
+            },
+            each.metadata["circuit_metadata"],
+        ]
+        for each in result
+    ]
+
+
+def places(bits: Any) -> list[dict[str, int]]:
+    """Return how often each text of bits came at each place of the sweep."""
+    return [bits.get_counts(index) for index in np.ndindex(bits.shape)]
+
+
+def estimated(mode: Any, backend: Any, circuit: QuantumCircuit, *rest: Any, **options: Any) -> Any:
+    """Return the values and their errors."""
+    circuit = transpile(circuit.remove_final_measurements(inplace=False), backend)
+    observables, *others = rest
+    laid_out = [
+        [SparsePauliOp(text).apply_layout(circuit.layout) for text in row] for row in observables
+    ]
+    (result,) = EstimatorV2(mode, options=options).run([(circuit, laid_out, *others)]).result()
+    return [result.data.evs.tolist(), result.data.stds.tolist(), result.metadata]
+
+
 def closed_in_block(kind: type[Session], backend: object) -> str:
     """Close a session or a batch inside its block, and return its id."""
     with kind(backend) as session:
@@ -89,11 +147,15 @@ def answer() -> None:
         "Batch": Batch,
         "Session": Session,
         "account": account,
+        "bell": bell,
         "closed_in_block": closed_in_block,
         "entangler": entangler,
+        "estimated": estimated,
         "runtime_client": runtime_client,
+        "sampled": sampled,
         "service": service,
         "transpile": transpile,
+        "two_registers": two_registers,
     }
     for expression in lines():
         try:

@@ -16,7 +16,10 @@ INSTALL = {
     "nest_asyncio": "pip install nest-asyncio",
     "nest_asyncio2": "pip install nest-asyncio2",
     "node": "apt-get install nodejs",
+    "qiskit": "pip install qiskit",
+    "qiskit_aer": "pip install qiskit-aer",
     "qiskit_ibm_runtime": "pip install qiskit-ibm-runtime",
+    "qiskit_qasm3_import": "pip install qiskit-qasm3-import",
     "schemathesis": "pip install schemathesis",
     "uvloop": "pip install uvloop",
 }

@@ -27,6 +27,7 @@ RUN_BY = {
     ("CONTRIBUTING.md", "sh"): {"test_the_steps_of_the_gate"},
     ("README.md", "python"): {
         "test_the_program_in_a_page_runs_as_pasted",
+        "test_the_qiskit_program_of_the_readme",
         "test_tests_in_the_pages_pass",
     },
     ("README.md", "sh"): {"test_the_commands_of_the_readme"},
@@ -39,7 +40,10 @@ RUN_BY = {
     ("docs/faults.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/faults.md", "sh"): {"test_the_commands_of_the_page_about_faults"},
     ("docs/faults.md", "toml"): {"test_the_documented_file_is_a_plan"},
-    ("docs/official-client.md", "python"): {"test_the_official_client_uses_our_session"},
+    ("docs/qiskit.md", "python"): {
+        "test_the_service_of_the_page",
+        "test_the_whole_program_of_the_page",
+    },
     ("docs/pytest.md", "python"): {"test_tests_in_the_pages_pass"},
     ("docs/python.md", "python"): {
         "test_the_program_in_a_page_runs_as_pasted",

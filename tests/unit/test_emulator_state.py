@@ -504,6 +504,33 @@ def test_the_failed_job_tells_why() -> None:
     assert (job.usage(700), job.workload_status, job.ended) == (0, "failed", 600)
 
 
+def test_a_program_that_fails() -> None:
+    """A job whose program fails runs as long as it would have, and fails then: also one that waits
+    in its session. One that is completed fails afterwards, one that ended otherwise stays as it is.
+    """
+    bench = Bench()
+    completed, *others, waiting, cancelled = (bench.job(0, 10) for _ in range(8))
+    bench.machine.cancel_job(0, cancelled)
+    bench.machine.fail_program(0, waiting, "why", 7)
+    bench.machine.fail_program(0, cancelled, "why", 7)
+    bench.machine.fail_program(0, others[0], "why", 7)
+    assert bench.machine.job(9, others[0]).reason is None
+    jobs = {job.id: job for job in bench.machine.jobs(100)}
+    assert (jobs[completed].status, jobs[completed].reason) == ("Completed", None)
+    bench.machine.fail_program(100, completed, "late", 8)
+    late = bench.machine.job(100, completed)
+    assert (late.status, late.reason, late.reason_code) == ("Failed", "late", 8)
+    for job_id, started in ((others[0], 0), (waiting, 10)):
+        job = jobs[job_id]
+        assert (job.status, job.reason, job.reason_code) == ("Failed", "why", 7)
+        assert (job.started, job.ended) == (started, started + 10)
+    assert (jobs[cancelled].status, jobs[cancelled].reason_code) == ("Cancelled", None)
+    assert [jobs[job_id].status for job_id in others[1:]] == ["Completed"] * 4
+    with pytest.raises(ServiceError) as unknown:
+        bench.machine.fail_program(100, "none", "why", 7)
+    assert unknown.value.status == 404
+
+
 def test_the_first_job_gives_the_session_its_backend() -> None:
     """A session without a backend takes its first job's, and from then on no other."""
     bench = Bench()

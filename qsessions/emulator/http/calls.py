@@ -1,11 +1,12 @@
 """A request as the operations see it."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import parse_qs
 
 import attrs
 from aiohttp import web
 
+from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.instances import Instance
 from qsessions.emulator.service.listing import Query
 
@@ -31,7 +32,18 @@ class ApiCall:
 
 @attrs.frozen
 class InstanceCall(ApiCall):
-    """A request with checked credentials, the instance that it is for, and the account's all."""
+    """A request with checked credentials, and what it is about.
+
+    Attributes:
+        instance: The instance that it is for.
+        instances: All instances of the account.
+        programs: What runs the programs of jobs.
+    """
 
     instance: Instance
     instances: Mapping[str, Instance]
+    programs: ProgramRunner
+
+
+Operation = Callable[[InstanceCall], web.Response | Awaitable[web.Response]]
+"""What answers a request. Only one that waits for something is awaited."""

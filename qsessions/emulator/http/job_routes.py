@@ -1,14 +1,21 @@
 """The operations on jobs."""
 
-from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 
 from qsessions.emulator.fault_kinds import DOWN_SECONDS
-from qsessions.emulator.http.calls import InstanceCall
+from qsessions.emulator.http.admin import is_loopback
+from qsessions.emulator.http.calls import InstanceCall, Operation
 from qsessions.emulator.http.middleware import fault_of, request_session_id
+from qsessions.emulator.programs.pubs import PROGRAMS
 from qsessions.emulator.service.bodies import job_body, log_text, metrics_body
-from qsessions.emulator.service.errors import JOB_FAILED, USAGE_LIMIT_REACHED, ServiceError
+from qsessions.emulator.service.errors import (
+    INTERNAL_ERROR,
+    JOB_FAILED,
+    USAGE_LIMIT_REACHED,
+    ServiceError,
+)
 from qsessions.emulator.service.listing import read_flag, read_job_query
 from qsessions.emulator.service.validation import read_job_request, read_tags
 from qsessions.emulator.service.values import JobEnd
@@ -17,14 +24,18 @@ from qsessions.emulator.service.values import JobEnd
 def create_job(call: InstanceCall) -> web.Response:
     """POST /v1/jobs."""
     request = read_job_request(call.body)
+    is_program = request["program_id"] in PROGRAMS and "pubs" in request["details"].params
+    if is_program:
+        call.programs.check_origin(is_local=is_loopback(call.request.remote or ""))
     if fault_of("usage_limit") is not None:
         message = "Usage exceeds the instance's limit."
         raise ServiceError(409, USAGE_LIMIT_REACHED, message, "Raise the limit, or wait.")
     call.instance.rate.take(call.now)
-    job = call.instance.state.submit_job(
-        call.now, **request, wait_seconds=_wait_for_backend(), end=_end_of_job()
-    )
+    state = call.instance.state
+    job = state.submit_job(call.now, **request, wait_seconds=_wait_for_backend(), end=_end_of_job())
     request_session_id.set(job.session_id)
+    if is_program:
+        call.programs.submit(job.id, call.body, partial(state.fail_program, call.now, job.id))
     in_session = {} if job.session_id is None else {"session_id": job.session_id}
     return web.json_response({"id": job.id, "backend": job.backend, **in_session})
 
@@ -54,6 +65,7 @@ def get_job(call: InstanceCall) -> web.Response:
 def delete_job(call: InstanceCall) -> web.Response:
     """DELETE /v1/jobs/{id}."""
     call.instance.state.delete_job(call.now, call.id)
+    call.programs.forget(call.id)
     return web.Response(status=204)
 
 
@@ -61,6 +73,24 @@ def cancel_job(call: InstanceCall) -> web.Response:
     """POST /v1/jobs/{id}/cancel."""
     call.instance.state.cancel_job(call.now, call.id)
     return web.Response(status=204)
+
+
+async def get_results(call: InstanceCall) -> web.Response:
+    """GET /v1/jobs/{id}/results.
+
+    What the service answers for a job that ended without a result isn't public. Here it is a 400
+    with the reason where the job failed as it ran, since clients show that, and else a 204.
+    """
+    state = call.instance.state
+    job, results = state.job(call.now, call.id), None
+    if job.status == "Completed" and job.program_id in PROGRAMS:
+        results = await call.programs.results(job.id)
+        job = state.job(call.now, call.id)  # it may have failed or been deleted meanwhile
+    if job.status == job.end.status == "Failed":
+        raise ServiceError(400, job.end.code or INTERNAL_ERROR, f"The job failed: {job.end.reason}")
+    if results is None:
+        return web.Response(status=204)
+    return web.Response(body=results, content_type="application/json")
 
 
 def get_metrics(call: InstanceCall) -> web.Response:
@@ -79,12 +109,13 @@ def replace_tags(call: InstanceCall) -> web.Response:
     return web.Response(status=204)
 
 
-ROUTES: list[tuple[str, str, str, Callable[[InstanceCall], web.Response]]] = [
+ROUTES: list[tuple[str, str, str, Operation]] = [
     ("create_job", "POST", "/jobs", create_job),
     ("list_jobs", "GET", "/jobs", list_jobs),
     ("get_job", "GET", "/jobs/{id}", get_job),
     ("delete_job", "DELETE", "/jobs/{id}", delete_job),
     ("cancel_job", "POST", "/jobs/{id}/cancel", cancel_job),
+    ("job_results", "GET", "/jobs/{id}/results", get_results),
     ("job_metrics", "GET", "/jobs/{id}/metrics", get_metrics),
     ("job_logs", "GET", "/jobs/{id}/logs", get_logs),
     ("job_tags", "PUT", "/jobs/{id}/tags", replace_tags),

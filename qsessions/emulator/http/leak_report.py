@@ -1,7 +1,7 @@
 """What happened to each session that is open: for the reader of a failed test."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from qsessions.emulator.http.recording import ReceivedRequest
 from qsessions.emulator.service.bodies import date_time
@@ -44,6 +44,14 @@ def leak_report(
                 _outlook(instance.state.predicted_end(now, session.id), now),
             ]
             yield session, "\n    ".join(lines)
+
+
+def check_leaks(report: Iterable[tuple[Session, str]], ignoring: Collection[str]) -> None:
+    """Raise AssertionError with the stories of the sessions, if any aren't to be ignored."""
+    stories = [story for session, story in report if session.id not in ignoring]
+    if stories:
+        count = "1 session was" if len(stories) == 1 else f"{len(stories)} sessions were"
+        raise AssertionError("\n  ".join([f"{count} left open:", *stories]))
 
 
 def _headline(session: Session, now: float) -> str:

@@ -6,10 +6,11 @@ import attrs
 from aiohttp import web
 
 from qsessions.emulator.http import backend_routes, job_routes, session_routes
-from qsessions.emulator.http.calls import ApiCall, InstanceCall
+from qsessions.emulator.http.calls import ApiCall, InstanceCall, Operation
 from qsessions.emulator.http.credentials import Authenticator
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.middleware import Handler
+from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.clock import ServiceClock
 from qsessions.emulator.service.instances import (
     PLANS,
@@ -25,11 +26,12 @@ BASE_PATH = "/api"
 
 @attrs.frozen(kw_only=True)
 class ServiceRoutes:
-    """The operations. Nothing is awaited between reading the clock and answering."""
+    """The operations. Only one that waits for a job's program awaits before it answers."""
 
     instances: Mapping[str, Instance]
     tokens: TokenIssuer
     authenticator: Authenticator
+    programs: ProgramRunner
     clock: ServiceClock
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -73,12 +75,14 @@ class ServiceRoutes:
         """Answer for Global Catalog."""
         return web.json_response(plan_body(call.id))
 
-    def _authenticated(self, handler: Callable[[InstanceCall], web.Response]) -> Handler:
+    def _authenticated(self, operation: Operation) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
             body, now = await request.read(), self.clock.now()
             instance = self.authenticator.check(request.headers, now)
             check_version(request.headers)
-            return handler(InstanceCall(request, body, now, instance, self.instances))
+            call = InstanceCall(request, body, now, instance, self.instances, self.programs)
+            answer = operation(call)
+            return answer if isinstance(answer, web.Response) else await answer
 
         return serve
 

@@ -241,11 +241,17 @@ class ServiceState:
     def replace_job_tags(self, now: float, job_id: str, tags: tuple[str, ...]) -> None:
         """Give a job other tags. Raises ServiceError (404) for an unknown id."""
         job = self.job(now, job_id)
-        # A job that has not ended keeps its tags where it waits or runs.
-        tagged = attrs.evolve(job, details=attrs.evolve(job.details, tags=tags))
-        self._store.jobs[job_id] = tagged
-        queue = self._runner(job)
-        (queue.queue if isinstance(queue, SessionLifecycle) else queue).replace(tagged)
+        self._replace(attrs.evolve(job, details=attrs.evolve(job.details, tags=tags)))
+
+    def fail_program(self, now: float, job_id: str, reason: str, code: int) -> None:
+        """Make a job fail for its program: at its end or, if it is completed, afterwards.
+
+        Raises ServiceError (404) for an unknown id.
+        """
+        job = attrs.evolve(self.job(now, job_id), end=JobEnd("Failed", reason, code))
+        if job.status == "Completed":
+            job = attrs.evolve(job, status="Failed", reason=reason, reason_code=code)
+        self._replace(job)
 
     def usage(self, now: float) -> float:
         """Return the billed seconds of all sessions, and of the jobs without one."""
@@ -284,6 +290,12 @@ class ServiceState:
         if session_id not in self._sessions:
             raise session_not_found()
         return self._sessions[session_id]
+
+    def _replace(self, job: Job) -> None:
+        """Put a job in its own place, which is also where it waits or runs."""
+        self._store.jobs[job.id] = job
+        runner = self._runner(job)
+        (runner.queue if isinstance(runner, SessionLifecycle) else runner).replace(job)
 
     def _runner(self, job: Job) -> SessionLifecycle | JobQueue:
         if job.session_id is None:

@@ -120,7 +120,7 @@ def read_accepting_jobs(body: bytes) -> bool:
 def read_job_request(body: bytes) -> JobRequest:
     """Read the body of POST /v1/jobs.
 
-    The emulator does not run programs: `params.seconds` says how long it takes, 1 by default.
+    `params.seconds` is the emulator's own: how long the job takes, 2 by default.
     """
     fields = _json_object(body)
     program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
@@ -132,7 +132,7 @@ def read_job_request(body: bytes) -> JobRequest:
         raise invalid_body("params must be an object.")
     if not isinstance(private, bool):
         raise invalid_body("private must be true or false.")
-    seconds = params.get("seconds", 1.0)
+    seconds = params.get("seconds", 2.0)
     if type(seconds) not in {int, float} or not is_duration(seconds):
         raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
     return JobRequest(

@@ -1,0 +1,1 @@
+"""The programs that jobs run: what a sampler or an estimator answers."""

@@ -1,0 +1,1 @@
+"""Other frameworks: one module for each, which needs that framework's extra."""
