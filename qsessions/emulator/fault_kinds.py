@@ -52,6 +52,7 @@ Operation: TypeAlias = Literal[
     "usage",
     "instances",
     "resource_instances",
+    "resource_instance",
     "plan",
 ]
 """What a fault can be bound to."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import attrs
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.fault_kinds import FaultKind
 from tests.support.caller import Clock as StandingClock
 from tests.support.tables import table
 
+QISKIT = importlib.metadata.version("qiskit") if importlib.util.find_spec("qiskit") else None
 JOB = {"program_id": "sampler", "backend": "ibm_fez"}
 
 
@@ -102,7 +107,7 @@ async def test_tags_of_a_job_are_replaced(service: Service, in_session: bool) ->
 
 async def test_a_deleted_job_is_gone_and_was_paid_for(service: Service) -> None:
     """A job that has ended can be deleted: nothing shows it any more, and the usage stays. One that
-    has not ended can't, and ids and pages go on as if it were there.
+    runs can't, and ids and pages go on as if it were there.
     """
     job = await service.submit(params={"seconds": 20})
     assert (await service.ask("DELETE", f"jobs/{job}"))[0] == 400
@@ -117,6 +122,55 @@ async def test_a_deleted_job_is_gone_and_was_paid_for(service: Service) -> None:
     rest = await service.get("workloads?" + first["next"]["href"].partition("?")[2])
     listed = [workload["id"] for page in (first, rest) for workload in page["workloads"]]
     assert listed == others
+
+
+@pytest.mark.parametrize("in_session", [False, True])
+async def test_a_deleted_job_that_waited_never_runs(service: Service, in_session: bool) -> None:
+    """A job that waits can be deleted: nothing shows it, it never runs and costs nothing, and the
+    others go on.
+    """
+    session = {}
+    if in_session:
+        session = {
+            "session_id": (await service.ask("POST", "sessions", {"mode": "batch"}))[1]["id"]
+        }
+    jobs = [await service.submit(params={"seconds": 10}, **session) for _ in range(7)]
+    assert (await service.get(f"jobs/{jobs[5]}"))["status"] == "Queued"
+    assert (await service.ask("DELETE", f"jobs/{jobs[5]}"))[0] == 204
+    assert (await service.ask("GET", f"jobs/{jobs[5]}"))[0] == 404
+    service.clock.at += 20
+    assert [job.id for job in service.emulator.jobs.values()] == jobs[:5] + jobs[6:]
+    assert {job.status for job in service.emulator.jobs.values()} == {"Completed"}
+    started = [event.job_id for event in service.emulator.events if event.what == "job_started"]
+    assert jobs[5] not in started
+
+
+async def test_a_private_job(service: Service) -> None:
+    """A private job never shows its parameters, and its results can be read once."""
+    job = await service.submit(params={"seconds": 10}, private=True)
+    open_job = await service.submit(params={"seconds": 10})
+    for each, shown in ((job, False), (open_job, True)):
+        assert ("params" in await service.get(f"jobs/{each}?exclude_params=false")) is shown
+    listed = (await service.get("jobs?exclude_params=false&sort=ASC"))["jobs"]
+    assert ["params" in each for each in listed] == [False, True]
+    service.clock.at += 10
+    for each, statuses in ((job, [200, 204, 204]), (open_job, [200, 200, 200])):
+        reads = [(await service.ask("GET", f"jobs/{each}/results"))[0] for _ in range(3)]
+        assert reads == statuses
+
+
+async def test_a_jobs_metrics_name_qiskit(service: Service) -> None:
+    """A job's metrics name the version of Qiskit where one runs its circuits."""
+    metrics = await service.get(f"jobs/{await service.submit()}/metrics")
+    assert metrics.get("qiskit_version") == QISKIT
+
+
+async def test_usage_is_in_whole_seconds(service: Service) -> None:
+    """Usage is a whole number, as clients that subtract it from a limit expect."""
+    await service.submit(params={"seconds": 2.4})
+    service.clock.at += 10
+    used = (await service.get("instances/usage"))["usage_consumed_seconds"]
+    assert (used, type(used)) == (2, int)
 
 
 async def test_usage_of_an_instance() -> None:
@@ -276,3 +330,23 @@ async def test_the_resource_controller_finds_instances_by_name(service: Service)
         assert answer.status == 400
     async with service.http.get(url) as answer:
         assert answer.status == 401
+
+
+async def test_the_resource_controller_knows_an_instance_by_its_crn(service: Service) -> None:
+    """An instance is found by its CRN, quoted as clients quote it; none is a 404, and without a
+    credential it is a 401.
+    """
+    other = service.emulator.add_instance(name="other")
+    headers = {"Authorization": f"apikey {service.emulator.api_key}"}
+    url = f"{service.emulator.iam_url}/v2/resource_instances"
+    for crn, credential, status in (
+        (other, headers, 200),
+        ("none", headers, 404),
+        (other, {}, 401),
+    ):
+        address = URL(f"{url}/{quote(crn, safe='')}", encoded=True)
+        async with service.http.get(address, headers=credential) as answer:
+            assert answer.status == status
+            if status == 200:
+                found = await answer.json()
+                assert (found["crn"], found["name"]) == (other, "other")

@@ -203,6 +203,33 @@ def qpy(data: bytes) -> dict[str, str]:
     return {"__type__": "QuantumCircuit", "__value__": value}
 
 
+QUBITS = [
+    ("x $1;", "IIIZI", -1),
+    ("x $1;", "ZIIII", 1),
+    ("x $1;", "ZZ", 0),
+    ("x $1;", "ZI", -1),
+    ("qubit[5] q; x q[1];", "IIIZI", -1),
+    ("qubit[2] q; x q[1];", "IIIZI", None),
+    ("x $3;", "ZZ", None),
+]
+
+
+async def test_openqasm_of_a_backends_qubits(call: Caller) -> None:
+    """An observable may be about qubits of the backend that a circuit doesn't name; where the
+    circuit declares its own or names more, the job fails.
+    """
+    for text, observable, value in QUBITS:
+        circuit = f"{HEAD} h $0; {text}" if "$1" in text else f"{HEAD} {text}"
+        status, answer = await run(call, circuit, observable, None, 0, program="estimator")
+        if value is None:
+            assert status == 400, text
+            assert "an observable has" in answer["errors"][0]["message"]
+        else:
+            ((result,), _) = read_results(answer)
+            found = memoryview(result.fields["evs"].data).cast("d").tolist()
+            assert found == pytest.approx([value]), (text, observable)
+
+
 async def test_a_circuit_that_measures_in_between(call: Caller, aer: Caller) -> None:
     """What depends on a measurement needs Aer; without it the job's reason says what can't be run."""
     circuit = f"{HEAD} qubit[2] q; bit[2] c; h q[0]; c[0] = measure q[0]; if (c[0]) {{ x q[1]; }} c[1] = measure q[1];"

@@ -20,6 +20,8 @@ INSTALL = {
     "qiskit_aer": "pip install qiskit-aer",
     "qiskit_ibm_runtime": "pip install qiskit-ibm-runtime",
     "qiskit_qasm3_import": "pip install qiskit-qasm3-import",
+    "simplejson": "pip install simplejson",
+    "qrmi": "pip install qrmi",
     "schemathesis": "pip install schemathesis",
     "uvloop": "pip install uvloop",
 }

@@ -162,6 +162,29 @@ def floats(field: Field) -> tuple[float, ...]:
 
 
 @table(
+    ("options", "shots"),
+    [
+        ({}, 4096),
+        ({"default_precision": 0.05}, 400),
+        ({"default_shots": 1000}, 1000),
+        ({"default_precision": 0}, round(1 / 1e-9**2)),
+        ({"twirling": {"enable_gates": True, "num_randomizations": 16}}, 4096),
+        (
+            {"twirling": {**(each := {"num_randomizations": 16, "shots_per_randomization": 100})}},
+            4096,
+        ),
+        ({"twirling": {"enable_gates": True, **each}}, 1600),
+        ({"twirling": {"enable_measure": True, **each}, "default_shots": 9}, 1600),
+        ({"twirling": {"enable_gates": True, **each, "num_randomizations": "auto"}}, 4096),
+    ],
+)
+def test_the_shots_of_an_estimator(options: dict[str, object], shots: int) -> None:
+    """An estimator reports the shots of its twirling, or those that the precision needs."""
+    (result,) = run("estimator", [BELL, "ZZ"], options=options)
+    assert result.metadata["shots"] == shots
+
+
+@table(
     ("options", "precision"),
     [
         ({}, 1 / 64),

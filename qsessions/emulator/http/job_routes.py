@@ -9,6 +9,7 @@ from qsessions.emulator.http.admin import is_loopback
 from qsessions.emulator.http.calls import InstanceCall, Operation
 from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.programs.pubs import PROGRAMS
+from qsessions.emulator.programs.runner import QISKIT_VERSION
 from qsessions.emulator.service.bodies import job_body, log_text, metrics_body
 from qsessions.emulator.service.errors import (
     INTERNAL_ERROR,
@@ -79,23 +80,26 @@ async def get_results(call: InstanceCall) -> web.Response:
     """GET /v1/jobs/{id}/results.
 
     What the service answers for a job that ended without a result isn't public. Here it is a 400
-    with the reason where the job failed as it ran, since clients show that, and else a 204.
+    with the reason where the job failed as it ran, since clients show that, and else a 204. So it
+    is for the results of a private job that were read already.
     """
     state = call.instance.state
     job, results = state.job(call.now, call.id), None
     if job.status == "Completed" and job.program_id in PROGRAMS:
-        results = await call.programs.results(job.id)
+        results = await call.programs.results(job.id, once=job.details.private)
         job = state.job(call.now, call.id)  # it may have failed or been deleted meanwhile
     if job.status == job.end.status == "Failed":
         raise ServiceError(400, job.end.code or INTERNAL_ERROR, f"The job failed: {job.end.reason}")
-    if results is None:
+    if not results:
         return web.Response(status=204)
-    return web.Response(body=results, content_type="application/json")
+    # JSON, but the service says that it is text, and clients made from its description need that.
+    return web.Response(body=results, content_type="text/plain", charset="utf-8")
 
 
 def get_metrics(call: InstanceCall) -> web.Response:
     """GET /v1/jobs/{id}/metrics."""
-    return web.json_response(metrics_body(call.instance.state.job(call.now, call.id), call.now))
+    job = call.instance.state.job(call.now, call.id)
+    return web.json_response(metrics_body(job, call.now, QISKIT_VERSION))
 
 
 def get_logs(call: InstanceCall) -> web.Response:

@@ -12,10 +12,12 @@ from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.middleware import Handler
 from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.clock import ServiceClock
+from qsessions.emulator.service.errors import NOT_FOUND, ServiceError
 from qsessions.emulator.service.instances import (
     PLANS,
     Instance,
     plan_body,
+    resource_body,
     resources_body,
     search_body,
 )
@@ -48,6 +50,7 @@ class ServiceRoutes:
             ("token", "POST", "/identity/token", self._issue_token),
             ("instances", "POST", "/v3/resources/search", self._find_instances),
             ("resource_instances", "GET", "/v2/resource_instances", self._list_resources),
+            ("resource_instance", "GET", "/v2/resource_instances/{id}", self._get_resource),
             ("plan", "GET", f"/{{id:{'|'.join(PLANS)}}}", self._get_plan),
         ]
         for operation, method, path, open_handler in open_routes:
@@ -70,6 +73,13 @@ class ServiceRoutes:
         """Answer for the Resource Controller, which needs a credential, but no instance."""
         self.authenticator.check_credentials(call.request.headers, call.now)
         return web.json_response(resources_body(self.instances.values(), call.query))
+
+    def _get_resource(self, call: ApiCall) -> web.Response:
+        """Answer for the Resource Controller of one instance, by its CRN."""
+        self.authenticator.check_credentials(call.request.headers, call.now)
+        if call.id not in self.instances:
+            raise ServiceError(404, NOT_FOUND, "Resource instance not found.")
+        return web.json_response(resource_body(self.instances[call.id]))
 
     def _get_plan(self, call: ApiCall) -> web.Response:
         """Answer for Global Catalog."""

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -25,6 +26,7 @@ OLDEST_QPY = 13
 # The service's, where a request says nothing.
 _SHOTS = 4096
 _PRECISION = 0.015625
+_FINEST = 1e-9
 
 _MOST_FIELDS: Mapping[str, int] = MappingProxyType({"sampler": 3, "estimator": 4})
 
@@ -40,7 +42,10 @@ class ProgramError(Exception):
 
 @attrs.frozen
 class Pub:
-    """A circuit as it was sent, and what to run it with: `values` are its parameters'."""
+    """A circuit as it was sent, and what to run it with: `values` are its parameters'.
+
+    An estimator only reports its `shots`.
+    """
 
     circuit: object
     observables: object
@@ -114,7 +119,23 @@ def _read_pub(program: ProgramId, pub: object, defaults: Mapping[str, object], w
         precision = _default_precision(defaults)
     if type(precision) not in {int, float} or not 0 <= cast("float", precision) < 1e9:
         raise ProgramError(f"{where}: precision must be a number, 0 or more")
-    return Pub(circuit, observables, values, 0, float(cast("float", precision)))
+    precision = float(cast("float", precision))
+    return Pub(circuit, observables, values, _estimator_shots(precision, defaults), precision)
+
+
+def _estimator_shots(precision: float, options: Mapping[str, object]) -> int:
+    """Return the shots of an estimator: those of twirling where they are given, else as many as the
+    precision needs.
+    """
+    twirling = options.get("twirling")
+    if isinstance(twirling, dict) and (
+        twirling.get("enable_gates") or twirling.get("enable_measure")
+    ):
+        randomizations = twirling.get("num_randomizations")
+        each = twirling.get("shots_per_randomization")
+        if type(randomizations) is int and type(each) is int:
+            return randomizations * each
+    return math.ceil(round(1 / max(precision, _FINEST) ** 2, 6))
 
 
 def _default_precision(defaults: Mapping[str, object]) -> object:

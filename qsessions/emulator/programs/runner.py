@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,9 @@ SIMULATION = "qsessions.emulator.programs.simulation"
 
 INSTALLED_SIMULATION = SIMULATION if importlib.util.find_spec("qiskit") else None
 """The same, if Qiskit is installed."""
+
+QISKIT_VERSION = importlib.metadata.version("qiskit") if INSTALLED_SIMULATION else None
+"""The version of Qiskit, if it is installed."""
 
 _PROGRAM_SECONDS = 30.0
 _START_SECONDS = 60.0
@@ -109,17 +113,23 @@ class ProgramRunner:
         self._waiting.pop(job_id, None)
         self._results.pop(job_id, None)
 
-    async def results(self, job_id: str) -> bytes | None:
+    async def results(self, job_id: str, *, once: bool = False) -> bytes | None:
         """Wait for a job's results, up to a minute; None if there are none by then.
 
         A job that was submitted without a program has run no circuits, and has a result of none.
+        With `once` they are empty from then on.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RESULT_SECONDS), self._finished:
                 await self._finished.wait_for(lambda: job_id not in self._waiting)
         if job_id in self._waiting:
             return None
-        return self._results.get(job_id) or primitive_result([], "none")
+        results = self._results.get(job_id)
+        if results is None:
+            results = primitive_result([], "none")
+        if once:
+            self._results[job_id] = b""
+        return results
 
     def _wake(self) -> None:
         if self._is_started and self._waiting and self._work is None:

@@ -81,7 +81,7 @@ def _estimate(pub: Pub, random: Random, most: int) -> tuple[Json, int]:
         "evs": array(struct.pack(f"<{count}d", *values), "<f8", shape),
         "stds": array(struct.pack("<d", pub.precision) * count, "<f8", shape),
     }
-    metadata = {"target_precision": pub.precision, "circuit_metadata": {}}
+    metadata = {"shots": pub.shots, "target_precision": pub.precision, "circuit_metadata": {}}
     return pub_result("PubResult", fields, shape, metadata), count * 16
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 from qiskit import QiskitError, QuantumCircuit, qasm3, qpy
+from qiskit.circuit import Qubit
 from qiskit.primitives import StatevectorEstimator, StatevectorSampler
 from qiskit.primitives.containers.bindings_array import BindingsArray
 from qiskit.primitives.containers.estimator_pub import EstimatorPub
@@ -89,9 +90,14 @@ def _sample(sampler: Any, pub: Pub) -> Json:
 def _estimate(estimator: Any, pub: Pub) -> Json:
     circuit = _circuit(pub.circuit)
     observables = ObservablesArray.coerce(_decode(pub.observables))
-    for letters in {letters for terms in _terms(observables) for letters in terms}:
-        if len(letters) != circuit.num_qubits:
-            reason = f"an observable has {len(letters)} qubits, its circuit {circuit.num_qubits}"
+    lengths = {len(letters) for terms in _terms(observables) for letters in terms}
+    if circuit.layout is not None and isinstance(pub.circuit, str):
+        # OpenQASM names the backend's own qubits, up to the last that the circuit uses.
+        missing = max(lengths, default=0) - circuit.num_qubits
+        circuit.add_bits([Qubit() for _ in range(missing)])
+    for length in lengths:
+        if length != circuit.num_qubits:
+            reason = f"an observable has {length} qubits, its circuit {circuit.num_qubits}"
             raise ProgramError(reason)
     active = sorted({*_active_qubits(circuit), *_observed_qubits(observables)})
     circuit, observables = _narrowed(circuit, active), _observables_of(observables, active)
@@ -104,7 +110,7 @@ def _estimate(estimator: Any, pub: Pub) -> Json:
         "evs": array(values.tobytes(), "<f8", values.shape),
         "stds": array(errors.tobytes(), "<f8", values.shape),
     }
-    metadata = {"target_precision": pub.precision, **_metadata(circuit)}
+    metadata = {"shots": pub.shots, "target_precision": pub.precision, **_metadata(circuit)}
     return pub_result("PubResult", fields, data.shape, metadata)
 
 

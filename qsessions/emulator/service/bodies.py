@@ -47,16 +47,18 @@ def session_body(session: Session, now: float) -> dict[str, object]:
 
 
 def job_body(job: Job, now: float, *, exclude_params: bool) -> dict[str, object]:
-    """Return a job. Its `cost`, whose unit is not public, is the whole seconds that it takes."""
+    """Return a job, a private one without its parameters.
+
+    Its `cost`, whose unit is not public, is the whole seconds that it takes.
+    """
+    is_shown = not (exclude_params or job.details.private)
     state = _present(status=job.status, reason=job.reason, reason_code=job.reason_code)
     return {
         "id": job.id,
         "cost": math.ceil(job.seconds),
         "user_id": USER_ID,
         "backend": job.backend,
-        **_present(
-            session_id=job.session_id, params=None if exclude_params else job.details.params
-        ),
+        **_present(session_id=job.session_id, params=job.details.params if is_shown else None),
         "program": {"id": job.program_id},
         "tags": job.tags,
         "private": job.details.private,
@@ -68,13 +70,14 @@ def job_body(job: Job, now: float, *, exclude_params: bool) -> dict[str, object]
     }
 
 
-def metrics_body(job: Job, now: float) -> dict[str, object]:
-    """Return a job's times and usage, in the service's form."""
+def metrics_body(job: Job, now: float, qiskit_version: str | None) -> dict[str, object]:
+    """Return a job's times, usage and Qiskit version, in the service's form."""
     seconds = _usage(job, now)
     return {
         "timestamps": _times(created=job.created, running=job.started, finished=job.ended),
         "usage": {**_usage_body(job, now), "quantum_seconds": seconds, "seconds": seconds},
         "estimated_running_time_seconds": job.seconds,
+        **_present(qiskit_version=qiskit_version),
     }
 
 

@@ -185,17 +185,19 @@ def resources_body(instances: Iterable[Instance], query: Query) -> dict[str, obj
     return {
         "rows_count": len(found),
         "next_url": None,
-        "resources": [
-            {
-                "id": instance.crn,
-                "crn": instance.crn,
-                "guid": instance.crn.split(":")[7],
-                "name": instance.name,
-                "resource_plan_id": _plan_id(instance),
-                "state": "active",
-            }
-            for instance in found
-        ],
+        "resources": [resource_body(instance) for instance in found],
+    }
+
+
+def resource_body(instance: Instance) -> dict[str, object]:
+    """Return the Resource Controller's entry of an instance."""
+    return {
+        "id": instance.crn,
+        "crn": instance.crn,
+        "guid": instance.crn.split(":")[7],
+        "name": instance.name,
+        "resource_plan_id": _plan_id(instance),
+        "state": "active",
     }
 
 
@@ -219,10 +221,10 @@ def usage_body(instance: Instance, now: float, *, is_spent: bool) -> dict[str, o
     """Return what an instance has used, of what its plan allows.
 
     The emulator counts all that it has seen, and refuses nothing where the plan's allocation is
-    spent: a client sees `usage_limit_reached`, and warns. With `is_spent` a limit of what was used
-    so far is reached.
+    spent: a client sees `usage_limit_reached`, and warns. All are whole seconds. With `is_spent` a
+    limit of what was used so far is reached.
     """
-    used = round(instance.state.usage(now), 6)
+    used = round(instance.state.usage(now))
     allocation = _ALLOCATIONS.get(instance.terms.plan)
     limits: dict[str, object] = {}
     if allocation is not None:

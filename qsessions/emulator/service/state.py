@@ -228,13 +228,15 @@ class ServiceState:
         self._settle(target)
 
     def delete_job(self, now: float, job_id: str) -> None:
-        """Forget a job. What it cost stays.
+        """Forget a job. One that waits never runs. What it cost stays.
 
-        Raises ServiceError: 404 for an unknown id, 400 for one that has not ended.
+        Raises ServiceError: 404 for an unknown id, 400 for one that runs.
         """
-        job = self.job(now, job_id)
-        if job.ended is None:
-            raise invalid(f"Only a job that has ended can be deleted; this one is {job.status}.")
+        if self.job(now, job_id).status == "Running":
+            raise invalid("A job that runs can't be deleted: cancel it first.")
+        if self._store.jobs[job_id].ended is None:
+            self.cancel_job(now, job_id)
+        job = self._store.jobs[job_id]
         self._deleted_usage += job.usage(now) if job.session_id is None else 0.0
         self._store.remove(job)
 
