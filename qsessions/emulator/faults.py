@@ -95,8 +95,10 @@ class Fault:
             up what it may, and takes no jobs.
         operations: Which requests, by `OPERATIONS`; none means all that the kind is about, unknown
             paths too.
-        rate: The share of matching requests that it applies to, above 0 and up to 1.
-        seed: Makes the choice of `rate`: the same seed chooses the same requests.
+        rate: The share of matching requests that it applies to, above 0 and up to 1: at 0.1 one of
+            the first ten, one of the next ten, and so on.
+        seed: Makes the choice of `rate`: the same plan chooses the same requests. Faults of one
+            plan with the same seed choose differently.
         nth: Apply only to the n-th matching request, counted from 1.
         times: Apply to so many requests and no more.
         after: Act when the work is done: the session then exists, and the client doesn't know. For
@@ -194,6 +196,12 @@ class _Planned:
     random: Random
     matched: int = 0
     fired: int = 0
+    # Of the strikes at a rate: how many there were, and which request gets the next one.
+    strikes: int = 0
+    next_strike: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.next_strike = self._place()
 
     def fires(self, operation: str | None) -> bool:
         """Count a request, and return whether the fault applies to it."""
@@ -205,10 +213,21 @@ class _Planned:
         fires = (
             (fault.nth is None or fault.nth == self.matched)
             and (fault.times is None or self.fired < fault.times)
-            and (fault.rate >= 1 or self.random.random() < fault.rate)
+            and (fault.rate >= 1 or self._strikes())
         )
         self.fired += fires
         return fires
+
+    def _strikes(self) -> bool:
+        """Return whether this is the one of its stretch of requests, at a rate of 0.1 of ten."""
+        if self.matched < self.next_strike:
+            return False
+        self.strikes += 1
+        self.next_strike = max(self.matched + 1, self._place())
+        return True
+
+    def _place(self) -> int:
+        return math.floor((self.strikes + self.random.random()) / self.fault.rate) + 1
 
 
 class FaultPlan:
@@ -228,7 +247,9 @@ class FaultPlan:
             if not isinstance(fault, Fault):
                 raise TypeError(f"a fault plan takes Fault values, not {type(fault).__name__}")
             # Each fault draws its own numbers, so that its choice does not depend on the others.
-            self._planned.append(_Planned(fault, Random(fault.seed)))  # noqa: S311 - no secret
+            alike = sum(planned.fault.seed == fault.seed for planned in self._planned)
+            seed = f"{fault.seed}/{alike}"
+            self._planned.append(_Planned(fault, Random(seed)))  # noqa: S311 - no secret
 
     def clear(self) -> None:
         """Remove all faults."""

@@ -26,7 +26,7 @@ from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
 from qsessions.emulator.service.instances import Instance, JobRate, new_account_id, new_crn, new_key
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Plan, Terms, is_duration
+from qsessions.emulator.service.validation import Plan, Terms
 from qsessions.emulator.service.values import Event, Job, Session
 
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
@@ -379,7 +379,7 @@ class Emulator:
         self,
         session_id: str | None = None,
         *,
-        seconds: float = 1.0,
+        seconds: float | str | timedelta = 1.0,
         backend: str | None = None,
         program_id: str = "sampler",
         crn: str | None = None,
@@ -388,7 +388,7 @@ class Emulator:
 
         Args:
             session_id: The job's session, if it has one.
-            seconds: How long it will run.
+            seconds: How long it will run: seconds, a `timedelta` or text such as "2h 30m".
             backend: By default its session's, or the first one.
             program_id: The name of the program. It has no circuits, and so runs none.
             crn: The instance; by default the session's, or the first one.
@@ -397,8 +397,10 @@ class Emulator:
             ServiceError: The service would answer with an error.
             ValueError: `crn` is not the CRN of an instance.
         """
-        if not is_duration(seconds):
-            raise invalid("seconds must be finite, 0 or more.")
+        try:
+            length = read_duration(seconds)
+        except ValueError as error:
+            raise invalid(f"seconds: {error}.") from None
         if crn is None:
             instances = self._instances.items()
             holders = (crn for crn, instance in instances if instance.state.holds(session_id))
@@ -408,7 +410,7 @@ class Emulator:
         job = self._instances[crn].state.submit_job(
             self.now(),
             program_id=program_id,
-            seconds=seconds,
+            seconds=length,
             backend=backend,
             session_id=session_id,
         )

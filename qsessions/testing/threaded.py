@@ -271,7 +271,7 @@ class ThreadedEmulator:
         self,
         session_id: str | None = None,
         *,
-        seconds: float = 1.0,
+        seconds: float | str | timedelta = 1.0,
         backend: str | None = None,
         program_id: str = "sampler",
         crn: str | None = None,
@@ -280,7 +280,7 @@ class ThreadedEmulator:
 
         Args:
             session_id: The job's session, if it has one.
-            seconds: How long it will run.
+            seconds: How long it will run: seconds, a `timedelta` or text such as "2h 30m".
             backend: By default its session's, or the first one.
             program_id: The name of the program. It has no circuits, and so runs none.
             crn: The instance; by default the session's, or the first one.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -878,6 +879,17 @@ async def test_a_client_of_the_same_process_can_look_inside(call: Caller, clock:
         emulator.submit_job("none")
     with pytest.raises(ServiceError):
         emulator.submit_job(session, seconds=float("nan"))
+
+
+async def test_a_job_takes_any_duration(call: Caller) -> None:
+    """A job's length is given as every duration is, and what isn't one is a public error."""
+    for length in (90, "90", "1m 30s", timedelta(seconds=90)):
+        job = call.emulator.submit_job(seconds=length)
+        assert call.emulator.jobs[job].seconds == 90
+    wrong: Any
+    for wrong in ("soon", -1, None, True):
+        with pytest.raises(ServiceError, match=r"seconds: .* is no duration"):
+            call.emulator.submit_job(seconds=wrong)
 
 
 async def test_queue_seconds(clock: Clock) -> None:

@@ -19,6 +19,7 @@ from aiohttp.web import Response
 from qsessions.emulator import Emulator, Fault, ServiceError
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
+from qsessions.emulator.service.bodies import date_time
 from qsessions.emulator.service.values import Ttls
 from tests.support.caller import GRANT, Caller, Clock, calling, first_code, speak
 from tests.support.tables import table
@@ -528,6 +529,14 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
     url = f"{call.emulator.iam_url}/emulator/faults"
     answered, _ = await call("DELETE", url, headers={"Origin": origin})
     assert answered == status
+
+
+async def test_requests_tell_times_as_all_else_does(call: Caller) -> None:
+    """A recorded request has the date and time at which it was answered."""
+    await call.create()
+    _, shown = await call("GET", f"{call.emulator.iam_url}/emulator/requests")
+    (request,) = shown["requests"]
+    assert request["at"] == date_time(call.emulator.requests[0].at)
 
 
 @table(

@@ -55,6 +55,29 @@ def test_a_rate_repeats_with_its_seed() -> None:
     assert 40 < len(run(1)) < 80
 
 
+def test_faults_with_a_rate_strike_by_themselves() -> None:
+    """Of two faults with a rate, each strikes requests that the other doesn't, also where they are
+    written alike.
+    """
+    plan = FaultPlan([Fault(kind="latency", seconds=0, rate=0.3), Fault(kind="reset", rate=0.3)])
+    struck_by = [{fault.kind for fault in plan.fire("create")} for _ in range(100)]
+    assert struck_by.count({"latency"}) > 10
+    assert struck_by.count({"reset"}) > 10
+    twice = FaultPlan([Fault(kind="reset", rate=0.3)] * 2)
+    assert [len(twice.fire("create")) for _ in range(100)].count(1) > 10
+
+
+@table("rate", [0.01, 0.1, 0.3, 0.5, 0.9])
+def test_a_rate_holds_from_the_start(rate: float) -> None:
+    """A rate strikes its share of the first requests, and of the next ones, whatever the seed."""
+    for seed in range(50):
+        strikes = struck(FaultPlan([Fault(kind="reset", rate=rate, seed=seed)]), 1000)
+        stretch = round(10 / rate)
+        for begin in range(0, 1000 - stretch, stretch):
+            count = sum(begin < number <= begin + stretch for number in strikes)
+            assert 8 <= count <= 12, (seed, begin)
+
+
 def test_a_rate_with_a_number_of_times() -> None:
     """A fault at a rate stops when it has struck so many times."""
     assert len(struck(FaultPlan([Fault(kind="reset", rate=0.5, times=3)]), 100)) == 3

@@ -85,7 +85,11 @@ class AdminRoutes:
     async def list_requests(self, _: web.Request) -> web.Response:
         """GET /emulator/requests: the last thousand requests, oldest first, without secrets."""
         shown = [
-            {**attrs.asdict(request, recurse=False), "headers": dict(request.headers)}
+            {
+                **attrs.asdict(request, recurse=False),
+                "at": date_time(request.at),
+                "headers": dict(request.headers),
+            }
             for request in self.recorder.requests[-_MOST_SHOWN:]
         ]
         return web.json_response({"requests": shown})
