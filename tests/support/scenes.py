@@ -57,10 +57,6 @@ class Scene:
 
     async def settle(self, living: Played) -> None:
         """Wait until the living process has its four sessions."""
-        self.emulator.faults.add(
-            Fault(kind="reset", operations=("create",), after=True, nth=3),
-            Fault(kind="latency", operations=("create",), after=True, nth=4, seconds=3600),
-        )
         _, draining = (await living.line()).split()
         self.emulator.submit_job(draining, seconds=600)
         living.tell("go on")
@@ -150,8 +146,13 @@ async def scene(
     """Return a scene whose living process is creating a session on that backend; those that die ask
     for ibm_fez.
     """
+    # Of the creates of the living, from its first one on.
+    faults = [
+        Fault(kind="reset", operations=("create",), after=True, nth=3),
+        Fault(kind="latency", operations=("create",), after=True, nth=4, seconds=3600),
+    ]
     async with (
-        Emulator() as emulator,
+        Emulator(faults=faults) as emulator,
         stage.playing(living_program.main, str(directory), backend, env=emulator.env()) as living,
         stage.playing(dying_program.main, str(directory), env=emulator.env()) as dying,
         client_of(emulator) as client,
