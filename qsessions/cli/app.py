@@ -10,7 +10,6 @@ from cyclopts import App, CycloptsError
 from qsessions._version import __version__
 from qsessions.cli.failures import Exit, print_error, print_lines
 from qsessions.cli.terminal import Terminal, discard_output
-from qsessions.cli.wrong_use import problem_before, problem_of_command, problem_of_parsing
 
 # Where each command is, and its line in the list of all; a test compares that with its docstring.
 COMMANDS = {
@@ -95,6 +94,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         return _run(argv)
     except CycloptsError as error:
+        from qsessions.cli.wrong_use import problem_of_parsing
+
         return _refuse(" ".join(error.command_chain or ()), problem_of_parsing(error, argv))
     except ImportError as error:
         # The library of the command line wraps it.
@@ -123,14 +124,19 @@ def _run(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         # Its own page of help has all of its docstring.
         app[argv[0]].help = None
+        from qsessions.cli.wrong_use import problem_before
+
         if problem := problem_before(app, argv):
             return _refuse(argv[0], problem)
     command, bound, _ = app.parse_args(
         argv, console=Terminal(), exit_on_error=False, print_error=False
     )
     # Not for its help.
-    if command.__name__ == "run" and (problem := problem_of_command(argv, bound.args)):
-        return _refuse("run", problem)
+    if command.__name__ == "run":
+        from qsessions.cli.wrong_use import problem_of_command
+
+        if problem := problem_of_command(argv, bound.args):
+            return _refuse("run", problem)
     result = command(*bound.args, **bound.kwargs)
     if inspect.iscoroutine(result):
         from qsessions.cli.service import run_async

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
-from qsessions.api.messages import INSECURE_HOSTS
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.cli.terminal import discard_output
 from qsessions.errors import (
@@ -30,7 +29,7 @@ LOOK_FOR_IT = (
 _ADVICE = {
     "account": "Correct the account file, or name another account with --account or "
     "--account-file. Without these two, the environment is looked at first.",
-    "allow_insecure": f"Use https, or name the host and its port in {INSECURE_HOSTS}.",
+    "allow_insecure": "Use https, or name the host and its port in QSESSIONS_INSECURE_HOSTS.",
     "auth": "Set QISKIT_IBM_TOKEN (an API key) and QISKIT_IBM_INSTANCE (the CRN), or save an "
     "account with the official client; --account names one, QISKIT_IBM_CHANNEL its channel.",
     "ledger": "Set one of them.",

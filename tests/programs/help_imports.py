@@ -11,5 +11,5 @@ from qsessions.cli import main
 if __name__ == "__main__":
     for argv in (["--help"], *([command, "--help"] for command in sys.argv[1:])):
         code = main(argv)
-        loaded = sorted({"aiohttp", "cattrs", "jwt"} & sys.modules.keys())
+        loaded = sorted({"aiohttp", "cattrs", "jwt", "yarl"} & sys.modules.keys())
         print("loaded:", *argv, code, loaded)
