@@ -1,10 +1,8 @@
 """What there is to know of backends, and of the instance that is called."""
 
-from collections.abc import Callable
-
 from aiohttp import web
 
-from qsessions.emulator.http.calls import InstanceCall
+from qsessions.emulator.http.calls import InstanceCall, Route
 from qsessions.emulator.http.middleware import fault_of
 from qsessions.emulator.service.backends import (
     CALIBRATION_ID,
@@ -66,7 +64,7 @@ def get_usage(call: InstanceCall) -> web.Response:
     return web.json_response(usage_body(call.instance, call.now, is_spent=is_spent))
 
 
-ROUTES: list[tuple[str, str, str, Callable[[InstanceCall], web.Response]]] = [
+ROUTES: list[Route] = [
     ("backends", "GET", "/backends", list_backends),
     ("backend_configuration", "GET", "/backends/{id}/configuration", get_configuration),
     ("backend_properties", "GET", "/backends/{id}/properties", get_properties),
@@ -76,7 +74,6 @@ ROUTES: list[tuple[str, str, str, Callable[[InstanceCall], web.Response]]] = [
     ("instance_configuration", "GET", "/instances/configuration", get_instance_configuration),
     ("usage", "GET", "/instances/usage", get_usage),
 ]
-"""Each operation's name in a fault plan, its method, its path and its handler."""
 
 
 def _qubits(call: InstanceCall) -> int:
@@ -91,10 +88,9 @@ def _qubits(call: InstanceCall) -> int:
 
 
 def _down() -> str | None:
-    """Return what a fault makes of the backends, or None."""
-    if fault_of("backend_offline") is not None:
-        return "offline"
-    return "paused" if fault_of("backend_paused") is not None else None
+    """Return what a fault makes of the backends, offline or paused, or None."""
+    fault = fault_of("backend_offline", "backend_paused")
+    return None if fault is None else fault.kind.removeprefix("backend_")
 
 
 def _queue_length(call: InstanceCall, backend: str) -> int:

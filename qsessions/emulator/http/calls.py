@@ -45,5 +45,8 @@ class InstanceCall(ApiCall):
     programs: ProgramRunner
 
 
-Operation = Callable[[InstanceCall], web.Response | Awaitable[web.Response]]
+Answer = Callable[[InstanceCall], web.Response | Awaitable[web.Response]]
 """What answers a request. Only one that waits for something is awaited."""
+
+Route = tuple[str, str, str, Answer]
+"""An operation: its name in a fault plan, its method, its path, and what answers it."""

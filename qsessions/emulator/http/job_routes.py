@@ -6,7 +6,7 @@ from aiohttp import web
 
 from qsessions.emulator.fault_kinds import DOWN_SECONDS
 from qsessions.emulator.http.admin import is_loopback
-from qsessions.emulator.http.calls import InstanceCall, Operation
+from qsessions.emulator.http.calls import InstanceCall, Route
 from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.programs.pubs import PROGRAMS
 from qsessions.emulator.programs.runner import QISKIT_VERSION
@@ -113,7 +113,7 @@ def replace_tags(call: InstanceCall) -> web.Response:
     return web.Response(status=204)
 
 
-ROUTES: list[tuple[str, str, str, Operation]] = [
+ROUTES: list[Route] = [
     ("create_job", "POST", "/jobs", create_job),
     ("list_jobs", "GET", "/jobs", list_jobs),
     ("get_job", "GET", "/jobs/{id}", get_job),
@@ -124,12 +124,11 @@ ROUTES: list[tuple[str, str, str, Operation]] = [
     ("job_logs", "GET", "/jobs/{id}/logs", get_logs),
     ("job_tags", "PUT", "/jobs/{id}/tags", replace_tags),
 ]
-"""Each operation's name in a fault plan, its method, its path and its handler."""
 
 
 def _wait_for_backend() -> float:
     """Return how many seconds a job waits for a backend that a fault keeps from work."""
-    fault = fault_of("backend_offline") or fault_of("backend_paused")
+    fault = fault_of("backend_offline", "backend_paused")
     if fault is None:
         return 0.0
     return DOWN_SECONDS if fault.seconds is None else fault.seconds

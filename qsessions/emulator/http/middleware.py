@@ -41,9 +41,10 @@ active_faults: ContextVar[tuple[Fault, ...]] = ContextVar("active_faults", defau
 """The faults of the request, for its handler."""
 
 
-def fault_of(kind: FaultKind) -> Fault | None:
-    """Return the fault of a kind that the request met, or None."""
-    return next((fault for fault in active_faults.get() if fault.kind == kind), None)
+def fault_of(*kinds: FaultKind) -> Fault | None:
+    """Return a fault of these kinds that the request met, of the first kind first, or None."""
+    met = active_faults.get()
+    return next((fault for kind in kinds for fault in met if fault.kind == kind), None)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -6,7 +6,7 @@ import attrs
 from aiohttp import web
 
 from qsessions.emulator.http import backend_routes, job_routes, session_routes
-from qsessions.emulator.http.calls import ApiCall, InstanceCall, Operation
+from qsessions.emulator.http.calls import Answer, ApiCall, InstanceCall
 from qsessions.emulator.http.credentials import Authenticator
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.middleware import Handler
@@ -85,13 +85,13 @@ class ServiceRoutes:
         """Answer for Global Catalog."""
         return web.json_response(plan_body(call.id))
 
-    def _authenticated(self, operation: Operation) -> Handler:
+    def _authenticated(self, answering: Answer) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
             body, now = await request.read(), self.clock.now()
             instance = self.authenticator.check(request.headers, now)
             check_version(request.headers)
             call = InstanceCall(request, body, now, instance, self.instances, self.programs)
-            answer = operation(call)
+            answer = answering(call)
             return answer if isinstance(answer, web.Response) else await answer
 
         return serve

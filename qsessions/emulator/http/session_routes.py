@@ -1,12 +1,11 @@
 """The operations on sessions, and the list of workloads."""
 
-from collections.abc import Callable
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from qsessions.emulator.fault_kinds import YOUNG_SECONDS
-from qsessions.emulator.http.calls import InstanceCall
+from qsessions.emulator.http.calls import InstanceCall, Route
 from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.service.bodies import session_body, workload_body
 from qsessions.emulator.service.errors import invalid, session_not_found
@@ -62,14 +61,13 @@ def find_workloads(call: InstanceCall) -> web.Response:
     )
 
 
-ROUTES: list[tuple[str, str, str, Callable[[InstanceCall], web.Response]]] = [
+ROUTES: list[Route] = [
     ("create", "POST", "/sessions", create_session),
     ("get", "GET", "/sessions/{id}", get_session),
     ("update", "PATCH", "/sessions/{id}", update_session),
     ("close", "DELETE", "/sessions/{id}/close", close_session),
     ("workloads", "GET", "/workloads", find_workloads),
 ]
-"""Each operation's name in a fault plan, its method, its path and its handler."""
 
 
 def _session_id(call: InstanceCall) -> str:

@@ -90,6 +90,11 @@ class Instance:
     backends: Mapping[str, int]
     rate: JobRate
 
+    @property
+    def allocation(self) -> int | None:
+        """How many seconds its plan allows in a period; None for any number."""
+        return _ALLOCATIONS.get(self.terms.plan)
+
 
 def is_crn(text: str) -> bool:
     """Return whether a text has the form of a CRN."""
@@ -203,7 +208,7 @@ def resource_body(instance: Instance) -> dict[str, object]:
 
 def instance_body(instance: Instance) -> dict[str, object]:
     """Return what GET /v1/instance says of an instance."""
-    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    allocation = instance.allocation
     return {
         "backends": list(instance.state.backends),
         "plan_id": _plan_id(instance),
@@ -213,7 +218,7 @@ def instance_body(instance: Instance) -> dict[str, object]:
 
 def configuration_of_instance_body(instance: Instance) -> dict[str, object]:
     """Return what GET /v1/instances/configuration says: the limit, where there is one."""
-    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    allocation = instance.allocation
     return {} if allocation is None else {"instance_limit": allocation}
 
 
@@ -225,7 +230,7 @@ def usage_body(instance: Instance, now: float, *, is_spent: bool) -> dict[str, o
     limit of what was used so far is reached.
     """
     used = round(instance.state.usage(now))
-    allocation = _ALLOCATIONS.get(instance.terms.plan)
+    allocation = instance.allocation
     limits: dict[str, object] = {}
     if allocation is not None:
         limits = {
