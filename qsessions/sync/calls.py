@@ -7,6 +7,7 @@ of a helper would be outside of its `try`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -89,7 +90,7 @@ def run_to_end(
             raise
         try:
             if not is_interrupted:
-                end.wait(-1 if end is call else _COMPENSATION_S, Stage.UNDOING)
+                end.wait(math.inf if end is call else _COMPENSATION_S, Stage.UNDOING)
             leave(end, describe, interruption)
         except BaseException as another:
             leave(end, describe, another)

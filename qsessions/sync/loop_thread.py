@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import selectors
 import sys
@@ -31,6 +32,9 @@ _CANCELLATIONS = 3
 _EXIT_S = 70.0
 # Seconds between two looks at whether the loop has ended, where no lock may be taken.
 _POLL_S = 0.01
+# The longest single wait for another thread. A signal that comes just before a wait, or that the
+# system gives to another thread, doesn't end the wait: Python acts on it only afterwards.
+_WAIT_S = 0.5
 
 
 class Stage(Enum):
@@ -84,11 +88,11 @@ class Call(Generic[T]):
             return self.value
         raise self.error
 
-    def wait(self, seconds: float = -1, stage: Stage = Stage.AWAITED) -> None:
+    def wait(self, seconds: float = math.inf, stage: Stage = Stage.AWAITED) -> None:
         """Begin the call, unless it has begun, and wait until it is done.
 
         Args:
-            seconds: How long to wait at the most; -1 for no limit.
+            seconds: How long to wait at the most.
             stage: What the caller waits for.
         """
         # First, so that the end of the call or of the loop finds it whenever that comes.
@@ -96,7 +100,8 @@ class Call(Generic[T]):
         if not self.thread.post(self.begin):
             self.error = ClientClosed("the client was shut down.")
         elif not self.done:
-            self.answered.acquire(True, seconds)
+            while seconds > 0 and not self.answered.acquire(True, _WAIT_S):
+                seconds -= _WAIT_S
             return
         self.thread.calls.pop(self, None)
 
@@ -259,11 +264,15 @@ class LoopThread:
         while not self.loop.is_closed():
             time.sleep(_POLL_S)
 
-    def _await_end(self, seconds: float | None = None) -> bool:
+    def _await_end(self, seconds: float = math.inf) -> bool:
         """Begin the end; return whether it has come within so many seconds."""
         self.closing = True
         self.post(self._shutdown.begin)
-        return self._ended.wait(seconds)
+        while not self._ended.wait(min(seconds, _WAIT_S)):
+            seconds -= _WAIT_S
+            if seconds <= 0:
+                return False
+        return True
 
     @property
     def is_abandoned(self) -> bool:

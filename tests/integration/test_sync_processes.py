@@ -16,6 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,6 +212,18 @@ async def test_a_second_ctrl_c_leaves_and_names_the_session(place: Stage) -> Non
         )
 
 
+async def test_ctrl_c_that_another_thread_gets(place: Stage) -> None:
+    """Ctrl-C is noticed where the system gives it to a thread that doesn't wait, as it is where it
+    strikes just before the wait.
+    """
+    scenario = facade.struck_elsewhere, "create", "shutdown"
+    async with against(place, [hang], *scenario) as (server, program):
+        await server.arrival(2)
+        await interrupt(program)
+        program.send_signal(signal.SIGINT)
+        assert (await program.line()).startswith("left create")
+
+
 @pytest.mark.parametrize("server_says", ["nothing at all", "nothing to the close"])
 async def test_who_insisted_on_leaving_is_not_held_at_shutdown(
     place: Stage, server_says: str
@@ -246,11 +259,18 @@ async def test_who_insisted_on_leaving_is_not_held_at_exit(place: Stage) -> None
         assert "ResourceWarning: a SessionClient was not shut down" in errors
 
 
-async def test_ctrl_c_while_shutting_down(place: Stage) -> None:
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        (facade.shut_down_during_a_create,),
+        (facade.struck_elsewhere, "shut_down_during_a_create"),
+    ],
+)
+async def test_ctrl_c_while_shutting_down(place: Stage, scenario: Any) -> None:
     """The first Ctrl-C lets `shutdown` go on to its end, a second one leaves a create of another
-    thread to the background.
+    thread to the background, also where the system gives it to another thread.
     """
-    async with against(place, [hang], facade.shut_down_during_a_create) as (server, program):
+    async with against(place, [hang], *scenario) as (server, program):
         await server.arrival(2)
         program.tell()
         for _ in range(2):

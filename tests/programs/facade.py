@@ -119,6 +119,13 @@ def shut_down_during_a_create() -> None:
         say("left")
 
 
+def struck_elsewhere(scenario: str, *arguments: object) -> None:
+    """Play another scenario, with Ctrl-C given to another thread than the one that waits."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    globals()[scenario](*arguments)
+
+
 def fork_a_user() -> None:
     """Use a client in a forked child."""
     before = SessionClient()
