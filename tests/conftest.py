@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, settings
 
 from qsessions import AsyncSessionClient
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.clients import Against, client_of, static_auth
 from tests.support.fault_server import Answer, FaultServer
 from tests.support.leaks import leaving_nothing
-from tests.support.manual_clock import ManualClock, Stepped, settled
+from tests.support.manual_clock import Stepped, settled
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every program that
 # they start with them.
@@ -133,14 +134,14 @@ async def stepped() -> AsyncIterator[Stepped]:
 @pytest.fixture
 async def emulator(time: ManualClock) -> AsyncIterator[Emulator]:
     """Return a running emulator on the test's time."""
-    async with Emulator(clock=time.time, seed=1) as emulator:
+    async with Emulator(clock=time.wall, seed=1) as emulator:
         yield emulator
 
 
 @pytest.fixture
 async def client(emulator: Emulator, time: ManualClock) -> AsyncIterator[AsyncSessionClient]:
     """Return a client of the emulator, on the test's time."""
-    async with client_of(emulator, time.clock) as client:
+    async with client_of(emulator, time) as client:
         yield client
 
 
@@ -154,7 +155,7 @@ async def against(time: ManualClock) -> AsyncIterator[Against]:
             settings: dict[str, Any] = {
                 "auth": static_auth(),
                 "base_url": server.url,
-                "clock": time.clock,
+                "clock": time,
             } | options
             return server, await stack.enter_async_context(
                 leaving_nothing(AsyncSessionClient(**settings), server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qsessions.emulator import Emulator
-from tests.support.manual_clock import ManualClock
+from qsessions.testing import ManualClock
 from tests.support.sweeps import BLOCKS, close_at, sweep_of
 
 pytestmark = pytest.mark.timeout(300)

@@ -273,7 +273,7 @@ async def test_without_a_ledger_only_the_workloads_tell(scene: Scene) -> None:
     """What a client without a ledger left open isn't found by `reap`; the list of workloads has it,
     as one of the instance's.
     """
-    async with client_of(scene.emulator, scene.time.clock) as another:
+    async with client_of(scene.emulator, scene.time) as another:
         session = await another.create(**WANTED)
     assert await reap(scene.client, scene.ledger) == []
     assert (

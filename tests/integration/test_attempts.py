@@ -11,13 +11,13 @@ from itertools import product
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
     BackendAuthentication,
     CallTimeout,
+    Clock,
     ConfigurationError,
     Conflict,
     ConnectionFailed,
@@ -38,6 +38,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.attempt_checks import (
     FINAL_STATUSES,
     HTML,
@@ -67,7 +68,6 @@ from tests.support.calls import (
 from tests.support.clients import Against, static_auth
 from tests.support.fault_server import Answer, Connection, hang, http, reset
 from tests.support.loop_time import late, let_pass
-from tests.support.manual_clock import ManualClock
 
 OTHERS = tuple(row for row in ROWS if row is not CREATE)
 THRICE = RetryPolicy(max_attempts=3)
@@ -211,7 +211,7 @@ async def test_a_failure_to_connect_is_repeated(
         await time.sleep(seconds)
         await emulator.start()
 
-    clock = attrs.evolve(time.clock, sleep=back_again)
+    clock = Clock(time.monotonic, time.wall, back_again, time.random, time.call_later)
     auth = [IBMCloudAPIKey(emulator.api_key), BackendAuthentication(emulator.backend_token)]
     await emulator.stop()
     async with AsyncSessionClient(auth, base_url=emulator.url, clock=clock) as client:
@@ -373,7 +373,7 @@ async def test_waits_grow_and_are_drawn_at_random(
     limit, which a note says.
     """
     time = ManualClock(chance=chance)
-    server, client = await against(*refused(503), clock=time.clock, retry=policy)
+    server, client = await against(*refused(503), clock=time, retry=policy)
     with pytest.raises(ServerError) as caught:
         await GET(client)
     assert time.slept == slept

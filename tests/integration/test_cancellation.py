@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import attrs
 import pytest
 from yarl import URL
 
@@ -42,13 +41,13 @@ from qsessions.emulator import Emulator
 from qsessions.errors import one_line
 from qsessions.http import transport as transport_module
 from qsessions.session.create import ENDING_TIMEOUT
+from qsessions.testing import ManualClock
 from tests.support.calls import fault
 from tests.support.clients import CRN, Against, client_of, static_auth
 from tests.support.event_loop import TASK_FACTORIES
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.leaks import loop_steps, open_sessions, ours
 from tests.support.loop_time import late, let_pass
-from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
 
@@ -104,7 +103,7 @@ async def test_a_create_may_be_cancelled_at_every_step(
     asyncio.get_running_loop().set_task_factory(factory)
     rescued = 0
     for steps in range(2000):
-        client = client_of(emulator, time.clock)
+        client = client_of(emulator, time)
         if way.startswith("version"):
             client._caller._api_version = "latest"
         elif way.startswith("401"):
@@ -138,7 +137,7 @@ async def test_a_create_may_be_cancelled_twice_at_every_step(
     asyncio.get_running_loop().set_task_factory(factory)
     left_early = 0
     for steps in range(2000):
-        async with client_of(emulator, time.clock) as client:
+        async with client_of(emulator, time) as client:
             task = create(client)
             await loop_steps(steps)
             undisturbed = task.done()
@@ -167,7 +166,7 @@ async def test_a_client_may_be_closed_at_every_step_of_a_create(
     """
     for steps in range(2000):
         before = len(emulator.sessions)
-        client = client_of(emulator, time.clock)
+        client = client_of(emulator, time)
         task = create(client)
         await loop_steps(steps)
         undisturbed = task.done()
@@ -245,7 +244,7 @@ async def test_a_wait_for_a_token_that_is_cancelled_sends_nothing(time: ManualCl
     """Before the credentials are there nothing was sent, and nothing is."""
     async with FaultServer(hang) as iam, FaultServer(CREATED) as api:
         auth = [IBMCloudAuth("key", iam.url), ServiceCRN(CRN)]
-        async with AsyncSessionClient(auth, base_url=api.url, clock=time.clock) as client:
+        async with AsyncSessionClient(auth, base_url=api.url, clock=time) as client:
             task = create(client)
             await until(lambda: iam.received)
             task.cancel()
@@ -263,7 +262,7 @@ async def test_a_back_off_that_is_cancelled_sends_nothing(
         asleep.set()
         await asyncio.Event().wait()
 
-    clock = attrs.evolve(time.clock, sleep=sleep)
+    clock = Clock(time.monotonic, time.wall, sleep, time.random, time.call_later)
     server, client = await against(http(503), CREATED, clock=clock)
     task = create(client)
     await asleep.wait()
@@ -643,7 +642,7 @@ def test_an_event_loop_that_shuts_down_closes_the_session_or_tells(
         server = FaultServer(held, hang, CLOSED)
         await server.__aenter__()
         client = AsyncSessionClient(
-            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=server.url, clock=time.clock
+            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=server.url, clock=time
         )
         task = create(client)
         await held.asked.wait()

@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-import attrs
 import pytest
 from aiohttp.resolver import ThreadedResolver
 
@@ -29,6 +28,7 @@ from qsessions import (
     BackendAuthentication,
     CallTimeout,
     ClientClosed,
+    Clock,
     ConfigurationError,
     Conflict,
     ConnectionFailed,
@@ -51,6 +51,7 @@ from qsessions import (
     __version__,
 )
 from qsessions.emulator import Emulator, Fault
+from qsessions.testing import ManualClock
 from tests.support.calls import (
     CLOSE,
     CREATE,
@@ -69,7 +70,7 @@ from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.iam import grant
 from tests.support.internals import attempts_of
 from tests.support.leaks import loop_steps
-from tests.support.manual_clock import ManualClock, settled
+from tests.support.manual_clock import settled
 from tests.support.tables import table
 
 CLOSED = http(200, SESSION | {"state": "closed"})
@@ -142,7 +143,7 @@ async def test_every_operation_works_with_every_credential(
         monkeypatch.setenv("QISKIT_IBM_TOKEN", emulator.api_key)
         monkeypatch.setenv("IAM_URL", emulator.iam_url)
     auth = [*([provider] if provider else []), ServiceCRN(emulator.crn)]
-    async with AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient(auth, base_url=emulator.url, clock=time) as client:
         session = await client.create(CreateSession("batch", max_ttl=timedelta(minutes=5)))
         assert (await client.get(session.id)).max_ttl == 300
         await client.update(session.id, accepting_jobs=True)
@@ -173,7 +174,7 @@ async def test_the_default_version_changes_at_its_sunset(
     """Every versioned request names the described default until its sunset and the covered version
     from then on.
     """
-    server, client = await against(row.success, clock=ManualClock(now).clock)
+    server, client = await against(row.success, clock=ManualClock(now))
     await row(client)
     assert [request.headers["ibm-api-version"] for request in server.received] == [version]
 
@@ -231,12 +232,12 @@ async def test_latest_is_asked_for_once(emulator: Emulator, time: ManualClock) -
     """
     auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
     async with AsyncSessionClient(
-        auth, base_url=emulator.url, clock=time.clock, api_version="latest"
+        auth, base_url=emulator.url, clock=time, api_version="latest"
     ) as client:
         session = await client.create(mode="batch")
         await asyncio.gather(*(client.get(session.id) for _ in range(20)))
     async with AsyncSessionClient(
-        auth, base_url=emulator.url, clock=time.clock, api_version="latest"
+        auth, base_url=emulator.url, clock=time, api_version="latest"
     ) as client:
         await asyncio.gather(*(client.get(session.id, timeout=None) for _ in range(20)))
     versions = [request for request in emulator.requests if request.path == "/api/v1/versions"]
@@ -278,7 +279,7 @@ async def test_a_deadline_that_passes_inside_versions_is_reported_as_such(
         # Nobody else runs meanwhile.
         time.advance(60)
 
-    clock = attrs.evolve(time.clock, sleep=oversleep)
+    clock = Clock(time.monotonic, time.wall, oversleep, time.random, time.call_later)
     _, client = await against(http(503), api_version="latest", clock=clock)
     with pytest.raises(CallTimeout, match="before the request was sent") as caught:
         await client.create(mode="batch")
@@ -336,11 +337,11 @@ async def test_extra_headers_go_to_the_service_and_never_to_iam(
     IAM.
     """
     auth = [
-        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time),
         ServiceCRN(emulator.crn),
     ]
     async with AsyncSessionClient(
-        auth, base_url=emulator.url, clock=time.clock, headers={"X-Tenant": "blue"}
+        auth, base_url=emulator.url, clock=time, headers={"X-Tenant": "blue"}
     ) as client:
         await client.create(mode="batch")
         await client.versions()
@@ -1092,9 +1093,9 @@ async def test_closing_twice_at_once_waits_for_the_same(against: Against) -> Non
 
 async def test_two_clients_share_a_provider(emulator: Emulator, time: ManualClock) -> None:
     """A provider that two clients share asks IAM once, though each has connections of its own."""
-    async with client_of(emulator, time.clock) as one:
+    async with client_of(emulator, time) as one:
         providers = attempts_of(one).providers
-        async with AsyncSessionClient(providers, base_url=emulator.url, clock=time.clock) as other:
+        async with AsyncSessionClient(providers, base_url=emulator.url, clock=time) as other:
             await asyncio.gather(one.create(mode="batch"), other.create(mode="batch"))
     assert [request.path for request in emulator.requests].count("/identity/token") == 1
 
@@ -1174,10 +1175,10 @@ async def test_plain_http_to_another_machine_is_refused(time: ManualClock) -> No
     """
     for url in ("http://service.invalid", "http://192.0.2.1", "http://[2001:db8::1]"):
         with pytest.raises(ConfigurationError, match="plain http") as caught:
-            AsyncSessionClient(static_auth(), base_url=url, clock=time.clock)
+            AsyncSessionClient(static_auth(), base_url=url, clock=time)
         assert caught.value.solution
     async with AsyncSessionClient(
-        static_auth(), base_url="http://service.invalid", clock=time.clock, allow_insecure=True
+        static_auth(), base_url="http://service.invalid", clock=time, allow_insecure=True
     ) as client:
         with pytest.raises(ConnectionFailed, match="can't be reached"):
             await client.get("s1")

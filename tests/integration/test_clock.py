@@ -52,10 +52,10 @@ async def ends_after(seconds: float, waiting: Awaitable[T], stepped: Stepped) ->
     before = set(stepped.timers)
     task = asyncio.ensure_future(waiting)
     await until(lambda: set(stepped.timers) - before)
-    await stepped.advance(seconds - 1)
+    await stepped.step(seconds - 1)
     await loop_steps(50)
     assert not task.done()
-    await stepped.advance(1)
+    await stepped.step(1)
     await asyncio.wait({task})
     return task
 
@@ -67,7 +67,7 @@ async def last(stream: AsyncIterator[T]) -> T:
 
 async def test_the_deadline_of_a_call(stepped: Stepped, against: Against) -> None:
     """A call without an answer ends with the client's timeout."""
-    _, client = await against(hang, clock=stepped.clock)
+    _, client = await against(hang, clock=stepped)
     got = await ends_after(60, client.get("s1"), stepped)
     assert isinstance(got.exception(), CallTimeout)
 
@@ -80,12 +80,12 @@ async def test_a_call_waits_for_its_retry(stepped: Stepped, against: Against) ->
         if isinstance(event, RetryPlanned):
             planned.set()
 
-    server, client = await against(http(503), GET.success, clock=stepped.clock, observers=[observe])
+    server, client = await against(http(503), GET.success, clock=stepped, observers=[observe])
     getting = asyncio.ensure_future(client.get("s1"))
     await planned.wait()
     await loop_steps(50)
     assert len(server.received) == 1
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (await getting).id == "s1"
 
 
@@ -100,7 +100,7 @@ async def test_the_deadline_of_a_wait_for_credentials(stepped: Stepped, against:
         def invalidate(self, refused: object) -> bool:
             raise AssertionError
 
-    server, client = await against(hang, auth=[Slow()], clock=stepped.clock)
+    server, client = await against(hang, auth=[Slow()], clock=stepped)
     got = await ends_after(60, client.get("s1"), stepped)
     with pytest.raises(CallTimeout, match="waiting for credentials"):
         got.result()
@@ -111,9 +111,9 @@ async def test_the_life_of_a_token(stepped: Stepped, against: Against) -> None:
     """A provider without a clock of its own counts a token's life by the client's."""
     async with FaultServer(grant("t1", 3600), grant("t2", 3600)) as iam:
         auth = [IBMCloudAuth("key", iam.url), ServiceCRN(CRN)]
-        _, client = await against(GET.success, auth=auth, clock=stepped.clock)
+        _, client = await against(GET.success, auth=auth, clock=stepped)
         for hours, exchanges in ((0, 1), (0.75, 1), (1, 2)):
-            await stepped.advance(3600 * hours)
+            await stepped.step(3600 * hours)
             await client.get("s1")
             assert len(iam.received) == exchanges
 
@@ -130,7 +130,7 @@ async def test_the_timeout_of_a_wait_for_a_session(
     stepped: Stepped, against: Against, wait: Callable[..., Coroutine[Any, Any, object]]
 ) -> None:
     """Waiting for a session ends with its timeout, however long a reading takes."""
-    _, client = await against(GET.success, hang, clock=stepped.clock, timeout=None)
+    _, client = await against(GET.success, hang, clock=stepped, timeout=None)
     waited = await ends_after(60, wait(client), stepped)
     assert isinstance(waited.exception(), CallTimeout)
     # The reading goes on.
@@ -142,23 +142,23 @@ async def test_the_pause_between_two_looks_at_a_session(
     stepped: Stepped, against: Against, wait: Callable[..., Coroutine[Any, Any, object]]
 ) -> None:
     """A session that is waited for is read again once the clock has gone on."""
-    server, client = await against(GET.success, clock=stepped.clock)
+    server, client = await against(GET.success, clock=stepped)
     waiting = asyncio.ensure_future(wait(client))
     await server.arrival()
     await loop_steps(200)
     assert len(server.received) == 1
     while len(server.received) == 1:
-        await stepped.advance(0.5)
+        await stepped.step(0.5)
     waiting.cancel()
     await asyncio.wait({waiting})
 
 
 async def test_the_grace_of_a_create(stepped: Stepped, against: Against) -> None:
     """A create that is cancelled in flight is given up after 30 s."""
-    server, client = await against(hang, clock=stepped.clock, timeout=None)
+    server, client = await against(hang, clock=stepped, timeout=None)
     creating = asyncio.ensure_future(CREATE(client))
     await server.arrival()
-    await stepped.advance(1000)
+    await stepped.step(1000)
     creating.cancel()
     cancelled = await ends_after(30, creating, stepped)
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -171,7 +171,7 @@ async def test_the_patience_with_a_ledger(stepped: Stepped, against: Against) ->
     ledger, events = GivenLedger(), list[Event]()
     ledger.gate.clear()
     server, client = await against(
-        CREATE.success, ledger=ledger, clock=stepped.clock, observers=[events.append]
+        CREATE.success, ledger=ledger, clock=stepped, observers=[events.append]
     )
     created = await ends_after(5, CREATE(client), stepped)
     assert (created.result().id, len(server.received)) == ("s1", 1)
@@ -187,7 +187,7 @@ async def test_the_patience_of_reap_with_a_ledger(stepped: Stepped, against: Aga
         async def entries(self) -> Any:
             await asyncio.Event().wait()
 
-    _, client = await against(hang, clock=stepped.clock)
+    _, client = await against(hang, clock=stepped)
     reaped = await ends_after(60, reap(client, Hanging()), stepped)
     assert isinstance(reaped.exception(), LedgerUnavailable)
 
@@ -195,7 +195,7 @@ async def test_the_patience_of_reap_with_a_ledger(stepped: Stepped, against: Aga
 async def test_the_look_for_drained_sessions(stepped: Stepped, against: Against) -> None:
     """At its end a client looks for the sessions that it drained, for 5 s at most."""
     _, client = await against(
-        CREATE.success, DRAIN.success, hang, ledger=GivenLedger(), clock=stepped.clock
+        CREATE.success, DRAIN.success, hang, ledger=GivenLedger(), clock=stepped
     )
     await CREATE(client)
     await DRAIN(client)
@@ -204,7 +204,7 @@ async def test_the_look_for_drained_sessions(stepped: Stepped, against: Against)
 
 async def test_the_end_of_a_client(stepped: Stepped, against: Against) -> None:
     """A task that ignores its cancellation holds up the end of its client for 5 s."""
-    _, client = await against(hang, clock=stepped.clock)
+    _, client = await against(hang, clock=stepped)
     released = asyncio.Event()
 
     async def ignore() -> None:

@@ -29,10 +29,10 @@ from qsessions import (
 from qsessions.api.operations import YOUNG_S
 from qsessions.emulator import Emulator, Fault
 from qsessions.session.close_all import end
+from qsessions.testing import ManualClock
 from tests.support.calls import fault
 from tests.support.given_ledger import GivenLedger, entry
 from tests.support.loop_time import let_pass
-from tests.support.manual_clock import ManualClock
 
 
 class With(Protocol):
@@ -50,12 +50,10 @@ async def having(emulator: Emulator, time: ManualClock) -> AsyncIterator[With]:
 
         async def make(ledger: Any) -> AsyncSessionClient:
             auth = [
-                IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+                IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time),
                 ServiceCRN(emulator.crn),
             ]
-            client = AsyncSessionClient(
-                auth, base_url=emulator.url, clock=time.clock, ledger=ledger
-            )
+            client = AsyncSessionClient(auth, base_url=emulator.url, clock=time, ledger=ledger)
             return await stack.enter_async_context(client)
 
         yield make

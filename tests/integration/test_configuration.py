@@ -32,11 +32,12 @@ from qsessions import (
 )
 from qsessions.config import settings
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Connection, FaultServer, http
-from tests.support.manual_clock import ManualClock, settled
+from tests.support.manual_clock import settled
 from tests.support.tables import row_of_table, table
 
 PLANTED = "pLaNtEd-key-0123456789"
@@ -242,7 +243,7 @@ async def test_a_file_system_that_hangs(pipe: Pipe, time: ManualClock) -> None:
     """A call's deadline covers the reading; a client can be closed during it; the event loop goes
     on all the while.
     """
-    client = AsyncSessionClient(account_file=pipe.path, clock=time.clock)
+    client = AsyncSessionClient(account_file=pipe.path, clock=time)
     with pytest.raises(
         CallTimeout, match=r"^get: the call's deadline passed while reading the account file\."
     ) as caught:

@@ -22,12 +22,12 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.models import ModeName
 from qsessions.session import draining as drained
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, WORKLOAD
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, hang, held, http
 from tests.support.leaks import loop_steps
 from tests.support.loop_time import late
-from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
 
@@ -56,7 +56,7 @@ async def client(
 ) -> AsyncIterator[AsyncSessionClient]:
     """Return a client of the emulator with that ledger."""
     async with AsyncSessionClient(
-        auth_of(emulator), base_url=emulator.url, clock=time.clock, ledger=ledger
+        auth_of(emulator), base_url=emulator.url, clock=time, ledger=ledger
     ) as client:
         yield client
 
@@ -202,9 +202,7 @@ async def test_without_a_ledger_nothing_more_is_sent(emulator: Emulator, time: M
     """Without a ledger there is nothing to forget: a drain is one request, however long the client
     lives.
     """
-    async with AsyncSessionClient(
-        auth_of(emulator), base_url=emulator.url, clock=time.clock
-    ) as client:
+    async with AsyncSessionClient(auth_of(emulator), base_url=emulator.url, clock=time) as client:
         for _ in range(3):
             await drain(client)
             time.advance(100)
@@ -326,9 +324,7 @@ async def test_a_list_that_is_full_of_others_is_given_up(
     """A look ends after so many others in a row, and what it didn't find stays as draining."""
     monkeypatch.setattr(drained, "_MOST_OTHERS", 2)
     first = await drain(client)
-    async with AsyncSessionClient(
-        auth_of(emulator), base_url=emulator.url, clock=time.clock
-    ) as other:
+    async with AsyncSessionClient(auth_of(emulator), base_url=emulator.url, clock=time) as other:
         for _ in range(2):
             time.advance(1)
             await other.close((await other.create(mode="batch")).id)

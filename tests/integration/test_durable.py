@@ -21,13 +21,13 @@ from qsessions import (
     RecordState,
     SessionClient,
 )
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import Against, static_auth
 from tests.support.fault_server import FaultServer, http
 from tests.support.given_ledger import GivenLedger
 from tests.support.leaks import loop_steps
 from tests.support.loop_time import let_pass
-from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
 

@@ -35,6 +35,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import (
     CLOSE,
     CREATE,
@@ -59,7 +60,6 @@ from tests.support.fault_server import (
     reset,
     stall,
 )
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import table
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -166,7 +166,7 @@ async def test_a_base_url_without_its_path_is_what_a_404_says_to_check(
     """
     root = emulator.url.removesuffix("/api")
     check = f"Check the base URL, {root}, which normally ends in /api."
-    async with AsyncSessionClient(static_auth(), base_url=root, clock=time.clock) as client:
+    async with AsyncSessionClient(static_auth(), base_url=root, clock=time) as client:
         with pytest.raises(NotFound, match="Path not found") as caught:
             await client.versions()
     link = "https://quantum.cloud.ibm.com/docs/errors#9404"
@@ -193,7 +193,7 @@ async def test_a_404_advises_on_what_may_be_wrong(
     """
     async with FaultServer(http(404, fault("No.", solution=None))) as server:
         base_url = server.url + path
-        async with AsyncSessionClient(static_auth(), base_url=base_url, clock=time.clock) as client:
+        async with AsyncSessionClient(static_auth(), base_url=base_url, clock=time) as client:
             with pytest.raises(NotFound) as caught:
                 await call(client)
     assert caught.value.solution == advice.format(base_url)
@@ -216,18 +216,18 @@ async def test_the_emulator_s_refusals_have_their_classes(
 ) -> None:
     """Wrong bodies, credentials, instances and ids get their classes from a service that says so."""
     good, crn = static_auth()[0], static_auth()[1]
-    async with AsyncSessionClient([good, crn], base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient([good, crn], base_url=emulator.url, clock=time) as client:
         with pytest.raises(Unauthorized) as unauthorized:
             await client.get("s1")
     assert (unauthorized.value.code, unauthorized.value.attempts) == ("1201", 1)
     key = type(good)(emulator.api_key)
-    async with AsyncSessionClient([key, crn], base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient([key, crn], base_url=emulator.url, clock=time) as client:
         with pytest.raises(InstanceNotFound) as elsewhere:
             await client.get("s1")
     assert elsewhere.value.code == "1279"
     assert emulator.crn != CRN
     own = type(crn)(emulator.crn)
-    async with AsyncSessionClient([key, own], base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient([key, own], base_url=emulator.url, clock=time) as client:
         with pytest.raises(BadRequest) as bad:
             await client.create(mode="dedicated", backend="ibm_nowhere")
         assert bad.value.code == "1007"
@@ -421,9 +421,7 @@ async def test_a_service_that_refuses_connections_is_a_connection_failure(
     later.
     """
     url = f"http://127.0.0.1:{_unused_port()}"
-    async with AsyncSessionClient(
-        static_auth(), base_url=url, clock=time.clock, retry=ONCE
-    ) as client:
+    async with AsyncSessionClient(static_auth(), base_url=url, clock=time, retry=ONCE) as client:
         with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
             await row(client)
     error = caught.value
@@ -457,7 +455,7 @@ async def test_a_name_that_cannot_be_found_is_a_connection_failure(
 ) -> None:
     """A host name that the name service doesn't know, or that can't be one, is a connection failure."""
     async with AsyncSessionClient(
-        static_auth(), base_url=f"https://{host}", clock=time.clock, retry=ONCE
+        static_auth(), base_url=f"https://{host}", clock=time, retry=ONCE
     ) as client:
         with pytest.raises(ConnectionFailed, match=message) as caught:
             await client.create(mode="batch")
@@ -489,7 +487,7 @@ async def test_a_server_that_speaks_no_tls_is_a_connection_failure(time: ManualC
         lambda reader, writer: garbage(Connection(reader, writer)), "127.0.0.1", 0
     ) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with AsyncSessionClient(static_auth(), base_url=url, clock=time.clock) as client:
+        async with AsyncSessionClient(static_auth(), base_url=url, clock=time) as client:
             with pytest.raises(ConnectionFailed, match="TLS could not be agreed on") as caught:
                 await client.create(mode="batch")
     assert (caught.value.sent, caught.value.retryable, caught.value.attempts) == (False, False, 1)
@@ -504,7 +502,7 @@ async def test_a_proxy_that_refuses_is_told_with_its_status(
     """
     proxy, _ = await against(http(status))
     async with AsyncSessionClient(
-        static_auth(), base_url="https://service.invalid", proxy=proxy.url, clock=time.clock
+        static_auth(), base_url="https://service.invalid", proxy=proxy.url, clock=time
     ) as client:
         with pytest.raises(ConnectionFailed, match=f"proxy refused with status {status}") as caught:
             await client.create(mode="batch")
@@ -534,7 +532,7 @@ async def test_a_proxy_that_answers_nonsense(
         static_auth(),
         base_url="https://service.invalid",
         proxy=proxy.url,
-        clock=time.clock,
+        clock=time,
         retry=ONCE,
     ) as client:
         with pytest.raises(ConnectionFailed) as caught:
@@ -551,7 +549,7 @@ async def test_a_proxy_that_is_not_there_is_a_connection_failure(time: ManualClo
     """When the proxy refuses connections, nothing was sent."""
     proxy = f"http://127.0.0.1:{_unused_port()}"
     async with AsyncSessionClient(
-        static_auth(), base_url="https://service.invalid", proxy=proxy, clock=time.clock, retry=ONCE
+        static_auth(), base_url="https://service.invalid", proxy=proxy, clock=time, retry=ONCE
     ) as client:
         with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
             await client.create(mode="batch")
@@ -826,7 +824,7 @@ async def failure_of(answer: Answer, key: str, call: str = "get") -> QSessionsEr
     async with FaultServer(answer) as server:
         auth = IBMCloudAuth(key, server.url) if call == "exchange" else IBMCloudAPIKey(key)
         async with AsyncSessionClient(
-            [auth, ServiceCRN(CRN)], base_url=server.url, retry=ONCE, clock=ManualClock().clock
+            [auth, ServiceCRN(CRN)], base_url=server.url, retry=ONCE, clock=ManualClock()
         ) as client:
             with pytest.raises(QSessionsError) as caught:
                 await client.get("s1")

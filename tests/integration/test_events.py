@@ -28,10 +28,10 @@ from qsessions import (
     TokenRenewed,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import CREATE, GET, ROWS, SESSION, UPDATE, Row, fault
 from tests.support.clients import CRN, Against
 from tests.support.fault_server import Answer, Connection, http, reset
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import table
 
 
@@ -123,11 +123,11 @@ async def test_a_token_exchange_has_events(emulator: Emulator, time: ManualClock
     """
     recorder = Recorder()
     auth = [
-        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time),
         ServiceCRN(emulator.crn),
     ]
     async with AsyncSessionClient(
-        auth, base_url=emulator.url, clock=time.clock, observers=[recorder]
+        auth, base_url=emulator.url, clock=time, observers=[recorder]
     ) as client:
         for _ in range(2):
             with pytest.raises(NotFound):

@@ -18,6 +18,7 @@ from qsessions import (
     ServiceCRN,
 )
 from qsessions.events import Event
+from qsessions.testing import ManualClock
 from tests.support.calls import CREATE, GET, ROWS, VERSIONS, Row, each
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_checks import (
@@ -38,7 +39,6 @@ from tests.support.fault_checks import (
 )
 from tests.support.fault_server import FaultServer, hang, http
 from tests.support.faults import FAULT_SAMPLE, FAULTS, LONG_S, STATUSES, within
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
 
 OTHERS = tuple(row for row in ROWS if row is not CREATE)
@@ -124,7 +124,7 @@ async def test_a_connection_that_can_not_be_made_is_told(row: Row, time: ManualC
     for url, tried in ((nobody, 5), ("https://service.invalid", 1)):
         policy = RetryPolicy(max_attempts=tried)
         async with AsyncSessionClient(
-            static_auth(), base_url=url, clock=time.clock, retry=policy
+            static_auth(), base_url=url, clock=time, retry=policy
         ) as client:
             with pytest.raises(ConnectionFailed, match="can't be reached") as caught:
                 await row(client)
@@ -192,7 +192,7 @@ async def test_without_a_token_nothing_is_sent() -> None:
 async def test_an_iam_that_is_down(row: Row, against: Against, time: ManualClock) -> None:
     """When IAM can't be reached at all, only what needs no token goes on."""
     async with FaultServer(hang) as iam:
-        auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
+        auth = [IBMCloudAuth("key", iam.url, clock=time), ServiceCRN(CRN)]
     server, client = await against(row.success, auth=auth)
     if row is VERSIONS:
         await row(client)
@@ -218,7 +218,7 @@ async def test_a_clock_that_jumps_an_hour(row: Row, against: Against, time: Manu
             time.advance(3600)
 
     async with FaultServer(http(200, TOKEN)) as iam:
-        auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
+        auth = [IBMCloudAuth("key", iam.url, clock=time), ServiceCRN(CRN)]
         script = (row.success, http(503), row.success)
         server, client = await against(*script, auth=auth, observers=[jump])
         await row(client)

@@ -31,6 +31,7 @@ from qsessions import (
     Unauthorized,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import GET
 from tests.support.clients import CRN, client_of
 from tests.support.errors import Uncopyable
@@ -38,7 +39,7 @@ from tests.support.event_loop import TASK_FACTORIES, past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, held, http, reset
 from tests.support.iam import grant, refusal
 from tests.support.internals import attempts_of, exchange_of, waiters_of
-from tests.support.manual_clock import ManualClock, settled
+from tests.support.manual_clock import settled
 from tests.support.tables import table
 from tests.support.waiting import until
 
@@ -68,7 +69,7 @@ class Stage:
         settings: dict[str, Any] = {
             "auth": [self.auth, ServiceCRN(CRN)],
             "base_url": self.api.url,
-            "clock": self.time.clock,
+            "clock": self.time,
         }
         return AsyncSessionClient(**(settings | options))
 
@@ -94,7 +95,7 @@ async def staged(time: ManualClock) -> AsyncIterator[Staged]:
         async def start(*answers: Answer, api: Answer = GET.success) -> Stage:
             iam = await stack.enter_async_context(FaultServer(*answers))
             service = await stack.enter_async_context(FaultServer(api))
-            return Stage(iam, service, IBMCloudAuth(KEY, iam.url, clock=time.clock), time, stack)
+            return Stage(iam, service, IBMCloudAuth(KEY, iam.url, clock=time), time, stack)
 
         yield start
 
@@ -348,12 +349,12 @@ async def test_threads_that_share_a_provider_share_its_token(
     """
     session = await _created(emulator, time)
     before = exchanges(emulator)
-    auth = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock)
+    auth = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time)
     start = threading.Barrier(4, timeout=30)
 
     async def calls() -> None:
         async with AsyncSessionClient(
-            [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time.clock
+            [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time
         ) as client:
             await asyncio.gather(*(client.get(session) for _ in range(10)))
 
@@ -368,7 +369,7 @@ async def test_threads_that_share_a_provider_share_its_token(
 
 
 async def _created(emulator: Emulator, time: ManualClock) -> str:
-    async with client_of(emulator, time.clock) as client:
+    async with client_of(emulator, time) as client:
         return (await client.create(mode="dedicated", max_ttl=60)).id
 
 
@@ -572,9 +573,9 @@ async def test_a_wrong_key_is_reported_in_iams_words_and_sent_to_nobody_else(
     emulator: Emulator, time: ManualClock
 ) -> None:
     """A refused exchange says what IAM said, isn't repeated, and the service hears nothing."""
-    auth = IBMCloudAuth("a-wrong-key", emulator.iam_url, clock=time.clock)
+    auth = IBMCloudAuth("a-wrong-key", emulator.iam_url, clock=time)
     async with AsyncSessionClient(
-        [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time.clock
+        [auth, ServiceCRN(emulator.crn)], base_url=emulator.url, clock=time
     ) as client:
         with pytest.raises(TokenExchangeFailed) as caught:
             await client.create(mode="dedicated")
@@ -982,7 +983,7 @@ async def test_trouble_of_one_client_is_not_that_of_another(
 ) -> None:
     """Clients that share a provider and come together don't share a proxy that is down."""
     auth = [
-        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+        IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time),
         ServiceCRN(emulator.crn),
     ]
     once = RetryPolicy(max_attempts=1)

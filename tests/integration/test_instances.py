@@ -37,11 +37,11 @@ from qsessions import (
     reap,
 )
 from qsessions.emulator import Emulator, Fault
+from qsessions.testing import ManualClock
 from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import FaultServer, hang, held, http, reset
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import table
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -541,7 +541,7 @@ async def test_first_calls_share_one_failure(scripted: Callable[..., Scripted]) 
 async def test_a_directory_that_hangs(scripted: Callable[..., Scripted], time: ManualClock) -> None:
     """A call's deadline covers the look-up; a client can be closed during it."""
     directory = scripted(hang)
-    client = directory.client(clock=time.clock)
+    client = directory.client(clock=time)
     with pytest.raises(
         CallTimeout, match=r"^get: the call's deadline passed while looking up the instance\."
     ) as caught:
@@ -559,7 +559,7 @@ async def test_a_look_up_has_a_deadline_of_its_own(
 ) -> None:
     """A call without a deadline isn't held for ever by a directory that doesn't answer."""
     directory = scripted(hang)
-    async with directory.client(clock=time.clock, timeout=None) as client:
+    async with directory.client(clock=time, timeout=None) as client:
         with pytest.raises(CallTimeout, match="the search for instances at 127") as caught:
             await past_deadline(client.get("s1"), directory.search.arrival(), time, 61)
     assert not caught.value.sent

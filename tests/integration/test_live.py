@@ -41,13 +41,14 @@ from qsessions.emulator import Emulator
 from qsessions.models import StateName
 from qsessions.session.live import Poll
 from qsessions.session.outage import PATIENCE_S
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.errors import OUTAGE, Uncopyable
 from tests.support.event_loop import TASK_FACTORIES
 from tests.support.fault_server import Connection, FaultServer, hang, http
 from tests.support.internals import poll_of, polls_of
-from tests.support.manual_clock import ManualClock, Stepped, settled
+from tests.support.manual_clock import Stepped, settled
 from tests.support.providers import failing
 from tests.support.tables import table
 from tests.support.waiting import until
@@ -72,7 +73,7 @@ class Scripted:
     def __init__(self, time: Stepped, *readings: Session | Exception) -> None:
         self.readings = list(readings)
         self.time = time
-        self.clock = time.clock
+        self.clock = time
         self.asked: list[float] = []
         self.ended: list[str] = []
         self.gate: asyncio.Event | None = None
@@ -233,7 +234,7 @@ async def test_polling_slows_down_to_a_cap_and_is_quick_again_after_a_change(
     time = Stepped(chance)
     service = Scripted(time, *[in_state("open")] * 12, in_state("active"))
     wait = start(service.live().wait_until("closed"))
-    await time.advance(200)
+    await time.step(200)
     pauses = [after - before for before, after in pairwise(service.asked)]
     grown = [0.5 * 1.5**step * factor for step in range(9)]
     assert pauses[:14] == pytest.approx([*grown, *[15 * factor] * 3, *grown[:2]], rel=1e-5)
@@ -247,10 +248,10 @@ async def test_drain_and_close_make_the_next_look_a_quick_one(stepped: Stepped) 
         service = Scripted(stepped, in_state("active"))
         live = service.live()
         wait = start(live.wait_until("closed"))
-        await stepped.advance(100)
+        await stepped.step(100)
         looks = len(service.asked)
         await getattr(live, end)()
-        await stepped.advance(0.001)
+        await stepped.step(0.001)
         assert len(service.asked) == looks + 1
         assert service.ended == [end]
         await cancel(wait)
@@ -260,10 +261,10 @@ async def test_a_reading_that_somebody_else_made_counts(stepped: Stepped) -> Non
     """`refresh` serves all callers that wait, and puts off the next look."""
     service = Scripted(stepped, in_state("open"))
     wait = start(service.live().wait_until("active"))
-    await stepped.advance(10)
+    await stepped.step(10)
     looks = len(service.asked)
     await service.live().refresh()
-    await stepped.advance(4)
+    await stepped.step(4)
     assert len(service.asked) == looks + 1
     service.readings = [in_state("active")]
     await service.live().refresh()
@@ -293,7 +294,7 @@ async def test_staggered_newcomers_make_no_more_requests_than_quick_polling(
     waits = []
     for _ in range(60):
         waits.append(start(service.live().wait_until("closed")))
-        await stepped.advance(pause)
+        await stepped.step(pause)
     assert min(after - before for before, after in pairwise(service.asked)) >= 0.5 - 1e-6
     assert len(service.asked) <= 1 + 60 * pause / 0.5
     await cancel(*waits)
@@ -303,13 +304,13 @@ async def test_nobody_is_polled_for_when_nobody_waits(stepped: Stepped) -> None:
     """When the last one who waits has left, the pause ends at once and no request follows."""
     service = Scripted(stepped, in_state("open"))
     waits = [start(service.live().wait_until("closed")) for _ in range(3)]
-    await stepped.advance(20)
+    await stepped.step(20)
     looks = len(service.asked)
     await cancel(*waits[:2])
     assert (len(service.tasks), len(stepped.timers)) == (1, 1)
     await cancel(waits[2])
     assert (service.tasks, stepped.timers) == (set(), [])
-    await stepped.advance(100)
+    await stepped.step(100)
     assert len(service.asked) == looks
 
 
@@ -338,7 +339,7 @@ async def test_a_look_under_way_when_the_last_waiter_leaves_serves_the_next(
     await cancel(first)
     second = start(service.live().wait_until("active"))
     service.gate.set()
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (await second).state == "active"
     assert len(service.asked) == 2
 
@@ -363,7 +364,7 @@ async def test_watch_gives_changes_only(stepped: Stepped) -> None:
         seen.extend([snapshot async for snapshot in service.live().watch()])
 
     watching = asyncio.ensure_future(watch())
-    await stepped.advance(60)
+    await stepped.step(60)
     await watching
     assert seen == [readings[index] for index in (0, 3, 4, 5)]
     assert len(service.asked) == 6
@@ -381,7 +382,7 @@ async def test_a_slow_watcher_misses_what_was_between(stepped: Stepped) -> None:
     async for snapshot in service.live().watch():
         seen.append(snapshot.state)
         if not quick.done():
-            await stepped.advance(10)
+            await stepped.step(10)
     assert (await quick).is_final
     assert seen == ["open", "closed"]
 
@@ -395,7 +396,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
         break
     await settled()
     assert (service.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
-    await stepped.advance(100)
+    await stepped.step(100)
     assert len(service.asked) == 1
 
 
@@ -403,7 +404,7 @@ async def test_wait_until_takes_the_first_of_several_states(stepped: Stepped) ->
     """Any of the wanted states ends the wait; each may be text or a `SessionState`."""
     service = Scripted(stepped, in_state("open"), in_state("inactive"))
     wait = start(service.live().wait_until("closed", SessionState.INACTIVE, "pending_closed"))
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (await wait).state == "inactive"
 
 
@@ -413,7 +414,7 @@ async def test_a_state_that_the_service_added_can_be_waited_for(stepped: Stepped
     """
     service = Scripted(stepped, in_state("open"), in_state("resuming"))
     wait = start(service.live().wait_until(SessionState("resuming")))
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (await wait).state == "resuming"
 
 
@@ -428,7 +429,7 @@ async def test_a_state_between_two_looks_counts(stepped: Stepped) -> None:
     )
     live = service.live()
     waits = [start(live.wait_until(state)) for state in ("active", "inactive")]
-    await stepped.advance(1)
+    await stepped.step(1)
     assert [(await wait).state for wait in waits] == ["closed", "closed"]
 
 
@@ -441,7 +442,7 @@ async def test_a_state_from_before_the_wait_does_not_count(stepped: Stepped) -> 
     wait = start(service.live().wait_until("active"))
     await settled()
     assert not wait.done()
-    await stepped.advance(1)
+    await stepped.step(1)
     assert len((await wait).timestamps) == 5
 
 
@@ -501,7 +502,7 @@ async def test_open_can_come_before_the_start(stepped: Stepped, state: str | Non
     """A session whose state isn't known yet may turn out open."""
     service = Scripted(stepped, in_state(state), in_state("open"))
     wait = start(service.live().wait_until("open"))
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (await wait).state == "open"
 
 
@@ -537,7 +538,7 @@ async def test_a_timeout_names_the_state_last_seen(
     """
     service = Scripted(stepped, session)
     waiting = start(service.live().wait_until("closed", "active", timeout=timedelta(seconds=5)))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout, match=message) as caught:
         await waiting
     assert "was not active or closed within 5 s" in caught.value.message
@@ -556,7 +557,7 @@ async def test_a_timeout_before_the_first_look_is_one_too(stepped: Stepped) -> N
     service = Scripted(stepped, in_state("open"))
     service.gate = asyncio.Event()
     waiting = start(service.live().wait_until("closed", timeout=5))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout, match="; it could not be read in that time"):
         await waiting
     service.gate.set()
@@ -658,7 +659,7 @@ async def test_closing_the_client_ends_every_wait(
 async def test_closing_the_client_ends_a_long_pause(against: Against) -> None:
     """A poll that sleeps is ended with the client, and no task is left."""
     time = Stepped()
-    _, client = await against(http(200, {"id": "s1", "state": "open"}), clock=time.clock)
+    _, client = await against(http(200, {"id": "s1", "state": "open"}), clock=time)
     wait = start(client.attach("s1").wait_until("closed"))
     await until(lambda: time.timers)
     await client.aclose()
@@ -684,7 +685,7 @@ def test_a_poll_of_a_loop_that_has_ended_is_in_nobodys_way(time: ManualClock) ->
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         client = AsyncSessionClient(
-            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=url, clock=time.clock
+            [IBMCloudAPIKey("key"), ServiceCRN(CRN)], base_url=url, clock=time
         )
         live = client.attach("s1")
         asyncio.run(first())
@@ -713,7 +714,7 @@ async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
         seen.extend([snapshot async for snapshot in service.live().watch(timeout="1h")])
 
     watching = asyncio.ensure_future(watch())
-    await stepped.advance(150)
+    await stepped.step(150)
     assert [(await wait).state for wait in waits] == ["closed"] * 3
     await watching
     assert [snapshot.state for snapshot in seen] == ["open", "closed"]
@@ -733,13 +734,13 @@ async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
     service = Scripted(stepped, OUTAGE)
     patient = start(service.live().wait_until("closed", timeout="2h"))
     ended = [start(service.live().wait_until("closed")), start(_last(service.live().watch()))]
-    await stepped.advance(599)
+    await stepped.step(599)
     service.readings = [in_state("open")]
-    await stepped.advance(20)
+    await stepped.step(20)
     service.readings = [OUTAGE]
-    await stepped.advance(PATIENCE_S)
+    await stepped.step(PATIENCE_S)
     assert not any(wait.done() for wait in ended)
-    await stepped.advance(16)
+    await stepped.step(16)
     for wait in ended:
         with pytest.raises(ServerError, match="the service is down") as caught:
             await wait
@@ -749,9 +750,9 @@ async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
     newcomer = start(service.live().wait_until("closed"))
     await settled()
     assert service.asked[-1] == stepped.now
-    await stepped.advance(PATIENCE_S - 1)
+    await stepped.step(PATIENCE_S - 1)
     service.readings = [in_state("closed")]
-    await stepped.advance(16)
+    await stepped.step(16)
     assert (await newcomer).is_final
     assert (await patient).is_final
     assert told(caplog) == [
@@ -788,7 +789,7 @@ async def test_a_definite_refusal_ends_a_wait_at_once(
     assert told(caplog) == []
     service = Scripted(stepped, OUTAGE, refusal)
     wait = start(service.live().wait_until("closed"))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(type(refusal)):
         await wait
 
@@ -827,7 +828,7 @@ async def test_a_laptop_that_wakes_without_a_network(
         FaultServer(http(200, SESSION | {"state": "closed"})) as server,
         ClientSession(connector=TCPConnector(resolver=Resolver())) as session,
         AsyncSessionClient(
-            static_auth(), base_url="http://service.invalid", http=session, clock=time.clock, allow_insecure=True
+            static_auth(), base_url="http://service.invalid", http=session, clock=time, allow_insecure=True
         ) as client,
     ):  # fmt: skip
         live = client.attach("s1")
@@ -859,7 +860,7 @@ async def test_a_timeout_of_what_was_never_read_has_the_last_failure(stepped: St
     """
     service = Scripted(stepped, OUTAGE)
     waiting = start(service.live().wait_until("closed", timeout=5))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout) as caught:
         await waiting
     assert caught.value.message == (
@@ -874,7 +875,7 @@ async def test_a_timeout_in_an_outage_says_so(stepped: Stepped) -> None:
         start(service.live().wait_until("closed", timeout=5)),
         start(_last(service.live().watch(timeout=5))),
     ]
-    await stepped.advance(5)
+    await stepped.step(5)
     for wait, operation in zip(waits, ("wait_until", "watch"), strict=True):
         with pytest.raises(CallTimeout) as caught:
             await wait
@@ -895,7 +896,7 @@ async def test_a_watch_has_a_timeout_over_all_its_changes(stepped: Stepped) -> N
     service = Scripted(stepped, in_state("open"))
     stream = service.live().watch(timeout=5)
     assert (await anext(stream)).state == "open"
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout, match=r"not closed within 5 s; it was last seen open\."):
         await anext(stream)
     with pytest.raises(InvalidArgument, match="timeout"):
@@ -906,12 +907,12 @@ async def test_an_outage_of_long_ago_is_not_mentioned(stepped: Stepped) -> None:
     """A timeout speaks of failures of its own time only."""
     service = Scripted(stepped, OUTAGE)
     wait = start(service.live().wait_until("closed", timeout=1))
-    await stepped.advance(1)
+    await stepped.step(1)
     with pytest.raises(CallTimeout, match="the service is down"):
         await wait
     service.gate = asyncio.Event()
     waiting = start(service.live().wait_until("closed", timeout=5))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout) as caught:
         await waiting
     assert caught.value.message.endswith("; it could not be read in that time.")
@@ -929,7 +930,7 @@ async def waiting_for_a_drain(
     service = Scripted(time, DRAINING)
     service.jobs = list(jobs)
     waiting = start(service.live().wait_until("closed"))
-    await time.advance(0)
+    await time.step(0)
     return service, waiting
 
 
@@ -939,11 +940,11 @@ async def test_a_drain_that_is_not_carried_out_ends_the_wait(stepped: Stepped) -
     """
     begun = stepped.now
     service, waiting = await waiting_for_a_drain(stepped, False)
-    await stepped.advance(590)
+    await stepped.step(590)
     assert not waiting.done()
     assert len(service.looked) == 1
     assert 300 <= service.looked[0] - begun < 316
-    await stepped.advance(60)
+    await stepped.step(60)
     with pytest.raises(
         StateUnreachable, match="has left it inactive for 10 minutes with nothing to do"
     ) as caught:
@@ -960,10 +961,10 @@ async def test_a_drain_that_has_jobs_goes_on(stepped: Stepped, busy: bool | Exce
     the 10 minutes begin anew.
     """
     service, waiting = await waiting_for_a_drain(stepped, False, busy, busy, False)
-    await stepped.advance(1500)
+    await stepped.step(1500)
     assert not waiting.done()
     assert len(service.looked) == 4
-    await stepped.advance(320)
+    await stepped.step(320)
     with pytest.raises(StateUnreachable):
         await waiting
     assert len(service.looked) == 5
@@ -974,18 +975,18 @@ async def test_a_change_begins_the_ten_minutes_anew(stepped: Stepped) -> None:
     isn't looked at for any.
     """
     service, waiting = await waiting_for_a_drain(stepped, False)
-    await stepped.advance(500)
+    await stepped.step(500)
     service.readings = [
         in_state("active", "open", "active", "inactive", "active", accepting_jobs=False)
     ]
-    await stepped.advance(500)
+    await stepped.step(500)
     assert not waiting.done()
     assert len(service.looked) == 2
     service.readings = [in_state("open", accepting_jobs=True)]
-    await stepped.advance(2000)
+    await stepped.step(2000)
     assert len(service.looked) == 2
     service.readings = [in_state("closed", accepting_jobs=False)]
-    await stepped.advance(20)
+    await stepped.step(20)
     assert (await waiting).is_final
 
 
@@ -995,12 +996,12 @@ async def test_a_change_that_somebody_sees_during_the_look_counts(stepped: Stepp
     """
     service, waiting = await waiting_for_a_drain(stepped, False)
     service.jobs_gate = asyncio.Event()
-    await stepped.advance(320)
+    await stepped.step(320)
     assert len(service.looked) == 1
     service.readings = [in_state("open", accepting_jobs=True)]
     await service.live().refresh()
     service.jobs_gate.set()
-    await stepped.advance(2000)
+    await stepped.step(2000)
     assert not waiting.done()
     assert len(service.looked) == 1
     await cancel(waiting)
@@ -1012,12 +1013,12 @@ async def test_who_comes_late_waits_for_a_second_look(stepped: Stepped) -> None:
     """
     service, waiting = await waiting_for_a_drain(stepped, False)
     await cancel(waiting)
-    await stepped.advance(3600)
+    await stepped.step(3600)
     late = start(service.live().wait_until("closed"))
-    await stepped.advance(250)
+    await stepped.step(250)
     assert not late.done()
     assert len(service.looked) == 1
-    await stepped.advance(80)
+    await stepped.step(80)
     with pytest.raises(StateUnreachable):
         await late
 
@@ -1027,9 +1028,9 @@ async def test_a_drain_that_is_not_carried_out_leaves_a_timeout_alone(stepped: S
     service = Scripted(stepped, DRAINING)
     service.jobs = [False]
     patient = start(service.live().wait_until("closed", timeout="2h"))
-    await stepped.advance(5000)
+    await stepped.step(5000)
     assert service.poll.quiet_looks >= 2
-    await stepped.advance(2200)
+    await stepped.step(2200)
     with pytest.raises(CallTimeout, match="it was last seen inactive, taking no more jobs"):
         await patient
 

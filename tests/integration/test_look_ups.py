@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from qsessions import AsyncSessionClient, CallTimeout, ConnectionFailed
+from qsessions.testing import ManualClock
 from tests.programs import hanging_look_up
 from tests.support.calls import CLOSE, CREATE, DRAIN, GET
 from tests.support.clients import static_auth
 from tests.support.fault_server import FaultServer
-from tests.support.manual_clock import ManualClock, settled
+from tests.support.manual_clock import settled
 from tests.support.tables import row_of_table
 
 look_up = socket.getaddrinfo
@@ -79,7 +80,7 @@ def named(server: FaultServer, time: ManualClock, **options: Any) -> AsyncSessio
     return AsyncSessionClient(
         static_auth(),
         base_url=server.url.replace("127.0.0.1", "localhost"),
-        clock=time.clock,
+        clock=time,
         **options,
     )
 
@@ -168,7 +169,7 @@ async def test_others_threads_hold_up_no_call(server: FaultServer, time: ManualC
 async def test_a_name_that_has_no_address_is_told(time: ManualClock) -> None:
     """The system's own words for it are in the error, and it is tried again."""
     async with AsyncSessionClient(
-        static_auth(), base_url="https://service.invalid", clock=time.clock
+        static_auth(), base_url="https://service.invalid", clock=time
     ) as client:
         with pytest.raises(
             ConnectionFailed, match=r"can't be reached.*service\.invalid:443 "
@@ -189,9 +190,9 @@ async def test_without_room_for_a_thread_nothing_is_sent(
     monkeypatch.setattr(threading.Thread, "start", start)
     clients = [
         (named(server, time), 5),
-        (AsyncSessionClient(static_auth(), base_url="https://127.0.0.1:1", clock=time.clock), 5),
+        (AsyncSessionClient(static_auth(), base_url="https://127.0.0.1:1", clock=time), 5),
         # Before the account file is read, there is no request.
-        (AsyncSessionClient(clock=time.clock), 0),
+        (AsyncSessionClient(clock=time), 0),
     ]
     for client, attempts in clients:
         with pytest.raises(ConnectionFailed, match=r"a thread that .*: can't start") as caught:

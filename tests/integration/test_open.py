@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
     ClientClosed,
+    Clock,
     ConfigurationError,
     CreateSession,
     EndingFailed,
@@ -40,12 +40,12 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.session import signals as signals_module
 from qsessions.session.calls import How
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.leaks import loop_steps, open_sessions
 from tests.support.loop_time import late
-from tests.support.manual_clock import ManualClock
 from tests.support.threaded import threaded
 from tests.support.waiting import until
 
@@ -287,7 +287,7 @@ async def test_a_foreign_error_while_ending_does_not_take_the_place_of_the_block
             return False
 
     async with FaultServer(CREATED) as server:
-        client = AsyncSessionClient(Once(), base_url=server.url, clock=time.clock)
+        client = AsyncSessionClient(Once(), base_url=server.url, clock=time)
         with pytest.raises(KeyError) as caught:
             async with client.open(**WANTED):
                 raise KeyError("x")
@@ -303,7 +303,7 @@ async def test_a_foreign_error_while_ending_is_told_by_its_name(
     def no_chance() -> float:
         raise ValueError("planted")
 
-    clock = attrs.evolve(time.clock, random=no_chance)
+    clock = Clock(time.monotonic, time.wall, time.sleep, no_chance, time.call_later)
     _, client = await against(CREATED, http(503), clock=clock)
     with pytest.raises(KeyError) as caught:
         async with client.open(**WANTED):

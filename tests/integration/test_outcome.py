@@ -26,13 +26,13 @@ from qsessions import (
     RetryPolicy,
     Transport,
 )
+from qsessions.testing import ManualClock
 from tests.support.calls import NO_WORKLOADS, SESSION, WORKLOAD, fault
 from tests.support.clients import Against
 from tests.support.fault_server import Answer, Connection, FaultServer, hang, http, reset
 from tests.support.given_ledger import GivenLedger, entry
 from tests.support.leaks import loop_steps
 from tests.support.loop_time import late, let_pass
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import table
 
 HINT = "Look through client.workloads() for a session that you don't know, and close it."

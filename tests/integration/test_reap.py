@@ -29,11 +29,11 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.fault_kinds import Operation
 from qsessions.ledger.verdicts import LONGEST_CREATE_S, Verdict
 from qsessions.reaper import ANOTHER_INSTANCE, Reaped, forget, reap
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
 from tests.support.clients import Against, client_of
 from tests.support.fault_server import http
 from tests.support.given_ledger import GivenLedger, entry
-from tests.support.manual_clock import ManualClock
 
 START = 1_780_000_000.0
 CLOSE, LEAVE, UNDECIDED, MARK = Verdict.CLOSE, Verdict.LEAVE, Verdict.UNDECIDED, Verdict.MARK_ENDED
@@ -63,7 +63,7 @@ class Place:
 
     async def reap(self, **options: Any) -> list[Reaped]:
         """Reap, on the test's time."""
-        return await reap(self.client, self.ledger, wall=self.time.time, **options)
+        return await reap(self.client, self.ledger, wall=self.time.wall, **options)
 
     def still_open(self) -> list[str]:
         """Return the ids of the sessions that are open."""
@@ -155,7 +155,7 @@ async def test_a_404_about_a_session_of_just_now_ends_nothing(place: Place) -> N
     assert "moments ago" in one.decision.why
     place.ledger.given.clear()
     place.record(session_id=await place.session())
-    async with client_of(place.emulator, place.time.clock) as place.client:
+    async with client_of(place.emulator, place.time) as place.client:
         place.emulator.faults.add(Fault(kind="answer", status=404, operations=["close"]))
         (one,) = await place.reap()
         assert (one.decision.verdict, one.done, type(one.error)) == (CLOSE, False, NotFound)
@@ -207,7 +207,7 @@ async def test_a_drain_that_is_not_carried_out_is_ended(
     ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
 
     async def look(**options: Any) -> Reaped:
-        (one,) = await reap(client, ledger, wall=time.time, **options)
+        (one,) = await reap(client, ledger, wall=time.wall, **options)
         if ledger.amended:
             ledger.given = [attrs.evolve(ledger.given[0], record=ledger.amended[-1])]
         return one
@@ -242,10 +242,10 @@ async def test_a_drain_of_long_ago_that_is_not_carried_out_is_ended_at_once(
     ledger = GivenLedger(
         entry(session_id="s1", state="draining", changed_at=time.now - 600, **about)
     )
-    dry = await reap(client, ledger, wall=time.time, dry_run=True)
+    dry = await reap(client, ledger, wall=time.wall, dry_run=True)
     assert verdicts(dry) == [(CLOSE, False)]
     assert ledger.amended == []
-    assert verdicts(await reap(client, ledger, wall=time.time)) == [(CLOSE, True)]
+    assert verdicts(await reap(client, ledger, wall=time.wall)) == [(CLOSE, True)]
     assert server.count("DELETE") == 1
 
 
@@ -258,7 +258,7 @@ async def test_a_drain_whose_jobs_cannot_be_listed_is_left(
     server, client = await against(STUCK, http(403, fault()))
     about: dict[str, Any] = {"base_url": client.base_url, "instance": client.instance}
     ledger = GivenLedger(entry(session_id="s1", idle_since=time.now - 1000, **about))
-    (one,) = await reap(client, ledger, wall=time.time)
+    (one,) = await reap(client, ledger, wall=time.wall)
     assert (one.decision.verdict, one.error) == (LEAVE, None)
     assert one.decision.why.endswith("its jobs can't be listed")
     assert (ledger.amended, server.count("DELETE")) == ([], 0)
@@ -271,7 +271,7 @@ async def test_a_ledger_that_cannot_keep_what_was_seen(against: Against, time: M
     _, client = await against(STUCK, IDLE)
     ledger = GivenLedger(entry(session_id="s1", base_url=client.base_url, instance=client.instance))
     ledger.amend_failure = LedgerUnavailable("it is read-only.")
-    (one,) = await reap(client, ledger, wall=time.time)
+    (one,) = await reap(client, ledger, wall=time.wall)
     assert (one.decision.verdict, one.done, one.error) == (LEAVE, False, None)
 
 
@@ -288,7 +288,7 @@ async def test_a_drain_that_another_process_recorded_is_its_own(
     ledger = GivenLedger(
         entry(key="k", idle_since=time.now - 1000, **about), entry(Liveness.ALIVE, **about)
     )
-    (one,) = await reap(client, ledger, wall=time.time, only="k")
+    (one,) = await reap(client, ledger, wall=time.wall, only="k")
     assert one.decision.verdict is LEAVE
     assert server.count("DELETE") == 0
 
@@ -377,7 +377,7 @@ async def test_an_instance_that_nobody_knows(
     session_id = await place.session()
     place.record(session_id=session_id, instance=None)
     place.record(session_id="s-gone", instance=None)
-    async with AsyncSessionClient(Own(), base_url=emulator.url, clock=time.clock) as client:
+    async with AsyncSessionClient(Own(), base_url=emulator.url, clock=time) as client:
         place.client = client
         reaped = await place.reap()
     assert verdicts(reaped) == [(CLOSE, True), (UNDECIDED, False)]
@@ -609,7 +609,7 @@ async def test_what_is_forgotten(place: Place) -> None:
     place.record()
     requests = len(place.emulator.requests)
     names = [session_id, "s-alive", "s-unknown"]
-    forgotten = await forget(place.ledger, names, wall=place.time.time)
+    forgotten = await forget(place.ledger, names, wall=place.time.wall)
     assert verdicts(forgotten) == [(MARK, True), (LEAVE, False), (UNDECIDED, False)]
     assert place.ended() == [("k0", session_id)]
     assert place.still_open() == [session_id]

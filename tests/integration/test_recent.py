@@ -18,11 +18,11 @@ from qsessions import (
 )
 from qsessions.api.operations import YOUNG_S
 from qsessions.session.calls import LOOK_AGAIN_S
+from qsessions.testing import ManualClock
 from tests.support.calls import CLOSE, CREATE, DRAIN, GET, SESSION, UPDATE, Row, each, fault
 from tests.support.clients import Against
 from tests.support.fault_server import FaultServer, http, reset
 from tests.support.faults import failure_of
-from tests.support.manual_clock import ManualClock
 
 GONE = http(404, fault("No such session."))
 CLOSED = http(200, SESSION | {"state": "closed"})
@@ -226,7 +226,7 @@ async def test_a_block_ends_well_when_its_session_stays_unknown(against: Against
 
 def test_only_so_many_sessions_are_remembered(time: ManualClock) -> None:
     """A client that creates sessions without end forgets the oldest."""
-    calls = AsyncSessionClient([], base_url="http://127.0.0.1", clock=time.clock)._calls
+    calls = AsyncSessionClient([], base_url="http://127.0.0.1", clock=time)._calls
     for number in range(10_001):
         calls.remember(f"s{number}")
     assert len(calls.created_at) == 10_000

@@ -13,11 +13,11 @@ import pytest
 
 from qsessions import AsyncLiveSession, AsyncSessionClient, RecordState
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import Against
 from tests.support.fault_server import held, http
 from tests.support.leaks import loop_steps, open_sessions
-from tests.support.manual_clock import ManualClock
 from tests.support.sweeps import BLOCKS, WANTED, LoopLedger, auth_of, close_at, sweep_of
 from tests.support.waiting import until
 
@@ -185,7 +185,7 @@ async def test_a_create_that_is_answered_while_the_client_is_closed_is_recorded(
     auth = auth_of(emulator, time)
     for steps in range(60):
         ledger = LoopLedger()
-        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
+        client = AsyncSessionClient(auth, base_url=emulator.url, clock=time, ledger=ledger)
         creating = [
             asyncio.ensure_future(client.create(mode="batch", max_ttl=60)) for _ in range(3)
         ]

@@ -38,24 +38,24 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.session import signals as signals_module
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
 from tests.support.clients import static_auth
 from tests.support.fault_server import FaultServer, hang, http
-from tests.support.manual_clock import ManualClock
 from tests.support.threaded import Threaded, threaded
 
 
 @pytest.fixture
 def service(time: ManualClock) -> Iterator[Threaded[Emulator]]:
     """Return an emulator in another thread, on the test's time."""
-    with threaded(Emulator(clock=time.time, seed=1)) as service:
+    with threaded(Emulator(clock=time.wall, seed=1)) as service:
         yield service
 
 
 @pytest.fixture
 def client(service: Threaded[Emulator], time: ManualClock) -> Iterator[SessionClient]:
     """Return a client of it."""
-    with client_of(service.server, clock=time.clock) as client:
+    with client_of(service.server, clock=time) as client:
         yield client
 
 

@@ -26,13 +26,14 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.errors import copy_error
 from qsessions.session.outage import PATIENCE_S
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
 from tests.support.clients import Against
 from tests.support.errors import OUTAGE
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import hang, http
 from tests.support.fleet import Fleet, Watcher, all_of, ids
-from tests.support.manual_clock import ManualClock, Stepped, settled
+from tests.support.manual_clock import Stepped, settled
 from tests.support.tables import table
 
 
@@ -102,7 +103,7 @@ async def test_only_changes_are_yielded(stepped: Stepped) -> None:
         stepped, {"one": ["open", "open", "active", "active", "closed"], "two": ["open", "closed"]}
     )
     watcher = Watcher(fleet.watch())
-    await stepped.advance(60)
+    await stepped.step(60)
     await watcher.task
     assert watcher.seen == [
         ("one", "open"),
@@ -120,7 +121,7 @@ async def test_each_session_is_polled_less_and_less_often(stepped: Stepped) -> N
     """
     fleet = Fleet(stepped, {"one": [*["open"] * 12, "active"], "two": ["open"]})
     watcher = Watcher(fleet.watch())
-    await stepped.advance(120)
+    await stepped.step(120)
     pauses = [after - before for before, after in pairwise(fleet.times("one"))]
     grown = [0.5 * 1.5**step for step in range(9)]
     assert pauses[:14] == pytest.approx([*grown, 15, 15, 15, *grown[:2]], abs=0.06)
@@ -134,7 +135,7 @@ async def test_requests_are_spread_evenly_below_the_rate(stepped: Stepped, rate:
     """
     fleet = Fleet(stepped, all_of(ids(200), ["open"]))
     watcher = Watcher(fleet.watch(rate=rate))
-    await stepped.advance(1000 / rate)
+    await stepped.step(1000 / rate)
     begun = fleet.begun()
     gaps = [after - before for before, after in pairwise(begun)]
     assert min(gaps) >= 1 / rate - 1e-6
@@ -150,10 +151,10 @@ async def test_a_slow_service_is_asked_no_more_at_a_time_than_in_a_second(steppe
     fleet = Fleet(stepped, all_of(ids(50), ["closed"]))
     fleet.held = asyncio.Event()
     watcher = Watcher(fleet.watch(rate=5))
-    await stepped.advance(60)
+    await stepped.step(60)
     assert (len(fleet.tasks), len(fleet.asked)) == (5, 5)
     fleet.held.set()
-    await stepped.advance(60)
+    await stepped.step(60)
     await watcher.task
     assert len(watcher.seen) == 50
     assert fleet.most == 5
@@ -164,7 +165,7 @@ async def test_nothing_is_read_while_the_watcher_is_busy(stepped: Stepped) -> No
     fleet = Fleet(stepped, all_of(ids(100), ["open"]))
     async with aclosing(fleet.watch().changes()) as changes:
         await anext(changes)
-        await stepped.advance(100)
+        await stepped.step(100)
         assert len(fleet.asked) <= 20
         assert fleet.tasks == set()
 
@@ -186,7 +187,7 @@ async def test_thousands_of_sessions_are_watched_with_a_handful_of_tasks(stepped
 
     collecting = asyncio.ensure_future(collect())
     while not collecting.done():
-        await stepped.advance(1)
+        await stepped.step(1)
     await collecting
     assert len(counted) == 2_000
     assert set(counted.values()) == {2}
@@ -202,7 +203,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     fleet.held = asyncio.Event()
     before = asyncio.all_tasks()
     watcher = Watcher(fleet.watch())
-    await stepped.advance(1)
+    await stepped.step(1)
     assert len(fleet.tasks) > 1
     await watcher.leave()
     await settled()
@@ -213,7 +214,7 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     await settled()
     assert (fleet.tasks, stepped.timers, asyncio.all_tasks() - before) == (set(), [], set())
     asked = len(fleet.asked)
-    await stepped.advance(100)
+    await stepped.step(100)
     assert len(fleet.asked) == asked
 
 
@@ -234,7 +235,7 @@ async def test_a_failure_that_does_not_pass_ends_the_watch(
     """What comes again each time is raised at once, and nothing of the watch is left."""
     fleet = Fleet(stepped, all_of(ids(5), ["open"]) | {"s3": [failure]})
     watcher = Watcher(fleet.watch())
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(type(failure)):
         await watcher.task
     assert watcher.seen == [("s0", "open"), ("s1", "open"), ("s2", "open")]
@@ -253,15 +254,15 @@ async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
     fleet = Fleet(stepped, all_of(ids(5), ["open"]))
     watcher = Watcher(fleet.watch())
     gone = ids(5) if away == "all" else ["s3"]
-    await stepped.advance(5)
+    await stepped.step(5)
     for outage in (599.0, PATIENCE_S):
         fleet.scripts |= {session_id: [copy_error(OUTAGE)] for session_id in gone}
-        await stepped.advance(outage)
+        await stepped.step(outage)
         assert not watcher.task.done()
         if outage < PATIENCE_S:
             fleet.scripts |= {session_id: ["active"] for session_id in gone}
-            await stepped.advance(40)
-    await stepped.advance(40)
+            await stepped.step(40)
+    await stepped.step(40)
     with pytest.raises(ServerError, match="the service is down") as caught:
         await watcher.task
     assert caught.value.__notes__ == [
@@ -282,9 +283,9 @@ async def test_an_outage_of_a_large_watch_is_borne_no_longer(stepped: Stepped) -
     """
     fleet = Fleet(stepped, all_of(ids(2000), [copy_error(OUTAGE)]))
     watcher = Watcher(fleet.watch())
-    await stepped.advance(PATIENCE_S - 1)
+    await stepped.step(PATIENCE_S - 1)
     assert not watcher.task.done()
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(ServerError, match="the service is down"):
         await watcher.task
     assert max(Counter(session_id for _, session_id in fleet.asked).values()) == 1
@@ -295,7 +296,7 @@ async def test_several_failures_at_once_leave_no_trace(stepped: Stepped) -> None
     fleet = Fleet(stepped, {session_id: [LookupError(session_id)] for session_id in ids(10)})
     fleet.held = asyncio.Event()
     watcher = Watcher(fleet.watch())
-    await stepped.advance(1)
+    await stepped.step(1)
     fleet.held.set()
     with pytest.raises(LookupError):
         await watcher.task
@@ -307,7 +308,7 @@ async def test_an_outage_is_borne_until_the_timeout(stepped: Stepped) -> None:
     """
     fleet = Fleet(stepped, {"one": ["open", *[OUTAGE] * 12, "closed"], "two": ["closed"]})
     watcher = Watcher(fleet.watch(seconds=3600))
-    await stepped.advance(200)
+    await stepped.step(200)
     await watcher.task
     assert watcher.seen == [("one", "open"), ("two", "closed"), ("one", "closed")]
     pauses = [after - before for before, after in pairwise(fleet.times("one"))]
@@ -337,7 +338,7 @@ async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away
         },
     )
     watcher = Watcher(fleet.watch(seconds=5))
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout) as caught:
         await watcher.task
     outage = "; the service could not be read of late: the service is down" if away else "."
@@ -358,7 +359,7 @@ async def test_the_time_of_the_watcher_counts(stepped: Stepped) -> None:
     fleet = Fleet(stepped, {"one": ["open"]})
     changes = fleet.watch(seconds=5).changes()
     await anext(changes)
-    await stepped.advance(5)
+    await stepped.step(5)
     with pytest.raises(CallTimeout):
         await anext(changes)
 
@@ -436,7 +437,7 @@ async def test_chaos_ends_well(stepped: Stepped) -> None:
     fleet = Fleet(stepped, scripts)
     watcher = Watcher(fleet.watch(rate=50, seconds=3600))
     while not watcher.task.done():
-        await stepped.advance(5)
+        await stepped.step(5)
     await watcher.task
     seen: dict[str, list[str]] = {session_id: [] for session_id in expected}
     for session_id, state in watcher.seen:

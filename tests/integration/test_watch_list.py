@@ -17,10 +17,11 @@ import pytest
 from qsessions import AsyncSessionClient, ClientClosed, Mode, QSessionsError, Session
 from qsessions.api.messages import Progress
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.clients import Against
 from tests.support.fault_server import hang
 from tests.support.fleet import AWAY, FIRST, ListedFleet, Watcher, all_of, ids
-from tests.support.manual_clock import ManualClock, Stepped, settled
+from tests.support.manual_clock import Stepped, settled
 
 # How many seconds a sweep takes, and how soon a change of the list is seen.
 SWEEP_S, SEEN_S = 13.0, 15.0
@@ -40,10 +41,10 @@ async def test_a_sweep_over_ten_thousand_takes_two_hundred_requests(stepped: Ste
     """
     fleet = open_fleet(stepped, 10_000)
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(80)
+    await stepped.step(80)
     fleet.pages.clear()
     fleet.asked.clear()
-    await stepped.advance(4 * SWEEP_S)
+    await stepped.step(4 * SWEEP_S)
     assert 190 <= len(fleet.pages) / 4 <= 210
     begun = fleet.begun()
     assert len(begun) == pytest.approx(20 * 4 * SWEEP_S, rel=0.01)
@@ -59,15 +60,15 @@ async def test_ends_and_starts_are_seen_within_15_seconds(stepped: Stepped) -> N
     fleet = open_fleet(stepped, 10_000, latency=0.3)
     fleet.modes = dict.fromkeys(ids(10_000)[::3], "batch")
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(100)
+    await stepped.step(100)
     chance = random.Random(3)  # noqa: S311 - no secret
     changed: dict[tuple[str, str], float] = {}
     for session_id in chance.sample(ids(10_000), 60):
         state = chance.choice(["active", "closed"])
         fleet.set(session_id, state)
         changed[session_id, state] = stepped.now
-        await stepped.advance(chance.random())
-    await stepped.advance(SEEN_S)
+        await stepped.step(chance.random())
+    await stepped.step(SEEN_S)
     late = {
         change: watcher.times.get(change)
         for change, at in changed.items()
@@ -83,11 +84,11 @@ async def test_each_session_is_read_in_its_turn(stepped: Stepped) -> None:
     """
     fleet = open_fleet(stepped, 200)
     watcher = Watcher(fleet.watch(rate=4), stepped)
-    await stepped.advance(200)
+    await stepped.step(200)
     fleet.set("s7", "active")
-    await stepped.advance(60)
+    await stepped.step(60)
     fleet.set("s7", "inactive")
-    await stepped.advance(60)
+    await stepped.step(60)
     assert {("s7", "active"), ("s7", "inactive")} <= watcher.times.keys()
     # 4 pages in 13 s leave 3.6 reads a second.
     longest = {
@@ -108,7 +109,7 @@ async def test_turns_go_on_however_much_else_there_is_to_read(stepped: Stepped) 
     for number in range(150):
         status = ["pending", "in_progress"][number % 2]
         fleet.listed_as |= dict.fromkeys(ids(99), status)
-        await stepped.advance(6)
+        await stepped.step(6)
     # Only its turn reads it.
     assert len(fleet.times("s99")) >= 2
     assert max(after - before for before, after in pairwise(fleet.times("s99"))) <= 100 * 8 / 2
@@ -119,23 +120,23 @@ async def test_few_sessions_need_no_list(stepped: Stepped) -> None:
     """Fewer than 40 are only read one by one, also when there were more before."""
     few = open_fleet(stepped, 39)
     watcher = Watcher(few.watch(), stepped)
-    await stepped.advance(60)
+    await stepped.step(60)
     assert few.pages == []
     await watcher.leave()
 
     fleet = open_fleet(stepped, 41)
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(60)
+    await stepped.step(60)
     assert len(fleet.pages) > 4
     for session_id in ids(2):
         fleet.set(session_id, "closed")
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     fleet.pages.clear()
-    await stepped.advance(60)
+    await stepped.step(60)
     assert fleet.pages == []
     for session_id in ids(41):
         fleet.set(session_id, "closed")
-    await stepped.advance(60)
+    await stepped.step(60)
     await watcher.task
     assert Counter(state for _, state in watcher.seen) == {"open": 41, "closed": 41}
 
@@ -148,20 +149,20 @@ async def test_a_list_that_fails_ends_no_watch(stepped: Stepped, failure: Except
     fleet = open_fleet(stepped, 200)
     fleet.list_error = failure
     watcher = Watcher(fleet.watch(rate=4), stepped)
-    await stepped.advance(400)
+    await stepped.step(400)
     assert len(fleet.pages) <= 16
     fleet.set("s5", "active")
-    await stepped.advance(60)
+    await stepped.step(60)
     assert ("s5", "active") in watcher.times
     fleet.list_error = None
-    await stepped.advance(600)
+    await stepped.step(600)
     fleet.list_error = failure
-    await stepped.advance(10)
+    await stepped.step(10)
     fleet.list_error = None
     fleet.set("s8", "closed")
-    await stepped.advance(20)
+    await stepped.step(20)
     fleet.set("s6", "closed")
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     assert {("s6", "closed"), ("s8", "closed")} <= watcher.times.keys()
     await watcher.leave()
 
@@ -172,9 +173,9 @@ async def test_a_list_that_asks_to_wait_slows_down_all(stepped: Stepped) -> None
     fleet.list_error = QSessionsError("too many")
     fleet.list_error.retry_after = 5.0  # type: ignore[attr-defined]
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(4)
+    await stepped.step(4)
     assert len(fleet.begun()) <= 20 * 0.3
-    await stepped.advance(4)
+    await stepped.step(4)
     assert len(fleet.begun()) >= 20
     await watcher.leave()
 
@@ -186,16 +187,16 @@ async def test_a_session_that_the_list_does_not_have_is_read_in_its_turn(
     fleet = open_fleet(stepped, 100)
     fleet.listed_as = {"s3": "none", "s4": "none"}
     watcher = Watcher(fleet.watch(rate=4), stepped)
-    await stepped.advance(200)
+    await stepped.step(200)
     assert len(fleet.times("s3")) <= 200 / (100 / 4) + 1
     fleet.set("s3", "closed")
-    await stepped.advance(40)
+    await stepped.step(40)
     assert ("s3", "closed") in watcher.times
     # Listed at last, it is as the others.
     fleet.listed_as = {}
-    await stepped.advance(20)
+    await stepped.step(20)
     fleet.set("s4", "closed")
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     assert ("s4", "closed") in watcher.times
     await watcher.leave()
 
@@ -206,15 +207,15 @@ async def test_one_that_slips_through_between_two_pages_is_read_and_not_lost(
     """A session that a sweep misses is read at once. It hasn't changed, and the next sweep has it."""
     fleet = open_fleet(stepped, 1000)
     watcher = Watcher(fleet.watch(rate=8), stepped)
-    await stepped.advance(160)
+    await stepped.step(160)
     fleet.asked.clear()
     fleet.listed_as = {"s700": "none"}
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     assert len(fleet.times("s700")) >= 1
     fleet.listed_as = {}
-    await stepped.advance(2 * SWEEP_S)
+    await stepped.step(2 * SWEEP_S)
     fleet.set("s700", "closed")
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     assert ("s700", "closed") in watcher.times
     assert [state for name, state in watcher.seen if name == "s700"] == ["open", "closed"]
     assert len(fleet.times("s700")) <= 3
@@ -228,10 +229,10 @@ async def test_a_list_that_never_agrees_is_not_believed_for_long(
     """Where list and session disagree, the session is read three times for it, then in its turn."""
     fleet = open_fleet(stepped, 200)
     watcher = Watcher(fleet.watch(rate=4), stepped)
-    await stepped.advance(100)
+    await stepped.step(100)
     fleet.asked.clear()
     fleet.listed_as = {"s1": status}
-    await stepped.advance(12 * SWEEP_S)
+    await stepped.step(12 * SWEEP_S)
     turns = 12 * SWEEP_S / (200 / 3.6)
     assert 3 + turns - 2 <= len(fleet.times("s1")) <= 3 + turns + 1
     await watcher.leave()
@@ -241,10 +242,10 @@ async def test_a_drain_shows_in_the_list(stepped: Stepped) -> None:
     """A session that takes no more jobs, or takes them again, is read soon."""
     fleet = open_fleet(stepped, 400)
     watcher = Watcher(fleet.watch(rate=8), stepped)
-    await stepped.advance(60)
+    await stepped.step(60)
     for draining, count in (({"s100"}, 2), (set[str](), 3)):
         fleet.draining = draining
-        await stepped.advance(SEEN_S)
+        await stepped.step(SEEN_S)
         assert [state for name, state in watcher.seen if name == "s100"] == ["open"] * count
     await watcher.leave()
 
@@ -253,12 +254,12 @@ async def test_what_is_being_read_is_read_again(stepped: Stepped) -> None:
     """Where a page shows a change of a session whose read began before, another read follows."""
     fleet = open_fleet(stepped, 500, latency=0.9)
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(30)
+    await stepped.step(30)
     under_way = {name for at, name in fleet.asked if at > stepped.now - 0.9}
     assert len(under_way) > 10
     for name in under_way:
         fleet.set(name, "closed")
-    await stepped.advance(SEEN_S + 1)
+    await stepped.step(SEEN_S + 1)
     assert {(name, "closed") for name in under_way} <= watcher.times.keys()
     await watcher.leave()
 
@@ -281,13 +282,13 @@ async def test_the_cost_follows_the_watched_open_sessions(stepped: Stepped) -> N
         fleet.created[name] = FIRST + timedelta(seconds=6500 + number)
     for name in names[3100:]:
         fleet.set(name, "closed")
-    await stepped.advance(30)
+    await stepped.step(30)
     fleet.pages.clear()
-    await stepped.advance(4 * SWEEP_S)
+    await stepped.step(4 * SWEEP_S)
     # The batches are looked for now and then.
     assert len(fleet.pages) <= 4 * 3 + 2
     fleet.set(watched[0], "closed")
-    await stepped.advance(SEEN_S)
+    await stepped.step(SEEN_S)
     assert (watched[0], "closed") in watcher.times
     await watcher.leave()
 
@@ -300,14 +301,14 @@ async def test_a_list_that_is_full_of_others_is_not_followed_to_its_end(stepped:
     names = ids(5000)
     watched = [*names[:30], *names[-30:]]
     watcher = Watcher(fleet.watch(names=watched, rate=10), stepped)
-    await stepped.advance(30)
+    await stepped.step(30)
     assert 60 <= len(fleet.pages) <= 68
     fleet.pages.clear()
-    await stepped.advance(4 * SWEEP_S)
+    await stepped.step(4 * SWEEP_S)
     assert len(fleet.pages) <= 4 * 2 + 2
     fleet.set(names[0], "closed")
     fleet.set(names[-1], "closed")
-    await stepped.advance(20)
+    await stepped.step(20)
     assert {(names[0], "closed"), (names[-1], "closed")} <= watcher.times.keys()
     await watcher.leave()
 
@@ -316,17 +317,17 @@ async def test_stretches_of_the_list_end_with_their_sessions(stepped: Stepped) -
     """When all sessions of a time are closed, that part of the list is looked at no more."""
     fleet = open_fleet(stepped, 4000)
     watcher = Watcher(fleet.watch(rate=60), stepped)
-    await stepped.advance(30)
+    await stepped.step(30)
     for name in ids(4000)[100:3900]:
         fleet.set(name, "closed")
-    await stepped.advance(100)
+    await stepped.step(100)
     assert sum(state == "closed" for _, state in watcher.seen) == 3800
     fleet.pages.clear()
-    await stepped.advance(4 * SWEEP_S)
+    await stepped.step(4 * SWEEP_S)
     assert len(fleet.pages) <= 4 * 8
     for name in ids(4000):
         fleet.set(name, "closed")
-    await stepped.advance(60)
+    await stepped.step(60)
     await watcher.task
 
 
@@ -335,9 +336,9 @@ async def test_sessions_of_one_moment_are_one_stretch(stepped: Stepped) -> None:
     fleet = open_fleet(stepped, 3000)
     fleet.created = dict.fromkeys(ids(3000), FIRST)
     watcher = Watcher(fleet.watch(rate=10), stepped)
-    await stepped.advance(40)
+    await stepped.step(40)
     fleet.set("s10", "closed")
-    await stepped.advance(60 * 0.2 + SEEN_S)
+    await stepped.step(60 * 0.2 + SEEN_S)
     assert ("s10", "closed") in watcher.times
     await watcher.leave()
 
@@ -375,7 +376,7 @@ async def test_a_watcher_that_leaves_in_a_sweep_leaves_nothing(stepped: Stepped)
     fleet = open_fleet(stepped, 500, latency=1.0)
     before = asyncio.all_tasks()
     watcher = Watcher(fleet.watch(), stepped)
-    await stepped.advance(0.5)
+    await stepped.step(0.5)
     assert fleet.pages
     await watcher.leave()
     await settled()

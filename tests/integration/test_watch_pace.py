@@ -83,7 +83,7 @@ async def test_after_retry_after_the_backlog_goes_out_at_the_rate(
     """
     service = Service(stepped, 200, RetryPolicy())
     watcher = Watcher(service.watch(rate=RATE))
-    await stepped.advance(30)
+    await stepped.step(30)
     refused_at, until = stepped.now, stepped.now + 20
 
     def refuse(now: float) -> Response | None:
@@ -91,7 +91,7 @@ async def test_after_retry_after_the_backlog_goes_out_at_the_rate(
         return Response(429, {"Retry-After": f"{wait}"}) if now < refused_at + 1 else None
 
     service.refusal = refuse
-    await stepped.advance(60)
+    await stepped.step(60)
     # Those that were under way when the first refusal came.
     assert len(service.sent_within(refused_at, until - 0.01)) <= RATE * LATENCY_S + 2
     again = service.sent_within(until - 0.01, until + 30)
@@ -107,13 +107,13 @@ async def test_an_outage_slows_down_all(stepped: Stepped, seconds: float | None)
     """
     service = Service(stepped, 200, RetryPolicy(max_attempts=8 if seconds is None else 3))
     watcher = Watcher(service.watch(rate=RATE, seconds=seconds))
-    await stepped.advance(30)
+    await stepped.step(30)
     since = stepped.now
     down = 6 if seconds is None else 120
     service.refusal = lambda now: Response(503) if now < since + down else None
-    await stepped.advance(down)
+    await stepped.step(down)
     assert len(service.sent_within(since + 1, stepped.now)) <= 4 * down
-    await stepped.advance(30)
+    await stepped.step(30)
     assert len(service.sent_within(stepped.now - 20, stepped.now)) == pytest.approx(400, rel=0.05)
     assert_even(service.sent)
     await watcher.leave()
@@ -123,12 +123,12 @@ async def test_a_final_refusal_holds_up_the_stream(stepped: Stepped) -> None:
     """Where no retry follows, the time that the service asked for is waited all the same."""
     service = Service(stepped, 60, RetryPolicy(max_attempts=1))
     watcher = Watcher(service.watch(rate=RATE, seconds=3600))
-    await stepped.advance(10)
+    await stepped.step(10)
     since = stepped.now
     service.refusal = lambda now: Response(429, {"Retry-After": "30"}) if now < since + 1 else None
-    await stepped.advance(29)
+    await stepped.step(29)
     assert len(service.sent_within(since, stepped.now)) <= RATE * LATENCY_S + 2
-    await stepped.advance(10)
+    await stepped.step(10)
     assert len(service.sent_within(since + 30, stepped.now)) > 60
     await watcher.leave()
 
@@ -138,11 +138,11 @@ async def test_a_pause_of_the_watcher_is_not_made_up_for(stepped: Stepped) -> No
     service = Service(stepped, 100, RetryPolicy())
     changes = service.watch(rate=RATE).changes()
     first = asyncio.ensure_future(anext(changes))
-    await stepped.advance(1)
+    await stepped.step(1)
     await first
-    await stepped.advance(500)
+    await stepped.step(500)
     seen = asyncio.ensure_future(_collect(changes))
-    await stepped.advance(10)
+    await stepped.step(10)
     assert_even(service.sent)
     seen.cancel()
     await asyncio.wait({seen})
@@ -156,7 +156,7 @@ async def _collect(changes: Any) -> None:
 
 async def test_many_retries_at_one_moment_take_their_places(stepped: Stepped) -> None:
     """Retries whose time comes together, and what is due then, begin one after another."""
-    pace = Pace(stepped.clock, 10)
+    pace = Pace(stepped, 10)
     begun: list[float] = []
 
     async def retry(seconds: float) -> None:
@@ -164,7 +164,7 @@ async def test_many_retries_at_one_moment_take_their_places(stepped: Stepped) ->
         begun.append(stepped.now - 1000)
 
     tasks = [asyncio.ensure_future(retry(5.0)) for _ in range(5)]
-    await stepped.advance(10)
+    await stepped.step(10)
     assert begun == pytest.approx([5.0, 5.1, 5.2, 5.3, 5.4])
     assert pace.next_at == pytest.approx(1005.5)
     await asyncio.gather(*tasks)
@@ -173,7 +173,7 @@ async def test_many_retries_at_one_moment_take_their_places(stepped: Stepped) ->
 
 def test_a_late_timer_does_not_slow_down_the_rate(stepped: Stepped) -> None:
     """A request that begins a little late leaves the time of the next; after a pause it doesn't."""
-    pace = Pace(stepped.clock, 10)
+    pace = Pace(stepped, 10)
     pace.begin()
     for late, following in ((0.13, 1000.2), (0.17, 1000.3), (50.0, 1050.1)):
         stepped.now = 1000 + late

@@ -25,11 +25,11 @@ from qsessions import (
     Workload,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import NO_WORKLOADS, WORKLOAD, fault
 from tests.support.clients import Against
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import hang, http
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import table
 
 

@@ -18,10 +18,10 @@ from qsessions import AsyncSessionClient, ConfigurationError, SessionClient
 from qsessions.config.resolve import resolve
 from qsessions.config.settings import SettingsLoader
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, http
-from tests.support.manual_clock import ManualClock
 from tests.support.official_client import OfficialClient, Raised, discovery
 from tests.support.threaded import threaded
 
@@ -41,7 +41,7 @@ def test_runtime_client(official: OfficialClient, clock: ManualClock) -> None:
     and renews in time.
     """
     with (
-        ThreadedEmulator(Emulator(clock=clock.time, seed=1)) as emulator,
+        ThreadedEmulator(Emulator(clock=clock.wall, seed=1)) as emulator,
         official.on(emulator) as client,
     ):
         client("(api := runtime_client()) and None")
@@ -83,7 +83,7 @@ def test_sessions_and_batches(
     made as users make it.
     """
     with (
-        ThreadedEmulator(Emulator(clock=clock.time, seed=1)) as emulator,
+        ThreadedEmulator(Emulator(clock=clock.wall, seed=1)) as emulator,
         official.on(emulator, **discovery(emulator)) as client,
     ):
         client("(found := service()) and (backend := found.backend('ibm_fez')) and None")
@@ -123,7 +123,7 @@ def test_a_session_that_is_closed_inside_its_block(
     and reopens nothing.
     """
     with (
-        ThreadedEmulator(Emulator(clock=clock.time, seed=1)) as emulator,
+        ThreadedEmulator(Emulator(clock=clock.wall, seed=1)) as emulator,
         official.on(emulator, **discovery(emulator)) as client,
     ):
         session_id = client(f"closed_in_block({kind}, service().backend('ibm_fez'))")
@@ -137,7 +137,7 @@ def test_backends_and_instances(official: OfficialClient, clock: ManualClock) ->
     says of a backend.
     """
     with (
-        ThreadedEmulator(Emulator(clock=clock.time, seed=1, plan="open")) as emulator,
+        ThreadedEmulator(Emulator(clock=clock.wall, seed=1, plan="open")) as emulator,
         official.on(emulator, **discovery(emulator)) as client,
     ):
         for name in ("ibm_fez", "ibm_torino"):
@@ -173,7 +173,7 @@ def test_what_insists_on_the_internet(official: OfficialClient, clock: ManualClo
     # have gone.
     with (
         threaded(FaultServer(http(403))) as proxy,
-        ThreadedEmulator(Emulator(clock=clock.time)) as emulator,
+        ThreadedEmulator(Emulator(clock=clock.wall)) as emulator,
     ):
         variables = {"HTTPS_PROXY": proxy.server.url, "NO_PROXY": "127.0.0.1"}
         with (

@@ -27,12 +27,12 @@ from qsessions import (
     SessionLeftOpen,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.calls import CLOSE, DRAIN, GET, REOPEN, UPDATE, VERSIONS, WORKLOADS, Row, fault
 from tests.support.fault_proxy import Broken, FaultProxy
 from tests.support.fault_server import http
 from tests.support.faults import FAULTS, REFUSALS, REPEATED, Fault, failure_of, within
 from tests.support.leaks import leaving_nothing
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
 from tests.support.waiting import until
 
@@ -117,16 +117,16 @@ async def new_scene(directory: Path) -> AsyncIterator[Scene]:
     """
     time, ledger = ManualClock(), LocalLedger(directory)
     async with (
-        Emulator(clock=time.time, seed=1) as emulator,
+        Emulator(clock=time.wall, seed=1) as emulator,
         FaultProxy(emulator.url) as proxy,
     ):
         client = AsyncSessionClient(
             [
-                IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock),
+                IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time),
                 ServiceCRN(emulator.crn),
             ],
             base_url=f"{proxy.url}/api",
-            clock=time.clock,
+            clock=time,
             ledger=ledger,
             # Of many faults in a row the last one is retried like the first.
             retry=RetryPolicy(budget=None),

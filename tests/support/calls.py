@@ -11,10 +11,10 @@ import pytest
 from attrs import field, frozen
 
 from qsessions import AsyncSessionClient
+from qsessions.testing import ManualClock
 from tests.support.clients import static_auth
 from tests.support.fault_server import Answer, FaultServer, http
 from tests.support.leaks import leaving_nothing
-from tests.support.manual_clock import ManualClock
 
 SESSION = {"id": "s1", "mode": "dedicated", "state": "open", "accepting_jobs": True, "max_ttl": 600}
 WORKLOAD = {"id": "s1", "mode": "session", "status": "pending", "created": "2026-05-01T12:00:00Z"}
@@ -148,7 +148,7 @@ async def scripted(
         settings: dict[str, Any] = {
             "auth": static_auth(),
             "base_url": server.url,
-            "clock": time.clock,
+            "clock": time,
         }
         client = AsyncSessionClient(**settings | options)
         async with leaving_nothing(client, server, exchanges=exchanges):

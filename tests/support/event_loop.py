@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from tests.support.manual_clock import ManualClock
+from qsessions.testing import ManualClock
 
 T = TypeVar("T")
 

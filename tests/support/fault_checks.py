@@ -22,6 +22,7 @@ from qsessions import (
     ServiceCRN,
     TokenExchangeFailed,
 )
+from qsessions.testing import ManualClock
 from tests.support.calls import (
     CREATE,
     GET,
@@ -47,7 +48,6 @@ from tests.support.fault_server import (
 )
 from tests.support.faults import LONG_S, SHORT_S, Fault, class_of, failure_of, within
 from tests.support.loop_time import late
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
 
 
@@ -338,7 +338,7 @@ async def check_iam(wrong: str, row: Row) -> None:
     time, is_late = ManualClock(), expected is CallTimeout
     with row_of_table(wrong, row.name):
         async with FaultServer(late(answer, SHORT_S, time) if is_late else answer) as iam:
-            auth = [IBMCloudAuth("key", iam.url, clock=time.clock), ServiceCRN(CRN)]
+            auth = [IBMCloudAuth("key", iam.url, clock=time), ServiceCRN(CRN)]
             # One that IAM doesn't answer goes on for whoever asks next, until its own deadline.
             left = int(is_late and row is not VERSIONS)
             async with scripted(row.success, time=time, auth=auth, exchanges=left) as script:

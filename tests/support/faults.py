@@ -28,10 +28,10 @@ from qsessions import (
     ServerError,
     Unauthorized,
 )
+from qsessions.testing import ManualClock
 from tests.support.calls import CREATE, GET, SESSION, VERSIONS, WORKLOADS, Row, fault as own
 from tests.support.fault_server import Answer, Connection, cut, endless, hang, http, reset, stall
 from tests.support.loop_time import late
-from tests.support.manual_clock import ManualClock
 
 MIB = 1024 * 1024
 

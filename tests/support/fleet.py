@@ -46,7 +46,7 @@ class Fleet:
 
     def __init__(self, time: Stepped, scripts: dict[str, list[str | Exception]]) -> None:
         self.time = time
-        self.clock = time.clock
+        self.clock = time
         self.polls: dict[str, Any] = {}
         self.scripts = scripts
         self.asked: list[tuple[float, str]] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from qsessions.testing import ManualClock
 from tests.support.fault_server import Answer, Connection
 from tests.support.leaks import loop_steps
-from tests.support.manual_clock import ManualClock
 
 
 async def let_pass(seconds: float, time: ManualClock) -> None:

@@ -60,13 +60,13 @@ from qsessions import (
     TokenExchangeFailed,
     Unauthorized,
 )
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
 from tests.support.iam import grant
 from tests.support.internals import parts_of, parts_of_provider, poll_of
-from tests.support.manual_clock import ManualClock
 from tests.support.providers import CustomProvider, failing
 
 
@@ -293,7 +293,7 @@ def refuse(harvest: Harvest, expected: type[BaseException], make: Callable[[], o
 
 def make_client(url: str, scheme: str, **options: Any) -> AsyncSessionClient:
     """Make a client with one of the credentials and no retries."""
-    settings: dict[str, Any] = {"clock": ManualClock().clock, "retry": ONCE} | options
+    settings: dict[str, Any] = {"clock": ManualClock(), "retry": ONCE} | options
     return AsyncSessionClient([SCHEMES[scheme](), ServiceCRN(CRN)], base_url=url, **settings)
 
 
@@ -369,7 +369,7 @@ async def _no_answer(harvest: Harvest) -> None:
         time = ManualClock()
         async with (
             FaultServer(hang) as server,
-            make_client(server.url, scheme, clock=time.clock) as client,
+            make_client(server.url, scheme, clock=time) as client,
         ):
             getting = past_deadline(client.get("s1"), server.arrival(1), time)
             await provoke(harvest, CallTimeout, getting)

@@ -37,9 +37,9 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.http.slots import Slots
+from qsessions.testing import ManualClock
 from tests.support.fault_server import FaultServer, hang
 from tests.support.leaks import loop_steps, open_sessions, ours
-from tests.support.manual_clock import ManualClock
 from tests.support.tables import row_of_table
 from tests.support.waiting import until
 
@@ -272,7 +272,7 @@ class Sweep:
         self._name = block
         self._block = BLOCKS[block]
         self._emulator = emulator
-        self._clock = time.clock
+        self._clock = time
         self._mute = mute
         self._auth = auth_of(emulator, time)
 
@@ -391,7 +391,7 @@ async def _reach(moment: Moment, walk: Walk, task: asyncio.Task[None], after: in
 
 def auth_of(emulator: Emulator, time: ManualClock) -> list[IBMCloudAuth | ServiceCRN]:
     """Return credentials whose token is exchanged once for all clients."""
-    iam = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time.clock)
+    iam = IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time)
     return [iam, ServiceCRN(emulator.crn)]
 
 
@@ -399,7 +399,7 @@ def auth_of(emulator: Emulator, time: ManualClock) -> list[IBMCloudAuth | Servic
 async def sweep_of(block: str) -> AsyncIterator[Sweep]:
     """Return what runs a block, with an emulator of its own."""
     time = ManualClock()
-    async with Emulator(clock=time.time, seed=1) as emulator, FaultServer(hang) as mute:
+    async with Emulator(clock=time.wall, seed=1) as emulator, FaultServer(hang) as mute:
         yield Sweep(block, emulator, time, mute)
 
 
@@ -418,7 +418,7 @@ async def _close_after(
     steps: int, auth: list[IBMCloudAuth | ServiceCRN], emulator: Emulator, time: ManualClock
 ) -> None:
     ledger = LoopLedger()
-    client = AsyncSessionClient(auth, base_url=emulator.url, clock=time.clock, ledger=ledger)
+    client = AsyncSessionClient(auth, base_url=emulator.url, clock=time, ledger=ledger)
 
     async def work() -> None:
         with suppress(ClientClosed, SessionLeftOpen):

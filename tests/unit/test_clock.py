@@ -11,15 +11,16 @@ import pytest
 
 from qsessions import Clock, ConfigurationError
 from qsessions.clock import SYSTEM_CLOCK
+from qsessions.testing import ManualClock
 from tests.support.leaks import loop_steps
-from tests.support.manual_clock import ManualClock, Stepped
+from tests.support.manual_clock import Stepped
 from tests.support.tables import table
 
 
 @table("part", ["monotonic", "call_later"])
 def test_a_clock_with_two_times_is_refused(part: str, time: ManualClock) -> None:
     """Timers and deadlines keep one time, so both are replaced or neither."""
-    parts: dict[str, Any] = {"monotonic": time.time, "call_later": time.call_later}
+    parts: dict[str, Any] = {"monotonic": time.wall, "call_later": time.call_later}
     with pytest.raises(ConfigurationError, match="both or neither"):
         Clock(**{part: parts[part]})
     assert Clock(**parts).monotonic() == time.now
@@ -29,7 +30,7 @@ def test_a_clock_is_the_real_one_in_a_patched_process(
     monkeypatch: pytest.MonkeyPatch, time: ManualClock
 ) -> None:
     """A library that stops the process's time stops no client's, and a clock can be made then."""
-    monkeypatch.setattr(real, "monotonic", time.time)
+    monkeypatch.setattr(real, "monotonic", time.wall)
     monkeypatch.setattr(asyncio, "sleep", time.sleep)
     assert Clock() == SYSTEM_CLOCK
     assert SYSTEM_CLOCK.monotonic() != time.now
@@ -37,11 +38,11 @@ def test_a_clock_is_the_real_one_in_a_patched_process(
 
 async def test_a_clock_sleeps_by_its_timers(stepped: Stepped) -> None:
     """Where only the timers are given, sleep is by them, and one that is cancelled leaves none."""
-    sleeping = [asyncio.ensure_future(stepped.clock.sleep(seconds)) for seconds in (5, 5, 0)]
-    await stepped.advance(4)
+    sleeping = [asyncio.ensure_future(stepped.sleep(seconds)) for seconds in (5, 5, 0)]
+    await stepped.step(4)
     assert [sleeper.done() for sleeper in sleeping] == [False, False, True]
     sleeping[0].cancel()
-    await stepped.advance(1)
+    await stepped.step(1)
     assert [sleeper.cancelled() for sleeper in sleeping] == [True, False, False]
     assert sleeping[1].done()
 
@@ -50,13 +51,12 @@ async def test_a_wait_ends_with_what_it_waits_for_or_with_its_time(stepped: Step
     """A wait cancels nothing, and ends without an error."""
     futures = [asyncio.Future[None](), asyncio.Future[None]()]
     short, long = (
-        asyncio.ensure_future(stepped.clock.deadline(seconds).wait(futures))
-        for seconds in (5, None)
+        asyncio.ensure_future(stepped.deadline(seconds).wait(futures)) for seconds in (5, None)
     )
     futures[0].set_result(None)
-    await stepped.advance(4)
+    await stepped.step(4)
     assert not short.done()
-    await stepped.advance(1)
+    await stepped.step(1)
     assert (short.done(), long.done(), futures[1].done()) == (True, False, False)
     futures[1].set_result(None)
     await asyncio.gather(short, long)
@@ -130,7 +130,7 @@ async def test_a_timeout_and_a_cancellation_at_once(
     time: ManualClock, steps: tuple[str, ...]
 ) -> None:
     """Whatever comes together, the task fares as with `asyncio.timeout`."""
-    assert await timed_out(time.clock, *steps) == await timed_out(None, *steps)
+    assert await timed_out(time, *steps) == await timed_out(None, *steps)
 
 
 async def rescheduled(clock: Clock, first: float | None, then: float) -> bool:
@@ -145,16 +145,16 @@ async def rescheduled(clock: Clock, first: float | None, then: float) -> bool:
 async def test_a_timeout_can_be_set_anew(stepped: Stepped) -> None:
     """A timeout under way can be put off, made sooner, and set where there was none."""
     for first, then in ((5, 8), (8, 5), (None, 5)):
-        waiting = asyncio.ensure_future(rescheduled(stepped.clock, first, then))
-        await stepped.advance(then - 1)
+        waiting = asyncio.ensure_future(rescheduled(stepped, first, then))
+        await stepped.step(then - 1)
         assert not waiting.done()
-        await stepped.advance(1)
+        await stepped.step(1)
         assert (waiting.done(), await waiting) == (True, True)
 
 
 async def test_a_timeout_of_ones_own_is_no_other(time: ManualClock) -> None:
     """A TimeoutError that comes from inside goes on, and the timeout has not expired."""
-    with pytest.raises(TimeoutError, match="own"), time.clock.timeout(5) as scope:
+    with pytest.raises(TimeoutError, match="own"), time.timeout(5) as scope:
         raise TimeoutError("own")
     assert not scope.expired
     assert time.timers == []
@@ -164,7 +164,7 @@ async def test_without_a_task_there_is_no_limit(time: ManualClock) -> None:
     """A coroutine that no task runs can't be cancelled, so its time isn't limited."""
 
     async def work() -> str:
-        with time.clock.timeout(0):
+        with time.timeout(0):
             return "done"
 
     def drive() -> None:

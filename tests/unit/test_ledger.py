@@ -27,6 +27,7 @@ from qsessions import (
     LocalLedger,
 )
 from qsessions.ledger import disk, files, locks
+from qsessions.testing import ManualClock
 from tests.support.ledger_files import (
     CREATED,
     DRAINING,
@@ -50,7 +51,6 @@ from tests.support.ledger_files import (
     refuse,
     run,
 )
-from tests.support.manual_clock import ManualClock
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_a_dead_file_with_nothing_open_is_tidied_up(place: Path) -> None:
     for name, age in (("old.draft", 86_401), ("new.draft", 86_399)):
         (place / name).touch()
         os.utime(place / name, (NOW, NOW - age))
-    reader = LocalLedger(place, clock=ManualClock(NOW).clock)
+    reader = LocalLedger(place, clock=ManualClock(NOW))
     assert run(reader.entries()) == []
     assert names(place) == ["new.draft"]
     run(reader.aclose())

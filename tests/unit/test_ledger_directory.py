@@ -19,6 +19,7 @@ from qsessions import (
     LocalLedger,
 )
 from qsessions.ledger import files, locks
+from qsessions.testing import ManualClock
 from tests.support.ledger_files import (
     EMULATED,
     ENDED,
@@ -36,7 +37,6 @@ from tests.support.ledger_files import (
     refuse,
     run,
 )
-from tests.support.manual_clock import ManualClock
 
 
 @pytest.fixture
@@ -317,7 +317,7 @@ def test_an_emulators_sessions_have_a_place_of_their_own(home: Path) -> None:
         expected = [emulated] if record is emulated else real
         assert [one.record for one in run(ledger.place_of(record.instance).entries())] == expected
     die()
-    reader = LocalLedger(clock=ManualClock(NOW).clock)
+    reader = LocalLedger(clock=ManualClock(NOW))
     assert run(reader.amend([ended(entry) for entry in run(reader.entries())])) == [True] * 4
     assert names(ledger._directory) == names(beside) == []
     run(reader.aclose())
@@ -330,7 +330,7 @@ def test_a_place_of_the_users_own_is_one(place: Path) -> None:
     """
     records = [intent(instance=EMULATED), intent(instance=REAL)]
     left_by_the_dead(place, *records)
-    ledger = LocalLedger(place, clock=ManualClock(NOW + 10_000_000).clock)
+    ledger = LocalLedger(place, clock=ManualClock(NOW + 10_000_000))
     assert ledger.place_of(EMULATED) is ledger.place_of(REAL)
     assert {one.record.key for one in run(ledger.entries())} == {one.key for one in records}
     assert names(place.parent) == [place.name]
@@ -350,15 +350,15 @@ def test_what_an_emulator_left_is_forgotten_after_a_day(
     ledger = LocalLedger()
     for record in (old, new, other):
         run(ledger.record(record))
-    later = LocalLedger(clock=ManualClock(NOW + 86_401).clock)
+    later = LocalLedger(clock=ManualClock(NOW + 86_401))
     assert len(run(later.entries())) == 3
     die()
     assert [one.record for one in run(later.entries())] == [other, new]
-    assert [one.record for one in run(LocalLedger(clock=ManualClock(NOW).clock).entries())] == [
+    assert [one.record for one in run(LocalLedger(clock=ManualClock(NOW)).entries())] == [
         other,
         new,
     ]
-    much_later = LocalLedger(clock=ManualClock(NOW + 1_000_000).clock)
+    much_later = LocalLedger(clock=ManualClock(NOW + 1_000_000))
     assert [one.record for one in run(much_later.entries())] == [other]
     assert names(ledger._directory.with_name("ledger-emulated")) == []
     assert caplog.records == []

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time as real
 
+from qsessions.testing import ManualClock
 from tests.support.fault_server import FaultServer, hang, http
 from tests.support.leaks import loop_steps
 from tests.support.loop_time import late, let_pass
-from tests.support.manual_clock import ManualClock
 
 
 async def test_a_slow_machine_lets_no_deadline_pass(time: ManualClock) -> None:
     """However long something really takes, only the test's clock lets a deadline pass."""
-    waiting = asyncio.ensure_future(time.clock.deadline(1 / 64).wait({asyncio.Future()}))
+    waiting = asyncio.ensure_future(time.deadline(1 / 64).wait({asyncio.Future()}))
     await loop_steps(1)
     began = real.monotonic()
     while real.monotonic() - began < 1 / 32:

@@ -30,6 +30,7 @@ from qsessions.events import Event, Observers
 from qsessions.ledger import files
 from qsessions.ledger.recorder import SessionRecorder
 from qsessions.ledger.records import WRITE_TIMEOUT_S, close_ledger
+from qsessions.testing import ManualClock
 from tests.support.event_loop import past_deadline
 from tests.support.given_ledger import GivenLedger
 from tests.support.ledger_files import (
@@ -42,7 +43,7 @@ from tests.support.ledger_files import (
     entries_of,
     names,
 )
-from tests.support.manual_clock import ManualClock, settled
+from tests.support.manual_clock import settled
 
 Recording: TypeAlias = Callable[..., SessionRecorder]
 
@@ -258,7 +259,7 @@ async def test_a_ledger_that_hangs(
     answers.
     """
     ledger = GivenLedger()
-    recorder = recording(ledger, clock=time.clock)
+    recorder = recording(ledger, clock=time)
     ledger.gate.clear()
     await past_deadline(ask(recorder, "first"), settled(), time, WRITE_TIMEOUT_S)
     assert told == [LedgerFailed(reason="it did not answer within 5 s")]
@@ -276,7 +277,7 @@ async def test_settling(recording: Recording, time: ManualClock, told: list[Even
     lasts, and then no more.
     """
     ledger = GivenLedger()
-    recorder = recording(ledger, clock=time.clock)
+    recorder = recording(ledger, clock=time)
     await recorder.flush()
     await ask(recorder, "k")
     recorder.created("k", "s-1")
@@ -299,7 +300,7 @@ async def test_a_ledger_leaves_a_create_half_of_its_time(
     """
     ledger = GivenLedger()
     ledger.gate.clear()
-    recorder = recording(ledger, clock=time.clock)
+    recorder = recording(ledger, clock=time)
     await past_deadline(ask(recorder, "k", seconds=4), settled(), time, 2)
     # Others with more time still count on it.
     assert told == []
@@ -319,7 +320,7 @@ async def test_closing_a_ledger_takes_no_longer_than_a_record(time: ManualClock)
             await asyncio.Event().wait()
 
     with pytest.raises(LedgerUnavailable, match="did not answer within 5 s"):
-        await past_deadline(close_ledger(Hanging(), time.clock), settled(), time, WRITE_TIMEOUT_S)
+        await past_deadline(close_ledger(Hanging(), time), settled(), time, WRITE_TIMEOUT_S)
 
 
 async def test_a_file_system_that_hangs(
@@ -335,7 +336,7 @@ async def test_a_file_system_that_hangs(
     hangs = threading.Event()
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (hangs.wait(60), fsync(fd)))
-    recorder = recording("local", clock=time.clock)
+    recorder = recording("local", clock=time)
     await past_deadline(ask(recorder, "k"), settled(), time, WRITE_TIMEOUT_S)
     await past_deadline(recorder.aclose(), settled(), time, WRITE_TIMEOUT_S)
     assert [one.unrecorded for one in told if isinstance(one, LedgerFailed)] == [(), ("k",)]
