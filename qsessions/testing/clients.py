@@ -3,29 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from qsessions.api.messages import AuthProvider
 from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.client import AsyncSessionClient
-from qsessions.clock import SYSTEM_CLOCK, Clock, Timer
 from qsessions.sync.client import SessionClient
 from qsessions.testing.threaded import ThreadedEmulator
+from qsessions.testing.virtual_time import VirtualTime, count_requests, virtual_time
 
 
-def sync_client(emulator: ThreadedEmulator) -> SessionClient:
-    """Make a client for code that doesn't await."""
-    return SessionClient(_auth(emulator), base_url=emulator.url)
+def sync_client(
+    emulator: ThreadedEmulator, *, real_time: bool = False, **options: Any
+) -> SessionClient:
+    """Make a client for code that doesn't await.
+
+    Args:
+        emulator: The emulator, which runs.
+        real_time: Whether it waits in real time, not in the emulator's.
+        options: What `SessionClient` takes, except for its address, credentials and clock.
+    """
+    time = virtual_time(emulator, real=real_time)
+    client = SessionClient(_auth(emulator), base_url=emulator.url, clock=time.clock, **options)
+    count_requests(client, time)
+    return client
 
 
 @contextmanager
-def async_client(emulator: ThreadedEmulator) -> Iterator[AsyncSessionClient]:
-    """Provide a client for every event loop, made and closed where none runs."""
-    client = _ClientOfEachLoop(emulator)
+def async_client(
+    emulator: ThreadedEmulator, *, real_time: bool = False, **options: Any
+) -> Iterator[AsyncSessionClient]:
+    """Provide a client for every event loop, made and closed where none runs.
+
+    Args:
+        emulator: The emulator, which runs.
+        real_time: Whether it waits in real time, not in the emulator's.
+        options: What `AsyncSessionClient` takes, except for its address, credentials and clock.
+    """
+    client = _ClientOfEachLoop(emulator, virtual_time(emulator, real=real_time), options)
     try:
         yield client
     finally:
@@ -40,19 +57,23 @@ class _ClientOfEachLoop(AsyncSessionClient):
     """An `AsyncSessionClient` for every event loop: on each one that is closed with the loop.
 
     What a client's methods work with, its private attributes, is that of the running loop's client.
-    Its timers come in real time, also where a library freezes a test's.
 
     The asyncio plugins differ in how long a loop lives and when a fixture can still await; but each
     of them shuts down asynchronous generators when it closes a loop, as `asyncio.run` does.
     """
 
-    def __init__(self, emulator: ThreadedEmulator) -> None:  # no client of its own
+    def __init__(  # no client of its own
+        self, emulator: ThreadedEmulator, time: VirtualTime, options: dict[str, Any]
+    ) -> None:
         self._auth = _auth(emulator)
+        self._time, self._options = time, options
         self._url, self._crn = emulator.url, emulator.crn
         self._clients: dict[
             asyncio.AbstractEventLoop, tuple[AsyncSessionClient, AsyncGenerator[None]]
         ] = {}
-        self.clock = Clock(monotonic=_monotonic, call_later=_call_later)
+        self.clock = time.clock
+        # What is wrong with the options is told here and not at the first call.
+        AsyncSessionClient(self._auth, base_url=self._url, **options)
 
     def __repr__(self) -> str:
         return f"AsyncSessionClient(base_url={self._url!r})"
@@ -89,7 +110,10 @@ class _ClientOfEachLoop(AsyncSessionClient):
         if loop not in self._clients:
             for other in [other for other in self._clients if other.is_closed()]:
                 del self._clients[other]
-            client = AsyncSessionClient(self._auth, base_url=self._url, clock=self.clock)
+            client = AsyncSessionClient(
+                self._auth, base_url=self._url, clock=self.clock, **self._options
+            )
+            count_requests(client, self._time)
             closing = _closed_with_the_loop(client)
             # Its first step, without awaiting: the loop shuts down generators that have begun.
             with suppress(StopIteration):
@@ -102,49 +126,6 @@ class _ClientOfEachLoop(AsyncSessionClient):
         for loop, (client, _) in self._clients.items():
             if not (loop.is_closed() or loop.is_running()):
                 loop.run_until_complete(client.aclose())
-
-
-def _monotonic() -> float:
-    return SYSTEM_CLOCK.monotonic()
-
-
-def _call_later(seconds: float, callback: Callable[[], object]) -> Timer:
-    loop = asyncio.get_running_loop()
-    if time.monotonic is SYSTEM_CLOCK.monotonic:
-        return loop.call_later(seconds, callback)
-    return _ThreadTimer(loop, seconds, callback)
-
-
-class _ThreadTimer:
-    """A call that is to come on an event loop whose own timers never come: its time is frozen.
-
-    Args:
-        loop: The event loop.
-        seconds: In how many seconds.
-        callback: What to call.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], object]
-    ) -> None:
-        self._loop = loop
-        self._callback = callback
-        self._timer = threading.Timer(seconds, self._post)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def cancel(self) -> None:
-        # It may be on its way; this does nothing.
-        self._callback = bool
-        self._timer.cancel()
-
-    def _post(self) -> None:
-        # The loop may have ended.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._call)
-
-    def _call(self) -> None:
-        self._callback()
 
 
 async def _closed_with_the_loop(client: AsyncSessionClient) -> AsyncGenerator[None]:

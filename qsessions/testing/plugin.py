@@ -22,14 +22,31 @@ if TYPE_CHECKING:
     from qsessions.testing.threaded import ThreadedEmulator
 
 _MARKER = "qsessions"
+# The options of the marker that are the clients'; the others are the emulator's.
+_OF_CLIENTS = frozenset(
+    {
+        "api_version",
+        "application",
+        "headers",
+        "ledger",
+        "ledger_wait",
+        "max_concurrency",
+        "observers",
+        "real_time",
+        "retry",
+        "timeout",
+    }
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(allow_open=False, **options): options of the test's emulator, such as plan=, "
-        "partner=, speed=, seed= and faults=; allow_open=True lets the test leave sessions open.",
+        f"{_MARKER}(allow_open=False, real_time=False, **options): options of the test's "
+        "emulator, such as plan=, partner=, speed=, seed= and faults=, and of its clients, such as "
+        "retry= and timeout=; allow_open=True lets the test leave sessions open, real_time=True "
+        "has the clients wait in real time.",
     )
 
 
@@ -39,27 +56,34 @@ def qsessions_emulator(request: pytest.FixtureRequest) -> Iterator[ThreadedEmula
 
     It fails the test if that leaves a session open.
     """
-    with _emulator(_options(request.node)) as emulator:
+    options = _options(request.node)
+    with _emulator({name: options[name] for name in options.keys() - _OF_CLIENTS}) as emulator:
         yield emulator
         report = None if _allows_open(request.node) else _leak_report(emulator)
     _fail_with(report)
 
 
 @pytest.fixture
-def qsessions_client(qsessions_emulator: ThreadedEmulator) -> Iterator[AsyncSessionClient]:
-    """An asynchronous client of `qsessions_emulator`."""
+def qsessions_client(
+    request: pytest.FixtureRequest, qsessions_emulator: ThreadedEmulator
+) -> Iterator[AsyncSessionClient]:
+    """An asynchronous client of `qsessions_emulator`, which waits in its time."""
     from qsessions.testing.clients import async_client
 
-    with async_client(qsessions_emulator) as client:
+    with _told(), async_client(qsessions_emulator, **_client_options(request.node)) as client:
         yield client
 
 
 @pytest.fixture
-def qsessions_sync_client(qsessions_emulator: ThreadedEmulator) -> Iterator[SessionClient]:
-    """A client of `qsessions_emulator` for code that doesn't await."""
+def qsessions_sync_client(
+    request: pytest.FixtureRequest, qsessions_emulator: ThreadedEmulator
+) -> Iterator[SessionClient]:
+    """A client of `qsessions_emulator` for code that doesn't await, which waits in its time."""
     from qsessions.testing.clients import sync_client
 
-    with sync_client(qsessions_emulator) as client:
+    with _told():
+        client = sync_client(qsessions_emulator, **_client_options(request.node))
+    with client:
         yield client
 
 
@@ -236,6 +260,28 @@ def _options(node: pytest.Item) -> dict[str, Any]:
         options = {**mark.kwargs, **options}
     options.pop("allow_open", None)
     return options
+
+
+def _client_options(node: pytest.Item) -> dict[str, Any]:
+    options = {name: value for name, value in _options(node).items() if name in _OF_CLIENTS}
+    if options.get("ledger") is not None and not options.get("real_time"):
+        pytest.fail(
+            f"@pytest.mark.{_MARKER}: ledger= needs real_time=True, since what a ledger writes "
+            "takes real time",
+            pytrace=False,
+        )
+    return options
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Have what is wrong with a marker's options fail the test with one line."""
+    from qsessions.errors import QSessionsError
+
+    try:
+        yield
+    except (TypeError, ValueError, QSessionsError) as error:
+        pytest.fail(f"@pytest.mark.{_MARKER}: {error}", pytrace=False)
 
 
 def _allows_open(node: pytest.Item) -> bool:

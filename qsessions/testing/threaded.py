@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from qsessions.clock import RealTimeLoop
 from qsessions.emulator import Emulator, FaultPlan, ReceivedRequest
+from qsessions.emulator.service.clock import ServiceClock
 from qsessions.emulator.service.validation import Plan
 from qsessions.emulator.service.values import Event, Job, Session
 
@@ -217,7 +218,8 @@ class ThreadedEmulator:
     def advance(self, duration: float | str | timedelta) -> float:
         """Move the time at once, at any `speed`, and return the new time in unix seconds.
 
-        All that falls due on the way happens at its exact time. Latency faults wait in real time.
+        All that falls due on the way happens at its exact time. Latency faults wait in real time,
+        but for clients that wait in the emulator's; see docs/testing.md.
 
         Args:
             duration: Seconds, a `timedelta` or text such as "2h 30m".
@@ -303,3 +305,8 @@ class ThreadedEmulator:
         self._ask(self._emulator.revoke_tokens)
 
     # End of what is generated.
+
+
+def inside(emulator: ThreadedEmulator) -> tuple[ServiceClock, asyncio.AbstractEventLoop]:
+    """Return an emulator's time, and the event loop of its thread; what its users need neither."""
+    return emulator._emulator._clock, emulator._running()  # noqa: SLF001

@@ -156,7 +156,9 @@ async def test_a_client_that_left_before_a_drip() -> None:
     """A connection that is gone when the first piece is ready is no error."""
     gone = Mock(write_headers=AsyncMock(side_effect=ConnectionResetError))
     request = make_mocked_request("GET", "/", writer=gone)
-    answer = await respond(request, Response(body=b"{}"), [Fault(kind="drip", seconds=0)], 0)
+    answer = await respond(
+        request, Response(body=b"{}"), [Fault(kind="drip", seconds=0)], 0, asyncio.sleep
+    )
     assert answer.status == 200
 
 

@@ -33,6 +33,7 @@ PRINTED = {
         "",  # nothing to reap
         "",  # no error
     ],
+    "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],
 }
 
 
@@ -166,8 +167,9 @@ AUTO = ("-oasyncio_mode=auto", "-oasyncio_default_fixture_loop_scope=function")
         (snippets("README.md", "python"), PLAIN),
         ([example("test_with_emulator.py")], PLAIN),
         (snippets("docs/pytest.md", "python"), AUTO),
+        (snippets("docs/testing.md", "python"), PLAIN),
     ],
-    ids=["README", "example", "docs/pytest.md"],
+    ids=["README", "example", "docs/pytest.md", "docs/testing.md"],
 )
 def test_tests_in_the_pages_pass(
     pytester: pytest.Pytester, tests: list[str], options: tuple[str, ...]

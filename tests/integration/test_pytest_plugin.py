@@ -108,6 +108,13 @@ def test_asynchronous_tests(run: Run, plugin: str, monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_waits_take_no_time(run: Run) -> None:
+    """Sixty waits of minutes, of code that knows nothing of tests, end when their time has come in
+    the emulator's time.
+    """
+    run("plugin_waits.py").assert_outcomes(passed=14)
+
+
 @pytest.mark.smoke
 def test_without_an_asyncio_plugin(run: Run) -> None:
     """Where no asyncio plugin is installed, all that isn't an asynchronous test works."""
@@ -161,15 +168,18 @@ def test_workers_of_xdist(run: Run) -> None:
 
 
 def test_the_marker(run: Run) -> None:
-    """Its arguments are those of the test's own emulator, the nearest marker's first; what makes no
-    sense is reported in a line.
+    """Its arguments are those of the test's own emulator and its clients, the nearest marker's first;
+    what makes no sense is reported in a line.
     """
     result = run("plugin_options.py")
-    result.assert_outcomes(passed=3, failed=1, errors=3)
+    result.assert_outcomes(passed=5, failed=1, errors=6)
     result.stdout.fnmatch_lines(
         [
             "@pytest.mark.qsessions: *unexpected keyword argument 'sped'",
             "@pytest.mark.qsessions: plan must be *",
+            "@pytest.mark.qsessions: retry= must be *",
+            "@pytest.mark.qsessions: *timeout*",
+            "@pytest.mark.qsessions: ledger= needs real_time=True, *",
             "@pytest.mark.qsessions takes keyword arguments only",
             "@pytest.mark.qsessions: speed, seed can't be set for one test of an emulator that all share; *",
         ]
@@ -187,7 +197,7 @@ def test_it_costs_nothing_until_it_is_used(run: Run) -> None:
 def test_the_marker_is_listed(run: Run) -> None:
     """pytest shows what the marker is for."""
     run("plugin_unused.py", *WITHOUT_ASYNCIO, "--markers").stdout.fnmatch_lines(
-        ["@pytest.mark.qsessions(allow_open=False, **options): *"]
+        ["@pytest.mark.qsessions(allow_open=False, real_time=False, **options): *"]
     )
 
 

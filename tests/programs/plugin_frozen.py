@@ -36,11 +36,11 @@ def frozen(request: pytest.FixtureRequest) -> Freezer:
     return FREEZERS[str(request.param)]
 
 
-@pytest.mark.qsessions(faults=[FAILS_ONCE, HANGS_ONCE])
+@pytest.mark.qsessions(faults=[FAILS_ONCE, HANGS_ONCE], real_time=True)
 def test_sync(
     frozen: Freezer, qsessions_sync_client: SessionClient, qsessions_emulator: ThreadedEmulator
 ) -> None:
-    """Retries, timeouts and waits of the synchronous client come in real time; what is read doesn't
+    """Where they are to come in real time, retries, timeouts and waits do; what is read doesn't
     depend on the frozen time, and the emulator's time goes on as before.
     """
     before = qsessions_emulator.now()
@@ -68,7 +68,7 @@ def test_made_in_it(frozen: Freezer, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.qsessions(faults=[FAILS_ONCE, HANGS_ONCE])
 def test_async(frozen: Freezer, qsessions_client: AsyncSessionClient) -> None:
-    """So do those of the asynchronous client."""
+    """In the emulator's time they come, too, on an event loop whose own time is frozen."""
 
     async def use() -> None:
         with frozen():

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from qsessions import BadRequest, RateLimited, SessionClient
+from qsessions import (
+    AsyncSessionClient,
+    BadRequest,
+    CallTimeout,
+    RateLimited,
+    RetryPolicy,
+    ServerError,
+    SessionClient,
+)
 from qsessions.emulator import Emulator, Fault
 from qsessions.testing.threaded import ThreadedEmulator
 
 pytestmark = pytest.mark.qsessions(speed=0, seed=3)
 THROTTLED = Fault(kind="answer", status=429, nth=1, operations=["get"], retry_after=900)
+
+BUSY = Fault(kind="answer", status=503, operations=["versions"])
 
 
 @pytest.mark.qsessions(plan="open", seed=4)
@@ -36,6 +46,30 @@ def test_faults(qsessions_sync_client: SessionClient) -> None:
     qsessions_sync_client.close(session.id)
 
 
+@pytest.mark.qsessions(retry=RetryPolicy(max_attempts=1), faults=[BUSY], application="mine/1")
+def test_options_of_the_client(
+    qsessions_sync_client: SessionClient, qsessions_emulator: ThreadedEmulator
+) -> None:
+    """Options of the client are the client's."""
+    with pytest.raises(ServerError):
+        qsessions_sync_client.versions()
+    (request,) = qsessions_emulator.requests
+    assert request.headers["user-agent"].endswith("mine/1")
+
+
+@pytest.mark.qsessions(real_time=True, speed=1000)
+def test_real_time(
+    qsessions_sync_client: SessionClient, qsessions_emulator: ThreadedEmulator
+) -> None:
+    """In real time a wait leaves the emulator's time alone, which goes on at its own speed."""
+    session = qsessions_sync_client.create(mode="batch", backend="ibm_fez", max_ttl="8h")
+    before = qsessions_emulator.now()
+    with pytest.raises(CallTimeout):
+        qsessions_sync_client.attach(session.id).wait_until("closed", timeout=0.1)
+    assert qsessions_emulator.now() - before >= 100
+    qsessions_sync_client.close(session.id)
+
+
 @pytest.mark.qsessions(sped=2)
 def test_no_such_option(qsessions_emulator: ThreadedEmulator) -> None:
     """There is no such option."""
@@ -44,6 +78,21 @@ def test_no_such_option(qsessions_emulator: ThreadedEmulator) -> None:
 @pytest.mark.qsessions(plan="free")
 def test_no_such_plan(qsessions_emulator: ThreadedEmulator) -> None:
     """The option has no such value."""
+
+
+@pytest.mark.qsessions(retry="often")
+def test_no_such_value_for_a_client(qsessions_sync_client: SessionClient) -> None:
+    """A client's option has no such value."""
+
+
+@pytest.mark.qsessions(timeout=-1)
+def test_no_such_value_for_an_asynchronous_client(qsessions_client: AsyncSessionClient) -> None:
+    """An asynchronous client's option has no such value, which is told before it is used."""
+
+
+@pytest.mark.qsessions(ledger="local")
+def test_no_ledger(qsessions_client: AsyncSessionClient) -> None:
+    """What a ledger writes takes real time."""
 
 
 @pytest.mark.qsessions("open")

@@ -50,6 +50,10 @@ RUN_BY = {
         "test_the_program_that_handles_errors",
         "test_the_program_that_reaps",
     },
+    ("docs/testing.md", "python"): {
+        "test_the_program_in_a_page_runs_as_pasted",
+        "test_tests_in_the_pages_pass",
+    },
 }
 
 

@@ -1,11 +1,11 @@
 """How a fault acts: before, after and in place of the work, and on the answer on its way out."""
 
-import asyncio
 import json
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from email.utils import formatdate
+from functools import partial
 
 from aiohttp import web
 
@@ -29,6 +29,10 @@ _DRIP_PIECES = 16
 _LINGER_NOT = struct.pack("hh" if hasattr(socket, "SO_EXCLUSIVEADDRUSE") else "ii", 1, 0)
 
 
+# Waits a number of seconds.
+Pause = Callable[[float], Awaitable[None]]
+
+
 class ConnectionReset(Exception):
     """The connection is to be reset in place of an answer."""
 
@@ -43,7 +47,7 @@ def reset_connection(request: web.Request) -> web.StreamResponse:
 
 
 async def inject(
-    faults: Iterable[Fault], tokens: TokenIssuer, token_endpoint: bool
+    faults: Iterable[Fault], tokens: TokenIssuer, token_endpoint: bool, pause: Pause
 ) -> web.Response | None:
     """Apply faults in order, and return the answer that one puts in the service's place.
 
@@ -53,7 +57,7 @@ async def inject(
     for fault in faults:
         match fault.kind:
             case "latency":
-                await asyncio.sleep(fault.seconds or 0)
+                await pause(fault.seconds or 0)
             case "reset":
                 raise ConnectionReset
             case "revoke_tokens":
@@ -68,7 +72,11 @@ async def inject(
 
 
 async def respond(
-    request: web.Request, response: web.StreamResponse, faults: Iterable[Fault], now: float | None
+    request: web.Request,
+    response: web.StreamResponse,
+    faults: Iterable[Fault],
+    now: float | None,
+    pause: Pause,
 ) -> web.StreamResponse:
     """Return the answer as the faults change it, or after sending it where they do that too.
 
@@ -77,6 +85,7 @@ async def respond(
         response: The answer without faults.
         faults: The faults of this request.
         now: The time in unix seconds that a skewed Date is counted from; None leaves it.
+        pause: Waits.
     """
     for fault in faults:
         if fault.kind == "clock_skew" and now is not None:
@@ -90,18 +99,23 @@ async def respond(
             response.body = body[: len(body) // 2]
         elif fault.kind == "truncate":
             keep = len(body) // 2 if fault.keep_bytes is None else fault.keep_bytes
-            return await _send_pieces(request, response, len(body), [body[:keep]], 0)
+            return await _send_pieces(request, response, len(body), [body[:keep]])
         elif fault.kind == "drip":
             size = -(-len(body) // _DRIP_PIECES)
             pieces = [body[start : start + size] for start in range(0, len(body), size)]
-            return await _send_pieces(request, response, len(body), pieces, fault.seconds or 0)
+            wait = partial(pause, (fault.seconds or 0) / len(pieces))
+            return await _send_pieces(request, response, len(body), pieces, wait)
     return response
 
 
 async def _send_pieces(
-    request: web.Request, response: web.Response, length: int, pieces: list[bytes], seconds: float
+    request: web.Request,
+    response: web.Response,
+    length: int,
+    pieces: list[bytes],
+    wait: Callable[[], Awaitable[None]] | None = None,
 ) -> web.StreamResponse:
-    """Send a body piece by piece over `seconds`, with a Content-Length of `length`."""
+    """Send a body piece by piece, with a Content-Length of `length`; wait before each."""
     stream = web.StreamResponse(
         status=response.status, reason=response.reason, headers=response.headers
     )
@@ -111,7 +125,8 @@ async def _send_pieces(
     try:
         await stream.prepare(request)
         for piece in pieces:
-            await asyncio.sleep(seconds / len(pieces))
+            if wait is not None:
+                await wait()
             await stream.write(piece)
     except ConnectionError:
         pass  # the client has left

@@ -1,10 +1,12 @@
 """What happens to every request: tidy paths, faults, the error form, the Date and the record."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from email.utils import formatdate
+from functools import partial
 from random import Random
 
 import attrs
@@ -15,12 +17,13 @@ from qsessions.emulator.fault_kinds import FaultKind
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.fault_injection import (
     ConnectionReset,
+    Pause,
     inject,
     reset_connection,
     respond,
 )
 from qsessions.emulator.http.iam import TokenIssuer
-from qsessions.emulator.http.recording import Recorder
+from qsessions.emulator.http.recording import EXCHANGE_HEADER, Recorder
 from qsessions.emulator.service.bodies import error_body
 from qsessions.emulator.service.clock import ServiceClock
 from qsessions.emulator.service.errors import (
@@ -97,7 +100,7 @@ class Middleware:
         now = self._record(request, body or b"", response.status, fired)
         if now is not None:
             response.headers.setdefault("Date", formatdate(now, usegmt=True))
-        return await respond(request, response, fired, now)
+        return await respond(request, response, fired, now, self._pause_of(request))
 
     async def _serve(
         self, request: web.Request, handler: Handler, fired: tuple[Fault, ...]
@@ -106,15 +109,22 @@ class Middleware:
         token_endpoint = request.match_info.route.name == "token"
         before = [fault for fault in fired if not fault.after]
         after = [fault for fault in fired if fault.after]
-        response: web.StreamResponse | None = await inject(before, self.tokens, token_endpoint)
+        pause = self._pause_of(request)
+        response: web.StreamResponse | None = await inject(
+            before, self.tokens, token_endpoint, pause
+        )
         if response is None:
             try:
                 response = await handler(request)
             except Exception as error:  # noqa: BLE001 - faults apply to refused requests too
                 response = self._error_answer(error)
-        replacement = await inject(after, self.tokens, token_endpoint)
+        replacement = await inject(after, self.tokens, token_endpoint, pause)
         # By identity: aiohttp's answers are mappings too, and empty ones count as false.
         return response if replacement is None else replacement
+
+    def _pause_of(self, request: web.Request) -> Pause:
+        number, pause = request.headers.get(EXCHANGE_HEADER), self.clock.pause
+        return asyncio.sleep if number is None or pause is None else partial(pause, number)
 
     async def _admin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:

@@ -14,6 +14,9 @@ import attrs
 
 from qsessions.emulator.service.bodies import date_time
 
+# Numbers a request whose client waits in the emulator's time; see qsessions/testing.
+EXCHANGE_HEADER = "qsessions-exchange"
+
 MOST_REQUESTS = 100_000
 MOST_CHARACTERS = 65_536
 MOST_BYTES = 128 * 1024 * 1024
@@ -140,6 +143,8 @@ class Recorder:
         masked: dict[str, str] = {}
         for name, value in headers:
             key = name.lower()
+            if key == EXCHANGE_HEADER:
+                continue
             shown = self._masked_header(key, value)
             # Most headers of a client are the same in every request: equal ones are kept once.
             masked[intern(key)] = intern(f"{masked[key]}, {shown}" if key in masked else shown)

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 _AMOUNT = r"(\d{1,12}(?:\.\d{1,6})?)\s*"
@@ -32,6 +32,9 @@ class ServiceClock:
 
     Attributes:
         speed: The speed; None with a clock that was passed.
+        on_step: Called when it was moved.
+        pause: Holds up the answer to a request whose client waits in this time, which has a number,
+            for so many seconds; None where no client does.
 
     Raises:
         ValueError: The speed is negative, endless or beside a clock.
@@ -49,14 +52,18 @@ class ServiceClock:
             )
         self._clock = clock
         self.speed = speed if clock is None else None
-        self._base = time.time()
-        self._base_monotonic = self._monotonic()
+        self.on_step: Callable[[], object] = bool
+        self.pause: Callable[[str, float], Awaitable[None]] | None = None
+        # The time, and when that was by the machine's clock: one value, for readers in other
+        # threads.
+        self._base = time.time(), self._monotonic()
         self._latest = -math.inf
 
     def now(self) -> float:
         """Return the time."""
-        passed = (self.speed or 0) * (self._monotonic() - self._base_monotonic)
-        now = self._base + passed if self._clock is None else self._clock()
+        base, since = self._base
+        passed = (self.speed or 0) * (self._monotonic() - since)
+        now = base + passed if self._clock is None else self._clock()
         self._latest = max(self._latest, min(round(now, 6), _END))
         return self._latest
 
@@ -74,8 +81,8 @@ class ServiceClock:
         to = round(self.now() + seconds, 6)
         if to > _END:
             raise ValueError("that is past the year 9999, and no date has a later one")
-        self._base = to
-        self._base_monotonic = self._monotonic()
+        self._base = to, self._monotonic()
+        self.on_step()
         return self.now()
 
 
