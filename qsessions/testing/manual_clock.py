@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from operator import attrgetter
 
@@ -26,25 +27,26 @@ class ManualTimer:
     ) -> None:
         self.at = at
         self._timers = timers
-        self._callback: Callable[[], object] | None = callback
+        self._callback = callback
         self._loop = asyncio.get_running_loop()
         timers.append(self)
 
     def cancel(self) -> None:
         """Call it off."""
-        self._callback = None
+        # It may be on its way; this does nothing.
+        self._callback = bool
         if self in self._timers:
             self._timers.remove(self)
 
     def fire(self) -> None:
         """Have it called by its event loop."""
         self._timers.remove(self)
-        if not self._loop.is_closed():
+        # The event loop may be closed.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._call)
 
     def _call(self) -> None:
-        if self._callback is not None:
-            self._callback()
+        self._callback()
 
 
 class ManualClock(Clock):

@@ -47,18 +47,17 @@ class _Timer:
     ) -> None:
         self._time = time
         self.at = at
-        self._callback: Callable[[], object] | None = callback
+        self._callback = callback
         self.moves_time = moves_time
         self.loop = asyncio.get_running_loop()
 
     def cancel(self) -> None:
-        self._callback = None
+        # It may be on its way; this does nothing.
+        self._callback = bool
         self._time.discard(self)
 
     def call(self) -> None:
-        # It may have been cancelled on the way.
-        if self._callback is not None:
-            self._callback()
+        self._callback()
 
 
 class VirtualTime:
@@ -170,10 +169,8 @@ class VirtualTime:
         over = asyncio.Event()
         timer = self._add(seconds, over.set, moves_time=True)
         with self._lock:
-            if number in self._under_way:
-                self._held[number] = timer
-            else:
-                timer.moves_time = False
+            self._held[number] = timer
+            timer.moves_time = number in self._under_way
         self._look_soon()
         try:
             await over.wait()
@@ -236,8 +233,7 @@ class VirtualTime:
                 if changes != self._changes:
                     continue
                 seconds = self._next() - self._now()
-            if seconds > 0:
-                self._service.step(seconds)
+            self._service.step(max(seconds, 0.0))
             self._look()
 
     async def _let_run(self, changes: int) -> int:
@@ -248,27 +244,22 @@ class VirtualTime:
         with self._lock:
             self._loops = {loop for loop in self._loops if not loop.is_closed()} - {self.thread}
             loops = tuple(self._loops)
-        done = [self.thread.create_future() for _ in loops]
+        ran = [self.thread.create_future() for _ in loops]
 
         def step(loop: asyncio.AbstractEventLoop, over: asyncio.Future[None], left: int) -> None:
             if left and changes == self._changes:
                 loop.call_soon(step, loop, over, left - 1)
             else:
                 with suppress(RuntimeError):
-                    self.thread.call_soon_threadsafe(end, over)
+                    self.thread.call_soon_threadsafe(over.set_result, None)
 
-        def end(over: asyncio.Future[None]) -> None:
-            if not over.done():
-                over.set_result(None)
-
-        for loop, over in zip(loops, done, strict=True):
-            try:
+        for loop, over in zip(loops, ran, strict=True):
+            # It may have been closed just now.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(step, loop, over, _STEPS)
-            except RuntimeError:
-                end(over)
-        if done:
-            await asyncio.wait(done, timeout=_BLOCKED_S)
-        return len(done)
+        # There may be no other event loop than this thread's own.
+        await asyncio.wait({*ran, asyncio.ensure_future(asyncio.sleep(0))}, timeout=_BLOCKED_S)
+        return len(loops)
 
 
 def count_requests(client: AsyncSessionClient | SessionClient, time: VirtualTime) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster
 
+import qsessions.testing
 from qsessions import AsyncSessionClient, CallTimeout, RetryPolicy, SessionClient
 from qsessions.emulator import Emulator, Fault
 from qsessions.sync.calls import run
@@ -183,6 +184,12 @@ async def test_tokens_expire(emulator: ThreadedEmulator, client: AsyncSessionCli
     tokens = [request for request in emulator.requests if request.operation == "token"]
     assert len(tokens) >= 2
     assert all(request.status != 401 for request in emulator.requests)
+
+
+def test_what_is_public_has_no_other_names() -> None:
+    """The package of test helpers has the names that it says, and an error for any other."""
+    with pytest.raises(AttributeError, match="no attribute 'Clock'"):
+        qsessions.testing.Clock  # noqa: B018
 
 
 def test_an_event_loop_that_is_gone(
