@@ -29,12 +29,14 @@ Operation: TypeAlias = Literal[
     "create",
     "get",
     "update",
+    "drain",
     "close",
     "workloads",
     "versions",
     "token",
     "create_job",
     "list_jobs",
+    "has_pending_jobs",
     "get_job",
     "delete_job",
     "cancel_job",
@@ -59,6 +61,11 @@ Operation: TypeAlias = Literal[
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 """The same as values."""
+
+CALLS: Mapping[Operation, Operation] = MappingProxyType(
+    {"drain": "update", "has_pending_jobs": "list_jobs"}
+)
+"""The client's words for some of an operation's requests, and that operation."""
 
 MOST_SECONDS = 3600.0
 YOUNG_SECONDS = 2.0
@@ -93,9 +100,9 @@ RULES: Mapping[FaultKind, KindRules] = MappingProxyType(
         "revoke_tokens": KindRules(frozenset({"after"})),
         "iam_down": KindRules(operations=frozenset({"token"})),
         "clock_skew": KindRules(frozenset({"seconds"}), needs="seconds"),
-        "stuck_drain": KindRules(operations=frozenset({"update"})),
+        "stuck_drain": KindRules(operations=frozenset({"update", "drain"})),
         "young_404": KindRules(
-            frozenset({"seconds"}), operations=frozenset({"get", "update", "close"})
+            frozenset({"seconds"}), operations=frozenset({"get", "update", "drain", "close"})
         ),
         "job_failure": KindRules(operations=frozenset({"create_job"})),
         "job_cancellation": KindRules(operations=frozenset({"create_job"})),

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import Any, cast, get_args
@@ -94,7 +94,8 @@ class Fault:
             says, and jobs that are submitted wait for it. With `usage_limit` the instance has used
             up what it may, and takes no jobs.
         operations: Which requests, by `OPERATIONS`; none means all that the kind is about, unknown
-            paths too.
+            paths too. `drain` is an `update` with `accepting_jobs` false, and `has_pending_jobs` a
+            `list_jobs` of a session's pending jobs; `update` and `list_jobs` mean these too.
         rate: The share of matching requests that it applies to, above 0 and up to 1: at 0.1 one of
             the first ten, one of the next ten, and so on.
         seed: Makes the choice of `rate`: the same plan chooses the same requests. Faults of one
@@ -203,11 +204,11 @@ class _Planned:
     def __attrs_post_init__(self) -> None:
         self.next_strike = self._place()
 
-    def fires(self, operation: str | None) -> bool:
-        """Count a request, and return whether the fault applies to it."""
+    def fires(self, names: Collection[str | None]) -> bool:
+        """Count a request of these names, and return whether the fault applies to it."""
         fault = self.fault
         operations = fault.operations or RULES[fault.kind].operations
-        if operations and operation not in operations:
+        if operations and not any(name in operations for name in names):
             return False
         self.matched += 1
         fires = (
@@ -255,13 +256,15 @@ class FaultPlan:
         """Remove all faults."""
         self._planned.clear()
 
-    def fire(self, operation: str | None) -> tuple[Fault, ...]:
+    def fire(self, operation: str | None, call: str | None = None) -> tuple[Fault, ...]:
         """Count a request, and return the faults that apply to it.
 
         Args:
             operation: The name of its operation; None for an unknown path.
+            call: The client's word for it, by `CALLS`, where it has one besides.
         """
-        return tuple(planned.fault for planned in self._planned if planned.fires(operation))
+        names = (operation, call)
+        return tuple(planned.fault for planned in self._planned if planned.fires(names))
 
     def shown(self) -> list[dict[str, object]]:
         """Return the plan as JSON values, with how often each fault `matched` and `fired`."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -14,7 +15,9 @@ from aiohttp import ClientConnectionError, ClientPayloadError
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
+from qsessions import AsyncSessionClient, IBMCloudAPIKey, QSessionsError, ServiceCRN
 from qsessions.emulator import Fault
+from qsessions.emulator.fault_kinds import Operation
 from qsessions.emulator.http.fault_injection import reset_connection, respond
 from tests.support.caller import Caller, Clock, calling, connect, first_code, speak
 from tests.support.tables import table
@@ -66,6 +69,44 @@ async def test_an_answer_without_a_body_is_the_services_error(
     call.emulator.faults.add(Fault(kind="answer", status=status))
     answered, answer = await call(*CREATE)
     assert (answered, first_code(answer)) == (status, code)
+
+
+@table(
+    ("operation", "expected"),
+    [
+        ("drain", {"drain", "update(accepting_jobs=False)"}),
+        ("update", {"drain", "update(accepting_jobs=False)", "update(accepting_jobs=True)"}),
+        ("has_pending_jobs", {"has_pending_jobs"}),
+        ("list_jobs", {"has_pending_jobs", "list of jobs"}),
+    ],
+)
+async def test_the_clients_words(operation: Operation, expected: set[str]) -> None:
+    """A fault on a word of the client's strikes the requests that this call makes, whoever makes
+    them; one on the operation strikes these too. A request is recorded as its operation.
+    """
+    fault = Fault(kind="answer", status=418, operations=[operation])
+    async with calling(speed=0, faults=[fault]) as call:
+        emulator, session = call.emulator, await call.create()
+        auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
+        async with AsyncSessionClient(auth, base_url=emulator.url) as client:
+            calls = {
+                "update(accepting_jobs=True)": client.update(session, accepting_jobs=True),
+                "update(accepting_jobs=False)": client.update(session, accepting_jobs=False),
+                "drain": client.drain(session),
+                "has_pending_jobs": client.has_pending_jobs(session),
+                "list of jobs": call("GET", "/v1/jobs"),
+            }
+            for answer in calls.values():
+                with suppress(QSessionsError):
+                    await answer
+        # A call that reopens a session reads it afterwards.
+        made = [one for one in emulator.requests if one.operation not in {"create", "get"}]
+        assert [one.operation for one in made] == ["update"] * 3 + ["list_jobs"] * 2
+        struck = [name for name, one in zip(calls, made, strict=True) if one.status == 418]
+        assert set(struck) == expected
+        # What is no update isn't struck as a drain either, and is refused as ever.
+        status, _ = await call("PATCH", f"/v1/sessions/{session}", {"accepting_jobs": "no"})
+        assert status == (418 if operation == "update" else 400)
 
 
 async def test_an_answer_after_the_work(call: Caller) -> None:

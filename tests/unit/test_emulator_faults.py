@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from qsessions import AsyncSessionClient
 from qsessions.cli.emulator import emulator as command
 from qsessions.emulator import Emulator, Fault, FaultPlan
-from qsessions.emulator.fault_kinds import OPERATIONS, FaultKind, Operation
+from qsessions.emulator.fault_kinds import CALLS, OPERATIONS, FaultKind, Operation
 from qsessions.emulator.faults import read_faults
 from tests.support.tables import table
 
@@ -95,6 +96,8 @@ def test_faults_without_operations_strike_unknown_paths_too() -> None:
     [
         ("iam_down", "token", "get"),
         ("stuck_drain", "update", "get"),
+        ("stuck_drain", "drain", "get"),
+        ("young_404", "drain", "workloads"),
         ("young_404", "close", "workloads"),
     ],
 )
@@ -149,7 +152,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"kind": "young_404", "operations": ["get", "create"]},
-        "operations: has no meaning for the kind 'young_404', which is about close, get, update alone",
+        "operations: has no meaning for the kind 'young_404', which is about close, drain, get, update alone",
     ),
     ({"kind": "stuck_drain", "seconds": 1}, "seconds: has no meaning for the kind 'stuck_drain'"),
     ({"kind": "stuck_drain", "after": True}, "after: has no meaning"),
@@ -246,9 +249,13 @@ def test_the_documentation_knows_every_kind_field_and_operation() -> None:
 
 
 def test_every_operation_can_be_struck() -> None:
-    """The names that a plan takes are those of the service's routes."""
-    routes = Emulator()._application().router.named_resources()
-    assert set(routes) == set(OPERATIONS)
+    """The names that a plan takes are those of the service's routes, and the client's words for
+    some of their requests.
+    """
+    routes = set(Emulator()._application().router.named_resources())
+    assert routes.isdisjoint(CALLS)
+    assert routes | set(CALLS) == set(OPERATIONS)
+    assert all(hasattr(AsyncSessionClient, word) for word in CALLS)
 
 
 def test_the_documentation_knows_every_option() -> None:

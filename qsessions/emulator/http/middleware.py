@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from email.utils import formatdate
 from functools import partial
@@ -13,7 +14,7 @@ import attrs
 from aiohttp import web
 from yarl import URL
 
-from qsessions.emulator.fault_kinds import FaultKind
+from qsessions.emulator.fault_kinds import FaultKind, Operation
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.fault_injection import (
     ConnectionReset,
@@ -34,6 +35,7 @@ from qsessions.emulator.service.errors import (
     ServiceError,
     invalid,
 )
+from qsessions.emulator.service.validation import read_accepting_jobs
 
 ADMIN_PATH = "/emulator"
 PAGE_PATH = "/"
@@ -83,12 +85,13 @@ class Middleware:
         if request.path == PAGE_PATH or request.path.startswith(f"{ADMIN_PATH}/"):
             return await self._admin(request, handler)
         request_session_id.set(None)
-        fired = self.faults.fire(request.match_info.route.name)
-        active_faults.set(fired)
+        fired: tuple[Fault, ...] = ()
         body: bytes | None = None
         try:
             # Requests to unknown paths too: a connection can be kept only once its request is read.
             body = await request.read()
+            fired = self.faults.fire(request.match_info.route.name, _client_call(request, body))
+            active_faults.set(fired)
             response = await self._serve(request, handler, fired)
         except ConnectionReset:
             self._record(request, body or b"", None, fired)
@@ -165,6 +168,16 @@ class Middleware:
         if isinstance(error, web.HTTPMethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response
+
+
+def _client_call(request: web.Request, body: bytes) -> Operation | None:
+    """Return the client's word for a request, where it is not its operation's name."""
+    operation = request.match_info.route.name
+    if operation == "update":
+        with suppress(ServiceError):
+            return None if read_accepting_jobs(body) else "drain"
+    is_pending = request.query.get("pending") == "true" and "session_id" in request.query
+    return "has_pending_jobs" if operation == "list_jobs" and is_pending else None
 
 
 async def _merge_slashes(request: web.Request) -> tuple[web.Request, Handler]:
