@@ -21,13 +21,23 @@ from cyclopts.types import NonNegativeFloat, PositiveInt
 
 from qsessions.cli.child import handle_signals
 from qsessions.cli.failures import Exit, print_error
-from qsessions.cli.options import flag
+from qsessions.cli.options import flag, reader
 from qsessions.cli.terminal import discard_output
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.faults import read_faults
-from qsessions.emulator.http.admin import is_loopback
+from qsessions.emulator.http.access import is_loopback
 from qsessions.emulator.http.recording import request_log
 from qsessions.emulator.server import DEFAULT_BACKENDS
+
+
+def _or_variable(name: str, text: str) -> Parameter:
+    """Return an option that is also read from an environment variable."""
+    return Parameter(help=text, env_var=f"QSESSIONS_EMULATOR_{name}")
+
+
+# An empty variable is one that isn't set, as Compose has it for a variable that isn't.
+_Text = Annotated[str | None, reader(lambda text: text or None, "text")]
+_Seed = Annotated[int | None, reader(lambda text: int(text) if text else None, "a whole number")]
 
 
 async def emulator(
@@ -36,6 +46,26 @@ async def emulator(
         str, Parameter(help="Where to listen; the default is this machine only.")
     ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 0,
+    advertised_host: Annotated[
+        _Text,
+        _or_variable("ADVERTISED_HOST", "What others call it, for the variables that it prints."),
+    ] = None,
+    api_key: Annotated[
+        _Text, _or_variable("API_KEY", "The API key, which ps shows; a random one by default.")
+    ] = None,
+    crn: Annotated[
+        _Text,
+        _or_variable(
+            "CRN", "The CRN, whose account begins with emulated; a random one by default."
+        ),
+    ] = None,
+    admin_token: Annotated[
+        _Text,
+        _or_variable("ADMIN_TOKEN", "With it, other machines may rule it too; ps shows this one."),
+    ] = None,
+    seed: Annotated[
+        _Seed, _or_variable("SEED", "Gives the same ids and keys in every run.")
+    ] = None,
     speed: Annotated[
         NonNegativeFloat,
         Parameter(help="Seconds of the service in one real second; 0 stands still."),
@@ -89,6 +119,11 @@ async def emulator(
         service = Emulator(
             host=host,
             port=port,
+            advertised_host=advertised_host,
+            api_key=api_key,
+            crn=crn,
+            admin_token=admin_token,
+            seed=seed,
             speed=speed,
             plan=plan,
             partner=partner,

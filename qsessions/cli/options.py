@@ -24,7 +24,7 @@ from qsessions.models import (
 _SHOWN = 40
 
 
-def _reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -> Parameter:
+def reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -> Parameter:
     """Return an option with a value that `read` makes of its text.
 
     Args:
@@ -89,11 +89,11 @@ def flag(text: str, *names: str) -> Parameter:
 
 
 # The kinds of options by what their text may be.
-Name = Annotated[str, _reader(_checked_text, "text")]
-_File = Annotated[Path, _reader(lambda text: Path(_checked_text(text)), "a path")]
+Name = Annotated[str, reader(_checked_text, "text")]
+_File = Annotated[Path, reader(lambda text: Path(_checked_text(text)), "a path")]
 Limit = Annotated[
     float | None,
-    _reader(
+    reader(
         lambda text: deadline_seconds(None if text == "none" else text, ""),
         f"seconds above 0, {DURATION_TEXT}, or 'none'",
         "DURATION",
@@ -101,7 +101,7 @@ Limit = Annotated[
 ]
 _Ttl = Annotated[
     int,
-    _reader(
+    reader(
         lambda text: whole_seconds(text, ""),
         f"from 1 to {MAX_SECONDS} seconds, or {DURATION_TEXT}",
         "DURATION",
@@ -109,14 +109,14 @@ _Ttl = Annotated[
 ]
 _Time = Annotated[
     datetime,
-    _reader(
+    reader(
         lambda text: datetime.fromisoformat(text).astimezone(),
         "a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
         "TIME",
     ),
 ]
 _Version = Annotated[
-    str, _reader(_checked_version, "a date such as 2026-04-15, or 'latest'", "DATE")
+    str, reader(_checked_version, "a date such as 2026-04-15, or 'latest'", "DATE")
 ]
 
 SessionId = Annotated[str, Parameter(help="The session's id.")]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from qsessions.emulator.faults import Fault, FaultPlan
-from qsessions.emulator.http.admin import HOST, AdminRoutes
+from qsessions.emulator.http.access import ACCESS, make_access
+from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.http.credentials import Authenticator
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.leak_report import check_leaks, leak_report
@@ -24,7 +25,15 @@ from qsessions.emulator.programs.runner import INSTALLED_SIMULATION, ProgramRunn
 from qsessions.emulator.service.backends import read_backends
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
-from qsessions.emulator.service.instances import Instance, JobRate, new_account_id, new_crn, new_key
+from qsessions.emulator.service.instances import (
+    Instance,
+    JobRate,
+    checked_secret,
+    emulated_account,
+    new_account_id,
+    new_crn,
+    new_key,
+)
 from qsessions.emulator.service.state import ServiceState
 from qsessions.emulator.service.validation import Plan, Terms
 from qsessions.emulator.service.values import Event, Job, Session
@@ -53,6 +62,8 @@ class Emulator:
             plain HTTP and its credentials protect nothing, so leave it there unless the network is
             yours.
         port: The port; 0 takes a free one.
+        advertised_host: The name or address under which clients elsewhere reach it, which `env`
+            then names, such as that of its container.
         clock: Returns the time of the service in unix seconds. The default starts at the wall clock
             and goes on monotonically.
         speed: Seconds of the service in one real second, without a `clock`; at 0 time stands still
@@ -62,6 +73,11 @@ class Emulator:
         interactive_ttl: The first instance's idle limit, as in `add_instance`.
         token_seconds: How long an access token lives, in whole seconds.
         queue_seconds: How long every job waits before it may start.
+        api_key: The API key, of 8 or more visible ASCII characters; by default a random one.
+        crn: The first instance's CRN. Its account must begin with "emulated", as in the random one
+            by default.
+        admin_token: What other machines rule the emulator and see its page with, of 8 or more
+            visible ASCII characters. Without it they can't.
         seed: Makes ids, keys and tokens the same in every run. The keys are then not secret.
         backends: The names of the backends, each with its number of qubits if it isn't to have
             five: "ibm_fez:156". The first serves jobs that name none.
@@ -87,6 +103,7 @@ class Emulator:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        advertised_host: str | None = None,
         clock: Callable[[], float] | None = None,
         speed: float = 1.0,
         plan: Plan = "paid",
@@ -94,6 +111,9 @@ class Emulator:
         interactive_ttl: int | None = None,
         token_seconds: int = 3600,
         queue_seconds: float = 0.0,
+        api_key: str | None = None,
+        crn: str | None = None,
+        admin_token: str | None = None,
         seed: int | None = None,
         backends: Sequence[str] = DEFAULT_BACKENDS,
         jobs_per_minute: int | None = None,
@@ -102,21 +122,22 @@ class Emulator:
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError("port must be from 0 to 65535")
-        if not host:
-            # An empty host means every address, which must be asked for by name.
-            raise ValueError("host must not be empty")
+        self._access = make_access(host, advertised_host, admin_token)
         # With a seed, nothing is secret.
         random = self._random = SystemRandom() if seed is None else Random(seed)  # noqa: S311
         self.faults = FaultPlan(faults)
         self._host = host
+        self._advertised_host = advertised_host
         self._port = port
-        self.api_key = new_key(random, "emulated-")
+        self.api_key = (
+            new_key(random, "emulated-") if api_key is None else checked_secret(api_key, "api_key")
+        )
         self.backend_token = new_key(random, "emulated-backend-")
         self.service_token = new_key(random, "emulated-service-")
         self._backends = read_backends(backends)
         self._jobs_per_minute = jobs_per_minute
         self._queue_seconds = queue_seconds
-        self._account = new_account_id(random)
+        self._account = new_account_id(random) if crn is None else emulated_account(crn)
         self._instances: dict[str, Instance] = {}
         self._served: dict[str, Instance] = {}
         self._clock = ServiceClock(speed=speed, clock=clock)
@@ -128,8 +149,12 @@ class Emulator:
             "backend_token": self.backend_token,
             "service_token": self.service_token,
         }
-        self._recorder = Recorder(self._secrets)
-        self.crn = self.add_instance(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
+        admin_secrets = {} if admin_token is None else {"admin_token": admin_token}
+        self._recorder = Recorder(self._secrets | admin_secrets)
+        terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
+        self.crn = self._open_instance(
+            terms, new_crn(random, self._account) if crn is None else crn
+        )
         self._programs = ProgramRunner(INSTALLED_SIMULATION, allow_remote=allow_remote_circuits)
         self._runner: web.AppRunner | None = None
 
@@ -183,7 +208,11 @@ class Emulator:
             ValueError: The plan is unknown, the idle limit below a second, or the region none.
         """
         terms = Terms(plan=plan, partner=partner, interactive_ttl=interactive_ttl)
-        crn = new_crn(self._random, self._account, region)
+        return self._open_instance(terms, new_crn(self._random, self._account, region), name, tags)
+
+    def _open_instance(
+        self, terms: Terms, crn: str, name: str | None = None, tags: Collection[str] = ()
+    ) -> str:
         state = ServiceState(
             random=self._random,
             backends=tuple(self._backends),
@@ -222,7 +251,7 @@ class Emulator:
             random=self._random,
         )
         app = web.Application(middlewares=[middleware.handle], client_max_size=_LARGEST_BODY)
-        app[HOST] = self._host
+        app[ACCESS] = self._access
         ServiceRoutes(
             instances=self._served,
             tokens=self._tokens,
@@ -284,24 +313,28 @@ class Emulator:
         Raises:
             RuntimeError: As for `url`.
         """
+        # A client can't call the address that means every one.
+        return self._address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host))  # noqa: S104
+
+    def _address(self, host: str) -> str:
         if not self._port:
             raise RuntimeError("the emulator has no port yet: start it first")
-        # A client can't call the address that means every one.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
-        host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{self._port}"
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     def env(self) -> dict[str, str]:
         """Return the environment variables that point clients to this emulator, API key included.
 
-        The CRNs of further instances are QISKIT_IBM_INSTANCE_2 and so on.
+        They name `advertised_host`, if there is one, in place of `host`. The CRNs of further
+        instances are QISKIT_IBM_INSTANCE_2 and so on.
         """
         further = {
             f"QISKIT_IBM_INSTANCE_{number}": crn for number, crn in enumerate(self.crns[1:], 2)
         }
+        advertised = self._advertised_host
+        address = self.iam_url if advertised is None else self._address(advertised)
         return {
-            "QSESSIONS_BASE_URL": self.url,
-            "IAM_URL": self.iam_url,
+            "QSESSIONS_BASE_URL": f"{address}{BASE_PATH}",
+            "IAM_URL": address,
             "QISKIT_IBM_TOKEN": self.api_key,
             "QISKIT_IBM_INSTANCE": self.crn,
             **further,

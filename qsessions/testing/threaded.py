@@ -207,7 +207,8 @@ class ThreadedEmulator:
     def env(self) -> dict[str, str]:
         """Return the environment variables that point clients to this emulator, API key included.
 
-        The CRNs of further instances are QISKIT_IBM_INSTANCE_2 and so on.
+        They name `advertised_host`, if there is one, in place of `host`. The CRNs of further
+        instances are QISKIT_IBM_INSTANCE_2 and so on.
         """
         return self._ask(self._emulator.env)
 

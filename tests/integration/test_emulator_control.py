@@ -9,14 +9,16 @@ import io
 import json
 import logging
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 
+import jwt
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from aiohttp.web import Response
+from aiohttp.web import StreamResponse
 
-from qsessions.emulator import Emulator, Fault, ServiceError
+from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.bodies import date_time
@@ -331,19 +333,177 @@ async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> N
     """A peer with an address that is not loopback gets a 403, and so does one without an address;
     the page is for peers here too.
     """
-    app = Emulator()._application()
+    emulator = Emulator()
     for path in (
         ("/", "/emulator/faults") if local else ("/", "/emulator/faults", "/emulator/events")
     ):
-        request = make_mocked_request("GET", path).clone(remote=peer)
-        request._read_bytes = b""
-        handler = (await app.router.resolve(request)).handler
-        if local:
-            assert isinstance(await handler(request), Response)
-        else:
-            with pytest.raises(ServiceError) as refused:
-                await handler(request)
-            assert (refused.value.status, refused.value.code) == (403, 1200)
+        answer = await answer_to(emulator, path, peer, {})
+        assert answer.status == (200 if local else 403)
+        assert "WWW-Authenticate" not in answer.headers
+
+
+async def answer_to(
+    emulator: Emulator, path: str, peer: str, headers: dict[str, str]
+) -> StreamResponse:
+    """Return an emulator's answer to a GET from a peer with any address."""
+    app = emulator._application()
+    app.freeze()
+    request = make_mocked_request("GET", path, headers, app=app).clone(remote=peer)
+    request._read_bytes = b""
+    return await app._handle(request)  # as its server calls it
+
+
+TOKEN = "pLaNtEd-admin-token"
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header that a browser sends once its user has typed these."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+@table(
+    ("headers", "status"),
+    [
+        ({"Authorization": f"Bearer {TOKEN}"}, 200),
+        ({"Authorization": f"bearer  {TOKEN} "}, 200),
+        ({"Authorization": basic("", TOKEN)}, 200),
+        ({"Authorization": basic("me", TOKEN)}, 200),
+        ({}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"Authorization": "Bearer é"}, 401),
+        ({"Authorization": f"apikey {TOKEN}"}, 401),
+        ({"Authorization": basic(TOKEN, "")}, 401),
+        ({"Authorization": f"Basic {TOKEN}"}, 401),
+        ({"Authorization": "Basic /w=="}, 401),
+        ({"Cookie": f"token={TOKEN}"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}", "Host": "Emulator:9000"}, 200),
+        ({"Authorization": f"Bearer {TOKEN}", "Host": "192.0.2.7:9000"}, 200),
+        ({"Authorization": f"Bearer {TOKEN}", "Host": "elsewhere.example:9000"}, 403),
+        ({"Authorization": basic("", TOKEN), "Host": "emulator:1", "Origin": "http://emulator:1"}, 200),
+        ({"Authorization": basic("", TOKEN), "Host": "emulator:1", "Origin": "http://emulator:2"}, 403),
+        ({"Authorization": basic("", TOKEN), "Host": "emulator:1", "Origin": "http://localhost:1"}, 403),
+        ({"Authorization": basic("", TOKEN), "Host": "emulator:1", "Origin": "null"}, 403),
+        ({"Host": "elsewhere.example"}, 403),
+    ],
+)  # fmt: skip
+async def test_the_token_lets_others_in(headers: dict[str, str], status: int) -> None:
+    """From another machine the token opens the control endpoints and the page, as a bearer's or as
+    a password, to an address or a name that the emulator was given, and to no other web page. A
+    browser is told to ask for it.
+    """
+    emulator = Emulator(host="0.0.0.0", advertised_host="emulator", admin_token=TOKEN)  # noqa: S104
+    for path in ("/emulator/faults", "/"):
+        answer = await answer_to(emulator, path, "192.0.2.1", headers)
+        assert answer.status == status
+        assert answer.headers.get("WWW-Authenticate", "").startswith("Basic") == (status == 401)
+    # This machine needs none.
+    at_home = {**headers, "Host": "localhost", "Origin": "http://localhost"}
+    assert (await answer_to(emulator, "/", "127.0.0.1", at_home)).status == 200
+
+
+async def test_the_admin_token_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever a client sends the token, neither the record nor the log, the leak report, the page,
+    the exports or a repr has it; the record says which secret it was.
+    """
+    async with calling(admin_token=TOKEN, speed=0) as call:
+        emulator = call.emulator
+        with caplog.at_level(logging.DEBUG):
+            headers = {**call.good(), "User-Agent": TOKEN, "X-Note": TOKEN}
+            await call("POST", "/v1/sessions", {"mode": "batch", "x": TOKEN}, headers=headers)
+            await call("POST", "/v1/sessions", {"mode": "batch"}, headers=headers)
+            await call(
+                "GET",
+                f"/v1/sessions/{TOKEN}?a={TOKEN}",
+                headers={"Authorization": f"Bearer {TOKEN}"},
+            )
+            await call("GET", "/v1/workloads", headers={"Authorization": basic("", TOKEN)})
+            await call("GET", f"{emulator.iam_url}/emulator?token={TOKEN}")
+            asked = f"{emulator.iam_url}/emulator/none?token={TOKEN}"
+            await call("GET", asked, headers={"Authorization": f"Bearer {TOKEN}"})
+        shown = [
+            repr(emulator),
+            repr(emulator._access),
+            repr(emulator.env()),
+            repr(emulator.requests),
+            caplog.text,
+            await (await call.http.get(emulator.iam_url)).text(),
+            repr(await call.command("GET", "requests")),
+            repr(await call.command("GET", "sessions")),
+        ]
+        assert [text for text in shown if TOKEN in text or basic("", TOKEN)[6:] in text] == []
+        assert emulator.requests[1].headers["x-note"] == "<admin_token>"
+        assert emulator.requests[2].headers["authorization"] == "Bearer <admin_token>"
+
+
+CRN = "crn:v1:bluemix:public:quantum-computing:eu-de:a/emulated1:my-tests::"
+
+
+async def test_a_key_and_a_crn_of_ones_own() -> None:
+    """The emulator takes the key and the CRN that it is given; further instances, and tokens, are of
+    that CRN's account.
+    """
+    async with calling(api_key="my-own-key", crn=CRN, speed=0) as call:
+        emulator = call.emulator
+        assert (emulator.api_key, emulator.crn) == ("my-own-key", CRN)
+        assert (emulator.env()["QISKIT_IBM_TOKEN"], call.good()["Service-CRN"]) == (
+            "my-own-key",
+            CRN,
+        )
+        await call.create()
+        claims = jwt.decode(await call.token(), options={"verify_signature": False})
+        assert claims["account"]["bss"] == "emulated1"
+        assert ":a/emulated1:" in emulator.add_instance()
+        assert (await call.exchange(grant_type=GRANT, apikey="another-key"))[0] == 400
+
+
+@table(
+    ("options", "told"),
+    [
+        ({"crn": "crn:v1:bluemix:public:quantum-computing:us-east:a/0123456789abcdef0123456789abcdef:guid::"}, "account begins with emulated"),
+        ({"crn": CRN.replace("quantum-computing", "cloud-object-storage")}, "crn must be"),
+        ({"crn": CRN.replace("eu-de", "")}, "crn must be"),
+        ({"crn": CRN.replace("my-tests", "")}, "crn must be"),
+        ({"crn": "emulated"}, "crn must be"),
+        ({"crn": f"{CRN}\n"}, "crn must be"),
+        ({"api_key": "short"}, "api_key must have 8"),
+        ({"api_key": "with a space"}, "api_key must have 8"),
+        ({"admin_token": ""}, "admin_token must have 8"),
+        ({"admin_token": "not-ascii-\xe9"}, "admin_token must have 8"),
+        ({"advertised_host": ""}, "advertised_host must be"),
+        ({"advertised_host": "emulator:9000"}, "advertised_host must be"),
+        ({"advertised_host": "cafe:9000"}, "advertised_host must be"),
+        ({"advertised_host": "http://emulator"}, "advertised_host must be"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_chosen(options: dict[str, Any], told: str) -> None:
+    """A real CRN, a secret that is too short or can't be sent, and a host with more than its name
+    are refused; the error names the argument and repeats no secret.
+    """
+    with pytest.raises(ValueError, match=told) as refused:
+        Emulator(**options)
+    secret = options.get("api_key") or options.get("admin_token") or "none"
+    assert secret not in str(refused.value)
+
+
+@table(
+    ("host", "url"),
+    [
+        ("emulator", "http://emulator:7"),
+        ("192.0.2.7", "http://192.0.2.7:7"),
+        ("fd00::7", "http://[fd00::7]:7"),
+    ],
+)
+def test_what_the_exports_name(host: str, url: str) -> None:
+    """The exports name the host that others use, and a listener on every address is exported as one
+    that a client here can use; in this process the emulator is reached where it listens.
+    """
+    emulator = Emulator(host="0.0.0.0", port=7)  # noqa: S104
+    assert emulator.env()["IAM_URL"] == emulator.iam_url == "http://127.0.0.1:7"
+    assert Emulator(host=host, port=7).env()["IAM_URL"] == url
+    emulator = Emulator(host="0.0.0.0", port=7, advertised_host=host)  # noqa: S104
+    assert emulator.iam_url == "http://127.0.0.1:7"
+    assert (emulator.env()["IAM_URL"], emulator.env()["QSESSIONS_BASE_URL"]) == (url, f"{url}/api")
 
 
 TARGETS = [

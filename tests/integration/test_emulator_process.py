@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
+from qsessions.emulator import Emulator
 from qsessions.emulator.http.recording import request_log
 from tests.support.shell import EXPORTS, Shell, error_lines, outcome, serving
 
@@ -67,6 +68,34 @@ async def test_it_stops_at_once_whatever_goes_on(number: signal.Signals, tmp_pat
             assert await outcome(process) == (0, "", "")
         with pytest.raises(ClientConnectionError):
             await held
+
+
+async def test_options_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key, CRN, seed and the host that others use come from variables, of which a flag wins and an
+    empty one counts as none; the admin token isn't among what is printed.
+    """
+    crn = "crn:v1:bluemix:public:quantum-computing:us-east:a/emulated:my-tests::"
+    variables = {
+        "API_KEY": "a-key-from-a-variable",
+        "CRN": crn,
+        "SEED": "1",
+        "ADMIN_TOKEN": "pLaNtEd-admin-token",
+        "ADVERTISED_HOST": "emulator",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"QSESSIONS_EMULATOR_{name}", value)
+    async with serving("--api-key", "a-key-from-a-flag", "--instance", "open") as (process, lines):
+        env = exported(lines)
+        assert re.fullmatch(r"http://emulator:\d+", env["IAM_URL"])
+        assert (env["QISKIT_IBM_TOKEN"], env["QISKIT_IBM_INSTANCE"]) == ("a-key-from-a-flag", crn)
+        assert "pLaNtEd" not in str(env)
+        process.send_signal(signal.SIGTERM)
+        assert await outcome(process) == (0, "", "")
+    for name in variables:
+        monkeypatch.setenv(f"QSESSIONS_EMULATOR_{name}", "1" if name == "SEED" else "")
+    async with serving("--instance", "open") as (_, lines):
+        assert exported(lines)["IAM_URL"].startswith("http://127.0.0.1:")
+        assert exported(lines)["QISKIT_IBM_TOKEN"] == Emulator(seed=1).api_key
 
 
 async def test_every_request_is_a_line_of_json(tmp_path: Path) -> None:

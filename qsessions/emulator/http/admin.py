@@ -1,51 +1,29 @@
 """Controlling the emulator over HTTP, beside the service: for tests not written in Python."""
 
 import asyncio
-import ipaddress
 import json
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import attrs
 from aiohttp import web
 
 from qsessions.emulator.faults import FaultPlan, read_faults
+from qsessions.emulator.http.access import guarded
 from qsessions.emulator.http.leak_report import leak_report
 from qsessions.emulator.http.middleware import ADMIN_PATH, Handler
 from qsessions.emulator.http.recording import Recorder
 from qsessions.emulator.service.bodies import date_time, session_body
 from qsessions.emulator.service.clock import ServiceClock, read_duration
-from qsessions.emulator.service.errors import CONFLICT, NOT_AUTHORISED, ServiceError, invalid
+from qsessions.emulator.service.errors import CONFLICT, ServiceError, invalid
 from qsessions.emulator.service.instances import Instance
 
 _MOST_SHOWN = 1000
 _MOST_AT_ONCE = 50
-HOST = web.AppKey("host", str)
-"""The host that the emulator listens on, as its user named it."""
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine can have an address, of a peer or to listen on.
-
-    localhost is the only such name.
-    """
-    if address.lower() == "localhost":
-        return True
-    parsed = _address(address)
-    # A socket for both families reports IPv4 peers as mapped ones.
-    return parsed is not None and (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None
 
 
 @attrs.frozen(kw_only=True)
 class AdminRoutes:
-    """The endpoints below `ADMIN_PATH`. They need no token, and answer this machine only."""
+    """The endpoints below `ADMIN_PATH`, for those whom `Access` lets in."""
 
     instances: Mapping[str, Instance]
     clock: ServiceClock
@@ -63,7 +41,7 @@ class AdminRoutes:
             ("GET", "/sessions", self.list_open_sessions),
         ]
         for method, path, handler in routes:
-            router.add_route(method, ADMIN_PATH + path, local(handler))
+            router.add_route(method, ADMIN_PATH + path, guarded(handler))
 
     async def list_faults(self, _: web.Request) -> web.Response:
         """GET /emulator/faults: the plan, with what each fault matched and how often it fired."""
@@ -118,42 +96,6 @@ class AdminRoutes:
         except RuntimeError as error:
             raise ServiceError(409, CONFLICT, str(error)) from None
         return web.json_response({"now": date_time(now)})
-
-
-def local(handler: Handler) -> Handler:
-    """Return a handler that serves this machine alone.
-
-    A peer from elsewhere gets a 403, and so does a page from elsewhere in a browser here.
-    """
-
-    async def serve(request: web.Request) -> web.StreamResponse:
-        await request.read()  # a connection can be kept only once its request is read
-        if not (is_loopback(request.remote or "") and _is_from_here(request)):
-            raise ServiceError(
-                403,
-                NOT_AUTHORISED,
-                "The emulator is ruled from its own machine only, by its address.",
-            )
-        return await handler(request)
-
-    return serve
-
-
-def _is_from_here(request: web.Request) -> bool:
-    """Return whether a request is from no web page, or from one of this machine.
-
-    A page's own name may have been made to lead here, so that the Host must be an address,
-    localhost or the name that the emulator listens on.
-    """
-    origin, host = request.headers.get("Origin"), request.headers.get("Host")
-    try:
-        origin_name = "localhost" if origin is None else urlsplit(origin).hostname or ""
-        name = urlsplit(f"//{host or ''}").hostname or ""
-    except ValueError:
-        return False
-    if host is not None and name != "localhost" and _address(name) is None:
-        return name == request.app[HOST].lower() and is_loopback(origin_name)
-    return is_loopback(origin_name)
 
 
 async def _json(request: web.Request) -> object:

@@ -60,8 +60,8 @@ class Authenticator:
         """Check the credentials alone. Raises ServiceError (401)."""
         checks: Mapping[str, Callable[[str], bool]] = {
             "Authorization": lambda value: self._authorizes(value, now),
-            "Backend-Authentication": lambda value: _same(value, self.backend_token),
-            "external-service-token": lambda value: _same(value, self.service_token),
+            "Backend-Authentication": lambda value: same_secret(value, self.backend_token),
+            "external-service-token": lambda value: same_secret(value, self.service_token),
         }
         verdicts = [check(headers[name]) for name, check in checks.items() if name in headers]
         if not verdicts:
@@ -74,10 +74,11 @@ class Authenticator:
         scheme, _, value = authorization.partition(" ")
         if scheme.lower() == "bearer":
             return self.tokens.accepts(value.strip(), now)
-        return scheme.lower() == "apikey" and _same(value.strip(), self.api_key)
+        return scheme.lower() == "apikey" and same_secret(value.strip(), self.api_key)
 
 
-def _same(sent: str, expected: str) -> bool:
+def same_secret(sent: str, expected: str) -> bool:
+    """Return whether a secret is the expected one, in a time that doesn't tell how near it is."""
     return hmac.compare_digest(sent.encode(errors="surrogateescape"), expected.encode())
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from aiohttp import web
 
 from qsessions.emulator.fault_kinds import DOWN_SECONDS
-from qsessions.emulator.http.admin import is_loopback
+from qsessions.emulator.http.access import is_loopback
 from qsessions.emulator.http.calls import InstanceCall, Route
 from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.programs.pubs import PROGRAMS

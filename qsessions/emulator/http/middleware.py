@@ -60,6 +60,8 @@ _HTTP_ERRORS: Mapping[int, tuple[int, str, str | None]] = {
     405: (METHOD_NOT_ALLOWED, "Method not allowed.", "Use one that the Allow header names."),
 }
 
+_CHALLENGE = 'Basic realm="The admin token of the qsessions emulator, as the password"'
+
 _log = logging.getLogger("qsessions.emulator")
 
 
@@ -134,6 +136,9 @@ class Middleware:
             return await handler(request)
         except Exception as error:  # noqa: BLE001 - the same form for all errors
             response = self._error_answer(error)
+            if response.status == 401:
+                # A browser then asks its user.
+                response.headers["WWW-Authenticate"] = _CHALLENGE
             response.force_close()  # the body may not have been read
             return response
 

@@ -26,7 +26,7 @@ _LOGGED = ("at", "method", "path", "status", "operation", "session_id", "faults"
 
 _ORIGIN = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 _TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
-_LABEL = re.compile(r"<(?:api_key|backend_token|service_token|token)>")
+_LABEL = re.compile(r"<(?:api_key|backend_token|service_token|admin_token|token)>")
 _NAME = r"(?:api[_-]?key|token|password|secret)s?"
 _NAMED = re.compile(rf"(?i){_NAME}")
 # The values under such a name in a form or a query, and in JSON as text or a list, also
@@ -47,10 +47,10 @@ class ReceivedRequest:
     """One request and the status of its answer, None where a fault reset the connection instead.
 
     Secrets that the emulator knows are replaced by their names wherever they occur (`<api_key>`,
-    `<backend_token>`, `<service_token>`, `<token>` for any JWT), so that a test can tell which
-    secret was sent where. Any other value in a header, a form, a query or JSON that has the name of
-    a secret (`X-Api-Key`, `token=`, `"apikey":`) reads `***`, and so does a `Service-CRN` that is
-    not a CRN.
+    `<backend_token>`, `<service_token>`, `<admin_token>`, `<token>` for any JWT), so that a test
+    can tell which secret was sent where. Any other value in a header, a form, a query or JSON that
+    has the name of a secret (`X-Api-Key`, `token=`, `"apikey":`) reads `***`, and so does a
+    `Service-CRN` that is not a CRN.
 
     Attributes:
         at: The emulator's time in unix seconds.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from qsessions.emulator.http.admin import local
+from qsessions.emulator.http.access import guarded
 from qsessions.emulator.http.middleware import ADMIN_PATH, PAGE_PATH
 from qsessions.emulator.page.dashboard import Dashboard, Snapshot
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("qsessions.emulator")
 
 
 class LiveView:
-    """Serves the page and its events, to this machine only. Computes nothing without a viewer."""
+    """Serves the page and its events, as `Access` allows. Computes nothing without a viewer."""
 
     def __init__(self, board: Dashboard) -> None:
         self._dashboard = board
@@ -31,8 +31,8 @@ class LiveView:
 
     def add_to(self, app: web.Application) -> None:
         """Add both paths. The events end when the application is shut down."""
-        app.router.add_get(PAGE_PATH, local(self.show))
-        app.router.add_route("GET", f"{ADMIN_PATH}/events", local(self.stream))
+        app.router.add_get(PAGE_PATH, guarded(self.show))
+        app.router.add_route("GET", f"{ADMIN_PATH}/events", guarded(self.stream))
         app.on_shutdown.append(self._stop)
 
     async def show(self, _: web.Request) -> web.StreamResponse:

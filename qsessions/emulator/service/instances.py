@@ -26,6 +26,14 @@ from qsessions.emulator.service.validation import Plan, Terms
 # crn:version:cname:ctype:service:region:scope:instance:resource type:resource
 _CRN = re.compile(r"crn:v1(:[^:\s]*){8}")
 
+# The same for an instance of the emulator, with its account.
+_EMULATED_CRN = re.compile(
+    r"crn:v1:bluemix:public:quantum-computing:[a-z0-9][a-z0-9-]*:a/(emulated[a-z0-9]*):[\w-]+::",
+    re.ASCII,
+)
+# Shorter ones would turn up by chance in what is recorded, where they are replaced.
+_SECRET = re.compile(r"[!-~]{8,}")
+
 _KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 # Display name and pricing type. The client knows a list of the second, and prefers instances by it.
@@ -114,12 +122,33 @@ def new_key(random: Random, prefix: str) -> str:
     return prefix + "".join(random.choices(_KEY_LETTERS, k=44 - len(prefix)))
 
 
+def checked_secret(secret: str, name: str) -> str:
+    """Return a secret that a user chose. Raises ValueError, with its name, for one that is none."""
+    if not _SECRET.fullmatch(secret):
+        raise ValueError(f"{name} must have 8 or more characters, all of them visible ASCII")
+    return secret
+
+
+def emulated_account(crn: str) -> str:
+    """Return the account in the CRN of an emulated instance.
+
+    Raises ValueError for any other CRN, such as that of a real instance.
+    """
+    match = _EMULATED_CRN.fullmatch(crn)
+    if match is None:
+        raise ValueError(
+            "crn must be one such as crn:v1:bluemix:public:quantum-computing:us-east:a/emulated:"
+            "my-tests:: whose account begins with emulated, so that it is nobody's"
+        )
+    return match[1]
+
+
 def new_account_id(random: Random) -> str:
     """Return an account id that no real account can have: real ones are hexadecimal."""
     return f"emulated{random.getrandbits(96):024x}"
 
 
-def new_crn(random: Random, account: str, region: str) -> str:
+def new_crn(random: Random, account: str, region: str = "us-east") -> str:
     """Return the CRN of a new instance of the account.
 
     Raises ValueError for a region that can't be part of a CRN.
