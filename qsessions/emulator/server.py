@@ -263,7 +263,9 @@ class Emulator:
         AdminRoutes(
             instances=instances, clock=clock, recorder=recorder, faults=self.faults
         ).add_routes(app.router)
-        LiveView(Dashboard(instances=instances, clock=clock, recorder=recorder)).add_to(app)
+        LiveView(
+            Dashboard(instances=instances, clock=clock, recorder=recorder, programs=self._programs)
+        ).add_to(app)
         return app
 
     async def start(self) -> None:

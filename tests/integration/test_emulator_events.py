@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse
+from aiohttp import ClientResponse, ClientSession
 
-from qsessions.emulator import Fault, server
+from qsessions.emulator import Emulator, Fault, server
 from qsessions.emulator.page import live_view
+from qsessions.emulator.programs.runner import ProgramRunner
 from tests.support.caller import Caller, Clock, calling, first_code
 from tests.support.tables import table
 
@@ -93,6 +94,37 @@ async def test_the_page_is_no_part_of_the_service(call: Caller) -> None:
         assert (await stream.next())[0] == "all"
     assert call.emulator.requests == []
     assert (await call("POST", f"{call.emulator.iam_url}/"))[0] == 405
+
+
+async def test_the_program_of_a_job_and_what_its_results_hold() -> None:
+    """A watcher is told each job's program, and once it is completed what its results hold, also
+    where they are computed only later; of a program without results nothing.
+    """
+    emulator = Emulator(speed=0)
+    emulator._programs = ProgramRunner(None)
+    async with emulator, ClientSession() as http:
+        call = Caller(http, emulator)
+        session = await call.create(backend="ibm_fez")
+        job = {"backend": "ibm_fez", "session_id": session, "program_id": "sampler"}
+        pub = ["bit[2] c;", None, 7]
+        await call("POST", "/v1/jobs", {**job, "params": {"pubs": [pub, pub]}})
+        await call("POST", "/v1/jobs", {**job, "params": {"pubs": [1]}})
+        await call("POST", "/v1/jobs", {**job, "program_id": "other"})
+        emulator.submit_job(session, seconds=60)
+        expected = {
+            ("sampler", "Completed", "2 times (c 2 bits, 7 shots)"),
+            ("sampler", "Failed", None),
+            ("other", "Completed", None),
+            ("sampler", "Running", None),
+        }
+        async with watching(call) as stream:
+            _, told = await stream.next()
+            assert {shown["results"] for shown in told["lanes"][0]["jobs"]} == {None}
+            await emulator.advance(10)
+            jobs: set[tuple[object, ...]] = set()
+            while jobs != expected:
+                for lane in (await stream.news())["lanes"]:
+                    jobs = {(job["program"], job["status"], job["results"]) for job in lane["jobs"]}
 
 
 async def test_all_at_first_and_then_what_changes(call: Caller) -> None:

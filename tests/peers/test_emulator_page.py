@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from qsessions.emulator import Emulator
+from qsessions.emulator.http import access
+from qsessions.emulator.programs.runner import ProgramRunner
 from tests.support.browser import Tab, opened, running
 from tests.support.caller import Caller
+from tests.support.needs import need
+from tests.support.pages import bash
 
 WIDTHS = (400, 1200)
 SCHEMES = ("light", "dark")
@@ -128,6 +135,80 @@ async def test_an_empty_page_says_what_to_do(call: Caller, page: Tab) -> None:
     session = await call.create()
     await page.until(f"{lane(session)} !== null")
     assert not await page.evaluate("document.querySelector('#empty').checkVisibility()")
+
+
+async def test_the_commands_of_an_empty_page(call: Caller, page: Tab, tmp_path: Path) -> None:
+    """The commands that an empty page shows work as they stand, with the key in its place: each
+    creates a session, and the last one moves the time.
+    """
+    await asyncio.to_thread(need, "curl")
+    shown = await page.evaluate(
+        "[...document.querySelectorAll('#empty pre')].map(pre => pre.innerText)"
+    )
+    commands = "\n".join(shown).replace("the-key", call.emulator.api_key)
+    start = call.emulator.now()
+    done = await asyncio.to_thread(
+        bash, "-c", commands, folder=tmp_path, env={"HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert [session.ttls.maximum for session in call.emulator.sessions.values()] == [600, 600]
+    assert call.emulator.now() == start + 60
+
+
+async def test_programs_and_results(browser: str) -> None:
+    """The details tell each job's program, what its results hold, and why a job failed."""
+    emulator = Emulator(speed=0)
+    emulator._programs = ProgramRunner(None)
+    async with emulator, ClientSession() as http, opened(browser, f"{emulator.iam_url}/") as tab:
+        call = Caller(http, emulator)
+        session = await call.create(backend="ibm_fez")
+        job = {"backend": "ibm_fez", "session_id": session}
+        for program, pub in (
+            ("sampler", ["bit[2] c;", None, 7]),
+            ("estimator", [1, ["Z", "X"]]),
+            ("sampler", [5]),
+        ):
+            body = {**job, "program_id": program, "params": {"pubs": [pub]}}
+            assert (await call("POST", "/v1/jobs", body))[0] == 200
+        await call("POST", "/v1/jobs", {**job, "program_id": "custom"})
+        await tab.until(f"{lane(session)} !== null")
+        await tab.evaluate(f"{lane(session)}.click()")
+        await emulator.advance(10)
+        cells = "[...row.cells].map(cell => cell.innerText)"
+        rows = f"[...document.querySelectorAll('.details tbody tr')].map(row => {cells})"
+        await tab.until(
+            f"{rows}.flat().includes('c 2 bits, 7 shots') && {rows}.flat().includes('failed')"
+        )
+        told = {
+            (program, status, results)
+            for _, program, status, *_, results in await tab.evaluate(rows)
+        }
+        assert told == {
+            ("sampler", "completed", "c 2 bits, 7 shots"),
+            ("estimator", "completed", "evs 2 values, stds 2 values"),
+            ("sampler", "failed", "a circuit must be OpenQASM 3 text or a QuantumCircuit"),
+            ("custom", "completed", "\N{EN DASH}"),
+        }  # fmt: skip
+        await tab.resize(400)
+        assert await tab.evaluate("document.documentElement.scrollWidth") == 400
+
+
+async def test_a_browser_elsewhere_sends_the_token(
+    browser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser on another machine sends the admin token as a password, for the page and its events.
+    The page doesn't have it, and says what plain http needs.
+    """
+    monkeypatch.setattr(access, "is_loopback", lambda _: False)
+    token = "pLaNtEd-admin-token"
+    async with Emulator(admin_token=token, advertised_host="emulator.localhost") as emulator:
+        url = URL(emulator.env()["IAM_URL"])
+        async with opened(browser, str(url.with_user("me").with_password(token))) as tab:
+            await tab.until("document.querySelector('#link')?.dataset.state === 'live'")
+            whole = await tab.evaluate("document.documentElement.outerHTML")
+            assert token not in whole
+            assert f"export QSESSIONS_BASE_URL={url / 'api'}\n" in whole
+            assert f"export QSESSIONS_INSECURE_HOSTS={url.authority}" in whole
 
 
 async def test_it_fits_and_can_be_read(call: Caller, page: Tab) -> None:

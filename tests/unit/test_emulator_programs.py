@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qsessions.emulator.programs import sandbox, seeded
-from qsessions.emulator.programs.form import array
+from qsessions.emulator.programs.form import array, results_shape
 from qsessions.emulator.programs.pubs import LARGEST, ProgramError, read_program, unpack
 from qsessions.emulator.programs.worker import FAILURE, RESULTS, _answer
 from tests.support.results import Field, PubResult, read_results
@@ -159,6 +159,34 @@ def test_an_estimators_shapes(observables: object, sweep: object, shape: Any) ->
 def floats(field: Field) -> tuple[float, ...]:
     """Return the numbers of an array."""
     return struct.unpack(f"<{len(field.data) // 8}d", field.data)
+
+
+@table(
+    ("program", "pubs", "shape"),
+    [
+        ("sampler", [[BELL, None, 100]], "c 2 bits, 100 shots"),
+        ("sampler", [[BELL, values(4, 5, 2), 3]], "c 2 bits, 4x5x3 shots"),
+        ("sampler", [["bit[1] one; bit[9] nine;", None, 1]], "one 1 bit, 1 shot, nine 9 bits, 1 shot"),
+        ("sampler", [[BELL, None, 1]] * 3 + [[BELL, None, 2]], "3 times (c 2 bits, 1 shot); c 2 bits, 2 shots"),
+        ("sampler", ["qubit q;"], "no registers"),
+        ("sampler", [], "no circuits"),
+        ("estimator", [[BELL, "ZZ"]], "evs 1 value, stds 1 value"),
+        ("estimator", [[BELL, ["ZZ", "XX"], values(5, 2, 3)]], "evs 5x2 values, stds 5x2 values"),
+        ("sampler", [[BELL, None, 100_000]], "c 2 bits, 100000 shots"),
+    ],
+)  # fmt: skip
+def test_the_shape_of_results_in_words(program: str, pubs: list[object], shape: str) -> None:
+    """What results hold is told circuit by circuit: registers with bits and shots, or values."""
+    body = {"program_id": program, "params": {"pubs": pubs}}
+    assert results_shape(seeded.run(json.dumps(body).encode(), 1)) == shape
+
+
+@table(
+    "results", [b"", b"[]", b"ab", b'{"__value__": {"pub_results": [{"__value__": {"data": 1}}]}}']
+)
+def test_results_of_no_known_shape(results: bytes) -> None:
+    """Of what has another form, the size is told."""
+    assert results_shape(results) == f"{len(results)} bytes"
 
 
 @table(

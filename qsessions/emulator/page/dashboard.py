@@ -9,6 +9,8 @@ from typing import Self
 import attrs
 
 from qsessions.emulator.http.recording import ReceivedRequest, Recorder
+from qsessions.emulator.programs.pubs import PROGRAMS
+from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.clock import ServiceClock
 from qsessions.emulator.service.instances import Instance, queue_length
 from qsessions.emulator.service.values import Job, Meter, Session
@@ -59,11 +61,17 @@ class Dashboard:
     """Computes snapshots on demand, and a new one only after a change."""
 
     def __init__(
-        self, *, instances: Mapping[str, Instance], clock: ServiceClock, recorder: Recorder
+        self,
+        *,
+        instances: Mapping[str, Instance],
+        clock: ServiceClock,
+        recorder: Recorder,
+        programs: ProgramRunner,
     ) -> None:
         self._instances = instances
         self._clock = clock
         self._recorder = recorder
+        self._programs = programs
         self._revision: list[int] = []
         self._latest = Snapshot()
 
@@ -73,7 +81,8 @@ class Dashboard:
         states = [instance.state for instance in self._instances.values()]
         for state in states:
             state.advance(now)
-        revision = [self._recorder.received, *(len(state.events) for state in states)]
+        events = (len(state.events) for state in states)
+        revision = [self._recorder.received, self._programs.finished, *events]
         if revision != self._revision:
             self._latest, self._revision = self._compute(now), revision
         return now, self._latest
@@ -140,7 +149,20 @@ class Dashboard:
             "usage": attrs.astuple(session.metered),
             "activity": attrs.astuple(session.activity),
             "changes": [[change.state, change.at] for change in session.changes[-_MOST_CHANGES:]],
-            "jobs": [_job(job) for job in jobs],
+            "jobs": [self._job(job) for job in jobs],
+        }
+
+    def _job(self, job: Job) -> dict[str, object]:
+        has_results = job.status == "Completed" and job.program_id in PROGRAMS
+        return {
+            "id": job.id,
+            "program": job.program_id[:_LONGEST_TEXT],
+            "status": job.status,
+            "reason": job.reason,
+            "results": self._programs.shape(job.id)[:_LONGEST_TEXT] if has_results else None,
+            "created": job.created,
+            "started": job.started,
+            "ended": job.ended,
         }
 
 
@@ -150,17 +172,6 @@ def _weight(session: Session) -> tuple[bool, float, int]:
         session.changes[-1].at, session.last_job_started or 0, session.last_job_completed or 0
     )
     return session.state != "closed", latest, session.serial
-
-
-def _job(job: Job) -> dict[str, object]:
-    return {
-        "id": job.id,
-        "status": job.status,
-        "reason": job.reason,
-        "created": job.created,
-        "started": job.started,
-        "ended": job.ended,
-    }
 
 
 def _request(number: int, request: ReceivedRequest) -> dict[str, object]:

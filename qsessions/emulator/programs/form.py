@@ -1,11 +1,13 @@
 """Results in the service's form, as the official client reads them. It needs no numpy."""
 
+import ast
 import base64
 import json
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
 Shape = tuple[int, ...]
 Json = dict[str, object]
@@ -42,6 +44,48 @@ def primitive_result(pub_results: Sequence[Json], simulator: str) -> bytes:
     metadata = {"version": 2, "simulator": simulator}
     whole = _typed("PrimitiveResult", {"pub_results": list(pub_results), "metadata": metadata})
     return json.dumps(whole).encode()
+
+
+def results_shape(results: bytes) -> str:
+    """Return in words what a job's results hold, such as "c 2 bits, 100 shots", circuit by circuit.
+
+    Those in a row that are alike are told once, with their number.
+    """
+    try:
+        pubs = [
+            _pub_shape(pub["__value__"]) for pub in json.loads(results)["__value__"]["pub_results"]
+        ]
+    except Exception:  # noqa: BLE001 - a worker's process may answer anything
+        return f"{len(results)} bytes"
+    alike = [(shape, len(list(group))) for shape, group in groupby(pubs)]
+    shapes = [shape if count == 1 else f"{count} times ({shape})" for shape, count in alike]
+    return "; ".join(shapes) or "no circuits"
+
+
+def _pub_shape(pub: Mapping[str, Any]) -> str:
+    fields: Mapping[str, Any] = pub["data"]["__value__"]["fields"]
+    shapes: list[str] = []
+    for name, field in fields.items():
+        value = field["__value__"]
+        if field["__type__"] == "BitArray":
+            *shots, _ = _array_shape(value["array"]["__value__"])
+            bits = _counted([value["num_bits"]], "bit")
+            shapes.append(f"{name} {bits}, {_counted(shots, 'shot')}")
+        else:
+            shapes.append(f"{name} {_counted(_array_shape(value), 'value')}")
+    return ", ".join(shapes) or "no registers"
+
+
+def _array_shape(packed: str) -> Shape:
+    """Return the shape in the header of an array's file, which is the start of it."""
+    start = zlib.decompressobj().decompress(base64.b64decode(packed[:1024]), 256)
+    header: dict[str, Shape] = ast.literal_eval(start[10:].partition(b"\n")[0].decode())
+    return header["shape"]
+
+
+def _counted(sizes: Sequence[int], noun: str) -> str:
+    number = "x".join(map(str, sizes)) or "1"
+    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
 
 
 def _typed(kind: str, value: object) -> Json:

@@ -12,7 +12,7 @@ from zlib import crc32
 import attrs
 
 from qsessions.emulator.programs import seeded
-from qsessions.emulator.programs.form import primitive_result
+from qsessions.emulator.programs.form import primitive_result, results_shape
 from qsessions.emulator.programs.process import Worker
 from qsessions.emulator.programs.pubs import LONGEST_REASON, ProgramError
 from qsessions.emulator.service.errors import (
@@ -55,14 +55,19 @@ class ProgramRunner:
         module: The module whose `run` the worker calls. Without one there is no worker, and results
             are random.
         allow_remote: Whether circuits from other machines are run.
+
+    Attributes:
+        finished: How many have ended.
     """
 
     def __init__(self, module: str | None, *, allow_remote: bool = False) -> None:
+        self.finished = 0
         self._module = module
         self._seconds = _PROGRAM_SECONDS
         self._allow_remote = allow_remote
         self._waiting: dict[str, _Program] = {}
         self._results: dict[str, bytes] = {}
+        self._shapes: dict[str, str] = {}
         self._worker: Worker | None = None
         self._work: asyncio.Task[None] | None = None
         self._finished = asyncio.Condition()
@@ -112,6 +117,13 @@ class ProgramRunner:
         """Drop a job's results. A program that is still to run doesn't."""
         self._waiting.pop(job_id, None)
         self._results.pop(job_id, None)
+        self._shapes.pop(job_id, None)
+
+    def shape(self, job_id: str) -> str:
+        """Return in words what the results of a sampler or an estimator hold."""
+        if job_id in self._waiting:
+            return "being computed"
+        return self._shapes.get(job_id, "no circuits")
 
     async def results(self, job_id: str, *, once: bool = False) -> bytes | None:
         """Wait for a job's results, up to a minute; None if there are none by then.
@@ -140,11 +152,15 @@ class ProgramRunner:
             while self._waiting:
                 job_id, program = next(iter(self._waiting.items()))
                 outcome = await self._outcome(program)
+                shape = ""
+                if isinstance(outcome, bytes):
+                    shape = await asyncio.to_thread(results_shape, outcome)
                 is_wanted = self._waiting.pop(job_id, None) is not None
                 if is_wanted and isinstance(outcome, bytes):
-                    self._results[job_id] = outcome
+                    self._results[job_id], self._shapes[job_id] = outcome, shape
                 elif is_wanted and isinstance(outcome, ProgramError):
                     program.fail(outcome.reason, outcome.code)
+                self.finished += 1
                 async with self._finished:
                     self._finished.notify_all()
         finally:
