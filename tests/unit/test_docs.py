@@ -34,6 +34,8 @@ RUN_BY = {
     ("benchmarks/README.md", "sh"): {"test_a_quick_run_measures_every_figure"},
     ("docs/command-line.md", "sh"): {"test_documented_commands_run"},
     ("docs/configuration.md", "sh"): {"test_the_commands_of_the_settings_page"},
+    ("docs/containers.md", "sh"): {"test_the_commands_of_the_containers_page"},
+    ("docs/containers.md", "yaml"): {"test_the_services_of_a_ci"},
     ("docs/emulator.md", "js"): {"test_the_page_for_other_languages"},
     ("docs/emulator.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/emulator.md", "sh"): {"test_the_page_for_other_languages"},
