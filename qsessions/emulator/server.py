@@ -73,11 +73,11 @@ class Emulator:
         interactive_ttl: The first instance's idle limit, as in `add_instance`.
         token_seconds: How long an access token lives, in whole seconds.
         queue_seconds: How long every job waits before it may start.
-        api_key: The API key, of 8 or more visible ASCII characters; by default a random one.
+        api_key: The API key, 8 or more letters, digits, or any of -._~; by default a random one.
         crn: The first instance's CRN. Its account must begin with "emulated", as in the random one
             by default.
-        admin_token: What other machines rule the emulator and see its page with, of 8 or more
-            visible ASCII characters. Without it they can't.
+        admin_token: What other machines rule the emulator and see its page with, of the same
+            form. Without it they can't.
         seed: Makes ids, keys and tokens the same in every run. The keys are then not secret.
         backends: The names of the backends, each with its number of qubits if it isn't to have
             five: "ibm_fez:156". The first serves jobs that name none.

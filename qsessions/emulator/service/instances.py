@@ -31,8 +31,9 @@ _EMULATED_CRN = re.compile(
     r"crn:v1:bluemix:public:quantum-computing:[a-z0-9][a-z0-9-]*:a/(emulated[a-z0-9]*):[\w-]+::",
     re.ASCII,
 )
-# Shorter ones would turn up by chance in what is recorded, where they are replaced.
-_SECRET = re.compile(r"[!-~]{8,}")
+# They are replaced in what is recorded: shorter ones would turn up by chance, and other characters
+# are written in several ways.
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,}")
 
 _KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
@@ -125,7 +126,7 @@ def new_key(random: Random, prefix: str) -> str:
 def checked_secret(secret: str, name: str) -> str:
     """Return a secret that a user chose. Raises ValueError, with its name, for one that is none."""
     if not _SECRET.fullmatch(secret):
-        raise ValueError(f"{name} must have 8 or more characters, all of them visible ASCII")
+        raise ValueError(f"{name} must be 8 or more letters, digits, or any of -._~")
     return secret
 
 
