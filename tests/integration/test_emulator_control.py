@@ -470,7 +470,7 @@ async def test_a_key_and_a_crn_of_ones_own() -> None:
         ({"api_key": "with a space"}, "api_key must be 8"),
         ({"admin_token": ""}, "admin_token must be 8"),
         ({"admin_token": "not-ascii-\xe9"}, "admin_token must be 8"),
-        ({"admin_token": "in-json-\"another"}, "admin_token must be 8"),
+        ({"admin_token": 'in-json-"another'}, "admin_token must be 8"),
         ({"advertised_host": ""}, "advertised_host must be"),
         ({"advertised_host": "emulator:9000"}, "advertised_host must be"),
         ({"advertised_host": "cafe:9000"}, "advertised_host must be"),
