@@ -42,6 +42,7 @@ _HOMES = {
         "StateUnreachable",
         "TokenExchangeFailed",
         "Unauthorized",
+        "WatchIncomplete",
     ),
     "events": (
         "CreateCancelled",

@@ -40,6 +40,7 @@ from qsessions.errors import (
     StateUnreachable as StateUnreachable,
     TokenExchangeFailed as TokenExchangeFailed,
     Unauthorized as Unauthorized,
+    WatchIncomplete as WatchIncomplete,
 )
 from qsessions.events import (
     CreateCancelled as CreateCancelled,

@@ -9,7 +9,7 @@ and notes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
@@ -222,6 +222,20 @@ class SessionLeftOpen(QSessionsError):
 
 class StateUnreachable(QSessionsError):
     """The awaited state can't be reached any more, for example since the session is closed."""
+
+
+class WatchIncomplete(QSessionsError):
+    """Some sessions of a `watch` of many could not be followed to their end; all others were.
+
+    Attributes:
+        errors: Why, by the session's id, in the order in which the watch left them.
+    """
+
+    def __init__(
+        self, message: str, *, errors: Mapping[str, QSessionsError] | None = None, **facts: Any
+    ) -> None:
+        super().__init__(message, **facts)
+        self.errors = {} if errors is None else errors
 
 
 class ResponseError(QSessionsError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from operator import attrgetter
@@ -15,10 +16,20 @@ from qsessions.api.messages import Progress
 from qsessions.api.operations import LISTED_AS
 from qsessions.arguments import check_positive
 from qsessions.clock import Deadline
-from qsessions.errors import CallTimeout, ClientClosed, QSessionsError
+from qsessions.errors import (
+    BadRequest,
+    CallTimeout,
+    ClientClosed,
+    Forbidden,
+    NotFound,
+    ProtocolError,
+    QSessionsError,
+    WatchIncomplete,
+    one_line,
+)
 from qsessions.models import Session
 from qsessions.session.calls import SessionCalls
-from qsessions.session.outage import Outage, ends_wait
+from qsessions.session.outage import PATIENCE_S, Outage, ends_wait
 from qsessions.session.pace import Pace
 from qsessions.session.sweep import Stretch, Sweep, Watched
 
@@ -26,6 +37,13 @@ from qsessions.session.sweep import Stretch, Sweep, Watched
 _FASTEST = 10_000
 # After a failure no read begins for so many seconds at most.
 _LONGEST_HOLD_S = 1.0
+# What the service says of one session, or in a way that can't be read. All else that doesn't pass
+# is about the credentials, the instance or the way to the service, and each session would meet it.
+_OF_ONE = (BadRequest, Forbidden, NotFound, ProtocolError)
+# So many of the sessions that were left are named in a message.
+_NAMED = 3
+# The command line prints its warnings.
+_logger = logging.getLogger("qsessions.session")
 # A session or a page, or why there is none.
 _Result: TypeAlias = Session | WorkloadPage | Exception
 # When a read is due that doesn't wait for its turn.
@@ -63,8 +81,9 @@ class Watch:
         self._at_once = math.ceil(rate)
         self._seconds = seconds
         self._count = len(ids)
-        # Those that aren't closed.
+        # Those that aren't closed, and why others were left.
         self._sessions = {session_id: Watched(session_id) for session_id in ids}
+        self._errors: dict[str, QSessionsError] = {}
         self._sweeps = [Sweep(mode, self._sessions, calls.clock) for mode in LISTED_AS.values()]
         # Sorted by time, then by turn. Of a session only the entry with its own turn counts.
         self._turns = itertools.count(1)
@@ -94,12 +113,15 @@ class Watch:
                     if self._last_error
                     else "."
                 )
-                raise CallTimeout(
+                timeout = CallTimeout(
                     f"{len(self._sessions)} of {self._count} sessions were not closed "
                     f"within {self._seconds:g} s{away}",
                     operation="watch",
                     sent=False,
                 )
+                raise timeout from self._incomplete()
+            if incomplete := self._incomplete():
+                raise incomplete
         finally:
             for task in self._running:
                 task.cancel()
@@ -187,10 +209,8 @@ class Watch:
         """Handle the result of a read, and return the session if it has changed."""
         now = self._calls.clock.monotonic()
         if isinstance(result, Session):
-            self._last_error, self._answered_at = None, now
-            self._away_since.pop(watched.session_id, None)
-            if not self._away_since:
-                self._outage.end()
+            self._answered_at = now
+            self._answered(watched.session_id)
             changed = watched.keep(result)
             if result.is_final:
                 del self._sessions[watched.session_id]
@@ -202,15 +222,47 @@ class Watch:
             raise result
         since = self._away_since.setdefault(watched.session_id, now)
         # One session may fail for ever, or all together before one is read twice.
-        since = min(since, max(next(iter(self._away_since.values())), self._answered_at))
-        if ends_wait(result, now - since, self._seconds):
-            raise result
+        all_since = max(next(iter(self._away_since.values())), self._answered_at)
+        if ends_wait(result, now - min(since, all_since), self._seconds):
+            others_answer = now - all_since < PATIENCE_S
+            if not (others_answer if result.retryable else isinstance(result, _OF_ONE)):
+                raise result
+            self._leave(watched, result)
+            return None
         self._outage.begin(result)
         self._last_error = result.with_traceback(None)
         watched.back_off()
         self._pace.hold(_asked_wait(result) or min(watched.interval, _LONGEST_HOLD_S))
         self._schedule(watched, watched.interval)
         return None
+
+    def _leave(self, watched: Watched, error: QSessionsError) -> None:
+        """Go on without a session that can't be read."""
+        session_id = watched.session_id
+        del self._sessions[session_id]
+        self._errors[session_id] = error.with_traceback(None)
+        _logger.warning("%r isn't watched any more: %s", session_id, one_line(error.details))
+        self._answered(session_id)
+
+    def _answered(self, session_id: str) -> None:
+        """Record that a session isn't away, or is watched no more."""
+        self._last_error = None
+        self._away_since.pop(session_id, None)
+        if not self._away_since:
+            self._outage.end()
+
+    def _incomplete(self) -> WatchIncomplete | None:
+        """Return the error that says which sessions were left, if any were."""
+        if not self._errors:
+            return None
+        left = [f"{name!r}: {error.details}" for name, error in self._errors.items()]
+        more = [f"and {len(left) - _NAMED} more"] if len(left) > _NAMED else []
+        return WatchIncomplete(
+            f"{len(left)} of {self._count} sessions could not be watched to their end: "
+            + "; ".join(left[:_NAMED] + more),
+            operation="watch",
+            errors=self._errors,
+        )
 
     def _keep_page(self, stretch: Stretch, result: _Result) -> None:
         """Handle a page of the list; without one the sessions are read all the same."""

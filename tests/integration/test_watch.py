@@ -16,12 +16,19 @@ import pytest
 
 from qsessions import (
     AsyncSessionClient,
+    BadRequest,
     CallTimeout,
     ClientClosed,
+    Forbidden,
+    InstanceNotFound,
     InvalidArgument,
     NotFound,
+    ProtocolError,
+    QSessionsError,
+    ResponseError,
     ServerError,
     Unauthorized,
+    WatchIncomplete,
 )
 from qsessions.emulator import Emulator
 from qsessions.errors import copy_error
@@ -218,21 +225,66 @@ async def test_a_watcher_that_leaves_half_way_leaves_nothing(stepped: Stepped) -
     assert len(fleet.asked) == asked
 
 
-async def test_an_unknown_session_ends_the_watch_by_name(client: AsyncSessionClient) -> None:
-    """A session that doesn't exist is an error at its first read, with its id."""
+async def test_an_unknown_session_leaves_the_others_watched(
+    client: AsyncSessionClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that doesn't exist is named in the log at once, and in the error at the end, when all
+    others are closed.
+    """
     known = (await client.create(mode="dedicated", max_ttl="10m")).id
-    changes = client.watch([known, "unknown"], timeout="1h")
-    assert (await anext(changes))[0] == known
-    with pytest.raises(NotFound) as caught:
+    changes = client.watch(["unknown", known])
+    assert (await anext(changes))[1].state == "open"
+    assert "'unknown' isn't watched any more" in caplog.text
+    await client.close(known)
+    assert (await anext(changes))[1].state == "closed"
+    with pytest.raises(WatchIncomplete, match="1 of 2 sessions .* to their end") as caught:
         await anext(changes)
-    assert caught.value.session_id == "unknown"
+    assert caught.value.errors.keys() == {"unknown"}
+    error = caught.value.errors["unknown"]
+    assert (type(error), error.session_id) == (NotFound, "unknown")
 
 
-@table("failure", [Unauthorized("no", status=401), LookupError("no ticket")])
-async def test_a_failure_that_does_not_pass_ends_the_watch(
+async def test_sessions_that_are_left_are_told_at_a_timeout_too(stepped: Stepped) -> None:
+    """What concerns one session ends no watch; of many that were left, the message names three, and
+    a timeout has them as its cause.
+    """
+    refusals: list[Exception] = [
+        BadRequest("bad", status=400),
+        Forbidden("not yours", status=403),
+        NotFound("gone", status=404),
+        ProtocolError("no JSON"),
+    ]
+    scripts: dict[str, list[str | Exception]] = {
+        f"s{n}": [error] for n, error in enumerate(refusals)
+    }
+    fleet = Fleet(stepped, scripts | {"open": ["open"]})
+    watcher = Watcher(fleet.watch(seconds=5))
+    await stepped.step(5)
+    with pytest.raises(CallTimeout, match="1 of 5 sessions were not closed") as caught:
+        await watcher.task
+    incomplete = caught.value.__cause__
+    assert isinstance(incomplete, WatchIncomplete)
+    assert [*incomplete.errors.values()] == refusals
+    assert incomplete.message == (
+        "4 of 5 sessions could not be watched to their end: 's0': bad (status 400); "
+        "'s1': not yours (status 403); 's2': gone (status 404); and 1 more"
+    )
+    assert [name for _, name in fleet.asked if name != "open"] == ids(4)
+
+
+@table(
+    "failure",
+    [
+        Unauthorized("no", status=401),
+        InstanceNotFound("no instance", status=404),
+        ResponseError("another server's", status=404),
+        LookupError("no ticket"),
+    ],
+)
+async def test_a_failure_that_concerns_all_ends_the_watch(
     stepped: Stepped, failure: Exception
 ) -> None:
-    """What comes again each time is raised at once, and nothing of the watch is left."""
+    """What would come again for each session is raised at once, and nothing of the watch is left."""
     fleet = Fleet(stepped, all_of(ids(5), ["open"]) | {"s3": [failure]})
     watcher = Watcher(fleet.watch())
     await stepped.step(5)
@@ -248,7 +300,7 @@ async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
     stepped: Stepped, caplog: pytest.LogCaptureFixture, away: str
 ) -> None:
     """Without a timeout a watch bears 10 minutes without an answer, about all sessions or about one,
-    counted anew after each; then it raises what is wrong, with a note.
+    counted anew after each; then it raises what is wrong, with a note: about one, at the end.
     """
     caplog.clear()
     fleet = Fleet(stepped, all_of(ids(5), ["open"]))
@@ -263,12 +315,24 @@ async def test_without_a_timeout_an_outage_of_ten_minutes_is_borne(
             fleet.scripts |= {session_id: ["active"] for session_id in gone}
             await stepped.step(40)
     await stepped.step(40)
-    with pytest.raises(ServerError, match="the service is down") as caught:
+    assert watcher.task.done() is (away == "all")
+    for session_id in {*ids(5)} - {*gone}:
+        fleet.scripts[session_id] = ["closed"]
+    await stepped.step(40)
+    with pytest.raises(QSessionsError, match="the service is down") as caught:
         await watcher.task
-    assert caught.value.__notes__ == [
+    failure = (
+        caught.value.errors["s3"] if isinstance(caught.value, WatchIncomplete) else caught.value
+    )
+    assert isinstance(failure, ServerError)
+    assert failure.__notes__ == [
         "the wait has borne that for 10 minutes, as one without a timeout does."
     ]
-    began, over, again = [record.getMessage() for record in caplog.records]
+    messages = [record.getMessage() for record in caplog.records]
+    if away == "one":
+        assert messages[3] == "'s3' isn't watched any more: the service is down (status 503)"
+        assert messages[4].startswith("watched sessions can be read again after 6")
+    began, over, again = messages[:3]
     assert (
         began
         == again

@@ -85,6 +85,7 @@ from qsessions import (
     Unauthorized,
     UpdateSession,
     Verdict,
+    WatchIncomplete,
     Workload,
     forget,
     reap,
@@ -342,6 +343,10 @@ async def living(client: AsyncSessionClient) -> None:
         assert_type(snapshot, Session)
     assert_type(live.watch(timeout="5m"), AsyncIterator[Session])
     assert_type(client.watch(["s-1", "s-2"]), AsyncIterator[tuple[str, Session]])
+    try:
+        await anext(client.watch(["s-1"]))
+    except WatchIncomplete as incomplete:
+        assert_type(incomplete.errors, Mapping[str, QSessionsError])
     async for session_id, changed in client.watch({"s-1"}, rate=5, timeout=timedelta(hours=1)):
         assert_type(session_id, str)
         assert_type(changed, Session)

@@ -30,6 +30,7 @@ from qsessions import (
     StateUnreachable,
     TokenExchangeFailed,
     Unauthorized,
+    WatchIncomplete,
 )
 from qsessions.errors import copy_error, response_error_class
 from tests.support.tables import table
@@ -46,6 +47,7 @@ PLAIN: list[type[QSessionsError]] = [
     SessionLeftOpen,
     StateUnreachable,
     TokenExchangeFailed,
+    WatchIncomplete,
 ]
 SENDING: list[type[QSessionsError]] = [CallTimeout, ConnectionFailed]
 ANSWERED: list[type[QSessionsError]] = [
@@ -103,6 +105,13 @@ def test_pickling(kind: type[QSessionsError], protocol: int) -> None:
     arrived = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - what is loaded was dumped here
     assert type(arrived) is kind
     assert fields(arrived) == fields(error)
+
+
+def test_the_errors_of_a_watch_arrive_too() -> None:
+    """What a watch says of each session crosses a process border with it."""
+    error = WatchIncomplete("it broke", errors={"s-1": full(NotFound)})
+    arrived: WatchIncomplete = pickle.loads(pickle.dumps(error))  # noqa: S301 - as above
+    assert fields(arrived.errors["s-1"]) == fields(error.errors["s-1"])
 
 
 @table("kind", EVERY)
