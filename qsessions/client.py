@@ -21,6 +21,7 @@ from qsessions.caller import Caller, Timeout, by_creation
 from qsessions.clock import Clock
 from qsessions.config.checks import checked_headers
 from qsessions.config.resolve import resolve
+from qsessions.config.variables import log_as_asked, read_defaults
 from qsessions.errors import ClientClosed, InvalidArgument
 from qsessions.events import Observer, Observers, logger
 from qsessions.http.attempts import Attempts
@@ -83,7 +84,8 @@ class AsyncSessionClient(OfItsProcess):
             one, which is asked for once. By default 2025-01-01, the API description's own, and from
             that one's sunset on 2027-01-01 the newest that qsessions is tested with.
         timeout: The timeout of each call as a whole (tokens, attempts and the waits between them):
-            seconds, a `timedelta` or text such as "2m"; None for none.
+            seconds, a `timedelta` or text such as "2m"; None for none. By default
+            QSESSIONS_TIMEOUT, else 60 s.
         retry: When to send a request again.
         http: An aiohttp session whose connection pool is used and left open. Only its pool and its
             trace configs are used; `ssl` and `max_concurrency` are then the pool's own.
@@ -131,7 +133,7 @@ class AsyncSessionClient(OfItsProcess):
         account: str | None = None,
         account_file: str | os.PathLike[str] | None = None,
         api_version: str | None = None,
-        timeout: float | timedelta | str | None = 60.0,
+        timeout: Timeout = ...,
         retry: RetryPolicy | None = None,
         http: HttpSession | None = None,
         ssl: tls.SSLContext | None = None,
@@ -145,6 +147,8 @@ class AsyncSessionClient(OfItsProcess):
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
     ) -> None:
+        log_as_asked()
+        self._defaults = read_defaults()
         settings = resolve(
             auth,
             base_url,
@@ -174,7 +178,7 @@ class AsyncSessionClient(OfItsProcess):
             Attempts(self._transport, retry=policy, clock=self.clock, observers=watchers),
             self.clock,
             api_version=api_version,
-            timeout=deadline_seconds(timeout, "timeout"),
+            timeout=self._defaults.seconds(timeout),
             headers=checked_headers({} if headers is None else headers),
         )
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
@@ -286,11 +290,11 @@ class AsyncSessionClient(OfItsProcess):
         Args:
             request: What to create; or pass its fields as arguments.
             mode: "dedicated" or "batch".
-            backend: The backend's name.
+            backend: The backend's name; by default QSESSIONS_BACKEND, else the service's choice.
             max_ttl: How long after its first job's start it closes at the latest: whole seconds, a
-                `timedelta` or text such as "2h 30m". Set it: it bounds what the session costs when
-                this host vanishes. A session that no job ever reached costs nothing, and the
-                service closes it after 30 minutes.
+                `timedelta` or text such as "2h 30m"; by default QSESSIONS_MAX_TTL, else 8 hours.
+                Set it: it bounds what the session costs when this host vanishes. A session that no
+                job ever reached costs nothing, and the service closes it after 30 minutes.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: The session's labels in the ledger, such as `{"run": "42"}`, by which `reap`,
@@ -379,9 +383,10 @@ class AsyncSessionClient(OfItsProcess):
         Args:
             request: What to create; or pass its fields as arguments, as for `create`.
             mode: "dedicated" or "batch".
-            backend: The backend's name.
-            max_ttl: How long after its first job's start it closes at the latest. Set it: it bounds
-                what the session costs when this host vanishes; see `create`.
+            backend: The backend's name; by default QSESSIONS_BACKEND.
+            max_ttl: How long after its first job's start it closes at the latest; by default
+                QSESSIONS_MAX_TTL. Set it: it bounds what the session costs when this host vanishes;
+                see `create`.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: The session's labels in the ledger; see `create`.
@@ -412,15 +417,16 @@ class AsyncSessionClient(OfItsProcess):
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
         )
+        create = self._create(wanted, labels, api_version, timeout)
         context = SessionContext(
-            self._create(wanted, labels, api_version, timeout),
+            create,
             self._open_sessions,
             on_exit=on_exit,
             on_error=on_error,
             ending_timeout=ending_timeout,
             handle_signals=handle_signals,
         )
-        if wanted.max_ttl is None and not self._has_warned:
+        if create.request.max_ttl is None and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "open() without max_ttl: if this host vanishes, the session may cost for 8 hours "
@@ -770,7 +776,7 @@ class AsyncSessionClient(OfItsProcess):
         return Create(
             self._calls,
             self._creates,
-            request,
+            self._defaults.complete(request),
             labels=self._checked_labels(labels),
             api_version=None if api_version is None else operations.checked_version(api_version),
             seconds=self._caller.seconds(timeout),

@@ -235,7 +235,7 @@ class WatchIncomplete(QSessionsError):
         self, message: str, *, errors: Mapping[str, QSessionsError] | None = None, **facts: Any
     ) -> None:
         super().__init__(message, **facts)
-        self.errors = {} if errors is None else errors
+        self.errors: Mapping[str, QSessionsError] = {} if errors is None else errors
 
 
 class ResponseError(QSessionsError):

@@ -236,6 +236,24 @@ def _words(event: Event) -> str:
             return f"session {event.session_id} closed, since its create was cancelled"
         case CreateCancelled():
             return event.detail
-    fields = attrs.asdict(event).items()
-    words = " ".join(f"{name}={value}" for name, value in fields if value is not None)
-    return f"{type(event).__name__} {words}"
+    return _words_of_request(event)
+
+
+def _words_of_request(
+    event: RequestSent | ResponseReceived | RequestFailed | RetryPlanned | TokenRenewed,
+) -> str:
+    match event:
+        case TokenRenewed():
+            return f"{event.host} gave an access token for {event.expires_in:.0f} s"
+        case RetryPlanned():
+            whose = f" of session {event.session_id}" if event.session_id else ""
+            again = f"again in {event.delay:.3f} s, after attempt {event.attempt}"
+            return f"{event.operation}{whose} {again}: {event.reason}"
+    attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
+    words = f"{event.method} {event.path} ({event.operation}{attempt})"
+    match event:
+        case ResponseReceived():
+            return f"{words}: {event.status} after {event.seconds:.3f} s"
+        case RequestFailed():
+            return f"{words}: no answer after {event.seconds:.3f} s: {event.reason}"
+    return words

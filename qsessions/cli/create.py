@@ -20,6 +20,7 @@ from qsessions.cli.output import Output, row
 from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import discard_output
+from qsessions.config.variables import read_defaults
 from qsessions.events import CreateCancelled, Event, RequestSent
 from qsessions.models import CreateSession, Session
 
@@ -45,12 +46,14 @@ def create(
 
     async def body() -> int | None:
         output, labels = Output(options), read_labels(label)
-        request = CreateSession(
-            mode,
-            backend=backend,
-            max_ttl=max_ttl,
-            interactive_ttl=interactive_ttl,
-            active_ttl=active_ttl,
+        request = read_defaults().complete(
+            CreateSession(
+                mode,
+                backend=backend,
+                max_ttl=max_ttl,
+                interactive_ttl=interactive_ttl,
+                active_ttl=active_ttl,
+            )
         )
         async with (
             optional_ledger(detached=True) as ledger,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from qsessions.config.variables import DEFAULT_TIMEOUT_S, TIMEOUT
 from qsessions.errors import InvalidArgument
 from qsessions.models import (
     DURATION_TEXT,
@@ -34,11 +35,16 @@ def reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -
     """
 
     def convert(_: object, tokens: Sequence[Token]) -> Any:
-        text = tokens[0].value
+        text, is_variable = tokens[0].value, tokens[0].source == "env"
+        if is_variable and not text:
+            # As if it weren't set; there is only one.
+            return DEFAULT_TIMEOUT_S
         try:
             return read(text)
         except (ValueError, OverflowError):
-            raise ValueError(f"must be {forms}, not {text[:_SHOWN]!r}.") from None
+            # A variable isn't repeated: it may be the key, in the wrong place.
+            shown = "" if is_variable else f", not {text[:_SHOWN]!r}"
+            raise ValueError(f"must be {forms}{shown}.") from None
 
     return Parameter(converter=convert, metavar=metavar)
 
@@ -127,12 +133,14 @@ ListedModes = Annotated[
         help="Which kinds; may be repeated. The list calls dedicated ones session.", negative=""
     ),
 ]
-Backend = Annotated[Name | None, Parameter(help="The backend's name.")]
+Backend = Annotated[
+    Name | None, Parameter(help="The backend's name; by default QSESSIONS_BACKEND.")
+]
 MaxTtl = Annotated[
     _Ttl | None,
     Parameter(
         help="How long after its first job's start it closes at the latest: seconds, or text such "
-        "as 10m. One that no job reaches closes after 30 minutes."
+        "as 10m; by default QSESSIONS_MAX_TTL. One that no job reaches closes after 30 minutes."
     ),
 ]
 InteractiveTtl = Annotated[
@@ -186,8 +194,12 @@ class Options:
         Parameter(help="The dated API version to ask for, YYYY-MM-DD, or 'latest'."),
     ] = None
     timeout: Annotated[
-        Limit, Parameter(help="The deadline of each call: seconds, text such as 2m, or 'none'.")
-    ] = 60
+        Limit,
+        Parameter(
+            help="The deadline of each call: seconds, text such as 2m, or 'none'.",
+            env_var=TIMEOUT,
+        ),
+    ] = DEFAULT_TIMEOUT_S
     json: Annotated[bool, flag("Print one JSON object.")] = False
     jsonl: Annotated[bool, flag("Print one JSON object a line.")] = False
     verbose: Annotated[

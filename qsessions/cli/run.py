@@ -43,6 +43,7 @@ from qsessions.cli.options import (
 from qsessions.cli.output import Output
 from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect
+from qsessions.config.variables import read_defaults
 from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
 from qsessions.events import EndingFailed, Event
 from qsessions.models import CreateSession, Session
@@ -112,7 +113,7 @@ async def run(
                 "--mode is missing.",
                 solution="Add --mode dedicated or --mode batch for a new session, or --attach ID.",
             )
-        request = CreateSession(mode, backend=backend, **ttls)
+        request = read_defaults().complete(CreateSession(mode, backend=backend, **ttls))
     elif label or any([mode, backend, *ttls.values()]):
         raise InvalidArgument(
             "--attach takes no options of a new session.", solution="Leave one of them out."

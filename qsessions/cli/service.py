@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qsessions.cli.failures import (
@@ -18,7 +19,8 @@ from qsessions.cli.failures import (
 )
 from qsessions.cli.options import Options
 from qsessions.clock import SYSTEM_CLOCK
-from qsessions.errors import QSessionsError
+from qsessions.config.variables import log_as_asked
+from qsessions.errors import ConfigurationError, QSessionsError
 
 if TYPE_CHECKING:
     from qsessions.client import AsyncSessionClient
@@ -61,9 +63,13 @@ def run_async(
     Raises:
         LeaveAtOnce: Ctrl-C came twice.
     """
+    printed, logs = StderrHandler(logging.WARNING), list(map(logging.getLogger, _PRINTED))
+    with suppress(ConfigurationError):
+        # A wrong value is told when the client is made. What is logged isn't printed once more.
+        if log_as_asked():
+            logs = []
     # The commands print the library's warnings themselves, in their own words.
     logging.getLogger("qsessions").addHandler(_DISCARD)
-    printed, logs = StderrHandler(logging.WARNING), list(map(logging.getLogger, _PRINTED))
     for log in logs:
         log.addHandler(printed)
     runner = asyncio.Runner()

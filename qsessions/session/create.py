@@ -43,6 +43,7 @@ class Create:
         seconds: The timeout, or None for none.
 
     Attributes:
+        request: What to create.
         session_id: The session's id, once it is known.
         api_version: The API version of all calls about it.
     """
@@ -60,7 +61,7 @@ class Create:
         self.session_id: str | None = None
         self._calls = calls
         self._creates = creates
-        self._request = request
+        self.request = request
         self._operation = operations.create(request)
         self._labels = labels
         self.api_version = api_version
@@ -93,9 +94,9 @@ class Create:
             self._calls.observers.notify(
                 SessionCreated(
                     session_id=outcome.id,
-                    mode=self._request.mode,
-                    backend=self._request.backend,
-                    max_ttl=self._request.max_ttl,
+                    mode=self.request.mode,
+                    backend=self.request.backend,
+                    max_ttl=self.request.max_ttl,
                 )
             )
             return outcome
@@ -158,7 +159,7 @@ class Create:
             return (
                 f"create was interrupted; session {self.session_id!r} was created and may be open"
             )
-        fields = attrs.asdict(self._request).items()
+        fields = attrs.asdict(self.request).items()
         arguments = ", ".join(f"{name}={value}" for name, value in fields if value is not None)
         return (
             f"create({arguments}) was interrupted, and its outcome is unknown: "
@@ -203,7 +204,7 @@ class Create:
             if not self._is_abandoned:
                 await add_candidates(
                     error,
-                    self._request,
+                    self.request,
                     began=began,
                     calls=calls,
                     api_version=self.api_version,
@@ -235,7 +236,7 @@ class Create:
             # Which instance it is may be known only by then.
             await caller.ensure_configured(self._operation.name, deadline)
             await self._calls.recorder.record_intent(
-                self._request,
+                self.request,
                 self._key,
                 base_url=caller.base_url,
                 instance=caller.instance,

@@ -119,7 +119,7 @@ class SessionClient(OfItsProcess):
         account: str | None = None,
         account_file: str | os.PathLike[str] | None = None,
         api_version: str | None = None,
-        timeout: float | timedelta | str | None = 60.0,
+        timeout: Timeout = ...,
         retry: RetryPolicy | None = None,
         ssl: tls.SSLContext | None = None,
         proxy: str | URL | None = None,
@@ -156,7 +156,8 @@ class SessionClient(OfItsProcess):
                 one, which is asked for once. By default 2025-01-01, the API description's own, and
                 from that one's sunset on 2027-01-01 the newest that qsessions is tested with.
             timeout: The timeout of each call as a whole (tokens, attempts and the waits between
-                them): seconds, a `timedelta` or text such as "2m"; None for none.
+                them): seconds, a `timedelta` or text such as "2m"; None for none. By default
+                QSESSIONS_TIMEOUT, else 60 s.
             retry: When to send a request again.
             ssl: TLS settings; by default the system's.
             proxy: The URL of an HTTP proxy. By default HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide,
@@ -277,11 +278,11 @@ class SessionClient(OfItsProcess):
         Args:
             request: What to create; or pass its fields as arguments.
             mode: "dedicated" or "batch".
-            backend: The backend's name.
+            backend: The backend's name; by default QSESSIONS_BACKEND, else the service's choice.
             max_ttl: How long after its first job's start it closes at the latest: whole seconds, a
-                `timedelta` or text such as "2h 30m". Set it: it bounds what the session costs when
-                this host vanishes. A session that no job ever reached costs nothing, and the
-                service closes it after 30 minutes.
+                `timedelta` or text such as "2h 30m"; by default QSESSIONS_MAX_TTL, else 8 hours.
+                Set it: it bounds what the session costs when this host vanishes. A session that no
+                job ever reached costs nothing, and the service closes it after 30 minutes.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: The session's labels in the ledger, such as `{"run": "42"}`, by which `reap`,
@@ -372,9 +373,10 @@ class SessionClient(OfItsProcess):
         Args:
             request: What to create; or pass its fields as arguments, as for `create`.
             mode: "dedicated" or "batch".
-            backend: The backend's name.
-            max_ttl: How long after its first job's start it closes at the latest. Set it: it bounds
-                what the session costs when this host vanishes; see `create`.
+            backend: The backend's name; by default QSESSIONS_BACKEND.
+            max_ttl: How long after its first job's start it closes at the latest; by default
+                QSESSIONS_MAX_TTL. Set it: it bounds what the session costs when this host vanishes;
+                see `create`.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
             labels: The session's labels in the ledger; see `create`.

@@ -202,9 +202,7 @@ async def test_the_log_has_the_facts_as_fields(
         ("DEBUG", "ResponseReceived"),
         ("INFO", "SessionDraining"),
     ]
-    assert records[1].getMessage() == (
-        "ResponseReceived operation=update session_id=s1 method=PATCH path=/v1/sessions/s1 attempt=1 status=503 seconds=0.0"
-    )
+    assert records[1].getMessage() == ("PATCH /v1/sessions/s1 (update): 503 after 0.000 s")
     fields = {
         name: value for name, value in vars(records[2]).items() if name.startswith("qsessions_")
     }

@@ -229,11 +229,11 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     AsyncSessionClient(account="mine", account_file="~/accounts.json")
     AsyncSessionClient(timeout=None, proxy="http://proxy.example:3128")
     AsyncSessionClient(timeout=timedelta(minutes=1))
+    AsyncSessionClient(timeout=...)
     AsyncSessionClient(retry=RetryPolicy(budget=None))
     assert_type(transport.spawn(fresh_token()), asyncio.Task[str])
 
     AsyncSessionClient("key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    AsyncSessionClient(timeout=...)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     wrong: AuthProvider = Counter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     del wrong
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
+
+import qsessions
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -104,6 +107,38 @@ def test_every_link_leads_somewhere() -> None:
             ):
                 astray.append((page, link))
     assert astray == []
+
+
+# Read by Python, its libraries and OpenSSL for us; and what else looks like a variable in the code:
+# those that are only set for others, and names of the system's.
+READ_FOR_US = {
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HOME",
+    "USERPROFILE",
+    "XDG_STATE_HOME",
+}
+NOT_READ = re.compile(r"ALL_PROXY|RESOURCE_CONTROLLER_URL|AI_MASK|S?O_\w+")
+
+
+def test_all_variables_are_on_one_page() -> None:
+    """The table of variables has each that the package reads, and none that it doesn't."""
+    package = Path(qsessions.__file__).parent
+    named = {
+        node.value
+        for path in package.rglob("*.py")
+        # What runs there has an environment of its own.
+        if "programs" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", node.value) and not NOT_READ.fullmatch(node.value)
+    }
+    section = PAGES["docs/configuration.md"].partition("## All variables")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == named | READ_FOR_US
 
 
 def test_the_steps_of_the_gate() -> None:

@@ -31,14 +31,14 @@ EVENTS: list[tuple[Event, int, str]] = [
     (
         SENT,
         logging.DEBUG,
-        "RequestSent operation=get session_id=s-1 method=GET path=/v1/sessions/s-1 attempt=1",
+        "GET /v1/sessions/s-1 (get)",
     ),
     (
         RequestSent(
             operation="create", session_id=None, method="POST", path="/v1/sessions", attempt=1
         ),
         logging.DEBUG,
-        "RequestSent operation=create method=POST path=/v1/sessions attempt=1",
+        "POST /v1/sessions (create)",
     ),
     (
         ResponseReceived(
@@ -51,7 +51,7 @@ EVENTS: list[tuple[Event, int, str]] = [
             seconds=0.5,
         ),
         logging.DEBUG,
-        "ResponseReceived operation=get session_id=s-1 method=GET path=/x attempt=2 status=200 seconds=0.5",
+        "GET /x (get, attempt 2): 200 after 0.500 s",
     ),
     (
         RequestFailed(
@@ -64,17 +64,17 @@ EVENTS: list[tuple[Event, int, str]] = [
             reason="lost",
         ),
         logging.DEBUG,
-        "RequestFailed operation=get session_id=s-1 method=GET path=/x attempt=2 seconds=0.5 reason=lost",
+        "GET /x (get, attempt 2): no answer after 0.500 s: lost",
     ),
     (
         RetryPlanned(operation="get", session_id="s-1", attempt=2, delay=0.0, reason="status 503"),
         logging.INFO,
-        "RetryPlanned operation=get session_id=s-1 attempt=2 delay=0.0 reason=status 503",
+        "get of session s-1 again in 0.000 s, after attempt 2: status 503",
     ),
     (
         TokenRenewed(host="iam.cloud.ibm.com", expires_in=3600.0),
         logging.DEBUG,
-        "TokenRenewed host=iam.cloud.ibm.com expires_in=3600.0",
+        "iam.cloud.ibm.com gave an access token for 3600 s",
     ),
     (
         CreateCancelled(session_id="s-1", closed=True, detail="closed after a cancelled create"),
