@@ -47,6 +47,7 @@ from qsessions.events import (
     EndingFailed as EndingFailed,
     Event as Event,
     LedgerFailed as LedgerFailed,
+    MaxUsageReached as MaxUsageReached,
     Observer as Observer,
     RequestFailed as RequestFailed,
     RequestSent as RequestSent,
@@ -72,11 +73,14 @@ from qsessions.models import (
     ApiVersion as ApiVersion,
     CreateSession as CreateSession,
     Instance as Instance,
+    InstanceUsage as InstanceUsage,
+    Job as Job,
     Mode as Mode,
     Session as Session,
     SessionState as SessionState,
     StateChange as StateChange,
     UpdateSession as UpdateSession,
+    UsagePeriod as UsagePeriod,
     Workload as Workload,
 )
 from qsessions.reaper import Reaped as Reaped, forget as forget, reap as reap

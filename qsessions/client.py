@@ -35,6 +35,7 @@ from qsessions.models import (
     CreateSession,
     Duration,
     Instance,
+    InstanceUsage,
     Mode,
     ModeName,
     Session,
@@ -331,6 +332,7 @@ class AsyncSessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
@@ -350,6 +352,7 @@ class AsyncSessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
@@ -368,6 +371,7 @@ class AsyncSessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]:
@@ -401,6 +405,14 @@ class AsyncSessionClient(OfItsProcess):
                 cell; the next call then logs a warning. (Under `asyncio.run`, Ctrl-C cancels the
                 main task, whose blocks still end their sessions; of a handler of your own, asyncio
                 lets only SystemExit and KeyboardInterrupt through.)
+            max_usage: Close the session when it has used that much, though the block goes on:
+                seconds, a `timedelta` or text such as "5m"; None for no limit. The usage is what
+                the service says (`elapsed_time`), or where it doesn't say it meanwhile, for a
+                dedicated session the time that it was seen active. It is read every 15 s or so, so
+                up to 18 s more may be used, besides a job that runs on. `ended_by` of the handle is
+                then "max_usage", and there is the event `MaxUsageReached`. After the block it
+                counts no more: drained jobs may use more. The instance's usage is asked for once,
+                in the background.
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
 
@@ -425,6 +437,7 @@ class AsyncSessionClient(OfItsProcess):
             on_error=on_error,
             ending_timeout=ending_timeout,
             handle_signals=handle_signals,
+            max_usage=max_usage,
         )
         if create.request.max_ttl is None and not self._has_warned:
             self._has_warned = True
@@ -621,6 +634,26 @@ class AsyncSessionClient(OfItsProcess):
             QSessionsError: See errors.py.
         """
         return await self._caller.instances(timeout)
+
+    async def usage(
+        self, *, api_version: str | None = None, timeout: Timeout = ...
+    ) -> InstanceUsage:
+        """Return what the instance has used, and its limits.
+
+        For five minutes, the next create warns in the log if the answer says that the limit is
+        reached.
+
+        Args:
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            QSessionsError: See errors.py.
+        """
+        # Late, as in `watch`: not every program comes here.
+        from qsessions.session.usage import known_usage
+
+        return await known_usage(self._calls).fetch(api_version, timeout)
 
     async def resolve_instance(self, *, timeout: Timeout = ...) -> str | None:
         """Return the CRN that is sent, after looking it up if that wasn't done yet.

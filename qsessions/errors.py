@@ -38,8 +38,8 @@ class QSessionsError(Exception):
 
     Attributes:
         message: What happened: the service's own words where it gave some.
-        operation: What was asked for: create, get, update, drain, close, versions, workloads,
-            instances, token_exchange, wait_until or watch.
+        operation: What was asked for: create, get, update, drain, close, versions, workloads, jobs,
+            usage, instances, token_exchange, wait_until or watch.
         session_id: The session it was asked of, or None.
         method: The HTTP method of the request, or None where no request was involved.
         path: The raw path of the request, or None.

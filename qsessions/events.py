@@ -95,6 +95,18 @@ class SessionClosed(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
+class MaxUsageReached(Value):
+    """A session of `open(max_usage=)` has used that much, and is being closed.
+
+    `usage_seconds` is what it was seen to have used; both are in seconds.
+    """
+
+    session_id: str
+    max_usage: float
+    usage_seconds: float
+
+
+@frozen(kw_only=True, eq=False, repr=False)
 class CreateCancelled(Value):
     """A create was cancelled while its request was in flight.
 
@@ -143,6 +155,7 @@ Event: TypeAlias = (
     | SessionCreated
     | SessionDraining
     | SessionClosed
+    | MaxUsageReached
     | CreateCancelled
     | EndingFailed
     | LedgerFailed
@@ -200,6 +213,7 @@ class Observers:
 
 _LEVELS: dict[type[Event], int] = {
     LedgerFailed: logging.WARNING,
+    MaxUsageReached: logging.WARNING,
     SessionCreated: logging.INFO,
     SessionDraining: logging.INFO,
     SessionClosed: logging.INFO,
@@ -226,6 +240,9 @@ def _words(event: Event) -> str:
             return f"session {event.session_id} draining"
         case SessionClosed():
             return f"session {event.session_id} closed"
+        case MaxUsageReached():
+            used = f"{event.usage_seconds:.0f} s of its max_usage of {event.max_usage:.0f} s"
+            return f"session {event.session_id} has used {used}, and is being closed"
         case EndingFailed():
             return f"session {event.session_id} left open: {event.detail}"
         case LedgerFailed(unrecorded=()):

@@ -1,6 +1,7 @@
 """Between JSON and models: the only place that knows the field names of the service's answers.
 
-Those of its errors are in error_body.py, those of the cloud's directory in directory.py.
+Those of its errors are in error_body.py, of jobs in jobs.py, of the cloud's directory in
+directory.py.
 
 Reading is tolerant: unknown fields are kept, null and "" mean absent, unknown states live as
 themselves. Writing leaves out what is None.
@@ -20,7 +21,14 @@ from attrs import field, frozen
 from qsessions.api.messages import header_problem
 from qsessions.api.structure import SCALARS, loads, structure
 from qsessions.errors import ProtocolError
-from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession, Workload
+from qsessions.models import (
+    ApiVersion,
+    CreateSession,
+    InstanceUsage,
+    Session,
+    UpdateSession,
+    Workload,
+)
 from qsessions.values import Value
 
 T = TypeVar("T")
@@ -170,6 +178,15 @@ def decode_workloads(body: bytes) -> WorkloadPage:
     )
 
 
+def decode_usage(body: bytes) -> InstanceUsage:
+    """Read an instance's usage.
+
+    Raises:
+        ProtocolError: It can't be read; the message names the field by its path.
+    """
+    return decode(body, InstanceUsage)
+
+
 def decode_has_jobs(body: bytes) -> bool:
     """Read whether a list of jobs holds any.
 
@@ -191,7 +208,7 @@ def decode_grant(body: bytes) -> Grant | None:
     # Some gateways give it as text.
     if isinstance(expires_in, str) and _SECONDS.fullmatch(expires_in):
         expires_in = float(expires_in)
-    seconds = _number_or_none(expires_in)
+    seconds = number_or_none(expires_in)
     return None if seconds is None else Grant(token, seconds)
 
 
@@ -262,11 +279,12 @@ def _with_usage(workload: Workload) -> Workload:
     if not isinstance(usage, dict):
         return workload
     return attrs.evolve(
-        workload, usage_seconds=_number_or_none(usage.get("qpu_charge_time_seconds"))
+        workload, usage_seconds=number_or_none(usage.get("qpu_charge_time_seconds"))
     )
 
 
-def _number_or_none(value: Any) -> float | None:
+def number_or_none(value: Any) -> float | None:
+    """Return a number that JSON has, or None for another value."""
     try:
         number: float = SCALARS[float](value)
     except TypeError:

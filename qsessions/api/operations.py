@@ -20,6 +20,7 @@ from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import (
     ApiVersion,
     CreateSession,
+    InstanceUsage,
     Mode,
     Session,
     UpdateSession,
@@ -210,6 +211,13 @@ def has_pending_jobs(session_id: str) -> Operation[bool]:
         f"/v1/jobs?{urlencode({'pending': 'true', 'session_id': session_id, 'limit': 1})}",
         lambda answer: codec.decode_has_jobs(answer.body),
         session_id=session_id,
+    )
+
+
+def usage() -> Operation[InstanceUsage]:
+    """GET /v1/instances/usage."""
+    return Operation(
+        "usage", "GET", "/v1/instances/usage", lambda answer: codec.decode_usage(answer.body)
     )
 
 

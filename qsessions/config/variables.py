@@ -34,7 +34,7 @@ LOG = "QSESSIONS_LOG"
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _lock = Lock()
 
-DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_TIMEOUT_S: float = 60
 """How many seconds a call may take where nothing says otherwise."""
 
 
@@ -88,11 +88,11 @@ def read_defaults(environ: Mapping[str, str] = os.environ) -> Defaults:
     Raises:
         ConfigurationError: A variable can't be right; the message names it.
     """
-    seconds: float | None = DEFAULT_TIMEOUT_S
+    default: float | None = DEFAULT_TIMEOUT_S
     timeout = f"seconds above 0, {DURATION_TEXT}, or none"
     ttl = f"from 1 to {MAX_SECONDS} seconds, or {DURATION_TEXT}"
     return Defaults(
-        _read(environ, TIMEOUT, _deadline, timeout, seconds),
+        _read(environ, TIMEOUT, _deadline, timeout, default),
         _read(environ, MAX_TTL, _max_ttl, ttl, None),
         _read(environ, BACKEND, _backend, "a backend's name", None),
     )

@@ -31,11 +31,14 @@ from qsessions.session.draining import DrainingSessions
 
 if TYPE_CHECKING:
     from qsessions.session.live import Poll
+    from qsessions.session.usage import KnownUsage
 
 T = TypeVar("T")
 
 How: TypeAlias = Literal["drain", "close"]
 HOWS: tuple[How, ...] = ("drain", "close")
+EndedBy: TypeAlias = Literal["max_usage"]
+"""What closes a session before its block ends."""
 
 # How many seconds to wait before looking again for a session that was created just now.
 LOOK_AGAIN_S = 2.0
@@ -61,6 +64,7 @@ class SessionCalls:
         clock: The time.
         polls: What reads the sessions that somebody waits for, by id.
         draining: Finds out which drained sessions are over.
+        usage: What the service last said of the instance's usage, once it was asked.
         created_at: When each of the client's newest sessions was created, by id, oldest first, on
             the monotonic clock.
     """
@@ -75,6 +79,7 @@ class SessionCalls:
         self.clock = clock
         self.polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
         self.draining = DrainingSessions(caller, recorder, clock)
+        self.usage: KnownUsage | None = None
         self.created_at: dict[str, float] = {}
 
     def remember(self, session_id: str) -> None:

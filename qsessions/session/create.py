@@ -89,6 +89,8 @@ class Create:
             CreateOutcomeUnknown: A session may have been created.
             QSessionsError: Nothing was created.
         """
+        if self._calls.usage is not None:
+            self._calls.usage.warn_if_spent()
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
             self._calls.observers.notify(

@@ -18,8 +18,8 @@ from qsessions.errors import (
     StateUnreachable,
     copy_error,
 )
-from qsessions.models import Session, SessionState, StateName, deadline_seconds
-from qsessions.session.calls import SessionCalls
+from qsessions.models import Job, Session, SessionState, StateName, deadline_seconds
+from qsessions.session.calls import EndedBy, SessionCalls
 from qsessions.session.outage import Outage, ends_wait
 from qsessions.values import OfItsProcess
 
@@ -212,12 +212,14 @@ class AsyncLiveSession(OfItsProcess):
         id: The session's id.
         snapshot: The session as this handle last saw it, or None before the first `refresh`,
             `wait_until` or `watch`.
+        ended_by: "max_usage" once `open(max_usage=)` has closed the session, else None.
     """
 
     def __init__(self, poll: Poll) -> None:
         self._poll = poll
         self.id = poll.session_id
         self.snapshot: Session | None = None
+        self.ended_by: EndedBy | None = None
 
     def __repr__(self) -> str:
         """Show the id and the last known state."""
@@ -243,6 +245,17 @@ class AsyncLiveSession(OfItsProcess):
         """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
         await self._poll.calls.close(self.id)
         self._poll.poll_soon()
+
+    def jobs(self) -> AsyncIterator[Job]:
+        """List the session's jobs, oldest first, each page when it is needed.
+
+        Raises:
+            QSessionsError: A page can't be fetched (while iterating).
+        """
+        # Late: not every program comes here.
+        from qsessions.session.jobs import jobs
+
+        return jobs(self._poll.calls.caller, self.id)
 
     async def watch(
         self, *, timeout: float | timedelta | str | None = None
@@ -365,12 +378,8 @@ class AsyncLiveSession(OfItsProcess):
             drains = ", taking no more jobs" if self.snapshot.is_draining else ""
             away = f"; the service could not be read of late{why}" if failure else "."
             state = f"it was last seen {_state(self.snapshot)}{drains}{away}"
-        raise CallTimeout(
-            f"the session was not {goal} within {seconds:g} s; {state}",
-            operation=operation,
-            session_id=self.id,
-            sent=False,
-        )
+        message = f"the session was not {goal} within {seconds:g} s; {state}"
+        raise CallTimeout(message, operation=operation, session_id=self.id, sent=False)
 
 
 def attach(calls: SessionCalls, session_id: str) -> AsyncLiveSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import TypeAlias
@@ -18,10 +18,10 @@ from qsessions.errors import (
     SessionLeftOpen,
     one_line,
 )
-from qsessions.events import EndingFailed, logger
+from qsessions.events import EndingFailed, MaxUsageReached, logger
 from qsessions.models import deadline_seconds
 from qsessions.session import signals
-from qsessions.session.calls import HOWS, SHUT_DOWN, How, SessionCalls
+from qsessions.session.calls import HOWS, SHUT_DOWN, EndedBy, How, SessionCalls
 from qsessions.session.create import ENDING_TIMEOUT, Create, wait_uncancelled
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.pending_creates import PendingCreates
@@ -40,9 +40,10 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         on_error: How it ends after an error or a cancellation.
         ending_timeout: How long the ending may take in all.
         handle_signals: Whether signals end it.
+        max_usage: It is closed when it has used that much, or None for no limit.
 
     Raises:
-        InvalidArgument: `on_exit`, `on_error` or `ending_timeout` can't be right.
+        InvalidArgument: `on_exit`, `on_error`, `ending_timeout` or `max_usage` can't be right.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         on_error: How,
         ending_timeout: float | timedelta | str,
         handle_signals: bool,
+        max_usage: float | timedelta | str | None,
     ) -> None:
         check_choice("on_exit", on_exit, HOWS)
         check_choice("on_error", on_error, HOWS)
@@ -69,6 +71,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._open_sessions = open_sessions
         self._calls = open_sessions.calls
         self._seconds = seconds
+        self._max_usage = deadline_seconds(max_usage, "max_usage")
+        self._limiting: asyncio.Task[None] | None = None
         self._handles_signals = handle_signals
         self._is_entered = False
         self._live: AsyncLiveSession | None = None
@@ -99,6 +103,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         live = self._live = attach(self._calls, session.id)
         live.snapshot = session
         self._open_sessions.contexts.add(self)
+        if self._max_usage is not None:
+            with suppress(ClientClosed):
+                self._limiting = self._calls.spawn(self._limit_usage(live, self._max_usage))
         return live
 
     async def __aexit__(
@@ -145,14 +152,14 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         """Whether the session was ended."""
         return self._failure() is None
 
-    def end(self, how: How, *, again: bool = True) -> _EndingTask | None:
+    def end(self, how: How, *, again: bool = True, by: EndedBy | None = None) -> _EndingTask | None:
         """Begin to end the session, unless that is under way or done.
 
         Return the task, or None where the client is closed already.
         """
         if self._ending is None or (again and self._ending.done() and not self.has_ended):
             with suppress(ClientClosed):
-                self._ending = self._calls.spawn(self._end(how))
+                self._ending = self._calls.spawn(self._end(how, by))
         return self._ending
 
     async def close(self) -> str | None:
@@ -180,7 +187,27 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
             return ClientClosed(SHUT_DOWN)
         return ending.result()
 
-    async def _end(self, how: How) -> QSessionsError | None:
+    async def _limit_usage(self, live: AsyncLiveSession, most: float) -> None:
+        """Close the session once it has used so many seconds; try again where that fails."""
+        # Late: not every program comes here.
+        from qsessions.session.usage import known_usage, usage_of
+
+        known_usage(self._calls).fetch_soon()
+        has_told = False
+        async with aclosing(usage_of(self._calls.polls[live.id])) as readings:
+            async for used in readings:
+                if used < most:
+                    continue
+                if not has_told:
+                    has_told = True
+                    self._calls.observers.notify(
+                        MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
+                    )
+                ending = self.end("close", by="max_usage")
+                assert ending is not None  # noqa: S101 - closing the client cancels this
+                await asyncio.wait({ending})
+
+    async def _end(self, how: How, by: EndedBy | None) -> QSessionsError | None:
         live = self._live
         assert live is not None  # noqa: S101 - only what was entered is ended
         failure: QSessionsError | None = None
@@ -188,6 +215,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
             failure = await self._calls.end(how, live.id, self._create.api_version, self._seconds)
         if failure is None:
+            live.ended_by = by
+            if self._limiting is not None:
+                self._limiting.cancel()
             self._open_sessions.contexts.discard(self)
             self._release()
             return None

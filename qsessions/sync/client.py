@@ -25,6 +25,7 @@ from qsessions.models import (
     CreateSession,
     Duration,
     Instance,
+    InstanceUsage,
     Mode,
     ModeName,
     Session,
@@ -321,6 +322,7 @@ class SessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractContextManager[LiveSession]: ...
@@ -340,6 +342,7 @@ class SessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractContextManager[LiveSession]: ...
@@ -358,6 +361,7 @@ class SessionClient(OfItsProcess):
         on_error: How = "close",
         ending_timeout: float | timedelta | str = 30.0,
         handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
     ) -> AbstractContextManager[LiveSession]:
@@ -391,6 +395,14 @@ class SessionClient(OfItsProcess):
                 cell; the next call then logs a warning. (Under `asyncio.run`, Ctrl-C interrupts the
                 main task, whose blocks still end their sessions; of a handler of your own, asyncio
                 lets only SystemExit and KeyboardInterrupt through.)
+            max_usage: Close the session when it has used that much, though the block goes on:
+                seconds, a `timedelta` or text such as "5m"; None for no limit. The usage is what
+                the service says (`elapsed_time`), or where it doesn't say it meanwhile, for a
+                dedicated session the time that it was seen active. It is read every 15 s or so, so
+                up to 18 s more may be used, besides a job that runs on. `ended_by` of the handle is
+                then "max_usage", and there is the event `MaxUsageReached`. After the block it
+                counts no more: drained jobs may use more. The instance's usage is asked for once,
+                in the background.
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
 
@@ -413,6 +425,7 @@ class SessionClient(OfItsProcess):
             on_error=on_error,
             ending_timeout=ending_timeout,
             handle_signals=handle_signals,
+            max_usage=max_usage,
             api_version=api_version,
             timeout=timeout,
         )
@@ -606,6 +619,21 @@ class SessionClient(OfItsProcess):
             QSessionsError: See errors.py.
         """
         return run(self._thread, self._client.instances, timeout=timeout)
+
+    def usage(self, *, api_version: str | None = None, timeout: Timeout = ...) -> InstanceUsage:
+        """Return what the instance has used, and its limits.
+
+        For five minutes, the next create warns in the log if the answer says that the limit is
+        reached.
+
+        Args:
+            api_version: The API version for this call.
+            timeout: The timeout of this call; None for none, `...` for the client's.
+
+        Raises:
+            QSessionsError: See errors.py.
+        """
+        return run(self._thread, self._client.usage, api_version=api_version, timeout=timeout)
 
     def resolve_instance(self, *, timeout: Timeout = ...) -> str | None:
         """Return the CRN that is sent, after looking it up if that wasn't done yet.

@@ -29,6 +29,7 @@ PRINTED = {
     "docs/faults.md": [r"token 200\ncreate 503\ncreate 200\nclose 204\n"],
     "docs/python.md": [
         r"open\nclosed\n",
+        r"0\.0 None\n",
         rf"({ID} batch pending 0\.0\n){{2}}({ID} closed\n){{2}}",
         "",  # nothing to reap
         "",  # no error

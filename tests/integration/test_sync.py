@@ -101,6 +101,16 @@ def test_a_live_session_is_watched_to_its_end(
     live.close()
 
 
+def test_usage_and_jobs_are_read(client: SessionClient, service: Threaded[Emulator]) -> None:
+    """A session's jobs and the instance's usage are read, and a session ends with its share."""
+    with client.open(mode="dedicated", max_ttl="1h", max_usage=30) as live:
+        job = service.ask(lambda emulator: emulator.submit_job(live.id, seconds=60))
+        assert [found.id for found in live.jobs()] == [job]
+        live.wait_until("closed")
+        assert live.ended_by == "max_usage"
+    assert client.usage().usage_consumed_seconds >= 30
+
+
 @pytest.mark.smoke
 def test_many_sessions_are_watched_to_their_end(client: SessionClient) -> None:
     """The changes of several sessions come in one iterator, which ends with the last one."""

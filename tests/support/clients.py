@@ -26,7 +26,7 @@ def static_auth() -> list[IBMCloudAPIKey | ServiceCRN]:
     return [IBMCloudAPIKey("the-api-key"), ServiceCRN(CRN)]
 
 
-def client_of(emulator: Emulator, clock: Clock) -> AsyncSessionClient:
+def client_of(emulator: Emulator, clock: Clock, **options: Any) -> AsyncSessionClient:
     """Return a client of an emulator."""
     auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=clock), ServiceCRN(emulator.crn)]
-    return AsyncSessionClient(auth, base_url=emulator.url, clock=clock)
+    return AsyncSessionClient(auth, base_url=emulator.url, clock=clock, **options)

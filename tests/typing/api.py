@@ -41,7 +41,9 @@ from qsessions import (
     Instance,
     InstanceLookupFailed,
     InstanceNotFound,
+    InstanceUsage,
     InvalidArgument,
+    Job,
     Ledger,
     LedgerEntry,
     LedgerFailed,
@@ -50,6 +52,7 @@ from qsessions import (
     Liveness,
     LiveSession,
     LocalLedger,
+    MaxUsageReached,
     Mode,
     NotFound,
     Observer,
@@ -84,6 +87,7 @@ from qsessions import (
     Transport,
     Unauthorized,
     UpdateSession,
+    UsagePeriod,
     Verdict,
     WatchIncomplete,
     Workload,
@@ -166,6 +170,9 @@ class Counter:
             case EndingFailed():
                 assert_type(event.session_id, str)
                 assert_type(event.operation, str)
+            case MaxUsageReached():
+                assert_type(event.usage_seconds, float)
+                assert_type(event.max_usage, float)
             case LedgerFailed():
                 assert_type(event.reason, str)
                 assert_type(event.unrecorded, tuple[str, ...])
@@ -319,9 +326,11 @@ async def owning(client: AsyncSessionClient) -> None:
         on_error="drain",
         ending_timeout="1m",
         handle_signals=True,
+        max_usage="5m",
         timeout=None,
     ) as live:
         assert_type(live, AsyncLiveSession)
+        assert_type(live.ended_by, Literal["max_usage"] | None)
     async with client.open(CreateSession(Mode.BATCH, max_ttl=600), ending_timeout=5.5) as live:
         assert_type(live.snapshot, Session | None)
 
@@ -338,6 +347,7 @@ async def living(client: AsyncSessionClient) -> None:
     assert_type(await live.refresh(), Session)
     await live.drain()
     await live.close()
+    assert_type(live.jobs(), AsyncIterator[Job])
     assert_type(live.watch(), AsyncIterator[Session])
     async for snapshot in live.watch():
         assert_type(snapshot, Session)
@@ -385,12 +395,45 @@ def synchronous() -> None:
         assert_type(live.refresh(), Session)
         live.drain()
         live.close()
+        assert_type(live.jobs(), Iterator[Job])
+        assert_type(live.ended_by, Literal["max_usage"] | None)
+        assert_type(client.usage(), InstanceUsage)
         assert_type(live.watch(timeout=5), Iterator[Session])
         assert_type(client.watch([session.id], rate=5, timeout="1h"), Iterator[tuple[str, Session]])
         assert_type(live.wait_until("closed", SessionState.INACTIVE, timeout="5m"), Session)
 
         live.snapshot = session  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     client.shutdown()
+
+
+def used(job: Job, usage: InstanceUsage, period: UsagePeriod) -> None:
+    """Every field of what was used."""
+    assert_type(job.id, str)
+    assert_type(job.created, datetime | None)
+    assert_type(job.ended, datetime | None)
+    assert_type(job.status, str | None)
+    assert_type(job.reason, str | None)
+    assert_type(job.backend, str | None)
+    assert_type(job.session_id, str | None)
+    assert_type(job.program_id, str | None)
+    assert_type(job.user_id, str | None)
+    assert_type(job.tags, tuple[str, ...])
+    assert_type(job.private, bool | None)
+    assert_type(job.cost, float | None)
+    assert_type(job.estimated_running_time_seconds, float | None)
+    assert_type(job.usage_seconds, float | None)
+    assert_type(job.extra, Mapping[str, object])
+    assert_type(usage.usage_consumed_seconds, float)
+    assert_type(usage.usage_limit_seconds, float | None)
+    assert_type(usage.usage_allocation_seconds, float | None)
+    assert_type(usage.usage_limit_reached, bool | None)
+    assert_type(usage.usage_period, UsagePeriod | None)
+    assert_type(usage.instance_id, str | None)
+    assert_type(usage.plan_id, str | None)
+    assert_type(usage.extra, Mapping[str, object])
+    assert_type(period.start_time, datetime | None)
+    assert_type(period.end_time, datetime | None)
+    assert_type(period.extra, Mapping[str, object])
 
 
 def values(session: Session, workload: Workload, version: ApiVersion, change: StateChange) -> None:

@@ -81,6 +81,7 @@ def context(calls: Calls) -> SessionContext:
         on_error="close",
         ending_timeout=30.0,
         handle_signals=False,
+        max_usage=None,
     )
 
 

@@ -23,7 +23,7 @@ ENTRANCES = {"__aenter__", "__aexit__", "__enter__", "__exit__"}
 # Over an event loop that the caller owns; the facade's is its own.
 EXEMPT = {"http"}
 # Plain attributes of the asynchronous one.
-ATTRIBUTES = {"snapshot"}
+ATTRIBUTES = {"snapshot", "ended_by"}
 PAIRS = ((AsyncSessionClient, SessionClient), (AsyncLiveSession, LiveSession))
 
 

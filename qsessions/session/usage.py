@@ -1,0 +1,110 @@
+"""What sessions and their instance use, as far as it costs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qsessions.api import operations
+from qsessions.caller import Caller, Timeout
+from qsessions.clock import Clock
+from qsessions.errors import ClientClosed, NotFound, QSessionsError, one_line
+from qsessions.models import InstanceUsage, Mode, SessionState
+
+if TYPE_CHECKING:
+    from qsessions.session.calls import SessionCalls
+    from qsessions.session.live import Poll
+
+# For how many seconds an answer counts.
+_RECENT_S = 300.0
+_logger = logging.getLogger("qsessions.session")
+
+
+class KnownUsage:
+    """What the service last said of the instance's usage, for the creates that follow.
+
+    It is asked by the user, and in the background for a session of `open(max_usage=)`. Other
+    creates ask nothing: nobody is to find requests in a journal that he didn't make.
+
+    Args:
+        caller: Makes the calls.
+        clock: The time.
+    """
+
+    def __init__(self, caller: Caller, clock: Clock) -> None:
+        self._caller = caller
+        self._clock = clock
+        self._asked_at = -math.inf
+        self._answered_at = -math.inf
+        # Until it was told.
+        self._is_spent = False
+
+    async def fetch(self, api_version: str | None = None, timeout: Timeout = ...) -> InstanceUsage:
+        """Ask for the usage; see `AsyncSessionClient.usage`."""
+        self._asked_at = self._clock.monotonic()
+        usage = await self._caller.call(operations.usage(), api_version, timeout)
+        self._answered_at = self._clock.monotonic()
+        self._is_spent = usage.usage_limit_reached is True
+        return usage
+
+    def fetch_soon(self) -> None:
+        """Ask in the background, unless that was done in the last five minutes."""
+        if self._clock.monotonic() - self._asked_at >= _RECENT_S:
+            with suppress(ClientClosed):
+                self._caller.spawn(self._fetch_and_warn())
+
+    def warn_if_spent(self) -> None:
+        """Warn if an answer of the last five minutes says that nothing is left, once for each."""
+        if self._is_spent and self._clock.monotonic() - self._answered_at < _RECENT_S:
+            self._is_spent = False
+            _logger.warning(
+                "the instance has reached its usage limit: jobs of new sessions may be refused"
+            )
+
+    async def _fetch_and_warn(self) -> None:
+        # Nobody waits for it, and the log has its failure.
+        with suppress(QSessionsError):
+            await self.fetch()
+        self.warn_if_spent()
+
+
+def known_usage(calls: SessionCalls) -> KnownUsage:
+    """Return what a client knows of its instance's usage."""
+    if calls.usage is None:
+        calls.usage = KnownUsage(calls.caller, calls.clock)
+    return calls.usage
+
+
+async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:
+    """Yield what a session has used so far, in seconds, at each read until it is closed.
+
+    The service may not say it while the session goes on. Of a dedicated session the time counts
+    then that it was seen active; of a batch nothing.
+    """
+    clock = poll.calls.clock
+    seen, active_s, active_since = poll.subscribe(), 0.0, math.inf
+    has_warned = False
+    while True:
+        try:
+            session = await poll.wait_newer(seen)
+        except (ClientClosed, NotFound):
+            return
+        except QSessionsError as error:
+            # The next read comes by itself. The poll tells an outage.
+            if not (error.retryable or has_warned):
+                has_warned = True
+                _logger.warning(
+                    "the usage of %r can't be read: %s", poll.session_id, one_line(error.message)
+                )
+            continue
+        seen = poll.version
+        if session.is_final:
+            return
+        now = clock.monotonic()
+        active_s += max(0.0, now - active_since)
+        is_active = session.mode == Mode.DEDICATED and session.state == SessionState.ACTIVE
+        active_since = now if is_active else math.inf
+        yield active_s if session.elapsed_time is None else session.elapsed_time

@@ -1,0 +1,290 @@
+"""What sessions and their instance use: read, warned of, and limited."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from qsessions import (
+    AsyncSessionClient,
+    InstanceUsage,
+    InvalidArgument,
+    Job,
+    MaxUsageReached,
+    ProtocolError,
+    RetryPolicy,
+    UsagePeriod,
+)
+from qsessions.emulator import Emulator, Fault
+from qsessions.models import ModeName
+from tests.support.calls import SESSION, fault
+from tests.support.clients import Against, client_of, static_auth
+from tests.support.fault_server import Answer, FaultServer, Received, http
+from tests.support.manual_clock import ManualClock
+from tests.support.tables import table
+
+USED = {"instance_id": "crn:1", "plan_id": "p", "usage_consumed_seconds": 12}
+
+
+def usage_requests(emulator: Emulator) -> int:
+    """Return how often the usage was asked for."""
+    return sum(request.operation == "usage" for request in emulator.requests)
+
+
+async def test_the_usage_of_the_instance(
+    client: AsyncSessionClient, emulator: Emulator, time: ManualClock
+) -> None:
+    """What jobs used shows in the instance's usage."""
+    session = await client.create(mode="dedicated", max_ttl="10m")
+    emulator.submit_job(session.id, seconds=30)
+    time.now += 30
+    await client.close(session.id)
+    usage = await client.usage()
+    assert usage.usage_consumed_seconds == 30
+    assert usage.instance_id == client.instance
+    assert usage.usage_period is not None
+    assert usage.usage_period.end_time is not None
+
+
+async def test_nothing_of_an_answer_is_lost(against: Against) -> None:
+    """Unknown fields are kept at every depth, and absent ones are None."""
+    body = USED | {"new": [1], "usage_period": {"start_time": "", "zone": "UTC"}}
+    _, client = await against(http(200, body))
+    assert await client.usage() == InstanceUsage(
+        usage_consumed_seconds=12,
+        instance_id="crn:1",
+        plan_id="p",
+        usage_period=UsagePeriod(extra={"zone": "UTC"}),
+        extra={"new": [1]},
+    )
+
+
+async def test_a_create_on_a_spent_instance_warns_once(
+    client: AsyncSessionClient,
+    emulator: Emulator,
+    time: ManualClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An answer of the last five minutes that says that nothing is left warns the next create, once,
+    and nothing is asked for that.
+    """
+
+    def warnings() -> int:
+        return caplog.text.count("has reached its usage limit")
+
+    await client.usage()
+    await client.create(mode="batch")
+    assert warnings() == 0
+    emulator.faults.add(Fault(kind="usage_limit"))
+    assert (await client.usage()).usage_limit_reached is True
+    await client.create(mode="batch")
+    assert warnings() == 1
+    await client.create(mode="batch")
+    assert warnings() == 1
+    await client.usage()
+    time.now += 301
+    await client.create(mode="batch")
+    assert warnings() == 1
+    assert usage_requests(emulator) == 3
+
+
+async def test_a_session_ends_when_it_has_used_its_share(
+    emulator: Emulator, time: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session is closed within 18 s after the limit, once; the block goes on and sees by what;
+    an event and the log tell it, and the instance's usage was asked for once.
+    """
+    events: list[object] = []
+    emulator.faults.add(Fault(kind="usage_limit"))
+    async with client_of(emulator, time.clock, observers=[events.append]) as client:
+        for _ in range(2):
+            async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
+                emulator.submit_job(live.id, seconds=3600)
+                assert live.ended_by is None
+                await live.wait_until("closed")
+                assert live.ended_by == "max_usage"
+    (event, _) = (event for event in events if isinstance(event, MaxUsageReached))
+    assert event.max_usage == 60
+    assert 60 <= event.usage_seconds <= 78.1
+    assert f"{event.session_id} has used " in caplog.text
+    assert [request.method for request in emulator.requests].count("DELETE") == 2
+    assert "PATCH" not in {request.method for request in emulator.requests}
+    assert usage_requests(emulator) == 1
+    assert caplog.text.count("has reached its usage limit") == 1
+
+
+async def test_a_block_that_ends_first_is_limited_no_more(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """After the block nothing of it is read, and other sessions ask for no usage."""
+    async with client_of(emulator, time.clock) as client:
+        async with client.open(mode="batch", max_ttl="1h", max_usage=5) as live:
+            await live.refresh()
+        assert live.ended_by is None
+        async with client.open(mode="batch", max_ttl="1h"):
+            pass
+        count = len(emulator.requests)
+        time.now += 600
+        await asyncio.sleep(0)
+        assert len(emulator.requests) == count
+    assert usage_requests(emulator) == 1
+
+
+class Silent(FaultServer):
+    """A service with one session, active for most of the time, whose usage it doesn't say.
+
+    It closes by itself after so many reads.
+    """
+
+    def __init__(self, mode: str, states: list[str]) -> None:
+        super().__init__(b"")
+        self.session = SESSION | {"mode": mode, "state": "open", "elapsed_time": None}
+        self.states = states
+
+    async def _answer_to(self, request: Received) -> Answer:
+        if request.target.endswith("/usage"):
+            return http(200, USED)
+        if request.method == "DELETE":
+            self.states = ["closed"]
+            return http(204)
+        if request.method == "GET":
+            state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+            self.session = self.session | {"state": state}
+        return http(200, self.session)
+
+
+@table(("mode", "ended_by"), [("dedicated", "max_usage"), ("batch", None)])
+async def test_where_the_service_says_no_usage_active_time_counts(
+    time: ManualClock, mode: ModeName, ended_by: str | None
+) -> None:
+    """Of a dedicated session without `elapsed_time` the time counts that it was seen active; of a
+    batch nothing.
+    """
+    states = ["active", *["inactive"] * 20, *["active"] * 20, "closed"]
+    async with (
+        Silent(mode, states) as server,
+        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
+        client.open(mode=mode, max_ttl="1h", max_usage=60) as live,
+    ):
+        await live.wait_until("closed")
+        assert live.ended_by == ended_by
+        # Not while it was inactive.
+        assert sum(received.method == "GET" for received in server.received) > 25
+    assert server.count("DELETE") == (ended_by is not None)
+
+
+class Refusing(FaultServer):
+    """A service that creates a session and refuses to show it."""
+
+    def __init__(self, refusal: bytes) -> None:
+        super().__init__(b"")
+        self.refusal = refusal
+
+    async def _answer_to(self, request: Received) -> Answer:
+        if request.target.endswith("/usage"):
+            return http(200, USED)
+        return self.refusal if request.method == "GET" else http(200, SESSION)
+
+
+@table(("status", "reads"), [(403, 10), (404, 2)])
+async def test_a_session_that_cannot_be_read_is_not_limited(
+    time: ManualClock, caplog: pytest.LogCaptureFixture, status: int, reads: int
+) -> None:
+    """Reads that are refused are told once and go on, but for a session that is gone."""
+    caplog.clear()
+    async with (
+        Refusing(http(status, fault("No."))) as server,
+        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
+        client.open(mode="batch", max_ttl="1h", max_usage=60),
+    ):
+        # Besides, it was created, and the instance's usage read.
+        await server.arrival(2 + reads)
+        if status == 404:
+            await time.clock.sleep(60)
+            assert len(server.received) == 2 + reads
+    assert caplog.text.count("can't be read: No.") == (status == 403)
+
+
+async def test_a_close_that_fails_is_tried_again(emulator: Emulator, time: ManualClock) -> None:
+    """A session that has used its share and can't be closed is tried again at the next read."""
+    retry = RetryPolicy(max_attempts=1)
+    async with client_of(emulator, time.clock, retry=retry) as client:
+        emulator.faults.add(Fault(kind="answer", status=503, operations=["close"], times=2))
+        async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
+            emulator.submit_job(live.id, seconds=3600)
+            await live.wait_until("closed")
+            assert live.ended_by == "max_usage"
+    assert sum(request.operation == "close" for request in emulator.requests) == 3
+
+
+@table("wrong", [0, -1, True, "soon", float("nan")])
+async def test_a_wrong_limit_is_refused_at_once(client: AsyncSessionClient, wrong: Any) -> None:
+    """A limit that can't be right is refused by the call itself."""
+    with pytest.raises(InvalidArgument, match="max_usage"):
+        client.open(mode="batch", max_usage=wrong)
+
+
+async def test_the_jobs_of_a_session(
+    client: AsyncSessionClient, emulator: Emulator, time: ManualClock
+) -> None:
+    """A session's jobs come oldest first, with what the service says of them, and no others."""
+    async with (
+        client.open(mode="batch", max_ttl="1h", on_exit="close") as live,
+        client.open(mode="batch", max_ttl="1h", on_exit="close") as other,
+    ):
+        first = emulator.submit_job(live.id, seconds=5)
+        emulator.submit_job(other.id)
+        second = emulator.submit_job(live.id, seconds=7)
+        time.now += 5
+        jobs = [job async for job in live.jobs()]
+    assert [job.id for job in jobs] == [first, second]
+    job = jobs[0]
+    assert (job.status, job.usage_seconds, job.session_id) == ("Completed", 5, live.id)
+    assert job.program_id is not None
+    assert job.extra["usage"] == {"qpu_charge_time_seconds": 5, "status": "complete"}
+
+
+def page(*ids: str, **fields: Any) -> bytes:
+    """Return a page of jobs."""
+    return http(200, {"jobs": [{"id": job_id} for job_id in ids]} | fields)
+
+
+@table(
+    "pages",
+    [
+        [page("a", "b", count=3), page("c", count=3)],
+        [page("a", "b"), page("b", "c"), page()],
+        [page("a", "b", "c", count=3)],
+    ],
+)
+async def test_all_pages_of_jobs(against: Against, pages: list[bytes]) -> None:
+    """Pages are fetched to the end, by the count where there is one; a job comes once."""
+    server, client = await against(*pages)
+    assert [job.id async for job in client.attach("s1").jobs()] == ["a", "b", "c"]
+    assert len(server.received) == len(pages)
+    assert "session_id=s1" in server.received[0].target
+
+
+async def test_pages_of_jobs_without_end(against: Against) -> None:
+    """A service that gives the same page again and again is told as such."""
+    _, client = await against(page("a"))
+    jobs = client.attach("s1").jobs()
+    assert (await anext(jobs)).id == "a"
+    with pytest.raises(ProtocolError, match="circle"):
+        await anext(jobs)
+
+
+async def test_what_is_odd_of_a_job_is_kept(against: Against) -> None:
+    """Words and forms that nobody knows don't keep a job from being read."""
+    odd = {"id": "a", "status": "Paused", "usage": 7, "state": {"reason": 5}, "program": {"id": ""}}
+    _, client = await against(http(200, {"jobs": [odd], "count": 1}))
+    (job,) = [job async for job in client.attach("s1").jobs()]
+    assert job == Job(
+        id="a",
+        status="Paused",
+        extra={name: odd[name] for name in ("usage", "state", "program")},
+    )
+    assert json.dumps(dict(job.extra))
