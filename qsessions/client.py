@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self, overload
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import AuthProvider, strips_frames
+from qsessions.api.messages import AuthProvider, Transport, strips_frames
 from qsessions.arguments import check_choice, texts, value_or_default
 from qsessions.caller import Caller, Timeout, by_creation
 from qsessions.clock import Clock
@@ -90,6 +90,12 @@ class AsyncSessionClient(OfItsProcess):
         retry: When to send a request again.
         http: An aiohttp session whose connection pool is used and left open. Only its pool and its
             trace configs are used; `ssl` and `max_concurrency` are then the pool's own.
+        transport: What carries the requests in place of the client's own connections, for
+            recording, playback or another HTTP library: a `Transport`, or a function that is called
+            with the client's own transport and returns one, such as a recorder around it. With a
+            `Transport` that is passed as it is, `http`, `ssl`, `proxy`, `application` and
+            `max_concurrency` have no effect. It is used on the client's event loop, from the first
+            request on, and is left open: who makes it ends it.
         ssl: TLS settings; by default the system's.
         proxy: The URL of an HTTP proxy. By default HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide,
             else the account's `proxies.urls`; these are never used to reach this machine itself.
@@ -137,6 +143,7 @@ class AsyncSessionClient(OfItsProcess):
         timeout: Timeout = ...,
         retry: RetryPolicy | None = None,
         http: HttpSession | None = None,
+        transport: Transport | Callable[[Transport], Transport] | None = None,
         ssl: tls.SSLContext | None = None,
         proxy: str | URL | None = None,
         application: str | None = None,
@@ -169,6 +176,7 @@ class AsyncSessionClient(OfItsProcess):
             allow_insecure=allow_insecure,
         )
         self._transport.pool.warns_unclosed = self._warns_unclosed
+        carrier = _carrier(transport, self._transport, self.clock)
         self._recorder = SessionRecorder(
             ledger, self._transport.spawn, watchers, self.clock, wait=ledger_wait
         )
@@ -176,7 +184,7 @@ class AsyncSessionClient(OfItsProcess):
         self._caller = Caller(
             settings,
             self._transport,
-            Attempts(self._transport, retry=policy, clock=self.clock, observers=watchers),
+            Attempts(carrier, retry=policy, clock=self.clock, observers=watchers),
             self.clock,
             api_version=api_version,
             timeout=self._defaults.seconds(timeout),
@@ -833,3 +841,17 @@ class AsyncSessionClient(OfItsProcess):
         finally:
             await self._recorder.aclose()
             await self._transport.aclose()
+
+
+def _carrier(
+    transport: Transport | Callable[[Transport], Transport] | None,
+    own: AiohttpTransport,
+    clock: Clock,
+) -> Transport:
+    """Return what carries the requests of a client."""
+    if transport is None:
+        return own
+    # Late, as in `watch`: not every program comes here.
+    from qsessions.http.given import GivenTransport
+
+    return GivenTransport(transport, own, clock)

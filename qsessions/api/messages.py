@@ -166,7 +166,12 @@ class Response(Value):
 
 
 class Transport(Protocol):
-    """Carries requests and owns background tasks."""
+    """Carries requests and owns background tasks.
+
+    A client takes one of yours as `transport=`. A request has the credentials in `credentials` and
+    maybe in `body`; send `headers` and `credentials`, and keep neither. Follow no redirect, and
+    don't repeat a request: the client does.
+    """
 
     async def send(self, request: Request) -> Response:
         """Carry one request within `request.timeout` seconds and return its answer of any status.
@@ -180,7 +185,10 @@ class Transport(Protocol):
         ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine as a task that lives no longer than the transport."""
+        """Run a coroutine as a task that lives no longer than the transport.
+
+        The tasks of auth providers; the client ends its own.
+        """
         ...
 
 

@@ -80,6 +80,7 @@ class AiohttpTransport:
             hosts that need none: the form of `urllib.request.getproxies_environment`. None is used
             to reach this machine itself.
         insecure_hosts: The hosts, each with its port, to which plain http is allowed all the same.
+        is_closed: Whether it was closed.
 
     Raises:
         ConfigurationError: An argument can't be right.
@@ -121,7 +122,7 @@ class AiohttpTransport:
         self._timer = SharedTimer(clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closed = False
+        self.is_closed = False
 
     def check(self, url: URL) -> None:
         """Check whether requests may go to an address.
@@ -181,7 +182,7 @@ class AiohttpTransport:
         sent = request.progress.begun is not False and not any(
             frame.f_code in _BEFORE_SENDING for frame, _ in walk_tb(error.__traceback__)
         )
-        if not self._closed:
+        if not self.is_closed:
             return translated(error, request, incoming.secrets, self.pool.certificates, sent=sent)
         # What the HTTP library raises when its connections go away under it differs with its
         # versions.
@@ -196,7 +197,7 @@ class AiohttpTransport:
         Raises:
             ClientClosed: The transport was closed; the coroutine was not started.
         """
-        if self._closed:
+        if self.is_closed:
             coroutine.close()
             raise ClientClosed("the client is closed.")
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -206,7 +207,7 @@ class AiohttpTransport:
 
     async def aclose(self) -> None:
         """End the background tasks and our own connections. A second call does nothing."""
-        self._closed = True
+        self.is_closed = True
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -246,7 +247,7 @@ class AiohttpTransport:
         return self._slots if request.repeatable else self._fresh_slots
 
     def _open(self, request: Request, task: asyncio.Task[Any] | None) -> aiohttp.ClientSession:
-        if self._closed:
+        if self.is_closed:
             raise ClientClosed("the client is closed.")
         # To ask for the running loop again costs a system call, before Python 3.12.
         loop = asyncio.get_running_loop() if task is None else task.get_loop()

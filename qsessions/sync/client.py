@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl as tls
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Self, overload
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import AuthProvider, strips_frames
+from qsessions.api.messages import AuthProvider, Transport, strips_frames
 from qsessions.caller import Timeout
 from qsessions.clock import Clock
 from qsessions.events import Observer
@@ -122,6 +122,7 @@ class SessionClient(OfItsProcess):
         api_version: str | None = None,
         timeout: Timeout = ...,
         retry: RetryPolicy | None = None,
+        transport: Transport | Callable[[Transport], Transport] | None = None,
         ssl: tls.SSLContext | None = None,
         proxy: str | URL | None = None,
         application: str | None = None,
@@ -160,6 +161,12 @@ class SessionClient(OfItsProcess):
                 them): seconds, a `timedelta` or text such as "2m"; None for none. By default
                 QSESSIONS_TIMEOUT, else 60 s.
             retry: When to send a request again.
+            transport: What carries the requests in place of the client's own connections, for
+                recording, playback or another HTTP library: a `Transport`, or a function that is
+                called with the client's own transport and returns one, such as a recorder around
+                it. With a `Transport` that is passed as it is, `http`, `ssl`, `proxy`,
+                `application` and `max_concurrency` have no effect. It is used on the client's event
+                loop, from the first request on, and is left open: who makes it ends it.
             ssl: TLS settings; by default the system's.
             proxy: The URL of an HTTP proxy. By default HTTPS_PROXY, HTTP_PROXY and NO_PROXY decide,
                 else the account's `proxies.urls`; these are never used to reach this machine
@@ -201,6 +208,7 @@ class SessionClient(OfItsProcess):
             api_version=api_version,
             timeout=timeout,
             retry=retry,
+            transport=transport,
             ssl=ssl,
             proxy=proxy,
             application=application,

@@ -32,6 +32,7 @@ PRINTED = {
         r"0\.0 None\n",
         rf"({ID} batch pending 0\.0\n){{2}}({ID} closed\n){{2}}",
         "",  # nothing to reap
+        r"True\n",
         "",  # no error
     ],
     "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],

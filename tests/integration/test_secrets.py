@@ -6,25 +6,30 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from qsessions import ServiceCRN
+from qsessions import AsyncSessionClient, IBMCloudAuth, NotFound, ServiceCRN
 from qsessions.cli.diagnosis import Diagnosis
 from qsessions.cli.options import Options
 from qsessions.config.resolve import resolve
-from tests.support.calls import SESSION
+from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN
 from tests.support.fault_server import FaultServer, http
+from tests.support.iam import grant
 from tests.support.internals import parts_of
+from tests.support.pages import snippets
 from tests.support.secrets import (
     PLANTED,
     SCHEMES,
+    Echo,
     Harvest,
     check,
     harvesting,
@@ -35,6 +40,8 @@ from tests.support.secrets import (
     with_password,
 )
 from tests.support.tables import table
+
+(RECORDER,) = (text for text in snippets("docs/python.md", "python") if "class Recorder" in text)
 
 
 @pytest.fixture
@@ -110,6 +117,31 @@ async def test_doctors_locals_do_not_show_the_proxys_password(
         assert proxy.received[0].method == "CONNECT"
     harvest.look_at(examination.settings, resolve(None))
     assert [name for text in harvest.everything() for name in PLANTED.found_in(text)] == []
+
+
+@table("name", ["exchanged", *SCHEMES])
+async def test_recordings_hold_no_credential(name: str) -> None:
+    """What the recorder of the page keeps has no credential in it, whatever the service repeats, and
+    neither the key nor the token of an exchange.
+    """
+    page: dict[str, Any] = {}
+    exec(RECORDER.rpartition("asyncio.run")[0], page)  # noqa: S102 - our own page
+    answers: list[Any] = []
+    async with (
+        FaultServer(grant(PLANTED.token)) as iam,
+        Echo(lambda sent: http(404, fault(sent, code=sent, solution=sent))) as service,
+    ):
+        auth = IBMCloudAuth(PLANTED.api_key, iam.url) if name == "exchanged" else SCHEMES[name]()
+        async with AsyncSessionClient(
+            [auth, ServiceCRN(CRN)],
+            base_url=service.url,
+            headers={"X-Own": PLANTED.own},
+            transport=lambda own: page["Recorder"](own, answers),
+        ) as client:
+            with pytest.raises(NotFound):
+                await client.get("s1")
+    assert [answer[:3] for answer in answers] == [["GET", "/v1/sessions/s1", 404]]
+    assert PLANTED.found_in(json.dumps(answers)) == []
 
 
 @table("name", SCHEMES)

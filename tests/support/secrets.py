@@ -51,6 +51,8 @@ from qsessions import (
     ProtocolError,
     QSessionsError,
     RateLimited,
+    Request,
+    Response,
     ResponseError,
     RetryPolicy,
     ServerError,
@@ -58,7 +60,9 @@ from qsessions import (
     SessionLeftOpen,
     StateUnreachable,
     TokenExchangeFailed,
+    Transport,
     Unauthorized,
+    WatchIncomplete,
 )
 from qsessions.testing import ManualClock
 from tests.support.calls import SESSION, fault
@@ -396,6 +400,14 @@ async def _live(harvest: Harvest) -> None:
         harvest.look_at(live, poll_of(live))
 
 
+async def _watched(harvest: Harvest) -> None:
+    async with (
+        Echo(lambda sent: http(404, fault(sent))) as server,
+        make_client(server.url, "raw_key") as client,
+    ):
+        await provoke(harvest, WatchIncomplete, anext(client.watch(["s1"])))
+
+
 async def _block(client: AsyncSessionClient) -> None:
     async with client.open(mode="batch"):
         pass
@@ -511,6 +523,27 @@ async def _custom_providers(harvest: Harvest) -> None:
         first = CustomProvider(lambda: {"X-Key": PLANTED.service})
         async with AsyncSessionClient([first, second], base_url="http://127.0.0.1:1") as client:
             await provoke(harvest, ConfigurationError, client.get("s1"))
+
+
+class _Telling:
+    """A transport that has a fault, and tells all that it was given."""
+
+    def __init__(self, own: Transport) -> None:
+        self.spawn = own.spawn
+
+    async def send(self, request: Request) -> Response:
+        """Fail."""
+        raise LookupError([*request.credentials.values(), *request.headers.values()])
+
+
+async def _own_transport(harvest: Harvest) -> None:
+    for scheme in SCHEMES:
+        client = make_client(
+            "http://127.0.0.1:1", scheme, transport=_Telling, headers={"X-Own": PLANTED.own}
+        )
+        async with client:
+            await provoke(harvest, ConnectionFailed, client.get("s1"))
+            await provoke(harvest, CreateOutcomeUnknown, client.create(mode="batch"))
 
 
 def _bad_files() -> list[Callable[[], object]]:
@@ -690,6 +723,10 @@ def _environments(harvest: Harvest) -> None:
         ("QSESSIONS_BASE_URL", "https://user:{}@service.example"),
         ("QSESSIONS_BASE_URL", "https://service.example/v1"),
         ("IAM_URL", "https://user:{}@iam.example"),
+        ("QSESSIONS_TIMEOUT", "{}"),
+        ("QSESSIONS_MAX_TTL", "{}"),
+        ("QSESSIONS_BACKEND", "{} "),
+        ("QSESSIONS_LOG", "{}"),
     ]
     with pytest.MonkeyPatch.context() as outer:
         outer.setenv("QISKIT_IBM_TOKEN", PLANTED.api_key)
@@ -718,6 +755,7 @@ def provoke_everything(harvest: Harvest, file: Path) -> None:
         await _looked_up(harvest)
         await _no_answer(harvest)
         await _live(harvest)
+        await _watched(harvest)
         await _opened(harvest)
         await _through_a_proxy(harvest)
         await _refused_by_a_proxy(harvest)
@@ -726,6 +764,7 @@ def provoke_everything(harvest: Harvest, file: Path) -> None:
         await _ledger(harvest, file)
         await _cancelled(harvest)
         await _custom_providers(harvest)
+        await _own_transport(harvest)
 
     _refuse_credentials(harvest)
     _refuse_the_rest(harvest)

@@ -237,9 +237,13 @@ def setting_up(http: aiohttp.ClientSession) -> None:
     AsyncSessionClient(timeout=None, proxy="http://proxy.example:3128")
     AsyncSessionClient(timeout=timedelta(minutes=1))
     AsyncSessionClient(timeout=...)
+    AsyncSessionClient(transport=transport)
+    AsyncSessionClient(transport=lambda own: own)
+    SessionClient(transport=MyTransport())
     AsyncSessionClient(retry=RetryPolicy(budget=None))
     assert_type(transport.spawn(fresh_token()), asyncio.Task[str])
 
+    AsyncSessionClient(transport=Counter())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncSessionClient("key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     wrong: AuthProvider = Counter()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     del wrong
