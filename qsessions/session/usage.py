@@ -90,9 +90,12 @@ async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:
     while True:
         try:
             session = await poll.wait_newer(seen)
-        except (ClientClosed, NotFound):
+        except ClientClosed:
             return
         except QSessionsError as error:
+            # The service has been seen not to know a session that it has just created.
+            if isinstance(error, NotFound) and not poll.calls.is_young(poll.session_id):
+                return
             # The next read comes by itself. The poll tells an outage.
             if not (error.retryable or has_warned):
                 has_warned = True

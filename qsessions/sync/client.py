@@ -735,18 +735,17 @@ class SessionClient(OfItsProcess):
     ) -> Iterator[tuple[str, Session]]:
         """Yield the id and the `Session` of many sessions, each as it is, then at each change.
 
-                It ends when all are closed, except for those that can't be read: the log names each
-        at         once, the others go on, and `WatchIncomplete` is raised at the end. However many
-        there are, it takes no task for each, and at most         `rate` requests a second, spread
-        evenly. Few sessions are each read as often as by         `LiveSession.watch`, where
-        the same counts as a change. From 40 on the instance's list         of workloads helps. It
-        shows 50 of them to a request: which have ended, which have started         and which take
-        no more jobs. That is seen within 15 s for up to 500 sessions for each         request a
-        second, so for 10,000 at 20 a second; each such change is then read, and many at
-        once one after another. All else, such as active and inactive, is seen when a session is
-        read in its turn, the longest unread first: 1,000 sessions every minute, 10,000 every 40
-        minutes, the first time too. So is all of a session that the list doesn't have, and of all
-        sessions while there is no list.
+        It ends when all are closed, except for those that can't be read: the log names each at
+        once, the others go on, and `WatchIncomplete` is raised at the end. However many there are,
+        it takes no task for each, and at most `rate` requests a second, spread evenly. Few sessions
+        are each read as often as by `LiveSession.watch`, where the same counts as a change.
+        From 40 on the instance's list of workloads helps. It shows 50 of them to a request: which
+        have ended, which have started and which take no more jobs. That is seen within 15 s for up
+        to 500 sessions for each request a second, so for 10,000 at 20 a second; each such change is
+        then read, and many at once one after another. All else, such as active and inactive, is
+        seen when a session is read in its turn, the longest unread first: 1,000 sessions every
+        minute, 10,000 every 40 minutes, the first time too. So is all of a session that the list
+        doesn't have, and of all sessions while there is no list.
 
         With a `timeout`, an outage of the service or the network is borne until then; without one,
         for 10 minutes, of all sessions or of one. The log says when it begins and when it is over.

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, cast
 
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
+    ClientClosed,
+    Forbidden,
     InstanceUsage,
     InvalidArgument,
     Job,
     MaxUsageReached,
+    NotFound,
     ProtocolError,
     RetryPolicy,
+    Session,
+    SessionState,
     UsagePeriod,
 )
 from qsessions.emulator import Emulator, Fault
 from qsessions.models import ModeName
-from tests.support.calls import SESSION, fault
+from qsessions.session.live import Poll
+from qsessions.session.usage import usage_of
+from tests.support.calls import SESSION
 from tests.support.clients import Against, client_of, static_auth
+from tests.support.errors import OUTAGE
 from tests.support.fault_server import Answer, FaultServer, Received, http
-from tests.support.manual_clock import ManualClock
+from tests.support.manual_clock import ManualClock, Stepped
 from tests.support.tables import table
+
+CLOSED = Session(id="s1", state=SessionState.CLOSED)
+
+
+def used_up(seconds: float) -> Session:
+    """Return a session that has used so much."""
+    return Session(id="s1", state=SessionState.ACTIVE, elapsed_time=seconds)
+
 
 USED = {"instance_id": "crn:1", "plan_id": "p", "usage_consumed_seconds": 12}
 
@@ -176,36 +193,59 @@ async def test_where_the_service_says_no_usage_active_time_counts(
     assert server.count("DELETE") == (ended_by is not None)
 
 
-class Refusing(FaultServer):
-    """A service that creates a session and refuses to show it."""
+class Scripted:
+    """Calls that read a session from a script; it is young until a 404 was met."""
 
-    def __init__(self, refusal: bytes) -> None:
-        super().__init__(b"")
-        self.refusal = refusal
+    def __init__(self, time: Stepped, *readings: Session | Exception) -> None:
+        self.clock = time.clock
+        self.readings = list(readings)
 
-    async def _answer_to(self, request: Received) -> Answer:
-        if request.target.endswith("/usage"):
-            return http(200, USED)
-        return self.refusal if request.method == "GET" else http(200, SESSION)
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task."""
+        return asyncio.create_task(coroutine)
+
+    def is_young(self, _: str) -> bool:
+        """Return whether there is anything left to read."""
+        return bool(self.readings)
+
+    async def get(self, _: str) -> Session:
+        """Read the session."""
+        reading = self.readings.pop(0)
+        if isinstance(reading, Exception):
+            raise reading
+        return reading
 
 
-@table(("status", "reads"), [(403, 10), (404, 2)])
-async def test_a_session_that_cannot_be_read_is_not_limited(
-    time: ManualClock, caplog: pytest.LogCaptureFixture, status: int, reads: int
+@table(
+    ("readings", "used", "warnings"),
+    [
+        ([Forbidden("no"), Forbidden("no"), used_up(3), used_up(4), CLOSED], [3, 4], 1),
+        ([OUTAGE, used_up(3), CLOSED], [3], 0),
+        # Not known yet, then gone.
+        ([NotFound("what?"), used_up(3), NotFound("gone")], [3], 1),
+        ([used_up(3), ClientClosed("closed.")], [3], 0),
+    ],
+)
+async def test_usage_that_cannot_be_read_is_read_again(
+    stepped: Stepped,
+    caplog: pytest.LogCaptureFixture,
+    readings: list[Session | Exception],
+    used: list[float],
+    warnings: int,
 ) -> None:
-    """Reads that are refused are told once and go on, but for a session that is gone."""
+    """A refusal is told once and doesn't end it; a session that is over or gone does, and the end of
+    the client.
+    """
     caplog.clear()
-    async with (
-        Refusing(http(status, fault("No."))) as server,
-        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
-        client.open(mode="batch", max_ttl="1h", max_usage=60),
-    ):
-        # Besides, it was created, and the instance's usage read.
-        await server.arrival(2 + reads)
-        if status == 404:
-            await time.clock.sleep(60)
-            assert len(server.received) == 2 + reads
-    assert caplog.text.count("can't be read: No.") == (status == 403)
+    poll = Poll("s1", cast("Any", Scripted(stepped, *readings)))
+
+    async def collect() -> list[float]:
+        return [seconds async for seconds in usage_of(poll)]
+
+    collecting = asyncio.ensure_future(collect())
+    await stepped.advance(60)
+    assert await collecting == used
+    assert caplog.text.count("the usage of 's1' can't be read") == warnings
 
 
 async def test_a_close_that_fails_is_tried_again(emulator: Emulator, time: ManualClock) -> None:
