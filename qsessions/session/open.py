@@ -200,6 +200,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
                     continue
                 if not has_told:
                     has_told = True
+                    # However the block ends, if this can't be done before.
+                    self.how = self._on_error = "close"
                     self._calls.observers.notify(
                         MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
                     )

@@ -27,7 +27,7 @@ class KnownUsage:
     """What the service last said of the instance's usage, for the creates that follow.
 
     It is asked by the user, and in the background for a session of `open(max_usage=)`. Other
-    creates ask nothing: nobody is to find requests in a journal that he didn't make.
+    creates ask nothing: nobody is to find requests in a journal that they didn't make.
 
     Args:
         caller: Makes the calls.
@@ -104,6 +104,9 @@ async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:
                 )
             continue
         seen = poll.version
+        if session.id != poll.session_id:
+            # A cache in between gives another's answer.
+            continue
         if session.is_final:
             return
         now = clock.monotonic()

@@ -12,6 +12,7 @@ import pytest
 from qsessions import (
     AsyncSessionClient,
     ClientClosed,
+    EndingFailed,
     Forbidden,
     InstanceUsage,
     InvalidArgument,
@@ -220,7 +221,7 @@ class Scripted:
     ("readings", "used", "warnings"),
     [
         ([Forbidden("no"), Forbidden("no"), used_up(3), used_up(4), CLOSED], [3, 4], 1),
-        ([OUTAGE, used_up(3), CLOSED], [3], 0),
+        ([OUTAGE, used_up(3), Session(id="another", elapsed_time=9), CLOSED], [3], 0),
         # Not known yet, then gone.
         ([NotFound("what?"), used_up(3), NotFound("gone")], [3], 1),
         ([used_up(3), ClientClosed("closed.")], [3], 0),
@@ -258,6 +259,28 @@ async def test_a_close_that_fails_is_tried_again(emulator: Emulator, time: Manua
             await live.wait_until("closed")
             assert live.ended_by == "max_usage"
     assert sum(request.operation == "close" for request in emulator.requests) == 3
+
+
+async def test_a_block_ends_with_a_close_where_its_share_is_used(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """A session that has used its share is closed after its block too, not drained, if it couldn't be
+    closed before.
+    """
+    retry = RetryPolicy(max_attempts=1)
+    told = asyncio.Event()
+
+    def observe(event: object) -> None:
+        if isinstance(event, EndingFailed):
+            told.set()
+
+    async with client_of(emulator, time.clock, retry=retry, observers=[observe]) as client:
+        emulator.faults.add(Fault(kind="answer", status=503, operations=["close"], times=1))
+        async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
+            emulator.submit_job(live.id, seconds=3600)
+            await told.wait()
+    assert emulator.open_sessions == []
+    assert "PATCH" not in {request.method for request in emulator.requests}
 
 
 @table("wrong", [0, -1, True, "soon", float("nan")])
