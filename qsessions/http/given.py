@@ -19,6 +19,9 @@ from qsessions.http.transport import AiohttpTransport
 
 T = TypeVar("T")
 
+# How many seconds later than the client's own transport, which says more where it is inside.
+_GRACE_S = 0.01
+
 
 class GivenTransport:
     """Carries requests by the user's transport, under the client's rules.
@@ -68,7 +71,7 @@ class GivenTransport:
         if self._own.is_closed:
             raise ClientClosed("the client is closed.")
         self._own.check(request.url)
-        scope = self._clock.timeout(request.timeout)
+        scope = self._clock.timeout(request.timeout and request.timeout + _GRACE_S)
         try:
             with scope:
                 response = await self._given.send(request)

@@ -12,7 +12,7 @@ from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.client import AsyncSessionClient
 from qsessions.sync.client import SessionClient
 from qsessions.testing.threaded import ThreadedEmulator
-from qsessions.testing.virtual_time import VirtualTime, count_requests, virtual_time
+from qsessions.testing.virtual_time import VirtualTime, virtual_time
 
 
 def sync_client(
@@ -26,9 +26,13 @@ def sync_client(
         options: What `SessionClient` takes, except for its address, credentials and clock.
     """
     time = virtual_time(emulator, real=real_time)
-    client = SessionClient(_auth(emulator), base_url=emulator.url, clock=time.clock, **options)
-    count_requests(client, time)
-    return client
+    return SessionClient(
+        _auth(emulator),
+        base_url=emulator.url,
+        clock=time.clock,
+        transport=None if time.is_real else time.counting,
+        **options,
+    )
 
 
 @contextmanager
@@ -111,9 +115,12 @@ class _ClientOfEachLoop(AsyncSessionClient):
             for other in [other for other in self._clients if other.is_closed()]:
                 del self._clients[other]
             client = AsyncSessionClient(
-                self._auth, base_url=self._url, clock=self.clock, **self._options
+                self._auth,
+                base_url=self._url,
+                clock=self.clock,
+                transport=None if self._time.is_real else self._time.counting,
+                **self._options,
             )
-            count_requests(client, self._time)
             closing = _closed_with_the_loop(client)
             # Its first step, without awaiting: the loop shuts down generators that have begun.
             with suppress(StopIteration):

@@ -8,16 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from operator import attrgetter
 from random import Random
 from weakref import WeakKeyDictionary
 
 import attrs
 
-from qsessions.api.messages import Request, Response, SecretHeaders
-from qsessions.client import AsyncSessionClient
+from qsessions.api.messages import Request, Response, SecretHeaders, Transport
 from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.emulator.http.recording import EXCHANGE_HEADER
-from qsessions.sync.client import SessionClient
 from qsessions.testing.threaded import ThreadedEmulator, inside
 
 # How often each event loop runs all that is ready, before its tasks count as waiting. From the end
@@ -97,7 +96,8 @@ class VirtualTime:
         self.clock = clock if self.is_real else attrs.evolve(clock, wall=self._now)
         # Guards what follows.
         self._lock = threading.RLock()
-        self._timers: set[_Timer] = set()
+        # In the order in which they were made.
+        self._timers: dict[_Timer, None] = {}
         self._loops: set[asyncio.AbstractEventLoop] = set()
         # The requests under way, and those of them that a fault holds up.
         self._numbers = count(1)
@@ -131,7 +131,7 @@ class VirtualTime:
         at = round(exact, 6)
         timer = _Timer(self, at if at >= exact else at + 1e-6, callback, moves_time=moves_time)
         with self._lock:
-            self._timers.add(timer)
+            self._timers[timer] = None
             self._loops.add(timer.loop)
             self._changes += 1
         if moves_time or timer.at < self._alarm_at:
@@ -141,8 +141,12 @@ class VirtualTime:
     def discard(self, timer: _Timer) -> None:
         """Forget a timer."""
         with self._lock:
-            self._timers.discard(timer)
+            self._timers.pop(timer, None)
             self._changes += 1
+
+    def counting(self, own: Transport) -> Transport:
+        """Return what carries requests as `own` does, and says which are under way."""
+        return _CountingTransport(own, self)
 
     @contextmanager
     def under_way(self) -> Iterator[str]:
@@ -192,8 +196,9 @@ class VirtualTime:
         self._is_looking = False
         with self._lock:
             now = self._now()
-            for timer in [timer for timer in self._timers if timer.at <= now]:
-                self._timers.discard(timer)
+            due = [timer for timer in self._timers if timer.at <= now]
+            for timer in sorted(due, key=attrgetter("at")):
+                del self._timers[timer]
                 self._changes += 1
                 # An event loop may be closed.
                 with suppress(RuntimeError):
@@ -262,18 +267,16 @@ class VirtualTime:
         return len(loops)
 
 
-def count_requests(client: AsyncSessionClient | SessionClient, time: VirtualTime) -> None:
-    """Have a client tell its time which requests are under way."""
-    asynchronous = client._client if isinstance(client, SessionClient) else client  # noqa: SLF001
-    transport = asynchronous._transport  # noqa: SLF001
-    carry = transport.send
+class _CountingTransport:
+    def __init__(self, own: Transport, time: VirtualTime) -> None:
+        self._own = own
+        self._time = time
+        self.spawn = own.spawn
 
-    async def send(request: Request) -> Response:
-        with time.under_way() as number:
+    async def send(self, request: Request) -> Response:
+        with self._time.under_way() as number:
             headers = SecretHeaders(request.headers, **{EXCHANGE_HEADER: number})
-            return await carry(attrs.evolve(request, headers=headers))
-
-    transport.send = send  # type: ignore[method-assign]
+            return await self._own.send(attrs.evolve(request, headers=headers))
 
 
 _TIMES: WeakKeyDictionary[ThreadedEmulator, VirtualTime] = WeakKeyDictionary()

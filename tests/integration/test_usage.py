@@ -29,11 +29,12 @@ from qsessions.emulator import Emulator, Fault
 from qsessions.models import ModeName
 from qsessions.session.live import Poll
 from qsessions.session.usage import usage_of
+from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import Against, client_of, static_auth
 from tests.support.errors import OUTAGE
 from tests.support.fault_server import Answer, FaultServer, Received, http
-from tests.support.manual_clock import ManualClock, Stepped
+from tests.support.manual_clock import Stepped
 from tests.support.tables import table
 
 CLOSED = Session(id="s1", state=SessionState.CLOSED)
@@ -117,7 +118,7 @@ async def test_a_session_ends_when_it_has_used_its_share(
     """
     events: list[object] = []
     emulator.faults.add(Fault(kind="usage_limit"))
-    async with client_of(emulator, time.clock, observers=[events.append]) as client:
+    async with client_of(emulator, time, observers=[events.append]) as client:
         for _ in range(2):
             async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
                 emulator.submit_job(live.id, seconds=3600)
@@ -138,7 +139,7 @@ async def test_a_block_that_ends_first_is_limited_no_more(
     emulator: Emulator, time: ManualClock
 ) -> None:
     """After the block nothing of it is read, and other sessions ask for no usage."""
-    async with client_of(emulator, time.clock) as client:
+    async with client_of(emulator, time) as client:
         async with client.open(mode="batch", max_ttl="1h", max_usage=5) as live:
             await live.refresh()
         assert live.ended_by is None
@@ -184,7 +185,7 @@ async def test_where_the_service_says_no_usage_active_time_counts(
     states = ["active", *["inactive"] * 20, *["active"] * 20, "closed"]
     async with (
         Silent(mode, states) as server,
-        AsyncSessionClient(static_auth(), base_url=server.url, clock=time.clock) as client,
+        AsyncSessionClient(static_auth(), base_url=server.url, clock=time) as client,
         client.open(mode=mode, max_ttl="1h", max_usage=60) as live,
     ):
         await live.wait_until("closed")
@@ -198,7 +199,7 @@ class Scripted:
     """Calls that read a session from a script; it is young until a 404 was met."""
 
     def __init__(self, time: Stepped, *readings: Session | Exception) -> None:
-        self.clock = time.clock
+        self.clock = time
         self.readings = list(readings)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -244,7 +245,7 @@ async def test_usage_that_cannot_be_read_is_read_again(
         return [seconds async for seconds in usage_of(poll)]
 
     collecting = asyncio.ensure_future(collect())
-    await stepped.advance(60)
+    await stepped.step(60)
     assert await collecting == used
     assert caplog.text.count("the usage of 's1' can't be read") == warnings
 
@@ -252,7 +253,7 @@ async def test_usage_that_cannot_be_read_is_read_again(
 async def test_a_close_that_fails_is_tried_again(emulator: Emulator, time: ManualClock) -> None:
     """A session that has used its share and can't be closed is tried again at the next read."""
     retry = RetryPolicy(max_attempts=1)
-    async with client_of(emulator, time.clock, retry=retry) as client:
+    async with client_of(emulator, time, retry=retry) as client:
         emulator.faults.add(Fault(kind="answer", status=503, operations=["close"], times=2))
         async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
             emulator.submit_job(live.id, seconds=3600)
@@ -274,7 +275,7 @@ async def test_a_block_ends_with_a_close_where_its_share_is_used(
         if isinstance(event, EndingFailed):
             told.set()
 
-    async with client_of(emulator, time.clock, retry=retry, observers=[observe]) as client:
+    async with client_of(emulator, time, retry=retry, observers=[observe]) as client:
         emulator.faults.add(Fault(kind="answer", status=503, operations=["close"], times=1))
         async with client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live:
             emulator.submit_job(live.id, seconds=3600)

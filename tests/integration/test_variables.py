@@ -20,10 +20,10 @@ from qsessions import (
 )
 from qsessions.config.variables import log_as_asked, read_defaults
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from tests.support.clients import Against, client_of, static_auth
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import FaultServer, hang, http
-from tests.support.manual_clock import ManualClock
 from tests.support.shell import GRANT, PIPE, PROGRAMS, Shell, error_lines, outcome, shell_of
 from tests.support.tables import table
 
@@ -84,7 +84,7 @@ async def test_creates_take_what_they_leave_out(
     """
     monkeypatch.setenv("QSESSIONS_MAX_TTL", "10m")
     monkeypatch.setenv("QSESSIONS_BACKEND", "ibm_fez")
-    async with client_of(emulator, time.clock) as client:
+    async with client_of(emulator, time) as client:
         made = [
             await client.create(mode="batch"),
             await client.create(CreateSession("batch")),
@@ -110,7 +110,7 @@ async def test_ttls_that_contradict_the_default_name_it(
     before anything is sent.
     """
     monkeypatch.setenv("QSESSIONS_MAX_TTL", "10m")
-    async with client_of(emulator, time.clock) as client:
+    async with client_of(emulator, time) as client:
         with pytest.raises(InvalidArgument, match=r"max_ttl \(600 s\).*QSESSIONS_MAX_TTL"):
             await client.create(mode="batch", active_ttl="1h")
     assert emulator.requests == []
