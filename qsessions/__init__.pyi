@@ -58,6 +58,7 @@ from qsessions.events import (
     SessionDraining as SessionDraining,
     TokenRenewed as TokenRenewed,
 )
+from qsessions.http.raw import Raw as Raw
 from qsessions.http.retry import RetryPolicy as RetryPolicy
 from qsessions.ledger.local import LocalLedger as LocalLedger
 from qsessions.ledger.records import (
@@ -73,14 +74,11 @@ from qsessions.models import (
     ApiVersion as ApiVersion,
     CreateSession as CreateSession,
     Instance as Instance,
-    InstanceUsage as InstanceUsage,
-    Job as Job,
     Mode as Mode,
     Session as Session,
     SessionState as SessionState,
     StateChange as StateChange,
     UpdateSession as UpdateSession,
-    UsagePeriod as UsagePeriod,
     Workload as Workload,
 )
 from qsessions.reaper import Reaped as Reaped, forget as forget, reap as reap
@@ -88,3 +86,8 @@ from qsessions.session.close_all import Ending as Ending
 from qsessions.session.live import AsyncLiveSession as AsyncLiveSession
 from qsessions.sync.client import SessionClient as SessionClient
 from qsessions.sync.live import LiveSession as LiveSession
+from qsessions.usage import (
+    InstanceUsage as InstanceUsage,
+    Job as Job,
+    UsagePeriod as UsagePeriod,
+)

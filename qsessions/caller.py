@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import EllipsisType
 from typing import Any, TypeAlias, TypeVar
 
@@ -16,27 +16,22 @@ from qsessions.api.codec import WorkloadPage
 from qsessions.api.messages import Progress, SecretHeaders
 from qsessions.api.operations import Operation, Query
 from qsessions.api.pages import Paging
+from qsessions.auth import ServiceCRN
 from qsessions.clock import Clock, Deadline
-from qsessions.config.instances import Directory, InstanceLookup
+from qsessions.config.checks import merged_headers
+from qsessions.config.instances import Directory, InstanceLookup, loading_failure
 from qsessions.config.settings import Settings, SettingsLoader
-from qsessions.errors import (
-    CallTimeout,
-    ClientClosed,
-    ConfigurationError,
-    ConnectionFailed,
-    QSessionsError,
-    copy_error,
-)
+from qsessions.errors import CallTimeout, ConfigurationError, QSessionsError, copy_error
 from qsessions.http.attempts import Attempts
+from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
 from qsessions.models import ApiVersion, Instance, Workload, deadline_seconds
+from qsessions.values import with_changes
 
 T = TypeVar("T")
 
 # The look-up of an instance has a deadline of its own: it serves all callers.
 _LOOKUP_TIMEOUT_S = 60.0
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 # A call's timeout: seconds, a timedelta, text such as "2m", None for none, `...` for the client's.
 Timeout: TypeAlias = float | timedelta | str | EllipsisType | None
@@ -65,6 +60,7 @@ class Caller:
         spawn: Runs a coroutine as a task that is cancelled when the client is closed; raises
             `ClientClosed` after that.
         before_call: Called before each call, if it is set.
+        settings: The settings, once there are some, perhaps without the instance yet.
     """
 
     def __init__(
@@ -82,6 +78,10 @@ class Caller:
         self.instance: str | None = None
         self.spawn = transport.spawn
         self.before_call: Callable[[], None] | None = None
+        self.settings: Settings | None = None
+        # Of one that has options of its own: what has its settings, and the CRN in place of theirs.
+        self._parent: Caller | None = None
+        self._crn: ServiceCRN | None = None
         self._transport = transport
         self._attempts = attempts
         self._clock = clock
@@ -102,6 +102,47 @@ class Caller:
             self._apply(settings)
         self._latest: str | None = None
         self._latest_lock = asyncio.Lock()
+
+    def with_options(
+        self,
+        crn: ServiceCRN | None,
+        retry: RetryPolicy | None,
+        headers: Mapping[str, str] | None,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+    ) -> Caller:
+        """Return one with options of its own on the same connections, credentials and budget.
+
+        Args:
+            crn: Names another instance, or None for the same.
+            retry: The retry policy, or None for the same.
+            headers: Further headers, in place of those of the same names, or None.
+            api_version: The API version, checked, or None for the same.
+            timeout: The timeout, or `...` for the same.
+
+        Raises:
+            ConfigurationError: The headers can't be sent.
+            InvalidArgument: The timeout is none.
+        """
+        other = with_changes(
+            self,
+            _parent=self,
+            _crn=crn or self._crn,
+            _attempts=self._attempts.with_policy(retry),
+            _api_version=api_version or self._api_version,
+            _timeout=self.seconds(timeout),
+            _user_headers=merged_headers(self._user_headers, headers),
+            _headers=SecretHeaders(),
+        )
+        if crn is not None:
+            other.adopt(self.settings)
+        return other
+
+    def adopt(self, settings: Settings | None) -> None:
+        """Take the settings of the client that this one was made from."""
+        if settings is not None:
+            self._apply(settings if self._crn is None else settings.for_instance(self._crn))
 
     def deadline(self, timeout: Timeout | Deadline) -> Deadline:
         """Return the deadline of a call that begins now; one that is given is returned itself.
@@ -266,6 +307,12 @@ class Caller:
             QSessionsError: The look-up failed. Nothing was sent to the service.
         """
         deadline = self.deadline(timeout)
+        if self._loader is not None and self._parent is not None:
+            await self._parent.ensure_configured(
+                operation, deadline, instance=instance and not self._crn
+            )
+            self.adopt(self._parent.settings)
+            return
         while (loader := self._loader) is not None:
             if isinstance(loader, InstanceLookup) and not instance:
                 return
@@ -274,19 +321,21 @@ class Caller:
                 self._loading = self.spawn(self._load(loader))
             loading = self._loading
             await deadline.wait({loading})
-            failure = _loading_failure(loading, f"while {loader.activity}.", operation)
+            failure = loading_failure(loading, f"while {loader.activity}.", operation)
             if failure is not None:
                 raise failure
 
     def _apply(self, settings: Settings) -> None:
         self._transport.proxies = settings.proxies
         self._transport.insecure_hosts = settings.insecure_hosts
-        self._transport.check(URL(settings.base_url))
+        if settings.base_url != self.base_url:
+            self._transport.check(URL(settings.base_url))
         self.base_url = settings.base_url
         self.instance = settings.instance
         self._attempts.providers = settings.providers
         self._attempts.origins = settings.origins
         self._directory = settings.directory
+        self.settings = settings
         self._loader = settings.lookup
 
     async def _load(self, loader: SettingsLoader | InstanceLookup) -> QSessionsError | None:
@@ -326,38 +375,3 @@ class Caller:
                 versions = await self.versions(None, deadline, urgent=True)
                 self._latest = operations.newest_live(versions)
             return self._latest
-
-
-def _loading_failure(
-    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
-) -> QSessionsError | None:
-    """Return why the settings aren't there after the wait for them, or None."""
-    if not loading.done():
-        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
-    if loading.cancelled():
-        return ClientClosed(f"the client was closed {doing}", operation=operation)
-    error = loading.result()
-    return None if error is None else _not_sent(error, operation)
-
-
-def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
-    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
-    failure = copy_error(error)
-    if isinstance(failure, ConnectionFailed | CallTimeout):
-        failure.sent = False
-    if failure.operation is not None:
-        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
-    return failure
-
-
-async def by_creation(
-    streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
-) -> AsyncIterator[Workload]:
-    """Merge several streams that are sorted by creation time into one."""
-    choose = max if newest_first else min
-    heads = {stream: head for stream in streams if (head := await anext(stream, None)) is not None}
-    while heads:
-        stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
-        yield heads.pop(stream)
-        if (head := await anext(stream, None)) is not None:
-            heads[stream] = head

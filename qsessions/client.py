@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl as tls
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, Self, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Self, TypeVar, overload
+from weakref import WeakValueDictionary
 
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import AuthProvider, Transport, strips_frames
+from qsessions.api.messages import AuthProvider, Transport, hidden, strips_frames
 from qsessions.arguments import check_choice, texts, value_or_default
-from qsessions.caller import Caller, Timeout, by_creation
+from qsessions.auth import ServiceCRN
+from qsessions.caller import Caller, Timeout
 from qsessions.clock import Clock
 from qsessions.config.checks import checked_headers
 from qsessions.config.resolve import resolve
 from qsessions.config.variables import log_as_asked, read_defaults
-from qsessions.errors import ClientClosed, InvalidArgument
+from qsessions.errors import ClientClosed, ConfigurationError, InvalidArgument
 from qsessions.events import Observer, Observers, logger
 from qsessions.http.attempts import Attempts
 from qsessions.http.pool import HttpSession
+from qsessions.http.raw import Raw, check_recordable, recording
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
 from qsessions.ledger.recorder import SessionRecorder
@@ -35,7 +38,6 @@ from qsessions.models import (
     CreateSession,
     Duration,
     Instance,
-    InstanceUsage,
     Mode,
     ModeName,
     Session,
@@ -51,10 +53,16 @@ from qsessions.session.create import Create
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.open import OpenSessions, SessionContext
 from qsessions.session.pending_creates import PendingCreates
-from qsessions.values import OfItsProcess
+from qsessions.values import OfItsProcess, with_changes
 
 if TYPE_CHECKING:
     from qsessions.session.close_all import Ending
+    from qsessions.usage import InstanceUsage
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class AsyncSessionClient(OfItsProcess):
@@ -193,6 +201,8 @@ class AsyncSessionClient(OfItsProcess):
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
+        self._labels: Mapping[str, str] = {}
+        self._parent: AsyncSessionClient | None = None
         self._has_warned = False
         self._closing: asyncio.Future[None] | None = None
 
@@ -222,8 +232,8 @@ class AsyncSessionClient(OfItsProcess):
             ConfigurationError: They are in the account file, which can't be used.
             ClientClosed: The client was closed; it can't be opened again.
         """
-        if self._closing is not None:
-            raise ClientClosed("the client was closed.", solution="Make another one.")
+        if self._closing is not None or self._creates.is_closed:
+            raise _closed()
         await self._caller.ensure_configured("configure", ..., instance=False)
         return self
 
@@ -243,7 +253,8 @@ class AsyncSessionClient(OfItsProcess):
         timeout. A create in flight comes to its end, within 30 s. Where there is a ledger, one look
         at the list of workloads, 5 s at most, ends the records of drained sessions that are over.
         Other sessions stay as they are. Calls still waiting get `ClientClosed` or
-        `ConnectionFailed`. Closing twice does nothing.
+        `ConnectionFailed`. Closing twice does nothing. Of a client that `with_options` returned
+        only what its own `open` created ends, and it creates no more.
         """
         if self._closing is None or self._closing.cancelled():
             # A task of its own, so that cancelling the caller leaves nothing half closed.
@@ -258,6 +269,7 @@ class AsyncSessionClient(OfItsProcess):
         labels: Mapping[str, str] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> Session: ...
 
     @overload
@@ -270,9 +282,11 @@ class AsyncSessionClient(OfItsProcess):
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        extra: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> Session: ...
 
     async def create(
@@ -284,9 +298,11 @@ class AsyncSessionClient(OfItsProcess):
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        extra: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> Session:
         """Create a session.
 
@@ -306,10 +322,12 @@ class AsyncSessionClient(OfItsProcess):
                 job ever reached costs nothing, and the service closes it after 30 minutes.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
+            extra: Fields that the service has learnt and qsessions doesn't know, as JSON has them.
             labels: The session's labels in the ledger, such as `{"run": "42"}`, by which `reap`,
                 `close_all` and the command line find it from another process. They aren't sent.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Returns:
             The session as the service returned it.
@@ -327,8 +345,11 @@ class AsyncSessionClient(OfItsProcess):
             max_ttl=max_ttl,
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
+            extra=extra,
         )
-        return await self._create(wanted, labels, api_version, timeout).result()
+        create = self._create(wanted, labels, api_version, timeout, extra_headers)
+        del extra_headers
+        return await create.result()
 
     @overload
     def open(
@@ -343,6 +364,7 @@ class AsyncSessionClient(OfItsProcess):
         max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
 
     @overload
@@ -355,6 +377,7 @@ class AsyncSessionClient(OfItsProcess):
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        extra: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         on_exit: How = "drain",
         on_error: How = "close",
@@ -363,6 +386,7 @@ class AsyncSessionClient(OfItsProcess):
         max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]: ...
 
     def open(
@@ -374,6 +398,7 @@ class AsyncSessionClient(OfItsProcess):
         max_ttl: Duration | None = None,
         interactive_ttl: Duration | None = None,
         active_ttl: Duration | None = None,
+        extra: Mapping[str, object] | None = None,
         labels: Mapping[str, str] | None = None,
         on_exit: How = "drain",
         on_error: How = "close",
@@ -382,6 +407,7 @@ class AsyncSessionClient(OfItsProcess):
         max_usage: float | timedelta | str | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[AsyncLiveSession]:
         """Create a session that ends with an `async with` block, which gets its handle.
 
@@ -401,6 +427,7 @@ class AsyncSessionClient(OfItsProcess):
                 see `create`.
             interactive_ttl: How long it may be without a job; channel partners only.
             active_ttl: How long it may be active in all; channel partners only.
+            extra: Fields that the service has learnt and qsessions doesn't know, as JSON has them.
             labels: The session's labels in the ledger; see `create`.
             on_exit: What ends it after a clean block: "drain" or "close".
             on_error: What ends it after an error or a cancellation: "close" or "drain".
@@ -423,6 +450,7 @@ class AsyncSessionClient(OfItsProcess):
                 in the background.
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             InvalidArgument: An argument can't be right (at once; nothing was sent).
@@ -436,8 +464,9 @@ class AsyncSessionClient(OfItsProcess):
             max_ttl=max_ttl,
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
+            extra=extra,
         )
-        create = self._create(wanted, labels, api_version, timeout)
+        create = self._create(wanted, labels, api_version, timeout, extra_headers)
         context = SessionContext(
             create,
             self._open_sessions,
@@ -456,7 +485,12 @@ class AsyncSessionClient(OfItsProcess):
         return context
 
     async def get(
-        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> Session:
         """Read a session.
 
@@ -464,6 +498,7 @@ class AsyncSessionClient(OfItsProcess):
             session_id: Its id.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Returns:
             The session as it is.
@@ -472,10 +507,17 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        return await self._calls.get(session_id, api_version, timeout)
+        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
+        del extra_headers
+        return await calls.get(session_id, api_version, timeout)
 
     async def has_pending_jobs(
-        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> bool:
         """Return whether a session has queued or running jobs, by the instance's list of jobs.
 
@@ -483,19 +525,24 @@ class AsyncSessionClient(OfItsProcess):
             session_id: Its id.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             QSessionsError: See errors.py.
         """
-        return await self._calls.has_pending_jobs(session_id, api_version, timeout)
+        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
+        del extra_headers
+        return await calls.has_pending_jobs(session_id, api_version, timeout)
 
     async def update(
         self,
         session_id: str,
         *,
         accepting_jobs: bool,
+        extra: Mapping[str, object] | None = None,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         """Open or shut a session for new jobs.
 
@@ -504,20 +551,33 @@ class AsyncSessionClient(OfItsProcess):
             accepting_jobs: False: queued and running jobs finish, new ones are refused, then the
                 session closes. True: it takes jobs again. The session is then read, since the
                 service accepts that of a closed session too, and reopens nothing.
+            extra: Fields that the service has learnt and qsessions doesn't know, as JSON has them.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             Conflict: The session is closed, and was to take jobs again.
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._calls.update(
-            session_id, accepting_jobs=accepting_jobs, api_version=api_version, timeout=timeout
+        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
+        del extra_headers
+        await calls.update(
+            session_id,
+            accepting_jobs=accepting_jobs,
+            api_version=api_version,
+            timeout=timeout,
+            extra=extra,
         )
 
     async def drain(
-        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         """Let a session finish: queued and running jobs end, new ones are refused, then it closes.
 
@@ -527,15 +587,23 @@ class AsyncSessionClient(OfItsProcess):
             session_id: Its id.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._calls.drain(session_id, api_version, timeout)
+        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
+        del extra_headers
+        await calls.drain(session_id, api_version, timeout)
 
     async def close(
-        self, session_id: str, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        session_id: str,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> None:
         """Close a session now: queued jobs never run, running jobs finish.
 
@@ -545,12 +613,15 @@ class AsyncSessionClient(OfItsProcess):
             session_id: Its id.
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        await self._calls.close(session_id, api_version, timeout)
+        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
+        del extra_headers
+        await calls.close(session_id, api_version, timeout)
 
     async def close_all(
         self,
@@ -563,6 +634,7 @@ class AsyncSessionClient(OfItsProcess):
         include_owned: bool = False,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> list[Ending]:
         """End the open sessions of the instance, whoever created them.
 
@@ -579,6 +651,7 @@ class AsyncSessionClient(OfItsProcess):
             include_owned: Whether to end those too whose owner is alive.
             api_version: The API version for these calls.
             timeout: The timeout of each call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Returns:
             What became of each, oldest first.
@@ -592,6 +665,7 @@ class AsyncSessionClient(OfItsProcess):
         # Late, as in `watch`: not every program comes here.
         from qsessions.session.close_all import end, find, session_modes
 
+        extra_headers = hidden(extra_headers)
         check_choice("how", how, HOWS)
         listed = self.workloads(
             mode=session_modes(mode),
@@ -600,6 +674,7 @@ class AsyncSessionClient(OfItsProcess):
             created_before=created_before,
             api_version=api_version,
             timeout=timeout,
+            extra_headers=extra_headers,
         )
         sessions = await find(
             listed,
@@ -609,23 +684,33 @@ class AsyncSessionClient(OfItsProcess):
             include_owned=include_owned,
         )
         call = partial(
-            self.drain if how == "drain" else self.close, api_version=api_version, timeout=timeout
+            self.drain if how == "drain" else self.close,
+            api_version=api_version,
+            timeout=timeout,
+            extra_headers=extra_headers,
         )
         return await end(sessions, how, call, self.clock.wall)
 
     async def versions(
-        self, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> list[ApiVersion]:
         """List the API versions of the service, oldest first. No credentials are sent.
 
         Args:
             api_version: The API version for this call, which needs none.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             QSessionsError: See errors.py.
         """
-        return await self._caller.versions(api_version, timeout)
+        caller = self._calls_with(extra_headers).caller
+        del extra_headers
+        return await caller.versions(api_version, timeout)
 
     async def instances(self, *, timeout: Timeout = ...) -> list[Instance]:
         """List the service instances of the key's account that have a backend, of all regions.
@@ -644,7 +729,11 @@ class AsyncSessionClient(OfItsProcess):
         return await self._caller.instances(timeout)
 
     async def usage(
-        self, *, api_version: str | None = None, timeout: Timeout = ...
+        self,
+        *,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> InstanceUsage:
         """Return what the instance has used, and its limits.
 
@@ -654,6 +743,7 @@ class AsyncSessionClient(OfItsProcess):
         Args:
             api_version: The API version for this call.
             timeout: The timeout of this call; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             QSessionsError: See errors.py.
@@ -661,7 +751,9 @@ class AsyncSessionClient(OfItsProcess):
         # Late, as in `watch`: not every program comes here.
         from qsessions.session.usage import known_usage
 
-        return await known_usage(self._calls).fetch(api_version, timeout)
+        caller = self._calls_with(extra_headers).caller
+        del extra_headers
+        return await known_usage(self._calls).fetch(caller, api_version, timeout)
 
     async def resolve_instance(self, *, timeout: Timeout = ...) -> str | None:
         """Return the CRN that is sent, after looking it up if that wasn't done yet.
@@ -696,6 +788,7 @@ class AsyncSessionClient(OfItsProcess):
         page_size: int = operations.MAX_PAGE,
         api_version: str | None = None,
         timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Workload]:
         """List the instance's sessions and batches by creation time, each page when it is needed.
 
@@ -712,6 +805,7 @@ class AsyncSessionClient(OfItsProcess):
             page_size: How many to fetch at a time, up to 50, the service's limit.
             api_version: The API version for these calls.
             timeout: The timeout of each page; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
 
         Raises:
             InvalidArgument: A filter can't be right (at once, before the first page).
@@ -733,9 +827,10 @@ class AsyncSessionClient(OfItsProcess):
         ]
         if not queries:
             raise InvalidArgument("mode must name at least one of job, session, batch.")
-        seconds = self._caller.seconds(timeout)
+        caller = self._calls_with(extra_headers).caller
+        seconds = caller.seconds(timeout)
         version = None if api_version is None else operations.checked_version(api_version)
-        streams = [self._caller.workloads(query, version, seconds) for query in queries]
+        streams = [caller.workloads(query, version, seconds) for query in queries]
         return by_creation(streams, newest_first=newest_first)
 
     def attach(self, session_id: str) -> AsyncLiveSession:
@@ -805,22 +900,118 @@ class AsyncSessionClient(OfItsProcess):
         )
         return watch.changes()
 
+    # Its headers may be secret, as those of the client.
+    @strips_frames
+    def with_options(
+        self,
+        *,
+        instance: str | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return a client with options of its own, for example for one of many tenants.
+
+        It shares this client's connections, credentials and tokens, retry budget, limit of
+        concurrent requests, ledger and observers; a signal that ends the sessions of one ends those
+        of both. It costs next to nothing, so make one whenever it is needed. It needn't be closed:
+        closing it ends what its own `open` created, and closing this client ends it, too.
+
+        Args:
+            instance: The CRN of another instance that the credentials are good for. Where the base
+                URL comes from the CRN's region, it is that of this one. None for the same.
+            api_version: The API version of its calls; None for the same.
+            timeout: The timeout of its calls: seconds, a `timedelta` or text such as "2m"; None for
+                none, `...` for the same.
+            retry: When to send a request again; None for the same. Its `budget` doesn't count.
+            headers: Further headers, in place of those of the same names.
+            labels: Labels of every session that it creates, beside those of each call; see
+                `create`.
+
+        Raises:
+            ConfigurationError: The instance isn't a CRN, or a header can't be sent or is one that
+                qsessions sets itself.
+            InvalidArgument: Another argument can't be right.
+        """
+        caller = self._caller.with_options(
+            None if instance is None else ServiceCRN(instance),
+            None if retry is None else value_or_default("retry=", retry, RetryPolicy),
+            headers,
+            api_version=None if api_version is None else operations.checked_version(api_version),
+            timeout=timeout,
+        )
+        return with_changes(
+            self,
+            _caller=caller,
+            _calls=with_changes(
+                self._calls, caller=caller, owner=caller, polls=WeakValueDictionary(), usage=None
+            ),
+            _labels={**self._labels, **self._checked_labels(labels)},
+            _parent=self,
+            _closing=None,
+        )
+
+    async def raw(
+        self, call: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Raw[T]:
+        """Make a call, and return its result with the answer's status, headers and ids.
+
+        It is for one call and can be used by many at the same time. Of a call that makes several
+        requests it has the last answer; so `update(accepting_jobs=True)` has that of the reading
+        that follows. Calls that make many requests, such as `workloads` and `close_all`, or none
+        are refused. An error of the call comes as without it, with its own status and attempts.
+
+        Args:
+            call: `create`, `get`, `update`, `drain`, `close`, `has_pending_jobs`, `usage` or
+                `versions` of this client, or `refresh`, `drain` or `close` of a session's handle;
+                not called yet, as in `client.raw(client.get, session_id)`.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+
+        Raises:
+            InvalidArgument: It is none of these; nothing was sent.
+            QSessionsError: As the call.
+        """
+        check_recordable(call, self, AsyncLiveSession)
+        with recording(self.clock) as answer:
+            value = await call(*args, **kwargs)
+        return answer.raw(value)
+
     def _create(
         self,
         request: CreateSession,
         labels: Mapping[str, str] | None,
         api_version: str | None,
         timeout: Timeout,
+        extra_headers: Mapping[str, str] | None,
     ) -> Create:
         """Return a create that is checked and not yet begun."""
+        if self._closing is not None and self._parent is not None:
+            raise _closed()
         return Create(
-            self._calls,
+            self._calls_with(extra_headers),
             self._creates,
             self._defaults.complete(request),
-            labels=self._checked_labels(labels),
+            labels={**self._labels, **self._checked_labels(labels)},
             api_version=None if api_version is None else operations.checked_version(api_version),
             seconds=self._caller.seconds(timeout),
         )
+
+    # A frame that shows its locals must not show headers that may be secret; so callers drop them.
+    @strips_frames
+    def _calls_with(self, headers: Mapping[str, str] | None) -> SessionCalls:
+        """Return what makes calls with further headers, or None for none."""
+        if headers is None:
+            return self._calls
+        try:
+            caller = self._caller.with_options(None, None, headers)
+            return with_changes(self._calls, caller=caller)
+        except ConfigurationError as error:
+            raise InvalidArgument(
+                error.message.replace("headers=", "extra_headers="), solution=error.solution
+            ) from None
 
     def _checked_labels(self, labels: Mapping[str, str] | None) -> Mapping[str, str]:
         checked = checked_labels(labels)
@@ -832,6 +1023,9 @@ class AsyncSessionClient(OfItsProcess):
         return checked
 
     async def _close_down(self) -> None:
+        if self._parent is not None:
+            await self._open_sessions.end_of(self._calls.owner)
+            return
         self._creates.refuse(ClientClosed("the client is being closed."), for_good=True)
         self._creates.stop_unsent()
         await self._open_sessions.end()
@@ -854,3 +1048,20 @@ def _carrier(
     from qsessions.http.given import GivenTransport
 
     return GivenTransport(transport, own, clock)
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("the client was closed.", solution="Make another one.")
+
+
+async def by_creation(
+    streams: Sequence[AsyncIterator[Workload]], *, newest_first: bool
+) -> AsyncIterator[Workload]:
+    """Merge several streams that are sorted by creation time into one."""
+    choose = max if newest_first else min
+    heads = {stream: head for stream in streams if (head := await anext(stream, None)) is not None}
+    while heads:
+        stream = choose(heads, key=lambda candidate: heads[candidate].created or _LONG_AGO)
+        yield heads.pop(stream)
+        if (head := await anext(stream, None)) is not None:
+            heads[stream] = head

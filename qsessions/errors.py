@@ -12,6 +12,8 @@ import copy
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
+from qsessions.jsonable import Jsonable, jsonable
+
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
 # What an error that takes another's place says as that one did.
@@ -33,7 +35,7 @@ def as_sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
 
 
-class QSessionsError(Exception):
+class QSessionsError(Jsonable, Exception):
     """The root of every error that qsessions raises.
 
     Attributes:
@@ -57,6 +59,8 @@ class QSessionsError(Exception):
     """
 
     hint: ClassVar[str | None] = None
+    # What a class says besides.
+    _more_facts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -89,13 +93,23 @@ class QSessionsError(Exception):
         self.retryable = retryable
 
     def __str__(self) -> str:
-        # The messages of a token exchange name it themselves, with IAM's host.
-        subject = self.operation if self.operation != "token_exchange" else None
-        if self.session_id is not None:
-            session = f"session {self.session_id!r}"
-            subject = f"{subject} of {session}" if subject else session
-        text = f"{subject}: {self.details}" if subject else self.details
+        text = problem_of(self)
         return f"{as_sentence(text)} {self.solution}" if self.solution else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error's facts by name, with its class as `type` and its notes.
+
+        `cause` is the error of qsessions that led to it, in the same form, or None. The values are
+        those that JSON has; a time is text in ISO 8601, in UTC.
+        """
+        names = ("message", *_FACTS, "solution", "argument", *self._more_facts)
+        cause = self.__cause__
+        return {
+            "type": type(self).__name__,
+            **{name: jsonable(getattr(self, name)) for name in names},
+            "notes": list(getattr(self, "__notes__", ())),
+            "cause": cause.to_dict() if isinstance(cause, QSessionsError) else None,
+        }
 
     @property
     def details(self) -> str:
@@ -157,6 +171,8 @@ class LedgerUnavailable(QSessionsError):
 
 
 class _Unanswered(QSessionsError):
+    _more_facts = ("sent",)
+
     def __init__(
         self, message: str, *, sent: bool = True, retryable: bool = True, **facts: Any
     ) -> None:
@@ -245,6 +261,8 @@ class ResponseError(QSessionsError):
         retry_after: How many seconds to wait, as the service asked, or None.
     """
 
+    _more_facts = ("retry_after",)
+
     def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.retry_after = retry_after
@@ -315,6 +333,23 @@ _BY_STATUS: dict[int, type[ResponseError]] = {
 
 # The service's code for an instance that it doesn't find, on any path of one.
 INSTANCE_NOT_FOUND_CODE = "1279"
+
+
+def problem_of(error: Exception, operation: str | None = None) -> str:
+    """Return what happened, without the advice.
+
+    Args:
+        error: The error.
+        operation: The operation that need not be named, or None.
+    """
+    if not isinstance(error, QSessionsError):
+        return f"{type(error).__name__}: {error}"
+    # The messages of a token exchange name it themselves, with IAM's host.
+    place = [error.operation] if error.operation not in {operation, "token_exchange"} else []
+    if error.session_id is not None:
+        place.append(f"session {error.session_id!r}")
+    subject = " of ".join(filter(None, place))
+    return f"{subject}: {error.details}" if subject else error.details
 
 
 def one_line(text: str) -> str:

@@ -13,7 +13,8 @@ from attrs import field, frozen
 
 from qsessions.arguments import check_bool, check_choice, is_number
 from qsessions.errors import InvalidArgument
-from qsessions.values import Value
+from qsessions.jsonable import json_copy
+from qsessions.values import Model
 
 # The API description's `Seconds`: a signed 32-bit integer of at least 1.
 MAX_SECONDS = 2_147_483_647
@@ -64,6 +65,11 @@ class _OpenEnum(StrEnum):
         """Pickle by the value, as Python 3.11.0 to 3.11.3 don't: not every value has a name."""
         return type(self), (self._value_,)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """Describe it to pydantic as text, which may be another one than those known today."""
+        return {"type": "string", "title": cls.__name__, "examples": [str(item) for item in cls]}
+
     @property
     def is_known(self) -> bool:
         """Whether this version of qsessions has a name for the value."""
@@ -103,10 +109,15 @@ class Mode(_OpenEnum):
 
 
 _MODES = tuple(Mode)
+# What a request says by arguments of its own, or by the client's instance.
+_OWNED = {
+    *("mode", "backend", "max_ttl", "interactive_ttl", "active_ttl"),
+    *("accepting_jobs", "instance", "extra"),
+}
 
 
 @frozen(eq=False, repr=False)
-class StateChange(Value):
+class StateChange(Model):
     """An entry of a session's history: the state it entered and when."""
 
     status: SessionState
@@ -114,7 +125,7 @@ class StateChange(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Session(Value):
+class Session(Model):
     """A session as the service described it at one moment.
 
     All but `id` may be None, meaning that the service said nothing (null, "" or no such field).
@@ -179,7 +190,7 @@ class Session(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Workload(Value):
+class Workload(Model):
     """A job, session or batch as the instance's list of workloads shows it.
 
     Attributes:
@@ -216,90 +227,7 @@ class Workload(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Job(Value):
-    """A job as the instance's list of jobs shows it.
-
-    Attributes:
-        id: The job's id.
-        created: When it was created.
-        ended: When it ended, or None.
-        status: Queued, Running, Completed, Cancelled, Failed, or one that the service added later.
-        reason: Why, in the service's words, as of a failure.
-        backend: Where it runs, or None.
-        session_id: Its session, or None.
-        program_id: What runs it, such as "sampler".
-        user_id: Whose it is.
-        tags: The tags it was given.
-        private: Whether its parameters and results are kept from others.
-        cost: What the service calls its cost.
-        estimated_running_time_seconds: How long it is expected to run, in seconds.
-        usage_seconds: Its usage so far, in seconds.
-        extra: Fields that this version of qsessions doesn't know, and those that `reason`,
-            `program_id` and `usage_seconds` are taken from, as decoded JSON. Not part of the hash.
-    """
-
-    id: str
-    created: datetime | None = None
-    ended: datetime | None = None
-    status: str | None = None
-    reason: str | None = None
-    backend: str | None = None
-    session_id: str | None = None
-    program_id: str | None = None
-    user_id: str | None = None
-    tags: tuple[str, ...] = ()
-    private: bool | None = None
-    cost: float | None = None
-    estimated_running_time_seconds: float | None = None
-    usage_seconds: float | None = None
-    extra: Mapping[str, object] = field(factory=dict, hash=False)
-
-
-@frozen(kw_only=True, eq=False, repr=False)
-class UsagePeriod(Value):
-    """The time that an instance's usage is counted over.
-
-    Attributes:
-        start_time: When it began.
-        end_time: When it ends.
-        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the
-            hash.
-    """
-
-    start_time: datetime | None = None
-    end_time: datetime | None = None
-    extra: Mapping[str, object] = field(factory=dict, hash=False)
-
-
-@frozen(kw_only=True, eq=False, repr=False)
-class InstanceUsage(Value):
-    """What an instance has used, and what it may use.
-
-    Attributes:
-        usage_consumed_seconds: What it has used in the period, in seconds.
-        usage_limit_seconds: The limit that its owner set, in seconds, or None.
-        usage_allocation_seconds: What its plan allows in the period, in seconds, or None.
-        usage_limit_reached: Whether nothing is left, so that jobs are refused; None where there is
-            no limit.
-        usage_period: The period.
-        instance_id: The instance's CRN.
-        plan_id: The id of its plan.
-        extra: Fields that this version of qsessions doesn't know, as decoded JSON. Not part of the
-            hash.
-    """
-
-    usage_consumed_seconds: float
-    usage_limit_seconds: float | None = None
-    usage_allocation_seconds: float | None = None
-    usage_limit_reached: bool | None = None
-    usage_period: UsagePeriod | None = None
-    instance_id: str | None = None
-    plan_id: str | None = None
-    extra: Mapping[str, object] = field(factory=dict, hash=False)
-
-
-@frozen(kw_only=True, eq=False, repr=False)
-class ApiVersion(Value):
+class ApiVersion(Model):
     """A dated version of the API.
 
     Attributes:
@@ -317,7 +245,7 @@ class ApiVersion(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Instance(Value):
+class Instance(Model):
     """A service instance of the account, as IBM Cloud's Global Search lists it.
 
     Attributes:
@@ -414,6 +342,26 @@ def _max_ttl(value: Duration | None) -> int | None:
     return None if value is None else whole_seconds(value, "max_ttl")
 
 
+def _new_fields(value: Mapping[str, object] | None) -> Mapping[str, object]:
+    """Return fields to send besides those that are known, which nothing changes any more."""
+    if value is None:
+        return {}
+    # An untyped caller may pass anything.
+    given: object = value
+    if not isinstance(given, Mapping) or not all(map(_is_name, given)):
+        raise InvalidArgument("extra must be a mapping of names to values as JSON has them.")
+    if owned := sorted(_OWNED & value.keys()):
+        raise InvalidArgument(
+            f"extra can't hold {', '.join(owned)}, which qsessions sets itself.",
+            solution="Use the argument or option of that name.",
+        )
+    try:
+        return json_copy(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"extra can't be written as JSON: {error}."
+    raise InvalidArgument(problem)
+
+
 def _known_mode(value: Mode | ModeName) -> Mode:
     check_choice("mode", value, _MODES)
     return Mode(value)
@@ -424,7 +372,7 @@ def _is_name(value: object) -> bool:
 
 
 @frozen(eq=False, repr=False)
-class CreateSession(Value):
+class CreateSession(Model):
     """What to ask for when creating a session.
 
     Args:
@@ -437,6 +385,8 @@ class CreateSession(Value):
         interactive_ttl: How long it may sit without a job before it turns inactive. Only channel
             partners may set it.
         active_ttl: How long it may be active in all. Only channel partners may set it.
+        extra: Fields that the service has learnt and this version of qsessions doesn't know, as
+            JSON has them. Not part of the hash.
 
     Durations are whole seconds, a `timedelta` or text such as "600" or "1d 2h 30m"; they are kept
     as seconds.
@@ -446,11 +396,16 @@ class CreateSession(Value):
             interactive_ttl <= active_ttl <= max_ttl.
     """
 
+    _is_strict = True
+
     mode: Mode = field(converter=_known_mode)
     backend: str | None = field(default=None, kw_only=True)
     max_ttl: int | None = field(default=None, kw_only=True, converter=_max_ttl)
     interactive_ttl: int | None = field(default=None, kw_only=True, converter=_interactive_ttl)
     active_ttl: int | None = field(default=None, kw_only=True, converter=_active_ttl)
+    extra: Mapping[str, object] = field(
+        default=None, kw_only=True, converter=_new_fields, hash=False
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.backend is not None and not _is_name(self.backend):
@@ -477,6 +432,7 @@ def creation(
     max_ttl: Duration | None,
     interactive_ttl: Duration | None,
     active_ttl: Duration | None,
+    extra: Mapping[str, object] | None,
 ) -> CreateSession:
     """Return what to create, from a whole request or from its fields.
 
@@ -488,6 +444,7 @@ def creation(
         "max_ttl": max_ttl,
         "interactive_ttl": interactive_ttl,
         "active_ttl": active_ttl,
+        "extra": extra,
     }
     if request is None and mode is not None:
         return CreateSession(mode, **fields)
@@ -501,17 +458,23 @@ def creation(
 
 
 @frozen(eq=False, repr=False)
-class UpdateSession(Value):
+class UpdateSession(Model):
     """What to change of a session.
 
     Args:
         accepting_jobs: False: queued and running jobs finish, new ones are refused, then the
             session closes. True: take jobs again, while it isn't closed.
+        extra: As of `CreateSession`.
 
     Raises:
-        InvalidArgument: It is not a bool.
+        InvalidArgument: One of them can't be right.
     """
+
+    _is_strict = True
 
     accepting_jobs: bool = field(
         validator=lambda _, attribute, value: check_bool(attribute.name, value)
+    )
+    extra: Mapping[str, object] = field(
+        default=None, kw_only=True, converter=_new_fields, hash=False
     )

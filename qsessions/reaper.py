@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -16,7 +17,8 @@ from qsessions.api.operations import OPEN_STATUSES
 from qsessions.arguments import texts
 from qsessions.client import AsyncSessionClient
 from qsessions.clock import SYSTEM_CLOCK, Clock
-from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound
+from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound, problem_of
+from qsessions.jsonable import Jsonable
 from qsessions.ledger.local import place_of
 from qsessions.ledger.records import (
     Ledger,
@@ -47,7 +49,7 @@ ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Reaped(Value):
+class Reaped(Jsonable, Value):
     """What `reap` or `forget` did about one record.
 
     Attributes:
@@ -61,6 +63,19 @@ class Reaped(Value):
     decision: ReapDecision
     done: bool = False
     error: Exception | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `qsessions reap --json` prints it; `error` is text."""
+        record, decision = self.entry.record, self.decision
+        return {
+            "record": record.session_id or record.key,
+            "session_id": record.session_id or decision.session_id,
+            "verdict": decision.verdict.value,
+            "why": decision.why,
+            "done": self.done,
+            "error": self.error and problem_of(self.error),
+            "candidates": [workload.id for workload in decision.candidates],
+        }
 
 
 async def reap(

@@ -97,7 +97,9 @@ class Form:
         parameters.kw_defaults = [default for _, default in kept]
         result = WORD.sub(in_words, ast.unparse(method.returns or ast.Constant(None)))
         decorators = [f"@{ast.unparse(decorator)}" for decorator in method.decorator_list]
-        signature = f"def {method.name}({ast.unparse(parameters)}) -> {result}:"
+        # Of a call that is passed on, the result.
+        taken = ast.unparse(parameters).replace("Awaitable[T]", "T")
+        signature = f"def {method.name}({taken}) -> {result}:"
         if "@overload" in decorators:
             return textwrap.indent(f"@overload\n{signature} ...", "    ")
         lines = [
@@ -120,7 +122,9 @@ class Form:
             template = self.bodies[type(method).__name__]
         arguments = passed_on(method.args)
         call = template.format(name=method.name, arguments=arguments).replace(", )", ")")
-        return call if result == "None" else f"return {call}"
+        # In the frames of a call that waits they may be seen.
+        hide = "extra_headers = hidden(extra_headers)\n" if "extra_headers" in arguments else ""
+        return hide + (call if result == "None" else f"return {call}")
 
 
 def passed_on(parameters: ast.arguments) -> str:
@@ -194,6 +198,8 @@ FORMS = (
             "create": "self._client.create_blocking({arguments})",
             "open": "SyncSessionContext(self, self._client, {arguments})",
             "attach": "self._attach({arguments})",
+            "with_options": "self._derived(self._client.with_options({arguments}))",
+            "raw": "self._raw(call, *args, **kwargs)",
             "property": "self._client.{name}",
             "AsyncFunctionDef": "run(self._thread, self._client.{name}, {arguments})",
             "iterator": "each(self, self._thread, self._client.{name}({arguments}))",

@@ -24,7 +24,6 @@ from qsessions.errors import ProtocolError
 from qsessions.models import (
     ApiVersion,
     CreateSession,
-    InstanceUsage,
     Session,
     UpdateSession,
     Workload,
@@ -178,15 +177,6 @@ def decode_workloads(body: bytes) -> WorkloadPage:
     )
 
 
-def decode_usage(body: bytes) -> InstanceUsage:
-    """Read an instance's usage.
-
-    Raises:
-        ProtocolError: It can't be read; the message names the field by its path.
-    """
-    return decode(body, InstanceUsage)
-
-
 def decode_has_jobs(body: bytes) -> bool:
     """Read whether a list of jobs holds any.
 
@@ -253,9 +243,8 @@ def _account(value: Any) -> Account:
 
 def encode(request: CreateSession | UpdateSession) -> bytes:
     """Write a request's body; what is None is left out."""
-    return json.dumps(
-        attrs.asdict(request, filter=lambda _, value: value is not None), separators=(",", ":")
-    ).encode()
+    fields = {name: value for name, value in request.to_dict().items() if value is not None}
+    return json.dumps(fields | fields.pop("extra"), separators=(",", ":")).encode()
 
 
 def decode(body: bytes, kind: type[T]) -> T:

@@ -42,6 +42,11 @@ class SecretHeaders(SecretValues):
 NO_HEADERS = SecretHeaders()
 
 
+def hidden(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return what a user passed as headers in a form that a traceback may show."""
+    return SecretHeaders(headers) if isinstance(headers, Mapping) else headers
+
+
 def strip_frames(error: BaseException) -> None:
     """Remove an error's frames, and other errors with theirs: their locals may hold secrets."""
     error.__cause__ = error.__context__ = error.__traceback__ = None

@@ -20,7 +20,6 @@ from qsessions.errors import InvalidArgument, ProtocolError
 from qsessions.models import (
     ApiVersion,
     CreateSession,
-    InstanceUsage,
     Mode,
     Session,
     UpdateSession,
@@ -140,10 +139,14 @@ class Operation(Generic[T]):
         )
 
 
-# Those who create many sessions mostly ask for the same.
-@lru_cache(128)
 def create(request: CreateSession) -> Operation[Session]:
     """POST /v1/sessions. There is no idempotency key: a repeated POST is a second session."""
+    return _create(request) if not request.extra else _create.__wrapped__(request)
+
+
+# Those who create many sessions mostly ask for the same.
+@lru_cache(128)
+def _create(request: CreateSession) -> Operation[Session]:
     return Operation(
         "create",
         "POST",
@@ -211,13 +214,6 @@ def has_pending_jobs(session_id: str) -> Operation[bool]:
         f"/v1/jobs?{urlencode({'pending': 'true', 'session_id': session_id, 'limit': 1})}",
         lambda answer: codec.decode_has_jobs(answer.body),
         session_id=session_id,
-    )
-
-
-def usage() -> Operation[InstanceUsage]:
-    """GET /v1/instances/usage."""
-    return Operation(
-        "usage", "GET", "/v1/instances/usage", lambda answer: codec.decode_usage(answer.body)
     )
 
 

@@ -31,6 +31,7 @@ class CreateOutcomeUnknown(QSessionsError):
             service could not be read, or `session_id` is known.
     """
 
+    _more_facts = ("request", "asked_at", "candidates")
     hint = "Look through client.workloads() for a session that you don't know, and close it."
 
     def __init__(

@@ -13,7 +13,6 @@ from qsessions.cli.failures import (
     exit_code,
     print_error,
     print_lines,
-    problem_of,
 )
 from qsessions.cli.options import (
     DEFAULTS,
@@ -27,11 +26,11 @@ from qsessions.cli.options import (
     listed_modes,
     read_labels,
 )
-from qsessions.cli.output import Output, Row, cell
+from qsessions.cli.output import Output, cell
 from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
-from qsessions.errors import LedgerUnavailable
+from qsessions.errors import LedgerUnavailable, problem_of
 from qsessions.ledger.local import place_of
 from qsessions.ledger.records import read_entries
 from qsessions.session.calls import How
@@ -130,7 +129,7 @@ async def _end(
     if how == "close":
         await record_ended({item.workload.id for item in endings if item.done})
     nothing = "qsessions close-all: no open session fits."
-    await output.rows("sessions", map(_row, endings), _COLUMNS, nothing)
+    await output.rows("sessions", map(Ending.to_dict, endings), _COLUMNS, nothing)
     owned = sum(item.owner is not None for item in endings)
     if owned and not output.as_json:
         print_lines(
@@ -160,18 +159,3 @@ def _is_confirmed(found: Sequence[Ending], how: How) -> bool:
     which = "this session" if number == 1 else f"these {number} sessions"
     drain, close = f"Drain {which}? Queued jobs finish.", f"Close {which}? Queued jobs never run."
     return ask(lines, drain if how == "drain" else close)
-
-
-def _row(item: Ending) -> Row:
-    workload, owner = item.workload, item.owner
-    return {
-        "id": workload.id,
-        "done": item.done,
-        "mode": workload.mode,
-        "backend": workload.backend,
-        "created": workload.created,
-        "owner": owner and owner.liveness,
-        "owner_host": owner and owner.host,
-        "owner_pid": owner and owner.pid,
-        "error": item.error and problem_of(item.error, "close-all"),
-    }

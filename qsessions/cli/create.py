@@ -16,7 +16,7 @@ from qsessions.cli.options import (
     Options,
     read_labels,
 )
-from qsessions.cli.output import Output, row
+from qsessions.cli.output import Output
 from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import discard_output
@@ -79,7 +79,7 @@ def warn_without_max_ttl(command: str, request: CreateSession) -> None:
 
 def _print(output: Output, session: Session) -> int | None:
     try:
-        output.record(row(session))
+        output.record(session.to_dict())
     except Exception as error:  # noqa: BLE001 - the session costs, so its id is printed in any case
         if isinstance(error, OSError):
             discard_output()

@@ -21,12 +21,12 @@ from qsessions.api.messages import (
 )
 from qsessions.cli import service
 from qsessions.cli.api_version import why_version
-from qsessions.cli.failures import Exit, advice_on, exit_code, problem_of
+from qsessions.cli.failures import Exit, advice_on, exit_code
 from qsessions.cli.options import Options
 from qsessions.cli.service import connect
 from qsessions.config.resolve import resolve
 from qsessions.config.settings import Settings, SettingsLoader
-from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError
+from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError, problem_of
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import RetryPolicy

@@ -32,7 +32,7 @@ from qsessions.emulator.server import DEFAULT_BACKENDS
 
 def _or_variable(name: str, text: str) -> Parameter:
     """Return an option that is also read from an environment variable."""
-    return Parameter(help=text, env_var=f"QSESSIONS_EMULATOR_{name}")
+    return Parameter(help=text, env_var=name)
 
 
 # An empty variable is one that isn't set, as Compose has it for a variable that isn't.
@@ -48,23 +48,33 @@ async def emulator(
     port: Annotated[int, Parameter(help="0 takes a free one.")] = 0,
     advertised_host: Annotated[
         _Text,
-        _or_variable("ADVERTISED_HOST", "What others call it, for the variables that it prints."),
+        _or_variable(
+            "QSESSIONS_EMULATOR_ADVERTISED_HOST",
+            "What others call it, for the variables that it prints.",
+        ),
     ] = None,
     api_key: Annotated[
-        _Text, _or_variable("API_KEY", "The API key, which ps shows; a random one by default.")
+        _Text,
+        _or_variable(
+            "QSESSIONS_EMULATOR_API_KEY", "The API key, which ps shows; a random one by default."
+        ),
     ] = None,
     crn: Annotated[
         _Text,
         _or_variable(
-            "CRN", "The CRN, whose account begins with emulated; a random one by default."
+            "QSESSIONS_EMULATOR_CRN",
+            "The CRN, whose account begins with emulated; a random one by default.",
         ),
     ] = None,
     admin_token: Annotated[
         _Text,
-        _or_variable("ADMIN_TOKEN", "With it, other machines may rule it too; ps shows this one."),
+        _or_variable(
+            "QSESSIONS_EMULATOR_ADMIN_TOKEN",
+            "With it, other machines may rule it too; ps shows this one.",
+        ),
     ] = None,
     seed: Annotated[
-        _Seed, _or_variable("SEED", "Gives the same ids and keys in every run.")
+        _Seed, _or_variable("QSESSIONS_EMULATOR_SEED", "Gives the same ids and keys in every run.")
     ] = None,
     speed: Annotated[
         NonNegativeFloat,

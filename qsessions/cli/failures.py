@@ -110,16 +110,6 @@ def exit_code(error: BaseException | None) -> Exit:
             return Exit.REFUSED
 
 
-def problem_of(error: Exception, command: str) -> str:
-    """Return what happened, without the advice and without the name of the command."""
-    if not isinstance(error, QSessionsError):
-        return f"{type(error).__name__}: {error}"
-    place = [] if error.operation in {None, "token_exchange", command} else [error.operation]
-    if error.session_id is not None:
-        place.append(f"session {error.session_id!r}")
-    return f"{' of '.join(map(str, place))}: {error.details}" if place else error.details
-
-
 def advice_on(error: QSessionsError, command: str) -> str:
     """Return what to do about an error, in the words of the command line."""
     match error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qsessions.cli.options import DEFAULTS, Options
-from qsessions.cli.output import Output, row
+from qsessions.cli.output import Output
 from qsessions.cli.service import connect
+from qsessions.models import Instance
 
 _COLUMNS = ("name", "plan", "region", "crn", "tags")
 # A CRN is what an instance is told apart and chosen by.
@@ -23,4 +24,4 @@ async def instances(*, options: Options = DEFAULTS) -> None:
     async with connect(options) as client:
         listed = await client.instances()
     nothing = "qsessions instances: the account of the key has no instance."
-    await output.rows("instances", map(row, listed), _COLUMNS, nothing, needed=_NEEDED)
+    await output.rows("instances", map(Instance.to_dict, listed), _COLUMNS, nothing, needed=_NEEDED)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from qsessions.cli.failures import advice_on, count, exit_code, print_error, problem_of
+from qsessions.cli.failures import advice_on, count, exit_code, print_error
 from qsessions.cli.options import (
     DEFAULTS,
     AllInstances,
@@ -22,7 +22,8 @@ from qsessions.cli.recording import local_ledger
 from qsessions.cli.service import connect
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import NotFound, QSessionsError
+from qsessions.errors import NotFound, QSessionsError, problem_of
+from qsessions.jsonable import time_text
 from qsessions.ledger.local import LocalLedger
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, has_labels, read_entries
 from qsessions.ledger.verdicts import is_young, whose
@@ -202,9 +203,9 @@ def _row(
     }
 
 
-def _time(seconds: float) -> datetime | None:
+def _time(seconds: float) -> str | None:
     try:
-        return datetime.fromtimestamp(seconds, UTC)
+        return time_text(datetime.fromtimestamp(seconds, UTC))
     except (ValueError, OverflowError, OSError):
         # A clock was thousands of years ahead.
         return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import accumulate
 from typing import Any, TypeAlias
 
-import attrs
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
@@ -19,11 +18,14 @@ from qsessions.cli.failures import print_lines
 from qsessions.cli.options import Options
 from qsessions.cli.terminal import Terminal
 from qsessions.errors import InvalidArgument, one_line
+from qsessions.jsonable import time_text
 
-# An object as JSON has it. Times are the only values in it that JSON has no form for.
+# An object as JSON has it.
 Row: TypeAlias = Mapping[str, Any]
 
 _GAP = "  "
+# What people don't need of a time.
+_FRACTION = re.compile(r"(?<=\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 # Columns of text that may be cut on a terminal, and to no fewer cells; in others the end may be
 # what tells two rows apart.
 _PROSE = frozenset({"why", "error"})
@@ -40,33 +42,15 @@ _STYLES = {
 }
 
 
-def row(value: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return a model as it is printed: all its fields by their names."""
-    # What the service added may be nested deeply, and stays as it is.
-    return {
-        name: [row(item) if attrs.has(type(item)) else item for item in field]
-        if isinstance(field, tuple)
-        else field
-        for name, field in attrs.asdict(value, recurse=False).items()
-    }
-
-
-def _time(value: datetime, timespec: str = "auto") -> str:
-    # In UTC it may be before the year 1 or after 9999.
-    with suppress(OverflowError):
-        value = value.astimezone(UTC)
-    return value.isoformat(timespec=timespec).replace("+00:00", "Z")
-
-
 def _json(value: object, indent: int | None = None) -> str:
     try:
-        return json.dumps(value, indent=indent, default=_time)
+        return json.dumps(value, indent=indent)
     except RecursionError:
         # Without an indent it can be nested as deeply as the service's answer, and a bit more.
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(2 * limit)
         try:
-            return json.dumps(value, default=_time)
+            return json.dumps(value)
         finally:
             sys.setrecursionlimit(limit)
 
@@ -259,10 +243,10 @@ def cell(value: object) -> str:
                 _json(item) if isinstance(item, list) else cell(item) for item in value
             )
         case datetime():
-            return _time(value, "seconds")
-        case {"status": str() as status, "timestamp": datetime() as timestamp}:
+            return cell(time_text(value))
+        case {"status": str() as status, "timestamp": str() as timestamp}:
             return f"{cell(status)} {cell(timestamp)}"
         case dict():
             return _json(value) if value else "-"
         case _:
-            return one_line(str(value))
+            return one_line(_FRACTION.sub("", str(value)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -14,7 +14,6 @@ from qsessions.cli.failures import (
     exit_code,
     how_to_end,
     print_error,
-    problem_of,
 )
 from qsessions.cli.ledger import why_empty
 from qsessions.cli.options import (
@@ -31,7 +30,7 @@ from qsessions.cli.output import Output
 from qsessions.cli.recording import ClosedSessions, local_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask, progress_bar
-from qsessions.errors import InstanceNotFound, InvalidArgument
+from qsessions.errors import InstanceNotFound, InvalidArgument, problem_of
 from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, forget as forget_records, reap as reap_sessions
@@ -262,19 +261,5 @@ async def _full_names(ledger: Ledger, names: Sequence[str]) -> list[str]:
 async def _print(
     command: str, records: Sequence[Reaped], options: Options, nothing: str = ""
 ) -> None:
-    rows = [_row(command, item) for item in records]
     nothing = nothing or f"qsessions {command}: nothing is undecided."
-    await Output(options).rows("records", rows, _COLUMNS, nothing)
-
-
-def _row(command: str, item: Reaped) -> dict[str, Any]:
-    record, decision = item.entry.record, item.decision
-    return {
-        "record": record.session_id or record.key,
-        "session_id": record.session_id or decision.session_id,
-        "verdict": decision.verdict.value,
-        "why": decision.why,
-        "done": item.done,
-        "error": item.error and problem_of(item.error, command),
-        "candidates": [workload.id for workload in decision.candidates],
-    }
+    await Output(options).rows("records", map(Reaped.to_dict, records), _COLUMNS, nothing)

@@ -26,7 +26,6 @@ from qsessions.cli.failures import (
     exit_code,
     print_error,
     print_lines,
-    problem_of,
 )
 from qsessions.cli.options import (
     DEFAULTS,
@@ -44,7 +43,7 @@ from qsessions.cli.output import Output
 from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect
 from qsessions.config.variables import read_defaults
-from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen
+from qsessions.errors import InvalidArgument, QSessionsError, SessionLeftOpen, problem_of
 from qsessions.events import EndingFailed, Event
 from qsessions.models import CreateSession, Session
 
@@ -105,7 +104,11 @@ async def run(
         )
     if grace is None:
         raise InvalidArgument("--grace must be a limit, so that the session ends.")
-    ttls = {"max_ttl": max_ttl, "interactive_ttl": interactive_ttl, "active_ttl": active_ttl}
+    ttls: dict[str, Any] = {
+        "max_ttl": max_ttl,
+        "interactive_ttl": interactive_ttl,
+        "active_ttl": active_ttl,
+    }
     request = None
     if attach is None:
         if mode is None:

@@ -15,12 +15,11 @@ from qsessions.cli.failures import (
     advice_on,
     exit_code,
     print_error,
-    problem_of,
 )
 from qsessions.cli.options import Options
 from qsessions.clock import SYSTEM_CLOCK
 from qsessions.config.variables import log_as_asked
-from qsessions.errors import ConfigurationError, QSessionsError
+from qsessions.errors import ConfigurationError, QSessionsError, problem_of
 
 if TYPE_CHECKING:
     from qsessions.client import AsyncSessionClient

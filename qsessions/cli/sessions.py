@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, SessionId, WaitOptions
-from qsessions.cli.output import Output, row
+from qsessions.cli.output import Output
 from qsessions.cli.recording import record_ended
 from qsessions.cli.service import connect
 from qsessions.models import StateName
@@ -23,7 +23,7 @@ async def get(session_id: SessionId, /, *, options: Options = DEFAULTS) -> None:
     """
     output = Output(options)
     async with connect(options) as client:
-        output.record(row(await client.get(session_id)))
+        output.record((await client.get(session_id)).to_dict())
 
 
 async def update(
@@ -86,4 +86,4 @@ async def wait(
     output = Output(options)
     async with connect(options, timeout=_READ_TIMEOUT_S) as client:
         session = await client.attach(session_id).wait_until(*states, timeout=options.timeout)
-    output.record(row(session))
+    output.record(session.to_dict())

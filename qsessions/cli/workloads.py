@@ -21,10 +21,10 @@ from qsessions.cli.options import (
     flag,
     listed_modes,
 )
-from qsessions.cli.output import Output, Row, row
+from qsessions.cli.output import Output, Row
 from qsessions.cli.service import connect
 from qsessions.errors import CallTimeout
-from qsessions.models import WorkloadStatus
+from qsessions.models import ApiVersion, WorkloadStatus
 
 # The first ones stay where a terminal is narrow.
 _WORKLOAD_COLUMNS = (
@@ -104,7 +104,7 @@ async def workloads(
 async def _rows(listed: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Row]:
     number = 0
     async for item in listed:
-        yield row(item)
+        yield item.to_dict()
         number += 1
         if number == limit:
             return
@@ -122,7 +122,7 @@ async def versions(*, options: Options = DEFAULTS) -> None:
     is_named = options.account is not None or options.account_file is not None
     async with connect(options, auth=None if is_named else []) as client:
         listed = await client.versions()
-    await output.rows("versions", map(row, listed), _VERSION_COLUMNS)
+    await output.rows("versions", map(ApiVersion.to_dict, listed), _VERSION_COLUMNS)
     if not output.as_json and options.api_version is None:
         from qsessions.api.operations import default_version
         from qsessions.cli.api_version import why_version

@@ -261,3 +261,15 @@ def checked_headers(headers: object) -> SecretHeaders:
                 solution=argument and f"Use {argument}.",
             )
     return SecretHeaders(headers)
+
+
+def merged_headers(before: Mapping[str, str], headers: object) -> SecretHeaders:
+    """Return headers with further ones, or None for none, in place of those of the same names.
+
+    Raises:
+        ConfigurationError: As `checked_headers`.
+    """
+    added = checked_headers({} if headers is None else headers)
+    names = {name.lower() for name in added}
+    kept = {name: text for name, text in before.items() if name.lower() not in names}
+    return SecretHeaders(kept, **added)

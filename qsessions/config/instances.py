@@ -5,6 +5,7 @@ IBM Cloud's Global Search lists the account's instances, and the Global Catalog 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -27,11 +28,15 @@ from qsessions.auth.static import region_of
 from qsessions.clock import Deadline
 from qsessions.config.account_file import quote
 from qsessions.errors import (
+    CallTimeout,
+    ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
     InstanceLookupFailed,
     ProtocolError,
     QSessionsError,
     ResponseError,
+    copy_error,
     one_line,
 )
 from qsessions.http.attempts import Attempts
@@ -296,3 +301,25 @@ def _listed(instances: Sequence[Instance]) -> str:
     more = len(instances) - _MAX_LISTED
     rest = f" and {more} more, which `qsessions instances` lists" if more > 0 else ""
     return ", ".join(texts) + rest
+
+
+def loading_failure(
+    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
+) -> QSessionsError | None:
+    """Return why the settings aren't there after the wait for them, or None."""
+    if not loading.done():
+        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
+    if loading.cancelled():
+        return ClientClosed(f"the client was closed {doing}", operation=operation)
+    error = loading.result()
+    return None if error is None else _not_sent(error, operation)
+
+
+def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
+    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
+    failure = copy_error(error)
+    if isinstance(failure, ConnectionFailed | CallTimeout):
+        failure.sent = False
+    if failure.operation is not None:
+        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
+    return failure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar
 
 import attrs
@@ -74,6 +74,7 @@ class Settings:
         origins: Where key and CRN come from, in words, if they come from different places.
         directory: Where the key's instances are listed, or why they can't be.
         lookup: Gives the settings with the instance, which must be looked up first, or None.
+        url_of: Returns the base URL for a region.
     """
 
     base_url: str
@@ -85,6 +86,19 @@ class Settings:
     origins: str | None = None
     directory: Directory | ConfigurationError = field(kw_only=True, eq=False, repr=False)
     lookup: InstanceLookup | None = field(default=None, kw_only=True)
+    url_of: Callable[[str], str] = field(kw_only=True)
+
+    def for_instance(self, crn: ServiceCRN) -> Settings:
+        """Return the settings for another instance.
+
+        Raises:
+            ConfigurationError: The cloud's address can't be used.
+        """
+        url = self.url_of(crn.region)
+        providers = (*(each for each in self.providers if not isinstance(each, ServiceCRN)), crn)
+        return attrs.evolve(
+            self, base_url=url, providers=providers, instance=crn.crn, origins=None, lookup=None
+        )
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -202,13 +216,11 @@ class SettingsLoader:
         elif self.needs_crn and (account.instance or not self.is_crn_optional):
             providers.append(self._provider(ServiceCRN, account.instance, "instance", source))
         crns = [provider for provider in providers if isinstance(provider, ServiceCRN)]
-        region = crns[0].region if crns else DEFAULT_REGION
-        # The default region has no name of its own in the public host.
-        prefix = f"{private}{region}." if private or region != DEFAULT_REGION else ""
+        url_of = cache(partial(self._base_url, account, source, private))
         urls = account.proxies and account.proxies.urls
         proxies = {"https": urls.https, "http": urls.http} if urls else {}
         return Settings(
-            self.base_url or self._host_url(account, source, f"{prefix}quantum.") + "/api",
+            url_of(crns[0].region if crns else DEFAULT_REGION),
             tuple(providers),
             SecretValues({name: url for name, url in proxies.items() if url}, **self.proxies),
             self.insecure_hosts,
@@ -217,7 +229,13 @@ class SettingsLoader:
             self._origins(source) if crns else None,
             directory=directory,
             lookup=lookup,
+            url_of=url_of,
         )
+
+    def _base_url(self, account: Account, source: str | None, private: str, region: str) -> str:
+        # The default region has no name of its own in the public host.
+        prefix = f"{private}{region}." if private or region != DEFAULT_REGION else ""
+        return self.base_url or self._host_url(account, source, f"{prefix}quantum.") + "/api"
 
     def _lookup(
         self,

@@ -37,6 +37,7 @@ from qsessions.events import (
 )
 from qsessions.http.call_state import CallState
 from qsessions.http.credentials import NO_CREDENTIALS
+from qsessions.http.raw import RECORDING, Recording
 from qsessions.http.response_errors import response_error
 from qsessions.http.retry import (
     SUCCESS_EARNS,
@@ -48,6 +49,7 @@ from qsessions.http.retry import (
     may_be_carried_out,
     retry_cost,
 )
+from qsessions.values import with_changes
 
 T = TypeVar("T")
 
@@ -80,13 +82,15 @@ class Attempts:
         self._transport = transport
         self._retry = retry
         self._budget = RetryBudget(retry.budget)
-        # How many urgent calls are under way.
-        self._urgent = 0
         self.clock = clock
         self.observers = observers
         self.providers = providers
         self.origins: str | None = None
         self._credentials = NO_CREDENTIALS
+
+    def with_policy(self, retry: RetryPolicy | None) -> Attempts:
+        """Return one with another policy, or None for the same, on the same retry budget."""
+        return with_changes(self, _retry=retry or self._retry)
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as a task that the transport owns."""
@@ -129,9 +133,11 @@ class Attempts:
             QSessionsError: The class says what happened; see errors.py.
         """
         call = CallState(request, deadline, self.providers if providers is None else providers)
-        self._urgent += request.urgent
+        self._budget.urgent += request.urgent
         try:
             result = await self._send_with_retries(call)
+            if Recording.is_used and (recording := RECORDING.get()) is not None:
+                recording.answer, recording.attempts = result, call.attempts
             try:
                 return read(result)
             except QSessionsError as error:
@@ -146,7 +152,7 @@ class Attempts:
             strip_frames(interruption)
             raise
         finally:
-            self._urgent -= request.urgent
+            self._budget.urgent -= request.urgent
 
     async def _send_with_retries(self, call: CallState) -> Response:
         """Send until an attempt succeeds or the policy ends it; return the answer.
@@ -200,7 +206,7 @@ class Attempts:
         call.retry_cost = retry_cost(facts)
         # What ends a session is never refused, nor the token that it waits for.
         if not self._budget.pay(
-            call.retry_cost, whatever_is_left=call.request.urgent and self._urgent > 0
+            call.retry_cost, whatever_is_left=call.request.urgent and self._budget.urgent > 0
         ):
             return Decision(
                 Action.FAIL,

@@ -189,9 +189,13 @@ class RetryBudget:
 
     Args:
         capacity: How many tokens it holds, and holds at first; None for no limit.
+
+    Attributes:
+        urgent: How many urgent calls are under way.
     """
 
     def __init__(self, capacity: int | None) -> None:
+        self.urgent = 0
         self._capacity = self._tokens = math.inf if capacity is None else capacity
 
     def pay(self, cost: int, *, whatever_is_left: bool = False) -> bool:

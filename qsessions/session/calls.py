@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -62,6 +62,7 @@ class SessionCalls:
         recorder: Records the client's sessions in its ledger.
         observers: Get the client's events.
         clock: The time.
+        owner: What makes the calls of the client that they belong to, without headers of their own.
         polls: What reads the sessions that somebody waits for, by id.
         draining: Finds out which drained sessions are over.
         usage: What the service last said of the instance's usage, once it was asked.
@@ -77,8 +78,9 @@ class SessionCalls:
         self.recorder = recorder
         self.observers = observers
         self.clock = clock
+        self.owner = caller
         self.polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
-        self.draining = DrainingSessions(caller, recorder, clock)
+        self.draining = DrainingSessions(recorder, clock)
         self.usage: KnownUsage | None = None
         self.created_at: dict[str, float] = {}
 
@@ -122,6 +124,7 @@ class SessionCalls:
         accepting_jobs: bool,
         api_version: str | None = None,
         timeout: Timeout | Deadline = ...,
+        extra: Mapping[str, object] | None = None,
         name: str = "update",
     ) -> None:
         """Open or shut a session for new jobs; see `AsyncSessionClient.update`.
@@ -131,10 +134,11 @@ class SessionCalls:
             accepting_jobs: Whether it is to take new jobs.
             api_version: The API version for this call.
             timeout: Its timeout or deadline.
+            extra: Further fields to send, or None.
             name: What errors call the operation; a "drain" of a closed session is a success.
         """
         deadline = self.caller.deadline(timeout)
-        wanted = UpdateSession(accepting_jobs)
+        wanted = UpdateSession(accepting_jobs, extra=extra)
         operation = operations.update(session_id, wanted, name=name)
         try:
             await self._call(operation, api_version, deadline)
@@ -296,7 +300,7 @@ class SessionCalls:
         if not accepting_jobs:
             self.observers.notify(SessionDraining(session_id=session_id))
         with suppress(ClientClosed):
-            self.draining.look_if_due()
+            self.draining.look_if_due(self.owner)
 
     async def _check_reopened(
         self,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from attrs import frozen
 
 from qsessions.api.operations import YOUNG_S
 from qsessions.arguments import texts
-from qsessions.errors import InvalidArgument, NotFound
+from qsessions.errors import InvalidArgument, NotFound, problem_of
+from qsessions.jsonable import Jsonable, jsonable
 from qsessions.ledger.records import LedgerEntry, Liveness, Owner, has_labels
 from qsessions.ledger.verdicts import candidates
 from qsessions.models import SessionKind, Workload
@@ -26,7 +27,7 @@ _AT_ONCE = 20
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Ending(Value):
+class Ending(Jsonable, Value):
     """What `close_all` did about one session that was open.
 
     Attributes:
@@ -40,6 +41,21 @@ class Ending(Value):
     done: How | None = None
     owner: Owner | None = None
     error: Exception | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `qsessions close-all --json` prints it; `error` is text."""
+        workload, owner = self.workload, self.owner
+        return {
+            "id": workload.id,
+            "done": self.done,
+            "mode": workload.mode,
+            "backend": workload.backend,
+            "created": jsonable(workload.created),
+            "owner": owner and owner.liveness.value,
+            "owner_host": owner and owner.host,
+            "owner_pid": owner and owner.pid,
+            "error": self.error and problem_of(self.error),
+        }
 
 
 def session_modes(mode: SessionKind | Iterable[SessionKind]) -> tuple[SessionKind, ...]:

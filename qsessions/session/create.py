@@ -43,6 +43,7 @@ class Create:
         seconds: The timeout, or None for none.
 
     Attributes:
+        calls: Makes the calls.
         request: What to create.
         session_id: The session's id, once it is known.
         api_version: The API version of all calls about it.
@@ -59,7 +60,7 @@ class Create:
         seconds: float | None,
     ) -> None:
         self.session_id: str | None = None
-        self._calls = calls
+        self.calls = calls
         self._creates = creates
         self.request = request
         self._operation = operations.create(request)
@@ -89,11 +90,11 @@ class Create:
             CreateOutcomeUnknown: A session may have been created.
             QSessionsError: Nothing was created.
         """
-        if self._calls.usage is not None:
-            self._calls.usage.warn_if_spent()
+        if self.calls.usage is not None:
+            self.calls.usage.warn_if_spent()
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
-            self._calls.observers.notify(
+            self.calls.observers.notify(
                 SessionCreated(
                     session_id=outcome.id,
                     mode=self.request.mode,
@@ -116,7 +117,7 @@ class Create:
             return self._located(refusal)
         # Made before the task, which an eager task factory runs at once.
         answered = self._answered = asyncio.get_running_loop().create_future()
-        task = self._task = self._calls.spawn(self._outcome())
+        task = self._task = self.calls.spawn(self._outcome())
         # One that is cancelled before its first step runs no line.
         task.add_done_callback(self._wake)
         self._creates.add(self, self.stop)
@@ -144,7 +145,7 @@ class Create:
         """Close the session, whose caller has left; return what to say of a failure."""
         session_id = self.session_id
         assert session_id is not None  # noqa: S101 - there is one
-        failure = await self._calls.end("close", session_id, self.api_version, ENDING_TIMEOUT)
+        failure = await self.calls.end("close", session_id, self.api_version, ENDING_TIMEOUT)
         if failure is None:
             self._report("closed after a cancelled create", closed=True)
             return None
@@ -161,8 +162,10 @@ class Create:
             return (
                 f"create was interrupted; session {self.session_id!r} was created and may be open"
             )
-        fields = attrs.asdict(self.request).items()
-        arguments = ", ".join(f"{name}={value}" for name, value in fields if value is not None)
+        fields = attrs.asdict(self.request)
+        arguments = ", ".join(
+            f"{name}={value}" for name, value in fields.items() if value not in (None, {})
+        )
         return (
             f"create({arguments}) was interrupted, and its outcome is unknown: "
             "look through workloads()"
@@ -194,7 +197,7 @@ class Create:
 
     async def _run(self) -> Session:
         """Carry it out: record the intent, send the request, record the session."""
-        calls, recorder = self._calls, self._calls.recorder
+        calls, recorder = self.calls, self.calls.recorder
         began, deadline = calls.clock.monotonic(), calls.clock.deadline(self._seconds)
         try:
             session = await self._send(deadline)
@@ -233,11 +236,11 @@ class Create:
         return session
 
     async def _send(self, deadline: Deadline) -> Session:
-        caller = self._calls.caller
-        if self._calls.recorder.enabled:
+        caller = self.calls.caller
+        if self.calls.recorder.enabled:
             # Which instance it is may be known only by then.
             await caller.ensure_configured(self._operation.name, deadline)
-            await self._calls.recorder.record_intent(
+            await self.calls.recorder.record_intent(
                 self.request,
                 self._key,
                 base_url=caller.base_url,
@@ -246,7 +249,7 @@ class Create:
                 seconds=deadline.remaining(),
             )
         try:
-            with self._calls.clock.timeout(None) as self._grace:
+            with self.calls.clock.timeout(None) as self._grace:
                 return await caller.call(
                     self._operation, self.api_version, deadline, self._progress
                 )
@@ -270,7 +273,7 @@ class Create:
             # Else its id is being recorded.
             task.cancel()
         try:
-            cleanup = self._calls.spawn(self._clean_up(task))
+            cleanup = self.calls.spawn(self._clean_up(task))
         except ClientClosed as error:
             is_unknown = is_in_flight or self.session_id is not None
             return self._report_unknown(error.message) if is_unknown else None
@@ -298,13 +301,13 @@ class Create:
     def _created(self, session_id: str) -> None:
         """Keep the session's id."""
         self.session_id = session_id
-        self._calls.remember(session_id)
+        self.calls.remember(session_id)
 
     async def _written(self) -> None:
         """Wait until the session's id is in the ledger."""
         # A caller that hears of the session may be killed at its next instruction.
         with suppress(asyncio.CancelledError):
-            await self._calls.recorder.written(self._key)
+            await self.calls.recorder.written(self._key)
 
     def _located(self, error: ErrorT) -> ErrorT:
         """Return an error of this create."""
@@ -322,7 +325,7 @@ class Create:
         return note
 
     def _report(self, detail: str, *, closed: bool) -> None:
-        self._calls.observers.notify(
+        self.calls.observers.notify(
             CreateCancelled(session_id=self.session_id, closed=closed, detail=detail)
         )
 

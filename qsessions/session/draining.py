@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, suppress
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
@@ -27,13 +28,13 @@ class DrainingSessions:
     That takes the place of a GET after each drain.
 
     Args:
-        caller: Makes the calls.
         recorder: Has the records. Without a ledger there are none, and no look is ever due.
         clock: The time.
     """
 
-    def __init__(self, caller: Caller, recorder: SessionRecorder, clock: Clock) -> None:
-        self._caller = caller
+    def __init__(self, recorder: SessionRecorder, clock: Clock) -> None:
+        # What makes the calls for each instance.
+        self._callers: dict[str | None, Caller] = {}
         self._recorder = recorder
         self._clock = clock
         # How many sessions the last look found still draining, and when that was; before the
@@ -42,8 +43,8 @@ class DrainingSessions:
         self._since: float | None = None
         self._look: asyncio.Task[None] | None = None
 
-    def look_if_due(self) -> None:
-        """Begin a look if it is time for one; to be called at each drain.
+    def look_if_due(self, caller: Caller) -> None:
+        """Begin a look if it is time for one; to be called at each drain, by what made it.
 
         Raises:
             ClientClosed: The client is closed.
@@ -52,13 +53,15 @@ class DrainingSessions:
         if not draining:
             self._since = None
             return
+        self._callers[caller.instance] = caller
         now = self._clock.monotonic()
         if self._since is None:
             self._still_draining, self._since = 0, now
         self._still_draining = min(self._still_draining, draining)
         is_due = draining - self._still_draining >= _WAITING or now - self._since >= _WAITED_S
         if is_due and (self._look is None or self._look.done()):
-            self._look = self._caller.spawn(self.look())
+            # It is no part of the call that it comes with.
+            self._look = Context().run(caller.spawn, self.look())
 
     async def aclose(self) -> None:
         """Look for the last time."""
@@ -71,11 +74,18 @@ class DrainingSessions:
     async def look(self) -> None:
         """Record which sessions have ended, within 5 s. Nothing is raised."""
         draining = self._recorder.draining.items()
-        by_mode = {
-            listed_as: {key: record for key, record in draining if record.mode == mode}
+        looks = [
+            self._look_through(caller, listed_as, waiting)
+            for instance, caller in self._callers.items()
             for mode, listed_as in LISTED_AS.items()
-        }
-        looks = [self._look_through(mode, waiting) for mode, waiting in by_mode.items() if waiting]
+            if (
+                waiting := {
+                    key: record
+                    for key, record in draining
+                    if record.mode == mode and record.instance == instance
+                }
+            )
+        ]
         try:
             # Whatever goes wrong, a user's own provider included, the next look may do better.
             with suppress(Exception), self._clock.timeout(_LOOK_S):
@@ -84,7 +94,9 @@ class DrainingSessions:
             self._still_draining = len(self._recorder.draining)
             self._since = self._clock.monotonic()
 
-    async def _look_through(self, mode: str, waiting: dict[str, LedgerRecord]) -> None:
+    async def _look_through(
+        self, caller: Caller, mode: str, waiting: dict[str, LedgerRecord]
+    ) -> None:
         asked_at = min(record.asked_at for record in waiting.values())
         query = workloads_query(
             mode=mode,
@@ -94,9 +106,7 @@ class DrainingSessions:
             newest_first=True,
         )
         others = 0
-        async with aclosing(
-            self._caller.workloads(query, timeout=_LOOK_S, ending=True)
-        ) as workloads:
+        async with aclosing(caller.workloads(query, timeout=_LOOK_S, ending=True)) as workloads:
             async for workload in workloads:
                 # The service's own filter isn't trusted: a workload in another status may be open.
                 others += 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 
-from qsessions.api.jobs import jobs_page
+from qsessions.api.usage import jobs_page
 from qsessions.caller import Caller
 from qsessions.errors import ProtocolError
-from qsessions.models import Job
+from qsessions.usage import Job
 
 
 async def jobs(caller: Caller, session_id: str) -> AsyncGenerator[Job, None]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -18,10 +19,13 @@ from qsessions.errors import (
     StateUnreachable,
     copy_error,
 )
-from qsessions.models import Job, Session, SessionState, StateName, deadline_seconds
+from qsessions.models import Session, SessionState, StateName, deadline_seconds
 from qsessions.session.calls import EndedBy, SessionCalls
 from qsessions.session.outage import Outage, ends_wait
 from qsessions.values import OfItsProcess
+
+if TYPE_CHECKING:
+    from qsessions.usage import Job
 
 # Seconds between two reads: few after a change, since changes come in groups, then more and more.
 _SHORTEST_S = 0.5
@@ -104,10 +108,9 @@ class Poll(PolledSession):
 
     def update(self, snapshot: Session) -> None:
         """Pass on a read, which may be another caller's."""
-        changed = self.keep(snapshot)
         self._read_at = self.calls.clock.monotonic()
         self.outage.end()
-        if changed:
+        if self.keep(snapshot):
             self._look_at = self._read_at + _QUIET_S if snapshot.is_draining else None
             self.quiet_looks = 0
         self.version += 1
@@ -163,11 +166,10 @@ class Poll(PolledSession):
             is_busy = await self.calls.has_pending_jobs(self.session_id, timeout=_LOOK_S)
         except Exception:  # noqa: BLE001 - it can't be told, so it may be
             is_busy = True
-        if self._look_at != due:
-            # There was a change meanwhile.
-            return
-        self.quiet_looks = 0 if is_busy else self.quiet_looks + 1
-        self._look_at = self.calls.clock.monotonic() + _QUIET_S
+        # Else there was a change meanwhile.
+        if self._look_at == due:
+            self.quiet_looks = 0 if is_busy else self.quiet_looks + 1
+            self._look_at = self.calls.clock.monotonic() + _QUIET_S
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         # Not in the task itself: one that is cancelled before its first step runs no line.
@@ -372,9 +374,8 @@ class AsyncLiveSession(OfItsProcess):
                 yield self.snapshot
         failure = self._poll.outage.error
         why = f": {failure.message}" if failure else "."
-        if self.snapshot is None:
-            state = f"it could not be read in that time{why}"
-        else:
+        state = f"it could not be read in that time{why}"
+        if self.snapshot is not None:
             drains = ", taking no more jobs" if self.snapshot.is_draining else ""
             away = f"; the service could not be read of late{why}" if failure else "."
             state = f"it was last seen {_state(self.snapshot)}{drains}{away}"

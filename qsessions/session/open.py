@@ -42,6 +42,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         handle_signals: Whether signals end it.
         max_usage: It is closed when it has used that much, or None for no limit.
 
+    Attributes:
+        calls: Makes the calls.
+
     Raises:
         InvalidArgument: `on_exit`, `on_error`, `ending_timeout` or `max_usage` can't be right.
     """
@@ -69,7 +72,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._on_error: How = on_error
         self._create = create
         self._open_sessions = open_sessions
-        self._calls = open_sessions.calls
+        self.calls = create.calls
         self._seconds = seconds
         self._max_usage = deadline_seconds(max_usage, "max_usage")
         self._limiting: asyncio.Task[None] | None = None
@@ -93,19 +96,19 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._is_entered = True
         if self._handles_signals:
             signals.hold(self._open_sessions)
-            self._calls.caller.before_call = signals.check
+            self.calls.caller.before_call = signals.check
         try:
             session = await self._create.result()
         except BaseException:
             self._release()
             raise
         # Nothing is awaited between the answer and this, so that no cancellation can come between.
-        live = self._live = attach(self._calls, session.id)
+        live = self._live = attach(self.calls, session.id)
         live.snapshot = session
         self._open_sessions.contexts.add(self)
         if self._max_usage is not None:
             with suppress(ClientClosed):
-                self._limiting = self._calls.spawn(self._limit_usage(live, self._max_usage))
+                self._limiting = self.calls.spawn(self._limit_usage(live, self._max_usage))
         return live
 
     async def __aexit__(
@@ -159,7 +162,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         """
         if self._ending is None or (again and self._ending.done() and not self.has_ended):
             with suppress(ClientClosed):
-                self._ending = self._calls.spawn(self._end(how, by))
+                self._ending = self.calls.spawn(self._end(how, by))
         return self._ending
 
     async def close(self) -> str | None:
@@ -192,9 +195,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         # Late: not every program comes here.
         from qsessions.session.usage import known_usage, usage_of
 
-        known_usage(self._calls).fetch_soon()
+        known_usage(self.calls).fetch_soon()
         has_told = False
-        async with aclosing(usage_of(self._calls.polls[live.id])) as readings:
+        async with aclosing(usage_of(self.calls.polls[live.id])) as readings:
             async for used in readings:
                 if used < most:
                     continue
@@ -202,7 +205,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
                     has_told = True
                     # However the block ends, if this can't be done before.
                     self.how = self._on_error = "close"
-                    self._calls.observers.notify(
+                    self.calls.observers.notify(
                         MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
                     )
                 ending = self.end("close", by="max_usage")
@@ -215,7 +218,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         failure: QSessionsError | None = None
         # An answer about another session, as a cache may give it, says nothing about this one.
         if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
-            failure = await self._calls.end(how, live.id, self._create.api_version, self._seconds)
+            failure = await self.calls.end(how, live.id, self._create.api_version, self._seconds)
         if failure is None:
             live.ended_by = by
             if self._limiting is not None:
@@ -224,7 +227,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
             self._release()
             return None
         again, self._has_failed = self._has_failed, True
-        self._calls.observers.notify(
+        self.calls.observers.notify(
             EndingFailed(session_id=live.id, operation=how, detail=str(failure), again=again)
         )
         return failure
@@ -255,6 +258,10 @@ class OpenSessions:
     def describe(self) -> list[str]:
         """Return what a caller that leaves now must know, of each."""
         return [context.describe() for context in tuple(self.contexts)]
+
+    async def end_of(self, owner: object) -> None:
+        """End what a client with options of its own opened, by the owner of its calls."""
+        await self._end(None, owner)
 
     async def end(self, how: How | None = None) -> None:
         """End what `open` created, and what comes of creates in flight, or try to.
@@ -313,7 +320,11 @@ class OpenSessions:
             )
         )
 
-    async def _end(self, how: How | None, *, again: bool = True) -> None:
-        endings = [context.end(how or context.how, again=again) for context in tuple(self.contexts)]
+    async def _end(self, how: How | None, owner: object = None, *, again: bool = True) -> None:
+        endings = [
+            context.end(how or context.how, again=again)
+            for context in tuple(self.contexts)
+            if owner in {None, context.calls.owner}
+        ]
         if tasks := [ending for ending in endings if ending is not None]:
             await asyncio.wait(tasks)

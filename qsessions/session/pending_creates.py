@@ -15,11 +15,12 @@ class PendingCreates:
 
     Attributes:
         refusal: Why none may begin just now, or None.
+        is_closed: Whether none may begin any more.
     """
 
     def __init__(self) -> None:
         self.refusal: ClientClosed | None = None
-        self._is_closed = False
+        self.is_closed = False
         # How to stop each, by what stands for it.
         self._pending: dict[object, Callable[[ClientClosed], None]] = {}
         # Set when there are none any more.
@@ -30,8 +31,8 @@ class PendingCreates:
 
         After one `for_good` nothing changes any more.
         """
-        if not self._is_closed:
-            self.refusal, self._is_closed = reason, for_good
+        if not self.is_closed:
+            self.refusal, self.is_closed = reason, for_good
 
     def stop_unsent(self) -> None:
         """Stop the creates of which nothing was sent, if they are refused."""

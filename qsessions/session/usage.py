@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from qsessions.api import operations
+from qsessions.api.usage import usage
 from qsessions.caller import Caller, Timeout
 from qsessions.clock import Clock
 from qsessions.errors import ClientClosed, NotFound, QSessionsError, one_line
-from qsessions.models import InstanceUsage, Mode, SessionState
+from qsessions.models import Mode, SessionState
+from qsessions.usage import InstanceUsage
 
 if TYPE_CHECKING:
     from qsessions.session.calls import SessionCalls
@@ -42,13 +43,15 @@ class KnownUsage:
         # Until it was told.
         self._is_spent = False
 
-    async def fetch(self, api_version: str | None = None, timeout: Timeout = ...) -> InstanceUsage:
-        """Ask for the usage; see `AsyncSessionClient.usage`."""
+    async def fetch(
+        self, caller: Caller, api_version: str | None = None, timeout: Timeout = ...
+    ) -> InstanceUsage:
+        """Ask for the usage by `caller`; see `AsyncSessionClient.usage`."""
         self._asked_at = self._clock.monotonic()
-        usage = await self._caller.call(operations.usage(), api_version, timeout)
+        answer = await caller.call(usage(), api_version, timeout)
         self._answered_at = self._clock.monotonic()
-        self._is_spent = usage.usage_limit_reached is True
-        return usage
+        self._is_spent = answer.usage_limit_reached is True
+        return answer
 
     def fetch_soon(self) -> None:
         """Ask in the background, unless that was done in the last five minutes."""
@@ -67,14 +70,14 @@ class KnownUsage:
     async def _fetch_and_warn(self) -> None:
         # Nobody waits for it, and the log has its failure.
         with suppress(QSessionsError):
-            await self.fetch()
+            await self.fetch(self._caller)
         self.warn_if_spent()
 
 
 def known_usage(calls: SessionCalls) -> KnownUsage:
     """Return what a client knows of its instance's usage."""
     if calls.usage is None:
-        calls.usage = KnownUsage(calls.caller, calls.clock)
+        calls.usage = KnownUsage(calls.owner, calls.clock)
     return calls.usage
 
 

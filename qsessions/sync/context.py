@@ -40,10 +40,12 @@ class FacadeClient(AsyncSessionClient):
         labels: Mapping[str, str] | None,
         api_version: str | None,
         timeout: Timeout,
+        extra_headers: Mapping[str, str] | None,
         **fields: Any,
     ) -> Session:
         """Create a session for a caller in another thread; closed where that is interrupted."""
-        create = self._create(creation(request, mode, **fields), labels, api_version, timeout)
+        wanted = creation(request, mode, **fields)
+        create = self._create(wanted, labels, api_version, timeout, extra_headers)
         return run_to_end(self.thread, create.result, create.describe, lambda _: create.close())
 
     def on_signal(self, resume: Callable[[], None]) -> None:
@@ -52,7 +54,7 @@ class FacadeClient(AsyncSessionClient):
         sessions.refuse_creates()
         with suppress(QSessionsError):
             # What interrupts this is a second signal.
-            run_to_end(self.thread, sessions.close_for_signal, self._describe, is_interrupted=True)
+            run_to_end(self.thread, sessions.close_for_signal, self.describe, is_interrupted=True)
         # While it shuts down it takes no call, and ends the sessions unasked.
         self.thread.await_end()
         resume()
@@ -65,7 +67,8 @@ class FacadeClient(AsyncSessionClient):
         """Let sessions be created again."""
         self._open_sessions.on_signal_done()
 
-    def _describe(self) -> str:
+    def describe(self) -> str:
+        """Return what a caller that leaves while it closes must know."""
         return "; ".join(self._open_sessions.describe()) or "what open() created is being ended"
 
 

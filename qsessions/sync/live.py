@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from qsessions.models import Job, Session, SessionState, StateName
+from qsessions.models import Session, SessionState, StateName
 from qsessions.session.calls import EndedBy
 from qsessions.session.live import AsyncLiveSession
 from qsessions.sync.calls import run
 from qsessions.sync.loop_thread import LoopThread
 from qsessions.values import OfItsProcess
+
+if TYPE_CHECKING:
+    from qsessions.usage import Job
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ import jsonschema
 import pytest
 
 from qsessions import ApiVersion, InvalidArgument, Session, Workload
-from qsessions.cli import create, main
+from qsessions.cli import main
 from qsessions.cli.app import COMMANDS, make_app
 from qsessions.emulator import Emulator, Fault
 from qsessions.models import whole_seconds
@@ -697,7 +697,7 @@ async def test_a_session_that_cannot_be_printed_is_named(
     def fails(_: object) -> None:
         raise ValueError("no such form")
 
-    monkeypatch.setattr(create, "row", fails)
+    monkeypatch.setattr(Session, "to_dict", fails)
     code, out, err = await shell(*CREATE)
     (session_id,) = service.sessions
     assert (code, out) == (2, "")
@@ -974,7 +974,7 @@ async def test_commands_leave_the_process_as_it_was(
     ):
         assert (code, out) == (0, "")
         assert f"created before 2026-01-31T{hours:02}:00:00Z" in err
-    monkeypatch.setattr("qsessions.cli.workloads.row", fails)
+    monkeypatch.setattr(ApiVersion, "to_dict", fails)
     with pytest.raises(KeyError, match="a bug"):
         await shells[0]("versions")
     assert state() == before

@@ -36,6 +36,11 @@ PRINTED = {
         "",  # no error
     ],
     "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],
+    "docs/services.md": [
+        r"200 1 application/json; charset=utf-8\n204 None\n",
+        r"physics \[\]\n",
+        r"\{\}\n",
+    ],
 }
 
 
@@ -65,11 +70,11 @@ def test_there_is_no_pytest_and_a_warning_is_an_error(run: RunProgram) -> None:
 
 
 def programs(page: str) -> list[str]:
-    """Return a page's Python programs, without its tests, and those that need Qiskit."""
+    """Return a page's Python programs, without its tests, and those that need other software."""
     return [
         text
         for text in snippets(page, "python")
-        if "def test_" not in text and "integrations.qiskit" not in text
+        if "def test_" not in text and not re.search("integrations.qiskit|fastapi", text)
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 INSTALL = {
     "chromium": "apt-get install chromium",
     "curl": "apt-get install curl",
+    "fastapi": "pip install fastapi httpx",
     "ip": "apt-get install iproute2",
     "ipykernel": "pip install ipykernel",
     "jq": "apt-get install jq",

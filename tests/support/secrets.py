@@ -241,7 +241,7 @@ class Harvest(logging.Handler):
                 ).format()
             if isinstance(error, QSessionsError):
                 copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-                yield f"{copied!r} {copied} {vars(copied)}"
+                yield f"{copied!r} {copied} {vars(copied)} {error.to_json()}"
 
 
 def chain(error: BaseException | None) -> list[BaseException]:

@@ -60,6 +60,7 @@ from qsessions import (
     ProtocolError,
     QSessionsError,
     RateLimited,
+    Raw,
     ReapDecision,
     Reaped,
     RecordState,
@@ -270,6 +271,16 @@ async def calls() -> None:
         assert_type(request.max_ttl, int | None)
         assert_type(await client.create(request, timeout="30s"), Session)
         assert_type(await client.get(session.id, api_version="2026-04-15", timeout=5), Session)
+        await client.update(session.id, accepting_jobs=True, extra={"a": [1]})
+        await client.close(session.id, extra_headers={"X-A": "b"})
+        tenant = client.with_options(instance="crn:v1:x", timeout=None, headers={"X-A": "b"})
+        assert_type(tenant, AsyncSessionClient)
+        raw = await client.raw(client.get, session.id, timeout=5)
+        assert_type(raw, Raw[Session])
+        assert_type(raw.headers, Mapping[str, str])
+        assert_type((raw.status, raw.attempts, raw.seconds), tuple[int, int, float])
+        assert_type((raw.request_id, raw.trace_id), tuple[str | None, str | None])
+        await client.raw(client.get, session.id, tmeout=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
         await client.update(session.id, accepting_jobs=False, api_version="2026-04-15", timeout=5.5)
         await client.drain(session.id, api_version="2026-04-15", timeout=timedelta(seconds=5))
         await client.close(session.id, api_version="2026-04-15", timeout=...)
@@ -608,6 +619,8 @@ async def failing(client: AsyncSessionClient) -> None:
         assert_type(error.code, str | None)
     except QSessionsError as error:
         assert_type(error.message, str)
+        assert_type(error.to_dict(), dict[str, Any])
+        assert_type(error.to_json(), str)
         assert_type(error.operation, str | None)
         assert_type(error.method, str | None)
         assert_type(error.path, str | None)

@@ -59,6 +59,10 @@ RUN_BY = {
         "test_the_program_in_a_page_runs_as_pasted",
         "test_tests_in_the_pages_pass",
     },
+    ("docs/services.md", "python"): {
+        "test_the_program_in_a_page_runs_as_pasted",
+        "test_the_routes_of_the_page",
+    },
 }
 
 

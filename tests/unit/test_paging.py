@@ -11,7 +11,8 @@ from yarl import URL
 from qsessions import ProtocolError, Workload
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.operations import Operation, workloads_query
-from qsessions.caller import Caller, by_creation
+from qsessions.caller import Caller
+from qsessions.client import by_creation
 from tests.support.tables import table
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

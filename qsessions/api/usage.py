@@ -1,4 +1,4 @@
-"""A session's list of jobs: what to send, and how to read the answer."""
+"""What jobs and instances use: what to send, and how to read the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attrs import frozen
 from qsessions.api.codec import decode, number_or_none
 from qsessions.api.messages import Response
 from qsessions.api.operations import Operation
-from qsessions.models import Job
+from qsessions.usage import InstanceUsage, Job
 
 _MAX_PAGE = 200
 
@@ -21,6 +21,13 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     count: int | None = None
+
+
+def usage() -> Operation[InstanceUsage]:
+    """GET /v1/instances/usage."""
+    return Operation(
+        "usage", "GET", "/v1/instances/usage", lambda answer: decode(answer.body, InstanceUsage)
+    )
 
 
 def jobs_page(session_id: str, offset: int) -> Operation[JobPage]:
