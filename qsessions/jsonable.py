@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -15,12 +16,13 @@ class Jsonable:
 
     __slots__ = ()
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return it as the command line prints it with `--json`: values that JSON has, by name.
 
         A time is text in ISO 8601, in UTC. What isn't known is None.
         """
-        raise NotImplementedError
+        ...
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON, on one line."""

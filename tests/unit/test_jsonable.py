@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from qsessions import (
     RecordState,
     Session,
     SessionLeftOpen,
+    SessionState,
     UpdateSession,
     Verdict,
     Workload,
@@ -97,6 +98,68 @@ def test_models(model: Jsonable, value: dict[str, Any]) -> None:
         *(str, int, bool, list, dict),
         type(None),
     }
+
+
+WRONG = {"id": "s", "extra": 5, "new": 1}
+
+
+class _Pydantic:
+    """Stands for what pydantic passes to the schemas of others' types."""
+
+    @staticmethod
+    def generate_schema(hint: object) -> object:
+        return hint
+
+    def __call__(self, schema: object) -> dict[str, object]:
+        return {"made of": schema}
+
+    @staticmethod
+    def resolve_ref_schema(schema: object) -> object:
+        return schema
+
+
+def read_by_pydantic(kind: type[Any], value: object) -> tuple[Any, object]:
+    """Return what a model's schema makes of a value, and what pydantic is given to check."""
+    schema = kind.__get_pydantic_core_schema__(kind, _Pydantic())
+    given: list[Any] = []
+
+    def validate(fields: object) -> object:
+        given.append(fields)
+        return fields if isinstance(fields, dict) and fields != WRONG else {"id": "checked"}
+
+    return schema["function"]["function"](value, validate), given[0] if given else None
+
+
+def test_what_pydantic_is_told() -> None:
+    """The schema names each field, a request's by what it may be made of; unknown fields of a request
+    are refused.
+    """
+    schema = Session.__get_pydantic_core_schema__(Session, _Pydantic())["schema"]
+    assert {*schema["fields"]} == {*Session(id="s").to_dict()}
+    assert [name for name, each in schema["fields"].items() if each["required"]] == ["id"]
+    assert schema["config"]["extra_fields_behavior"] == "ignore"
+    create = CreateSession.__get_pydantic_core_schema__(CreateSession, _Pydantic())["schema"]
+    assert create["fields"]["max_ttl"]["schema"] == (int | timedelta | str | None)
+    assert create["config"]["extra_fields_behavior"] == "forbid"
+    described = Session.__get_pydantic_json_schema__(schema, _Pydantic())
+    assert described["description"] == "A session as the service described it at one moment."
+    assert SessionState.__get_pydantic_json_schema__(None, None)["type"] == "string"
+
+
+def test_what_pydantic_reads() -> None:
+    """A model stays itself; null and "" are absent, unknown fields become `extra`, a time without an
+    offset is UTC, and what isn't right is left for pydantic to refuse.
+    """
+    session = Session(id="s")
+    assert read_by_pydantic(Session, session) == (session, None)
+    value = {"id": "s", "backend_name": "", "mode": None, "new": None, "extra": {"a": 1}}
+    read, _ = read_by_pydantic(Session, value | {"started_at": CREATED.replace(tzinfo=None)})
+    assert read == Session(id="s", started_at=CREATED, extra={"new": None, "a": 1})
+    assert read_by_pydantic(Session, [])[1] == []
+    assert read_by_pydantic(Session, WRONG)[1] == WRONG
+    assert read_by_pydantic(UpdateSession, {"accepting_jobs": True})[0] == UpdateSession(
+        accepting_jobs=True
+    )
 
 
 def test_endings() -> None:
