@@ -137,6 +137,10 @@ class AsyncSessionClient(OfItsProcess):
     """
 
     _warns_unclosed: ClassVar[bool] = True
+    # Until it is otherwise.
+    _parent: AsyncSessionClient | None = None
+    _has_warned = False
+    _closing: asyncio.Future[None] | None = None
 
     # Else a traceback that shows locals would show a key, a header or a URL's password.
     @strips_frames
@@ -202,9 +206,6 @@ class AsyncSessionClient(OfItsProcess):
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
         self._labels: Mapping[str, str] = {}
-        self._parent: AsyncSessionClient | None = None
-        self._has_warned = False
-        self._closing: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         """Show where the client calls, and no credential."""

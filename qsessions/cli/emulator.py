@@ -35,9 +35,8 @@ def _or_variable(name: str, text: str) -> Parameter:
     return Parameter(help=text, env_var=name)
 
 
-# An empty variable is one that isn't set, as Compose has it for a variable that isn't.
-_Text = Annotated[str | None, reader(lambda text: text or None, "text")]
-_Seed = Annotated[int | None, reader(lambda text: int(text) if text else None, "a whole number")]
+_Text = Annotated[str | None, reader(str, "text")]
+_Seed = Annotated[int | None, reader(int, "a whole number")]
 
 
 async def emulator(

@@ -25,20 +25,22 @@ from qsessions.models import (
 _SHOWN = 40
 
 
-def reader(read: Callable[[str], Any], forms: str, metavar: str | None = None) -> Parameter:
+def reader(
+    read: Callable[[str], Any], forms: str, metavar: str | None = None, unset: Any = None
+) -> Parameter:
     """Return an option with a value that `read` makes of its text.
 
     Args:
         read: Raises ValueError or OverflowError for text that isn't valid.
         forms: The valid forms, for errors.
         metavar: What help shows in place of a value.
+        unset: The value where the option's variable is empty, which counts as unset.
     """
 
     def convert(_: object, tokens: Sequence[Token]) -> Any:
         text, is_variable = tokens[0].value, tokens[0].source == "env"
         if is_variable and not text:
-            # As if it weren't set; there is only one.
-            return DEFAULT_TIMEOUT_S
+            return unset
         try:
             return read(text)
         except (ValueError, OverflowError):
@@ -103,6 +105,7 @@ Limit = Annotated[
         lambda text: deadline_seconds(None if text == "none" else text, ""),
         f"seconds above 0, {DURATION_TEXT}, or 'none'",
         "DURATION",
+        DEFAULT_TIMEOUT_S,
     ),
 ]
 _Ttl = Annotated[
