@@ -98,3 +98,10 @@ def peers(session: nox.Session) -> None:
     """Use the emulator from the official client, schemathesis, curl, a browser and on uvloop."""
     install(session, "peers")
     pytest(session, "tests/peers")
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """Build the site with warnings as errors, look at it in a browser, and run its tutorial."""
+    install(session, "docs")
+    pytest(session, "tests/site")

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+import trustme
 
 from qsessions.emulator import Emulator, Fault
 from qsessions.testing.threaded import ThreadedEmulator
@@ -27,6 +28,12 @@ PRINTED = {
     "README.md": [rf"{ID}\nclosed\n"],
     "docs/emulator.md": [r"open\n"],
     "docs/faults.md": [r"token 200\ncreate 503\ncreate 200\nclose 204\n"],
+    "docs/how-to/credentials.md": [r"True\n", r"0\n"],
+    "docs/how-to/networks.md": [r"True\n"],
+    "docs/how-to/notebooks.md": [r"open\n", r"closed\n"],
+    "docs/how-to/scripts.md": [rf"{ID}\nclosed\n"],
+    "docs/how-to/services.md": [rf"one: {ID}\ntwo: {ID}\n"],
+    "docs/index.md": [rf"{ID}\n"],
     "docs/python.md": [
         r"open\nclosed\n",
         r"0\.0 None\n",
@@ -34,6 +41,10 @@ PRINTED = {
         "",  # nothing to reap
         r"True\n",
         "",  # no error
+    ],
+    "docs/reference/events.md": [
+        rf"INFO session {ID} created: batch on ibm_fez, max_ttl 600 s\nINFO session {ID} closed\n",
+        r"\{\('versions', 200\): 1\}\n",
     ],
     "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],
     "docs/services.md": [
@@ -69,6 +80,26 @@ def test_there_is_no_pytest_and_a_warning_is_an_error(run: RunProgram) -> None:
     assert (code, output.splitlines()[-1]) == (1, "UserWarning: beware")
 
 
+def access_token(service: ThreadedEmulator) -> str:
+    """Return a token that IAM gives for the key."""
+    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": service.api_key}
+    request = f"{service.iam_url}/identity/token", urlencode(form).encode()
+    with urlopen(*request) as answer:  # noqa: S310 - the address is the emulator's
+        token: str = json.load(answer)["access_token"]
+    return token
+
+
+def named_in_pages(service: ThreadedEmulator, program: str, folder: Path) -> dict[str, str]:
+    """Return the variables that a program of a page reads besides those of qsessions."""
+    found = {"TEAM_KEY": service.api_key, "TEAM_CRN": service.crn}
+    if "TEAM_TOKEN" in program:
+        found["TEAM_TOKEN"] = access_token(service)
+    if "COMPANY_CA" in program:
+        found["COMPANY_CA"] = str(folder / "ca.pem")
+        trustme.CA().cert_pem.write_to_path(found["COMPANY_CA"])
+    return found
+
+
 def programs(page: str) -> list[str]:
     """Return a page's Python programs, without its tests, and those that need other software."""
     return [
@@ -87,12 +118,12 @@ def programs(page: str) -> list[str]:
     ],
 )
 def test_the_program_in_a_page_runs_as_pasted(
-    run: RunProgram, service: ThreadedEmulator, program: str, printed: str
+    run: RunProgram, service: ThreadedEmulator, tmp_path: Path, program: str, printed: str
 ) -> None:
     """Each Python snippet that isn't a test is a whole program. It needs only the environment, and
     not pytest.
     """
-    code, output = run(program, service.env())
+    code, output = run(program, service.env() | named_in_pages(service, program, tmp_path))
     assert code == 0, output
     assert re.fullmatch(printed, output), output
     assert service.open_sessions == []
@@ -149,10 +180,7 @@ def test_custom_auth(run: RunProgram, service: ThreadedEmulator, tmp_path: Path)
     """
     path = tmp_path / "token"
     env = service.env() | {"TOKEN_FILE": str(path)}
-    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": service.api_key}
-    request = f"{service.iam_url}/identity/token", urlencode(form).encode()
-    with urlopen(*request) as answer:  # noqa: S310 - the address is the emulator's
-        path.write_text(json.load(answer)["access_token"] + "\n", encoding="utf-8")
+    path.write_text(access_token(service) + "\n", encoding="utf-8")
     assert run(example("custom_auth.py"), env) == (0, "0 open\n")
     path.write_text("stale\n", encoding="utf-8")
     code, output = run(example("custom_auth.py"), env)

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md")
     for path in ROOT.glob(pattern)
 }
 FAILURES = PAGES["docs/failures.md"]
@@ -45,6 +45,14 @@ RUN_BY = {
     ("docs/faults.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/faults.md", "sh"): {"test_the_commands_of_the_page_about_faults"},
     ("docs/faults.md", "toml"): {"test_the_documented_file_is_a_plan"},
+    ("docs/how-to/clusters.md", "sh"): {"test_the_commands_of_how_to_pages"},
+    ("docs/how-to/credentials.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/networks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/notebooks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/scripts.md", "sh"): {"test_the_commands_of_how_to_pages"},
+    ("docs/how-to/services.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/index.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/qiskit.md", "python"): {
         "test_the_service_of_the_page",
         "test_the_whole_program_of_the_page",
@@ -55,6 +63,7 @@ RUN_BY = {
         "test_the_program_that_handles_errors",
         "test_the_program_that_reaps",
     },
+    ("docs/reference/events.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/testing.md", "python"): {
         "test_the_program_in_a_page_runs_as_pasted",
         "test_tests_in_the_pages_pass",
@@ -63,6 +72,8 @@ RUN_BY = {
         "test_the_program_in_a_page_runs_as_pasted",
         "test_the_routes_of_the_page",
     },
+    ("docs/tutorial.md", "python"): {"test_the_tutorial"},
+    ("docs/tutorial.md", "sh"): {"test_the_tutorial"},
 }
 
 
