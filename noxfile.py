@@ -67,6 +67,14 @@ def lowest(session: nox.Session) -> None:
     smoke_test(session, *lowest)
 
 
+@nox.session(python=OLDEST, allow_parallel=True)
+def package(session: nox.Session) -> None:
+    """Check the wheel and the sdist, and install each extra alone."""
+    install(session, "package")
+    # Without workers, as above.
+    session.run("python", "-m", "pytest", "tests/package", *session.posargs)
+
+
 @nox.session(python=OLDEST)
 def coverage(session: nox.Session) -> None:
     """Run the tests with more examples, and measure which lines and branches they reach."""
