@@ -48,8 +48,10 @@ _PAGES = {
     "events.py": ":doc:`Events and logging </reference/events>`",
     "ledger/verdicts.py": ":doc:`The command line </command-line>`",
 }
-# The modules in front of a class's name.
-_MODULES = re.compile(r"\b(?:[a-z_]+\.)+(?=[A-Z])")
+# An attribute and what is said of it, with its type at the end; and the modules before a type.
+_ATTRIBUTE = re.compile(r"\.\. attribute:: (\w+)\n((?:   .*\n|\n)*)")
+_TYPE = re.compile(r"(.*?)(   :type: .*\n)", re.DOTALL)
+_MODULES = re.compile(r"\b(?:[a-z_]+\.)+(?=\w)")
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -65,8 +67,17 @@ def _docstring(  # noqa: PLR0917 - Sphinx calls it so
         text = text.replace(file, page)
     # Else it takes what is before a colon for a property's type.
     kind = "object" if what in {"attribute", "property"} else what
-    read = GoogleDocstring(text, Config(), app, kind, name, thing, options).lines()
-    lines[:] = [_MODULES.sub("", line) if ":type:" in line else line for line in read]
+    read = "\n".join(GoogleDocstring(text, Config(), app, kind, name, thing, options).lines())
+
+    def attribute(match: re.Match[str]) -> str:
+        if isinstance(getattr(thing, match[1], None), property):
+            # It has a docstring of its own.
+            return ""
+        # The type goes beside the name.
+        text = _TYPE.sub(lambda found: _MODULES.sub("", found[2]) + found[1], match[2])
+        return f".. attribute:: {match[1]}\n{text}"
+
+    lines[:] = _ATTRIBUTE.sub(attribute, read).split("\n")
 
 
 def _signature(  # noqa: PLR0917 - Sphinx calls it so

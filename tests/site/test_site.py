@@ -21,15 +21,15 @@ from tests.support.tables import table
 
 # What users type into the search, and the page that must be among the first results.
 QUESTIONS = {
-    "process killed session open": "tutorial",
-    "proxy certificate": "how-to/networks",
-    "notebook interrupt": "how-to/notebooks",
-    "slurm": "how-to/clusters",
-    "CreateOutcomeUnknown": "reference/errors",
-    "max_ttl cost": "explanation/cost",
-    "drain close difference": "explanation/close-and-drain",
-    "QISKIT_IBM_TOKEN": "how-to/credentials",
-    "pytest fixture": "pytest",
+    "how do I close a session that a crashed program left open": "tutorial",
+    "what happens on ctrl-c": "how-to/scripts",
+    "my company proxy uses its own certificate": "configuration",
+    "run in slurm": "how-to/clusters",
+    "CreateOutcomeUnknown what to do": "reference/errors",
+    "does an idle session cost money": "explanation/cost",
+    "difference between close and cancel": "explanation/close-and-drain",
+    "log requests": "reference/events",
+    "jupyter kernel died": "how-to/notebooks",
     "api version sunset": "reference/api-versions",
 }
 # The pages that have the widest tables and lines of code.

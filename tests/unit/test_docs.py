@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 
 import qsessions
+from qsessions import QSessionsError
+from qsessions.emulator.service.validation import VERSIONS
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -154,6 +156,34 @@ def test_all_variables_are_on_one_page() -> None:
     section = PAGES["docs/configuration.md"].partition("## All variables")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
     assert set(re.findall(r"`(\w+)`", "".join(rows))) == named | READ_FOR_US
+
+
+def first_column(page: str) -> list[str]:
+    """Return the first cell of each row of a page's tables."""
+    return re.findall(r"^\| ([^|]+) \|", PAGES[page], re.MULTILINE)
+
+
+def test_every_error_says_what_to_do() -> None:
+    """The page of errors has one row for each class of error that is public."""
+    public = {name for name in dir(qsessions) if name[0].isupper()}
+    errors = {
+        name
+        for name in public
+        if isinstance(kind := getattr(qsessions, name), type) and issubclass(kind, QSessionsError)
+    }
+    rows = [cell.strip("`") for cell in first_column("docs/reference/errors.md")]
+    assert sorted(row for row in rows if row in public) == sorted(errors - {"QSessionsError"})
+
+
+def test_the_versions_of_the_api() -> None:
+    """The page of API versions has those that are known, with their sunset dates."""
+    rows = re.findall(
+        r"^\| (\d{4}-\S+) \| \w+.*? \| (.+) \|$",
+        PAGES["docs/reference/api-versions.md"],
+        re.MULTILINE,
+    )
+    known = [(row["version"], row.get("sunset_date", "not announced")) for row in VERSIONS]
+    assert rows == known
 
 
 def test_the_steps_of_the_gate() -> None:
