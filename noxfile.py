@@ -112,4 +112,5 @@ def peers(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site with warnings as errors, look at it in a browser, and run its tutorial."""
     install(session, "docs")
-    pytest(session, "tests/site")
+    # By file: each worker that has a test of the site builds it.
+    pytest(session, "tests/site", "--dist=loadfile")
