@@ -16,6 +16,7 @@ import pytest
 from aiohttp import ClientResponseError, ClientSession
 
 from qsessions.emulator import Emulator
+from qsessions.testing.clients import sync_client
 from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.needs import need
 
@@ -62,12 +63,12 @@ class Client:
         """Return an answer in JSON."""
         return json.loads(self.ask("GET", path))
 
-    def run(self, program: str, pub: list[object]) -> str:
-        """Submit a job and return its id."""
+    def run(self, program: str, pub: list[object], **options: str) -> str:
+        """Submit a job, with options as fields of the request, and return its id."""
         from qiskit_ibm_runtime import RuntimeEncoder
 
         params = {"support_qiskit": True, "version": 2, "pubs": [pub]}
-        body = {"program_id": program, "backend": "ibm_fez", "params": params}
+        body = {"program_id": program, "backend": "ibm_fez", "params": params, **options}
         job_id: str = json.loads(self.ask("POST", "jobs", json.dumps(body, cls=RuntimeEncoder)))[
             "id"
         ]
@@ -131,6 +132,14 @@ def test_its_jobs(emulator: ThreadedEmulator) -> None:
         for name in ("created", "running", "finished")
     ]
     assert created == running < finished
+
+
+def test_a_job_in_a_session(emulator: ThreadedEmulator) -> None:
+    """A job with a session's id among its options runs in that session."""
+    with sync_client(emulator) as client:
+        with client.open(mode="batch", backend="ibm_fez", max_ttl="1h") as live:
+            job = Client(emulator).run("sampler", ["no circuit", None, 10], session_id=live.id)
+            assert emulator.jobs[job].session_id == live.id
 
 
 def test_a_job_that_fails_and_one_that_is_cancelled(emulator: ThreadedEmulator) -> None:
