@@ -32,7 +32,6 @@ PRINTED = {
     "docs/how-to/networks.md": [r"True\n"],
     "docs/how-to/notebooks.md": [r"open\n", r"closed\n"],
     "docs/how-to/scripts.md": [rf"{ID}\nclosed\n"],
-    "docs/how-to/services.md": [rf"one: {ID}\ntwo: {ID}\n"],
     "docs/index.md": [rf"{ID}\n"],
     "docs/python.md": [
         r"open\nclosed\n",
@@ -48,6 +47,7 @@ PRINTED = {
     ],
     "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],
     "docs/services.md": [
+        rf"one: {ID}\ntwo: {ID}\n",
         r"200 1 application/json; charset=utf-8\n204 None\n",
         r"physics \[\]\n",
         r"\{\}\n",

@@ -53,7 +53,6 @@ RUN_BY = {
     ("docs/how-to/notebooks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "sh"): {"test_the_commands_of_how_to_pages"},
-    ("docs/how-to/services.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/index.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/qiskit.md", "python"): {
         "test_the_service_of_the_page",
