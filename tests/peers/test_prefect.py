@@ -136,10 +136,12 @@ def test_its_jobs(emulator: ThreadedEmulator) -> None:
 
 def test_a_job_in_a_session(emulator: ThreadedEmulator) -> None:
     """A job with a session's id among its options runs in that session."""
-    with sync_client(emulator) as client:
-        with client.open(mode="batch", backend="ibm_fez", max_ttl="1h") as live:
-            job = Client(emulator).run("sampler", ["no circuit", None, 10], session_id=live.id)
-            assert emulator.jobs[job].session_id == live.id
+    with (
+        sync_client(emulator) as client,
+        client.open(mode="batch", backend="ibm_fez", max_ttl="1h") as live,
+    ):
+        job = Client(emulator).run("sampler", ["no circuit", None, 10], session_id=live.id)
+        assert emulator.jobs[job].session_id == live.id
 
 
 def test_a_job_that_fails_and_one_that_is_cancelled(emulator: ThreadedEmulator) -> None:
