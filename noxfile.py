@@ -114,3 +114,11 @@ def docs(session: nox.Session) -> None:
     install(session, "docs")
     # By file: each worker that has a test of the site builds it.
     pytest(session, "tests/site", "--dist=loadfile")
+
+
+@nox.session(python=OLDEST, allow_parallel=True)
+def prefect(session: nox.Session) -> None:
+    """Run the example's flow with a Prefect server of its own."""
+    install(session, "prefect")
+    # Without workers: each would start a server.
+    session.run("python", "-m", "pytest", "tests/prefect", *session.posargs)

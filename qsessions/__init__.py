@@ -45,7 +45,9 @@ _HOMES = {
         "WatchIncomplete",
     ),
     "events": (
+        "ClientStopped",
         "CreateCancelled",
+        "CreateFailed",
         "EndingFailed",
         "Event",
         "LedgerFailed",
@@ -58,6 +60,7 @@ _HOMES = {
         "SessionClosed",
         "SessionCreated",
         "SessionDraining",
+        "SessionEnded",
         "TokenRenewed",
     ),
     "http.raw": ("Raw",),

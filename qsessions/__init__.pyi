@@ -43,7 +43,9 @@ from qsessions.errors import (
     WatchIncomplete as WatchIncomplete,
 )
 from qsessions.events import (
+    ClientStopped as ClientStopped,
     CreateCancelled as CreateCancelled,
+    CreateFailed as CreateFailed,
     EndingFailed as EndingFailed,
     Event as Event,
     LedgerFailed as LedgerFailed,
@@ -56,6 +58,7 @@ from qsessions.events import (
     SessionClosed as SessionClosed,
     SessionCreated as SessionCreated,
     SessionDraining as SessionDraining,
+    SessionEnded as SessionEnded,
     TokenRenewed as TokenRenewed,
 )
 from qsessions.http.raw import Raw as Raw

@@ -25,7 +25,7 @@ from qsessions.config.checks import checked_headers
 from qsessions.config.resolve import resolve
 from qsessions.config.variables import log_as_asked, read_defaults
 from qsessions.errors import ClientClosed, ConfigurationError, InvalidArgument
-from qsessions.events import Observer, Observers, logger
+from qsessions.events import ClientStopped, Observer, Observers, logger
 from qsessions.http.attempts import Attempts
 from qsessions.http.pool import HttpSession
 from qsessions.http.raw import Raw, check_recordable, recording
@@ -1035,6 +1035,7 @@ class AsyncSessionClient(OfItsProcess):
         finally:
             await self._recorder.aclose()
             await self._transport.aclose()
+            self._calls.observers.notify(ClientStopped(base_url=self.base_url))
 
 
 def _carrier(

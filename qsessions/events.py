@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Iterable
-from typing import Protocol, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from qsessions.errors import ConfigurationError, one_line
 from qsessions.values import Value
 
 logger = logging.getLogger("qsessions")
+
+# W3C Trace Context.
+_TRACE_HEADERS = ("traceparent", "tracestate")
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -26,13 +29,18 @@ class _AttemptEvent(Value):
     operation: str
     session_id: str | None
     method: str
+    origin: str
     path: str
     attempt: int
 
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RequestSent(_AttemptEvent):
-    """An attempt begins. `attempt` counts from 1 within its call."""
+    """An attempt begins. `attempt` counts from 1 within its call.
+
+    One `ResponseReceived` or `RequestFailed` follows in the same task. `origin` is the scheme, the
+    host and the port that are asked; `path` comes without its query.
+    """
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -45,9 +53,13 @@ class ResponseReceived(_AttemptEvent):
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RequestFailed(_AttemptEvent):
-    """An attempt ended without an answer after `seconds`; `reason` says why."""
+    """An attempt ended without an answer after `seconds`; `reason` says why.
+
+    `error` is the name of the error's class, such as "CallTimeout" or "CancelledError".
+    """
 
     seconds: float
+    error: str
     reason: str
 
 
@@ -72,12 +84,30 @@ class TokenRenewed(Value):
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SessionCreated(Value):
-    """The client created a session; `max_ttl` is in seconds, or None where none was asked for."""
+    """The client created a session; `max_ttl` is in seconds, or None where none was asked for.
+
+    It comes in the task of the create's requests. `labels` are those of the ledger, and not part of
+    the hash.
+    """
 
     session_id: str
     mode: str
     backend: str | None
     max_ttl: int | None
+    labels: Mapping[str, str] = field(factory=dict, hash=False)
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class CreateFailed(Value):
+    """A create whose requests had begun gave no session; `reason` says why.
+
+    It comes in the task of these requests. With `outcome_unknown` a session may exist, and
+    `session_id` is its id, where it is known.
+    """
+
+    session_id: str | None
+    outcome_unknown: bool
+    reason: str
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -104,6 +134,17 @@ class MaxUsageReached(Value):
     session_id: str
     max_usage: float
     usage_seconds: float
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class SessionEnded(Value):
+    """A session was read and is over, whoever ended it: once for each such reading.
+
+    `usage_seconds` is what it used, where the service says so.
+    """
+
+    session_id: str
+    usage_seconds: float | None
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -146,6 +187,13 @@ class LedgerFailed(Value):
     unrecorded: tuple[str, ...] = ()
 
 
+@frozen(kw_only=True, eq=False, repr=False)
+class ClientStopped(Value):
+    """The client of the service at `base_url` was closed; no event of it follows."""
+
+    base_url: str
+
+
 Event: TypeAlias = (
     RequestSent
     | ResponseReceived
@@ -153,19 +201,24 @@ Event: TypeAlias = (
     | RetryPlanned
     | TokenRenewed
     | SessionCreated
+    | CreateFailed
     | SessionDraining
     | SessionClosed
     | MaxUsageReached
+    | SessionEnded
     | CreateCancelled
     | EndingFailed
     | LedgerFailed
+    | ClientStopped
 )
 
 
 class Observer(Protocol):
     """Anything that can be called with an event.
 
-    It runs inside the call, on the event loop: it must be quick and not block.
+    It runs inside the call, on the event loop: it must be quick and not block. Its class may have a
+    method `trace_headers` too: called with each `RequestSent`, it returns the `traceparent` and
+    `tracestate` to send with that request. No other header is sent.
     """
 
     def __call__(self, event: Event, /) -> None:
@@ -176,7 +229,7 @@ class Observer(Protocol):
 class Observers:
     """Passes events on to the log and to the observers that the client was given."""
 
-    __slots__ = ("_observers",)
+    __slots__ = ("_observers", "_tracers")
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         if not isinstance(observers, Iterable):
@@ -188,6 +241,10 @@ class Observers:
             raise ConfigurationError(
                 f"observers= must hold callables only, not {self._observers!r}."
             )
+        # The class is asked, since a mock has every attribute.
+        self._tracers: list[Any] = [
+            observer for observer in self._observers if hasattr(type(observer), "trace_headers")
+        ]
 
     @property
     def listening(self) -> bool:
@@ -209,6 +266,17 @@ class Observers:
                 # Nothing is awaited here, so a cancellation too is the observer's own error. A
                 # session may depend on what follows.
                 logger.warning("an observer failed on %s", type(event).__name__, exc_info=True)
+
+    def trace_headers(self, sent: RequestSent) -> dict[str, str]:
+        """Return the headers of its trace that a request is to have, where an observer has any."""
+        headers: dict[str, str] = {}
+        for tracer in self._tracers:
+            try:
+                given = tracer.trace_headers(sent)
+                headers |= {name: given[name] for name in _TRACE_HEADERS if name in given}
+            except (Exception, CancelledError):
+                logger.warning("an observer failed to give trace headers", exc_info=True)
+        return headers
 
 
 _LEVELS: dict[type[Event], int] = {
@@ -253,11 +321,18 @@ def _words(event: Event) -> str:
             return f"session {event.session_id} closed, since its create was cancelled"
         case CreateCancelled():
             return event.detail
-    return _words_of_request(event)
+    return _words_of_detail(event)
 
 
-def _words_of_request(
-    event: RequestSent | ResponseReceived | RequestFailed | RetryPlanned | TokenRenewed,
+def _words_of_detail(
+    event: RequestSent
+    | ResponseReceived
+    | RequestFailed
+    | RetryPlanned
+    | TokenRenewed
+    | CreateFailed
+    | SessionEnded
+    | ClientStopped,
 ) -> str:
     match event:
         case TokenRenewed():
@@ -266,6 +341,18 @@ def _words_of_request(
             whose = f" of session {event.session_id}" if event.session_id else ""
             again = f"again in {event.delay:.3f} s, after attempt {event.attempt}"
             return f"{event.operation}{whose} {again}: {event.reason}"
+        case CreateFailed():
+            unknown = ", and a session may have been created" if event.outcome_unknown else ""
+            return f"create failed{unknown}: {event.reason}"
+        case SessionEnded():
+            usage = "" if event.usage_seconds is None else f", used {event.usage_seconds:.1f} s"
+            return f"session {event.session_id} is over{usage}"
+        case ClientStopped():
+            return f"the client of {event.base_url} has stopped"
+    return _words_of_attempt(event)
+
+
+def _words_of_attempt(event: RequestSent | ResponseReceived | RequestFailed) -> str:
     attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
     words = f"{event.method} {event.path} ({event.operation}{attempt})"
     match event:

@@ -16,7 +16,9 @@ from qsessions.api.messages import (
     Progress,
     Request,
     Response,
+    SecretHeaders,
     Transport,
+    header_problem,
     strip_frames,
 )
 from qsessions.api.outcome import CreateOutcomeUnknown
@@ -235,16 +237,24 @@ class Attempts:
             "operation": request.operation,
             "session_id": request.session_id,
             "method": request.method,
+            "origin": str(request.url.origin()),
             "path": request.url.raw_path,
             "attempt": request.progress.attempts,
         }
-        self.observers.notify(RequestSent(**about))
+        sent = RequestSent(**about)
+        self.observers.notify(sent)
+        # What goes elsewhere, such as to IAM, has no version.
+        if "IBM-API-Version" in request.headers:
+            trace = self.observers.trace_headers(sent)
+            if trace and not any(header_problem(*header) for header in trace.items()):
+                request.headers = SecretHeaders(request.headers, **trace)
         started = self.clock.monotonic()
         try:
             result = await self._send(request)
-        except QSessionsError as error:
+        except BaseException as error:
             about["seconds"] = self.clock.monotonic() - started
-            self.observers.notify(RequestFailed(**about, reason=error.message))
+            reason = error.message if isinstance(error, QSessionsError) else "it was interrupted."
+            self.observers.notify(RequestFailed(**about, error=type(error).__name__, reason=reason))
             raise
         about["seconds"] = self.clock.monotonic() - started
         if result.is_success:

@@ -24,7 +24,7 @@ from qsessions.errors import (
     QSessionsError,
     ResponseError,
 )
-from qsessions.events import Observers, SessionClosed, SessionDraining
+from qsessions.events import Observers, SessionClosed, SessionDraining, SessionEnded
 from qsessions.ledger.recorder import SessionRecorder
 from qsessions.models import Session, UpdateSession
 from qsessions.session.draining import DrainingSessions
@@ -92,8 +92,7 @@ class SessionCalls:
 
     def is_young(self, session_id: str) -> bool:
         """Return whether the service may not know the session yet: it was created just now."""
-        created = self.created_at.get(session_id)
-        return created is not None and self.clock.monotonic() - created < YOUNG_S
+        return self.clock.monotonic() - self.created_at.get(session_id, float("-inf")) < YOUNG_S
 
     async def get(
         self,
@@ -106,6 +105,9 @@ class SessionCalls:
         session = await self._call(operations.get(session_id), api_version, timeout, progress)
         if session.is_final:
             self.recorder.ended(session.id)
+            self.observers.notify(
+                SessionEnded(session_id=session.id, usage_seconds=session.elapsed_time)
+            )
         return session
 
     async def has_pending_jobs(
@@ -283,8 +285,7 @@ class SessionCalls:
         session_id = operation.session_id
         assert session_id is not None  # noqa: S101 - only a session's own id is young
         # The operation itself must have a chance, whatever becomes of this.
-        remaining = deadline.remaining()
-        half = None if remaining is None else max(remaining / 2, 0.001)
+        half = None if (left := deadline.remaining()) is None else max(left / 2, 0.001)
         get = operations.get(session_id, ending=operation.ending)
         try:
             session = await self.caller.call(get, api_version, half)

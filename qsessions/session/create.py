@@ -16,7 +16,7 @@ from qsessions.api.messages import Progress
 from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Deadline, Timeout
 from qsessions.errors import ClientClosed, QSessionsError, copy_error
-from qsessions.events import CreateCancelled, SessionCreated
+from qsessions.events import CreateCancelled, CreateFailed, SessionCreated
 from qsessions.models import CreateSession, Session
 from qsessions.session.calls import SessionCalls
 from qsessions.session.candidates import add_candidates
@@ -94,14 +94,6 @@ class Create:
             self.calls.usage.warn_if_spent()
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
-            self.calls.observers.notify(
-                SessionCreated(
-                    session_id=outcome.id,
-                    mode=self.request.mode,
-                    backend=self.request.backend,
-                    max_ttl=self.request.max_ttl,
-                )
-            )
             return outcome
         try:
             raise outcome
@@ -182,7 +174,7 @@ class Create:
     async def _outcome(self) -> Session | BaseException:
         """Return what came of it, an error too: its caller may have left."""
         try:
-            return await self._run()
+            return await self._run_observed()
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -194,6 +186,34 @@ class Create:
         finally:
             task = None
             self._wake()
+
+    async def _run_observed(self) -> Session:
+        """Carry it out, and notify the observers of what came of it."""
+        request, observers = self.request, self.calls.observers
+        try:
+            session = await self._run()
+        except BaseException as error:
+            if self._progress.attempts:
+                reason, may_exist = type(error).__name__, self._progress.begun is not False
+                if isinstance(error, QSessionsError):
+                    reason = error.message
+                    may_exist = isinstance(error, CreateOutcomeUnknown)
+                observers.notify(
+                    CreateFailed(
+                        session_id=self.session_id, outcome_unknown=may_exist, reason=reason
+                    )
+                )
+            raise
+        observers.notify(
+            SessionCreated(
+                session_id=session.id,
+                mode=request.mode,
+                backend=request.backend,
+                max_ttl=request.max_ttl,
+                labels=self._labels,
+            )
+        )
+        return session
 
     async def _run(self) -> Session:
         """Carry it out: record the intent, send the request, record the session."""

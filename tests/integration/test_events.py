@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
+from unittest.mock import Mock
 
 import attrs
 import pytest
 
 from qsessions import (
     AsyncSessionClient,
+    ConfigurationError,
     ConnectionFailed,
+    CreateFailed,
     CreateOutcomeUnknown,
     Event,
     IBMCloudAuth,
     NotFound,
+    QSessionsError,
     RequestFailed,
     RequestSent,
     ResponseReceived,
@@ -24,15 +31,29 @@ from qsessions import (
     SessionClosed,
     SessionCreated,
     SessionDraining,
+    SessionEnded,
     SessionLeftOpen,
     TokenRenewed,
+    Transport,
 )
 from qsessions.emulator import Emulator
 from qsessions.testing import ManualClock
-from tests.support.calls import CREATE, GET, ROWS, SESSION, UPDATE, Row, fault
+from tests.support.calls import CREATE, GET, NO_WORKLOADS, ROWS, SESSION, UPDATE, Row, fault
 from tests.support.clients import CRN, Against
-from tests.support.fault_server import Answer, Connection, http, reset
+from tests.support.fault_server import Answer, Connection, hang, http, reset
 from tests.support.tables import table
+
+
+class Unready:
+    """An auth provider without credentials."""
+
+    async def headers(self, transport: Transport) -> Mapping[str, str]:
+        """Raise an error."""
+        raise ConfigurationError("there is nothing yet.")
+
+    def invalidate(self, refused: Mapping[str, str]) -> bool:
+        """Return that nothing is better now."""
+        return False
 
 
 class Recorder:
@@ -59,15 +80,21 @@ async def test_a_call_has_events_from_sending_to_answer(
         await connection.write(row.success)
 
     recorder = Recorder()
-    _, client = await against(after_a_while, observers=[recorder])
+    server, client = await against(after_a_while, observers=[recorder])
     await row(client)
     sent = RequestSent(
-        operation=row.name, session_id=row.session_id, method=row.method, path=row.path, attempt=1
+        operation=row.name,
+        session_id=row.session_id,
+        method=row.method,
+        origin=server.url,
+        path=row.path,
+        attempt=1,
     )
     answered = ResponseReceived(
         operation=row.name,
         session_id=row.session_id,
         method=row.method,
+        origin=server.url,
         path=row.path,
         attempt=1,
         status=int(row.success[9:12]),
@@ -97,16 +124,25 @@ async def test_failures_and_retries_have_events_in_order(
 
     recorder = Recorder()
     script: list[Answer] = [slow_reset, http(503, fault(), headers={"Retry-After": "3"}), http(204)]
-    _, client = await against(*script, observers=[recorder])
+    server, client = await against(*script, observers=[recorder])
     await UPDATE(client)
     failed = recorder.events[1]
     assert isinstance(failed, RequestFailed)
     assert failed.reason.startswith("the connection was lost. ")
     about = {"operation": "update", "session_id": "s1"}
-    where = about | {"method": "PATCH", "path": "/v1/sessions/s1"}
+    where = about | {"method": "PATCH", "origin": server.url, "path": "/v1/sessions/s1"}
     assert [(type(event).__name__, attrs.asdict(event)) for event in recorder.events] == [
         ("RequestSent", where | {"attempt": 1}),
-        ("RequestFailed", where | {"attempt": 1, "seconds": 2.0, "reason": failed.reason}),
+        (
+            "RequestFailed",
+            where
+            | {
+                "attempt": 1,
+                "seconds": 2.0,
+                "error": "ConnectionFailed",
+                "reason": failed.reason,
+            },
+        ),
         ("RetryPlanned", about | {"attempt": 1, "delay": 0.25, "reason": "no answer"}),
         ("RequestSent", where | {"attempt": 2}),
         ("ResponseReceived", where | {"attempt": 2, "status": 503, "seconds": 0.0}),
@@ -141,8 +177,129 @@ async def test_a_token_exchange_has_events(emulator: Emulator, time: ManualClock
         ("ResponseReceived", "get"),
         ("RequestSent", "get"),
         ("ResponseReceived", "get"),
+        ("ClientStopped", None),
     ]
     assert recorder.events[2] == TokenRenewed(host="127.0.0.1", expires_in=3600.0)
+
+
+async def test_a_request_that_is_cancelled_has_an_end(against: Against) -> None:
+    """An attempt whose call is cancelled ends with an event too, which says so."""
+    recorder = Recorder()
+    server, client = await against(hang, observers=[recorder])
+    task = asyncio.create_task(client.get("s1"))
+    await server.arrival()
+    task.cancel()
+    await asyncio.wait({task})
+    sent, failed = recorder.events
+    assert isinstance(sent, RequestSent)
+    assert isinstance(failed, RequestFailed)
+    assert (failed.error, failed.reason) == ("CancelledError", "it was interrupted.")
+
+
+@table(
+    ("answer", "session_id", "outcome_unknown", "reason"),
+    [
+        (http(400, fault()), None, False, "It went wrong."),
+        (http(200, {"mode": "dedicated"}), None, True, "the service created a session"),
+        (http(200, SESSION | {"max_ttl": "soon"}), "s1", True, "the service created a session"),
+        (reset, None, True, "the session may have been created"),
+    ],
+)
+async def test_a_create_that_fails_has_an_end(
+    against: Against,
+    answer: Answer,
+    session_id: str | None,
+    *,
+    outcome_unknown: bool,
+    reason: str,
+) -> None:
+    """A create without a session has one event that says so, with what is known of a session that
+    may exist.
+    """
+    recorder = Recorder()
+    _, client = await against(answer, http(200, NO_WORKLOADS), observers=[recorder])
+    with pytest.raises(QSessionsError):
+        await CREATE(client, timeout=1)
+    (failed,) = (event for event in recorder.events if isinstance(event, CreateFailed))
+    assert (failed.session_id, failed.outcome_unknown) == (session_id, outcome_unknown)
+    assert failed.reason.startswith(reason)
+
+
+async def test_a_create_that_is_interrupted_has_an_end(against: Against) -> None:
+    """A create that an observer ends, once its request may have been sent, has unknown outcome."""
+    recorder = Recorder()
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, ResponseReceived):
+            raise KeyboardInterrupt
+
+    _, client = await against(http(502), observers=[recorder, interrupt])
+    with pytest.raises(KeyboardInterrupt):
+        await CREATE(client)
+    assert recorder.events[2:] == [
+        CreateFailed(session_id=None, outcome_unknown=True, reason="KeyboardInterrupt")
+    ]
+
+
+async def test_a_create_that_is_not_sent_has_no_events(against: Against) -> None:
+    """A create that fails before its first request has no event."""
+    recorder = Recorder()
+    _, client = await against(observers=[recorder], auth=[Unready()])
+    with pytest.raises(ConfigurationError):
+        await CREATE(client)
+    assert recorder.events == []
+
+
+async def test_a_session_that_is_over_has_its_usage(against: Against) -> None:
+    """A read of a session that is over has an event with what it used."""
+    recorder = Recorder()
+    over = SESSION | {"state": "closed", "elapsed_time": 2.5}
+    _, client = await against(http(200, over), observers=[recorder])
+    await client.get("s1")
+    assert recorder.events[2:] == [SessionEnded(session_id="s1", usage_seconds=2.5)]
+
+
+class Tracer:
+    """An observer with headers for each request."""
+
+    def __init__(self, headers: dict[str, Any]) -> None:
+        self.headers = headers
+
+    def __call__(self, event: Event, /) -> None:
+        """Do nothing."""
+
+    def trace_headers(self, sent: RequestSent) -> dict[str, Any]:
+        """Return the headers."""
+        assert sent.attempt >= 1
+        if not self.headers:
+            raise ValueError("my mistake")
+        return self.headers
+
+
+async def test_an_observer_gives_the_headers_of_a_trace(
+    emulator: Emulator, time: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`traceparent` and `tracestate` of an observer go with requests to the service, not to IAM. Of
+    other headers, those that can't be sent, those of a mock and those that fail, none does.
+    """
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url, clock=time), ServiceCRN(emulator.crn)]
+    given = {"traceparent": "00-1-2-01", "tracestate": "a=b", "Authorization": "mine"}
+    for observer in (Tracer(given), Tracer({"traceparent": "a\r\nb: c"}), Tracer({}), Mock()):
+        async with AsyncSessionClient(
+            auth, base_url=emulator.url, clock=time, observers=[observer]
+        ) as client:
+            await client.create(mode="batch")
+    token, *creates = emulator.requests
+    traces = [
+        {name: value for name, value in request.headers.items() if name.startswith("trace")}
+        for request in creates
+    ]
+    assert "traceparent" not in token.headers
+    assert traces == [{"traceparent": "00-1-2-01", "tracestate": "a=b"}, {}, {}, {}]
+    assert {request.headers["authorization"][:7] for request in creates} == {"Bearer "}
+    assert [record.getMessage() for record in caplog.records] == [
+        "an observer failed to give trace headers"
+    ]
 
 
 async def test_an_observer_that_fails_is_logged_and_harms_nobody(

@@ -18,6 +18,7 @@ INSTALL = {
     "nest_asyncio": "pip install nest-asyncio",
     "nest_asyncio2": "pip install nest-asyncio2",
     "node": "apt-get install nodejs",
+    "opentelemetry": "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http",
     "qiskit": "pip install qiskit",
     "qiskit_aer": "pip install qiskit-aer",
     "qiskit_ibm_runtime": "pip install qiskit-ibm-runtime",
@@ -25,6 +26,7 @@ INSTALL = {
     "simplejson": "pip install simplejson",
     "qrmi": "pip install qrmi",
     "schemathesis": "pip install schemathesis",
+    "uvicorn": "pip install uvicorn",
     "uvloop": "pip install uvloop",
 }
 # Chromium has a name of its own in each distribution.

@@ -24,11 +24,13 @@ from qsessions import (
     BadRequest,
     CallTimeout,
     ClientClosed,
+    ClientStopped,
     Clock,
     ConfigurationError,
     Conflict,
     ConnectionFailed,
     CreateCancelled,
+    CreateFailed,
     CreateOutcomeUnknown,
     CreateSession,
     Ending,
@@ -79,6 +81,7 @@ from qsessions import (
     SessionClosed,
     SessionCreated,
     SessionDraining,
+    SessionEnded,
     SessionLeftOpen,
     SessionState,
     StateChange,
@@ -152,7 +155,7 @@ class MyLedger:
 class Counter:
     """An observer of the user's own."""
 
-    def __call__(self, event: Event, /) -> None:
+    def __call__(self, event: Event, /) -> None:  # noqa: C901 - a case for each
         """Tell events apart."""
         match event:
             case RequestSent() | RequestFailed() | ResponseReceived():
@@ -164,7 +167,10 @@ class Counter:
                 assert_type(event.expires_in, float)
             case SessionCreated():
                 assert_type(event.max_ttl, int | None)
-            case SessionDraining() | SessionClosed():
+                assert_type(event.labels, Mapping[str, str])
+            case CreateFailed():
+                assert_type(event.outcome_unknown, bool)
+            case SessionDraining() | SessionClosed() | SessionEnded():
                 assert_type(event.session_id, str)
             case CreateCancelled():
                 assert_type(event.closed, bool)
@@ -175,8 +181,9 @@ class Counter:
                 assert_type(event.usage_seconds, float)
                 assert_type(event.max_usage, float)
             case LedgerFailed():
-                assert_type(event.reason, str)
                 assert_type(event.unrecorded, tuple[str, ...])
+            case ClientStopped():
+                assert_type(event.base_url, str)
 
 
 async def fresh_token() -> str:

@@ -54,6 +54,7 @@ RUN_BY = {
     ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/index.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/observability.md", "python"): {"test_the_program_of_the_page_about_traces"},
     ("docs/qiskit.md", "python"): {
         "test_the_service_of_the_page",
         "test_the_whole_program_of_the_page",

@@ -8,7 +8,9 @@ import attrs
 import pytest
 
 from qsessions import (
+    ClientStopped,
     CreateCancelled,
+    CreateFailed,
     EndingFailed,
     Event,
     LedgerFailed,
@@ -20,13 +22,19 @@ from qsessions import (
     SessionClosed,
     SessionCreated,
     SessionDraining,
+    SessionEnded,
     TokenRenewed,
 )
 from qsessions.events import Observers
 from tests.support.tables import table
 
 SENT = RequestSent(
-    operation="get", session_id="s-1", method="GET", path="/v1/sessions/s-1", attempt=1
+    operation="get",
+    session_id="s-1",
+    method="GET",
+    origin="https://q",
+    path="/v1/sessions/s-1",
+    attempt=1,
 )
 EVENTS: list[tuple[Event, int, str]] = [
     (
@@ -36,7 +44,12 @@ EVENTS: list[tuple[Event, int, str]] = [
     ),
     (
         RequestSent(
-            operation="create", session_id=None, method="POST", path="/v1/sessions", attempt=1
+            operation="create",
+            session_id=None,
+            method="POST",
+            origin="https://q",
+            path="/v1/sessions",
+            attempt=1,
         ),
         logging.DEBUG,
         "POST /v1/sessions (create)",
@@ -46,6 +59,7 @@ EVENTS: list[tuple[Event, int, str]] = [
             operation="get",
             session_id="s-1",
             method="GET",
+            origin="https://q",
             path="/x",
             attempt=2,
             status=200,
@@ -59,9 +73,11 @@ EVENTS: list[tuple[Event, int, str]] = [
             operation="get",
             session_id="s-1",
             method="GET",
+            origin="https://q",
             path="/x",
             attempt=2,
             seconds=0.5,
+            error="ConnectionFailed",
             reason="lost",
         ),
         logging.DEBUG,
@@ -124,6 +140,21 @@ EVENTS: list[tuple[Event, int, str]] = [
     ),
     (SessionDraining(session_id="s-1"), logging.INFO, "session s-1 draining"),
     (SessionClosed(session_id="s-1"), logging.INFO, "session s-1 closed"),
+    (
+        CreateFailed(session_id=None, outcome_unknown=False, reason="it said no"),
+        logging.DEBUG,
+        "create failed: it said no",
+    ),
+    (
+        SessionEnded(session_id="s-1", usage_seconds=2.5),
+        logging.DEBUG,
+        "session s-1 is over, used 2.5 s",
+    ),
+    (
+        ClientStopped(base_url="https://q/api"),
+        logging.DEBUG,
+        "the client of https://q/api has stopped",
+    ),
 ]
 
 

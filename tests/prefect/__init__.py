@@ -1,0 +1,1 @@
+"""Prefect, which needs an environment of its own."""
