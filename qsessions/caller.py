@@ -60,6 +60,8 @@ class Caller:
         spawn: Runs a coroutine as a task that is cancelled when the client is closed; raises
             `ClientClosed` after that.
         before_call: Called before each call, if it is set.
+        ancestors: What this one was made from by `with_options`, the nearest first.
+        is_closed: Whether the client that was made by `with_options` for it was closed.
         settings: The settings, once there are some, perhaps without the instance yet.
     """
 
@@ -79,8 +81,9 @@ class Caller:
         self.spawn = transport.spawn
         self.before_call: Callable[[], None] | None = None
         self.settings: Settings | None = None
-        # Of one that has options of its own: what has its settings, and the CRN in place of theirs.
-        self._parent: Caller | None = None
+        # Of one that has options of its own: the CRN in place of those of the settings.
+        self.ancestors: tuple[Caller, ...] = ()
+        self.is_closed = False
         self._crn: ServiceCRN | None = None
         self._transport = transport
         self._attempts = attempts
@@ -127,7 +130,7 @@ class Caller:
         """
         other = with_changes(
             self,
-            _parent=self,
+            ancestors=(self, *self.ancestors),
             _crn=crn or self._crn,
             _attempts=self._attempts.with_policy(retry),
             _api_version=api_version or self._api_version,
@@ -307,11 +310,11 @@ class Caller:
             QSessionsError: The look-up failed. Nothing was sent to the service.
         """
         deadline = self.deadline(timeout)
-        if self._loader is not None and self._parent is not None:
-            await self._parent.ensure_configured(
+        if self._loader is not None and self.ancestors:
+            await self.ancestors[0].ensure_configured(
                 operation, deadline, instance=instance and not self._crn
             )
-            self.adopt(self._parent.settings)
+            self.adopt(self.ancestors[0].settings)
             return
         while (loader := self._loader) is not None:
             if isinstance(loader, InstanceLookup) and not instance:
@@ -369,6 +372,9 @@ class Caller:
             ) from None
 
     async def _ask_for_latest(self, deadline: Deadline) -> str:
+        if self.ancestors and self._crn is self.ancestors[0]._crn:  # noqa: SLF001
+            # Outside of the lock, which both have.
+            return await self.ancestors[0]._ask_for_latest(deadline)  # noqa: SLF001
         async with self._latest_lock:
             # Another call may have got it meanwhile. This one may be about to end a session.
             if self._latest is None:

@@ -139,7 +139,6 @@ class AsyncSessionClient(OfItsProcess):
     _warns_unclosed: ClassVar[bool] = True
     # Until it is otherwise.
     _parent: AsyncSessionClient | None = None
-    _has_warned = False
     _closing: asyncio.Future[None] | None = None
 
     # Else a traceback that shows locals would show a key, a header or a URL's password.
@@ -255,7 +254,8 @@ class AsyncSessionClient(OfItsProcess):
         at the list of workloads, 5 s at most, ends the records of drained sessions that are over.
         Other sessions stay as they are. Calls still waiting get `ClientClosed` or
         `ConnectionFailed`. Closing twice does nothing. Of a client that `with_options` returned
-        only what its own `open` created ends, and it creates no more.
+        (or one that was made from it) only what its own `open` created ends, and it creates no
+        more; creates in flight go on.
         """
         if self._closing is None or self._closing.cancelled():
             # A task of its own, so that cancelling the caller leaves nothing half closed.
@@ -339,6 +339,7 @@ class AsyncSessionClient(OfItsProcess):
                 have come of it, looked for within the rest of the timeout and 10 s at most.
             QSessionsError: Nothing was created; the class says why.
         """
+        extra_headers = hidden(extra_headers)
         wanted = creation(
             request,
             mode,
@@ -349,7 +350,6 @@ class AsyncSessionClient(OfItsProcess):
             extra=extra,
         )
         create = self._create(wanted, labels, api_version, timeout, extra_headers)
-        del extra_headers
         return await create.result()
 
     @overload
@@ -445,10 +445,10 @@ class AsyncSessionClient(OfItsProcess):
                 seconds, a `timedelta` or text such as "5m"; None for no limit. The usage is what
                 the service says (`elapsed_time`), or where it doesn't say it meanwhile, for a
                 dedicated session the time that it was seen active. It is read every 15 s or so, so
-                up to 18 s more may be used, besides a job that runs on. `ended_by` of the handle is
-                then "max_usage", and there is the event `MaxUsageReached`. After the block it
-                counts no more: drained jobs may use more. The instance's usage is asked for once,
-                in the background.
+                up to 18 s more may be used by each job that runs at once, besides jobs that run on;
+                the event loop must run meanwhile. `ended_by` of the handle is then "max_usage", and
+                there is the event `MaxUsageReached`. After the block it counts no more: drained
+                jobs may use more. The instance's usage is asked for once, in the background.
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
             extra_headers: Further headers of its requests, as `headers` of `with_options`.
@@ -458,6 +458,7 @@ class AsyncSessionClient(OfItsProcess):
             QSessionsError: As `create` (on entering).
             SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
         """
+        extra_headers = hidden(extra_headers)
         wanted = creation(
             request,
             mode,
@@ -477,8 +478,8 @@ class AsyncSessionClient(OfItsProcess):
             handle_signals=handle_signals,
             max_usage=max_usage,
         )
-        if create.request.max_ttl is None and not self._has_warned:
-            self._has_warned = True
+        if create.request.max_ttl is None and not self._open_sessions.has_warned:
+            self._open_sessions.has_warned = True
             logger.warning(
                 "open() without max_ttl: if this host vanishes, the session may cost for 8 hours "
                 "from its first job's start"
@@ -508,8 +509,9 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
-        del extra_headers
+        calls = self._calls
+        if extra_headers is not None:
+            calls = self._calls_with(extra_headers := hidden(extra_headers))
         return await calls.get(session_id, api_version, timeout)
 
     async def has_pending_jobs(
@@ -531,8 +533,9 @@ class AsyncSessionClient(OfItsProcess):
         Raises:
             QSessionsError: See errors.py.
         """
-        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
-        del extra_headers
+        calls = self._calls
+        if extra_headers is not None:
+            calls = self._calls_with(extra_headers := hidden(extra_headers))
         return await calls.has_pending_jobs(session_id, api_version, timeout)
 
     async def update(
@@ -562,8 +565,9 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
-        del extra_headers
+        calls = self._calls
+        if extra_headers is not None:
+            calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.update(
             session_id,
             accepting_jobs=accepting_jobs,
@@ -594,8 +598,9 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
-        del extra_headers
+        calls = self._calls
+        if extra_headers is not None:
+            calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.drain(session_id, api_version, timeout)
 
     async def close(
@@ -620,8 +625,9 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls if extra_headers is None else self._calls_with(extra_headers)
-        del extra_headers
+        calls = self._calls
+        if extra_headers is not None:
+            calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.close(session_id, api_version, timeout)
 
     async def close_all(
@@ -709,8 +715,7 @@ class AsyncSessionClient(OfItsProcess):
         Raises:
             QSessionsError: See errors.py.
         """
-        caller = self._calls_with(extra_headers).caller
-        del extra_headers
+        caller = self._calls_with(extra_headers := hidden(extra_headers)).caller
         return await caller.versions(api_version, timeout)
 
     async def instances(self, *, timeout: Timeout = ...) -> list[Instance]:
@@ -752,8 +757,7 @@ class AsyncSessionClient(OfItsProcess):
         # Late, as in `watch`: not every program comes here.
         from qsessions.session.usage import known_usage
 
-        caller = self._calls_with(extra_headers).caller
-        del extra_headers
+        caller = self._calls_with(extra_headers := hidden(extra_headers)).caller
         return await known_usage(self._calls).fetch(caller, api_version, timeout)
 
     async def resolve_instance(self, *, timeout: Timeout = ...) -> str | None:
@@ -812,6 +816,7 @@ class AsyncSessionClient(OfItsProcess):
             InvalidArgument: A filter can't be right (at once, before the first page).
             QSessionsError: A page can't be fetched (while iterating).
         """
+        extra_headers = hidden(extra_headers)
         statuses = texts("status", status)
         queries = [
             operations.workloads_query(
@@ -947,7 +952,7 @@ class AsyncSessionClient(OfItsProcess):
             self,
             _caller=caller,
             _calls=with_changes(
-                self._calls, caller=caller, owner=caller, polls=WeakValueDictionary(), usage=None
+                self._calls, caller=caller, owner=caller, polls=WeakValueDictionary()
             ),
             _labels={**self._labels, **self._checked_labels(labels)},
             _parent=self,
@@ -975,6 +980,8 @@ class AsyncSessionClient(OfItsProcess):
             InvalidArgument: It is none of these; nothing was sent.
             QSessionsError: As the call.
         """
+        if "extra_headers" in kwargs:
+            kwargs["extra_headers"] = hidden(kwargs["extra_headers"])  # type: ignore[arg-type]
         check_recordable(call, self, AsyncLiveSession)
         with recording(self.clock) as answer:
             value = await call(*args, **kwargs)
@@ -1000,7 +1007,7 @@ class AsyncSessionClient(OfItsProcess):
             seconds=self._caller.seconds(timeout),
         )
 
-    # A frame that shows its locals must not show headers that may be secret; so callers drop them.
+    # A frame that shows its locals must not show headers that may be secret; so callers hide them.
     @strips_frames
     def _calls_with(self, headers: Mapping[str, str] | None) -> SessionCalls:
         """Return what makes calls with further headers, or None for none."""
@@ -1025,6 +1032,7 @@ class AsyncSessionClient(OfItsProcess):
 
     async def _close_down(self) -> None:
         if self._parent is not None:
+            self._caller.is_closed = True
             await self._open_sessions.end_of(self._calls.owner)
             return
         self._creates.refuse(ClientClosed("the client is being closed."), for_good=True)

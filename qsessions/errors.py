@@ -40,8 +40,9 @@ class QSessionsError(Jsonable, Exception):
 
     Attributes:
         message: What happened: the service's own words where it gave some.
-        operation: What was asked for: create, get, update, drain, close, versions, workloads, jobs,
-            usage, instances, token_exchange, wait_until or watch.
+        operation: What was asked for: create, get, update, drain, close, has_pending_jobs,
+            versions, workloads, jobs, usage, instances, resolve_instance, configure,
+            token_exchange, wait_until or watch.
         session_id: The session it was asked of, or None.
         method: The HTTP method of the request, or None where no request was involved.
         path: The raw path of the request, or None.
@@ -252,6 +253,11 @@ class WatchIncomplete(QSessionsError):
     ) -> None:
         super().__init__(message, **facts)
         self.errors: Mapping[str, QSessionsError] = {} if errors is None else errors
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as JSON has it; see `QSessionsError.to_dict`."""
+        errors = {session_id: error.to_dict() for session_id, error in self.errors.items()}
+        return super().to_dict() | {"errors": errors}
 
 
 class ResponseError(QSessionsError):

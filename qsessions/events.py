@@ -1,8 +1,8 @@
 """Events that the client reports to observers and to the logger "qsessions".
 
-At INFO a session's life is a line each: created, draining, closed, left open. Requests are at
-DEBUG. What needs attention is at WARNING and above, so that a program without logging set up has it
-on standard error. No event holds a credential, a header or a body.
+At INFO a session's life is a line each: created, draining, closed. Requests are at DEBUG. What
+needs attention is at WARNING and above, so that a program without logging set up has it on standard
+error. No event holds a credential, a header or a body.
 """
 
 from __future__ import annotations
@@ -189,7 +189,10 @@ class LedgerFailed(Value):
 
 @frozen(kw_only=True, eq=False, repr=False)
 class ClientStopped(Value):
-    """The client of the service at `base_url` was closed; no event of it follows."""
+    """The client of the service at `base_url` was closed.
+
+    Of calls that were under way, or are made afterwards in vain, only requests may follow.
+    """
 
     base_url: str
 

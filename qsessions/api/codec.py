@@ -1,6 +1,6 @@
 """Between JSON and models: the only place that knows the field names of the service's answers.
 
-Those of its errors are in error_body.py, of jobs in jobs.py, of the cloud's directory in
+Those of its errors are in error_body.py, of jobs and usage in usage.py, of the cloud's directory in
 directory.py.
 
 Reading is tolerant: unknown fields are kept, null and "" mean absent, unknown states live as

@@ -13,7 +13,7 @@ from typing import TypeVar
 import attrs
 from attrs import frozen
 
-from qsessions.errors import ConfigurationError, InvalidArgument
+from qsessions.errors import ConfigurationError, InvalidArgument, copy_error
 from qsessions.events import logger
 from qsessions.models import (
     DURATION_TEXT,
@@ -44,13 +44,14 @@ class Defaults:
 
     Attributes:
         timeout: A call's timeout in seconds, or None for none.
-        max_ttl: A new session's `max_ttl` in seconds, or None for the service's.
-        backend: A new session's backend, or None for the service's choice.
+        max_ttl: A new session's `max_ttl` in seconds, or None for the service's, or why it can't be
+            right, which is the business of creates that leave it out alone.
+        backend: A new session's backend, or None for the service's choice; or the same.
     """
 
     timeout: float | None
-    max_ttl: int | None
-    backend: str | None
+    max_ttl: int | ConfigurationError | None
+    backend: str | ConfigurationError | None
 
     def seconds(self, timeout: float | timedelta | str | EllipsisType | None) -> float | None:
         """Return a client's timeout in seconds, or None for none; `...` is the default.
@@ -67,14 +68,15 @@ class Defaults:
 
         Raises:
             InvalidArgument: The default `max_ttl` is shorter than a TTL of the request.
+            ConfigurationError: A variable that it needs can't be right.
         """
         if self.max_ttl is None and self.backend is None:
             return request
         try:
             return attrs.evolve(
                 request,
-                max_ttl=request.max_ttl or self.max_ttl,
-                backend=request.backend or self.backend,
+                max_ttl=request.max_ttl or _usable(self.max_ttl),
+                backend=request.backend or _usable(self.backend),
             )
         except InvalidArgument as error:
             raise InvalidArgument(
@@ -86,15 +88,15 @@ def read_defaults(environ: Mapping[str, str] = os.environ) -> Defaults:
     """Return the defaults that the environment sets, and ours for the rest.
 
     Raises:
-        ConfigurationError: A variable can't be right; the message names it.
+        ConfigurationError: The timeout can't be right; the message names its variable.
     """
     default: float | None = DEFAULT_TIMEOUT_S
     timeout = f"seconds above 0, {DURATION_TEXT}, or none"
     ttl = f"from 1 to {MAX_SECONDS} seconds, or {DURATION_TEXT}"
     return Defaults(
         _read(environ, TIMEOUT, _deadline, timeout, default),
-        _read(environ, MAX_TTL, _max_ttl, ttl, None),
-        _read(environ, BACKEND, _backend, "a backend's name", None),
+        _read_for_creates(environ, MAX_TTL, _max_ttl, ttl),
+        _read_for_creates(environ, BACKEND, _backend, "a backend's name"),
     )
 
 
@@ -135,6 +137,22 @@ def _read(
         raise ConfigurationError(
             f"{name} must be {forms}.", solution=f"Correct or unset {name}."
         ) from None
+
+
+def _read_for_creates(
+    environ: Mapping[str, str], name: str, read: Callable[[str], T | None], forms: str
+) -> T | ConfigurationError | None:
+    """Return what a variable says, or what is wrong with it, which is no matter to other calls."""
+    try:
+        return _read(environ, name, read, forms, None)
+    except ConfigurationError as error:
+        return error.with_traceback(None)
+
+
+def _usable(value: T | ConfigurationError) -> T:
+    if isinstance(value, ConfigurationError):
+        raise copy_error(value)
+    return value
 
 
 def _deadline(text: str) -> float | None:

@@ -247,7 +247,12 @@ class Attempts:
         if "IBM-API-Version" in request.headers:
             trace = self.observers.trace_headers(sent)
             if trace and not any(header_problem(*header) for header in trace.items()):
-                request.headers = SecretHeaders(request.headers, **trace)
+                others = {
+                    name: text
+                    for name, text in request.headers.items()
+                    if name.lower() not in trace
+                }
+                request.headers = SecretHeaders(others, **trace)
         started = self.clock.monotonic()
         try:
             result = await self._send(request)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeGuard, TypeVar
 
 from qsessions.api.messages import Request, Response, Transport, strip_frames
 from qsessions.clock import Clock
@@ -74,10 +74,12 @@ class GivenTransport:
         scope = self._clock.timeout(request.timeout and request.timeout + _GRACE_S)
         try:
             with scope:
-                response = await self._given.send(request)
-            if isinstance(response, Response):
+                response: Any = await self._given.send(request)
+            if _is_whole(response):
                 return response
             problem = f"returned no Response but {type(response).__name__}"
+            if isinstance(response, Response):
+                problem = "returned a Response whose status, headers or body is of a wrong type"
         except QSessionsError as error:
             # Others that led here may hold headers.
             strip_frames(error)
@@ -97,3 +99,11 @@ class GivenTransport:
         """Run a coroutine as a task of the user's transport."""
         task: asyncio.Task[T] = self._given.spawn(coroutine)
         return task
+
+
+def _is_whole(response: Any) -> TypeGuard[Response]:
+    """Return whether what a transport returned is what it must be."""
+    kinds = {"status": int, "headers": Mapping, "body": bytes}
+    return isinstance(response, Response) and all(
+        isinstance(getattr(response, name), kind) for name, kind in kinds.items()
+    )

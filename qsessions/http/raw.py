@@ -128,6 +128,8 @@ def check_recordable(call: object, client: object, handle: type[object]) -> None
     if getattr(call, "__name__", None) in names:
         return
     shown = getattr(call, "__qualname__", None) or type(call).__name__
+    if type(owner) is type(client) and owner is not client:
+        shown += " of another client, which has a raw of its own"
     if isinstance(call, Coroutine):
         # Else Python warns that nobody awaited it.
         call.close()

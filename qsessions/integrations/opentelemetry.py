@@ -79,8 +79,9 @@ class OpenTelemetry:
     Args:
         tracer_provider: Where spans go; by default the program's global one.
         meter_provider: Where metrics go; by default the program's global one.
-        propagate: Whether requests to the service have the headers `traceparent` and `tracestate`,
-            so that a proxy in between can go on with the trace. Those to IAM have neither.
+        propagate: Whether requests to the service, but those of `versions`, have the headers
+            `traceparent` and `tracestate`, so that a proxy in between can go on with the trace.
+            Those to IAM have neither.
     """
 
     def __init__(

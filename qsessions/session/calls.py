@@ -65,7 +65,7 @@ class SessionCalls:
         owner: What makes the calls of the client that they belong to, without headers of their own.
         polls: What reads the sessions that somebody waits for, by id.
         draining: Finds out which drained sessions are over.
-        usage: What the service last said of the instance's usage, once it was asked.
+        usages: What the service last said of each instance's usage, once it was asked.
         created_at: When each of the client's newest sessions was created, by id, oldest first, on
             the monotonic clock.
     """
@@ -81,7 +81,7 @@ class SessionCalls:
         self.owner = caller
         self.polls: WeakValueDictionary[str, Poll] = WeakValueDictionary()
         self.draining = DrainingSessions(recorder, clock)
-        self.usage: KnownUsage | None = None
+        self.usages: dict[str | None, KnownUsage] = {}
         self.created_at: dict[str, float] = {}
 
     def remember(self, session_id: str) -> None:
@@ -149,7 +149,7 @@ class SessionCalls:
             raise
         except Conflict as conflict:
             # The first of several attempts may have done it; and a drain is done whoever did it.
-            if name != "drain" and conflict.attempts == 1:
+            if name != "drain" and (conflict.attempts == 1 or extra):
                 raise
             get = operations.get(session_id, ending=operation.ending)
             session = await self.caller.call(get, api_version, deadline)

@@ -90,8 +90,8 @@ class Create:
             CreateOutcomeUnknown: A session may have been created.
             QSessionsError: Nothing was created.
         """
-        if self.calls.usage is not None:
-            self.calls.usage.warn_if_spent()
+        if known := self.calls.usages.get(self.calls.owner.instance):
+            known.warn_if_spent()
         outcome = await self._wait()
         if not isinstance(outcome, BaseException):
             return outcome
@@ -103,7 +103,12 @@ class Create:
 
     async def _wait(self) -> Session | BaseException:
         """Carry it out in a task, and return what came of it."""
-        if (refusal := self._creates.refusal) is not None:
+        refusal = self._creates.refusal
+        if refusal is None and any(
+            caller.is_closed for caller in (self.calls.caller, *self.calls.caller.ancestors)
+        ):
+            refusal = ClientClosed("the client was closed.", solution="Make another one.")
+        if refusal is not None:
             # A caller that tries again at once must not keep the loop from what it waits for.
             await asyncio.sleep(0)
             return self._located(refusal)

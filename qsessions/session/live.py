@@ -22,7 +22,7 @@ from qsessions.errors import (
 from qsessions.models import Session, SessionState, StateName, deadline_seconds
 from qsessions.session.calls import EndedBy, SessionCalls
 from qsessions.session.outage import Outage, ends_wait
-from qsessions.values import OfItsProcess
+from qsessions.values import OfItsProcess, with_changes
 
 if TYPE_CHECKING:
     from qsessions.usage import Job
@@ -82,17 +82,15 @@ class Poll(PolledSession):
     def __init__(self, session_id: str, calls: SessionCalls) -> None:
         super().__init__(session_id)
         self.calls = calls
-        self.version = 0
+        self.version = self._waiting = self.quiet_looks = 0
         self.outage = Outage(f"session {session_id!r}", calls.clock)
         self._read_at = self._failed_at = -math.inf
-        self._waiting = 0
         self._task: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
         # Resolved at each read: None, or the error that all waiting callers get.
         self._round: asyncio.Future[Exception | None] | None = None
         # When to look for the jobs of a session that drains, or None.
         self._look_at: float | None = None
-        self.quiet_looks = 0
 
     def subscribe(self) -> int:
         """Read soon for a new caller, and return the version that counts as seen.
@@ -217,8 +215,9 @@ class AsyncLiveSession(OfItsProcess):
         ended_by: "max_usage" once `open(max_usage=)` has closed the session, else None.
     """
 
-    def __init__(self, poll: Poll) -> None:
+    def __init__(self, poll: Poll, calls: SessionCalls) -> None:
         self._poll = poll
+        self._calls = calls
         self.id = poll.session_id
         self.snapshot: Session | None = None
         self.ended_by: EndedBy | None = None
@@ -234,18 +233,18 @@ class AsyncLiveSession(OfItsProcess):
         Raises:
             QSessionsError: As `AsyncSessionClient.get`.
         """
-        self.snapshot = await self._poll.calls.get(self.id)
+        self.snapshot = await self._calls.get(self.id)
         self._poll.update(self.snapshot)
         return self.snapshot
 
     async def drain(self) -> None:
         """Let the session finish its jobs, then close; see `AsyncSessionClient.drain`."""
-        await self._poll.calls.drain(self.id)
+        await self._calls.drain(self.id)
         self._poll.poll_soon()
 
     async def close(self) -> None:
         """Close now; queued jobs never run. See `AsyncSessionClient.close`."""
-        await self._poll.calls.close(self.id)
+        await self._calls.close(self.id)
         self._poll.poll_soon()
 
     def jobs(self) -> AsyncIterator[Job]:
@@ -257,7 +256,7 @@ class AsyncLiveSession(OfItsProcess):
         # Late: not every program comes here.
         from qsessions.session.jobs import jobs
 
-        return jobs(self._poll.calls.caller, self.id)
+        return jobs(self._calls.caller, self.id)
 
     async def watch(
         self, *, timeout: float | timedelta | str | None = None
@@ -385,7 +384,9 @@ class AsyncLiveSession(OfItsProcess):
 
 def attach(calls: SessionCalls, session_id: str) -> AsyncLiveSession:
     """Return a handle on a session; all handles on one session share one poll."""
-    return AsyncLiveSession(calls.polls.setdefault(session_id, Poll(session_id, calls)))
+    # What all share has no call's own headers.
+    poll = Poll(session_id, with_changes(calls, caller=calls.owner))
+    return AsyncLiveSession(calls.polls.setdefault(session_id, poll), calls)
 
 
 def _has_changed(before: Session | None, after: Session) -> bool:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from qsessions.arguments import check_choice
+from qsessions.caller import Caller
 from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
@@ -76,6 +77,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._seconds = seconds
         self._max_usage = deadline_seconds(max_usage, "max_usage")
         self._limiting: asyncio.Task[None] | None = None
+        self._ended_by: EndedBy | None = None
         self._handles_signals = handle_signals
         self._is_entered = False
         self._live: AsyncLiveSession | None = None
@@ -96,7 +98,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._is_entered = True
         if self._handles_signals:
             signals.hold(self._open_sessions)
-            self.calls.caller.before_call = signals.check
+            for caller in (self.calls.caller, *self.calls.caller.ancestors):
+                caller.before_call = signals.check
         try:
             session = await self._create.result()
         except BaseException:
@@ -127,6 +130,10 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         """
         if error is not None:
             self.how = self._on_error
+        if self._live is not None and self._limiting is not None:
+            # What was read just now may have come too late for the task that looks at it.
+            seen = self.calls.polls[self._live.id].snapshot
+            self._check_usage((seen and seen.elapsed_time) or 0.0)
         failure, cancelled = await self._end_and_wait(self.how)
         if failure is not None:
             self.report(failure, cancelled or error)
@@ -155,14 +162,14 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         """Whether the session was ended."""
         return self._failure() is None
 
-    def end(self, how: How, *, again: bool = True, by: EndedBy | None = None) -> _EndingTask | None:
+    def end(self, how: How, *, again: bool = True) -> _EndingTask | None:
         """Begin to end the session, unless that is under way or done.
 
         Return the task, or None where the client is closed already.
         """
         if self._ending is None or (again and self._ending.done() and not self.has_ended):
             with suppress(ClientClosed):
-                self._ending = self.calls.spawn(self._end(how, by))
+                self._ending = self.calls.spawn(self._end(how))
         return self._ending
 
     async def close(self) -> str | None:
@@ -196,23 +203,29 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         from qsessions.session.usage import known_usage, usage_of
 
         known_usage(self.calls).fetch_soon()
-        has_told = False
         async with aclosing(usage_of(self.calls.polls[live.id])) as readings:
             async for used in readings:
                 if used < most:
                     continue
-                if not has_told:
-                    has_told = True
-                    # However the block ends, if this can't be done before.
-                    self.how = self._on_error = "close"
-                    self.calls.observers.notify(
-                        MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
-                    )
-                ending = self.end("close", by="max_usage")
-                assert ending is not None  # noqa: S101 - closing the client cancels this
-                await asyncio.wait({ending})
+                if self._ending is None or self._ending.done():
+                    self._check_usage(used)
+                    self.end("close")
+                # That of the block, which has ended, may yet fail.
+                if self._ending is not None:
+                    await asyncio.wait({self._ending})
 
-    async def _end(self, how: How, by: EndedBy | None) -> QSessionsError | None:
+    def _check_usage(self, used: float) -> None:
+        """Have it end with a close, and tell that once, if it has used too many seconds."""
+        most, live = self._max_usage, self._live
+        if most is None or live is None or used < most or self._ended_by is not None:
+            return
+        # However the block ends, if this can't be done before.
+        self._ended_by, self.how, self._on_error = "max_usage", "close", "close"
+        self.calls.observers.notify(
+            MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
+        )
+
+    async def _end(self, how: How) -> QSessionsError | None:
         live = self._live
         assert live is not None  # noqa: S101 - only what was entered is ended
         failure: QSessionsError | None = None
@@ -220,7 +233,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
             failure = await self.calls.end(how, live.id, self._create.api_version, self._seconds)
         if failure is None:
-            live.ended_by = by
+            live.ended_by = self._ended_by
             if self._limiting is not None:
                 self._limiting.cancel()
             self._open_sessions.contexts.discard(self)
@@ -248,9 +261,11 @@ class OpenSessions:
         calls: Makes the calls.
         creates: The creates that are under way.
         contexts: The sessions.
+        has_warned: Whether it was said that a session has no `max_ttl`.
     """
 
     def __init__(self, calls: SessionCalls, creates: PendingCreates) -> None:
+        self.has_warned = False
         self.calls = calls
         self.creates = creates
         self.contexts: set[SessionContext] = set()
@@ -259,7 +274,7 @@ class OpenSessions:
         """Return what a caller that leaves now must know, of each."""
         return [context.describe() for context in tuple(self.contexts)]
 
-    async def end_of(self, owner: object) -> None:
+    async def end_of(self, owner: Caller) -> None:
         """End what a client with options of its own opened, by the owner of its calls."""
         await self._end(None, owner)
 
@@ -320,11 +335,13 @@ class OpenSessions:
             )
         )
 
-    async def _end(self, how: How | None, owner: object = None, *, again: bool = True) -> None:
+    async def _end(
+        self, how: How | None, owner: Caller | None = None, *, again: bool = True
+    ) -> None:
         endings = [
             context.end(how or context.how, again=again)
             for context in tuple(self.contexts)
-            if owner in {None, context.calls.owner}
+            if owner in {None, context.calls.owner, *context.calls.owner.ancestors}
         ]
         if tasks := [ending for ending in endings if ending is not None]:
             await asyncio.wait(tasks)

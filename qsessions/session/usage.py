@@ -55,7 +55,10 @@ class KnownUsage:
 
     def fetch_soon(self) -> None:
         """Ask in the background, unless that was done in the last five minutes."""
-        if self._clock.monotonic() - self._asked_at >= _RECENT_S:
+        now = self._clock.monotonic()
+        if now - self._asked_at >= _RECENT_S:
+            # Others may come before the task begins.
+            self._asked_at = now
             with suppress(ClientClosed):
                 self._caller.spawn(self._fetch_and_warn())
 
@@ -76,9 +79,10 @@ class KnownUsage:
 
 def known_usage(calls: SessionCalls) -> KnownUsage:
     """Return what a client knows of its instance's usage."""
-    if calls.usage is None:
-        calls.usage = KnownUsage(calls.owner, calls.clock)
-    return calls.usage
+    instance = calls.owner.instance
+    if instance not in calls.usages:
+        calls.usages[instance] = KnownUsage(calls.owner, calls.clock)
+    return calls.usages[instance]
 
 
 async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:

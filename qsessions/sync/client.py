@@ -445,10 +445,10 @@ class SessionClient(OfItsProcess):
                 seconds, a `timedelta` or text such as "5m"; None for no limit. The usage is what
                 the service says (`elapsed_time`), or where it doesn't say it meanwhile, for a
                 dedicated session the time that it was seen active. It is read every 15 s or so, so
-                up to 18 s more may be used, besides a job that runs on. `ended_by` of the handle is
-                then "max_usage", and there is the event `MaxUsageReached`. After the block it
-                counts no more: drained jobs may use more. The instance's usage is asked for once,
-                in the background.
+                up to 18 s more may be used by each job that runs at once, besides jobs that run on;
+                the event loop must run meanwhile. `ended_by` of the handle is then "max_usage", and
+                there is the event `MaxUsageReached`. After the block it counts no more: drained
+                jobs may use more. The instance's usage is asked for once, in the background.
             api_version: The API version for creating and ending it.
             timeout: The timeout of the create; None for none, `...` for the client's.
             extra_headers: Further headers of its requests, as `headers` of `with_options`.

@@ -785,6 +785,16 @@ async def test_a_repeated_update_that_finds_what_it_wants_is_done(
     assert [request.method for request in server.received] == ["PATCH", "PATCH", "GET"]
 
 
+async def test_a_repeated_update_with_further_fields_is_not_known_to_be_done(
+    against: Against,
+) -> None:
+    """Where the session is as it was wanted, nobody knows whether a further field was set, too."""
+    server, client = await against(reset, http(409, OWN))
+    with pytest.raises(Conflict):
+        await client.update("s1", accepting_jobs=False, extra={"new": 1})
+    assert [request.method for request in server.received] == ["PATCH", "PATCH"]
+
+
 async def test_a_first_update_takes_a_conflict_as_it_is(against: Against) -> None:
     """An update that was sent once and is refused did nothing, so nobody looks whether somebody
     else did.

@@ -17,13 +17,15 @@ from qsessions import (
     IBMCloudAuth,
     InvalidArgument,
     NotFound,
+    QSessionsError,
     ServiceCRN,
     SessionClient,
     UpdateSession,
 )
 from qsessions.emulator import Emulator
+from qsessions.testing import ManualClock
 from qsessions.testing.threaded import ThreadedEmulator
-from tests.support.clients import Against
+from tests.support.clients import Against, client_of
 from tests.support.fault_server import http
 from tests.support.tables import table
 
@@ -100,6 +102,19 @@ async def test_a_traceback_shows_no_header(client: AsyncSessionClient) -> None:
         with pytest.raises(NotFound) as failed:
             await call("unknown", extra_headers=secret)
         assert "the-secret" not in locals_of(failed.value)
+    failing: list[Callable[[], Awaitable[object]]] = [
+        lambda: client.create(mode="batch", labels={"run": "1"}, extra_headers=secret),
+        lambda: client.create(mode="batch", max_ttl=-1, extra_headers=secret),
+        lambda: client.get("s-1", extra_headers={"X-Key": "the-secret\n"}),
+        lambda: client.usage(extra_headers={"X-Key": "the-secret\n"}),
+        lambda: listed(client, mode="nope", extra_headers=secret),
+        lambda: client.raw(client.get, "unknown", extra_headers=secret),
+        lambda: block(client, max_usage=-1, extra_headers=secret),
+    ]
+    for begin in failing:
+        with pytest.raises(QSessionsError) as wrongly:
+            await begin()
+        assert "the-secret" not in locals_of(wrongly.value)
     for wrong in ({"X-Key": "the-secret\n"}, {"X-Key": "the-secret", "Host": "h"}):
         with pytest.raises(InvalidArgument) as refused:
             await client.create(mode="batch", extra_headers=wrong)
@@ -159,3 +174,17 @@ def test_fields_that_cannot_be_sent(extra: Any, problem: str) -> None:
         CreateSession("batch", extra=extra)
     with pytest.raises(InvalidArgument, match=problem):
         UpdateSession(accepting_jobs=False, extra=extra)
+
+
+async def test_a_handle_of_its_own_has_no_headers_of_a_call(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """Another handle on a session that was opened with further headers doesn't send them."""
+    async with client_of(emulator, time) as client:
+        headers = {"X-Run": "1"}
+        async with client.open(mode="batch", max_ttl="10m", extra_headers=headers) as live:
+            await client.attach(live.id).refresh()
+            await live.refresh()
+    sent = [request.headers.get("x-run") for request in emulator.requests]
+    operations = [request.operation for request in emulator.requests]
+    assert [run for run, what in zip(sent, operations, strict=True) if what == "get"] == [None, "1"]

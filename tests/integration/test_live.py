@@ -85,7 +85,7 @@ class Scripted:
 
     def live(self) -> AsyncLiveSession:
         """Return a new handle."""
-        return AsyncLiveSession(self.poll)
+        return AsyncLiveSession(self.poll, cast("Any", self))
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task."""

@@ -135,12 +135,24 @@ async def nothing(_: Request) -> None:
     """Return no answer."""
 
 
+def broken(*parts: Any) -> Any:
+    """Return what answers with a response of these parts, of which one is of a wrong type."""
+
+    async def answer(_: Request) -> Response:
+        return Response(*parts)
+
+    return answer
+
+
 @table(
     ("answer", "message"),
     [
         (raising(LookupError("no tape: the-api-key")), r"raised LookupError: no tape: \*\*\*"),
         (raising(TimeoutError("its own")), "raised TimeoutError: its own"),
         (nothing, "returned no Response but NoneType"),
+        (broken(200, {}, '{"id": "s1"}'), "returned a Response whose status, headers or body is"),
+        (broken("200", {}, b"{}"), "returned a Response whose status, headers or body is"),
+        (broken(200, None, b"{}"), "returned a Response whose status, headers or body is"),
     ],
 )
 async def test_a_transport_with_a_fault_ends_the_call(answer: Any, message: str) -> None:

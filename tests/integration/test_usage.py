@@ -152,6 +152,50 @@ async def test_a_block_that_ends_first_is_limited_no_more(
     assert usage_requests(emulator) == 1
 
 
+async def test_what_is_used_during_the_ending_is_no_share(
+    emulator: Emulator, time: ManualClock
+) -> None:
+    """While the block's own ending is under way, a reading above the limit tells nobody that the
+    session is being closed for it.
+    """
+    events: list[object] = []
+    ending: Any = asyncio.get_running_loop().create_future()
+    async with (
+        client_of(emulator, time, observers=[events.append]) as client,
+        client.open(mode="batch", max_ttl="1h", max_usage=5) as live,
+    ):
+        emulator.submit_job(live.id, seconds=3600)
+        (context,) = client._open_sessions.contexts
+        context._ending = ending
+        time.now += 600
+        await live.refresh()
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert not any(isinstance(event, MaxUsageReached) for event in events)
+        context._ending = None
+        ending.set_result(None)
+
+
+@pytest.mark.parametrize("on_exit", ["drain", "close"])
+async def test_a_block_that_ends_just_when_its_share_is_used(
+    emulator: Emulator, time: ManualClock, on_exit: Any
+) -> None:
+    """Where the last read within the block shows that the share is used, the block ends with a close
+    that says so, though nothing has run between the two.
+    """
+    events: list[object] = []
+    async with client_of(emulator, time, observers=[events.append]) as client:
+        async with client.open(
+            mode="dedicated", max_ttl="2h", max_usage="5m", on_exit=on_exit
+        ) as live:
+            emulator.submit_job(live.id, seconds=3600)
+            time.now += 1200
+            await live.refresh()
+        assert live.ended_by == "max_usage"
+    assert emulator.requests[-1].method == "DELETE"
+    assert [type(event) for event in events].count(MaxUsageReached) == 1
+
+
 class Silent(FaultServer):
     """A service with one session, active for most of the time, whose usage it doesn't say.
 

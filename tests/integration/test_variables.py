@@ -50,6 +50,13 @@ def test_the_forms_of_each_default(name: str, text: str | None, value: object) -
     assert getattr(read_defaults(environ), name) == value
 
 
+def begin_block(needed: str) -> None:
+    """Make a client, and then a block if only that needs a variable."""
+    client = AsyncSessionClient(static_auth(), base_url="http://127.0.0.1:1")
+    assert needed in {"MAX_TTL", "BACKEND"}
+    client.open(mode="batch")
+
+
 @table(
     ("name", "text"),
     [
@@ -62,13 +69,13 @@ def test_the_forms_of_each_default(name: str, text: str | None, value: object) -
 def test_a_wrong_value_is_told_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
-    """A value that can't be right is refused when the client is made, by the variable's name, and
-    isn't repeated: it may be a key in the wrong place.
+    """A value that can't be right is refused by the variable's name when it is needed, and isn't
+    repeated: it may be a key in the wrong place. What ends sessions needs no default of creates.
     """
     with monkeypatch.context() as patch:
         patch.setenv(f"QSESSIONS_{name}", text)
         with pytest.raises(ConfigurationError, match=f"^QSESSIONS_{name} must be ") as caught:
-            AsyncSessionClient(static_auth(), base_url="http://127.0.0.1:1")
+            begin_block(name)
     assert caught.value.solution == f"Correct or unset QSESSIONS_{name}."
     assert f"not {text!r}" not in str(caught.value)
 
@@ -161,7 +168,7 @@ async def test_a_log_without_any_setup(tmp_path: Path) -> None:
     """
     gone = http(404, {"errors": [{"code": 1, "message": "gone"}], "trace": "t"})
     async with FaultServer(GRANT, gone, GRANT, gone) as server:
-        shell = shell_of(server, tmp_path)
+        shell, url = shell_of(server, tmp_path), server.url
         shell.env["QSESSIONS_LOG"] = "Debug"
         process = await asyncio.create_subprocess_exec(
             sys.executable, PROGRAMS / "logging_client.py", env=shell.env, stdout=PIPE, stderr=PIPE
@@ -177,6 +184,7 @@ async def test_a_log_without_any_setup(tmp_path: Path) -> None:
         "DEBUG qsessions: 127.0.0.1 gave an access token for 3600 s",
         "DEBUG qsessions: GET /v1/sessions/s-1 (get)",
         "DEBUG qsessions: GET /v1/sessions/s-1 (get): 404 after  s",
+        f"DEBUG qsessions: the client of {url} has stopped",
     ]
     assert "the-secret-key" not in err
 

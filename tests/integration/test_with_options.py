@@ -146,8 +146,8 @@ async def tenants(
 async def test_what_ends_what(
     emulator: Emulator, tenants: tuple[AsyncSessionClient, AsyncSessionClient, LocalLedger]
 ) -> None:
-    """Closing it ends its own blocks, after which it creates no more; closing the client that it was
-    made from ends all, and it.
+    """Closing it ends its own blocks and those of what was made from it, after which they create no
+    more; closing the client that it was made from ends all, and it.
     """
     client, tenant, _ = tenants
     options: dict[str, Any] = {"mode": "batch", "max_ttl": "10m", "on_exit": "close"}
@@ -162,10 +162,12 @@ async def test_what_ends_what(
             with pytest.raises(ClientClosed):
                 tenant.open(**options)
             # What is there can still be looked after.
-            assert not (await tenant.get(left.id)).is_final
+            assert (await tenant.get(left.id)).is_final
             with pytest.raises(NotFound):
                 await client.get(left.id)
-        assert len(emulator.open_sessions) == 2
+            with pytest.raises(ClientClosed):
+                await second.create(mode="batch")
+        assert len(emulator.open_sessions) == 1
         await client.aclose()
         assert emulator.open_sessions == []
     for refused in (second.get(left.id), second.create(mode="batch"), second.__aenter__()):
@@ -246,3 +248,42 @@ def test_in_the_facade() -> None:
         tenant.shutdown()
         with pytest.raises(ClientClosed):
             tenant.get(live.id)
+
+
+async def test_a_block_that_is_entered_after_the_end(
+    emulator: Emulator, tenants: tuple[AsyncSessionClient, AsyncSessionClient, LocalLedger]
+) -> None:
+    """What `open` returned before its client was closed creates nothing when it is entered."""
+    _, tenant, _ = tenants
+    context = tenant.open(mode="batch", max_ttl="10m", extra_headers={"X-Run": "1"})
+    await tenant.aclose()
+    with pytest.raises(ClientClosed):
+        async with context:
+            pass
+    assert emulator.sessions == {}
+
+
+async def test_what_is_asked_once_is_asked_once_for_all(
+    emulator: Emulator, time: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The latest version, the instance's usage and the warning of a missing `max_ttl` come once,
+    however many clients and calls with headers of their own there are, and at the same time.
+    """
+    auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
+    headers = {"X-Run": "1"}
+    async with AsyncSessionClient(
+        auth, base_url=emulator.url, clock=time, api_version="latest"
+    ) as client:
+
+        async def block(options: dict[str, Any]) -> None:
+            opening = client.with_options(timeout=50).open(
+                mode="batch", max_usage="5m", extra_headers=headers, **options
+            )
+            async with opening as live:
+                await client.with_options(timeout=40).get(live.id, extra_headers=headers)
+
+        await asyncio.gather(*map(block, [{}, {}, {"max_ttl": "10m"}]))
+    operations = [request.operation for request in emulator.requests]
+    assert operations.count("versions") == 1
+    assert operations.count("usage") == 1
+    assert caplog.text.count("max_ttl") == 1

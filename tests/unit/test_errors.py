@@ -110,6 +110,7 @@ def test_pickling(kind: type[QSessionsError], protocol: int) -> None:
 def test_the_errors_of_a_watch_arrive_too() -> None:
     """What a watch says of each session crosses a process border with it."""
     error = WatchIncomplete("it broke", errors={"s-1": full(NotFound)})
+    assert error.to_dict()["errors"] == {"s-1": full(NotFound).to_dict()}
     arrived: WatchIncomplete = pickle.loads(pickle.dumps(error))  # noqa: S301 - as above
     assert fields(arrived.errors["s-1"]) == fields(error.errors["s-1"])
 
