@@ -211,8 +211,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
                     self._check_usage(used)
                     self.end("close")
                 # That of the block, which has ended, may yet fail.
-                if self._ending is not None:
-                    await asyncio.wait({self._ending})
+                assert self._ending is not None  # noqa: S101 - closing the client cancels this
+                await asyncio.wait({self._ending})
 
     def _check_usage(self, used: float) -> None:
         """Have it end with a close, and tell that once, if it has used too many seconds."""
