@@ -112,7 +112,7 @@ def test_waits_take_no_time(run: Run) -> None:
     """Sixty waits of minutes, of code that knows nothing of tests, end when their time has come in
     the emulator's time.
     """
-    run("plugin_waits.py").assert_outcomes(passed=14)
+    run("plugin_waits.py").assert_outcomes(passed=6)
 
 
 @pytest.mark.smoke
