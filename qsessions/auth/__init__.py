@@ -1,4 +1,4 @@
-"""The service's five credentials, each sent in its own header and no other."""
+"""The service's five credentials, each sent in one header and no other."""
 
 from qsessions.auth.iam import IBMCloudAuth
 from qsessions.auth.static import (

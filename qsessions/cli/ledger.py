@@ -59,10 +59,10 @@ async def ledger(
 ) -> int | None:
     """List the sessions that this user's processes created and that may be open.
 
-    They are sessions of the instance that the credentials name; without
-    credentials, all are listed. The owner of a session is the process that
-    created it: alive, dead, or unknown where that can't be found out from
-    here.
+    They are sessions of the instance that the credentials name; where that
+    can't be found out, all are listed. The owner of a session is the process
+    that created it: alive, dead, or unknown where that can't be found out
+    from here.
 
     Example: qsessions ledger --json
     """
@@ -160,7 +160,7 @@ def _why_unread(
     if record.session_id is None:
         return "its id is unknown"
     if client is None:
-        return "there are no credentials"
+        return "the service was not asked"
     match state:
         case None:
             return ANOTHER_INSTANCE

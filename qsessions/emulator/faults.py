@@ -109,10 +109,11 @@ class Fault:
             of the service.
         headers: More headers of an `answer`.
         retry_after: The Retry-After header of an `answer`: seconds, or text such as an HTTP date.
-        seconds: How long a `latency` or a `drip` takes in real seconds, up to 3600; how far a
-            `clock_skew` is ahead, or behind if negative; how long a session is young to a
-            `young_404`, in the service's time, 2 by default; how long a job waits for a backend
-            that is offline or paused, in the service's time, 600 by default.
+        seconds: How long a `latency` or a `drip` takes, up to 3600: in real seconds, or in the
+            service's time for clients that wait in it; how far a `clock_skew` is ahead, or behind
+            if negative; how long a session is young to a `young_404`, in the service's time, 2 by
+            default; how long a job waits for a backend that is offline or paused, in the service's
+            time, 600 by default.
         keep_bytes: How much of the body a `truncate` sends; half of it by default.
 
     Raises:

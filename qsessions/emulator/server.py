@@ -67,7 +67,7 @@ class Emulator:
         clock: Returns the time of the service in unix seconds. The default starts at the wall clock
             and goes on monotonically.
         speed: Seconds of the service in one real second, without a `clock`; at 0 time stands still
-            until `advance`.
+            until it is moved, by `advance` or by clients that wait in it; see docs/testing.md.
         plan: The first instance's plan, as in `add_instance`.
         partner: Whether the first instance is a channel partner's, as in `add_instance`.
         interactive_ttl: The first instance's idle limit, as in `add_instance`.
@@ -349,8 +349,8 @@ class Emulator:
     async def advance(self, duration: float | str | timedelta) -> float:
         """Move the time at once, at any `speed`, and return the new time in unix seconds.
 
-        All that falls due on the way happens at its exact time. Latency faults wait in real time,
-        but for clients that wait in the emulator's; see docs/testing.md.
+        All that falls due on the way happens at its exact time. Latency and drip faults wait in
+        real time, but for clients that wait in the emulator's; see docs/testing.md.
 
         Args:
             duration: Seconds, a `timedelta` or text such as "2h 30m".

@@ -22,8 +22,8 @@ from qsessions.config.checks import checked_insecure_hosts
 from qsessions.errors import ConfigurationError
 
 _CLOUD = "cloud.ibm.com"
-# The client reads where to look for the account and its instances from these alone.
-_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+# An emulator is reached directly.
+_PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 class _Emulator(Protocol):
@@ -78,6 +78,7 @@ def service(emulator: _Emulator | None = None, **options: Any) -> QiskitRuntimeS
     """
     url, iam_url, key, crn = _address(emulator)
     _guard.hold()
+    # The client reads where to look for the account and its instances from these alone.
     surroundings = {
         "IAM_URL": iam_url,
         "GLOBAL_SEARCH_URL": iam_url,

@@ -302,4 +302,4 @@ async def _answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
         raise
     except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
         why = f"it did not answer within {seconds:g} s" if scope.expired else reason(error)
-    raise LedgerUnavailable(f"the ledger can't be used: {why}.")
+    raise LedgerUnavailable(f"the ledger can't be used: {why.removesuffix('.')}.")

@@ -23,7 +23,7 @@ def sync_client(
     Args:
         emulator: The emulator, which runs.
         real_time: Whether it waits in real time, not in the emulator's.
-        options: What `SessionClient` takes, except for its address, credentials and clock.
+        options: What `SessionClient` takes, except for address, credentials, transport and clock.
     """
     time = virtual_time(emulator, real=real_time)
     return SessionClient(
@@ -44,7 +44,8 @@ def async_client(
     Args:
         emulator: The emulator, which runs.
         real_time: Whether it waits in real time, not in the emulator's.
-        options: What `AsyncSessionClient` takes, except for its address, credentials and clock.
+        options: What `AsyncSessionClient` takes, except for its address, credentials, transport
+            and clock.
     """
     client = _ClientOfEachLoop(emulator, virtual_time(emulator, real=real_time), options)
     try:
@@ -77,7 +78,9 @@ class _ClientOfEachLoop(AsyncSessionClient):
         ] = {}
         self.clock = time.clock
         # What is wrong with the options is told here and not at the first call.
-        AsyncSessionClient(self._auth, base_url=self._url, **options)
+        AsyncSessionClient(
+            self._auth, base_url=self._url, clock=time.clock, transport=None, **options
+        )
 
     def __repr__(self) -> str:
         return f"AsyncSessionClient(base_url={self._url!r})"

@@ -219,8 +219,8 @@ class ThreadedEmulator:
     def advance(self, duration: float | str | timedelta) -> float:
         """Move the time at once, at any `speed`, and return the new time in unix seconds.
 
-        All that falls due on the way happens at its exact time. Latency faults wait in real time,
-        but for clients that wait in the emulator's; see docs/testing.md.
+        All that falls due on the way happens at its exact time. Latency and drip faults wait in
+        real time, but for clients that wait in the emulator's; see docs/testing.md.
 
         Args:
             duration: Seconds, a `timedelta` or text such as "2h 30m".

@@ -300,7 +300,7 @@ async def test_the_ledger_without_credentials(
     await ledger.record(LedgerRecord(**record(service, session_id="s-1")))
     code, out, err = await shell("ledger", "--jsonl")
     assert code == 0
-    assert '"unread": "there are no credentials"' in out
+    assert '"unread": "the service was not asked"' in out
     assert "live states are not shown" in error_lines(err)[0]
     assert "QISKIT_IBM_TOKEN" in err
     await ledger.aclose()

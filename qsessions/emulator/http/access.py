@@ -101,7 +101,7 @@ def make_access(host: str, advertised_host: str | None, admin_token: str | None)
     """Return the access to an emulator that listens on a host and is known by another.
 
     Raises:
-        ValueError: An argument is none.
+        ValueError: The host is empty, the other no name or address, or the token malformed.
     """
     if not host:
         # An empty host means every address, which must be asked for by name.
