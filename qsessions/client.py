@@ -49,7 +49,7 @@ from qsessions.models import (
     deadline_seconds,
 )
 from qsessions.session.calls import HOWS, How, SessionCalls
-from qsessions.session.create import Create
+from qsessions.session.create import Create, client_closed, why_closed
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.open import OpenSessions, SessionContext
 from qsessions.session.pending_creates import PendingCreates
@@ -233,7 +233,7 @@ class AsyncSessionClient(OfItsProcess):
             ClientClosed: The client was closed; it can't be opened again.
         """
         if self._closing is not None or self._creates.is_closed:
-            raise _closed()
+            raise client_closed()
         await self._caller.ensure_configured("configure", ..., instance=False)
         return self
 
@@ -533,9 +533,7 @@ class AsyncSessionClient(OfItsProcess):
         Raises:
             QSessionsError: See errors.py.
         """
-        calls = self._calls
-        if extra_headers is not None:
-            calls = self._calls_with(extra_headers := hidden(extra_headers))
+        calls = self._calls_with(extra_headers := hidden(extra_headers))
         return await calls.has_pending_jobs(session_id, api_version, timeout)
 
     async def update(
@@ -565,9 +563,7 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls
-        if extra_headers is not None:
-            calls = self._calls_with(extra_headers := hidden(extra_headers))
+        calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.update(
             session_id,
             accepting_jobs=accepting_jobs,
@@ -598,9 +594,7 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls
-        if extra_headers is not None:
-            calls = self._calls_with(extra_headers := hidden(extra_headers))
+        calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.drain(session_id, api_version, timeout)
 
     async def close(
@@ -625,9 +619,7 @@ class AsyncSessionClient(OfItsProcess):
             NotFound: The instance has no such session.
             QSessionsError: See errors.py.
         """
-        calls = self._calls
-        if extra_headers is not None:
-            calls = self._calls_with(extra_headers := hidden(extra_headers))
+        calls = self._calls_with(extra_headers := hidden(extra_headers))
         await calls.close(session_id, api_version, timeout)
 
     async def close_all(
@@ -996,8 +988,8 @@ class AsyncSessionClient(OfItsProcess):
         extra_headers: Mapping[str, str] | None,
     ) -> Create:
         """Return a create that is checked and not yet begun."""
-        if self._closing is not None and self._parent is not None:
-            raise _closed()
+        if (closed := why_closed(self._caller)) is not None:
+            raise closed
         return Create(
             self._calls_with(extra_headers),
             self._creates,
@@ -1058,10 +1050,6 @@ def _carrier(
     from qsessions.http.given import GivenTransport
 
     return GivenTransport(transport, own, clock)
-
-
-def _closed() -> ClientClosed:
-    return ClientClosed("the client was closed.", solution="Make another one.")
 
 
 async def by_creation(

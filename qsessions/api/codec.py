@@ -21,13 +21,7 @@ from attrs import field, frozen
 from qsessions.api.messages import header_problem
 from qsessions.api.structure import SCALARS, loads, structure
 from qsessions.errors import ProtocolError
-from qsessions.models import (
-    ApiVersion,
-    CreateSession,
-    Session,
-    UpdateSession,
-    Workload,
-)
+from qsessions.models import ApiVersion, CreateSession, Session, UpdateSession, Workload
 from qsessions.values import Value
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from qsessions.api import operations
 from qsessions.api.codec import decode_session_id
 from qsessions.api.messages import Progress
 from qsessions.api.outcome import CreateOutcomeUnknown
+from qsessions.caller import Caller
 from qsessions.clock import Deadline, Timeout
 from qsessions.errors import ClientClosed, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, CreateFailed, SessionCreated
@@ -29,6 +30,17 @@ ENDING_TIMEOUT = 30.0
 
 _GIVEN_UP = "the request was given up while it was in flight."
 _SHUT_DOWN = "the client or the event loop was shut down meanwhile."
+
+
+def client_closed() -> ClientClosed:
+    """Return the error of a client that creates nothing any more."""
+    return ClientClosed("the client was closed.", solution="Make another one.")
+
+
+def why_closed(caller: Caller) -> ClientClosed | None:
+    """Return why nothing is created where the client, or one that it was made from, was closed."""
+    is_closed = any(one.is_closed for one in (caller, *caller.ancestors))
+    return client_closed() if is_closed else None
 
 
 class Create:
@@ -103,12 +115,7 @@ class Create:
 
     async def _wait(self) -> Session | BaseException:
         """Carry it out in a task, and return what came of it."""
-        refusal = self._creates.refusal
-        if refusal is None and any(
-            caller.is_closed for caller in (self.calls.caller, *self.calls.caller.ancestors)
-        ):
-            refusal = ClientClosed("the client was closed.", solution="Make another one.")
-        if refusal is not None:
+        if (refusal := self._creates.refusal or why_closed(self.calls.caller)) is not None:
             # A caller that tries again at once must not keep the loop from what it waits for.
             await asyncio.sleep(0)
             return self._located(refusal)

@@ -30,7 +30,7 @@ def sync_client(
         _auth(emulator),
         base_url=emulator.url,
         clock=time.clock,
-        transport=None if time.is_real else time.counting,
+        transport=time.transport,
         **options,
     )
 
@@ -79,7 +79,7 @@ class _ClientOfEachLoop(AsyncSessionClient):
         self.clock = time.clock
         # What is wrong with the options is told here and not at the first call.
         AsyncSessionClient(
-            self._auth, base_url=self._url, clock=time.clock, transport=None, **options
+            self._auth, base_url=self._url, clock=time.clock, transport=time.transport, **options
         )
 
     def __repr__(self) -> str:
@@ -121,7 +121,7 @@ class _ClientOfEachLoop(AsyncSessionClient):
                 self._auth,
                 base_url=self._url,
                 clock=self.clock,
-                transport=None if self._time.is_real else self._time.counting,
+                transport=self._time.transport,
                 **self._options,
             )
             closing = _closed_with_the_loop(client)

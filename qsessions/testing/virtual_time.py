@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
 from operator import attrgetter
 from random import Random
@@ -76,6 +77,7 @@ class VirtualTime:
 
     Attributes:
         clock: What the clients take as `clock=`.
+        transport: What they take as `transport=`: it says which requests are under way.
         thread: The emulator's event loop, in a thread of its own.
         is_real: Whether it is real time.
     """
@@ -94,6 +96,7 @@ class VirtualTime:
             call_later=self._call_later,
         )
         self.clock = clock if self.is_real else attrs.evolve(clock, wall=self._now)
+        self.transport = None if self.is_real else partial(_CountingTransport, time=self)
         # Guards what follows.
         self._lock = threading.RLock()
         # In the order in which they were made.
@@ -143,10 +146,6 @@ class VirtualTime:
         with self._lock:
             self._timers.pop(timer, None)
             self._changes += 1
-
-    def counting(self, own: Transport) -> Transport:
-        """Return what carries requests as `own` does, and says which are under way."""
-        return _CountingTransport(own, self)
 
     @contextmanager
     def under_way(self) -> Iterator[str]:
