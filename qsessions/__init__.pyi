@@ -29,6 +29,7 @@ from qsessions.errors import (
     InstanceLookupFailed as InstanceLookupFailed,
     InstanceNotFound as InstanceNotFound,
     InvalidArgument as InvalidArgument,
+    LeaseLost as LeaseLost,
     LedgerUnavailable as LedgerUnavailable,
     NotFound as NotFound,
     ProtocolError as ProtocolError,
@@ -51,6 +52,7 @@ from qsessions.events import (
     LedgerFailed as LedgerFailed,
     MaxUsageReached as MaxUsageReached,
     Observer as Observer,
+    OwnershipLost as OwnershipLost,
     RequestFailed as RequestFailed,
     RequestSent as RequestSent,
     ResponseReceived as ResponseReceived,
@@ -63,7 +65,14 @@ from qsessions.events import (
 )
 from qsessions.http.raw import Raw as Raw
 from qsessions.http.retry import RetryPolicy as RetryPolicy
+from qsessions.ledger.lease import (
+    Lease as Lease,
+    LeasedLedger as LeasedLedger,
+    LeaseState as LeaseState,
+    LeaseTerms as LeaseTerms,
+)
 from qsessions.ledger.local import LocalLedger as LocalLedger
+from qsessions.ledger.postgres import PostgresLedger as PostgresLedger
 from qsessions.ledger.records import (
     Ledger as Ledger,
     LedgerEntry as LedgerEntry,

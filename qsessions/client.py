@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Literal, ParamSpec, Self, TypeVar, overload
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, Self, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from yarl import URL
@@ -31,7 +31,8 @@ from qsessions.http.pool import HttpSession
 from qsessions.http.raw import Raw, check_recordable, recording
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
-from qsessions.ledger.recorder import SessionRecorder
+from qsessions.ledger.choice import chosen_ledger
+from qsessions.ledger.recorder import OnLost, SessionRecorder
 from qsessions.ledger.records import Ledger, checked_labels
 from qsessions.models import (
     ApiVersion,
@@ -117,16 +118,22 @@ class AsyncSessionClient(OfItsProcess):
             everything.)
         ledger: Where to record the sessions that this client creates, so that `qsessions reap`
             finds those of a process that was killed: "local" for the platform's own place (extra
-            "ledger"), a `LocalLedger` or another `Ledger`, which you close, or None for nowhere. A
-            session belongs to this process while that lives, even after the client was closed. A
-            failing ledger stops no session from being created or ended, and is reported once;
-            sessions that it never took are named at the end.
+            "ledger"), the URL of a PostgreSQL database that many machines share (extra "postgres";
+            docs/fleet.md), a `LocalLedger`, `PostgresLedger` or another `Ledger`, which you close,
+            or None for nowhere. By default what QSESSIONS_LEDGER says, else nowhere. A session
+            belongs to this process while that lives, even after the client was closed. A failing
+            ledger stops no session from being created or ended, and is reported once; sessions that
+            it never took are named at the end.
         ledger_wait: Whether `create` and `open` return only when the session's id is in the ledger,
             so that a process that is killed at the very next instruction leaves nothing that
             `qsessions reap` can't end. It costs what the disk takes (a millisecond or so, 5 s at
             most), which doesn't count against `timeout`. With False the id is written in the
             background: a process that dies before that, or blocks its event loop and dies, leaves a
             record without an id, and `reap` can only show which session it may be.
+        on_lost: What becomes of this client's sessions when the lease of this process in a shared
+            ledger can't be renewed, so that another may take them over: "continue" leaves them
+            alone, "end" closes them, and none is created until the lease is renewed. Either way it
+            is reported, and after another process took them over none is created any more.
         allow_insecure: Whether plain http to a host other than this machine is allowed.
         observers: Called with each event; see events.py. The logger "qsessions" logs them anyway.
         clock: Time and chance, for tests. The client waits by it alone.
@@ -160,8 +167,9 @@ class AsyncSessionClient(OfItsProcess):
         application: str | None = None,
         headers: Mapping[str, str] | None = None,
         max_concurrency: int = 100,
-        ledger: Ledger | Literal["local"] | None = None,
+        ledger: Ledger | str | EllipsisType | None = ...,
         ledger_wait: bool = True,
+        on_lost: OnLost = "continue",
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -188,8 +196,16 @@ class AsyncSessionClient(OfItsProcess):
         )
         self._transport.pool.warns_unclosed = self._warns_unclosed
         carrier = _carrier(transport, self._transport, self.clock)
+        check_choice("on_lost", on_lost, ("continue", "end"))
+        place, is_ours = chosen_ledger(ledger, self._defaults.ledger, self.clock)
         self._recorder = SessionRecorder(
-            ledger, self._transport.spawn, watchers, self.clock, wait=ledger_wait
+            place,
+            self._transport.spawn,
+            watchers,
+            self.clock,
+            is_ours=is_ours,
+            wait=ledger_wait,
+            on_lost=on_lost,
         )
         policy = value_or_default("retry=", retry, RetryPolicy)
         self._caller = Caller(
@@ -204,6 +220,11 @@ class AsyncSessionClient(OfItsProcess):
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
+        if self._recorder.leased is not None:
+            # Late, as in `watch`: not every program comes here.
+            from qsessions.session.ownership import follow_lease
+
+            self._recorder.follow = partial(follow_lease, self._open_sessions)
         self._labels: Mapping[str, str] = {}
 
     def __repr__(self) -> str:

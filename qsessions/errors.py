@@ -171,6 +171,16 @@ class LedgerUnavailable(QSessionsError):
     hint = "Check that the directory exists, has room and is yours, or give another one."
 
 
+class LeaseLost(QSessionsError):
+    """No session was created, since this process has lost the lease that it holds in its ledger.
+
+    Another process has taken its sessions over, and ends them. Or, with `on_lost="end"`, another
+    may do so soon, and this one ends them itself.
+    """
+
+    hint = "Make a new client, or restart the process: it then holds a new lease."
+
+
 class _Unanswered(QSessionsError):
     _more_facts = ("sent",)
 

@@ -188,6 +188,20 @@ class LedgerFailed(Value):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
+class OwnershipLost(Value):
+    """This process's lease in a shared ledger could not be renewed in time; `reason` says why.
+
+    `session_ids` are the client's sessions that may be open. With `taken_over` another process ends
+    them, and this client creates no more. Else another may do so, once it has seen that for long
+    enough.
+    """
+
+    reason: str
+    taken_over: bool
+    session_ids: tuple[str, ...]
+
+
+@frozen(kw_only=True, eq=False, repr=False)
 class ClientStopped(Value):
     """The client of the service at `base_url` was closed.
 
@@ -212,6 +226,7 @@ Event: TypeAlias = (
     | CreateCancelled
     | EndingFailed
     | LedgerFailed
+    | OwnershipLost
     | ClientStopped
 )
 
@@ -284,6 +299,7 @@ class Observers:
 
 _LEVELS: dict[type[Event], int] = {
     LedgerFailed: logging.WARNING,
+    OwnershipLost: logging.WARNING,
     MaxUsageReached: logging.WARNING,
     SessionCreated: logging.INFO,
     SessionDraining: logging.INFO,
@@ -335,6 +351,7 @@ def _words_of_detail(
     | TokenRenewed
     | CreateFailed
     | SessionEnded
+    | OwnershipLost
     | ClientStopped,
 ) -> str:
     match event:
@@ -350,6 +367,10 @@ def _words_of_detail(
         case SessionEnded():
             usage = "" if event.usage_seconds is None else f", used {event.usage_seconds:.1f} s"
             return f"session {event.session_id} is over{usage}"
+        case OwnershipLost():
+            count = len(event.session_ids)
+            whose = f"{count} session{'' if count == 1 else 's'} of this process"
+            return f"ownership of {whose} is lost: {event.reason}"
         case ClientStopped():
             return f"the client of {event.base_url} has stopped"
     return _words_of_attempt(event)

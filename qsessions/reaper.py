@@ -19,6 +19,7 @@ from qsessions.client import AsyncSessionClient
 from qsessions.clock import SYSTEM_CLOCK, Clock
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound, problem_of
 from qsessions.jsonable import Jsonable
+from qsessions.ledger.lease import LeasedLedger, orphans, take_over
 from qsessions.ledger.local import place_of
 from qsessions.ledger.records import (
     Ledger,
@@ -120,7 +121,7 @@ async def reap(
     whole, wanted = all_instances or bool(only), checked_labels(labels)
     place = _checked(ledger)
     await client.resolve_instance()
-    known = await read_entries(place if whole else place_of(place, client.instance), client.clock)
+    known = await _known(place, client, whole=whole, dry_run=dry_run)
     entries = [
         entry
         for entry in _chosen(known, only)
@@ -187,6 +188,18 @@ def is_served(client: AsyncSessionClient, record: LedgerRecord) -> bool:
     """Return whether a client's credentials are for the instance that a record is about."""
     is_of_url = record.base_url == client.base_url
     return is_of_url if record.instance is None else record.instance == client.instance
+
+
+async def _known(
+    ledger: Ledger, client: AsyncSessionClient, *, whole: bool, dry_run: bool
+) -> Sequence[LedgerEntry]:
+    """Return the records that matter, once what is due of a shared ledger was taken over."""
+    if isinstance(ledger, LeasedLedger):
+        if not dry_run:
+            await take_over(ledger, client.clock)
+        if not whole:
+            return await orphans(ledger, client.clock)
+    return await read_entries(ledger if whole else place_of(ledger, client.instance), client.clock)
 
 
 def _checked(ledger: object) -> Ledger:

@@ -30,6 +30,7 @@ TIMEOUT = "QSESSIONS_TIMEOUT"
 MAX_TTL = "QSESSIONS_MAX_TTL"
 BACKEND = "QSESSIONS_BACKEND"
 LOG = "QSESSIONS_LOG"
+LEDGER = "QSESSIONS_LEDGER"
 
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _lock = Lock()
@@ -47,11 +48,14 @@ class Defaults:
         max_ttl: A new session's `max_ttl` in seconds, or None for the service's, or why it can't be
             right, which is the business of creates that leave it out alone.
         backend: A new session's backend, or None for the service's choice; or the same.
+        ledger: The ledger's name or URL, which isn't checked, or None for none.
     """
 
     timeout: float | None
     max_ttl: int | ConfigurationError | None
     backend: str | ConfigurationError | None
+    # It may hold a password.
+    ledger: str | None
 
     def seconds(self, timeout: float | timedelta | str | EllipsisType | None) -> float | None:
         """Return a client's timeout in seconds, or None for none; `...` is the default.
@@ -97,6 +101,7 @@ def read_defaults(environ: Mapping[str, str] = os.environ) -> Defaults:
         _read(environ, TIMEOUT, _deadline, timeout, default),
         _read_for_creates(environ, MAX_TTL, _max_ttl, ttl),
         _read_for_creates(environ, BACKEND, _backend, "a backend's name"),
+        environ.get(LEDGER) or None,
     )
 
 

@@ -65,10 +65,12 @@ def header_line(header: Header) -> bytes:
 
 def record_lines(records: Iterable[LedgerRecord]) -> bytes:
     """Return the lines of records."""
-    return b"".join(
-        _line(attrs.asdict(record, filter=lambda _, item: item is not None and item != {}))
-        for record in records
-    )
+    return b"".join(map(record_line, records))
+
+
+def record_line(record: LedgerRecord) -> bytes:
+    """Return the line of a record."""
+    return _line(attrs.asdict(record, filter=lambda _, item: item is not None and item != {}))
 
 
 def parse(lines: Iterable[bytes]) -> Contents:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias
 
 from attrs import define
 
 from qsessions.clock import Clock
-from qsessions.errors import ConfigurationError, QSessionsError
+from qsessions.errors import LeaseLost, QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger import records
+from qsessions.ledger.lease import Lease, LeasedLedger, LeaseState
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -23,6 +25,7 @@ from qsessions.ledger.records import (
 )
 from qsessions.models import CreateSession
 
+OnLost: TypeAlias = Literal["continue", "end"]
 _Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
@@ -48,44 +51,38 @@ class SessionRecorder:
     failure is reported to the observers.
 
     Args:
-        ledger: "local" for the platform's own place, closed with the recorder; a ledger, which its
-            owner closes; or None.
+        ledger: The ledger, or None.
+        is_ours: Whether it is closed with the recorder.
         spawn: Starts the tasks that write, so that cancelling a call interrupts no write.
         observers: Notified of failures.
         clock: The time.
         wait: Whether `written` waits.
+        on_lost: Whether sessions go on when the ledger's lease can't be renewed, or are ended.
 
     Attributes:
         enabled: Whether there is a ledger.
+        leased: The ledger, if its owners hold leases, else None.
+        on_lost: As above.
+        follow: Follows the lease from the first record on; set by the client.
         draining: The records of sessions that drain, by session id, oldest first.
-
-    Raises:
-        ConfigurationError: `ledger` is something else, or "local" needs an extra or a home folder.
     """
 
     def __init__(
         self,
-        ledger: Ledger | str | None,
+        ledger: Ledger | None,
         spawn: _Spawn,
         observers: Observers,
         clock: Clock,
         *,
+        is_ours: bool = False,
         wait: bool = True,
+        on_lost: OnLost = "continue",
     ) -> None:
-        candidate: object = ledger
-        if not (candidate is None or candidate == "local" or isinstance(candidate, Ledger)):
-            shown = repr(candidate) if isinstance(candidate, str) else type(candidate).__name__
-            raise ConfigurationError(
-                f'ledger= must be "local", a ledger or None, not {shown}.',
-                solution="For a directory of your own, pass LocalLedger(path).",
-            )
-        self._is_ours = isinstance(ledger, str)
-        if isinstance(ledger, str):
-            # Late: most clients have none.
-            from qsessions.ledger.local import LocalLedger
-
-            ledger = LocalLedger(clock=clock)
+        self._is_ours = is_ours
         self._ledger = ledger
+        self.leased = ledger if ledger is not None and isinstance(ledger, LeasedLedger) else None
+        self.on_lost: OnLost = on_lost
+        self.follow: Callable[[LeasedLedger], Coroutine[Any, Any, None]] | None = None
         self._spawn = spawn
         self._observers = observers
         self._clock = clock
@@ -124,8 +121,14 @@ class SessionRecorder:
             instance: The CRN of the instance, or None.
             labels: The caller's labels for the session.
             seconds: The seconds left of the call's timeout, or None. The ledger gets half of them.
+
+        Raises:
+            LeaseLost: Another process has taken this one's sessions over, or may do so and they
+                are being ended.
         """
         if self.enabled:
+            self.begin_lease()
+            self._check_lease()
             self._open[key] = _OpenRecord(
                 LedgerRecord.intent(
                     request,
@@ -139,6 +142,33 @@ class SessionRecorder:
             self._write_soon(self._open[key])
             # A slow ledger must leave time for the request.
             await self.flush(key, math.inf if seconds is None else seconds / 2)
+            self._check_lease()
+
+    def begin_lease(self) -> None:
+        """Hold a lease from now on, if the ledger has leases, and follow it."""
+        if self.leased is not None and self.follow is not None:
+            follow, self.follow = self.follow, None
+            with suppress(QSessionsError):
+                self._spawn(follow(self.leased))
+
+    @property
+    def living(self) -> int:
+        """How many processes hold a lease, this one included."""
+        return 1 if self.leased is None else self.leased.lease.living
+
+    def open_sessions(self) -> list[str]:
+        """Return the ids of the client's sessions that may be open, and don't drain."""
+        return [
+            session_id
+            for session_id, record in self._by_session.items()
+            if record.newest.state is not RecordState.DRAINING
+        ]
+
+    def _check_lease(self) -> None:
+        lease = Lease() if self.leased is None else self.leased.lease
+        is_refused = lease.state is LeaseState.TAKEN or self.on_lost == "end"
+        if lease.state is not LeaseState.HELD and is_refused:
+            raise LeaseLost(f"nothing was created: {lease.reason}.")
 
     def created(self, key: str, session_id: str) -> None:
         """Record the session that a request created."""

@@ -261,7 +261,7 @@ async def read_entries(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> Sequence[
     Raises:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
     """
-    return await _answer(ledger.entries(), READ_TIMEOUT_S, clock)
+    return await answer(ledger.entries(), READ_TIMEOUT_S, clock)
 
 
 async def amend_entries(
@@ -274,7 +274,7 @@ async def amend_entries(
     Raises:
         LedgerUnavailable: It did not answer within 60 s, or raised something.
     """
-    return await _answer(ledger.amend(changes), READ_TIMEOUT_S, clock)
+    return await answer(ledger.amend(changes), READ_TIMEOUT_S, clock)
 
 
 async def close_ledger(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -283,7 +283,7 @@ async def close_ledger(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
     Raises:
         LedgerUnavailable: It did not answer within 5 s, or raised something.
     """
-    await _answer(ledger.aclose(), WRITE_TIMEOUT_S, clock)
+    await answer(ledger.aclose(), WRITE_TIMEOUT_S, clock)
 
 
 def reason(error: Exception) -> str:
@@ -293,7 +293,12 @@ def reason(error: Exception) -> str:
     )
 
 
-async def _answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
+async def answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
+    """Return a ledger's answer.
+
+    Raises:
+        LedgerUnavailable: It did not answer within so many seconds, or raised something.
+    """
     scope = clock.timeout(seconds)
     try:
         with scope:

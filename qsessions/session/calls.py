@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 How: TypeAlias = Literal["drain", "close"]
 HOWS: tuple[How, ...] = ("drain", "close")
-EndedBy: TypeAlias = Literal["max_usage"]
+EndedBy: TypeAlias = Literal["max_usage", "lost_lease"]
 """What closes a session before its block ends."""
 
 # How many seconds to wait before looking again for a session that was created just now.

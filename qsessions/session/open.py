@@ -219,11 +219,14 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         most, live = self._max_usage, self._live
         if most is None or live is None or used < most or self._ended_by is not None:
             return
-        # However the block ends, if this can't be done before.
-        self._ended_by, self.how, self._on_error = "max_usage", "close", "close"
+        self.close_because("max_usage")
         self.calls.observers.notify(
             MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
         )
+
+    def close_because(self, ended_by: EndedBy) -> None:
+        """Have it end with a close, however the block ends, if that can't be done before."""
+        self._ended_by, self.how, self._on_error = ended_by, "close", "close"
 
     async def _end(self, how: How) -> QSessionsError | None:
         live = self._live
@@ -289,6 +292,22 @@ class OpenSessions:
         await self._end(how)
         await self.creates.wait_idle(self.calls.clock.deadline(ENDING_TIMEOUT))
         await self._end(how, again=False)
+
+    async def end_for_lost_lease(self) -> None:
+        """Close all sessions that the client created, or try to: they may be others' to end soon.
+
+        Failures are reported to the observers.
+        """
+        for context in self.contexts:
+            context.close_because("lost_lease")
+        await self._end("close")
+        calls = self.calls
+        for session_id in calls.recorder.open_sessions():
+            failure = await calls.end("close", session_id, None, ENDING_TIMEOUT)
+            if failure is not None:
+                calls.observers.notify(
+                    EndingFailed(session_id=session_id, operation="close", detail=str(failure))
+                )
 
     async def close_for_signal(self) -> None:
         """Close them, and have the ledger know it: after a signal there may be no more time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from qsessions.clock import Clock
 
@@ -16,15 +17,21 @@ class Pace:
     Args:
         clock: The time.
         rate: How many requests a second may begin, retries included.
+        sharers: Returns how many processes share that rate.
 
     Attributes:
         next_at: When the next request may begin, on the monotonic clock.
     """
 
-    def __init__(self, clock: Clock, rate: float) -> None:
+    def __init__(self, clock: Clock, rate: float, sharers: Callable[[], int] = lambda: 1) -> None:
         self._clock = clock
-        self._gap = 1 / rate
+        self._rate = rate
+        self._sharers = sharers
         self.next_at = -math.inf
+
+    @property
+    def _gap(self) -> float:
+        return self._sharers() / self._rate
 
     def begin(self) -> None:
         """Count a request that begins now, when its time has come."""

@@ -77,7 +77,7 @@ class Watch:
     ) -> None:
         check_positive("rate", rate, most=_FASTEST)
         self._calls = calls
-        self._pace = Pace(calls.clock, rate)
+        self._pace = Pace(calls.clock, rate, lambda: calls.recorder.living)
         self._at_once = math.ceil(rate)
         self._seconds = seconds
         self._count = len(ids)
@@ -101,6 +101,8 @@ class Watch:
     async def changes(self) -> AsyncGenerator[tuple[str, Session], None]:
         """Yield each session as it is, then at each change; see `AsyncSessionClient.watch`."""
         deadline = self._calls.clock.deadline(self._seconds)
+        # Processes with a lease share the rate.
+        self._calls.recorder.begin_lease()
         try:
             while self._sessions and not deadline.passed():
                 self._begin()

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar, overload
+from types import EllipsisType, TracebackType
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar, overload
 
 from yarl import URL
 
@@ -20,6 +20,7 @@ from qsessions.clock import Clock
 from qsessions.events import Observer
 from qsessions.http.raw import Raw, check_recordable, recording
 from qsessions.http.retry import RetryPolicy
+from qsessions.ledger.recorder import OnLost
 from qsessions.ledger.records import Ledger
 from qsessions.models import (
     ApiVersion,
@@ -150,8 +151,9 @@ class SessionClient(OfItsProcess):
         application: str | None = None,
         headers: Mapping[str, str] | None = None,
         max_concurrency: int = 100,
-        ledger: Ledger | Literal["local"] | None = None,
+        ledger: Ledger | str | EllipsisType | None = ...,
         ledger_wait: bool = True,
+        on_lost: OnLost = "continue",
         allow_insecure: bool = False,
         observers: Iterable[Observer] = (),
         clock: Clock | None = None,
@@ -203,7 +205,9 @@ class SessionClient(OfItsProcess):
                 that pool's, for everything.)
             ledger: Where to record the sessions that this client creates, so that `qsessions reap`
                 finds those of a process that was killed: "local" for the platform's own place
-                (extra "ledger"), a `LocalLedger` or another `Ledger`, which you close, or None for
+                (extra "ledger"), the URL of a PostgreSQL database that many machines share (extra
+                "postgres"; docs/fleet.md), a `LocalLedger`, `PostgresLedger` or another `Ledger`,
+                which you close, or None for nowhere. By default what QSESSIONS_LEDGER says, else
                 nowhere. A session belongs to this process while that lives, even after the client
                 was closed. A failing ledger stops no session from being created or ended, and is
                 reported once; sessions that it never took are named at the end.
@@ -213,6 +217,11 @@ class SessionClient(OfItsProcess):
                 5 s at most), which doesn't count against `timeout`. With False the id is written in
                 the background: a process that dies before that, or blocks its event loop and dies,
                 leaves a record without an id, and `reap` can only show which session it may be.
+            on_lost: What becomes of this client's sessions when the lease of this process in a
+                shared ledger can't be renewed, so that another may take them over: "continue"
+                leaves them alone, "end" closes them, and none is created until the lease is
+                renewed. Either way it is reported, and after another process took them over none is
+                created any more.
             allow_insecure: Whether plain http to a host other than this machine is allowed.
             observers: Called with each event; see events.py. The logger "qsessions" logs them
                 anyway.
@@ -238,6 +247,7 @@ class SessionClient(OfItsProcess):
             max_concurrency=max_concurrency,
             ledger=ledger,
             ledger_wait=ledger_wait,
+            on_lost=on_lost,
             allow_insecure=allow_insecure,
             observers=observers,
             clock=clock,

@@ -1,0 +1,56 @@
+"""Which ledger `ledger=` or QSESSIONS_LEDGER means."""
+
+from __future__ import annotations
+
+from types import EllipsisType
+
+from qsessions.clock import Clock
+from qsessions.errors import ConfigurationError
+from qsessions.ledger.records import Ledger
+
+_FORMS = '"local" or the URL of a PostgreSQL database'
+
+
+def chosen_ledger(
+    ledger: Ledger | str | EllipsisType | None, variable: str | None, clock: Clock
+) -> tuple[Ledger | None, bool]:
+    """Return a client's ledger, or None for none, and whether the client is to close it.
+
+    Args:
+        ledger: The argument; `...` for what the variable says.
+        variable: The value of QSESSIONS_LEDGER, or None.
+        clock: The time of a ledger that is made here.
+
+    Raises:
+        ConfigurationError: It is something else, or what it means needs an extra or a home folder.
+    """
+    name = "ledger="
+    if ledger is ...:
+        name, ledger = "QSESSIONS_LEDGER", variable
+    if isinstance(ledger, str):
+        return _named(name, ledger, clock), True
+    candidate: object = ledger
+    if not (candidate is None or isinstance(candidate, Ledger)):
+        raise ConfigurationError(
+            f"{name} must be {_FORMS}, a ledger or None, not {type(candidate).__name__}.",
+            solution="For a directory of your own, pass LocalLedger(path).",
+        )
+    return ledger, False
+
+
+def _named(name: str, text: str, clock: Clock) -> Ledger:
+    # Late: most clients have none.
+    if text == "local":
+        from qsessions.ledger.local import LocalLedger
+
+        return LocalLedger(clock=clock)
+    from qsessions.ledger.postgres import PostgresLedger, is_postgres_url
+
+    if is_postgres_url(text):
+        return PostgresLedger(text, clock=clock)
+    # It isn't repeated: it may be a URL with a password.
+    raise ConfigurationError(
+        f"{name} must be {_FORMS}, such as postgresql://user@host/database.",
+        solution="For a directory of your own, pass LocalLedger(path).",
+        argument="ledger",
+    )

@@ -1,0 +1,443 @@
+"""A ledger in PostgreSQL, which any number of machines share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from qsessions.api.messages import strips_frames
+from qsessions.clock import Clock, RealTimeLoop
+from qsessions.errors import ConfigurationError, LedgerUnavailable, one_line
+from qsessions.ledger import postgres_schema as sql
+from qsessions.ledger.database import DatabaseLedger
+from qsessions.ledger.lease import Lease, LeaseTerms, OwnerRow
+from qsessions.ledger.lines import parse_line, record_line
+from qsessions.ledger.records import LedgerEntry, LedgerRecord, RecordState
+from qsessions.masking import mask
+
+T = TypeVar("T")
+
+logger = logging.getLogger("qsessions.ledger")
+
+_SCHEMES = ("postgresql://", "postgres://")
+_NO_TABLES = "the database has no ledger yet, or one of an earlier version."
+_INIT = "Make it, or bring it up to date: qsessions ledger init"
+
+
+def is_postgres_url(text: str) -> bool:
+    """Return whether a text is the URL of a PostgreSQL database."""
+    return text.startswith(_SCHEMES)
+
+
+class PostgresLedger:
+    """A ledger in a PostgreSQL database, for processes on any number of machines.
+
+    Each process that records holds a lease, which a thread of its own renews: an event loop that is
+    blocked doesn't stop that. A process whose lease runs out is dead to the others, and `qsessions
+    reap` on any machine ends its sessions; docs/fleet.md says when. A record is committed when
+    `record` returns. What could not be written, since the database is away, is written when it is
+    back.
+
+    `qsessions ledger init`, or `init`, makes its tables, in a schema of their own. It works through
+    a pooler that gives each transaction another connection. It needs the extra "postgres".
+
+    One ledger may serve any number of clients and event loops. Call `aclose` at the end; a client
+    that was given the URL does that itself. Where sessions are open by then, the lease is renewed
+    while this process lives.
+
+    Args:
+        url: The database, such as "postgresql://user:password@host/database?sslmode=verify-full".
+            What it leaves out is taken from the variables and files of libpq, such as PGPASSWORD.
+        terms: How long the lease holds.
+        clock: Time, for tests.
+
+    Raises:
+        ConfigurationError: The URL can't be used, or the extra is missing.
+    """
+
+    @strips_frames
+    def __init__(
+        self, url: str, *, terms: LeaseTerms | None = None, clock: Clock | None = None
+    ) -> None:
+        self.terms = terms or LeaseTerms()
+        self._clock = clock or Clock()
+        self._database = PostgresDatabase(url)
+        self._is_closed = False
+        self._begin()
+
+    def __repr__(self) -> str:
+        """Show the host and the database."""
+        return f"{type(self).__name__}({self._database.place!r})"
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._database = self._database.copy()
+        self._ledger = DatabaseLedger(self._database, self.terms, self._clock)
+
+    @property
+    def lease(self) -> Lease:
+        """What this process knows of its lease."""
+        return self._ledger.lease
+
+    async def init(self) -> int:
+        """Make the tables, or bring them up to date, and return how many migrations that took.
+
+        Doing it again, or at the same time from several processes, does no harm.
+
+        Raises:
+            LedgerUnavailable: The database can't be reached, or the user may not create them.
+        """
+        return await self._call(lambda _: self._database.init())
+
+    async def record(self, record: LedgerRecord) -> None:
+        """Write a record of this process, in place of an earlier one of the same key.
+
+        It is committed when this returns. Cancelling this ends the wait, not the writing; after a
+        failure it is written when that is possible again.
+
+        Raises:
+            LedgerUnavailable: It could not be written yet, or the ledger was closed.
+        """
+        await self._call(lambda ledger: ledger.record(record))
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        """Return every record that isn't ended, of all owners, oldest first.
+
+        An owner is alive while its lease is good, and dead if it gave it back or another process
+        has taken it over. In between it is unknown.
+
+        Raises:
+            LedgerUnavailable: The database can't be read, or the ledger was closed.
+        """
+        return await self._call(DatabaseLedger.entries)
+
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+        """Replace the record in each entry of a dead owner, in one statement.
+
+        Returns:
+            For each change whether it was made. It was not if the owner lives, if that is unknown,
+            or if the record is no longer open.
+
+        Raises:
+            LedgerUnavailable: The database can't be written, or the ledger was closed.
+        """
+        return await self._call(lambda ledger: ledger.amend(changes))
+
+    async def renew(self) -> None:
+        """Renew the lease now, and from now on by itself.
+
+        Raises:
+            LedgerUnavailable: The database can't be written, or the ledger was closed.
+        """
+        await self._call(DatabaseLedger.renew)
+
+    async def next_lease(self, lease: Lease) -> Lease:
+        """Wait until there is another state, or another number of owners, and return it."""
+        return await self._call(lambda ledger: ledger.next_lease(lease))
+
+    async def take_over(self) -> float:
+        """Take over what this process has seen unrenewed for long enough: see `LeasedLedger`.
+
+        Raises:
+            LedgerUnavailable: The database can't be written or read, or the ledger was closed.
+        """
+        return await self._call(DatabaseLedger.take_over)
+
+    async def orphans(self) -> Sequence[LedgerEntry]:
+        """Return the records of dead owners, and those of others about the same sessions.
+
+        Raises:
+            LedgerUnavailable: The database can't be read, or the ledger was closed.
+        """
+        return await self._call(DatabaseLedger.orphans)
+
+    async def aclose(self) -> None:
+        """Give the lease back if nothing is open. Else go on renewing it while this process lives.
+
+        A second call does nothing. Recording fails from now on.
+
+        Raises:
+            LedgerUnavailable: The database can't be written.
+        """
+        if self._is_closed:
+            return
+        if self._loop is None or self._pid != os.getpid():
+            # Nothing was recorded by this process.
+            self._is_closed = True
+            return
+        await self._call(DatabaseLedger.aclose)
+        self._is_closed = True
+        if self._ledger.is_over:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def _call(self, call: Callable[[DatabaseLedger], Coroutine[Any, Any, T]]) -> T:
+        """Carry out a call on the ledger's own loop."""
+        if self._is_closed:
+            raise LedgerUnavailable("the ledger was closed.")
+        if self._pid != os.getpid():
+            # A forked child has no thread, and owns nothing yet.
+            self._begin()
+        if self._loop is None:
+            self._loop = RealTimeLoop()
+            threading.Thread(
+                target=_serve, args=(self._loop,), name="qsessions-ledger", daemon=True
+            ).start()
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(call(self._ledger), self._loop)
+        )
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    finally:
+        loop.close()
+
+
+class PostgresDatabase:
+    """The statements of a ledger in PostgreSQL.
+
+    Args:
+        url: The database.
+
+    Attributes:
+        place: The host and the database, for people.
+
+    Raises:
+        ConfigurationError: The URL can't be used, or the extra is missing.
+    """
+
+    @strips_frames
+    def __init__(self, url: str) -> None:
+        try:
+            # An optional extra.
+            import psycopg
+        except ImportError:
+            raise ConfigurationError(
+                "a ledger in PostgreSQL needs the extra that talks to it.",
+                solution='Install "qsessions[postgres]".',
+                argument="ledger",
+            ) from None
+        self._url = url
+        try:
+            if not is_postgres_url(url):
+                raise psycopg.ProgrammingError("another scheme")
+            parts = psycopg.conninfo.conninfo_to_dict(url)
+        except psycopg.Error:
+            # What is wrong isn't repeated: it may hold the password.
+            raise ConfigurationError(
+                "the ledger's URL can't be used.",
+                solution="Give one such as postgresql://user@host:5432/database; characters like "
+                "@ or / in the password must be percent-encoded.",
+                argument="ledger",
+            ) from None
+        self.place = f"{parts.get('host', 'localhost')}/{parts.get('dbname', '')}"
+        # Reading takes long where there is much, and no heartbeat must wait for it.
+        secrets = [str(parts["password"])] if parts.get("password") else []
+        self._writing, self._reading = _Link(url, secrets), _Link(url, secrets)
+
+    def copy(self) -> PostgresDatabase:
+        """Return another one, without a connection."""
+        return PostgresDatabase(self._url)
+
+    async def init(self) -> int:
+        """Make the tables, or bring them up to date; see `PostgresLedger.init`."""
+        return await self._reading.init()
+
+    async def renew(
+        self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool
+    ) -> int | None:
+        """Write an owner's records, and renew its lease: see `Database`."""
+        open_ = [record for record in records if record.state is not RecordState.ENDED]
+        statement = sql.renewal(begins=begins, writes=bool(records))
+        rows = await self._writing.run(
+            statement,
+            {
+                "id": owner.id,
+                "host": owner.host,
+                "pid": owner.pid,
+                "since": owner.since,
+                "heartbeat": owner.terms.heartbeat,
+                "ttl": owner.terms.ttl,
+                "delay": owner.terms.delay,
+                "epoch": owner.epoch,
+                "ended": [record.key for record in records if record not in open_],
+                **_columns(open_),
+                "asked_at": [record.asked_at for record in open_],
+            },
+        )
+        return rows[0]["living"] if rows else None
+
+    async def release(self, owner: OwnerRow) -> None:
+        """Set an owner to be over: see `Database`."""
+        await self._writing.run(sql.RELEASE, {"id": owner.id, "epoch": owner.epoch})
+
+    async def owners(self) -> Sequence[OwnerRow]:
+        """Return all owners."""
+        return [_owner(row) for row in await self._reading.run(sql.OWNERS)]
+
+    async def take_over(self, owners: Sequence[OwnerRow]) -> None:
+        """Set owners to be over, with the next epoch: see `Database`."""
+        await self._reading.run(
+            sql.TAKE_OVER,
+            {
+                "ids": [owner.id for owner in owners],
+                "epochs": [owner.epoch for owner in owners],
+                "beats": [owner.beat for owner in owners],
+            },
+        )
+
+    async def entries(self, *, only_orphans: bool) -> Sequence[tuple[LedgerRecord, OwnerRow]]:
+        """Return records with their owners: see `Database`."""
+        entries = []
+        for row in await self._reading.run(sql.ORPHANS if only_orphans else sql.ENTRIES):
+            record = parse_line(row["body"].encode())
+            if isinstance(record, LedgerRecord):
+                entries.append((record, _owner(row)))
+            else:
+                logger.warning("a record of the ledger can't be read: %s", one_line(row["body"]))
+        return entries
+
+    async def amend(self, changes: Sequence[tuple[str, LedgerRecord]]) -> Sequence[bool]:
+        """Replace records of owners that are over: see `Database`."""
+        records = [record for _, record in changes]
+        rows = await self._reading.run(
+            sql.AMEND,
+            {
+                "owners": [owner for owner, _ in changes],
+                "ended": [record.state is RecordState.ENDED for record in records],
+                **_columns(records),
+            },
+        )
+        done = {row["key"] for row in rows}
+        return [record.key in done for record in records]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self._writing.drop()
+        self._reading.drop()
+
+
+class _Link:
+    """A connection that is made when it is needed, and again after a failure.
+
+    Args:
+        url: The database.
+        secrets: What no message must have.
+    """
+
+    def __init__(self, url: str, secrets: Sequence[str]) -> None:
+        self._url = url
+        self._secrets = secrets
+        self._connection: Any = None
+        # One statement at a time.
+        self._lock = asyncio.Lock()
+
+    def drop(self) -> None:
+        """Close the connection, without a word to the server."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
+    async def run(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
+        """Carry out a statement and return its rows.
+
+        Raises:
+            LedgerUnavailable: The database said no, or can't be reached.
+        """
+        return await self._guarded(self._run(statement, values))
+
+    async def init(self) -> int:
+        """Apply the migrations that are missing, and return how many there were.
+
+        Raises:
+            LedgerUnavailable: The database said no, or can't be reached.
+        """
+        return await self._guarded(self._init())
+
+    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+        import psycopg
+
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # psycopg would ask the server to stop first, which may be what doesn't answer.
+            self.drop()
+            task.cancel()
+            raise
+        except psycopg.errors.UndefinedTable:
+            raise LedgerUnavailable(_NO_TABLES, solution=_INIT) from None
+        except (psycopg.Error, OSError) as error:
+            self.drop()
+            text = mask(one_line(str(error)), self._secrets)
+            raise LedgerUnavailable(
+                f"the ledger's database can't be used: {text.removesuffix('.')}.",
+                solution="Check the ledger's URL, and that its database can be reached from here.",
+            ) from None
+
+    async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
+        async with self._lock:
+            if self._connection is None or self._connection.closed:
+                self._connection = await self._connect()
+                (version,) = await self._fetch(sql.APPLIED)
+                if version["applied"] < len(sql.MIGRATIONS):
+                    raise LedgerUnavailable(_NO_TABLES, solution=_INIT)
+            return await self._fetch(statement, values)
+
+    async def _fetch(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
+        async with self._connection.cursor() as cursor:
+            await cursor.execute(statement, values)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+    async def _init(self) -> int:
+        async with self._lock:
+            connection = await self._connect()
+            async with connection, connection.transaction():
+                await connection.execute(sql.LOCK)
+                await connection.execute(sql.PREPARE)
+                version = await (await connection.execute(sql.APPLIED)).fetchone()
+                missing = range(version["applied"], len(sql.MIGRATIONS))
+                for number in missing:
+                    await connection.execute(sql.MIGRATIONS[number])
+                    await connection.execute(sql.APPLY, [number + 1])
+        return len(missing)
+
+    async def _connect(self) -> Any:
+        import psycopg
+
+        # A pooler may give each transaction another connection, which knows no prepared statement.
+        return await psycopg.AsyncConnection.connect(
+            self._url,
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=psycopg.rows.dict_row,
+        )
+
+
+def _columns(records: Sequence[LedgerRecord]) -> dict[str, Sequence[object]]:
+    return {
+        "keys": [record.key for record in records],
+        "session_ids": [record.session_id for record in records],
+        "bodies": [record_line(record).decode() for record in records],
+    }
+
+
+def _owner(row: Mapping[str, Any]) -> OwnerRow:
+    if row["epoch"] is None:
+        # It was deleted, and then wrote once more.
+        return OwnerRow(id=row["owner"], is_over=True)
+    terms = {name: row[name] for name in ("heartbeat", "ttl", "delay")}
+    names = ("host", "pid", "since", "epoch", "beat", "age", "is_over")
+    return OwnerRow(
+        id=row["owner"], terms=LeaseTerms(**terms), **{name: row[name] for name in names}
+    )

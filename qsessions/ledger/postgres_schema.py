@@ -1,0 +1,191 @@
+"""The tables and statements of a ledger in PostgreSQL.
+
+Times that decide are the database's `clock_timestamp()`. Each statement is carried out by itself,
+so that a pooler may give each another connection.
+"""
+
+from __future__ import annotations
+
+# Each is applied once, in this order; see `init`. One that has landed is never changed.
+MIGRATIONS = (
+    """
+    CREATE TABLE qsessions.owners (
+        id text PRIMARY KEY,
+        host text NOT NULL,
+        pid bigint NOT NULL,
+        since double precision NOT NULL,
+        heartbeat double precision NOT NULL,
+        ttl double precision NOT NULL,
+        delay double precision NOT NULL,
+        epoch integer NOT NULL,
+        beat bigint NOT NULL DEFAULT 0,
+        renewed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        over_at timestamptz
+    ) WITH (fillfactor = 50);
+    CREATE TABLE qsessions.records (
+        key text PRIMARY KEY,
+        owner text NOT NULL,
+        session_id text,
+        asked_at double precision NOT NULL,
+        body text NOT NULL
+    );
+    CREATE INDEX ON qsessions.records (owner);
+    CREATE INDEX ON qsessions.records (session_id);
+    CREATE TABLE qsessions.living (
+        number integer NOT NULL,
+        counted_at timestamptz NOT NULL
+    );
+    INSERT INTO qsessions.living VALUES (1, '-infinity');
+    """,
+)
+
+# They wait for each other, and for nobody else.
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('qsessions.migrations'))"
+PREPARE = """
+    CREATE SCHEMA IF NOT EXISTS qsessions;
+    CREATE TABLE IF NOT EXISTS qsessions.migrations (
+        number integer PRIMARY KEY,
+        applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    );
+"""
+APPLIED = "SELECT coalesce(max(number), 0) AS applied FROM qsessions.migrations"
+APPLY = "INSERT INTO qsessions.migrations (number) VALUES (%s)"
+
+_BEGIN = """
+    INSERT INTO qsessions.owners (id, host, pid, since, heartbeat, ttl, delay, epoch)
+    VALUES (%(id)s, %(host)s, %(pid)s, %(since)s, %(heartbeat)s, %(ttl)s, %(delay)s, %(epoch)s)
+    ON CONFLICT (id) DO UPDATE
+    SET beat = owners.beat + 1, renewed_at = clock_timestamp()
+    WHERE owners.epoch = %(epoch)s AND owners.over_at IS NULL
+    RETURNING id
+"""
+_RENEW = """
+    UPDATE qsessions.owners
+    SET beat = beat + 1, renewed_at = clock_timestamp()
+    WHERE id = %(id)s AND epoch = %(epoch)s AND over_at IS NULL
+    RETURNING id
+"""
+# Counting takes a look at all owners, so only one owner does it in ten seconds.
+_COUNTED = """
+    UPDATE qsessions.living
+    SET number = (
+            SELECT count(*) FROM qsessions.owners
+            WHERE over_at IS NULL AND renewed_at > clock_timestamp() - ttl * interval '1 second'
+        ),
+        counted_at = clock_timestamp()
+    WHERE ctid = (
+        SELECT ctid FROM qsessions.living
+        WHERE counted_at < clock_timestamp() - interval '10 seconds'
+        FOR UPDATE SKIP LOCKED
+    )
+"""
+_WRITTEN = """
+    gone AS (
+        DELETE FROM qsessions.records WHERE key = ANY(%(ended)s)
+    ), kept AS (
+        INSERT INTO qsessions.records (key, owner, session_id, asked_at, body)
+        SELECT key, %(id)s, session_id, asked_at, body
+        FROM unnest(
+            %(keys)s::text[], %(session_ids)s::text[], %(asked_at)s::float8[], %(bodies)s::text[]
+        ) AS given (key, session_id, asked_at, body)
+        ON CONFLICT (key) DO UPDATE
+        SET owner = excluded.owner, session_id = excluded.session_id, body = excluded.body
+    ),
+"""
+
+
+def renewal(*, begins: bool, writes: bool) -> str:
+    """Return the statement that renews a lease; see `Database.renew`.
+
+    Its row has how many leases are good. Without a row there was no lease to renew.
+
+    Args:
+        begins: Whether the owner may not be there.
+        writes: Whether there are records.
+    """
+    return (
+        f"WITH {_WRITTEN if writes else ''} counted AS ({_COUNTED}), "  # noqa: S608 - constants
+        f"renewed AS ({_BEGIN if begins else _RENEW}) "
+        "SELECT greatest(number, 1) AS living FROM qsessions.living, renewed"
+    )
+
+
+RELEASE = """
+    WITH gone AS (
+        DELETE FROM qsessions.owners
+        WHERE id = %(id)s AND epoch = %(epoch)s
+        AND NOT EXISTS (SELECT FROM qsessions.records WHERE owner = %(id)s)
+    )
+    UPDATE qsessions.owners SET over_at = clock_timestamp()
+    WHERE id = %(id)s AND epoch = %(epoch)s AND over_at IS NULL
+    AND EXISTS (SELECT FROM qsessions.records WHERE owner = %(id)s)
+"""
+
+_OWNER = """
+    owners.host, owners.pid, owners.since, owners.heartbeat, owners.ttl, owners.delay,
+    owners.epoch, owners.beat,
+    extract(epoch FROM clock_timestamp() - owners.renewed_at)::float8 AS age,
+    owners.over_at IS NOT NULL AS is_over
+"""
+OWNERS = f"SELECT owners.id AS owner, {_OWNER} FROM qsessions.owners"  # noqa: S608 - constants
+
+# Another process that renews or takes over one of them at the same time has a lock on it.
+TAKE_OVER = """
+    UPDATE qsessions.owners SET epoch = epoch + 1, over_at = clock_timestamp()
+    WHERE id IN (
+        SELECT id
+        FROM qsessions.owners
+        JOIN unnest(%(ids)s::text[], %(epochs)s::int[], %(beats)s::bigint[])
+            AS seen (id, epoch, beat)
+            USING (id, epoch, beat)
+        WHERE over_at IS NULL
+        AND renewed_at + (ttl + delay) * interval '1 second' <= clock_timestamp()
+        FOR UPDATE OF owners SKIP LOCKED
+    )
+"""
+
+ENTRIES = f"""
+    SELECT records.body, records.owner, {_OWNER}
+    FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
+    ORDER BY records.asked_at, records.key
+"""  # noqa: S608 - constants
+ORPHANS = f"""
+    WITH orphans AS (
+        SELECT key, session_id
+        FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
+        WHERE owners.id IS NULL OR owners.over_at IS NOT NULL
+    )
+    SELECT records.body, records.owner, {_OWNER}
+    FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
+    WHERE records.key IN (SELECT key FROM orphans)
+    OR records.session_id IN (SELECT session_id FROM orphans)
+    ORDER BY records.asked_at, records.key
+"""  # noqa: S608 - constants
+
+AMEND = """
+    WITH given AS (
+        SELECT * FROM unnest(
+            %(keys)s::text[], %(owners)s::text[], %(session_ids)s::text[], %(bodies)s::text[],
+            %(ended)s::bool[]
+        ) AS given (key, owner, session_id, body, is_ended)
+    ), open AS (
+        SELECT given.*
+        FROM given JOIN qsessions.records USING (key, owner)
+        LEFT JOIN qsessions.owners ON owners.id = owner
+        WHERE owners.id IS NULL OR owners.over_at IS NOT NULL
+    ), gone AS (
+        DELETE FROM qsessions.records USING open
+        WHERE records.key = open.key AND open.is_ended
+        RETURNING records.key
+    ), kept AS (
+        UPDATE qsessions.records SET session_id = open.session_id, body = open.body
+        FROM open
+        WHERE records.key = open.key AND NOT open.is_ended
+        RETURNING records.key
+    ), tidied AS (
+        DELETE FROM qsessions.owners
+        WHERE over_at < clock_timestamp() - interval '1 day'
+        AND NOT EXISTS (SELECT FROM qsessions.records WHERE records.owner = owners.id)
+    )
+    SELECT key FROM gone UNION ALL SELECT key FROM kept
+"""
