@@ -31,8 +31,7 @@ from qsessions.http.pool import HttpSession
 from qsessions.http.raw import Raw, check_recordable, recording
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
-from qsessions.ledger.choice import chosen_ledger
-from qsessions.ledger.recorder import OnLost, SessionRecorder
+from qsessions.ledger.recorder import SessionRecorder
 from qsessions.ledger.records import Ledger, checked_labels
 from qsessions.models import (
     ApiVersion,
@@ -57,6 +56,7 @@ from qsessions.session.pending_creates import PendingCreates
 from qsessions.values import OfItsProcess, with_changes
 
 if TYPE_CHECKING:
+    from qsessions.ledger.ownership import OnLost
     from qsessions.session.close_all import Ending
     from qsessions.usage import InstanceUsage
 
@@ -197,15 +197,14 @@ class AsyncSessionClient(OfItsProcess):
         self._transport.pool.warns_unclosed = self._warns_unclosed
         carrier = _carrier(transport, self._transport, self.clock)
         check_choice("on_lost", on_lost, ("continue", "end"))
-        place, is_ours = chosen_ledger(ledger, self._defaults.ledger, self.clock)
+        place = _ledger(ledger, self._defaults.ledger, self.clock)
         self._recorder = SessionRecorder(
             place,
             self._transport.spawn,
             watchers,
             self.clock,
-            is_ours=is_ours,
+            is_ours=not isinstance(ledger, Ledger),
             wait=ledger_wait,
-            on_lost=on_lost,
         )
         policy = value_or_default("retry=", retry, RetryPolicy)
         self._caller = Caller(
@@ -220,11 +219,8 @@ class AsyncSessionClient(OfItsProcess):
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
-        if self._recorder.leased is not None:
-            # Late, as in `watch`: not every program comes here.
-            from qsessions.session.ownership import follow_lease
-
-            self._recorder.follow = partial(follow_lease, self._open_sessions)
+        if place is not None:
+            self._hold_lease(place, watchers, on_lost)
         self._labels: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
@@ -1043,6 +1039,22 @@ class AsyncSessionClient(OfItsProcess):
             )
         return checked
 
+    def _hold_lease(self, ledger: Ledger, observers: Observers, on_lost: OnLost) -> None:
+        """Have the client hold a lease, if its ledger has leases."""
+        # Late, as in `watch`: not every program comes here.
+        from qsessions.ledger.lease import LeasedLedger
+        from qsessions.ledger.ownership import Ownership
+
+        if isinstance(ledger, LeasedLedger):
+            self._recorder.ownership = Ownership(
+                ledger,
+                self._recorder,
+                observers,
+                self._transport.spawn,
+                on_lost=on_lost,
+                end=self._open_sessions.end_for_lost_lease,
+            )
+
     async def _close_down(self) -> None:
         if self._parent is not None:
             self._caller.is_closed = True
@@ -1057,6 +1069,18 @@ class AsyncSessionClient(OfItsProcess):
             await self._recorder.aclose()
             await self._transport.aclose()
             self._calls.observers.notify(ClientStopped(base_url=self.base_url))
+
+
+def _ledger(
+    ledger: Ledger | str | EllipsisType | None, variable: str | None, clock: Clock
+) -> Ledger | None:
+    """Return the ledger of a client, or None for none."""
+    if ledger is None or (ledger is ... and variable is None):
+        return None
+    # Late, as in `watch`: not every program comes here.
+    from qsessions.ledger.choice import chosen_ledger
+
+    return chosen_ledger(ledger, variable, clock)
 
 
 def _carrier(

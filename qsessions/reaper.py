@@ -194,9 +194,8 @@ async def _known(
     ledger: Ledger, client: AsyncSessionClient, *, whole: bool, dry_run: bool
 ) -> Sequence[LedgerEntry]:
     """Return the records that matter, once what is due of a shared ledger was taken over."""
-    if isinstance(ledger, LeasedLedger):
-        if not dry_run:
-            await take_over(ledger, client.clock)
+    if isinstance(ledger, LeasedLedger) and not dry_run:
+        await take_over(ledger, client.clock)
         if not whole:
             return await orphans(ledger, client.clock)
     return await read_entries(ledger if whole else place_of(ledger, client.instance), client.clock)

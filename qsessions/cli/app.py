@@ -51,6 +51,7 @@ _ALIASES = {"list": "workloads", "ls": "workloads", "sessions": "workloads"}
 # The library calls the arguments of these ARGS.
 _USAGE = {
     "forget": "[OPTIONS] [RECORD...]",
+    "ledger": "[OPTIONS] [ACTION]",
     "reap": "[OPTIONS] [RECORD...]",
     "run": "[OPTIONS] -- COMMAND [ARGUMENT...]",
 }

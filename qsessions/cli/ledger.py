@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from qsessions.cli.failures import advice_on, count, exit_code, print_error
 from qsessions.cli.options import (
@@ -18,14 +20,16 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
-from qsessions.cli.recording import local_ledger
+from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
 from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
-from qsessions.errors import NotFound, QSessionsError, problem_of
+from qsessions.config.variables import LEDGER
+from qsessions.errors import InvalidArgument, NotFound, QSessionsError, problem_of
 from qsessions.jsonable import time_text
-from qsessions.ledger.local import LocalLedger
-from qsessions.ledger.records import LedgerEntry, LedgerRecord, has_labels, read_entries
+from qsessions.ledger.local import place_of
+from qsessions.ledger.postgres import PostgresLedger
+from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, has_labels, read_entries
 from qsessions.ledger.verdicts import is_young, whose
 from qsessions.models import Session
 from qsessions.reaper import ANOTHER_INSTANCE, is_served
@@ -49,6 +53,14 @@ _COLUMNS = (
 
 
 async def ledger(
+    action: Annotated[
+        Literal["init"] | None,
+        Parameter(
+            help="init: make the tables of the shared ledger that QSESSIONS_LEDGER names, "
+            "or bring them up to date. Again does no harm."
+        ),
+    ] = None,
+    /,
     *,
     all: Annotated[  # noqa: A002 - the option's name
         bool, flag("Those too that are over by now.")
@@ -67,8 +79,11 @@ async def ledger(
     Example: qsessions ledger --json
     """
     output, labels = Output(options), read_labels(label)
+    if action == "init":
+        await _init(output)
+        return None
     async with AsyncExitStack() as stack:
-        records = await stack.enter_async_context(local_ledger())
+        records = await stack.enter_async_context(open_ledger())
         client, problem = None, None
         try:
             entered = await stack.enter_async_context(connect(options))
@@ -96,6 +111,16 @@ async def ledger(
     return _conclude(states)
 
 
+async def _init(output: Output) -> None:
+    async with open_ledger() as ledger:
+        if not isinstance(ledger, PostgresLedger):
+            raise InvalidArgument(
+                "the local ledger needs no init.",
+                solution=f"For a shared one, set {LEDGER} to the URL of a PostgreSQL database.",
+            )
+        output.record({"done": "init", "migrations": await ledger.init()})
+
+
 def _conclude(states: Mapping[str, State]) -> int | None:
     """Return an exit code other than 0 if no state at all could be read."""
     errors = [state for state in states.values() if isinstance(state, Exception)]
@@ -111,13 +136,11 @@ def _conclude(states: Mapping[str, State]) -> int | None:
     return exit_code(unread[0])
 
 
-async def _read_entries(
-    ledger: LocalLedger, client: AsyncSessionClient | None
-) -> list[LedgerEntry]:
+async def _read_entries(ledger: Ledger, client: AsyncSessionClient | None) -> list[LedgerEntry]:
     """Return the records of a client's instance; without a client, all records."""
     if client is None:
         return list(await read_entries(ledger))
-    entries = await read_entries(ledger.place_of(client.instance))
+    entries = await read_entries(place_of(ledger, client.instance))
     return [entry for entry in entries if is_served(client, entry.record)]
 
 
@@ -132,7 +155,7 @@ async def _read_states(
 
 
 async def why_empty(
-    command: str, ledger: LocalLedger, entries: Sequence[LedgerEntry], labels: Sequence[str]
+    command: str, ledger: Ledger, entries: Sequence[LedgerEntry], labels: Sequence[str]
 ) -> str:
     """Return why a list of records is empty."""
     if labels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -27,7 +28,8 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
-from qsessions.cli.recording import ClosedSessions, local_ledger
+from qsessions.cli.reap_watch import Rounds, check_rounds, settle
+from qsessions.cli.recording import ClosedSessions, open_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask, progress_bar
 from qsessions.errors import InstanceNotFound, InvalidArgument, problem_of
@@ -60,6 +62,10 @@ def reap(
         bool,
         flag("Where a session's id isn't known and a single one matches, close that."),
     ] = False,
+    watch: Annotated[
+        Limit,
+        Parameter(help="Go on until SIGTERM or Ctrl-C, with so much time between two looks: 10s."),
+    ] = None,
     options: Options = DEFAULTS,
 ) -> int:
     """Close the sessions that dead processes left open, by the ledger.
@@ -69,25 +75,35 @@ def reap(
     create` belong to no process, and are closed only when they are named. The
     exit code is 0 when nothing is left undecided.
 
+    In a shared ledger an owner is gone when its lease was seen unrenewed for
+    long enough: without --watch this may take two minutes.
+
     Example: qsessions reap --dry-run
     """
     closed = ClosedSessions("reap")
 
     async def body() -> int | None:
         labels = read_labels(label)
-        async with local_ledger() as ledger, connect(options, observers=[closed]) as client:
-            names = await _full_names(ledger, records)
+        async with open_ledger() as ledger, connect(options, observers=[closed]) as client:
+            if watch is not None:
+                check_rounds(ledger, watch, options)
+            work = partial(
+                reap_sessions,
+                client,
+                ledger,
+                only=await _full_names(ledger, records),
+                labels=labels,
+                all_instances=all_instances,
+                dry_run=dry_run,
+                close_unique=close_unique,
+            )
+            if watch is not None:
+                await Rounds(work, Output(options), watch).run()
+                return None
+            if not dry_run:
+                await settle(ledger)
             with progress_bar() as progress:
-                reaped = await reap_sessions(
-                    client,
-                    ledger,
-                    only=names,
-                    labels=labels,
-                    all_instances=all_instances,
-                    dry_run=dry_run,
-                    close_unique=close_unique,
-                    progress=progress,
-                )
+                reaped = await work(progress=progress)
             nothing = "" if reaped else await why_empty("reap", ledger, (), label)
         await _print("reap", reaped, options, nothing)
         return _conclude(reaped)
@@ -173,7 +189,7 @@ async def _find_undecided(
         raise InvalidArgument(
             "--undecided takes no records by name.", solution="Leave one of them out."
         )
-    async with local_ledger() as ledger, connect(options) as client:
+    async with open_ledger() as ledger, connect(options) as client:
         with progress_bar() as progress:
             decided = await reap_sessions(client, ledger, dry_run=True, progress=progress)
     old = [
@@ -202,7 +218,7 @@ async def _find_undecided(
 
 
 async def _forget_found(options: Options, found: Sequence[Reaped]) -> int | None:
-    async with local_ledger() as ledger:
+    async with open_ledger() as ledger:
         # Another process may have ended some in the meantime.
         keys = {entry.record.key for entry in await read_entries(ledger)}
         keys &= {item.entry.record.key for item in found}
@@ -219,7 +235,7 @@ async def _forget_named(
             "records to forget must be named.",
             solution="See: qsessions ledger. Or add --undecided.",
         )
-    async with local_ledger() as ledger:
+    async with open_ledger() as ledger:
         return await _forget(options, ledger, await _full_names(ledger, records))
 
 

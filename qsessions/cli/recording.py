@@ -9,10 +9,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 import attrs
 
+from qsessions.cli import service
 from qsessions.cli.failures import StderrHandler, count, print_error, shorten
+from qsessions.config.variables import read_defaults
 from qsessions.errors import ConfigurationError, LedgerUnavailable, copy_error
 from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
-from qsessions.ledger.local import LocalLedger
+from qsessions.ledger.choice import chosen_ledger
+from qsessions.ledger.lease import LeasedLedger, orphans
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -24,9 +27,23 @@ from qsessions.ledger.records import (
 )
 
 
-class _DetachedLedger(LocalLedger):
+class _DetachedLedger(Ledger):
+    """Records sessions in a ledger as nobody's."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
     async def record(self, record: LedgerRecord) -> None:
-        await super().record(attrs.evolve(record, detached=True))
+        await self._ledger.record(attrs.evolve(record, detached=True))
+
+    async def entries(self) -> Sequence[LedgerEntry]:
+        return await self._ledger.entries()
+
+    async def amend(self, changes: Sequence[tuple[LedgerEntry, LedgerRecord]]) -> Sequence[bool]:
+        return await self._ledger.amend(changes)
+
+    async def aclose(self) -> None:
+        await self._ledger.aclose()
 
 
 class _NoPlace(Ledger):
@@ -52,13 +69,21 @@ class _NoPlace(Ledger):
         """Do nothing."""
 
 
-def local_ledger() -> AbstractAsyncContextManager[LocalLedger]:
-    """Open the ledger in the platform's own place. Closing it takes at most 5 s.
+def open_ledger() -> AbstractAsyncContextManager[Ledger]:
+    """Open the ledger that QSESSIONS_LEDGER names, or that in the platform's own place.
+
+    Closing it takes at most 5 s.
 
     Raises:
-        ConfigurationError: It has no place, since the home folder is unknown.
+        ConfigurationError: The variable can't be used, or the home folder is unknown.
     """
-    return _opened(LocalLedger())
+    return _opened(_ledger())
+
+
+def _ledger() -> Ledger:
+    ledger = chosen_ledger(..., read_defaults().ledger or "local", service.CLOCK)
+    assert ledger is not None  # noqa: S101 - it has a name
+    return ledger
 
 
 def optional_ledger(*, detached: bool = False) -> AbstractAsyncContextManager[Ledger]:
@@ -68,13 +93,14 @@ def optional_ledger(*, detached: bool = False) -> AbstractAsyncContextManager[Le
         detached: Whether the recorded sessions belong to nobody, because they outlive this process.
     """
     try:
-        return _opened(_DetachedLedger() if detached else LocalLedger())
+        ledger = _ledger()
     except ConfigurationError as error:
         return nullcontext(_NoPlace(error))
+    return _opened(_DetachedLedger(ledger) if detached else ledger)
 
 
 @asynccontextmanager
-async def _opened(ledger: LocalLedger) -> AsyncIterator[LocalLedger]:
+async def _opened(ledger: Ledger) -> AsyncIterator[Ledger]:
     handler, log = StderrHandler(logging.WARNING), logging.getLogger("qsessions.ledger")
     log.addHandler(handler)
     try:
@@ -97,10 +123,15 @@ async def record_ended(session_ids: Collection[str]) -> None:
             now = time.time()
             changes = [
                 (entry, entry.record.becomes(RecordState.ENDED, now=now))
-                for entry in await read_entries(ledger)
+                for entry in await _of_the_dead(ledger)
                 if entry.record.session_id in session_ids
             ]
             await amend_entries(ledger, changes)
+
+
+async def _of_the_dead(ledger: Ledger) -> Sequence[LedgerEntry]:
+    """Return at least the records of dead owners; a shared ledger has many others."""
+    return await (orphans(ledger) if isinstance(ledger, LeasedLedger) else read_entries(ledger))
 
 
 class LedgerWarning:

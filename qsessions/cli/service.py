@@ -42,6 +42,8 @@ def connect(options: Options, **arguments: Any) -> AsyncSessionClient:
         "account_file": options.account_file,
         "timeout": options.timeout,
         "clock": CLOCK,
+        # Most commands need none, and those that do open it themselves.
+        "ledger": None,
     }
     return AsyncSessionClient(application="qsessions-cli", **chosen | arguments)
 

@@ -13,8 +13,8 @@ _FORMS = '"local" or the URL of a PostgreSQL database'
 
 def chosen_ledger(
     ledger: Ledger | str | EllipsisType | None, variable: str | None, clock: Clock
-) -> tuple[Ledger | None, bool]:
-    """Return a client's ledger, or None for none, and whether the client is to close it.
+) -> Ledger | None:
+    """Return a client's ledger, or None for none.
 
     Args:
         ledger: The argument; `...` for what the variable says.
@@ -28,14 +28,14 @@ def chosen_ledger(
     if ledger is ...:
         name, ledger = "QSESSIONS_LEDGER", variable
     if isinstance(ledger, str):
-        return _named(name, ledger, clock), True
+        return _named(name, ledger, clock)
     candidate: object = ledger
     if not (candidate is None or isinstance(candidate, Ledger)):
         raise ConfigurationError(
             f"{name} must be {_FORMS}, a ledger or None, not {type(candidate).__name__}.",
             solution="For a directory of your own, pass LocalLedger(path).",
         )
-    return ledger, False
+    return ledger
 
 
 def _named(name: str, text: str, clock: Clock) -> Ledger:

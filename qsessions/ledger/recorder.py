@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define
 
 from qsessions.clock import Clock
-from qsessions.errors import LeaseLost, QSessionsError
+from qsessions.errors import QSessionsError
 from qsessions.events import LedgerFailed, Observers
 from qsessions.ledger import records
-from qsessions.ledger.lease import Lease, LeasedLedger, LeaseState
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -25,8 +23,10 @@ from qsessions.ledger.records import (
 )
 from qsessions.models import CreateSession
 
-OnLost: TypeAlias = Literal["continue", "end"]
-_Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+if TYPE_CHECKING:
+    from qsessions.ledger.ownership import Ownership
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 @define(eq=False, repr=False)
@@ -57,32 +57,26 @@ class SessionRecorder:
         observers: Notified of failures.
         clock: The time.
         wait: Whether `written` waits.
-        on_lost: Whether sessions go on when the ledger's lease can't be renewed, or are ended.
 
     Attributes:
         enabled: Whether there is a ledger.
-        leased: The ledger, if its owners hold leases, else None.
-        on_lost: As above.
-        follow: Follows the lease from the first record on; set by the client.
+        ownership: The process's lease, where the ledger has leases; set by the client.
         draining: The records of sessions that drain, by session id, oldest first.
     """
 
     def __init__(
         self,
         ledger: Ledger | None,
-        spawn: _Spawn,
+        spawn: Spawn,
         observers: Observers,
         clock: Clock,
         *,
         is_ours: bool = False,
         wait: bool = True,
-        on_lost: OnLost = "continue",
     ) -> None:
         self._is_ours = is_ours
         self._ledger = ledger
-        self.leased = ledger if ledger is not None and isinstance(ledger, LeasedLedger) else None
-        self.on_lost: OnLost = on_lost
-        self.follow: Callable[[LeasedLedger], Coroutine[Any, Any, None]] | None = None
+        self.ownership: Ownership | None = None
         self._spawn = spawn
         self._observers = observers
         self._clock = clock
@@ -127,8 +121,9 @@ class SessionRecorder:
                 are being ended.
         """
         if self.enabled:
-            self.begin_lease()
-            self._check_lease()
+            if self.ownership is not None:
+                self.ownership.begin()
+                self.ownership.check()
             self._open[key] = _OpenRecord(
                 LedgerRecord.intent(
                     request,
@@ -142,19 +137,8 @@ class SessionRecorder:
             self._write_soon(self._open[key])
             # A slow ledger must leave time for the request.
             await self.flush(key, math.inf if seconds is None else seconds / 2)
-            self._check_lease()
-
-    def begin_lease(self) -> None:
-        """Hold a lease from now on, if the ledger has leases, and follow it."""
-        if self.leased is not None and self.follow is not None:
-            follow, self.follow = self.follow, None
-            with suppress(QSessionsError):
-                self._spawn(follow(self.leased))
-
-    @property
-    def living(self) -> int:
-        """How many processes hold a lease, this one included."""
-        return 1 if self.leased is None else self.leased.lease.living
+            if self.ownership is not None:
+                self.ownership.check()
 
     def open_sessions(self) -> list[str]:
         """Return the ids of the client's sessions that may be open, and don't drain."""
@@ -163,12 +147,6 @@ class SessionRecorder:
             for session_id, record in self._by_session.items()
             if record.newest.state is not RecordState.DRAINING
         ]
-
-    def _check_lease(self) -> None:
-        lease = Lease() if self.leased is None else self.leased.lease
-        is_refused = lease.state is LeaseState.TAKEN or self.on_lost == "end"
-        if lease.state is not LeaseState.HELD and is_refused:
-            raise LeaseLost(f"nothing was created: {lease.reason}.")
 
     def created(self, key: str, session_id: str) -> None:
         """Record the session that a request created."""
@@ -212,6 +190,11 @@ class SessionRecorder:
         writers = self._writers if key is None else self._writers & {record and record.writer}
         if writers and not self._is_overdue:
             await self._clock.deadline(min(records.WRITE_TIMEOUT_S, seconds)).wait(writers)
+
+    @property
+    def living(self) -> int:
+        """How many processes hold a lease in the ledger, this one included."""
+        return 1 if self.ownership is None else self.ownership.living
 
     async def entries(self, instance: str | None) -> Sequence[LedgerEntry]:
         """Return every record that isn't ended, of all owners. Without a ledger there are none.

@@ -102,7 +102,8 @@ class Watch:
         """Yield each session as it is, then at each change; see `AsyncSessionClient.watch`."""
         deadline = self._calls.clock.deadline(self._seconds)
         # Processes with a lease share the rate.
-        self._calls.recorder.begin_lease()
+        if self._calls.recorder.ownership is not None:
+            self._calls.recorder.ownership.begin()
         try:
             while self._sessions and not deadline.passed():
                 self._begin()

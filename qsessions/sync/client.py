@@ -20,7 +20,6 @@ from qsessions.clock import Clock
 from qsessions.events import Observer
 from qsessions.http.raw import Raw, check_recordable, recording
 from qsessions.http.retry import RetryPolicy
-from qsessions.ledger.recorder import OnLost
 from qsessions.ledger.records import Ledger
 from qsessions.models import (
     ApiVersion,
@@ -43,6 +42,7 @@ from qsessions.sync.loop_thread import LoopThread
 from qsessions.values import OfItsProcess, with_changes
 
 if TYPE_CHECKING:
+    from qsessions.ledger.ownership import OnLost
     from qsessions.session.close_all import Ending
     from qsessions.usage import InstanceUsage
 

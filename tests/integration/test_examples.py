@@ -28,6 +28,7 @@ PRINTED = {
     "README.md": [rf"{ID}\nclosed\n"],
     "docs/emulator.md": [r"open\n"],
     "docs/faults.md": [r"token 200\ncreate 503\ncreate 200\nclose 204\n"],
+    "docs/fleet.md": [r"PostgresLedger\('db\.example\.org/qsessions'\)\n"],
     "docs/how-to/credentials.md": [r"True\n", r"0\n"],
     "docs/how-to/networks.md": [r"True\n"],
     "docs/how-to/notebooks.md": [r"open\n", r"closed\n"],

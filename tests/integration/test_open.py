@@ -793,7 +793,7 @@ async def test_closing_a_client_twice_says_nothing_of_its_ledger(
 async def test_a_wrong_ledger_is_refused() -> None:
     """What is no ledger is told when the client is made."""
     with pytest.raises(ConfigurationError, match="ledger="):
-        AsyncSessionClient(static_auth(), ledger="elsewhere")  # type: ignore[arg-type]  # that is the point
+        AsyncSessionClient(static_auth(), ledger="elsewhere")
 
 
 async def test_a_signal_after_the_client_was_closed_goes_on_at_once(against: Against) -> None:

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
@@ -48,6 +49,7 @@ class Fleet:
         self.time = time
         self.clock = time
         self.polls: dict[str, Any] = {}
+        self.recorder = SimpleNamespace(ownership=None, living=1)
         self.scripts = scripts
         self.asked: list[tuple[float, str]] = []
         self.pages: list[float] = []

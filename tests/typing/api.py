@@ -46,6 +46,11 @@ from qsessions import (
     InstanceUsage,
     InvalidArgument,
     Job,
+    Lease,
+    LeasedLedger,
+    LeaseLost,
+    LeaseState,
+    LeaseTerms,
     Ledger,
     LedgerEntry,
     LedgerFailed,
@@ -59,6 +64,8 @@ from qsessions import (
     NotFound,
     Observer,
     Owner,
+    OwnershipLost,
+    PostgresLedger,
     ProtocolError,
     QSessionsError,
     RateLimited,
@@ -182,6 +189,10 @@ class Counter:
                 assert_type(event.max_usage, float)
             case LedgerFailed():
                 assert_type(event.unrecorded, tuple[str, ...])
+            case OwnershipLost():
+                assert_type(event.reason, str)
+                assert_type(event.taken_over, bool)
+                assert_type(event.session_ids, tuple[str, ...])
             case ClientStopped():
                 assert_type(event.base_url, str)
 
@@ -352,12 +363,13 @@ async def owning(client: AsyncSessionClient) -> None:
         timeout=None,
     ) as live:
         assert_type(live, AsyncLiveSession)
-        assert_type(live.ended_by, Literal["max_usage"] | None)
+        assert_type(live.ended_by, Literal["max_usage", "lost_lease"] | None)
     async with client.open(CreateSession(Mode.BATCH, max_ttl=600), ending_timeout=5.5) as live:
         assert_type(live.snapshot, Session | None)
 
     client.open(mode="batch", on_exit="leave")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-    AsyncSessionClient(ledger="elsewhere")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncSessionClient(ledger=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    AsyncSessionClient(on_lost="stop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def living(client: AsyncSessionClient) -> None:
@@ -418,7 +430,7 @@ def synchronous() -> None:
         live.drain()
         live.close()
         assert_type(live.jobs(), Iterator[Job])
-        assert_type(live.ended_by, Literal["max_usage"] | None)
+        assert_type(live.ended_by, Literal["max_usage", "lost_lease"] | None)
         assert_type(client.usage(), InstanceUsage)
         assert_type(live.watch(timeout=5), Iterator[Session])
         assert_type(client.watch([session.id], rate=5, timeout="1h"), Iterator[tuple[str, Session]])
@@ -543,6 +555,17 @@ async def ledgers() -> None:
     mine: Ledger = MyLedger()
     ledger: Ledger = LocalLedger()
     ledger = LocalLedger(Path("ledger"), clock=Clock())
+    leased: LeasedLedger = PostgresLedger(
+        "postgresql://db/qsessions", terms=LeaseTerms(heartbeat=5, ttl=15, delay=90), clock=Clock()
+    )
+    AsyncSessionClient(ledger="postgresql://db/qsessions", on_lost="end")
+    AsyncSessionClient(ledger=leased)
+    assert_type(leased.terms, LeaseTerms)
+    assert_type(leased.terms.patience, float)
+    assert_type(leased.lease, Lease)
+    assert_type(leased.lease.state, LeaseState)
+    assert_type(await leased.take_over(), float)
+    assert_type(await PostgresLedger("postgresql://db/qsessions").init(), int)
     assert_type(ledger.place_of(None), Ledger)
     record = LedgerRecord.intent(
         CreateSession("batch"),
@@ -613,6 +636,7 @@ async def failing(client: AsyncSessionClient) -> None:
         ClientClosed,
         ConfigurationError,
         InvalidArgument,
+        LeaseLost,
         LedgerUnavailable,
         ProtocolError,
     ) as error:

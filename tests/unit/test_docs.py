@@ -47,6 +47,8 @@ RUN_BY = {
     ("docs/faults.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/faults.md", "sh"): {"test_the_commands_of_the_page_about_faults"},
     ("docs/faults.md", "toml"): {"test_the_documented_file_is_a_plan"},
+    ("docs/fleet.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/fleet.md", "sh"): {"test_the_commands_of_the_page_about_fleets"},
     ("docs/how-to/clusters.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/how-to/credentials.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/networks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},

@@ -15,6 +15,7 @@ from qsessions import (
     Event,
     LedgerFailed,
     MaxUsageReached,
+    OwnershipLost,
     RequestFailed,
     RequestSent,
     ResponseReceived,
@@ -149,6 +150,16 @@ EVENTS: list[tuple[Event, int, str]] = [
         SessionEnded(session_id="s-1", usage_seconds=2.5),
         logging.DEBUG,
         "session s-1 is over, used 2.5 s",
+    ),
+    (
+        OwnershipLost(reason="no renewal", taken_over=False, session_ids=("s-1",)),
+        logging.WARNING,
+        "ownership of 1 session of this process is lost: no renewal",
+    ),
+    (
+        OwnershipLost(reason="taken", taken_over=True, session_ids=()),
+        logging.WARNING,
+        "ownership of 0 sessions of this process is lost: taken",
     ),
     (
         ClientStopped(base_url="https://q/api"),

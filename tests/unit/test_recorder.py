@@ -28,6 +28,7 @@ from qsessions import (
 )
 from qsessions.events import Event, Observers
 from qsessions.ledger import files
+from qsessions.ledger.choice import chosen_ledger
 from qsessions.ledger.recorder import SessionRecorder
 from qsessions.ledger.records import WRITE_TIMEOUT_S, close_ledger
 from qsessions.testing import ManualClock
@@ -70,7 +71,13 @@ def recording(told: list[Event]) -> Recording:
         clock: Clock | None = None,
     ) -> SessionRecorder:
         clock = clock or Clock(wall=lambda: NOW)
-        return SessionRecorder(ledger, spawn, Observers([told.append]), clock)
+        return SessionRecorder(
+            chosen_ledger(ledger, None, clock),
+            spawn,
+            Observers([told.append]),
+            clock,
+            is_ours=isinstance(ledger, str),
+        )
 
     return make
 
@@ -100,9 +107,12 @@ def steps(records: Iterable[LedgerRecord]) -> list[tuple[str, RecordState]]:
 
 def test_no_such_ledger(recording: Recording) -> None:
     """What is no ledger is refused when the client is made."""
-    for wrong in ("lokal", 5, object(), ""):
-        with pytest.raises(ConfigurationError, match='must be "local", a ledger or None'):
+    for wrong in ("lokal", 5, object(), "", "postgres:secret@host"):
+        with pytest.raises(
+            ConfigurationError, match='ledger= must be "local" or the URL'
+        ) as caught:
             recording(wrong)
+        assert "secret" not in str(caught.value)
 
 
 async def test_the_local_one(recording: Recording, home: Path, told: list[Event]) -> None:

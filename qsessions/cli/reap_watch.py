@@ -1,0 +1,118 @@
+"""`reap --watch`: one round after the other, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+from attrs import define, field
+
+from qsessions.cli import service
+from qsessions.cli.child import handle_signals
+from qsessions.cli.failures import advice_on, print_error, print_lines
+from qsessions.cli.options import Options
+from qsessions.cli.output import Output
+from qsessions.cli.terminal import progress_bar
+from qsessions.errors import InvalidArgument, QSessionsError, problem_of
+from qsessions.ledger.lease import LeasedLedger, take_over
+from qsessions.ledger.records import Ledger
+from qsessions.ledger.verdicts import Verdict
+from qsessions.reaper import Reaped
+
+
+async def settle(ledger: Ledger) -> None:
+    """Watch leases that are over for as long as it takes to tell whether their owners are gone."""
+    if not isinstance(ledger, LeasedLedger):
+        return
+    wait = await take_over(ledger, service.CLOCK)
+    if not wait:
+        return
+    print_lines(
+        f"qsessions reap: leases are over, and are watched for {wait:.0f} s "
+        "to see whether their owners are gone"
+    )
+    total = wait
+    with progress_bar() as progress:
+        while wait:
+            progress("watching leases", int(total - min(wait, total)), int(total))
+            await service.CLOCK.sleep(min(wait, ledger.terms.heartbeat))
+            wait = await take_over(ledger, service.CLOCK)
+
+
+def check_rounds(ledger: Ledger, seconds: float, options: Options) -> None:
+    """Check what `Rounds` is to do.
+
+    Raises:
+        InvalidArgument: Rounds are so rare that no lease could be told to be over, or their results
+            are wanted as one object.
+    """
+    if options.json:
+        raise InvalidArgument("--watch has no end that --json could wait for: write --jsonl.")
+    if isinstance(ledger, LeasedLedger) and seconds >= ledger.terms.ttl:
+        raise InvalidArgument(
+            f"--watch must be shorter than a lease, which is {ledger.terms.ttl:g} s.",
+            solution="Write --watch 10s.",
+        )
+
+
+@define
+class Rounds:
+    """Reaps in rounds, and prints what is new in each.
+
+    A round that fails is told when that begins and when it is over; the next one tries again.
+
+    Args:
+        reap: Carries out one round.
+        output: Where to print.
+        seconds: The time between two rounds.
+    """
+
+    reap: Callable[[], Awaitable[Sequence[Reaped]]]
+    output: Output
+    seconds: float
+    _known: dict[str, tuple[Verdict, str]] = field(factory=dict, init=False)
+    _problem: str | None = field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Go on until SIGTERM, which lets a round come to its end."""
+        stop = asyncio.Event()
+        handle_signals(("SIGTERM",), lambda _: stop.set())
+        while not stop.is_set():
+            await self._round()
+            await service.CLOCK.deadline(self.seconds).wait(
+                {stopped := asyncio.ensure_future(stop.wait())}
+            )
+            stopped.cancel()
+
+    async def _round(self) -> None:
+        try:
+            reaped = await self.reap()
+        except QSessionsError as error:
+            problem = problem_of(error, "reap")
+            if problem != self._problem:
+                print_error("reap", problem, f"It goes on trying. {advice_on(error, 'reap')}")
+            self._problem = problem
+            return
+        if self._problem is not None:
+            self._problem = None
+            print_lines("qsessions reap: it works again")
+        before, self._known = self._known, {}
+        for item in reaped:
+            news = (item.decision.verdict, problem_of(item.error) if item.error else "")
+            key = item.entry.record.key
+            if not item.done:
+                self._known[key] = news
+            if item.done or (
+                item.decision.verdict is not Verdict.LEAVE and before.get(key) != news
+            ):
+                self._print(item)
+
+    def _print(self, item: Reaped) -> None:
+        row = item.to_dict()
+        if self.output.lines:
+            self.output.record(row)
+            return
+        now = datetime.fromtimestamp(service.CLOCK.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        done = "done" if item.done else row["error"] or "not done"
+        self.output.line([now, row["record"], row["verdict"], done, row["why"]])

@@ -1,0 +1,94 @@
+"""What a client does about its process's lease in a shared ledger, and when that is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias
+
+from qsessions.errors import LeaseLost, LedgerUnavailable, QSessionsError
+from qsessions.events import Observers, OwnershipLost, logger
+from qsessions.ledger.lease import LeasedLedger, LeaseState
+from qsessions.ledger.recorder import SessionRecorder, Spawn
+
+OnLost: TypeAlias = Literal["continue", "end"]
+
+
+class Ownership:
+    """Holds a lease from a client's first record on, and tells when it is lost.
+
+    Args:
+        ledger: The ledger.
+        recorder: Records the client's sessions in it.
+        observers: Get `OwnershipLost`.
+        spawn: Runs a coroutine as a task that the client owns.
+        on_lost: What becomes of the sessions: see `AsyncSessionClient`.
+        end: Ends the client's sessions.
+    """
+
+    def __init__(
+        self,
+        ledger: LeasedLedger,
+        recorder: SessionRecorder,
+        observers: Observers,
+        spawn: Spawn,
+        *,
+        on_lost: OnLost,
+        end: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._ledger = ledger
+        self._recorder = recorder
+        self._observers = observers
+        self._spawn = spawn
+        self._on_lost = on_lost
+        self._end = end
+        self._has_begun = False
+
+    @property
+    def living(self) -> int:
+        """How many processes hold a lease, this one included."""
+        return self._ledger.lease.living
+
+    def begin(self) -> None:
+        """Hold a lease from now on, and follow what becomes of it."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._start(self._follow())
+
+    def check(self) -> None:
+        """Raise if no session may be created.
+
+        Raises:
+            LeaseLost: Another process has taken this one's sessions over, or may do so and they
+                are being ended.
+        """
+        lease = self._ledger.lease
+        is_refused = lease.state is LeaseState.TAKEN or self._on_lost == "end"
+        if lease.state is not LeaseState.HELD and is_refused:
+            raise LeaseLost(f"nothing was created: {lease.reason}.")
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        # A client that was closed begins nothing.
+        with suppress(QSessionsError):
+            self._spawn(work)
+
+    async def _follow(self) -> None:
+        with suppress(LedgerUnavailable):
+            # It goes on trying. The first record tells why it can't.
+            await self._ledger.renew()
+        with suppress(LedgerUnavailable):
+            # Else it was closed.
+            lease = self._ledger.lease
+            while lease.state is not LeaseState.TAKEN:
+                before, lease = lease, await self._ledger.next_lease(lease)
+                if lease.state is LeaseState.HELD and before.state is not LeaseState.HELD:
+                    logger.info("this process's lease in the ledger is renewed again")
+                elif lease.state is not before.state:
+                    self._lost(lease.reason, taken_over=lease.state is LeaseState.TAKEN)
+
+    def _lost(self, reason: str, *, taken_over: bool) -> None:
+        ids = tuple(self._recorder.open_sessions())
+        self._observers.notify(OwnershipLost(reason=reason, taken_over=taken_over, session_ids=ids))
+        if self._on_lost == "end":
+            # A task of its own: an ending takes a cancellation as the cause to try again.
+            self._start(self._end())
