@@ -21,9 +21,9 @@ async def follow_lease(open_sessions: OpenSessions, ledger: LeasedLedger) -> Non
         # It goes on trying. The first record tells why it can't.
         await ledger.renew()
     with suppress(LedgerUnavailable):
-        # Else it was closed.
+        # Until it is closed. A process whose sessions are over goes on as a new owner.
         lease = ledger.lease
-        while lease.state is not LeaseState.TAKEN:
+        while True:
             before, lease = lease, await ledger.next_lease(lease)
             if lease.state is not before.state:
                 await _tell(open_sessions, lease)
