@@ -125,5 +125,3 @@ def cluster(**settings: str) -> Iterator[Cluster]:
             server.stop()
     finally:
         shutil.rmtree(folder)
-
-
