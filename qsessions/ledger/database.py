@@ -14,6 +14,8 @@ from socket import gethostname
 from typing import Protocol, TypeVar
 from uuid import uuid4
 
+import attrs
+
 from qsessions.clock import Clock
 from qsessions.errors import LedgerUnavailable, copy_error
 from qsessions.ledger.lease import Holding, Lease, LeaseState, LeaseTerms, OwnerRow, Sightings
@@ -38,15 +40,20 @@ class Database(Protocol):
     """
 
     async def renew(
-        self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool
+        self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool, regardless: bool
     ) -> int | None:
         """Write an owner's records, and renew its lease.
 
+        One that is carried out after a later one of the same owner changes nothing: what was given
+        up by its sender may still be under way.
+
         Args:
-            owner: The owner. Its lease is renewed if there it has the same epoch and isn't over.
-            records: Replace those of the same keys; ended ones are deleted. They are written even
-                if the lease can't be renewed: the id of a session must not get lost.
+            owner: The owner, with the next beat. Its lease is renewed if there it has the same
+                epoch, a lower beat, and isn't over.
+            records: Replace those of the same keys; ended ones are deleted.
             begins: Whether the owner may not be there yet. Then it is added.
+            regardless: Whether the records are written even if the lease can't be renewed: the id
+                of a session must not get lost.
 
         Returns:
             How many leases are good, counted lately, or None if this one can't be renewed.
@@ -58,7 +65,7 @@ class Database(Protocol):
         ...
 
     async def owners(self) -> Sequence[OwnerRow]:
-        """Return all owners."""
+        """Return the owners that are not over."""
         ...
 
     async def take_over(self, owners: Sequence[OwnerRow]) -> None:
@@ -77,11 +84,17 @@ class Database(Protocol):
         """
         ...
 
-    async def amend(self, changes: Sequence[tuple[str, LedgerRecord]]) -> Sequence[bool]:
-        """Replace records, each of an owner (its id) that is over, or delete ended ones.
+    async def amend(
+        self, changes: Sequence[tuple[str, LedgerRecord, LedgerRecord]]
+    ) -> Sequence[bool]:
+        """Replace records, or delete ended ones.
+
+        Args:
+            changes: For each the owner's id, the record as it was read, and the new one.
 
         Returns:
-            For each whether that was done.
+            For each whether that was done. It was not if the owner isn't over, or if the record
+            isn't there or has another session id by now: its owner may write it until the end.
         """
         ...
 
@@ -125,8 +138,10 @@ class DatabaseLedger:
 
     def _begin(self) -> None:
         self._has_begun = False
-        # The keys of open records that the database has as this owner's.
-        self._owned: set[str] = set()
+        self._beat = 0
+        # The keys of open records that the database has as this owner's, or may have: the answer
+        # may have been lost.
+        self._sent: set[str] = set()
         self._holding = Holding(self.terms, self._clock.monotonic())
         self.owner = OwnerRow(
             id=uuid4().hex,
@@ -200,14 +215,14 @@ class DatabaseLedger:
             await self._written()
             asked_at = self._clock.monotonic()
             owners = await self._reply(self._database.owners())
+            others = [owner for owner in owners if owner.id != self.owner.id]
+            self._sightings.look(others, asked_at, self._clock.monotonic())
+            waits = {owner.id: self._sightings.remaining(owner) for owner in others}
+            if due := [owner for owner in others if waits[owner.id] == 0.0]:
+                await self._reply(self._database.take_over(due))
         except LedgerUnavailable:
             self._sightings.failed()
             raise
-        others = [owner for owner in owners if not owner.is_over and owner.id != self.owner.id]
-        self._sightings.look(others, asked_at, self._clock.monotonic())
-        waits = {owner.id: self._sightings.remaining(owner) for owner in others}
-        if due := [owner for owner in others if waits[owner.id] == 0.0]:
-            await self._reply(self._database.take_over(due))
         return min(
             (
                 waits[owner.id]
@@ -228,7 +243,7 @@ class DatabaseLedger:
             LedgerUnavailable: The database can't be written, or the ledger was closed.
         """
         self._check()
-        named = [(entry.source, record) for entry, record in changes]
+        named = [(entry.source, entry.record, record) for entry, record in changes]
         return await self._reply(self._database.amend(named))
 
     async def aclose(self) -> None:
@@ -301,9 +316,9 @@ class DatabaseLedger:
             spread = 1 - 0.5 * self._clock.random()
             # One that failed is tried again sooner, but not by all at the same time.
             wait = self.terms.heartbeat * (spread if not is_written else 0.5 + spread / 2)
-            over_in = self._holding.over_at - self._clock.monotonic()
-            if self.lease.state is LeaseState.HELD and over_in > 0:
-                wait = min(wait, over_in)
+            if self.lease.state is LeaseState.HELD:
+                over_in = self._holding.over_at - self._clock.monotonic()
+                wait = max(0.0, min(wait, over_in))
             timer = self._clock.call_later(wait, self._wake.set)
             try:
                 await self._wake.wait()
@@ -332,20 +347,27 @@ class DatabaseLedger:
 
     async def _renew(self) -> None:
         records, sent_at = dict(self._unwritten), self._clock.monotonic()
+        owns = bool(self._sent & self._open.keys())
+        self._beat += 1
+        self._sent |= records.keys()
         living = await self._reply(
-            self._database.renew(self.owner, tuple(records.values()), begins=not self._has_begun),
+            self._database.renew(
+                attrs.evolve(self.owner, beat=self._beat),
+                tuple(records.values()),
+                begins=not self._has_begun,
+                regardless=owns,
+            ),
             WRITE_TIMEOUT_S,
         )
-        if living is None and not self._owned & self._open.keys():
-            # There was nothing to take over: go on as a new owner.
+        if living is None and not owns:
+            # There was nothing to take over, and nothing was written: go on as a new owner.
             self._begin()
             await self._renew()
             return
         for key, record in records.items():
             if self._unwritten[key] is record:
                 del self._unwritten[key]
-        self._owned |= records.keys()
-        self._owned &= self._open.keys()
+        self._sent &= self._open.keys()
         self._has_begun = True
         if living is None:
             self._holding.taken()

@@ -20,6 +20,9 @@ from qsessions.values import Value
 
 # A lease that isn't renewed by then is renewed too late: beats get lost.
 _BEATS_A_TTL = 3
+# An outage shorter than a lease may pass between two looks of a reaper. Then the owner, which tried
+# in vain just before its end, must have the time to try again.
+_BEATS_A_DELAY = 2
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -34,7 +37,8 @@ class LeaseTerms(Value):
             longest request and ending.
 
     Raises:
-        ConfigurationError: They are not numbers above 0, or `ttl` is shorter than three heartbeats.
+        ConfigurationError: They are not numbers above 0, `ttl` is shorter than three heartbeats, or
+            `delay` than two.
     """
 
     heartbeat: float = 10.0
@@ -55,6 +59,12 @@ class LeaseTerms(Value):
                 f"a lease of {self.ttl:g} s is too short for a heartbeat of {self.heartbeat:g} s: "
                 "one lost heartbeat must not end it.",
                 solution=f"Make ttl at least {_BEATS_A_TTL} heartbeats.",
+            )
+        if self.delay < _BEATS_A_DELAY * self.heartbeat:
+            raise ConfigurationError(
+                f"a delay of {self.delay:g} s is too short for a heartbeat of {self.heartbeat:g} s: "
+                "after an outage an owner must have the time to renew its lease.",
+                solution=f"Make delay at least {_BEATS_A_DELAY} heartbeats.",
             )
 
     @property

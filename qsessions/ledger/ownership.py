@@ -77,9 +77,9 @@ class Ownership:
             # It goes on trying. The first record tells why it can't.
             await self._ledger.renew()
         with suppress(LedgerUnavailable):
-            # Else it was closed.
+            # Until it is closed. A process whose sessions are over goes on as a new owner.
             lease = self._ledger.lease
-            while lease.state is not LeaseState.TAKEN:
+            while True:
                 before, lease = lease, await self._ledger.next_lease(lease)
                 if lease.state is LeaseState.HELD and before.state is not LeaseState.HELD:
                     logger.info("this process's lease in the ledger is renewed again")

@@ -195,10 +195,9 @@ class PostgresLedger:
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        if tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
             loop.run_until_complete(asyncio.wait(tasks))
     finally:
         loop.close()
@@ -255,7 +254,7 @@ class PostgresDatabase:
         return await self._reading.init()
 
     async def renew(
-        self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool
+        self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool, regardless: bool
     ) -> int | None:
         """Write an owner's records, and renew its lease: see `Database`."""
         open_ = [record for record in records if record.state is not RecordState.ENDED]
@@ -271,6 +270,8 @@ class PostgresDatabase:
                 "ttl": owner.terms.ttl,
                 "delay": owner.terms.delay,
                 "epoch": owner.epoch,
+                "beat": owner.beat,
+                "regardless": regardless,
                 "ended": [record.key for record in records if record not in open_],
                 **_columns(open_),
                 "asked_at": [record.asked_at for record in open_],
@@ -283,7 +284,7 @@ class PostgresDatabase:
         await self._writing.run(sql.RELEASE, {"id": owner.id, "epoch": owner.epoch})
 
     async def owners(self) -> Sequence[OwnerRow]:
-        """Return all owners."""
+        """Return the owners that are not over."""
         return [_owner(row) for row in await self._reading.run(sql.OWNERS)]
 
     async def take_over(self, owners: Sequence[OwnerRow]) -> None:
@@ -308,13 +309,16 @@ class PostgresDatabase:
                 logger.warning("a record of the ledger can't be read: %s", one_line(row["body"]))
         return entries
 
-    async def amend(self, changes: Sequence[tuple[str, LedgerRecord]]) -> Sequence[bool]:
+    async def amend(
+        self, changes: Sequence[tuple[str, LedgerRecord, LedgerRecord]]
+    ) -> Sequence[bool]:
         """Replace records of owners that are over: see `Database`."""
-        records = [record for _, record in changes]
+        records = [record for _, _, record in changes]
         rows = await self._reading.run(
             sql.AMEND,
             {
-                "owners": [owner for owner, _ in changes],
+                "owners": [owner for owner, _, _ in changes],
+                "seen": [seen.session_id for _, seen, _ in changes],
                 "ended": [record.state is RecordState.ENDED for record in records],
                 **_columns(records),
             },
@@ -355,7 +359,7 @@ class _Link:
         Raises:
             LedgerUnavailable: The database said no, or can't be reached.
         """
-        return await self._guarded(self._run(statement, values))
+        return await self._guarded(lambda: self._run(statement, values))
 
     async def init(self) -> int:
         """Apply the migrations that are missing, and return how many there were.
@@ -363,19 +367,14 @@ class _Link:
         Raises:
             LedgerUnavailable: The database said no, or can't be reached.
         """
-        return await self._guarded(self._init())
+        return await self._guarded(self._init)
 
-    async def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         import psycopg
 
-        task = asyncio.ensure_future(work)
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # psycopg would ask the server to stop first, which may be what doesn't answer.
-            self.drop()
-            task.cancel()
-            raise
+            async with self._lock:
+                return await self._undisturbed(work())
         except psycopg.errors.UndefinedTable:
             raise LedgerUnavailable(_NO_TABLES, solution=_INIT) from None
         except (psycopg.Error, OSError) as error:
@@ -386,14 +385,23 @@ class _Link:
                 solution="Check the ledger's URL, and that its database can be reached from here.",
             ) from None
 
+    async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # psycopg would ask the server to stop first, which may be what doesn't answer.
+            self.drop()
+            task.cancel()
+            raise
+
     async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
-        async with self._lock:
-            if self._connection is None or self._connection.closed:
-                self._connection = await self._connect()
-                (version,) = await self._fetch(sql.APPLIED)
-                if version["applied"] < len(sql.MIGRATIONS):
-                    raise LedgerUnavailable(_NO_TABLES, solution=_INIT)
-            return await self._fetch(statement, values)
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._connect()
+            (version,) = await self._fetch(sql.APPLIED)
+            if version["applied"] < len(sql.MIGRATIONS):
+                raise LedgerUnavailable(_NO_TABLES, solution=_INIT)
+        return await self._fetch(statement, values)
 
     async def _fetch(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
         async with self._connection.cursor() as cursor:
@@ -401,16 +409,15 @@ class _Link:
             return [] if cursor.description is None else await cursor.fetchall()
 
     async def _init(self) -> int:
-        async with self._lock:
-            connection = await self._connect()
-            async with connection, connection.transaction():
-                await connection.execute(sql.LOCK)
-                await connection.execute(sql.PREPARE)
-                version = await (await connection.execute(sql.APPLIED)).fetchone()
-                missing = range(version["applied"], len(sql.MIGRATIONS))
-                for number in missing:
-                    await connection.execute(sql.MIGRATIONS[number])
-                    await connection.execute(sql.APPLY, [number + 1])
+        connection = await self._connect()
+        async with connection, connection.transaction():
+            await connection.execute(sql.LOCK)
+            await connection.execute(sql.PREPARE)
+            version = await (await connection.execute(sql.APPLIED)).fetchone()
+            missing = range(version["applied"], len(sql.MIGRATIONS))
+            for number in missing:
+                await connection.execute(sql.MIGRATIONS[number])
+                await connection.execute(sql.APPLY, [number + 1])
         return len(missing)
 
     async def _connect(self) -> Any:

@@ -18,7 +18,7 @@ MIGRATIONS = (
         ttl double precision NOT NULL,
         delay double precision NOT NULL,
         epoch integer NOT NULL,
-        beat bigint NOT NULL DEFAULT 0,
+        beat bigint NOT NULL,
         renewed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         over_at timestamptz
     ) WITH (fillfactor = 50);
@@ -27,6 +27,7 @@ MIGRATIONS = (
         owner text NOT NULL,
         session_id text,
         asked_at double precision NOT NULL,
+        beat bigint NOT NULL,
         body text NOT NULL
     );
     CREATE INDEX ON qsessions.records (owner);
@@ -52,20 +53,23 @@ APPLIED = "SELECT coalesce(max(number), 0) AS applied FROM qsessions.migrations"
 APPLY = "INSERT INTO qsessions.migrations (number) VALUES (%s)"
 
 _BEGIN = """
-    INSERT INTO qsessions.owners (id, host, pid, since, heartbeat, ttl, delay, epoch)
-    VALUES (%(id)s, %(host)s, %(pid)s, %(since)s, %(heartbeat)s, %(ttl)s, %(delay)s, %(epoch)s)
+    INSERT INTO qsessions.owners (id, host, pid, since, heartbeat, ttl, delay, epoch, beat)
+    VALUES (
+        %(id)s, %(host)s, %(pid)s, %(since)s, %(heartbeat)s, %(ttl)s, %(delay)s, %(epoch)s,
+        %(beat)s
+    )
     ON CONFLICT (id) DO UPDATE
-    SET beat = owners.beat + 1, renewed_at = clock_timestamp()
-    WHERE owners.epoch = %(epoch)s AND owners.over_at IS NULL
+    SET beat = excluded.beat, renewed_at = clock_timestamp()
+    WHERE owners.epoch = excluded.epoch AND owners.over_at IS NULL AND owners.beat < excluded.beat
     RETURNING id
 """
 _RENEW = """
     UPDATE qsessions.owners
-    SET beat = beat + 1, renewed_at = clock_timestamp()
-    WHERE id = %(id)s AND epoch = %(epoch)s AND over_at IS NULL
+    SET beat = %(beat)s, renewed_at = clock_timestamp()
+    WHERE id = %(id)s AND epoch = %(epoch)s AND over_at IS NULL AND beat < %(beat)s
     RETURNING id
 """
-# Counting takes a look at all owners, so only one owner does it in ten seconds.
+# Counting takes a look at all owners, so only one owner does it at a time, once in a heartbeat.
 _COUNTED = """
     UPDATE qsessions.living
     SET number = (
@@ -75,21 +79,30 @@ _COUNTED = """
         counted_at = clock_timestamp()
     WHERE ctid = (
         SELECT ctid FROM qsessions.living
-        WHERE counted_at < clock_timestamp() - interval '10 seconds'
+        WHERE counted_at < clock_timestamp() - %(heartbeat)s * interval '1 second'
         FOR UPDATE SKIP LOCKED
     )
 """
+# A statement may arrive after later ones of its owner: a network may hold up what was given up.
 _WRITTEN = """
-    gone AS (
-        DELETE FROM qsessions.records WHERE key = ANY(%(ended)s)
+    fresh AS (
+        SELECT WHERE EXISTS (SELECT FROM renewed)
+        OR %(regardless)s AND NOT EXISTS (
+            SELECT FROM qsessions.owners WHERE id = %(id)s AND beat >= %(beat)s
+        )
+    ), gone AS (
+        DELETE FROM qsessions.records
+        WHERE key = ANY(%(ended)s::text[]) AND EXISTS (SELECT FROM fresh)
     ), kept AS (
-        INSERT INTO qsessions.records (key, owner, session_id, asked_at, body)
-        SELECT key, %(id)s, session_id, asked_at, body
-        FROM unnest(
+        INSERT INTO qsessions.records (key, owner, session_id, asked_at, beat, body)
+        SELECT key, %(id)s, session_id, asked_at, %(beat)s, body
+        FROM fresh, unnest(
             %(keys)s::text[], %(session_ids)s::text[], %(asked_at)s::float8[], %(bodies)s::text[]
         ) AS given (key, session_id, asked_at, body)
         ON CONFLICT (key) DO UPDATE
-        SET owner = excluded.owner, session_id = excluded.session_id, body = excluded.body
+        SET owner = excluded.owner, session_id = excluded.session_id, beat = excluded.beat,
+            body = excluded.body
+        WHERE records.owner <> excluded.owner OR records.beat < excluded.beat
     ),
 """
 
@@ -104,9 +117,9 @@ def renewal(*, begins: bool, writes: bool) -> str:
         writes: Whether there are records.
     """
     return (
-        f"WITH {_WRITTEN if writes else ''} counted AS ({_COUNTED}), "  # noqa: S608 - constants
-        f"renewed AS ({_BEGIN if begins else _RENEW}) "
-        "SELECT greatest(number, 1) AS living FROM qsessions.living, renewed"
+        f"WITH renewed AS ({_BEGIN if begins else _RENEW}), "  # noqa: S608 - constants
+        f"{_WRITTEN if writes else ''} counted AS ({_COUNTED}) "
+        "SELECT greatest((SELECT max(number) FROM qsessions.living), 1) AS living FROM renewed"
     )
 
 
@@ -127,7 +140,10 @@ _OWNER = """
     extract(epoch FROM clock_timestamp() - owners.renewed_at)::float8 AS age,
     owners.over_at IS NOT NULL AS is_over
 """
-OWNERS = f"SELECT owners.id AS owner, {_OWNER} FROM qsessions.owners"  # noqa: S608 - constants
+OWNERS = (
+    f"SELECT owners.id AS owner, {_OWNER} FROM qsessions.owners "  # noqa: S608 - constants
+    "WHERE over_at IS NULL"
+)
 
 # Another process that renews or takes over one of them at the same time has a lock on it.
 TAKE_OVER = """
@@ -165,9 +181,9 @@ ORPHANS = f"""
 AMEND = """
     WITH given AS (
         SELECT * FROM unnest(
-            %(keys)s::text[], %(owners)s::text[], %(session_ids)s::text[], %(bodies)s::text[],
-            %(ended)s::bool[]
-        ) AS given (key, owner, session_id, body, is_ended)
+            %(keys)s::text[], %(owners)s::text[], %(seen)s::text[], %(session_ids)s::text[],
+            %(bodies)s::text[], %(ended)s::bool[]
+        ) AS given (key, owner, seen, session_id, body, is_ended)
     ), open AS (
         SELECT given.*
         FROM given JOIN qsessions.records USING (key, owner)
@@ -176,11 +192,13 @@ AMEND = """
     ), gone AS (
         DELETE FROM qsessions.records USING open
         WHERE records.key = open.key AND open.is_ended
+        AND records.session_id IS NOT DISTINCT FROM open.seen
         RETURNING records.key
     ), kept AS (
         UPDATE qsessions.records SET session_id = open.session_id, body = open.body
         FROM open
         WHERE records.key = open.key AND NOT open.is_ended
+        AND records.session_id IS NOT DISTINCT FROM open.seen
         RETURNING records.key
     ), tidied AS (
         DELETE FROM qsessions.owners
