@@ -99,7 +99,7 @@ async def test_who_can_no_longer_renew_goes_on(
     assert len(emulator.open_sessions) == 2
 
 
-@table("state", LOST)
+@pytest.mark.parametrize("state", LOST)
 async def test_ending_at_once(
     emulator: Emulator,
     time: ManualClock,
