@@ -27,9 +27,10 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
+from qsessions.cli.progress import progress
 from qsessions.cli.recording import ClosedSessions, local_ledger
 from qsessions.cli.service import connect, run_async
-from qsessions.cli.terminal import ask, can_ask, progress_bar
+from qsessions.cli.terminal import ask, can_ask
 from qsessions.errors import InstanceNotFound, InvalidArgument, problem_of
 from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
@@ -76,8 +77,8 @@ def reap(
     async def body() -> int | None:
         labels = read_labels(label)
         async with local_ledger() as ledger, connect(options, observers=[closed]) as client:
-            names = await _full_names(ledger, records)
-            with progress_bar() as progress:
+            with progress("reading the ledger") as shown:
+                names = await _full_names(ledger, records)
                 reaped = await reap_sessions(
                     client,
                     ledger,
@@ -86,7 +87,7 @@ def reap(
                     all_instances=all_instances,
                     dry_run=dry_run,
                     close_unique=close_unique,
-                    progress=progress,
+                    progress=shown.step,
                 )
             nothing = "" if reaped else await why_empty("reap", ledger, (), label)
         await _print("reap", reaped, options, nothing)
@@ -174,8 +175,8 @@ async def _find_undecided(
             "--undecided takes no records by name.", solution="Leave one of them out."
         )
     async with local_ledger() as ledger, connect(options) as client:
-        with progress_bar() as progress:
-            decided = await reap_sessions(client, ledger, dry_run=True, progress=progress)
+        with progress("reading the ledger") as shown:
+            decided = await reap_sessions(client, ledger, dry_run=True, progress=shown.step)
     old = [
         item
         for item in decided
