@@ -44,6 +44,7 @@ COMMANDS = {
     "update": ("sessions:update", "Open or shut a session for new jobs."),
     "versions": ("workloads:versions", "List the API versions of the service, oldest first."),
     "wait": ("sessions:wait", "Wait until a session is in a state, and print it."),
+    "watch": ("watch:watch", "Watch sessions until all are closed."),
     "workloads": ("workloads:workloads", "List the instance's sessions and batches, oldest first."),
 }
 # What people type first. They aren't in the list of all.
@@ -54,6 +55,7 @@ _USAGE = {
     "ledger": "[OPTIONS] [ACTION]",
     "reap": "[OPTIONS] [RECORD...]",
     "run": "[OPTIONS] -- COMMAND [ARGUMENT...]",
+    "watch": "[OPTIONS] [ID...]",
 }
 _EMULATOR = "qsessions.emulator"
 _INSTALL_EMULATOR = "pip install 'qsessions[emulator]'"

@@ -27,6 +27,7 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output, cell
+from qsessions.cli.progress import progress
 from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
@@ -102,12 +103,13 @@ async def _find(
     async with optional_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         try:
-            found += await find(
-                listed,
-                lambda: read_entries(place_of(ledger, client.instance)),
-                labels=labels,
-                include_owned=include_owned,
-            )
+            with progress("listing the open sessions"):
+                found += await find(
+                    listed,
+                    lambda: read_entries(place_of(ledger, client.instance)),
+                    labels=labels,
+                    include_owned=include_owned,
+                )
         except LedgerUnavailable as error:
             if labels:
                 raise
@@ -124,8 +126,21 @@ async def _end(
     options: Options, found: list[Ending], how: How, observer: ClosedSessions
 ) -> int | None:
     output = Output(options)
+    what = "draining" if how == "drain" else "closing"
+    total, done = sum(item.owner is None for item in found), 0
     async with connect(options, observers=[observer]) as client:
-        endings = await end(found, how, client.drain if how == "drain" else client.close, time.time)
+
+        async def end_one(session_id: str) -> None:
+            nonlocal done
+            try:
+                await (client.drain if how == "drain" else client.close)(session_id)
+            finally:
+                done += 1
+                shown.step(what, done, total)
+
+        with progress() as shown:
+            shown.step(what, done, total)
+            endings = await end(found, how, end_one, time.time)
     if how == "close":
         await record_ended({item.workload.id for item in endings if item.done})
     nothing = "qsessions close-all: no open session fits."

@@ -16,6 +16,7 @@ from qsessions.errors import (
     InvalidArgument,
     ProtocolError,
     QSessionsError,
+    WatchIncomplete,
     one_line,
 )
 
@@ -119,6 +120,8 @@ def advice_on(error: QSessionsError, command: str) -> str:
             return how_to_end([item.id for item in error.candidates or ()]) or LOOK_FOR_IT
         case CallTimeout():
             return "Run it again, or give it more time with --timeout."
+        case WatchIncomplete():
+            return "Check their ids, and whose they are: qsessions workloads --status open"
         case QSessionsError(argument=str(argument)) if argument in _ADVICE:
             return _ADVICE[argument]
         case _:

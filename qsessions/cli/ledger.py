@@ -20,9 +20,9 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
+from qsessions.cli.progress import progress
 from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
-from qsessions.cli.terminal import progress_bar
 from qsessions.client import AsyncSessionClient
 from qsessions.config.variables import LEDGER
 from qsessions.errors import InvalidArgument, NotFound, QSessionsError, problem_of
@@ -150,8 +150,8 @@ async def _read_states(
     if client is None:
         return {}
     served = [entry.record for entry in entries if is_served(client, entry.record)]
-    with progress_bar() as progress:
-        return await current_states(client, served, progress)
+    with progress() as shown:
+        return await current_states(client, served, shown.step)
 
 
 async def why_empty(

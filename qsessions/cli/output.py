@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -23,7 +23,7 @@ from qsessions.jsonable import time_text
 # An object as JSON has it.
 Row: TypeAlias = Mapping[str, Any]
 
-_GAP = "  "
+GAP = "  "
 # What people don't need of a time.
 _FRACTION = re.compile(r"(?<=\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 # Columns of text that may be cut on a terminal, and to no fewer cells; in others the end may be
@@ -32,10 +32,11 @@ _PROSE = frozenset({"why", "error"})
 _LEAST_CUT = 16
 # What a terminal calls a column.
 _SHORT = {"age_seconds": "age", "live_state": "state"}
-_STYLES = {
+STYLES = {
     "open": "cyan",
     "active": "bold green",
     "inactive": "yellow",
+    "draining": "blue",
     "closed": "magenta",
     "ok": "green",
     "failed": "bold red",
@@ -161,7 +162,7 @@ def _write(text: str) -> None:
 
 def _print(lines: Sequence[Sequence[Text]]) -> None:
     """Print lines of cells, uncut: a terminal wraps long lines so that they can be copied."""
-    joined = [Text(_GAP).join(cells) for cells in lines]
+    joined = [Text(GAP).join(cells) for cells in lines]
     for line in joined:
         line.rstrip()
     if sys.stdout.isatty():
@@ -184,7 +185,7 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
 
 def _ends(header: Sequence[str]) -> list[int]:
     """Return where each column ends, in cells from the left."""
-    return [end - len(_GAP) for end in accumulate(cell_len(name) + len(_GAP) for name in header)]
+    return [end - len(GAP) for end in accumulate(cell_len(name) + len(GAP) for name in header)]
 
 
 def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[str]]:
@@ -192,7 +193,7 @@ def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[
     columns = []
     for name, *cells in zip(*table, strict=True):
         if not cells or set(cells) - {"-", ""}:
-            ages = [_age(item[name]) for item in items] if name == "age_seconds" else cells
+            ages = [age(item[name]) for item in items] if name == "age_seconds" else cells
             columns.append([_SHORT.get(name, name), *ages])
     return [list(cells) for cells in zip(*columns, strict=True)]
 
@@ -204,7 +205,7 @@ def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[
     for number, wanted in enumerate(widths):
         if _LEAST_CUT <= room < wanted and table[0][number] in _PROSE:
             widths[number] = room
-        room -= widths[number] + len(_GAP)
+        room -= widths[number] + len(GAP)
     return [
         [
             set_cell_size(text, size)
@@ -216,7 +217,7 @@ def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[
     ]
 
 
-def _age(seconds: float) -> str:
+def age(seconds: float) -> str:
     """Return how long ago something was, in its largest unit."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
@@ -224,9 +225,19 @@ def _age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
+def span(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    for (unit, size), (smaller, part) in pairwise(
+        (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+    ):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}{seconds % size // part:02.0f}{smaller}"
+    return f"{seconds:.0f}s"
+
+
 def _styled(value: object) -> Text:
     text = cell(value)
-    return Text(text, _STYLES.get(text.strip(), ""))
+    return Text(text, STYLES.get(text.strip(), ""))
 
 
 def cell(value: object) -> str:

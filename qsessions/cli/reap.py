@@ -28,10 +28,11 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
+from qsessions.cli.progress import progress
 from qsessions.cli.reap_watch import Rounds, check_rounds, settle
 from qsessions.cli.recording import ClosedSessions, open_ledger
 from qsessions.cli.service import connect, run_async
-from qsessions.cli.terminal import ask, can_ask, progress_bar
+from qsessions.cli.terminal import ask, can_ask
 from qsessions.errors import InstanceNotFound, InvalidArgument, problem_of
 from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
@@ -87,23 +88,24 @@ def reap(
         async with open_ledger() as ledger, connect(options, observers=[closed]) as client:
             if watch is not None:
                 check_rounds(ledger, watch, options)
-            work = partial(
-                reap_sessions,
-                client,
-                ledger,
-                only=await _full_names(ledger, records),
-                labels=labels,
-                all_instances=all_instances,
-                dry_run=dry_run,
-                close_unique=close_unique,
-            )
-            if watch is not None:
-                await Rounds(work, Output(options), watch).run()
-                return None
-            if not dry_run:
-                await settle(ledger)
-            with progress_bar() as progress:
-                reaped = await work(progress=progress)
+            with progress("reading the ledger") as shown:
+                work = partial(
+                    reap_sessions,
+                    client,
+                    ledger,
+                    only=await _full_names(ledger, records),
+                    labels=labels,
+                    all_instances=all_instances,
+                    dry_run=dry_run,
+                    close_unique=close_unique,
+                )
+                if watch is not None:
+                    shown.hide()
+                    await Rounds(work, Output(options), watch).run()
+                    return None
+                if not dry_run:
+                    await settle(ledger, shown)
+                reaped = await work(progress=shown.step)
             nothing = "" if reaped else await why_empty("reap", ledger, (), label)
         await _print("reap", reaped, options, nothing)
         return _conclude(reaped)
@@ -190,8 +192,8 @@ async def _find_undecided(
             "--undecided takes no records by name.", solution="Leave one of them out."
         )
     async with open_ledger() as ledger, connect(options) as client:
-        with progress_bar() as progress:
-            decided = await reap_sessions(client, ledger, dry_run=True, progress=progress)
+        with progress("reading the ledger") as shown:
+            decided = await reap_sessions(client, ledger, dry_run=True, progress=shown.step)
     old = [
         item
         for item in decided

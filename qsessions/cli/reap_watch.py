@@ -13,7 +13,7 @@ from qsessions.cli.child import handle_signals
 from qsessions.cli.failures import advice_on, print_error, print_lines
 from qsessions.cli.options import Options
 from qsessions.cli.output import Output
-from qsessions.cli.terminal import progress_bar
+from qsessions.cli.progress import Progress
 from qsessions.errors import InvalidArgument, QSessionsError, problem_of
 from qsessions.ledger.lease import LeasedLedger, take_over
 from qsessions.ledger.records import Ledger
@@ -21,7 +21,7 @@ from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped
 
 
-async def settle(ledger: Ledger) -> None:
+async def settle(ledger: Ledger, shown: Progress) -> None:
     """Watch leases that are over for as long as it takes to tell whether their owners are gone."""
     if not isinstance(ledger, LeasedLedger):
         return
@@ -33,11 +33,10 @@ async def settle(ledger: Ledger) -> None:
         "to see whether their owners are gone"
     )
     total = wait
-    with progress_bar() as progress:
-        while wait:
-            progress("watching leases", int(total - min(wait, total)), int(total))
-            await service.CLOCK.sleep(min(wait, ledger.terms.heartbeat))
-            wait = await take_over(ledger, service.CLOCK)
+    while wait:
+        shown.step("watching leases", round(total - min(wait, total)), round(total))
+        await service.CLOCK.sleep(min(wait, ledger.terms.heartbeat))
+        wait = await take_over(ledger, service.CLOCK)
 
 
 def check_rounds(ledger: Ledger, seconds: float, options: Options) -> None:

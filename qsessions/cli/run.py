@@ -40,6 +40,7 @@ from qsessions.cli.options import (
     read_labels,
 )
 from qsessions.cli.output import Output
+from qsessions.cli.progress import Progress
 from qsessions.cli.recording import LedgerWarning, optional_ledger
 from qsessions.cli.service import connect
 from qsessions.config.variables import read_defaults
@@ -55,6 +56,7 @@ EndMode = Literal["drain", "close"]
 # The seconds that reading the usage of the session may take.
 _USAGE_TIMEOUT_S = 10.0
 
+_IS_ENDING = {"drain": "draining", "close": "closing", None: "reading"}
 _IS_DONE = {"drain": "was drained", "close": "was closed", None: "was not ended"}
 _CANT_START_ADVICE = {
     NOT_FOUND: "Check the command's name and PATH.",
@@ -160,6 +162,7 @@ class _Runner:
     stopped_by: int | None = field(default=None, init=False)
     is_over: bool = field(default=False, init=False)
     failed_endings: int = field(default=0, init=False)
+    progress: Progress = field(factory=Progress, init=False)
 
     async def run(self, options: Options, grace: float) -> int:
         """Run the command and return its exit code."""
@@ -179,7 +182,8 @@ class _Runner:
                 optional_ledger() as ledger,
                 connect(options, ledger=ledger, observers=observers) as client,
             ):
-                return await self._run_in_session(client)
+                with self.progress:
+                    return await self._run_in_session(client)
         except asyncio.CancelledError:
             if self.stopped_by is None:
                 raise
@@ -203,6 +207,7 @@ class _Runner:
 
     async def _run_in_session(self, client: AsyncSessionClient) -> int:
         started = time.monotonic()
+        self.progress.show("creating a session" if self.request else "reading the session")
         if self.request is not None:
             code = await self._run_in_new_session(client, self.request)
         elif (await client.get(str(self.session_id))).is_final:
@@ -249,6 +254,8 @@ class _Runner:
             "QSESSIONS_BASE_URL": client.base_url,
             "QISKIT_IBM_INSTANCE": client.instance or "",
         }
+        # The terminal is the command's.
+        self.progress.hide()
         try:
             return await self.child.run(self.command, env)
         except OSError as error:
@@ -256,13 +263,16 @@ class _Runner:
             return _print_cant_start(self.command[0], str(error.strerror), code)
         finally:
             self.is_over = True
+            self.progress.show(lambda: f"{_IS_ENDING[self.ended]} session {self.session_id}")
 
     def _print_left_open(self, problem: str) -> None:
         self.ended = None
+        self.progress.hide()
         print_error("run", problem, f"End it: qsessions close {self.session_id}")
 
     def _print_report(self, code: int, seconds: float, session: Session | None) -> None:
         """Print the usage on standard error, because standard output is the command's."""
+        self.progress.hide()
         used = session.elapsed_time if session else None
         report: dict[str, Any] = {
             "session_id": self.session_id,

@@ -6,14 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from qsessions.cli.changes import state_of
 from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, SessionId, WaitOptions
-from qsessions.cli.output import Output
+from qsessions.cli.output import Output, span
+from qsessions.cli.progress import progress
 from qsessions.cli.recording import record_ended
 from qsessions.cli.service import connect
 from qsessions.models import StateName
 
 # The seconds that one of many reads of a session may take.
-_READ_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 60.0
 
 
 async def get(session_id: SessionId, /, *, options: Options = DEFAULTS) -> None:
@@ -84,6 +86,15 @@ async def wait(
     Example: qsessions wait SESSION_ID --for active --timeout 5m
     """
     output = Output(options)
-    async with connect(options, timeout=_READ_TIMEOUT_S) as client:
-        session = await client.attach(session_id).wait_until(*states, timeout=options.timeout)
+    async with connect(options, timeout=READ_TIMEOUT_S) as client:
+        live = client.attach(session_id)
+        since = client.clock.monotonic()
+        limit = "" if options.timeout is None else f" of {span(options.timeout)}"
+
+        def what() -> str:
+            waited = span(client.clock.monotonic() - since)
+            return f"waiting for {' or '.join(states)}: {state_of(live.snapshot)}, {waited}{limit}"
+
+        with progress(what):
+            session = await live.wait_until(*states, timeout=options.timeout)
     output.record(session.to_dict())

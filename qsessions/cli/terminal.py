@@ -1,27 +1,26 @@
-"""The terminal: a console that respects NO_COLOR, questions, progress, discarded output."""
+"""The terminal: a console that respects NO_COLOR, questions, discarded output."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Literal, TextIO
 
 from rich.console import Console
-
-# A smaller number of steps is done before anybody could see a bar.
-_MIN_STEPS = 50
 
 
 class Terminal(Console):
     """rich's console, without any escape sequence where NO_COLOR is set."""
 
-    def __init__(self, *, soft_wrap: bool = False) -> None:
+    def __init__(self, *, soft_wrap: bool = False, stderr: bool = False) -> None:
         # rich keeps bold and dim with NO_COLOR; without a colour system it writes no escape at all.
         color_system: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-        super().__init__(color_system=color_system, highlight=False, soft_wrap=soft_wrap)
+        super().__init__(
+            color_system=color_system, highlight=False, soft_wrap=soft_wrap, stderr=stderr
+        )
 
     def on_broken_pipe(self) -> None:
         """Raise BrokenPipeError; rich itself would end the process with 1."""
@@ -39,29 +38,6 @@ def ask(lines: Iterable[str], question: str) -> bool:
         print(line, file=sys.stderr)
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on standard error, if that is a terminal. Yield a function for the progress."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    from rich.progress import Progress, TaskID
-
-    bar, tasks = Progress(console=Console(stderr=True), transient=True), dict[str, TaskID]()
-
-    def advance(what: str, done: int, total: int) -> None:
-        if total >= _MIN_STEPS:
-            bar.start()
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 def discard_output(stream: TextIO | None = None) -> None:

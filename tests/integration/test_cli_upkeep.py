@@ -32,6 +32,7 @@ from qsessions import (
     SessionDraining,
 )
 from qsessions.api.operations import YOUNG_S
+from qsessions.cli import progress
 from qsessions.cli.recording import ClosedSessions
 from qsessions.emulator import Emulator, Fault
 from qsessions.ledger.files import OwnFile
@@ -899,11 +900,16 @@ async def test_forgetting_what_is_undecided(
 
 
 async def test_a_bar_on_a_terminal(
-    shell: Shell, service: Emulator, client: AsyncSessionClient, tmp_path: Path
+    shell: Shell,
+    service: Emulator,
+    client: AsyncSessionClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Where many are looked up and closed, a bar on standard error shows how far that is, and is
-    gone at the end.
+    """Where looking up and closing takes long, a bar on standard error shows how far that is, and
+    is gone at the end.
     """
+    monkeypatch.setattr(progress, "DELAY_S", 0.0)
     ids = [(await client.create(mode="batch", max_ttl="1h")).id for _ in range(50)]
     await left_by_the_dead(
         tmp_path, *(record(service, session_id=session_id) for session_id in ids)
@@ -916,6 +922,7 @@ async def test_a_bar_on_a_terminal(
     assert len(out.splitlines()) == 50
     assert "reading" in shown
     assert "closing" in shown
+    assert "50 of 50" in shown
     assert still_open(service) == []
 
 

@@ -536,7 +536,7 @@ def search(model: Model, faults: Faults, *, reapers: int = 1) -> int:
         state = queue.popleft()
         label = ""
         try:
-            for label, after in map(_labelled, model.steps(state)):  # noqa: B007 - told below
+            for label, after in map(_labelled, model.steps(state)):
                 if after not in came:
                     came[after] = (state, label)
                     model.check(after)
