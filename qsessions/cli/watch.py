@@ -80,13 +80,14 @@ async def _open_sessions(client: AsyncSessionClient) -> list[str]:
 
 async def _labelled(client: AsyncSessionClient, labels: dict[str, str]) -> list[str]:
     """Return the sessions that the ledger has with all of these labels."""
+    from qsessions.ledger.local import place_of
     from qsessions.ledger.records import has_labels, read_entries
     from qsessions.reaper import is_served
 
     async with open_ledger() as ledger:
         with progress("reading the ledger"):
             await client.resolve_instance()
-            entries = await read_entries(ledger.place_of(client.instance))
+            entries = await read_entries(place_of(ledger, client.instance))
     records = [entry.record for entry in entries if is_served(client, entry.record)]
     return [
         record.session_id
