@@ -48,6 +48,7 @@ from qsessions.models import (
     creation,
     deadline_seconds,
 )
+from qsessions.session.adopt import Adoption
 from qsessions.session.calls import HOWS, How, SessionCalls
 from qsessions.session.create import Create, client_closed, why_closed
 from qsessions.session.live import AsyncLiveSession, attach
@@ -502,6 +503,72 @@ class AsyncSessionClient(OfItsProcess):
                 "from its first job's start"
             )
         return context
+
+    def adopt(
+        self,
+        session_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[AsyncLiveSession]:
+        """Take over a session that another process created: it ends with an `async with` block.
+
+        It is for a process that goes on with the work of one that is gone, such as the retry of a
+        job on another machine. The session is read first. Where there is a ledger, it is recorded
+        as this client's, so that `reap`, which finds the record of the other process too, leaves
+        it alone while this process lives. From then on all is as with `open`. Before that, or where
+        taking it over fails or is cancelled, nothing is changed.
+
+        The service doesn't know who owns a session: an owner that lives isn't told, and what it or
+        a reaper has sent already may still end the session.
+
+        Args:
+            session_id: Its id.
+            labels: Its labels in the ledger; see `create`. The other record's aren't taken over.
+            on_exit: What ends it after a clean block: "drain" or "close".
+            on_error: What ends it after an error or a cancellation: "close" or "drain".
+            ending_timeout: The ending's timeout: seconds, a `timedelta` or text such as "1m".
+            handle_signals: Whether signals first close the open sessions of this client; see
+                `open`.
+            max_usage: Close the session when it has used that much in all; see `open`.
+            api_version: The API version for reading and ending it.
+            timeout: The timeout of the reading; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
+
+        Raises:
+            InvalidArgument: An argument can't be right (at once; nothing was sent).
+            Conflict: The session is closed, or takes no more jobs (on entering, as what follows).
+            NotFound: The instance has no such session.
+            LeaseLost: This process may own no session any more.
+            QSessionsError: See errors.py.
+            SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
+        """
+        extra_headers = hidden(extra_headers)
+        self._check_open()
+        adoption = Adoption(
+            self._calls_with(extra_headers),
+            self._creates,
+            session_id,
+            labels={**self._labels, **self._checked_labels(labels)},
+            api_version=None if api_version is None else operations.checked_version(api_version),
+            seconds=self._caller.seconds(timeout),
+        )
+        return SessionContext(
+            adoption,
+            self._open_sessions,
+            on_exit=on_exit,
+            on_error=on_error,
+            ending_timeout=ending_timeout,
+            handle_signals=handle_signals,
+            max_usage=max_usage,
+        )
 
     async def get(
         self,
@@ -1005,8 +1072,7 @@ class AsyncSessionClient(OfItsProcess):
         extra_headers: Mapping[str, str] | None,
     ) -> Create:
         """Return a create that is checked and not yet begun."""
-        if (closed := why_closed(self._caller)) is not None:
-            raise closed
+        self._check_open()
         return Create(
             self._calls_with(extra_headers),
             self._creates,
@@ -1015,6 +1081,10 @@ class AsyncSessionClient(OfItsProcess):
             api_version=None if api_version is None else operations.checked_version(api_version),
             seconds=self._caller.seconds(timeout),
         )
+
+    def _check_open(self) -> None:
+        if (closed := why_closed(self._caller)) is not None:
+            raise closed
 
     # A frame that shows its locals must not show headers that may be secret; so callers hide them.
     @strips_frames

@@ -196,7 +196,8 @@ FORMS = (
         {
             "__init__": CONSTRUCTOR.strip(),
             "create": "self._client.create_blocking({arguments})",
-            "open": "SyncSessionContext(self, self._client, {arguments})",
+            "open": "SyncSessionContext(self, self._client, self._client.open, {arguments})",
+            "adopt": "SyncSessionContext(self, self._client, self._client.adopt, {arguments})",
             "attach": "self._attach({arguments})",
             "with_options": "self._derived(self._client.with_options({arguments}))",
             "raw": "self._raw(call, *args, **kwargs)",

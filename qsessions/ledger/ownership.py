@@ -55,8 +55,11 @@ class Ownership:
             self._has_begun = True
             self._start(self._follow())
 
-    def check(self) -> None:
-        """Raise if no session may be created.
+    def check(self, done: str) -> None:
+        """Raise if no session may be created or taken over.
+
+        Args:
+            done: Which of these it is, as a message has it.
 
         Raises:
             LeaseLost: Another process has taken this one's sessions over, or may do so and they
@@ -65,7 +68,7 @@ class Ownership:
         lease = self._ledger.lease
         is_refused = lease.state is LeaseState.TAKEN or self._on_lost == "end"
         if lease.state is not LeaseState.HELD and is_refused:
-            raise LeaseLost(f"nothing was created: {lease.reason}.")
+            raise LeaseLost(f"nothing was {done}: {lease.reason}.")
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # A client that was closed begins nothing.

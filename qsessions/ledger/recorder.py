@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
 
 from attrs import define
 
@@ -21,7 +22,7 @@ from qsessions.ledger.records import (
     read_entries,
     reason,
 )
-from qsessions.models import CreateSession
+from qsessions.models import CreateSession, Mode, Session
 
 if TYPE_CHECKING:
     from qsessions.ledger.ownership import Ownership
@@ -121,24 +122,72 @@ class SessionRecorder:
                 are being ended.
         """
         if self.enabled:
-            if self.ownership is not None:
-                self.ownership.begin()
-                self.ownership.check()
-            self._open[key] = _OpenRecord(
-                LedgerRecord.intent(
-                    request,
-                    key=key,
-                    base_url=base_url,
-                    instance=instance,
-                    now=self._clock.wall(),
-                    labels=labels,
-                )
+            intent = LedgerRecord.intent(
+                request,
+                key=key,
+                base_url=base_url,
+                instance=instance,
+                now=self._clock.wall(),
+                labels=labels,
             )
-            self._write_soon(self._open[key])
-            # A slow ledger must leave time for the request.
-            await self.flush(key, math.inf if seconds is None else seconds / 2)
-            if self.ownership is not None:
-                self.ownership.check()
+            await self._begin(intent, "created", seconds)
+
+    async def adopt(
+        self,
+        session: Session,
+        *,
+        base_url: str,
+        instance: str | None,
+        labels: Mapping[str, str],
+        seconds: float | None = None,
+    ) -> None:
+        """Record a session that another process created, and wait until that is written.
+
+        Args:
+            session: The session as it is. One that this client has recorded stays as it is.
+            base_url, instance, labels, seconds: As of `record_intent`.
+
+        Raises:
+            LeaseLost: As of `record_intent`.
+        """
+        self._check_lease("taken over")
+        if not self.enabled or session.id in self._by_session:
+            return
+        now = self._clock.wall()
+        record = LedgerRecord(
+            key=uuid4().hex,
+            base_url=base_url,
+            instance=instance,
+            mode=session.mode or Mode("unknown"),
+            backend=session.backend_name,
+            max_ttl=session.max_ttl,
+            asked_at=now,
+            changed_at=now,
+            state=RecordState.CREATED,
+            session_id=session.id,
+            labels=labels,
+        )
+        try:
+            await self._begin(record, "taken over", seconds)
+        except BaseException:
+            self.ended(session.id)
+            raise
+
+    async def _begin(self, record: LedgerRecord, done: str, seconds: float | None) -> None:
+        """Write the first record of a session, unless this process may own none any more."""
+        self._check_lease(done)
+        opened = self._open[record.key] = _OpenRecord(record)
+        if record.session_id is not None:
+            self._by_session[record.session_id] = opened
+        self._write_soon(opened)
+        # A slow ledger must leave time for the request.
+        await self.flush(record.key, math.inf if seconds is None else seconds / 2)
+        self._check_lease(done)
+
+    def _check_lease(self, done: str) -> None:
+        if self.ownership is not None:
+            self.ownership.begin()
+            self.ownership.check(done)
 
     def open_sessions(self) -> list[str]:
         """Return the ids of the client's sessions that may be open, and don't drain."""

@@ -22,6 +22,7 @@ from qsessions.errors import (
 from qsessions.events import EndingFailed, MaxUsageReached, logger
 from qsessions.models import deadline_seconds
 from qsessions.session import signals
+from qsessions.session.adopt import Adoption
 from qsessions.session.calls import HOWS, SHUT_DOWN, EndedBy, How, SessionCalls
 from qsessions.session.create import ENDING_TIMEOUT, Create, wait_uncancelled
 from qsessions.session.live import AsyncLiveSession, attach
@@ -32,10 +33,10 @@ _EndingTask: TypeAlias = "asyncio.Task[QSessionsError | None]"
 
 
 class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
-    """Creates a session on entering and ends it on leaving; from `AsyncSessionClient.open`.
+    """Gets a session on entering and ends it on leaving: `AsyncSessionClient.open` and `adopt`.
 
     Args:
-        create: Creates the session.
+        source: Creates the session, or takes it over.
         open_sessions: The client's open sessions.
         on_exit: How it ends after a clean block.
         on_error: How it ends after an error or a cancellation.
@@ -52,7 +53,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
 
     def __init__(
         self,
-        create: Create,
+        source: Create | Adoption,
         open_sessions: OpenSessions,
         *,
         on_exit: How,
@@ -71,9 +72,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         # As after a clean block, until it has ended otherwise.
         self.how: How = on_exit
         self._on_error: How = on_error
-        self._create = create
+        self._source = source
         self._open_sessions = open_sessions
-        self.calls = create.calls
+        self.calls = source.calls
         self._seconds = seconds
         self._max_usage = deadline_seconds(max_usage, "max_usage")
         self._limiting: asyncio.Task[None] | None = None
@@ -85,15 +86,15 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._has_failed = False
 
     async def __aenter__(self) -> AsyncLiveSession:
-        """Create the session.
+        """Create the session, or take it over.
 
         Raises:
-            QSessionsError: As `AsyncSessionClient.create`.
+            QSessionsError: As `AsyncSessionClient.create` or `get`.
             ConfigurationError: It was entered before, or signals can't be handled here.
         """
         if self._is_entered:
             raise ConfigurationError(
-                "what open() returns can be entered once.", solution="Call open() again."
+                "what open() and adopt() return can be entered once.", solution="Call it again."
             )
         self._is_entered = True
         if self._handles_signals:
@@ -101,7 +102,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
             for caller in (self.calls.caller, *self.calls.caller.ancestors):
                 caller.before_call = signals.check
         try:
-            session = await self._create.result()
+            session = await self._source.result()
         except BaseException:
             self._release()
             raise
@@ -148,14 +149,14 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         raise SessionLeftOpen.from_failure(
             failure,
             f"the session could not be ended after its block: {failure.message}",
-            session_id=self._create.session_id,
+            session_id=self._source.session_id,
         ) from failure
 
     def describe(self) -> str:
         """Return what a caller that leaves now must know."""
         if self._live is not None:
             return f"session {self._live.id!r} is being ended and may be open"
-        return self._create.describe()
+        return self._source.describe()
 
     @property
     def has_ended(self) -> bool:
@@ -176,6 +177,16 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         """Close the session for a caller that has left; return what to say of a failure."""
         failure, _ = await self._end_and_wait("close")
         return None if failure is None else self._left_open(failure)
+
+    def release(self) -> None:
+        """Leave the session to another owner: nothing of this client ends it any more.
+
+        Its record in the ledger stays, so that a reaper ends it if nobody does.
+        """
+        if self._limiting is not None:
+            self._limiting.cancel()
+        self._open_sessions.contexts.discard(self)
+        self._release()
 
     async def _end_and_wait(
         self, how: How
@@ -234,13 +245,10 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         failure: QSessionsError | None = None
         # An answer about another session, as a cache may give it, says nothing about this one.
         if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
-            failure = await self.calls.end(how, live.id, self._create.api_version, self._seconds)
+            failure = await self.calls.end(how, live.id, self._source.api_version, self._seconds)
         if failure is None:
             live.ended_by = self._ended_by
-            if self._limiting is not None:
-                self._limiting.cancel()
-            self._open_sessions.contexts.discard(self)
-            self._release()
+            self.release()
             return None
         again, self._has_failed = self._has_failed, True
         self.calls.observers.notify(
@@ -249,7 +257,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         return failure
 
     def _left_open(self, failure: QSessionsError) -> str:
-        return f"session {self._create.session_id!r} is left open: {failure}"
+        return f"session {self._source.session_id!r} is left open: {failure}"
 
     def _release(self) -> None:
         if self._handles_signals:

@@ -472,6 +472,7 @@ class SessionClient(OfItsProcess):
         return SyncSessionContext(
             self,
             self._client,
+            self._client.open,
             request,
             mode=mode,
             backend=backend,
@@ -479,6 +480,69 @@ class SessionClient(OfItsProcess):
             interactive_ttl=interactive_ttl,
             active_ttl=active_ttl,
             extra=extra,
+            labels=labels,
+            on_exit=on_exit,
+            on_error=on_error,
+            ending_timeout=ending_timeout,
+            handle_signals=handle_signals,
+            max_usage=max_usage,
+            api_version=api_version,
+            timeout=timeout,
+            extra_headers=extra_headers,
+        )
+
+    def adopt(
+        self,
+        session_id: str,
+        *,
+        labels: Mapping[str, str] | None = None,
+        on_exit: How = "drain",
+        on_error: How = "close",
+        ending_timeout: float | timedelta | str = 30.0,
+        handle_signals: bool = False,
+        max_usage: float | timedelta | str | None = None,
+        api_version: str | None = None,
+        timeout: Timeout = ...,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[LiveSession]:
+        """Take over a session that another process created: it ends with a `with` block.
+
+        It is for a process that goes on with the work of one that is gone, such as the retry of a
+        job on another machine. The session is read first. Where there is a ledger, it is recorded
+        as this client's, so that `reap`, which finds the record of the other process too, leaves
+        it alone while this process lives. From then on all is as with `open`. Before that, or where
+        taking it over fails or is interrupted, nothing is changed.
+
+        The service doesn't know who owns a session: an owner that lives isn't told, and what it or
+        a reaper has sent already may still end the session.
+
+        Args:
+            session_id: Its id.
+            labels: Its labels in the ledger; see `create`. The other record's aren't taken over.
+            on_exit: What ends it after a clean block: "drain" or "close".
+            on_error: What ends it after an error or an interruption: "close" or "drain".
+            ending_timeout: The ending's timeout: seconds, a `timedelta` or text such as "1m".
+            handle_signals: Whether signals first close the open sessions of this client; see
+                `open`.
+            max_usage: Close the session when it has used that much in all; see `open`.
+            api_version: The API version for reading and ending it.
+            timeout: The timeout of the reading; None for none, `...` for the client's.
+            extra_headers: Further headers of its requests, as `headers` of `with_options`.
+
+        Raises:
+            InvalidArgument: An argument can't be right (at once; nothing was sent).
+            Conflict: The session is closed, or takes no more jobs (on entering, as what follows).
+            NotFound: The instance has no such session.
+            LeaseLost: This process may own no session any more.
+            QSessionsError: See errors.py.
+            SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
+        """
+        extra_headers = hidden(extra_headers)
+        return SyncSessionContext(
+            self,
+            self._client,
+            self._client.adopt,
+            session_id,
             labels=labels,
             on_exit=on_exit,
             on_error=on_error,

@@ -73,19 +73,21 @@ class FacadeClient(AsyncSessionClient):
 
 
 class SyncSessionContext(AbstractContextManager[LiveSession]):
-    """A session that ends with a `with` block, from `SessionClient.open`.
+    """A session that ends with a `with` block, from `SessionClient.open` and `adopt`.
 
     Args:
         owner: The `SessionClient`.
         client: Its asynchronous client.
+        begin: That client's `open` or `adopt`.
         handle_signals: Whether signals close the session first.
-        args, kwargs: What `AsyncSessionClient.open` takes besides.
+        args, kwargs: What `begin` takes besides.
     """
 
     def __init__(
         self,
         owner: object,
         client: FacadeClient,
+        begin: Callable[..., object],
         *args: Any,
         handle_signals: bool,
         **kwargs: Any,
@@ -94,10 +96,10 @@ class SyncSessionContext(AbstractContextManager[LiveSession]):
         self._thread = client.thread
         # Signals are handled here, in the caller's thread.
         self._listener: SignalListener | None = client if handle_signals else None
-        self._context = cast("SessionContext", client.open(*args, **kwargs))
+        self._context = cast("SessionContext", begin(*args, **kwargs))
 
     def __enter__(self) -> LiveSession:
-        """Create the session; see `AsyncSessionClient.open`."""
+        """Create the session, or take it over; see `AsyncSessionClient.open` and `adopt`."""
         if self._listener is not None:
             signals.hold(self._listener)
             self._thread.before_call = signals.check

@@ -106,7 +106,7 @@ async def test_what_a_caller_that_leaves_must_know() -> None:
     """Before there is a session the request is named, afterwards the session."""
     opened = context(Calls())
     assert opened.describe().startswith("create(mode=batch, max_ttl=600) was interrupted")
-    opened._create.session_id = "s1"
+    opened._source.session_id = "s1"
     assert opened.describe() == "create was interrupted; session 's1' was created and may be open"
     async with opened:
         assert opened.describe() == "session 's1' is being ended and may be open"
