@@ -122,3 +122,11 @@ def prefect(session: nox.Session) -> None:
     install(session, "prefect")
     # Without workers: each would start a server.
     session.run("python", "-m", "pytest", "tests/prefect", *session.posargs)
+
+
+@nox.session(python=OLDEST, allow_parallel=True)
+def temporal(session: nox.Session) -> None:
+    """Kill, pause and stop workers of a Temporal server, and the server, with a shared ledger."""
+    install(session, "temporal")
+    # Without workers, as above.
+    session.run("python", "-m", "pytest", "tests/temporal", *session.posargs)
