@@ -50,6 +50,13 @@ class Experiments:
         with (self.folder / "events").open("a") as events:
             events.write(json.dumps(event) + "\n")
 
+    async def wait(self) -> None:
+        """Wait for the file `go`."""
+        while True:
+            if (self.folder / "go").exists():
+                return
+            await asyncio.sleep(0.02)
+
     @activity.defn
     async def run(self, failures: int) -> str:
         """Own a session until there is the file `go`; the first attempts fail."""
@@ -62,8 +69,7 @@ class Experiments:
                 self.report("begun", session)
                 if activity.info().attempt <= failures:
                     raise RuntimeError("it fails")
-                while not (self.folder / "go").exists():
-                    await asyncio.sleep(0.02)
+                await self.wait()
         except BaseException as error:
             how = type(error).__name__
             raise
@@ -99,8 +105,9 @@ async def main(address: str, queue: str, folder: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     temporal = await Client.connect(address)
     ledger = PostgresLedger(os.environ["QSESSIONS_LEDGER"], terms=TERMS)
-    async with AsyncSessionClient(ledger=ledger) as client:
-        async with Worker(
+    async with (
+        AsyncSessionClient(ledger=ledger) as client,
+        Worker(
             temporal,
             task_queue=queue,
             workflows=[Experiment],
@@ -111,8 +118,9 @@ async def main(address: str, queue: str, folder: Path) -> None:
             max_cached_workflows=0,
             # On a busy machine one heartbeat in the timeout is too few.
             max_heartbeat_throttle_interval=timedelta(seconds=0.3),
-        ):
-            await stopped.wait()
+        ),
+    ):
+        await stopped.wait()
     await ledger.aclose()
 
 

@@ -1,0 +1,1 @@
+"""Temporal, which needs an environment of its own."""
