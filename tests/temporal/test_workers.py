@@ -6,13 +6,16 @@ docs/how-to/temporal.md has the table of what these find.
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 
 from tests.programs.temporal_worker import HEARTBEAT_TIMEOUT, TERMS
-from tests.temporal.conftest import ROUND_S, Stage, until
+from tests.support.pages import ROOT
+from tests.temporal.conftest import PATIENCE_S, ROUND_S, Stage, until
 
 # Seconds that a busy machine may need for anything, besides the waits that are meant.
 BUSY_S = 20.0
@@ -153,6 +156,28 @@ def test_a_worker_that_shuts_down(stage: Stage) -> None:
     stage.reap_until(lambda: (stopped.pid, "dead") in stage.owners(first.session))
     assert stage.is_open(first.session)
     assert stage.finish(workflow) == first.session
+    assert stage.operations() == ["create", "update"]
+
+
+def test_the_example(stage: Stage) -> None:
+    """Its worker runs the workflow that it starts, and SIGTERM ends the worker."""
+    command = [sys.executable, str(ROOT / "examples/temporal_worker.py")]
+    env = stage.env | {"TEMPORAL_ADDRESS": stage.server.address}
+    with subprocess.Popen(command, env=env) as worker:
+        try:
+            done = subprocess.run(
+                [*command, "start"],
+                env=env,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=PATIENCE_S,
+            )
+        finally:
+            worker.terminate()
+    assert worker.returncode == 0
+    (session,) = stage.emulator.sessions
+    assert done.stdout == f"4 circuits ran in {session}\n"
     assert stage.operations() == ["create", "update"]
 
 
