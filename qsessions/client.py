@@ -48,7 +48,6 @@ from qsessions.models import (
     creation,
     deadline_seconds,
 )
-from qsessions.session.adopt import Adoption
 from qsessions.session.calls import HOWS, How, SessionCalls
 from qsessions.session.create import Create, client_closed, why_closed
 from qsessions.session.live import AsyncLiveSession, attach
@@ -550,6 +549,9 @@ class AsyncSessionClient(OfItsProcess):
             QSessionsError: See errors.py.
             SessionLeftOpen: The block was clean and the session could not be ended (on leaving).
         """
+        # Late, as in `watch`: not every program comes here.
+        from qsessions.session.adopt import Adoption
+
         extra_headers = hidden(extra_headers)
         self._check_open()
         adoption = Adoption(

@@ -130,6 +130,7 @@ class _Attempt:
                 solution="Give execute_activity a heartbeat_timeout, such as 30 seconds.",
             )
         self._info = info
+        self._workflow_id: str = info.workflow_id
         self.interval: float = info.heartbeat_timeout.total_seconds() / 3
         # In a test's ActivityEnvironment there may be none, and no other attempt.
         self._client: Client | None = None
@@ -167,7 +168,7 @@ class _Attempt:
         if self._client is None:
             return True
         info = self._info
-        workflow = self._client.get_workflow_handle(info.workflow_id, run_id=info.workflow_run_id)
+        workflow = self._client.get_workflow_handle(self._workflow_id, run_id=info.workflow_run_id)
         try:
             async with asyncio.timeout(_ANSWER_S):
                 described = await workflow.describe()

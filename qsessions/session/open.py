@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from qsessions.arguments import check_choice
 from qsessions.caller import Caller
@@ -22,11 +22,13 @@ from qsessions.errors import (
 from qsessions.events import EndingFailed, MaxUsageReached, logger
 from qsessions.models import deadline_seconds
 from qsessions.session import signals
-from qsessions.session.adopt import Adoption
 from qsessions.session.calls import HOWS, SHUT_DOWN, EndedBy, How, SessionCalls
 from qsessions.session.create import ENDING_TIMEOUT, Create, wait_uncancelled
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.pending_creates import PendingCreates
+
+if TYPE_CHECKING:
+    from qsessions.session.adopt import Adoption
 
 # Its result is None when a session has ended, else why it hasn't.
 _EndingTask: TypeAlias = "asyncio.Task[QSessionsError | None]"

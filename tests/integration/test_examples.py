@@ -35,6 +35,7 @@ PRINTED = {
     "docs/how-to/scripts.md": [rf"{ID}\nclosed\n"],
     "docs/index.md": [rf"{ID}\n"],
     "docs/python.md": [
+        r"open\n",
         r"open\nclosed\n",
         r"0\.0 None\n",
         rf"({ID} batch pending 0\.0\n){{2}}({ID} closed\n){{2}}",
@@ -256,7 +257,7 @@ def test_job(service: ThreadedEmulator, tmp_path: Path) -> None:
 
 
 def test_every_example_is_run() -> None:
-    """No example is without a test here, in tests/peers/ or in tests/prefect/."""
+    """No example is without a test here or in tests/peers/, prefect/ or temporal/."""
     here = {
         "quickstart.py",
         "script.py",
@@ -265,6 +266,7 @@ def test_every_example_is_run() -> None:
         "run_job.sh",
     }
     peers = {"notebook.ipynb", "session.sh"}
-    services = {"aiohttp_service.py", "fastapi_service.py", "job_runner.py", "prefect_flow.py"}
+    services = {"aiohttp_service.py", "fastapi_service.py", "job_runner.py"}
+    engines = {"prefect_flow.py", "temporal_worker.py"}
     examples = {path.name for path in (ROOT / "examples").iterdir() if path.suffix}
-    assert examples == here | peers | services
+    assert examples == here | peers | services | engines

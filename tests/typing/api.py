@@ -367,6 +367,9 @@ async def owning(client: AsyncSessionClient) -> None:
     async with client.open(CreateSession(Mode.BATCH, max_ttl=600), ending_timeout=5.5) as live:
         assert_type(live.snapshot, Session | None)
 
+    async with client.adopt("id", labels={"run": "42"}, on_error="drain", max_usage="5m") as live:
+        assert_type(live, AsyncLiveSession)
+    client.adopt("id", on_exit="leave")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.open(mode="batch", on_exit="leave")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     AsyncSessionClient(ledger=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     AsyncSessionClient(on_lost="stop")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -420,6 +423,8 @@ def synchronous() -> None:
         assert_type(client.instances(), list[Instance])
         assert_type(client.resolve_instance(), str | None)
         assert_type(client.workloads(mode="session", status="pending"), Iterator[Workload])
+        with client.adopt("id", ending_timeout="1m") as adopted:
+            assert_type(adopted, LiveSession)
         with client.open(mode="dedicated", max_ttl="1h", handle_signals=True) as opened:
             assert_type(opened, LiveSession)
         live = client.attach(session.id)

@@ -80,6 +80,7 @@ LATE = {
         "qsessions.ledger.choice",
         "qsessions.ledger.lease",
         "qsessions.ledger.ownership",
+        "qsessions.session.adopt",
         "qsessions.session.close_all",
         "qsessions.session.usage",
         "qsessions.session.watch",

@@ -55,6 +55,10 @@ RUN_BY = {
     ("docs/how-to/notebooks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "sh"): {"test_the_commands_of_how_to_pages"},
+    ("docs/how-to/temporal.md", "python"): {
+        "test_the_lines_of_the_page",
+        "test_the_test_of_the_page",
+    },
     ("docs/index.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/observability.md", "python"): {"test_the_program_of_the_page_about_traces"},
     ("docs/qiskit.md", "python"): {
