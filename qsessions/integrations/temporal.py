@@ -292,7 +292,7 @@ class _OwnedSession(AbstractAsyncContextManager[AsyncLiveSession]):
             isinstance(error, asyncio.CancelledError)
             and details is not None
             and details.worker_shutdown
-            and self._context.calls.recorder.leased is not None
+            and self._context.calls.recorder.ownership is not None
         )
 
     def _leave(self, standing: _Standing, how: How) -> None:

@@ -26,6 +26,7 @@ PROGRAMS = {
     "with ThreadedEmulator(Emulator()): pass",
     "ledger": "from qsessions import LocalLedger; LocalLedger()",
     "cli": "from qsessions.cli import main; main(['--version'])",
+    "temporal": "from qsessions.integrations.temporal import owned_session",
     "qiskit": "from qsessions.integrations.qiskit import qiskit_session, service",
 }
 
