@@ -154,8 +154,10 @@ class _Attempt:
         except AsyncActivityCancelledError:
             # It is asked to stop, and nobody else has begun.
             return _Standing.CURRENT
-        except (RPCError, TimeoutError) as error:
+        except RPCError as error:
             return _Standing.STALE if _is_not_found(error) else _Standing.UNKNOWN
+        except TimeoutError:
+            return _Standing.UNKNOWN
         return _Standing.CURRENT
 
     async def is_over(self) -> bool:
@@ -182,8 +184,8 @@ class _Attempt:
         }
 
 
-def _is_not_found(error: Exception) -> bool:
-    return isinstance(error, RPCError) and error.status == RPCStatusCode.NOT_FOUND
+def _is_not_found(error: RPCError) -> bool:
+    return bool(error.status == RPCStatusCode.NOT_FOUND)
 
 
 class _OwnedSession(AbstractAsyncContextManager[AsyncLiveSession]):
