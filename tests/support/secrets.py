@@ -44,10 +44,13 @@ from qsessions import (
     IBMCloudAuth,
     InstanceNotFound,
     InvalidArgument,
+    LeaseLost,
+    LeaseState,
     LedgerRecord,
     LedgerUnavailable,
     LocalLedger,
     NotFound,
+    PostgresLedger,
     ProtocolError,
     QSessionsError,
     RateLimited,
@@ -69,6 +72,7 @@ from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN
 from tests.support.event_loop import past_deadline
 from tests.support.fault_server import Answer, Connection, FaultServer, cut, hang, http, reset
+from tests.support.given_lease import GivenLease
 from tests.support.iam import grant
 from tests.support.internals import parts_of, parts_of_provider, poll_of
 from tests.support.providers import CustomProvider, failing
@@ -430,6 +434,21 @@ async def _ledger(harvest: Harvest, file: Path) -> None:
     harvest.look_at(ledger, record)
 
 
+async def _shared_ledger(harvest: Harvest) -> None:
+    # Nothing listens there.
+    shared = PostgresLedger(f"postgresql://user:{PLANTED.password}@127.0.0.1:1/ledger")
+    record = LedgerRecord.intent(
+        CreateSession("batch"), base_url="https://service.invalid", instance=CRN, now=0.0
+    )
+    await provoke(harvest, LedgerUnavailable, shared.record(record))
+    await provoke(harvest, LedgerUnavailable, shared.init())
+    harvest.look_at(shared, shared.lease)
+    taken = GivenLease()
+    await taken.set(LeaseState.TAKEN)
+    async with make_client("https://service.invalid", "raw_key", ledger=taken) as client:
+        await provoke(harvest, LeaseLost, client.create(mode="batch"))
+
+
 async def _written_in_any_form(harvest: Harvest) -> None:
     """Echo credentials, the user's own headers and the proxy's password, each in each form."""
     for write in WRITTEN.values():
@@ -727,6 +746,8 @@ def _environments(harvest: Harvest) -> None:
         ("QSESSIONS_MAX_TTL", "{}"),
         ("QSESSIONS_BACKEND", "{} "),
         ("QSESSIONS_LOG", "{}"),
+        ("QSESSIONS_LEDGER", "{}"),
+        ("QSESSIONS_LEDGER", "postgresql://user:{}@host/ledger?no=such"),
     ]
     with pytest.MonkeyPatch.context() as outer:
         outer.setenv("QISKIT_IBM_TOKEN", PLANTED.api_key)
@@ -763,6 +784,7 @@ def provoke_everything(harvest: Harvest, file: Path) -> None:
         await _written_in_any_form(harvest)
         await _account_file(harvest, file)
         await _ledger(harvest, file)
+        await _shared_ledger(harvest)
         await _cancelled(harvest)
         await _custom_providers(harvest)
         await _own_transport(harvest)
