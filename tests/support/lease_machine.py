@@ -34,7 +34,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.next_round = self.world.now
 
     @initialize(is_calm=st.booleans())
-    def begin(self, is_calm: bool) -> None:  # noqa: FBT001 - it is drawn
+    def begin(self, is_calm: bool) -> None:
         """Start the processes; the clocks of some are an hour off. Where it is calm, only the database
         fails.
         """

@@ -334,8 +334,8 @@ class Model:
         elif reaper.step == "close":
             yield from self._close(state, number)
         else:
-            after = _with(state, number, reaper._replace(step="done", found=None))
-            yield f"{name} records that", self._amend(after, reaper.found)
+            done = _with(state, number, reaper._replace(step="done", found=None))
+            yield f"{name} records that", self._amend(done, reaper.found)
 
     def _look(self, state: State, reaper: Reaper) -> Reaper:
         answers = state.database == "answers"

@@ -314,9 +314,11 @@ class World:
 
     def turns(self) -> None:
         """Let the processes make their steps, one after the other, while there is something to do."""
-        # Each has its turn.
-        while any([process.turn() for process in self.processes]):
-            pass
+        is_busy = True
+        while is_busy:
+            is_busy = False
+            for process in self.processes:
+                is_busy |= process.turn()
 
     def advance(self, seconds: float) -> None:
         """Let time go on, with every timer that is due on the way, and all that follows."""

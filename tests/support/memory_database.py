@@ -154,7 +154,7 @@ class MemoryDatabase:
     def record(self, key: str) -> LedgerRecord | None:
         """Return a record, if it is there."""
         there = self._records.get(key)
-        return there and there.record
+        return None if there is None else there.record
 
     def _write(self, owner: OwnerRow, records: Sequence[LedgerRecord]) -> None:
         for record in records:
