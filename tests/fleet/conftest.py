@@ -132,6 +132,12 @@ def proxy(server: Cluster) -> Iterator[Threaded[SilentProxy]]:
 
 
 @pytest.fixture
+def way(server: Cluster, database: str, proxy: Threaded[SilentProxy]) -> str:
+    """Return the URL of the ledger through the proxy."""
+    return server.url(database, proxy.server.port)
+
+
+@pytest.fixture
 def rows(url: str) -> Callable[..., list[Any]]:
     """Return a function that asks the database."""
 

@@ -14,7 +14,6 @@ from qsessions.emulator import Fault
 from qsessions.testing import ThreadedEmulator
 from tests.fleet.conftest import Start, eventually
 from tests.programs import fleet
-from tests.support.postgres import Cluster
 from tests.support.silent_proxy import SilentProxy
 from tests.support.stage import Program
 from tests.support.threaded import Threaded, threaded
@@ -120,10 +119,8 @@ def test_a_session_whose_owner_was_paused_in_its_create(
 @pytest.mark.parametrize("on_lost", ["continue", "end"])
 def test_an_owner_without_the_database(
     start: Start,
-    reaper: Program,
     emulator: ThreadedEmulator,
-    server: Cluster,
-    database: str,
+    way: str,
     proxy: Threaded[SilentProxy],
     on_lost: str,
 ) -> None:
@@ -131,7 +128,7 @@ def test_an_owner_without_the_database(
     does that itself. It is told; what it closes it closes at once; and when the database is back it
     has its records written.
     """
-    way = server.url(database, proxy.server.port)
+    assert start(fleet.reaps).line() == "ready"
     owner, ids = owner_of(start, 2, on_lost, url=way)
     proxy.ask(SilentProxy.silence)
     assert ask(owner, f"closes {ids[0]}") == "closed"

@@ -78,29 +78,35 @@ async def _own(url: str, variables: str, count: int, on_lost: Any, ahead_s: floa
     async with client:
         ids = [(await client.create(**WANTED)).id for _ in range(count)]
         say(*ids)
-        while line := await heard():
+        while (line := await heard()) not in {"", "leaves"}:
             command, _, argument = line.partition(" ")
-            if command == "create":
-                say(await _created(client))
-            elif command == "closes":
-                await client.close(argument)
-                say("closed")
-            elif command == "lease":
-                say(ledger.lease.state, ledger.lease.living)
-            elif command == "lost":
-                # Those that were told, and whether another has taken over.
+            if command == "lost":
+                # How often it was told, and whether another has taken over.
                 say(len(lost), any(event.taken_over for event in lost))
             elif command == "blocks":
                 time.sleep(float(argument))  # noqa: ASYNC251 - that is what it is asked for
                 say("blocked")
-            elif command == "leaves":
-                break
-            elif command == "forks":
-                say(await asyncio.to_thread(_fork, ledger))
+            else:
+                say(await _done(client, ledger, command, argument))
     if line == "leaves":
         await ledger.aclose()
         say("left", ledger.lease.state)
         sys.stdin.readline()
+
+
+async def _done(
+    client: AsyncSessionClient, ledger: PostgresLedger, command: str, argument: str
+) -> object:
+    """Do what is asked for, and return what to say."""
+    if command == "create":
+        return await _created(client)
+    if command == "closes":
+        await client.close(argument)
+        return "closed"
+    if command == "forks":
+        return await asyncio.to_thread(_fork, ledger)
+    assert command == "lease"
+    return f"{ledger.lease.state} {ledger.lease.living}"
 
 
 async def _created(client: AsyncSessionClient) -> str:
