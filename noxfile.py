@@ -116,6 +116,13 @@ def docs(session: nox.Session) -> None:
     pytest(session, "tests/site", "--dist=loadfile")
 
 
+@nox.session(python=OLDEST)
+def fleet(session: nox.Session) -> None:
+    """Run a fleet of processes on a PostgreSQL server of its own."""
+    install(session, "fleet")
+    pytest(session, "tests/fleet")
+
+
 @nox.session(python=OLDEST, allow_parallel=True)
 def prefect(session: nox.Session) -> None:
     """Run the example's flow with a Prefect server of its own."""
