@@ -77,17 +77,15 @@ def package(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def coverage(session: nox.Session) -> None:
-    """Run the tests with more examples, and measure which lines and branches they reach."""
-    install(session, "coverage")
+    """Run the tests with more examples, and measure which lines and branches they reach.
+
+    Those of a fleet, which need a PostgreSQL server, too.
+    """
+    install(session, "coverage", "fleet")
     session.run("coverage", "erase")
-    session.run(
-        "coverage",
-        "run",
-        "-m",
-        "pytest",
-        "-n2",
-        "--hypothesis-profile=thorough",
-    )
+    pytest = ("coverage", "run", "-m", "pytest", "-n2")
+    session.run(*pytest, "--hypothesis-profile=thorough")
+    session.run(*pytest, "tests/fleet")
     session.run("coverage", "combine", "--quiet")
     core = "--omit=qsessions/cli/*,qsessions/emulator/*,qsessions/integrations/*"
     session.run("coverage", "report", core, "--fail-under=100")

@@ -62,8 +62,9 @@ class LeaseTerms(Value):
             )
         if self.delay < _BEATS_A_DELAY * self.heartbeat:
             raise ConfigurationError(
-                f"a delay of {self.delay:g} s is too short for a heartbeat of {self.heartbeat:g} s: "
-                "after an outage an owner must have the time to renew its lease.",
+                f"a delay of {self.delay:g} s is too short for a heartbeat of "
+                f"{self.heartbeat:g} s: after an outage an owner must have the time to renew its "
+                "lease.",
                 solution=f"Make delay at least {_BEATS_A_DELAY} heartbeats.",
             )
 

@@ -16,16 +16,14 @@ from qsessions.ledger import postgres_schema as sql
 from qsessions.ledger.database import DatabaseLedger
 from qsessions.ledger.lease import Lease, LeaseTerms, OwnerRow
 from qsessions.ledger.lines import parse_line, record_line
+from qsessions.ledger.postgres_connection import Connection
 from qsessions.ledger.records import LedgerEntry, LedgerRecord, RecordState
-from qsessions.masking import mask
 
 T = TypeVar("T")
 
 logger = logging.getLogger("qsessions.ledger")
 
 _SCHEMES = ("postgresql://", "postgres://")
-_NO_TABLES = "the database has no ledger yet, or one of an earlier version."
-_INIT = "Make it, or bring it up to date: qsessions ledger init"
 
 
 def is_postgres_url(text: str) -> bool:
@@ -221,6 +219,7 @@ class PostgresDatabase:
         try:
             # An optional extra.
             import psycopg
+            from psycopg.conninfo import conninfo_to_dict
         except ImportError:
             raise ConfigurationError(
                 "a ledger in PostgreSQL needs the extra that talks to it.",
@@ -231,7 +230,7 @@ class PostgresDatabase:
         try:
             if not is_postgres_url(url):
                 raise psycopg.ProgrammingError("another scheme")
-            parts = psycopg.conninfo.conninfo_to_dict(url)
+            parts = conninfo_to_dict(url)
         except psycopg.Error:
             # What is wrong isn't repeated: it may hold the password.
             raise ConfigurationError(
@@ -243,7 +242,7 @@ class PostgresDatabase:
         self.place = f"{parts.get('host', 'localhost')}/{parts.get('dbname', '')}"
         # Reading takes long where there is much, and no heartbeat must wait for it.
         secrets = [str(parts["password"])] if parts.get("password") else []
-        self._writing, self._reading = _Link(url, secrets), _Link(url, secrets)
+        self._writing, self._reading = Connection(url, secrets), Connection(url, secrets)
 
     def copy(self) -> PostgresDatabase:
         """Return another one, without a connection."""
@@ -330,106 +329,6 @@ class PostgresDatabase:
         """Close the connections."""
         self._writing.drop()
         self._reading.drop()
-
-
-class _Link:
-    """A connection that is made when it is needed, and again after a failure.
-
-    Args:
-        url: The database.
-        secrets: What no message must have.
-    """
-
-    def __init__(self, url: str, secrets: Sequence[str]) -> None:
-        self._url = url
-        self._secrets = secrets
-        self._connection: Any = None
-        # One statement at a time.
-        self._lock = asyncio.Lock()
-
-    def drop(self) -> None:
-        """Close the connection, without a word to the server."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.pgconn.finish()
-
-    async def run(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
-        """Carry out a statement and return its rows.
-
-        Raises:
-            LedgerUnavailable: The database said no, or can't be reached.
-        """
-        return await self._guarded(lambda: self._run(statement, values))
-
-    async def init(self) -> int:
-        """Apply the migrations that are missing, and return how many there were.
-
-        Raises:
-            LedgerUnavailable: The database said no, or can't be reached.
-        """
-        return await self._guarded(self._init)
-
-    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        import psycopg
-
-        try:
-            async with self._lock:
-                return await self._undisturbed(work())
-        except psycopg.errors.UndefinedTable:
-            raise LedgerUnavailable(_NO_TABLES, solution=_INIT) from None
-        except (psycopg.Error, OSError) as error:
-            self.drop()
-            text = mask(one_line(str(error)), self._secrets)
-            raise LedgerUnavailable(
-                f"the ledger's database can't be used: {text.removesuffix('.')}.",
-                solution="Check the ledger's URL, and that its database can be reached from here.",
-            ) from None
-
-    async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.ensure_future(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # psycopg would ask the server to stop first, which may be what doesn't answer.
-            self.drop()
-            task.cancel()
-            raise
-
-    async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = await self._connect()
-            (version,) = await self._fetch(sql.APPLIED)
-            if version["applied"] < len(sql.MIGRATIONS):
-                raise LedgerUnavailable(_NO_TABLES, solution=_INIT)
-        return await self._fetch(statement, values)
-
-    async def _fetch(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
-        async with self._connection.cursor() as cursor:
-            await cursor.execute(statement, values)
-            return [] if cursor.description is None else await cursor.fetchall()
-
-    async def _init(self) -> int:
-        connection = await self._connect()
-        async with connection, connection.transaction():
-            await connection.execute(sql.LOCK)
-            await connection.execute(sql.PREPARE)
-            version = await (await connection.execute(sql.APPLIED)).fetchone()
-            missing = range(version["applied"], len(sql.MIGRATIONS))
-            for number in missing:
-                await connection.execute(sql.MIGRATIONS[number])
-                await connection.execute(sql.APPLY, [number + 1])
-        return len(missing)
-
-    async def _connect(self) -> Any:
-        import psycopg
-
-        # A pooler may give each transaction another connection, which knows no prepared statement.
-        return await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            prepare_threshold=None,
-            row_factory=psycopg.rows.dict_row,
-        )
 
 
 def _columns(records: Sequence[LedgerRecord]) -> dict[str, Sequence[object]]:

@@ -334,8 +334,8 @@ class Model:
         elif reaper.step == "close":
             yield from self._close(state, number)
         else:
-            after = _with(state, number, reaper._replace(step="done", found=None))
-            yield f"{name} records that", self._amend(after, reaper.found)
+            done = _with(state, number, reaper._replace(step="done", found=None))
+            yield f"{name} records that", self._amend(done, reaper.found)
 
     def _look(self, state: State, reaper: Reaper) -> Reaper:
         answers = state.database == "answers"
@@ -428,23 +428,31 @@ class Model:
         return state._replace(record=None)
 
     def _faults(self, state: State) -> Iterator[tuple[str, State]]:
-        faults, owner = state.faults, state.owner
-        if owner.mode == "paused":
-            yield "the owner wakes", state._replace(owner=owner._replace(mode="runs"))
-        elif owner.mode == "runs":
-            for kind, mode in (("deaths", "dead"), ("pauses", "paused")):
-                if left := getattr(faults, kind):
-                    spent = faults._replace(**{kind: left - 1})
-                    after = owner._replace(mode=mode)
-                    yield f"the owner is {mode}", state._replace(owner=after, faults=spent)
+        yield from self._faults_of_owner(state)
         for number, reaper in enumerate(state.reapers):
             if reaper.mode == "paused":
                 woken = _with(state, number, reaper._replace(mode="runs"))
                 yield f"reaper {number} wakes", woken._replace(quiet=0)
-            elif faults.reaper_pauses:
-                spent = faults._replace(reaper_pauses=faults.reaper_pauses - 1)
+            elif state.faults.reaper_pauses:
+                spent = state.faults._replace(reaper_pauses=state.faults.reaper_pauses - 1)
                 after = _with(state, number, reaper._replace(mode="paused"))
                 yield f"reaper {number} is paused", after._replace(faults=spent)
+        yield from self._faults_of_database(state)
+
+    def _faults_of_owner(self, state: State) -> Iterator[tuple[str, State]]:
+        owner, faults = state.owner, state.faults
+        if owner.mode == "paused":
+            yield "the owner wakes", state._replace(owner=owner._replace(mode="runs"))
+        if owner.mode == "runs" and faults.deaths:
+            spent = faults._replace(deaths=faults.deaths - 1)
+            yield "the owner dies", state._replace(owner=owner._replace(mode="dead"), faults=spent)
+        if owner.mode == "runs" and faults.pauses:
+            spent = faults._replace(pauses=faults.pauses - 1)
+            paused = owner._replace(mode="paused")
+            yield "the owner is paused", state._replace(owner=paused, faults=spent)
+
+    def _faults_of_database(self, state: State) -> Iterator[tuple[str, State]]:
+        faults = state.faults
         if state.database != "answers":
             yield "the database is back", state._replace(database="answers", quiet=0)
         elif faults.outages:

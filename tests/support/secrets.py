@@ -811,7 +811,7 @@ def check(harvest: Harvest) -> None:
         for line in text.splitlines()
         for name in PLANTED.found_in(line)
     }
-    assert sorted(problems) == []
+    assert sorted(problems) == [], sorted(problems)
     for error in harvest.errors:
         assert not any("aiohttp" in name for name in frames(error)), error
 

@@ -1,0 +1,366 @@
+"""Tests that anybody's ledger can run: what a `Ledger`, and one with leases, must do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import attrs
+
+from qsessions.ledger.lease import LeasedLedger, LeaseState
+from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState
+from qsessions.models import Mode
+
+Self = TypeVar("Self")
+
+_NOW = 1.78e9
+
+
+def _sync(test: Callable[[Self], Coroutine[Any, Any, None]]) -> Callable[[Self], None]:
+    """Have a test run an event loop of its own, whatever plugins there are."""
+
+    @wraps(test)
+    def run(self: Self) -> None:
+        asyncio.run(test(self))
+
+    # A plugin must not take it for a coroutine function.
+    del run.__wrapped__
+    return run
+
+
+def _record(state: RecordState = RecordState.CREATED, **fields: Any) -> LedgerRecord:
+    key = uuid4().hex
+    about: dict[str, Any] = {
+        "key": key,
+        "base_url": "https://quantum.example/api",
+        "instance": "crn:v1:bluemix:public:quantum-computing:us-east:a/1:2::",
+        "mode": Mode.BATCH,
+        "backend": "ibm_fez",
+        "max_ttl": 600,
+        "asked_at": _NOW,
+        "changed_at": _NOW,
+        "state": state,
+        "session_id": None if state is RecordState.INTENT else f"session of {key}",
+        "labels": {"run": "42", "who": "Zoë"},
+    }
+    return LedgerRecord(**about | fields)
+
+
+def _ended(record: LedgerRecord) -> LedgerRecord:
+    return record.becomes(RecordState.ENDED, now=_NOW)
+
+
+class LedgerConformance:
+    """Tests of a ledger. Subclass it, with a name that begins with Test, and run pytest.
+
+    Each test runs an event loop of its own, and opens ledgers that share one place as processes do.
+    What a test leaves in that place must not show in the next one, unless it is ended.
+    """
+
+    async def open_ledger(self) -> Ledger:
+        """Return a new ledger, as another process would have it."""
+        raise NotImplementedError
+
+    async def kill(self, ledger: Any) -> None:
+        """Have the ledger's process be gone at once, for all that other ledgers can see."""
+        raise NotImplementedError
+
+    async def find_dead(self, ledger: Any) -> None:
+        """Have a ledger find out which processes are gone; by default it knows."""
+
+    @_sync
+    async def test_is_a_ledger(self) -> None:
+        """It has the methods."""
+        assert isinstance(await self.open_ledger(), Ledger)
+
+    @_sync
+    async def test_lists_what_is_recorded(self) -> None:
+        """A record is listed as it is, by its own ledger and by others; its owner isn't dead."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        for reader in (ledger, other):
+            (entry,) = await self._about(reader, record)
+            assert entry.record == record
+            assert entry.record.labels == record.labels
+            assert entry.owner.liveness is not Liveness.DEAD
+        await self._close([record], ledger, other)
+
+    @_sync
+    async def test_newest_record_counts(self) -> None:
+        """A record takes the place of an earlier one of its key; an ended one is not listed."""
+        ledger = await self.open_ledger()
+        intent = _record(RecordState.INTENT)
+        await ledger.record(intent)
+        created = intent.becomes(RecordState.CREATED, now=_NOW + 1, session_id="its id")
+        await ledger.record(created)
+        assert [entry.record for entry in await self._about(ledger, created)] == [created]
+        await ledger.record(_ended(created))
+        assert await self._about(ledger, created) == []
+        await ledger.aclose()
+
+    @_sync
+    async def test_records_come_at_once(self) -> None:
+        """Many records that are written at the same time are all there."""
+        ledger = await self.open_ledger()
+        records = [_record() for _ in range(100)]
+        await asyncio.gather(*(ledger.record(record) for record in records))
+        listed = {entry.record.key for entry in await ledger.entries()}
+        assert {record.key for record in records} <= listed
+        await asyncio.gather(*(ledger.record(_ended(record)) for record in records))
+        assert await self._about(ledger, *records) == []
+        await ledger.aclose()
+
+    @_sync
+    async def test_living_owners_are_left_alone(self) -> None:
+        """No other ledger changes the record of an owner that lives."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        entries = await self._about(other, record)
+        assert await other.amend([(entry, _ended(record)) for entry in entries]) == [False]
+        assert len(await self._about(other, record)) == 1
+        await self._close([record], ledger, other)
+
+    @_sync
+    async def test_dead_owners_are_amended(self) -> None:
+        """Records of an owner that is gone are replaced or ended, once, and the others are not."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        mine, first, second = _record(), _record(), _record()
+        await other.record(mine)
+        for record in (first, second):
+            await ledger.record(record)
+        await self.kill(ledger)
+        await self.find_dead(other)
+        entries = {
+            entry.record.key: entry for entry in await self._about(other, mine, first, second)
+        }
+        assert entries[first.key].owner.liveness is Liveness.DEAD
+        draining = first.becomes(RecordState.DRAINING, now=_NOW + 1)
+        changes = [
+            (entries[mine.key], _ended(mine)),
+            (entries[first.key], draining),
+            (entries[second.key], _ended(second)),
+        ]
+        assert list(await other.amend(changes)) == [False, True, True]
+        assert list(await other.amend(changes[2:])) == [False]
+        listed = {
+            entry.record.key: entry for entry in await self._about(other, mine, first, second)
+        }
+        assert {key: entry.record for key, entry in listed.items()} == {
+            mine.key: mine,
+            first.key: draining,
+        }
+        assert list(await other.amend([(listed[first.key], _ended(draining))])) == [True]
+        await self._close([mine], other)
+
+    @_sync
+    async def test_two_that_amend_make_a_change_once(self) -> None:
+        """Where two ledgers end the same record at the same time, one of them does it."""
+        ledger, other, third = [await self.open_ledger() for _ in range(3)]
+        record = _record()
+        await ledger.record(record)
+        await self.kill(ledger)
+        for each in (other, third):
+            await self.find_dead(each)
+        (entry,) = await self._about(other, record)
+        results = await asyncio.gather(
+            *(each.amend([(entry, _ended(record))]) for each in (other, third))
+        )
+        assert sorted([*results[0], *results[1]]) == [False, True]
+        await self._close([], other, third)
+
+    @_sync
+    async def test_closes_twice(self) -> None:
+        """Closing a second time does nothing."""
+        ledger = await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        await ledger.record(_ended(record))
+        await ledger.aclose()
+        await ledger.aclose()
+
+    async def _about(self, ledger: Ledger, *records: LedgerRecord) -> list[LedgerEntry]:
+        keys = {record.key for record in records}
+        return [entry for entry in await ledger.entries() if entry.record.key in keys]
+
+    async def _close(self, records: Sequence[LedgerRecord], *ledgers: Ledger) -> None:
+        """End records of the first ledger, and close all."""
+        for record in records:
+            await ledgers[0].record(_ended(record))
+        for ledger in ledgers:
+            await ledger.aclose()
+
+
+class LeasedLedgerConformance(LedgerConformance):
+    """Tests of a ledger whose owners hold leases, beside those of every ledger.
+
+    Its terms should be short, as `wait` takes real time unless you replace it. They must be long
+    beside what a busy machine keeps a thread waiting: see docs/fleet.md.
+    """
+
+    async def open_ledger(self) -> LeasedLedger:
+        """Return a new ledger, as another process would have it."""
+        raise NotImplementedError
+
+    async def cut(self, ledger: Any) -> None:
+        """Keep a ledger from what it shares with others."""
+        raise NotImplementedError
+
+    async def mend(self, ledger: Any) -> None:
+        """Let it get there again."""
+        raise NotImplementedError
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, by the ledgers' time."""
+        await asyncio.sleep(seconds)
+
+    async def find_dead(self, ledger: LeasedLedger) -> None:
+        """Look at the leases until each that was not renewed is taken over."""
+        await self._rounds(ledger, ledger.terms.patience + ledger.terms.ttl)
+
+    @_sync
+    async def test_is_a_leased_ledger(self) -> None:
+        """It has the methods, and its lease is held from the start."""
+        ledger = await self.open_ledger()
+        assert isinstance(ledger, LeasedLedger)
+        assert ledger.lease.state is LeaseState.HELD
+        await ledger.renew()
+        assert ledger.lease.state is LeaseState.HELD
+        await ledger.aclose()
+
+    @_sync
+    async def test_living_owners_are_counted(self) -> None:
+        """A heartbeat tells how many leases are good; one that is given back counts no more."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        before = ledger.lease
+        await ledger.renew()
+        await other.renew()
+        while ledger.lease.living < 2:
+            waiting = asyncio.ensure_future(ledger.next_lease(before))
+            await self._until(waiting, ledger)
+            before = ledger.lease
+        await other.aclose()
+        waiting = asyncio.ensure_future(ledger.next_lease(ledger.lease))
+        await self._until(waiting, ledger)
+        assert (await waiting).living == 1
+        await ledger.aclose()
+
+    @_sync
+    async def test_a_lease_that_is_renewed_is_never_taken_over(self) -> None:
+        """However long another looks, who renews its lease keeps its sessions."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        await self.find_dead(other)
+        assert await other.take_over() == 0.0
+        (entry,) = await self._about(other, record)
+        assert entry.owner.liveness is Liveness.ALIVE
+        assert await other.orphans() == []
+        assert ledger.lease.state is LeaseState.HELD
+        await self._close([record], ledger, other)
+
+    @_sync
+    async def test_an_orphan_is_not_taken_over_early(self) -> None:
+        """A lease that runs out is first unknown, and over only when its delay has passed, too."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record, shared = _record(), _record()
+        await ledger.record(record)
+        await ledger.record(shared)
+        same = attrs.evolve(_record(), session_id=shared.session_id)
+        await other.record(same)
+        await self.kill(ledger)
+        await self._rounds(other, ledger.terms.ttl + ledger.terms.delay / 2)
+        (entry,) = await self._about(other, record)
+        assert entry.owner.liveness is Liveness.UNKNOWN
+        assert await other.take_over() > 0.0
+        assert await other.orphans() == []
+        await self.find_dead(other)
+        orphans = {entry.record.key: entry.owner.liveness for entry in await other.orphans()}
+        assert orphans == {
+            record.key: Liveness.DEAD,
+            shared.key: Liveness.DEAD,
+            # Whoever ends the session must know of the other.
+            same.key: Liveness.ALIVE,
+        }
+        found = await self._about(other, record, shared)
+        assert all(await other.amend([(entry, _ended(entry.record)) for entry in found]))
+        await self._close([same], other)
+
+    @_sync
+    async def test_an_owner_that_is_cut_off_is_told_and_goes_on(self) -> None:
+        """It learns that its lease is over, and holds it again when it can renew it in time."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        held = ledger.lease
+        await self.cut(ledger)
+        waiting = asyncio.ensure_future(ledger.next_lease(held))
+        await self._until(waiting, ledger)
+        assert (await waiting).state is LeaseState.UNRENEWED
+        assert ledger.lease.reason
+        await self.mend(ledger)
+        waiting = asyncio.ensure_future(ledger.next_lease(ledger.lease))
+        await self._until(waiting, ledger)
+        assert ledger.lease.state is LeaseState.HELD
+        await self._close([record], ledger, other)
+
+    @_sync
+    async def test_what_an_owner_says_too_late_is_kept(self) -> None:
+        """One that was taken over learns that it was, and what it then says of its sessions is kept
+        and listed; what others read before replaces nothing.
+        """
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        intent = _record(RecordState.INTENT)
+        await ledger.record(intent)
+        await self.cut(ledger)
+        await self.find_dead(other)
+        read = await self._about(other, intent)
+        await self.mend(ledger)
+        created = intent.becomes(RecordState.CREATED, now=_NOW, session_id="its id")
+        await ledger.record(created)
+        assert ledger.lease.state is LeaseState.TAKEN
+        assert [entry.record for entry in await other.orphans()] == [created]
+        assert list(await other.amend([(entry, _ended(intent)) for entry in read])) == [False]
+        assert [entry.record for entry in await other.orphans()] == [created]
+        await self._close([created], ledger, other)
+
+    @_sync
+    async def test_a_look_that_fails_begins_anew(self) -> None:
+        """What a reaper saw before it lost its way to the others counts no more."""
+        ledger, other = await self.open_ledger(), await self.open_ledger()
+        record = _record()
+        await ledger.record(record)
+        await other.renew()
+        await self.kill(ledger)
+        await self._rounds(other, ledger.terms.ttl + ledger.terms.delay / 2)
+        await self.cut(other)
+        try:
+            await other.take_over()
+        except Exception:  # noqa: BLE001 - whatever the ledger raises
+            await self.mend(other)
+        await self._rounds(other, ledger.terms.ttl)
+        assert await other.orphans() == []
+        await self.find_dead(other)
+        (entry,) = await other.orphans()
+        assert await other.amend([(entry, _ended(record))]) == [True]
+        await other.aclose()
+
+    async def _rounds(self, ledger: LeasedLedger, seconds: float) -> None:
+        """Look at the leases, every heartbeat, for so long."""
+        for _ in range(int(seconds / ledger.terms.heartbeat) + 1):
+            await ledger.take_over()
+            await self.wait(ledger.terms.heartbeat)
+        await ledger.take_over()
+
+    async def _until(self, waiting: Awaitable[object], ledger: LeasedLedger) -> None:
+        """Let heartbeats pass until something has come, ten leases long at most."""
+        future = asyncio.ensure_future(waiting)
+        for _ in range(int(10 * ledger.terms.ttl / ledger.terms.heartbeat)):
+            if future.done():
+                break
+            await self.wait(ledger.terms.heartbeat)
+        assert future.done()
