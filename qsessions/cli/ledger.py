@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import advice_on, count, exit_code, print_error
 from qsessions.cli.options import (
     DEFAULTS,
@@ -15,7 +16,6 @@ from qsessions.cli.options import (
     OnlyLabels,
     Options,
     flag,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.recording import local_ledger

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import (
     Exit,
     count,
@@ -24,7 +25,6 @@ from qsessions.cli.options import (
     Options,
     Yes,
     flag,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.recording import ClosedSessions, local_ledger

@@ -27,6 +27,7 @@ ROOMS = (
         "models",
         "events",
         "clock",
+        "display",
         "masking",
         "_version",
     ),
@@ -84,6 +85,7 @@ LATE = {
     "masking.py": {"html.entities"},
     "session/live.py": {"qsessions.session.jobs"},
     "session/open.py": {"qsessions.session.usage"},
+    "values.py": {"qsessions.display"},
 }
 
 # Logical lines of the core, that is the package without these rooms and without generated code.
