@@ -16,7 +16,7 @@ from qsessions.errors import one_line
 from qsessions.jsonable import time_text
 from qsessions.models import Session, Workload
 
-_TRACK = "rgba(128,128,128,.25)"
+_TRACK = "rgba(128,128,128,.35)"
 _FILL = "#3b82c4"
 _OVER = "#808080"
 _DOTS = {
@@ -47,7 +47,7 @@ def html(value: object, now: float | None = None) -> str:
         return _lines([_heading(value), *_details(value, now)])
     live: Any = value
     if live.snapshot is None:
-        return _lines([f"<code>{_text(live.id)}</code>", "not read yet"])
+        return _lines([_id(live.id), "not read yet"])
     ended = [f"ended by {_text(live.ended_by)}"] if live.ended_by else []
     heading = f"last seen {_heading(live.snapshot)}"
     return _lines([heading, *_details(live.snapshot, now), *ended])
@@ -56,28 +56,26 @@ def html(value: object, now: float | None = None) -> str:
 def _heading(session: Session) -> str:
     state = f"{_dot(session.state)}<b>{_text(session.state or 'in no known state')}</b>"
     draining = ", draining" if session.is_draining else ""
-    mode = f" · {_text(session.mode)}" if session.mode else ""
-    backend = f" on {_text(session.backend_name)}" if session.backend_name else ""
-    return f"{state}{draining}{mode}{backend}"
+    kind = _kind(session.mode, session.backend_name)
+    return f"{state}{draining}{kind and ' · '}{kind}"
 
 
 def _details(session: Session, now: float) -> Iterable[str]:
-    yield f"<code>{_text(session.id)}</code>"
+    yield _id(session.id)
     limit = session.max_ttl
     most = f" of at most {_duration(limit)}" if limit else ""
-    if session.started_at is not None:
-        end = session.closed_at.timestamp() if session.closed_at else now
+    end = session.closed_at.timestamp() if session.closed_at else now
+    if session.started_at and (session.closed_at or not session.is_final):
         passed = max(0.0, end - session.started_at.timestamp())
         since = f"{_duration(passed)}{most} since {_time(session.started_at)}"
-        yield f"{_bar(passed, limit)}{since}"
+        yield f"{_bar(passed, limit)}{since}{'' if session.closed_at else ', when this was shown'}"
     elif not session.is_final and limit:
         yield f"{_bar(0, limit)}{_duration(limit)} at most from its first job's start"
     if session.elapsed_time is not None:
         yield f"{_bar(session.elapsed_time, limit)}{_duration(session.elapsed_time)} used"
-    if session.closed_at is not None:
-        yield f"closed at {_time(session.closed_at)}"
-    if session.state_reason:
-        yield _text(session.state_reason)
+    closed = f"closed at {_time(session.closed_at)}" if session.closed_at else ""
+    if end_and_reason := [text for text in (closed, _text(session.state_reason or "")) if text]:
+        yield " · ".join(end_and_reason)
 
 
 def _table(workloads: Sequence[Workload], now: float) -> str:
@@ -88,18 +86,17 @@ def _table(workloads: Sequence[Workload], now: float) -> str:
     axis = (min(times), max(times)) if times else (now, now)
     most = max((work.usage_seconds or 0.0 for work in shown), default=0.0)
     rows = [_row(_cells(work, now, axis, most)) for work in shown]
-    heading = _row(("status", "mode", "backend", "id", "created", "time", "usage"), "th")
+    heading = _row(("workload", "mode", "created", "time", "usage"), "th")
     more = len(workloads) - len(shown)
     count = f"{len(workloads)} workload{'' if len(workloads) == 1 else 's'}"
     note = f"{count}, of which the first {_ROWS} are shown" if more else count
     body = f"<thead>{heading}</thead><tbody>{''.join(rows)}</tbody>"
-    return f"<div><table>{body}</table><div>{note}</div></div>"
+    return f'<div style="overflow-x:auto"><table>{body}</table><div>{note}</div></div>'
 
 
 def _cells(
     work: Workload, now: float, axis: tuple[float, float], most: float
-) -> tuple[str, str, str, str, str, str, str]:
-    reason = f"<br>{_text(work.status_reason)}" if work.status_reason else ""
+) -> tuple[str, str, str, str, str]:
     time = usage = ""
     if work.created is not None:
         begin = work.created.timestamp()
@@ -108,14 +105,16 @@ def _cells(
     if work.usage_seconds is not None:
         usage = f"{_bar(work.usage_seconds, most)}{_duration(work.usage_seconds)}"
     return (
-        f"{_dot(work.status)}{_text(work.status or '')}{reason}",
-        _text(work.mode or ""),
-        _text(work.backend or ""),
-        f"<code>{_text(work.id)}</code>",
+        f"{_dot(work.status)}{_text(work.status or '')}<br>{_id(work.id)}",
+        f"{_kind(work.mode, work.backend)}<br>{_text(work.status_reason or '')}",
         _time(work.created) if work.created else "",
         time,
         usage,
     )
+
+
+def _kind(mode: str | None, backend: str | None) -> str:
+    return " on ".join(_text(text) for text in (mode, backend) if text)
 
 
 def _row(cells: Iterable[str], tag: str = "td") -> str:
@@ -143,11 +142,15 @@ def _bar(length: float, whole: float | None, begin: float = 0.0) -> str:
     # What is there at all is seen.
     width = min(max(length / whole * 100, 1.0 if length else 0.0), 100 - offset)
     return (
-        '<span style="display:inline-block;width:10em;height:.7em;border-radius:.35em;'
+        '<span style="display:inline-block;width:9em;height:.7em;border-radius:.35em;'
         f'overflow:hidden;vertical-align:middle;margin-right:.6em;background-color:{_TRACK}">'
         f'<span style="display:block;height:100%;margin-left:{offset:.1f}%;width:{width:.1f}%;'
         f'background-color:{_FILL}"></span></span>'
     )
+
+
+def _id(text: str) -> str:
+    return f'<code style="white-space:nowrap">{_text(text)}</code>'
 
 
 def _duration(seconds: float) -> str:

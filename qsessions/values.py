@@ -70,7 +70,7 @@ def summary(value: Any, *words: object, **figures: float | None) -> str:
     """
     known = [
         *(str(word)[:_WORD] for word in words if word),
-        *(f"{name}={round(figure, 3)}" for name, figure in figures.items() if figure is not None),
+        *(f"{name}={round(figure, 1)}" for name, figure in figures.items() if figure is not None),
     ]
     rest = f" {', '.join(known)}" if known else ""
     return one_line(f"<{type(value).__name__} {value.id!r}{rest}>")

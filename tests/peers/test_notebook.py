@@ -256,6 +256,19 @@ def test_an_interrupt_ends_only_a_wait(kernel: Kernel, service: ThreadedEmulator
     assert service.sessions[session.id].state == "closed"
 
 
+def reap(service: ThreadedEmulator, folder: Path, *options: str) -> str:
+    """Run `qsessions reap` beside the kernel, and return what it prints."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "qsessions", "reap", *options],
+        env=os.environ | service.env() | {"HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_kernel_that_dies_leaves_it_to_the_ledger(
     kernel: Kernel, service: ThreadedEmulator, folder: Path
 ) -> None:
@@ -267,17 +280,23 @@ def test_a_kernel_that_dies_leaves_it_to_the_ledger(
     session = newest(service)
     kernel.kill()
     assert service.sessions[session.id].state == "open"
-    reaped = subprocess.run(
-        [Path(sys.executable).parent / "qsessions", "reap", "--label", "run=42", "--json"],
-        env=os.environ | service.env() | {"HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert session.id in reaped.stdout, reaped.stderr
+    assert session.id in reap(service, folder, "--label", "run=42")
     assert service.sessions[session.id].state == "closed"
     assert kernel.run("%load_ext qsessions").status == "ok"
     assert kernel.run(f"{BATCH}\n1").result["text/plain"] == "1"
+
+
+def test_a_restart_leaves_it_to_the_ledger(
+    kernel: Kernel, service: ThreadedEmulator, folder: Path
+) -> None:
+    """A session that a cell created, and none ended, is open after a restart and in the ledger."""
+    kernel.run("created = client.create(mode='batch', max_ttl='10m')")
+    session = newest(service)
+    assert "its process is alive" in reap(service, folder)
+    kernel.restart()
+    assert service.sessions[session.id].state == "open"
+    assert session.id in reap(service, folder)
+    assert service.sessions[session.id].state == "closed"
 
 
 def test_lists_of_workloads_are_tables(kernel: Kernel) -> None:

@@ -97,6 +97,11 @@ class Kernel:
         self._manager.restart_kernel(now=True)
         self.connect()
 
+    def restart(self) -> None:
+        """Do what the button does while no cell runs."""
+        self._manager.restart_kernel()
+        self.connect()
+
     def _read(self) -> bool:
         """Note one message; return whether the cell goes on."""
         message = self._client.get_iopub_msg(timeout=_PATIENCE)
