@@ -16,7 +16,7 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from keyword import iskeyword
 from types import FrameType
 from typing import Any, NoReturn
@@ -56,7 +56,10 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--mode", required=True, choices=list(Mode), help="exclusive access, or a group of jobs"
+        "--mode",
+        required=True,
+        choices=[str(mode) for mode in Mode],
+        help="exclusive access, or a group of jobs",
     )
     parser.add_argument("--backend", help="the backend's name; by default QSESSIONS_BACKEND")
     parser.add_argument(
@@ -203,10 +206,13 @@ def _interruptible() -> Iterator[None]:
     """
     before = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
-    if not (is_main and callable(before)) or before is signal.default_int_handler:
+    loop = None
+    with suppress(RuntimeError):
+        loop = asyncio.get_running_loop()
+    if not (is_main and loop and callable(before)) or before is signal.default_int_handler:
         yield
         return
-    loop, cell = asyncio.get_running_loop(), asyncio.current_task()
+    cell = asyncio.current_task()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asyncio.current_task(loop) is cell:

@@ -170,7 +170,7 @@ def test_an_error_closes_the_session(kernel: Kernel, service: ThreadedEmulator) 
     ("cell", "problem"),
     [
         ("%%qsession --max-ttl 30m\n1", "the following arguments are required: --mode"),
-        ("%%qsession --mode other\n1", "argument --mode: invalid choice: "),
+        ("%%qsession --mode other\n1", "argument --mode: invalid choice: 'other'"),
         (f"{BATCH} --max-ttl 3x\n1", "max_ttl must be seconds or text such as"),
         (f"{BATCH} --label x\n1", "--label must be a name and a value such as run=42"),
         (f"{BATCH} --as class\n1", "--as must be a variable's name, not 'class'."),
