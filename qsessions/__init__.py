@@ -113,3 +113,8 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME})
+
+
+def load_ipython_extension(shell: object) -> None:
+    """Add `%%qsession` to a notebook: what `%load_ext qsessions` calls."""
+    import_module("qsessions.integrations.ipython").load(shell)

@@ -83,6 +83,25 @@ def texts(name: str, value: S | Iterable[S]) -> tuple[S, ...]:
     raise InvalidArgument(f"{name} must be text or several texts, not {items!r}.")
 
 
+def read_labels(labels: Sequence[str]) -> dict[str, str]:
+    """Read labels that are given as name=value.
+
+    Raises:
+        InvalidArgument: One has another form, or a name is given twice.
+    """
+    read: dict[str, str] = {}
+    for label in labels:
+        name, _, value = label.partition("=")
+        if not name or not value:
+            raise InvalidArgument(
+                f"--label must be a name and a value such as run=42, not {label!r}."
+            )
+        if name in read:
+            raise InvalidArgument(f"--label gives {name!r} twice.")
+        read[name] = value
+    return read
+
+
 def value_or_default(name: str, value: object, kind: type[T]) -> T:
     """Return an argument that is of its class, or a new object of that class for None.
 

@@ -14,7 +14,7 @@ from attrs import field, frozen
 from qsessions.arguments import check_bool, check_choice, is_number
 from qsessions.errors import InvalidArgument
 from qsessions.jsonable import json_copy
-from qsessions.values import Model
+from qsessions.values import Displayed, Model, summary
 
 # The API description's `Seconds`: a signed 32-bit integer of at least 1.
 MAX_SECONDS = 2_147_483_647
@@ -125,7 +125,7 @@ class StateChange(Model):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Session(Model):
+class Session(Displayed, Model):
     """A session as the service described it at one moment.
 
     All but `id` may be None, meaning that the service said nothing (null, "" or no such field).
@@ -173,6 +173,11 @@ class Session(Model):
     elapsed_time: float | None = None
     extra: Mapping[str, object] = field(factory=dict, hash=False)
 
+    def __repr__(self) -> str:
+        """Show what matters on a short line; `to_dict` has everything."""
+        words = self.state, self.is_draining and "draining", _kind(self.mode, self.backend_name)
+        return summary(self, *words, max_ttl=self.max_ttl, elapsed_time=self.elapsed_time)
+
     @property
     def is_final(self) -> bool:
         """Whether the session is closed: no state follows, and it costs nothing any more.
@@ -190,7 +195,7 @@ class Session(Model):
 
 
 @frozen(kw_only=True, eq=False, repr=False)
-class Workload(Model):
+class Workload(Displayed, Model):
     """A job, session or batch as the instance's list of workloads shows it.
 
     Attributes:
@@ -224,6 +229,11 @@ class Workload(Model):
     tags: tuple[str, ...] = ()
     usage_seconds: float | None = None
     extra: Mapping[str, object] = field(factory=dict, hash=False)
+
+    def __repr__(self) -> str:
+        """Show what matters on a short line; `to_dict` has everything."""
+        words = self.status, _kind(self.mode, self.backend)
+        return summary(self, *words, usage_seconds=self.usage_seconds)
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -262,6 +272,10 @@ class Instance(Model):
     plan: str
     region: str
     tags: tuple[str, ...] = ()
+
+
+def _kind(mode: str | None, backend: str | None) -> str:
+    return " on ".join(text for text in (mode, backend) if text)
 
 
 def whole_seconds(value: object, name: str) -> int:

@@ -10,9 +10,13 @@ from typing import Any, NoReturn, Self, TypeVar, get_type_hints
 
 import attrs
 
+from qsessions.errors import one_line
 from qsessions.jsonable import Jsonable, jsonable
 
 T = TypeVar("T")
+
+# Characters of the service's words in a short repr.
+_WORD = 40
 
 
 class Value:
@@ -54,6 +58,34 @@ def _getters(kind: Any) -> tuple[Callable[[object], Any], Callable[[object], obj
     compared = [field.name for field in fields if field.eq]
     hashed = [field.name for field in fields if (field.eq if field.hash is None else field.hash)]
     return attrgetter(*compared), attrgetter(*hashed)
+
+
+def summary(value: Any, *words: object, **figures: float | None) -> str:
+    """Return a short repr: the class and the id, and what is known of the rest.
+
+    Args:
+        value: What has an `id`.
+        words: What it is, in a few words each; those that are empty are left out.
+        figures: Numbers by name; those that are None are left out.
+    """
+    known = [
+        *(str(word)[:_WORD] for word in words if word),
+        *(f"{name}={round(figure, 1)}" for name, figure in figures.items() if figure is not None),
+    ]
+    rest = f" {', '.join(known)}" if known else ""
+    return one_line(f"<{type(value).__name__} {value.id!r}{rest}>")
+
+
+class Displayed:
+    """The base of what a notebook shows as HTML."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        # Late: only notebooks come here.
+        from qsessions.display import html
+
+        return html(self)
 
 
 class Model(Jsonable, Value):

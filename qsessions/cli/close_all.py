@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from qsessions.api.operations import OPEN_STATUSES
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import (
     Exit,
     count,
@@ -24,7 +25,6 @@ from qsessions.cli.options import (
     Yes,
     flag,
     listed_modes,
-    read_labels,
 )
 from qsessions.cli.output import Output, cell
 from qsessions.cli.progress import progress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define
 
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import LOOK_FOR_IT, Exit, print_error, print_lines
 from qsessions.cli.options import (
     DEFAULTS,
@@ -14,7 +15,6 @@ from qsessions.cli.options import (
     MaxTtl,
     Mode,
     Options,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.recording import LedgerWarning, optional_ledger

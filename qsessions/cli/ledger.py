@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import advice_on, count, exit_code, print_error
 from qsessions.cli.options import (
     DEFAULTS,
@@ -17,7 +18,6 @@ from qsessions.cli.options import (
     OnlyLabels,
     Options,
     flag,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.progress import progress

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token
 
 from qsessions.config.variables import DEFAULT_TIMEOUT_S, TIMEOUT
-from qsessions.errors import InvalidArgument
 from qsessions.models import (
     DURATION_TEXT,
     MAX_SECONDS,
@@ -49,25 +48,6 @@ def reader(
             raise ValueError(f"must be {forms}{shown}.") from None
 
     return Parameter(converter=convert, metavar=metavar)
-
-
-def read_labels(labels: Sequence[str]) -> dict[str, str]:
-    """Read labels that are given as name=value.
-
-    Raises:
-        InvalidArgument: One has another form, or a name is given twice.
-    """
-    read: dict[str, str] = {}
-    for label in labels:
-        name, _, value = label.partition("=")
-        if not name or not value:
-            raise InvalidArgument(
-                f"--label must be a name and a value such as run=42, not {label!r}."
-            )
-        if name in read:
-            raise InvalidArgument(f"--label gives {name!r} twice.")
-        read[name] = value
-    return read
 
 
 def listed_modes(modes: Iterable[str]) -> tuple[WorkloadMode, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from qsessions.arguments import read_labels
 from qsessions.cli.failures import (
     Exit,
     count,
@@ -25,7 +26,6 @@ from qsessions.cli.options import (
     Options,
     Yes,
     flag,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.progress import progress

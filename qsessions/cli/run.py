@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from attrs import define, field
 from cyclopts import Parameter
 
+from qsessions.arguments import read_labels
 from qsessions.cli.child import (
     BY_SIGNAL,
     NOT_EXECUTABLE,
@@ -37,7 +38,6 @@ from qsessions.cli.options import (
     MaxTtl,
     Mode,
     Options,
-    read_labels,
 )
 from qsessions.cli.output import Output
 from qsessions.cli.progress import Progress

@@ -22,7 +22,7 @@ from qsessions.errors import (
 from qsessions.models import Session, SessionState, StateName, deadline_seconds
 from qsessions.session.calls import EndedBy, SessionCalls
 from qsessions.session.outage import Outage, ends_wait
-from qsessions.values import OfItsProcess, with_changes
+from qsessions.values import Displayed, OfItsProcess, with_changes
 
 if TYPE_CHECKING:
     from qsessions.usage import Job
@@ -205,7 +205,7 @@ class Poll(PolledSession):
             current.set_result(error)
 
 
-class AsyncLiveSession(OfItsProcess):
+class AsyncLiveSession(Displayed, OfItsProcess):
     """A handle on one session, from `AsyncSessionClient.attach`.
 
     Attributes:

@@ -11,7 +11,7 @@ from qsessions.session.calls import EndedBy
 from qsessions.session.live import AsyncLiveSession
 from qsessions.sync.calls import run
 from qsessions.sync.loop_thread import LoopThread
-from qsessions.values import OfItsProcess
+from qsessions.values import Displayed, OfItsProcess
 
 if TYPE_CHECKING:
     from qsessions.usage import Job
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _NO_MORE: Any = object()
 
 
-class LiveSession(OfItsProcess):
+class LiveSession(Displayed, OfItsProcess):
     """A handle on one session, from `SessionClient.attach`; the blocking `AsyncLiveSession`.
 
     Attributes:

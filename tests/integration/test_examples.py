@@ -31,7 +31,6 @@ PRINTED = {
     "docs/fleet.md": [r"PostgresLedger\('db\.example\.org/qsessions'\)\n"],
     "docs/how-to/credentials.md": [r"True\n", r"0\n"],
     "docs/how-to/networks.md": [r"True\n"],
-    "docs/how-to/notebooks.md": [r"open\n", r"closed\n"],
     "docs/how-to/scripts.md": [rf"{ID}\nclosed\n"],
     "docs/index.md": [rf"{ID}\n"],
     "docs/python.md": [

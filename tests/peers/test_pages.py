@@ -42,13 +42,17 @@ def test_notebook(service: ThreadedEmulator) -> None:
     notebook = str(ROOT / "examples/notebook.ipynb")
     done = python(str(ROOT / "tests/programs/notebook.py"), notebook, env=service.env())
     assert done.returncode == 0, done.stderr
+    one, other = service.sessions.values()
     assert done.stdout.splitlines() == [
         "<SessionState.OPEN: 'open'>",
+        f"<Session '{one.id}' closed, dedicated on ibm_fez, max_ttl=600, elapsed_time=0.0>",
+        f"<Session '{other.id}' open, dedicated on ibm_fez, max_ttl=600, elapsed_time=0.0>",
         "<SessionState.CLOSED: 'closed'>",
+        f"[<Workload '{one.id}' completed, session on ibm_fez, usage_seconds=0.0>,",
+        f" <Workload '{other.id}' completed, session on ibm_fez, usage_seconds=0.0>]",
         "[]",
     ]
-    (session,) = service.sessions.values()
-    assert session.state == "closed"
+    assert (one.state, other.state) == ("closed", "closed")
 
 
 def test_a_kernel_that_resets_ctrl_c_is_told(service: ThreadedEmulator, tmp_path: Path) -> None:

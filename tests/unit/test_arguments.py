@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from qsessions import ConfigurationError, InvalidArgument
-from qsessions.arguments import check_positive, texts
+from qsessions.arguments import check_positive, read_labels, texts
 from tests.support.tables import table
 
 
@@ -37,3 +37,13 @@ def test_texts_refused(value: Any) -> None:
     """What is neither text nor several texts is refused."""
     with pytest.raises(InvalidArgument, match=r"^tags must be text or several texts, not "):
         texts("tags", value)
+
+
+def test_labels_as_text() -> None:
+    """Labels are read as name=value, the value as it is, and a name is given once."""
+    assert read_labels(["run=42", "query=a=b"]) == {"run": "42", "query": "a=b"}
+    for wrong in ("run", "=42", "run="):
+        with pytest.raises(InvalidArgument, match=f"such as run=42, not '{wrong}'"):
+            read_labels([wrong])
+    with pytest.raises(InvalidArgument, match="--label gives 'run' twice"):
+        read_labels(["run=1", "run=2"])

@@ -52,7 +52,7 @@ RUN_BY = {
     ("docs/how-to/clusters.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/how-to/credentials.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/networks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
-    ("docs/how-to/notebooks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/notebooks.md", "python"): {"test_the_cells_of_the_page"},
     ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/scripts.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/how-to/temporal.md", "python"): {

@@ -66,6 +66,14 @@ def test_version() -> None:
     assert qsessions.__version__.count(".") == 2
 
 
+def test_the_extension_needs_ipython(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only IPython's own `%load_ext qsessions` loads what needs IPython."""
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    monkeypatch.delitem(sys.modules, "qsessions.integrations.ipython", raising=False)
+    with pytest.raises(ImportError, match="IPython"):
+        vars(qsessions)["load_ipython_extension"](object())
+
+
 def test_import_is_cheap() -> None:
     """Importing the package loads none of its dependencies and none of its own modules; the first
     use of a name does.
