@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from qsessions.arguments import read_labels
 from qsessions.cli import service
 from qsessions.cli.changes import Change
-from qsessions.cli.options import WAIT_DEFAULTS, WaitOptions, flag, read_labels
+from qsessions.cli.options import WAIT_DEFAULTS, WaitOptions, flag
 from qsessions.cli.output import Output, cell
 from qsessions.cli.progress import progress
 from qsessions.cli.recording import open_ledger

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
-from qsessions.api.messages import strip_frames
 from qsessions.errors import LedgerUnavailable, one_line
 from qsessions.ledger import postgres_schema as sql
 from qsessions.masking import mask
@@ -61,16 +60,16 @@ class Connection:
             async with self._lock:
                 return await self._undisturbed(work())
         except psycopg.errors.UndefinedTable:
-            raise LedgerUnavailable(_NO_TABLES, solution=_INIT) from None
+            failure = LedgerUnavailable(_NO_TABLES, solution=_INIT)
         except (psycopg.Error, OSError) as error:
             self.drop()
-            # Its frames hold the password.
-            strip_frames(error)
             text = mask(one_line(str(error)), self._secrets)
-            raise LedgerUnavailable(
+            failure = LedgerUnavailable(
                 f"the ledger's database can't be used: {text.removesuffix('.')}.",
                 solution="Check the ledger's URL, and that its database can be reached from here.",
-            ) from None
+            )
+        # Without the driver's error, which holds the password, as do its frames.
+        raise failure
 
     async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
