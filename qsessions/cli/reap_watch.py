@@ -98,13 +98,12 @@ class Rounds:
             print_lines("qsessions reap: it works again")
         before, self._known = self._known, {}
         for item in reaped:
-            news = (item.decision.verdict, problem_of(item.error) if item.error else "")
-            key = item.entry.record.key
-            if not item.done:
-                self._known[key] = news
-            if item.done or (
-                item.decision.verdict is not Verdict.LEAVE and before.get(key) != news
-            ):
+            key, verdict = item.entry.record.key, item.decision.verdict
+            problem = problem_of(item.error) if item.error else ""
+            # What another reaper has done meanwhile is no news.
+            if not item.done and (problem or verdict is Verdict.UNDECIDED):
+                self._known[key] = (verdict, problem)
+            if item.done or self._known.get(key) != before.get(key):
                 self._print(item)
 
     def _print(self, item: Reaped) -> None:

@@ -78,11 +78,19 @@ def reaped(session_id: str, verdict: Verdict, *, done: bool = False) -> Reaped:
 
 
 async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only what is new is printed: what was ended, what can't be decided, an outage and its end."""
+    """Only what is new is printed: what was ended, what can't be decided, an outage and its end.
+
+    What another reaper has ended meanwhile isn't.
+    """
     away = ConnectionFailed("no answer", sent=True)
     undecided = reaped("s-2", Verdict.UNDECIDED)
     script: list[Sequence[Reaped] | Exception] = [
-        [reaped("s-1", Verdict.CLOSE, done=True), undecided, reaped("s-3", Verdict.LEAVE)],
+        [
+            reaped("s-1", Verdict.CLOSE, done=True),
+            undecided,
+            reaped("s-3", Verdict.LEAVE),
+            reaped("s-4", Verdict.MARK_ENDED),
+        ],
         [undecided],
         away,
         away,
