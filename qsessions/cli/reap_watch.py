@@ -103,7 +103,8 @@ class Rounds:
             # What another reaper has done meanwhile is no news.
             if not item.done and (problem or verdict is Verdict.UNDECIDED):
                 self._known[key] = (verdict, problem)
-            if item.done or self._known.get(key) != before.get(key):
+            is_new = key in self._known and self._known[key] != before.get(key)
+            if item.done or is_new:
                 self._print(item)
 
     def _print(self, item: Reaped) -> None:
