@@ -26,6 +26,7 @@ from IPython.core.error import UsageError
 from IPython.display import display
 
 from qsessions.arguments import read_labels
+from qsessions.config.variables import read_defaults
 from qsessions.display import html
 from qsessions.errors import InvalidArgument, QSessionsError
 from qsessions.models import CreateSession, Mode, Workload
@@ -184,7 +185,9 @@ _qsession.__doc__ = _OPTIONS.format_help()
 
 @contextmanager
 def _opened(request: CreateSession, labels: dict[str, str], name: str) -> Iterator[None]:
-    client = SessionClient(ledger="local", application="qsessions-notebook")
+    client = SessionClient(
+        ledger=read_defaults().ledger or "local", application="qsessions-notebook"
+    )
     live: LiveSession | None = None
     try:
         with _interruptible(), client.open(request, labels=labels) as live:
