@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import wraps
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import attrs
 
@@ -15,7 +14,7 @@ from qsessions.clock import SYSTEM_CLOCK
 from qsessions.errors import LedgerUnavailable
 from qsessions.ledger.lease import Lease, LeasedLedger, LeaseState
 from qsessions.ledger.records import Ledger, LedgerEntry, LedgerRecord, Liveness, RecordState
-from qsessions.models import Mode
+from qsessions.models import CreateSession
 
 S = TypeVar("S")
 
@@ -36,22 +35,20 @@ def _sync(test: Callable[[S], Coroutine[Any, Any, None]]) -> Callable[[S], None]
     return run
 
 
-def _record(state: RecordState = RecordState.CREATED, **fields: Any) -> LedgerRecord:
-    key = uuid4().hex
-    about: dict[str, Any] = {
-        "key": key,
-        "base_url": "https://quantum.example/api",
-        "instance": "crn:v1:bluemix:public:quantum-computing:us-east:a/1:2::",
-        "mode": Mode.BATCH,
-        "backend": "ibm_fez",
-        "max_ttl": 600,
-        "asked_at": _NOW,
-        "changed_at": _NOW,
-        "state": state,
-        "session_id": None if state is RecordState.INTENT else f"session of {key}",
-        "labels": {"run": "42", "who": "Zoë"},
-    }
-    return LedgerRecord(**about | fields)
+def _intent() -> LedgerRecord:
+    return LedgerRecord.intent(
+        CreateSession("batch", backend="ibm_fez", max_ttl=600),
+        base_url="https://quantum.example/api",
+        instance="crn:v1:bluemix:public:quantum-computing:us-east:a/1:2::",
+        now=_NOW,
+        labels={"run": "42", "who": "Zoë"},
+    )
+
+
+def _created(intent: LedgerRecord | None = None) -> LedgerRecord:
+    record = intent or _intent()
+    session_id = f"session of {record.key}"
+    return record.becomes(RecordState.CREATED, now=_NOW + 1, session_id=session_id)
 
 
 def _ended(record: LedgerRecord) -> LedgerRecord:
@@ -77,16 +74,12 @@ class LedgerConformance:
         """Have a ledger find out that the owner of a record is gone; by default it knows."""
 
     @_sync
-    async def test_is_a_ledger(self) -> None:
-        """It has the methods."""
-        assert isinstance(await self.open_ledger(), Ledger)
-
-    @_sync
     async def test_lists_what_is_recorded(self) -> None:
         """A record is listed as it is, by its own ledger and by others; its owner isn't dead."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        record = _record()
+        record = _created()
         await ledger.record(record)
+        assert isinstance(ledger, Ledger)
         for reader in (ledger, other):
             (entry,) = await self._about(reader, record)
             assert entry.record == record
@@ -98,9 +91,9 @@ class LedgerConformance:
     async def test_newest_record_counts(self) -> None:
         """A record takes the place of an earlier one of its key; an ended one is not listed."""
         ledger = await self.open_ledger()
-        intent = _record(RecordState.INTENT)
+        intent = _intent()
         await ledger.record(intent)
-        created = intent.becomes(RecordState.CREATED, now=_NOW + 1, session_id="its id")
+        created = _created(intent)
         await ledger.record(created)
         assert [entry.record for entry in await self._about(ledger, created)] == [created]
         await ledger.record(_ended(created))
@@ -111,7 +104,7 @@ class LedgerConformance:
     async def test_records_come_at_once(self) -> None:
         """Many records that are written at the same time are all there."""
         ledger = await self.open_ledger()
-        records = [_record() for _ in range(100)]
+        records = [_created() for _ in range(100)]
         await asyncio.gather(*(ledger.record(record) for record in records))
         listed = {entry.record.key for entry in await ledger.entries()}
         assert {record.key for record in records} <= listed
@@ -123,7 +116,7 @@ class LedgerConformance:
     async def test_living_owners_are_left_alone(self) -> None:
         """No other ledger changes the record of an owner that lives."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        record = _record()
+        record = _created()
         await ledger.record(record)
         entries = await self._about(other, record)
         assert await other.amend([(entry, _ended(record)) for entry in entries]) == [False]
@@ -134,55 +127,45 @@ class LedgerConformance:
     async def test_dead_owners_are_amended(self) -> None:
         """Records of an owner that is gone are replaced or ended, once, and the others are not."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        mine, first, second = _record(), _record(), _record()
+        mine, first, second = _created(), _created(), _created()
         await other.record(mine)
-        for record in (first, second):
-            await ledger.record(record)
+        await asyncio.gather(ledger.record(first), ledger.record(second))
         await self.kill(ledger)
         await self.find_dead(other, second)
-        entries = {
-            entry.record.key: entry for entry in await self._about(other, mine, first, second)
-        }
-        assert entries[first.key].owner.liveness is Liveness.DEAD
-        draining = first.becomes(RecordState.DRAINING, now=_NOW + 1)
-        changes = [
-            (entries[mine.key], _ended(mine)),
-            (entries[first.key], draining),
-            (entries[second.key], _ended(second)),
-        ]
+        (of_living,) = await self._about(other, mine)
+        (of_first,) = await self._about(other, first)
+        (of_second,) = await self._about(other, second)
+        assert of_first.owner.liveness is Liveness.DEAD
+        draining = first.becomes(RecordState.DRAINING, now=_NOW + 2)
+        end = (of_second, _ended(second))
+        changes = [(of_living, _ended(mine)), (of_first, draining), end]
         assert list(await other.amend(changes)) == [False, True, True]
-        assert list(await other.amend(changes[2:])) == [False]
-        listed = {
-            entry.record.key: entry for entry in await self._about(other, mine, first, second)
-        }
-        assert {key: entry.record for key, entry in listed.items()} == {
-            mine.key: mine,
-            first.key: draining,
-        }
-        assert list(await other.amend([(listed[first.key], _ended(draining))])) == [True]
+        assert list(await other.amend([end])) == [False]
+        left = [entry.record for entry in await self._about(other, mine, first, second)]
+        assert sorted(left, key=lambda record: record.key == first.key) == [mine, draining]
+        (of_first,) = await self._about(other, first)
+        assert list(await other.amend([(of_first, _ended(draining))])) == [True]
         await self._close([mine], other)
 
     @_sync
     async def test_two_that_amend_make_a_change_once(self) -> None:
         """Where two ledgers end the same record at the same time, one of them does it."""
         ledger, other, third = [await self.open_ledger() for _ in range(3)]
-        record = _record()
+        record = _created()
         await ledger.record(record)
         await self.kill(ledger)
-        for each in (other, third):
-            await self.find_dead(each, record)
+        await asyncio.gather(self.find_dead(other, record), self.find_dead(third, record))
         (entry,) = await self._about(other, record)
-        results = await asyncio.gather(
-            *(each.amend([(entry, _ended(record))]) for each in (other, third))
-        )
-        assert sorted([*results[0], *results[1]]) == [False, True]
+        change = (entry, _ended(record))
+        first, second = await asyncio.gather(other.amend([change]), third.amend([change]))
+        assert sorted([*first, *second]) == [False, True]
         await self._close([], other, third)
 
     @_sync
     async def test_closes_twice(self) -> None:
         """Closing a second time does nothing."""
         ledger = await self.open_ledger()
-        record = _record()
+        record = _created()
         await ledger.record(record)
         await ledger.record(_ended(record))
         await ledger.aclose()
@@ -194,10 +177,8 @@ class LedgerConformance:
 
     async def _close(self, records: Sequence[LedgerRecord], *ledgers: Ledger) -> None:
         """End records of the first ledger, and close all."""
-        for record in records:
-            await ledgers[0].record(_ended(record))
-        for ledger in ledgers:
-            await ledger.aclose()
+        await asyncio.gather(*(ledgers[0].record(_ended(record)) for record in records))
+        await asyncio.gather(*(ledger.aclose() for ledger in ledgers))
 
 
 class LeasedLedgerConformance(LedgerConformance):
@@ -239,19 +220,11 @@ class LeasedLedgerConformance(LedgerConformance):
         raise AssertionError("the owner was never taken over")
 
     @_sync
-    async def test_is_a_leased_ledger(self) -> None:
-        """It has the methods, and its lease is held from the start."""
-        ledger = await self.open_ledger()
-        assert isinstance(ledger, LeasedLedger)
-        assert ledger.lease.state is LeaseState.HELD
-        await ledger.renew()
-        assert ledger.lease.state is LeaseState.HELD
-        await ledger.aclose()
-
-    @_sync
     async def test_living_owners_are_counted(self) -> None:
         """A heartbeat tells how many leases are good; one that is given back counts no more."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
+        assert isinstance(ledger, LeasedLedger)
+        assert ledger.lease.state is LeaseState.HELD
         await ledger.renew()
         await other.renew()
         await self._until(ledger, lambda lease: lease.living == 2)
@@ -263,7 +236,7 @@ class LeasedLedgerConformance(LedgerConformance):
     async def test_a_lease_that_is_renewed_is_never_taken_over(self) -> None:
         """However long another looks, who renews its lease keeps its sessions."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        record = _record()
+        record = _created()
         await ledger.record(record)
         until = self.now() + ledger.terms.patience + ledger.terms.ttl
         while self.now() < until:
@@ -279,12 +252,11 @@ class LeasedLedgerConformance(LedgerConformance):
     async def test_an_orphan_is_not_taken_over_early(self) -> None:
         """An owner is dead only when its lease is over and the delay has passed, too."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        record, shared = _record(), _record()
+        record, shared = _created(), _created()
+        same = attrs.evolve(_created(), session_id=shared.session_id)
         await ledger.record(record)
         renewed_at = self.now()
-        await ledger.record(shared)
-        same = attrs.evolve(_record(), session_id=shared.session_id)
-        await other.record(same)
+        await asyncio.gather(ledger.record(shared), other.record(same))
         await self.kill(ledger)
         await self.find_dead(other, record)
         assert self.now() - renewed_at >= ledger.terms.patience
@@ -300,7 +272,7 @@ class LeasedLedgerConformance(LedgerConformance):
     async def test_an_owner_that_is_cut_off_is_told_and_goes_on(self) -> None:
         """It learns that its lease is over, and holds it again when it can renew it."""
         ledger = await self.open_ledger()
-        record = _record()
+        record = _created()
         await ledger.record(record)
         await self.cut(ledger)
         await self._until(ledger, lambda lease: lease.state is LeaseState.UNRENEWED)
@@ -315,13 +287,13 @@ class LeasedLedgerConformance(LedgerConformance):
         and listed; what others read before replaces nothing.
         """
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        intent = _record(RecordState.INTENT)
+        intent = _intent()
         await ledger.record(intent)
         await self.cut(ledger)
         await self.find_dead(other, intent)
         read = await self._about(other, intent)
         await self.mend(ledger)
-        created = intent.becomes(RecordState.CREATED, now=_NOW, session_id="its id")
+        created = _created(intent)
         await ledger.record(created)
         assert ledger.lease.state is LeaseState.TAKEN
         for _ in range(2):
@@ -333,9 +305,8 @@ class LeasedLedgerConformance(LedgerConformance):
     async def test_a_look_that_fails_begins_anew(self) -> None:
         """What a reaper saw before it lost its way to the others counts no more."""
         ledger, other = await self.open_ledger(), await self.open_ledger()
-        record = _record()
-        await ledger.record(record)
-        await other.renew()
+        record = _created()
+        await asyncio.gather(ledger.record(record), other.renew())
         await self.kill(ledger)
         for _ in range(int(ledger.terms.delay / ledger.terms.heartbeat)):
             await other.take_over()
