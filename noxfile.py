@@ -83,9 +83,10 @@ def coverage(session: nox.Session) -> None:
     """
     install(session, "coverage", "fleet")
     session.run("coverage", "erase")
-    pytest = ("coverage", "run", "-m", "pytest", "-n2")
-    session.run(*pytest, "--hypothesis-profile=thorough")
-    session.run(*pytest, "tests/fleet")
+    pytest = ("coverage", "run", "-m", "pytest")
+    session.run(*pytest, "-n2", "--hypothesis-profile=thorough")
+    # More workers than processors: most of the time they wait for leases to run out.
+    session.run(*pytest, "-n4", "tests/fleet")
     session.run("coverage", "combine", "--quiet")
     core = "--omit=qsessions/cli/*,qsessions/emulator/*,qsessions/integrations/*"
     session.run("coverage", "report", core, "--fail-under=100")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 
+from qsessions import PostgresLedger
 from qsessions.emulator import Emulator
 from qsessions.testing import ThreadedEmulator
 from tests.programs import fleet
@@ -33,6 +34,16 @@ def eventually(is_so: Callable[[], object]) -> None:
     while not is_so():
         assert time.monotonic() < until, "it never came to that"
         time.sleep(0.05)
+
+
+async def kill(ledger: PostgresLedger) -> None:
+    """End a ledger's thread, as the end of its process does."""
+    loop = ledger._loop
+    if loop is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
+        await asyncio.to_thread(eventually, loop.is_closed)
+    for link in (ledger._database._writing, ledger._database._reading):
+        link.drop()
 
 
 class Start(Protocol):

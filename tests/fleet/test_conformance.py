@@ -9,6 +9,7 @@ import pytest
 
 from qsessions import PostgresLedger
 from qsessions.testing.ledger import LeasedLedgerConformance
+from tests.fleet.conftest import kill
 from tests.programs import fleet
 from tests.support.postgres import Cluster
 from tests.support.silent_proxy import SilentProxy
@@ -40,10 +41,7 @@ class TestPostgresLedger(LeasedLedgerConformance):
 
     async def kill(self, ledger: PostgresLedger) -> None:
         """End its thread."""
-        if ledger._loop is not None and not ledger._loop.is_closed():
-            ledger._loop.call_soon_threadsafe(ledger._loop.stop)
-            while not ledger._loop.is_closed():
-                await asyncio.sleep(0.01)
+        await kill(ledger)
 
     async def cut(self, ledger: PostgresLedger) -> None:
         """Let nothing through."""

@@ -16,7 +16,7 @@ from qsessions import Clock, LeaseTerms, LedgerUnavailable, PostgresLedger, Reco
 from qsessions.ledger.database import DatabaseLedger
 from qsessions.ledger.postgres import PostgresDatabase
 from qsessions.testing import ThreadedEmulator
-from tests.fleet.conftest import Start, eventually
+from tests.fleet.conftest import Start, eventually, kill
 from tests.fleet.test_leases import LEASE_S, ask, is_closed, is_open, owner_of, recorded
 from tests.programs import fleet
 from tests.support.database_checks import record
@@ -138,6 +138,7 @@ def failure(url: str) -> LedgerUnavailable:
         ledger = fleet.ledger_of(url)
         with pytest.raises(LedgerUnavailable) as caught:
             await ledger.record(record())
+        await kill(ledger)
         return caught.value
 
     return asyncio.run(fail())

@@ -225,13 +225,15 @@ def test_a_fork_has_a_lease_of_its_own(
 
 
 def test_processes_that_watch_share_a_rate(start: Start, emulator: ThreadedEmulator) -> None:
-    """Two processes that watch read a session half as often each as one does."""
-    _, ids = owner_of(start)
-    one = start(fleet.watches, ids[0])
-    assert one.line() == "ready"
-    eventually(lambda: ask(one, "lease") == "2")
-    another = start(fleet.watches, ids[0])
-    assert another.line() == "ready"
-    eventually(lambda: ask(one, "lease") == ask(another, "lease") == "3")
-    another.kill()
-    eventually(lambda: ask(one, "lease") == "2")
+    """Three owners, two of which watch: together they send two thirds of the rate of one."""
+    _, ids = owner_of(start, 20)
+    watchers = [start(fleet.watches, *ids) for _ in range(2)]
+    for watcher in watchers:
+        assert watcher.line() == "ready"
+    eventually(lambda: [ask(watcher, "lease") for watcher in watchers] == ["3", "3"])
+    before, began = len(emulator.requests), time.monotonic()
+    time.sleep(4)
+    sent, seconds = len(emulator.requests) - before, time.monotonic() - began
+    assert 0 < sent <= seconds * fleet.RATE * 2 / 3 * 1.2 + 2
+    watchers[0].kill()
+    eventually(lambda: ask(watchers[1], "lease") == "2")

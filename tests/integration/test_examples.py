@@ -46,7 +46,12 @@ PRINTED = {
         rf"INFO session {ID} created: batch on ibm_fez, max_ttl 600 s\nINFO session {ID} closed\n",
         r"\{\('versions', 200\): 1\}\n",
     ],
-    "docs/testing.md": [r"closed\n", r"\[0\.25, 0\.5\]\nclosed\n", r"\n\n\n"],
+    "docs/testing.md": [
+        r"closed\n",
+        r"\[0\.25, 0\.5\]\nclosed\n",
+        r"\n\n\n",
+        "",  # a ledger
+    ],
     "docs/services.md": [
         rf"one: {ID}\ntwo: {ID}\n",
         r"200 1 application/json; charset=utf-8\n204 None\n",
@@ -219,6 +224,21 @@ def test_tests_in_the_pages_pass(
     count = sum(text.count("def test_") for text in tests)
     assert count
     result.assert_outcomes(passed=count)
+
+
+def test_the_ledger_of_the_page_conforms(pytester: pytest.Pytester) -> None:
+    """The ledger that docs/testing.md shows passes the tests for ledgers, under pytest alone; one that
+    forgets what it is given fails them.
+    """
+    (text,) = [each for each in snippets("docs/testing.md", "python") if "Conformance" in each]
+    forgetful = text.replace("self.records[record.key] = (self.name, record)", "pass")
+    assert forgetful != text
+    pytester.makepyfile(test_ledger=text, test_forgetful=forgetful)
+    options = ("-Werror", "--strict-markers", *NEEDLESS, *PLAIN)
+    result = pytester.runpytest_inprocess(*options, "test_ledger.py")
+    result.assert_outcomes(passed=7)
+    outcomes = pytester.runpytest_inprocess(*options, "test_forgetful.py").parseoutcomes()
+    assert outcomes["failed"] > 3
 
 
 def test_the_commands_of_the_readme(service: ThreadedEmulator, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ from qsessions.reaper import reap as reap_once
 # Long beside what a busy machine keeps a process waiting, and short enough to wait for.
 TERMS = LeaseTerms(heartbeat=0.3, ttl=2, delay=2)
 ROUND_S = 0.3
+# The most reads a second of a process that watches.
+RATE = 30
 WANTED: dict[str, Any] = {"mode": "batch", "backend": "ibm_fez", "max_ttl": "1h"}
 
 
@@ -38,7 +40,8 @@ def say(*words: object) -> None:
 
 async def heard() -> str:
     """Wait for a line, and return it; at the end an empty one."""
-    return (await asyncio.to_thread(sys.stdin.readline)).strip()
+    line: str = await asyncio.to_thread(sys.stdin.readline)
+    return line.strip()
 
 
 def ledger_of(url: str, ahead_s: float = 0.0) -> PostgresLedger:
@@ -165,17 +168,17 @@ def inits(url: str) -> None:
     say(asyncio.run(init()))
 
 
-def watches(url: str, variables: str, session_id: str) -> None:
-    """Watch a session at ten reads a second, until a line comes; say the number of owners."""
-    asyncio.run(_watches(url, variables, session_id))
+def watches(url: str, variables: str, *ids: str) -> None:
+    """Watch sessions; say the number of owners whenever a line comes."""
+    asyncio.run(_watches(url, variables, ids))
 
 
-async def _watches(url: str, variables: str, session_id: str) -> None:
+async def _watches(url: str, variables: str, ids: tuple[str, ...]) -> None:
     ledger = ledger_of(url)
     async with client_of(variables, ledger) as client:
 
         async def watch() -> None:
-            async for _ in client.watch([session_id] * 1, rate=10):
+            async for _ in client.watch(ids, rate=RATE):
                 pass
 
         task = asyncio.ensure_future(watch())

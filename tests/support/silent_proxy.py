@@ -29,10 +29,11 @@ class SilentProxy:
         self._speaks = asyncio.Event()
         self._speaks.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -48,6 +49,11 @@ class SilentProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        for writer in self._writers:
+            with suppress(OSError):
+                await writer.wait_closed()
 
     def silence(self) -> None:
         """Let nothing get through."""
@@ -57,21 +63,19 @@ class SilentProxy:
         """Let all get through, what came meanwhile as well."""
         self._speaks.set()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine function: one that never came to run would close nothing.
+        self._writers.add(writer)
+        task = asyncio.ensure_future(self._carry(reader, writer))
         self._tasks.add(task)
-        try:
-            await self._speaks.wait()
-            with suppress(OSError):
-                behind, to = await asyncio.open_connection("127.0.0.1", self._behind)
-                try:
-                    await asyncio.gather(self._pass(reader, to), self._pass(behind, writer))
-                finally:
-                    await _close(to)
-        finally:
-            await _close(writer)
-            self._tasks.discard(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._speaks.wait()
+        with suppress(OSError):
+            behind, to = await asyncio.open_connection("127.0.0.1", self._behind)
+            self._writers.add(to)
+            await asyncio.gather(self._pass(reader, to), self._pass(behind, writer))
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -81,10 +85,3 @@ class SilentProxy:
                 await writer.drain()
             await self._speaks.wait()
             writer.write_eof()
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    # What is under way gets through nowhere.
-    writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()

@@ -73,6 +73,7 @@ RUN_BY = {
     },
     ("docs/reference/events.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/testing.md", "python"): {
+        "test_the_ledger_of_the_page_conforms",
         "test_the_program_in_a_page_runs_as_pasted",
         "test_tests_in_the_pages_pass",
     },

@@ -63,6 +63,10 @@ class TestDatabaseLedger(LeasedLedgerConformance):
         """Move time."""
         await self.time.step(seconds)
 
+    def now(self) -> float:
+        """Return the test's time."""
+        return self.time.now
+
     def _link(self, ledger: DatabaseLedger) -> Link:
         link = ledger._database
         assert isinstance(link, Link)
