@@ -196,16 +196,7 @@ class AsyncSessionClient(OfItsProcess):
         )
         self._transport.pool.warns_unclosed = self._warns_unclosed
         carrier = _carrier(transport, self._transport, self.clock)
-        check_choice("on_lost", on_lost, ("continue", "end"))
-        place = _ledger(ledger, self._defaults.ledger, self.clock)
-        self._recorder = SessionRecorder(
-            place,
-            self._transport.spawn,
-            watchers,
-            self.clock,
-            is_ours=not isinstance(ledger, Ledger),
-            wait=ledger_wait,
-        )
+        self._recorder = self._make_recorder(ledger, watchers, wait=ledger_wait)
         policy = value_or_default("retry=", retry, RetryPolicy)
         self._caller = Caller(
             settings,
@@ -219,8 +210,7 @@ class AsyncSessionClient(OfItsProcess):
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
         self._creates = PendingCreates()
         self._open_sessions = OpenSessions(self._calls, self._creates)
-        if place is not None:
-            self._hold_lease(place, watchers, on_lost)
+        self._hold_lease(watchers, on_lost)
         self._labels: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
@@ -1111,9 +1101,31 @@ class AsyncSessionClient(OfItsProcess):
             )
         return checked
 
-    def _hold_lease(self, ledger: Ledger, observers: Observers, on_lost: OnLost) -> None:
+    def _make_recorder(
+        self, ledger: Ledger | str | EllipsisType | None, observers: Observers, *, wait: bool
+    ) -> SessionRecorder:
+        variable, chosen = self._defaults.ledger, None
+        if ledger is not None and (ledger is not ... or variable is not None):
+            # Late, as in `watch`: not every program comes here.
+            from qsessions.ledger.choice import chosen_ledger
+
+            chosen = chosen_ledger(ledger, variable, self.clock)
+        return SessionRecorder(
+            chosen,
+            self._transport.spawn,
+            observers,
+            self.clock,
+            is_ours=not isinstance(ledger, Ledger),
+            wait=wait,
+        )
+
+    def _hold_lease(self, observers: Observers, on_lost: OnLost) -> None:
         """Have the client hold a lease, if its ledger has leases."""
-        # Late, as in `watch`: not every program comes here.
+        check_choice("on_lost", on_lost, ("continue", "end"))
+        ledger = self._recorder.ledger
+        if ledger is None:
+            return
+        # Late, as above.
         from qsessions.ledger.lease import LeasedLedger
         from qsessions.ledger.ownership import Ownership
 
@@ -1141,18 +1153,6 @@ class AsyncSessionClient(OfItsProcess):
             await self._recorder.aclose()
             await self._transport.aclose()
             self._calls.observers.notify(ClientStopped(base_url=self.base_url))
-
-
-def _ledger(
-    ledger: Ledger | str | EllipsisType | None, variable: str | None, clock: Clock
-) -> Ledger | None:
-    """Return the ledger of a client, or None for none."""
-    if ledger is None or (ledger is ... and variable is None):
-        return None
-    # Late, as in `watch`: not every program comes here.
-    from qsessions.ledger.choice import chosen_ledger
-
-    return chosen_ledger(ledger, variable, clock)
 
 
 def _carrier(

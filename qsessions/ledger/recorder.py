@@ -60,7 +60,8 @@ class SessionRecorder:
         wait: Whether `written` waits.
 
     Attributes:
-        enabled: Whether there is a ledger.
+        ledger: As above.
+        enabled: Whether there is one.
         ownership: The process's lease, where the ledger has leases; set by the client.
         draining: The records of sessions that drain, by session id, oldest first.
     """
@@ -76,7 +77,7 @@ class SessionRecorder:
         wait: bool = True,
     ) -> None:
         self._is_ours = is_ours
-        self._ledger = ledger
+        self.ledger = ledger
         self.ownership: Ownership | None = None
         self._spawn = spawn
         self._observers = observers
@@ -255,19 +256,19 @@ class SessionRecorder:
         Raises:
             LedgerUnavailable: They can't be read.
         """
-        if self._ledger is None:
+        if self.ledger is None:
             return ()
         # Here already, unless the ledger is the user's own.
         from qsessions.ledger.local import place_of
 
-        return await read_entries(place_of(self._ledger, instance), self._clock)
+        return await read_entries(place_of(self.ledger, instance), self._clock)
 
     async def aclose(self) -> None:
         """Write what is unwritten, close the ledger if it is ours, and report what is lost.
 
         It takes at most 5 s. A second call does nothing.
         """
-        if self._ledger is None or self._is_closed:
+        if self.ledger is None or self._is_closed:
             return
         self._is_closed = True
         for record in tuple(self._open.values()):
@@ -277,7 +278,7 @@ class SessionRecorder:
                 while self._writers:
                     await asyncio.wait(self._writers)
                 if self._is_ours:
-                    await self._ledger.aclose()
+                    await self.ledger.aclose()
         except TimeoutError:
             self._late()
         except Exception as error:  # noqa: BLE001 - closing the client must go on
@@ -313,7 +314,7 @@ class SessionRecorder:
 
     def _write_soon(self, record: _OpenRecord) -> None:
         if (
-            self._ledger is None
+            self.ledger is None
             or record.newest is record.saved
             # A running writer goes on with the newest version when the one before is written.
             or (record.writer is not None and not record.writer.done())
@@ -321,7 +322,7 @@ class SessionRecorder:
             return
         self._failed.discard(record)
         try:
-            record.writer = self._spawn(self._write(self._ledger, record))
+            record.writer = self._spawn(self._write(self.ledger, record))
         except QSessionsError as error:
             self._report(reason(error))
         else:

@@ -225,7 +225,7 @@ def test_the_ledger_of_the_environment(
     monkeypatch.setenv("QSESSIONS_LEDGER", "local")
     for ledger, kind in ((..., LocalLedger), (None, type(None))):
         client = AsyncSessionClient([], base_url="http://127.0.0.1:9", ledger=ledger)
-        assert type(client._recorder._ledger) is kind
+        assert type(client._recorder.ledger) is kind
     monkeypatch.setenv("QSESSIONS_LEDGER", "postgres:pass/word@host")
     with pytest.raises(ConfigurationError, match="QSESSIONS_LEDGER must be") as caught:
         AsyncSessionClient([], base_url="http://127.0.0.1:9")
