@@ -148,9 +148,8 @@ class Holding:
 
     def renewed(self, sent_at: float, living: int) -> None:
         """Keep that a renewal which was sent at a time was carried out."""
-        if self.lease.state is not LeaseState.TAKEN:
-            self._renewed_at = sent_at
-            self.lease = Lease(living=living)
+        self._renewed_at = sent_at
+        self.lease = Lease(living=living)
 
     def failed(self, reason: str, now: float) -> None:
         """Keep that a renewal has failed."""
