@@ -82,7 +82,10 @@ class LeaseState(StrEnum):
     UNRENEWED = "unrenewed"
     """It could not be renewed in time. A reaper that reaches the database may take it over."""
     TAKEN = "taken"
-    """Another process has taken it over, and ends the sessions. That is final."""
+    """Another process has taken it over, and ends the sessions.
+
+    When none of them is open any more, this process begins as a new owner.
+    """
 
 
 @frozen(kw_only=True, eq=False, repr=False)
