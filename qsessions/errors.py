@@ -178,7 +178,10 @@ class LeaseLost(QSessionsError):
     may do so soon, and this one ends them itself.
     """
 
-    hint = "Make a new client, or restart the process: it then holds a new lease."
+    hint = (
+        "Restart the process, or make a new client with a ledger of its own: either holds a new "
+        "lease. This one does so once these sessions are over."
+    )
 
 
 class _Unanswered(QSessionsError):
