@@ -443,6 +443,9 @@ async def _shared_ledger(harvest: Harvest) -> None:
     await provoke(harvest, LedgerUnavailable, shared.record(record))
     await provoke(harvest, LedgerUnavailable, shared.init())
     harvest.look_at(shared, shared.lease)
+    # It would go on trying in its thread.
+    assert shared._loop is not None
+    shared._loop.call_soon_threadsafe(shared._loop.stop)
     taken = GivenLease()
     await taken.set(LeaseState.TAKEN)
     async with make_client("https://service.invalid", "raw_key", ledger=taken) as client:
