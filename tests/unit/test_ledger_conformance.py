@@ -71,3 +71,45 @@ class TestDatabaseLedger(LeasedLedgerConformance):
         link = ledger._database
         assert isinstance(link, Link)
         return link
+
+
+class Immortal(TestDatabaseLedger):
+    """A ledger whose owners never die, and that nothing cuts off."""
+
+    __test__ = False
+
+    async def kill(self, ledger: DatabaseLedger) -> None:
+        """Do nothing."""
+
+    async def cut(self, ledger: DatabaseLedger) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_an_orphan_is_not_taken_over_early", "the owner was never taken over"),
+        ("test_an_owner_that_is_cut_off_is_told_and_goes_on", "its lease never came to that"),
+    ],
+)
+def test_what_never_comes_fails(name: str, message: str) -> None:
+    """A test that waits for something that never comes ends, and says what that was."""
+    immortal = Immortal()
+    immortal.time = Stepped()
+    immortal.world = World(lambda _: MemoryDatabase(immortal.now))
+    with pytest.raises(AssertionError, match=message):
+        getattr(immortal, name)()
+
+
+async def test_what_a_ledger_of_ones_own_must_say() -> None:
+    """Without how it is opened, killed or cut off, the tests for ledgers say so."""
+    plain, leased = LedgerConformance(), LeasedLedgerConformance()
+    for missing in (
+        plain.open_ledger(),
+        plain.kill(None),
+        leased.open_ledger(),
+        leased.cut(None),
+        leased.mend(None),
+    ):
+        with pytest.raises(NotImplementedError):
+            await missing
