@@ -212,8 +212,8 @@ class AsyncLiveSession(Displayed, OfItsProcess):
         id: The session's id.
         snapshot: The session as this handle last saw it, or None before the first `refresh`,
             `wait_until` or `watch`.
-        ended_by: "max_usage" once `open(max_usage=)` has closed the session, "lost_lease" once a
-            client with `on_lost="end"` has, else None.
+        ended_by: "max_usage" once `open(max_usage=)` closes the session, "lost_lease" once a client
+            with `on_lost="end"` does, else None.
     """
 
     def __init__(self, poll: Poll, calls: SessionCalls) -> None:

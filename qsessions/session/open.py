@@ -80,7 +80,6 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         self._seconds = seconds
         self._max_usage = deadline_seconds(max_usage, "max_usage")
         self._limiting: asyncio.Task[None] | None = None
-        self._ended_by: EndedBy | None = None
         self._handles_signals = handle_signals
         self._is_entered = False
         self._live: AsyncLiveSession | None = None
@@ -230,7 +229,7 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
     def _check_usage(self, used: float) -> None:
         """Have it end with a close, and tell that once, if it has used too many seconds."""
         most, live = self._max_usage, self._live
-        if most is None or live is None or used < most or self._ended_by is not None:
+        if most is None or live is None or used < most or live.ended_by is not None:
             return
         self.close_because("max_usage")
         self.calls.observers.notify(
@@ -239,7 +238,10 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
 
     def close_because(self, ended_by: EndedBy) -> None:
         """Have it end with a close, however the block ends, if that can't be done before."""
-        self._ended_by, self.how, self._on_error = ended_by, "close", "close"
+        self.how, self._on_error = "close", "close"
+        assert self._live is not None  # noqa: S101 - only what was entered is closed
+        # Before it is closed: whoever sees it closed must know why.
+        self._live.ended_by = ended_by
 
     async def _end(self, how: How) -> QSessionsError | None:
         live = self._live
@@ -249,7 +251,6 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         if live.snapshot is None or not live.snapshot.is_final or live.snapshot.id != live.id:
             failure = await self.calls.end(how, live.id, self._source.api_version, self._seconds)
         if failure is None:
-            live.ended_by = self._ended_by
             self.release()
             return None
         again, self._has_failed = self._has_failed, True
