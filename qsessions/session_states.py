@@ -21,8 +21,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Up to this many are read one by one.
 _FEW = 20
-# The list may be full of other people's sessions. Give up after this many pages in a row without
-# one of ours, or after a tenth of the requests for reading them one by one, if that is more.
+# The list may be full of other people's sessions. A session of ours saves a request. Give up when
+# pages have cost this many more than they saved, or a tenth of the requests for reading the sessions
+# one by one, if that is more.
 _VAIN_PAGES = 20
 _VAIN_SHARE = 10
 # The last second of the year 9999, the latest time that `datetime` has.
@@ -73,7 +74,7 @@ async def _listed(
         since = min(record.asked_at for record in wanted.values()) - CLOCK_SKEW_S
         created_after = datetime.fromtimestamp(min(max(since, 0.0), _LATEST), UTC)
         async for workload in client.workloads(mode=mode, created_after=created_after):
-            in_vain = 0 if workload.id in left else in_vain + 1
+            in_vain = max(0, in_vain - MAX_PAGE) if workload.id in left else in_vain + 1
             left.discard(workload.id)
             if workload.id in wanted and (session := _state_of(workload)) is not None:
                 yield session

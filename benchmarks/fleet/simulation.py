@@ -27,6 +27,8 @@ from qsessions.errors import LedgerUnavailable
 from qsessions.ledger.database import DatabaseLedger
 from qsessions.reaper import reap
 
+# The time between two looks of `reap --watch` at records of unknown session ids.
+_UNKNOWN_S = 300.0
 _URL = "https://service.example.org/api"
 _IAM_URL = "https://iam.example.org"
 
@@ -146,6 +148,7 @@ class Simulation:
         self._worker_requests: Counter[str] = Counter()
         self._reaper_requests: Counter[str] = Counter()
         self._alive: list[Process] = []
+        gc.disable()
         for _ in range(fleet.reapers):
             self._start(self._reaper)
         for _ in range(fleet.workers):
@@ -159,8 +162,9 @@ class Simulation:
             self._reaper_requests,
         ):
             counts.clear()
-        gc.collect()
+        # What lives until the end needn't be looked through again and again.
         gc.freeze()
+        gc.enable()
         await self._go_on()
         gc.unfreeze()
         return self._result()
@@ -212,13 +216,19 @@ class Simulation:
             pass
 
     async def _reaper(self, process: Process) -> None:
+        """Do what `qsessions reap --watch` does."""
         client, ledger = self._client(process, self._reaper_requests, None), self._ledger()
         await asyncio.sleep(self._fleet.every * self._random.random())
-        while True:
-            next_at = self._clock.monotonic() + self._fleet.every
-            with suppress(QSessionsError):
-                await reap(client, ledger)
-            await asyncio.sleep(max(0.0, next_at - self._clock.monotonic()))
+
+        async def rounds(every: float, *, unknown: bool) -> None:
+            while True:
+                with suppress(QSessionsError):
+                    await reap(client, ledger, unknown=unknown)
+                await asyncio.sleep(every)
+
+        await asyncio.gather(
+            rounds(self._fleet.every, unknown=False), rounds(_UNKNOWN_S, unknown=True)
+        )
 
     def _result(self) -> Result:
         began, orphans, living_ended = self._fleet.starts_within, [], 0
