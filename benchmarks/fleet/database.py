@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
 from typing import TypeVar
 
-from attrs import define, frozen
+from attrs import define
 
+from benchmarks.fleet.fleet import Result
 from qsessions.ledger.lease import OwnerRow
-from qsessions.ledger.records import LedgerRecord, RecordState
+from qsessions.ledger.records import LedgerRecord, put
 
 T = TypeVar("T")
 
@@ -42,18 +42,6 @@ class _Lease:
     is_over: bool = False
 
 
-@frozen
-class Outage:
-    """When the database answers nothing, in seconds."""
-
-    begins: float
-    ends: float
-
-    def covers(self, now: float) -> bool:
-        """Return whether it is going on."""
-        return self.begins <= now < self.ends
-
-
 class SimulatedDatabase:
     """The database of a fleet.
 
@@ -63,51 +51,53 @@ class SimulatedDatabase:
     Args:
         loop: The event loop, whose time counts.
         random: Chance.
-        outage: When it is away, or None.
+        result: Counts the statements.
 
     Attributes:
-        statements: How many of each kind there were.
-        rows: How many rows they returned, by their kind.
-        by_second: How many statements there were in each second.
-        records: The records with the ids of their owners, by key.
+        away: From when to when it answers nothing.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, random: Random, outage: Outage | None
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, random: Random, result: Result) -> None:
         self._loop = loop
         self._random = random
-        self._outage = outage
-        self.statements: Counter[str] = Counter()
-        self.rows: Counter[str] = Counter()
-        self.by_second: Counter[int] = Counter()
-        self.records: dict[str, tuple[LedgerRecord, str]] = {}
+        self._result = result
+        self.away = (math.inf, math.inf)
         self._leases: dict[str, _Lease] = {}
-        self._keys: dict[str, set[str]] = {}
-        # The ids of owners that are over and have records.
+        # By owner, then by key; and the owners that are over and have records.
+        self._records: dict[str, dict[str, LedgerRecord]] = {}
         self._orphaned: dict[str, None] = {}
         self._living, self._counted_at = 1, -math.inf
         self._free_at = [0.0] * _AT_ONCE
 
+    def records(self) -> Iterator[LedgerRecord]:
+        """Yield the records."""
+        for records in self._records.values():
+            yield from records.values()
+
     async def run(self, kind: str, rows: int, work: Callable[[], T]) -> T:
-        """Carry out a statement that reads so many rows."""
-        now = self._loop.time()
-        self.statements[kind] += 1
-        self.rows[kind] += rows
-        self.by_second[int(now)] += 1
+        """Carry out a statement that returns so many rows."""
+        now, result = self._loop.time(), self._result
+        result.statements[kind] += 1
+        result.rows[kind] += rows
+        result.by_second[int(now)] += 1
         reply: asyncio.Future[T] = self._loop.create_future()
-        if self._outage is None or not self._outage.covers(now):
-            takes = (_STATEMENT_S + rows * _ROW_S.get(kind, 0.0)) * self._random.lognormvariate(0.0, 0.5)
+        if not self._is_away(now):
+            takes = (_STATEMENT_S + rows * _ROW_S.get(kind, 0.0)) * self._random.lognormvariate(
+                0.0, 0.5
+            )
             done_at = max(now, self._free_at[0]) + takes
             heapq.heapreplace(self._free_at, done_at)
             self._loop.call_later(done_at + _NETWORK_S - now, self._carry_out, reply, work)
         return await reply
 
     def _carry_out(self, reply: asyncio.Future[T], work: Callable[[], T]) -> None:
-        if self._outage is None or not self._outage.covers(self._loop.time()):
+        if not self._is_away(self._loop.time()):
             result = work()
             if not reply.done():
                 reply.set_result(result)
+
+    def _is_away(self, now: float) -> bool:
+        return self.away[0] <= now < self.away[1]
 
     def renew(
         self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool, regardless: bool
@@ -142,9 +132,8 @@ class SimulatedDatabase:
 
     def release(self, owner: OwnerRow) -> None:
         """Set an owner to be over, or delete it."""
-        if not self._keys.get(owner.id):
-            self._leases.pop(owner.id, None)
-        elif (lease := self._leases[owner.id]).epoch == owner.epoch:
+        lease = self._leases.get(owner.id)
+        if lease is not None and lease.epoch == owner.epoch:
             self._end(lease)
 
     @property
@@ -166,51 +155,49 @@ class SimulatedDatabase:
                 lease.epoch += 1
                 self._end(lease)
 
+    @property
     def orphan_count(self) -> int:
-        """Return how many records belong to owners that are over."""
-        return sum(len(self._keys[owner_id]) for owner_id in self._orphaned)
+        """How many records belong to owners that are over."""
+        return sum(len(self._records[owner_id]) for owner_id in self._orphaned)
+
+    @property
+    def record_count(self) -> int:
+        """How many records there are."""
+        return sum(map(len, self._records.values()))
 
     def entries(self, *, only_orphans: bool) -> Sequence[tuple[LedgerRecord, OwnerRow]]:
         """Return records with their owners. No two are about the same session."""
-        owner_ids = self._orphaned if only_orphans else self._keys
+        owner_ids = self._orphaned if only_orphans else self._records
         return [
-            (self.records[key][0], self._row(self._leases[owner_id]))
+            (record, self._row(self._leases[owner_id]))
             for owner_id in owner_ids
-            for key in sorted(self._keys[owner_id])
+            for record in self._records[owner_id].values()
         ]
 
-    def amend(
-        self, changes: Sequence[tuple[str, LedgerRecord, LedgerRecord]]
-    ) -> Sequence[bool]:
+    def amend(self, changes: Sequence[tuple[str, LedgerRecord, LedgerRecord]]) -> Sequence[bool]:
         """Replace records of owners that are over, if they are as they were read."""
         done = []
         for owner_id, seen, record in changes:
-            has_it = owner_id in self._orphaned and seen.key in self._keys[owner_id]
-            done.append(has_it and self.records[seen.key][0].session_id == seen.session_id)
+            now = self._records[owner_id].get(seen.key) if owner_id in self._orphaned else None
+            done.append(now is not None and now.session_id == seen.session_id)
             if done[-1]:
                 self._put(record, owner_id)
         return done
 
     def _put(self, record: LedgerRecord, owner_id: str) -> None:
-        keys = self._keys.setdefault(owner_id, set())
-        if record.state is RecordState.ENDED:
-            self.records.pop(record.key, None)
-            keys.discard(record.key)
-        else:
-            self.records[record.key] = record, owner_id
-            keys.add(record.key)
+        put(self._records.setdefault(owner_id, {}), record)
         if (lease := self._leases[owner_id]).is_over:
             self._end(lease)
 
     def _end(self, lease: _Lease) -> None:
         owner_id, lease.is_over = lease.owner.id, True
-        if self._keys.get(owner_id):
+        if self._records.get(owner_id):
             self._orphaned[owner_id] = None
         else:
             # PostgreSQL's goes ten minutes later, which no reaper sees.
             self._orphaned.pop(owner_id, None)
+            self._records.pop(owner_id, None)
             self._leases.pop(owner_id)
-            self._keys.pop(owner_id, None)
 
     def _row(self, lease: _Lease) -> OwnerRow:
         owner = lease.owner
@@ -237,9 +224,7 @@ class Link:
         self, owner: OwnerRow, records: Sequence[LedgerRecord], *, begins: bool, regardless: bool
     ) -> int | None:
         """See `Database`."""
-        renew = partial(
-            self._database.renew, owner, records, begins=begins, regardless=regardless
-        )
+        renew = partial(self._database.renew, owner, records, begins=begins, regardless=regardless)
         return await self._database.run("records" if records else "heartbeats", len(records), renew)
 
     async def release(self, owner: OwnerRow) -> None:
@@ -248,9 +233,7 @@ class Link:
 
     async def owners(self) -> Sequence[OwnerRow]:
         """See `Database`."""
-        return await self._database.run(
-            "owners", self._database.owner_count, self._database.owners
-        )
+        return await self._database.run("owners", self._database.owner_count, self._database.owners)
 
     async def take_over(self, owners: Sequence[OwnerRow]) -> None:
         """See `Database`."""
@@ -259,9 +242,10 @@ class Link:
     async def entries(self, *, only_orphans: bool) -> Sequence[tuple[LedgerRecord, OwnerRow]]:
         """See `Database`."""
         kind = "orphans" if only_orphans else "entries"
-        rows = self._database.orphan_count() if only_orphans else len(self._database.records)
+        database = self._database
+        rows = database.orphan_count if only_orphans else database.record_count
         return await self._database.run(
-            kind, rows, lambda: self._database.entries(only_orphans=only_orphans)
+            kind, rows, lambda: database.entries(only_orphans=only_orphans)
         )
 
     async def amend(

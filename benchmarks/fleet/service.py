@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import define
 
@@ -19,9 +19,14 @@ from qsessions.clock import Clock
 
 T = TypeVar("T")
 
-# The median of how long it takes to answer, in seconds.
-_ANSWER_S = 0.15
-_TOKEN_S = 3600
+# How long a token lives.
+_TOKEN_S = 3600.0
+
+
+class Owner(Protocol):
+    """The process that created a session."""
+
+    died_at: float | None
 
 
 @define(eq=False)
@@ -36,7 +41,7 @@ class ServiceSession:
     """
 
     id: str
-    owner: object
+    owner: Owner
     created_at: float
     closed_at: float | None = None
 
@@ -59,19 +64,37 @@ class ServiceSession:
 
 
 class Service:
-    """The service of a fleet.
+    """The service of a fleet, and IAM.
+
+    Args:
+        clock: The time.
+        random: Chance.
+        answer: What it takes to answer, in seconds, in the median.
 
     Attributes:
+        has_begun: Whether the fleet has: tokens that were given before are of all ages, as those of
+            a fleet that has run for long.
         sessions: All sessions by id, in the order of their creation.
     """
 
-    def __init__(self, clock: Clock, random: Random) -> None:
+    def __init__(self, clock: Clock, random: Random, answer: float) -> None:
         self.clock = clock
-        self.random = random
+        self._random = random
+        self._answer = answer
+        self.has_begun = False
         self.sessions: dict[str, ServiceSession] = {}
         self._listed: list[ServiceSession] = []
 
-    def create(self, owner: object) -> dict[str, object]:
+    def takes(self) -> float:
+        """Return in how many seconds to answer."""
+        return self._answer * self._random.lognormvariate(0.0, 0.5)
+
+    def token(self) -> dict[str, object]:
+        """Return a token."""
+        left = 1.0 if self.has_begun else self._random.random()
+        return {"access_token": "of-a-simulation", "expires_in": _TOKEN_S * left}
+
+    def create(self, owner: Owner) -> dict[str, object]:
         """Create a session."""
         session = ServiceSession(f"s{len(self._listed)}", owner, self.clock.wall())
         self.sessions[session.id] = session
@@ -103,7 +126,7 @@ class ServiceTransport:
         counts: Counts the requests by their operation, of all processes of one kind.
     """
 
-    def __init__(self, service: Service, process: object, counts: Counter[str]) -> None:
+    def __init__(self, service: Service, process: Owner, counts: Counter[str]) -> None:
         self._service = service
         self._process = process
         self._counts = counts
@@ -111,14 +134,14 @@ class ServiceTransport:
     async def send(self, request: Request) -> Response:
         """Answer a request after a while."""
         self._counts[request.operation] += 1
-        await asyncio.sleep(_ANSWER_S * self._service.random.lognormvariate(0.0, 0.5))
+        await asyncio.sleep(self._service.takes())
         answer = self._answer(request)
         return Response(200, {}, json.dumps(answer).encode())
 
     def _answer(self, request: Request) -> dict[str, object]:
         service = self._service
         if request.operation == "token_exchange":
-            return {"access_token": "of-a-simulation", "expires_in": _TOKEN_S}
+            return service.token()
         if request.operation == "create":
             return service.create(self._process)
         if request.operation == "workloads":
