@@ -21,11 +21,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Up to this many are read one by one.
 _FEW = 20
-# The list may be full of other people's sessions. A session of ours saves a request. Give up when
-# pages have cost this many more than they saved, or a tenth of the requests for reading the sessions
-# one by one, if that is more.
+# The list may be full of other people's sessions, and its pages come one after the other. Each of ours
+# that it has saves a request: give up when it has cost this many more than it saved.
 _VAIN_PAGES = 20
-_VAIN_SHARE = 10
 # The last second of the year 9999, the latest time that `datetime` has.
 _LATEST = 253_402_300_799.0
 
@@ -78,7 +76,7 @@ async def _listed(
             left.discard(workload.id)
             if workload.id in wanted and (session := _state_of(workload)) is not None:
                 yield session
-            if not left or in_vain >= MAX_PAGE * max(_VAIN_PAGES, len(left) // _VAIN_SHARE):
+            if not left or in_vain >= MAX_PAGE * _VAIN_PAGES:
                 return
 
 

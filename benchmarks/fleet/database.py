@@ -54,6 +54,7 @@ class SimulatedDatabase:
         result: Counts the statements.
 
     Attributes:
+        began_at: When the time of its counts begins.
         away: From when to when it answers nothing.
     """
 
@@ -61,6 +62,7 @@ class SimulatedDatabase:
         self._loop = loop
         self._random = random
         self._result = result
+        self.began_at = 0.0
         self.away = (math.inf, math.inf)
         self._leases: dict[str, _Lease] = {}
         # By owner, then by key; and the owners that are over and have records.
@@ -79,7 +81,7 @@ class SimulatedDatabase:
         now, result = self._loop.time(), self._result
         result.statements[kind] += 1
         result.rows[kind] += rows
-        result.by_second[int(now)] += 1
+        result.by_second[int(now - self.began_at)] += 1
         reply: asyncio.Future[T] = self._loop.create_future()
         if not self._is_away(now):
             takes = (_STATEMENT_S + rows * _ROW_S.get(kind, 0.0)) * self._random.lognormvariate(

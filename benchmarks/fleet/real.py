@@ -20,7 +20,7 @@ from tests.support.postgres import cluster
 _START_AT_ONCE = 4
 # What each kind of statement has that no other has, in this order.
 _KINDS = {
-    "take over": "epoch = epoch + 1",
+    "take over": "SET epoch",
     "orphans": "WITH orphans",
     "owners": "AS owner",
     "amend": "is_ended",

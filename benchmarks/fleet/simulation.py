@@ -94,7 +94,7 @@ class _Simulation:
         gc.freeze()
         gc.enable()
         began = self._clock.monotonic()
-        self._service.has_begun = True
+        self._service.has_begun, database.began_at = True, began
         if fleet.outage is not None:
             database.away = (began + fleet.outage.begins, began + fleet.outage.ends)
         for counts in self._result.counts():
