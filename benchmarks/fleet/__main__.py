@@ -9,9 +9,7 @@ docs/fleet.md.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,9 +37,11 @@ SIZES = (1_000, 10_000, 100_000)
 _OWNERS, _READERS = ("heartbeats", "records"), ("owners", "orphans", "take over", "amend")
 
 
-def scenarios(workers: int, seconds: float) -> dict[str, Fleet]:
+def scenarios(workers: int, deaths: float, seconds: float) -> dict[str, Fleet]:
     """Return the fleets to simulate, by name."""
-    quiet = Fleet(workers=workers, seconds=seconds, rate=min(20.0, workers / 10))
+    # A small fleet's own rate would be that of one watch for each worker.
+    rate = min(20.0, workers / 20)
+    quiet = Fleet(workers=workers, deaths=deaths, seconds=seconds, rate=rate)
     third = seconds / 3
     away = Outage(third, third + min(300.0, third))
     return {
@@ -125,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is asked for, and print it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--workers", type=int, default=10_000)
+    parser.add_argument("--deaths", type=float, default=0.01, help="share of workers a minute")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--check", action="store_true", help="run real processes too")
     parser.add_argument("--statements", action="store_true", help="measure PostgreSQL")
@@ -136,11 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.statements:
         name, told = "fleet-statements", statements()
     else:
-        fleets = scenarios(options.workers, options.minutes * 60)
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-            results = list(zip(fleets.values(), pool.map(simulate, fleets.values()), strict=True))
-        name, told = "fleet", table(dict(zip(fleets, results, strict=True)))
-        drawn = figure.svg(*results[-1])
+        fleets = scenarios(options.workers, options.deaths, options.minutes * 60)
+        results = {name: (fleet, simulate(fleet)) for name, fleet in fleets.items()}
+        name, told = "fleet", table(results)
+        drawn = figure.svg(*list(results.values())[-1])
     print(told)
     if options.write is not None:
         docs = options.write / "docs"
