@@ -84,9 +84,11 @@ class Rounds:
         stop = asyncio.Event()
         handle_signals(("SIGTERM",), lambda _: stop.set())
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._go_on(stop, self.seconds, unknown=False))
             seconds = max(self.seconds, _UNKNOWN_S)
-            group.create_task(self._go_on(stop, seconds, unknown=True))
+            unknown = group.create_task(self._go_on(stop, seconds, unknown=True))
+            await self._go_on(stop, self.seconds, unknown=False)
+            # It may last minutes, and nothing is lost.
+            unknown.cancel()
 
     async def _go_on(self, stop: asyncio.Event, seconds: float, *, unknown: bool) -> None:
         while not stop.is_set():
