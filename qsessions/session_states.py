@@ -21,8 +21,8 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Up to this many are read one by one.
 _FEW = 20
-# The list may be full of other people's sessions, and its pages come one after the other. Each of ours
-# that it has saves a request: give up when it has cost this many more than it saved.
+# The list may be full of other people's sessions, and its pages come one after the other. Each of
+# ours that it has saves a request: give up when it has cost this many more than it saved.
 _VAIN_PAGES = 20
 # The last second of the year 9999, the latest time that `datetime` has.
 _LATEST = 253_402_300_799.0

@@ -107,7 +107,7 @@ class _Simulation:
             process.kill(self._clock.monotonic())
         await asyncio.sleep(1)
         gc.unfreeze()
-        self._tell(result, began)
+        await self._tell(result, began)
         return result
 
     async def _go_on(self, until: float) -> None:
@@ -168,9 +168,10 @@ class _Simulation:
     def _ledger(self) -> DatabaseLedger:
         return DatabaseLedger(Link(self._database), self._fleet.terms, self._clock)
 
-    def _tell(self, result: Result, began: float) -> None:
+    async def _tell(self, result: Result, began: float) -> None:
         """Complete a result with what became of the sessions."""
-        recorded = {record.session_id for record in self._database.records()}
+        left = await self._database.tables.entries(only_orphans=False)
+        recorded = {record.session_id for record, _ in left}
         for session in self._service.sessions.values():
             died_at, closed_at = session.owner.died_at, session.closed_at
             assert died_at is not None

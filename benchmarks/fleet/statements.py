@@ -12,8 +12,8 @@ from qsessions.ledger import postgres_schema as sql
 from tests.support.postgres import Cluster, cluster
 
 _SESSIONS = 10
-# The owners that are over: those of the last ten minutes. Of these so many still have records.
-_OVER, _ORPHANED = 0.1, 0.0017
+# The owners that are over: those of the last hour, for each that lives. So many still have records.
+_OVER, _ORPHANED = 0.6, 0.0017
 _ROUNDS = 7
 # As many as a pooler lets through.
 _CONNECTIONS = 20

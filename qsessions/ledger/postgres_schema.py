@@ -175,8 +175,8 @@ ENTRIES = f"""
     FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
     ORDER BY records.asked_at, records.key
 """  # noqa: S608 - constants
-# OFFSET 0 keeps each lookup to its index. Else the planner, which can't know how few owners that are
-# over have records, would read all records.
+# OFFSET 0 keeps each lookup to its index. Else the planner, which can't know how few owners that
+# are over have records, would read all records.
 ORPHANS = f"""
     WITH orphans AS (
         SELECT key, session_id
@@ -221,7 +221,7 @@ AMEND = """
         RETURNING records.key
     ), tidied AS (
         DELETE FROM qsessions.owners
-        WHERE over_at < clock_timestamp() - interval '10 minutes'
+        WHERE over_at < clock_timestamp() - interval '1 hour'
         AND NOT EXISTS (SELECT FROM qsessions.records WHERE records.owner = owners.id)
     )
     SELECT key FROM gone UNION ALL SELECT key FROM kept
