@@ -81,7 +81,7 @@ def _cells(fleet: Fleet, result: Result) -> dict[str, str]:
         "heartbeats a second": a_second(result.statements["heartbeats"]),
         "statements with records a second": a_second(result.statements["records"]),
         "statements of reapers a second": a_second(sum(result.statements[k] for k in _READERS)),
-        "rows that reapers read a second": a_second(sum(result.rows[k] for k in _READERS)),
+        "rows that reapers read a second": a_second(result.rows["owners"] + result.rows["orphans"]),
         "polls of workers a second": a_second(result.worker_requests["get"]),
         "requests of reapers a second": a_second(at_reapers),
         "requests to IAM an hour": f"{tokens / fleet.seconds * 3600:,.0f}",
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--workers", type=int, default=10_000)
     parser.add_argument("--deaths", type=float, default=0.01, help="share of workers a minute")
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--check", action="store_true", help="run real processes too")
     parser.add_argument("--statements", action="store_true", help="measure PostgreSQL")
     parser.add_argument("--write", type=Path, nargs="?", const=Path(), help="the repository")

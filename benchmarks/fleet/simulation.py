@@ -30,7 +30,7 @@ from qsessions.reaper import reap
 
 _URL = "https://service.example.org/api"
 _IAM_URL = "https://iam.example.org"
-# The time between two looks of `reap --watch` at records of unknown session ids.
+# How often `reap --watch` looks at records of unknown session ids.
 _UNKNOWN_S = 300.0
 
 
@@ -146,9 +146,10 @@ class _Simulation:
 
         async def rounds(every: float, *, unknown: bool) -> None:
             while True:
+                next_at = self._clock.monotonic() + every
                 with suppress(QSessionsError):
                     await reap(client, ledger, unknown=unknown)
-                await asyncio.sleep(every)
+                await asyncio.sleep(next_at - self._clock.monotonic())
 
         await asyncio.gather(
             rounds(self._fleet.every, unknown=False), rounds(_UNKNOWN_S, unknown=True)

@@ -55,7 +55,7 @@ def check_rounds(ledger: Ledger, seconds: float, options: Options) -> None:
         )
 
 
-# The time between two looks at records of unknown session ids.
+# How often records of unknown session ids are looked at.
 _UNKNOWN_S = 300.0
 
 
@@ -70,7 +70,7 @@ class Rounds:
     Args:
         reap: Carries out one round; takes `unknown=`, as `qsessions.reaper.reap` does.
         output: Where to print.
-        seconds: The time between two rounds.
+        seconds: How often a round begins, if the one before is over.
     """
 
     reap: Callable[..., Awaitable[Sequence[Reaped]]]
@@ -92,10 +92,9 @@ class Rounds:
 
     async def _go_on(self, stop: asyncio.Event, seconds: float, *, unknown: bool) -> None:
         while not stop.is_set():
+            next_at = service.CLOCK.deadline(seconds)
             await self._round(unknown=unknown)
-            await service.CLOCK.deadline(seconds).wait(
-                {stopped := asyncio.ensure_future(stop.wait())}
-            )
+            await next_at.wait({stopped := asyncio.ensure_future(stop.wait())})
             stopped.cancel()
 
     async def _round(self, *, unknown: bool) -> None:

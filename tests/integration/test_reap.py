@@ -733,7 +733,7 @@ async def test_leases_are_looked_at_all_the_while(place: Place) -> None:
 async def test_a_list_that_is_full_of_others_is_given_up(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a list costs more requests than it saves, the sessions are read one by one."""
+    """Where a list costs more time than it saves, the sessions are read one by one."""
     monkeypatch.setattr(session_states, "_VAIN_PAGES", 1)
     for _ in range(2 * MAX_PAGE):
         await place.session()
