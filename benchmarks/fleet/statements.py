@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from statistics import median
 
 from attrs import frozen
 
+from benchmarks.payloads import CRN
+from qsessions import CreateSession, LedgerRecord
 from qsessions.ledger import postgres_schema as sql
+from qsessions.ledger.lines import record_line
+from qsessions.ledger.postgres import PostgresDatabase
 from tests.support.postgres import Cluster, cluster
 
 _SESSIONS = 10
@@ -25,13 +32,19 @@ _FILL = """
         CASE WHEN i > %(owners)s THEN clock_timestamp() END
     FROM generate_series(1, %(all)s) AS i;
     INSERT INTO qsessions.records
-    SELECT md5(i || '-' || j), md5(i::text), md5('s' || i || '-' || j), 1.78e9, 1, repeat('x', 400)
+    SELECT md5(i || '-' || j), md5(i::text), md5('s' || i || '-' || j), 1.78e9, 1, %(body)s
     FROM generate_series(1, %(recorded)s) AS i, generate_series(1, %(sessions)s) AS j;
 """
 _COUNT = """
     SELECT count(*) FROM qsessions.owners
     WHERE over_at IS NULL AND renewed_at > clock_timestamp() - ttl * interval '1 second'
 """
+_RECORD = LedgerRecord.intent(
+    CreateSession("batch", backend="ibm_fez", max_ttl=28_800),
+    base_url="https://quantum.cloud.ibm.com/api",
+    instance=CRN,
+    now=1.78e9,
+)
 _SETTINGS = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "1GB"}
 
 
@@ -64,28 +77,43 @@ def measure(sizes: tuple[int, ...]) -> list[Measured]:
     ):
         for statement in (sql.PREPARE, *sql.MIGRATIONS):
             connection.execute(statement)
-
-        def seconds(statement: str) -> float:
-            times = []
-            for _ in range(_ROUNDS):
-                began = time.perf_counter()
-                connection.execute(statement).fetchall()
-                times.append(time.perf_counter() - began)
-            return median(times)
+        connection.execute(sql.APPLY, [len(sql.MIGRATIONS)])
 
         def measure_one(owners: int) -> Measured:
             values = {
                 "owners": owners,
                 "sessions": _SESSIONS,
+                "body": record_line(_RECORD).decode(),
                 "all": round(owners * (1 + _OVER)),
                 "recorded": round(owners * (1 + _ORPHANED)),
             }
             connection.execute(psycopg.ClientCursor(connection).mogrify(_FILL, values))
             connection.execute("VACUUM ANALYZE")
-            leases, orphans, living = map(seconds, (sql.OWNERS, sql.ORPHANS, _COUNT))
+            leases, orphans = asyncio.run(_reads(server.url()))
+            began = time.perf_counter()
+            connection.execute(_COUNT)
+            living = time.perf_counter() - began
             return Measured(owners, leases, orphans, living, _renewals(server, owners))
 
         return [measure_one(owners) for owners in sizes]
+
+
+async def _reads(url: str) -> tuple[float, float]:
+    """Return what reading all leases and reading the records of the dead take."""
+    database = PostgresDatabase(url)
+
+    async def seconds(read: Callable[[], Awaitable[object]]) -> float:
+        times = []
+        for _ in range(_ROUNDS):
+            began = time.perf_counter()
+            await read()
+            times.append(time.perf_counter() - began)
+        return median(times)
+
+    leases = await seconds(database.owners)
+    orphans = await seconds(partial(database.entries, only_orphans=True))
+    await database.aclose()
+    return leases, orphans
 
 
 def _renewals(server: Cluster, owners: int) -> float:
