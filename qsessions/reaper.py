@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import attrs
@@ -88,6 +89,7 @@ async def reap(
     all_instances: bool = False,
     dry_run: bool = False,
     close_unique: bool = False,
+    unknown: bool | None = None,
     wall: Callable[[], float] | None = None,
     progress: Progress | None = None,
 ) -> list[Reaped]:
@@ -107,6 +109,8 @@ async def reap(
         all_instances: Whether to return records of other instances too. They are left as they are.
         dry_run: Whether to decide only.
         close_unique: Whether to close a session of unknown id if exactly one session matches.
+        unknown: Whether to look only at records of unknown session ids, or only at the others; None
+            for all. The former take a list of all open sessions, which may last minutes.
         wall: Returns the seconds since 1970; by default by the client's clock.
         progress: Called with the step, the number done and the total.
 
@@ -125,7 +129,9 @@ async def reap(
     entries = [
         entry
         for entry in _chosen(known, only)
-        if (whole or is_served(client, entry.record)) and has_labels(entry.record, wanted)
+        if (whole or is_served(client, entry.record))
+        and has_labels(entry.record, wanted)
+        and unknown in {None, entry.record.session_id is None}
     ]
     may_live = [entry for entry in known if entry.owner.liveness is not Liveness.DEAD]
     may_live.sort(key=lambda entry: entry.owner.liveness is Liveness.ALIVE)
@@ -138,8 +144,10 @@ async def reap(
         named=bool(only),
         close_unique=close_unique,
     )
-    decided = await reaper.decide(entries)
-    return decided if dry_run else await reaper.carry_out(decided)
+    if dry_run:
+        return await reaper.decide(entries)
+    async with _looking(ledger, client.clock):
+        return await reaper.carry_out(await reaper.decide(entries))
 
 
 async def forget(
@@ -199,6 +207,28 @@ async def _known(
         if not whole:
             return await orphans(ledger, client.clock)
     return await read_entries(ledger if whole else place_of(ledger, client.instance), client.clock)
+
+
+@asynccontextmanager
+async def _looking(ledger: Ledger, clock: Clock) -> AsyncIterator[None]:
+    """Look at a shared ledger's leases meanwhile: after a long pause, all that was seen is void."""
+
+    async def look(leased: LeasedLedger) -> None:
+        never = asyncio.get_running_loop().create_future()
+        while True:
+            await clock.deadline(leased.terms.heartbeat).wait({never})
+            with suppress(LedgerUnavailable):
+                await take_over(leased, clock)
+
+    if not isinstance(ledger, LeasedLedger):
+        yield
+        return
+    looking = asyncio.ensure_future(look(ledger))
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.wait({looking})
 
 
 def _checked(ledger: object) -> Ledger:

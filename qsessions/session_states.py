@@ -21,10 +21,11 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 # Up to this many are read one by one.
 _FEW = 20
-# The list may be full of other people's sessions. Give up after this many pages in a row without
-# one of ours, or after a tenth of the requests for reading them one by one, if that is more.
-_VAIN_PAGES = 20
-_VAIN_SHARE = 10
+# The list may be full of other people's sessions. Its pages come one after the other, each in the
+# time of this many reads, which are made at once. Give up when so many pages have cost more time
+# than they saved.
+_READS_A_PAGE = 20
+_VAIN_PAGES = 10
 # The last second of the year 9999, the latest time that `datetime` has.
 _LATEST = 253_402_300_799.0
 
@@ -67,17 +68,18 @@ async def _listed(
 ) -> AsyncGenerator[Session, None]:
     """Yield sessions by the list of a mode's workloads, until all are found or it seems useless."""
     left = set(wanted)
-    in_vain = 0
+    in_vain = 0.0
     if left:
         # A wrong clock may have given a time that `datetime` doesn't have.
         since = min(record.asked_at for record in wanted.values()) - CLOCK_SKEW_S
         created_after = datetime.fromtimestamp(min(max(since, 0.0), _LATEST), UTC)
         async for workload in client.workloads(mode=mode, created_after=created_after):
-            in_vain = 0 if workload.id in left else in_vain + 1
+            saved = MAX_PAGE / _READS_A_PAGE if workload.id in left else 0.0
+            in_vain = max(0.0, in_vain + 1 - saved)
             left.discard(workload.id)
             if workload.id in wanted and (session := _state_of(workload)) is not None:
                 yield session
-            if not left or in_vain >= MAX_PAGE * max(_VAIN_PAGES, len(left) // _VAIN_SHARE):
+            if not left or in_vain >= MAX_PAGE * _VAIN_PAGES:
                 return
 
 

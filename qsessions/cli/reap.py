@@ -65,7 +65,7 @@ def reap(
     ] = False,
     watch: Annotated[
         Limit,
-        Parameter(help="Go on until SIGTERM or Ctrl-C, with so much time between two looks: 10s."),
+        Parameter(help="Go on until SIGTERM or Ctrl-C, and look so often: 10s."),
     ] = None,
     options: Options = DEFAULTS,
 ) -> int:

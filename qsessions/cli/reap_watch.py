@@ -55,38 +55,51 @@ def check_rounds(ledger: Ledger, seconds: float, options: Options) -> None:
         )
 
 
+# How often records of unknown session ids are looked at.
+_UNKNOWN_S = 300.0
+
+
 @define
 class Rounds:
     """Reaps in rounds, and prints what is new in each.
 
     A round that fails is told when that begins and when it is over; the next one tries again.
+    Records of unknown session ids have rounds of their own: in a large account each lasts minutes,
+    and nobody's session waits for that.
 
     Args:
-        reap: Carries out one round.
+        reap: Carries out one round; takes `unknown=`, as `qsessions.reaper.reap` does.
         output: Where to print.
-        seconds: The time between two rounds.
+        seconds: How often a round begins, if the one before is over.
     """
 
-    reap: Callable[[], Awaitable[Sequence[Reaped]]]
+    reap: Callable[..., Awaitable[Sequence[Reaped]]]
     output: Output
     seconds: float
-    _known: dict[str, tuple[Verdict, str]] = field(factory=dict, init=False)
+    _known: dict[bool, dict[str, tuple[Verdict, str]]] = field(factory=dict, init=False)
     _problem: str | None = field(default=None, init=False)
 
     async def run(self) -> None:
         """Go on until SIGTERM, which lets a round come to its end."""
         stop = asyncio.Event()
         handle_signals(("SIGTERM",), lambda _: stop.set())
+        async with asyncio.TaskGroup() as group:
+            seconds = max(self.seconds, _UNKNOWN_S)
+            unknown = group.create_task(self._go_on(stop, seconds, unknown=True))
+            await self._go_on(stop, self.seconds, unknown=False)
+            # It may last minutes, and nothing is lost.
+            unknown.cancel()
+
+    async def _go_on(self, stop: asyncio.Event, seconds: float, *, unknown: bool) -> None:
         while not stop.is_set():
-            await self._round()
-            await service.CLOCK.deadline(self.seconds).wait(
-                {stopped := asyncio.ensure_future(stop.wait())}
-            )
+            next_at = service.CLOCK.deadline(seconds)
+            await self._round(unknown=unknown)
+            await next_at.wait({stopped := asyncio.ensure_future(stop.wait())})
             stopped.cancel()
 
-    async def _round(self) -> None:
+    async def _round(self, *, unknown: bool) -> None:
         try:
-            reaped = await self.reap()
+            reaped = await self.reap(unknown=unknown)
         except QSessionsError as error:
             problem = problem_of(error, "reap")
             if problem != self._problem:
@@ -96,14 +109,15 @@ class Rounds:
         if self._problem is not None:
             self._problem = None
             print_lines("qsessions reap: it works again")
-        before, self._known = self._known, {}
+        before = self._known.get(unknown, {})
+        known = self._known[unknown] = {}
         for item in reaped:
             key, verdict = item.entry.record.key, item.decision.verdict
             problem = problem_of(item.error) if item.error else ""
             # What another reaper has done meanwhile is no news.
             if not item.done and (problem or verdict is Verdict.UNDECIDED):
-                self._known[key] = (verdict, problem)
-            is_new = key in self._known and self._known[key] != before.get(key)
+                known[key] = (verdict, problem)
+            is_new = key in known and known[key] != before.get(key)
             if item.done or is_new:
                 self._print(item)
 

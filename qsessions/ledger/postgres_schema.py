@@ -22,6 +22,7 @@ MIGRATIONS = (
         renewed_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         over_at timestamptz
     ) WITH (fillfactor = 50);
+    CREATE INDEX ON qsessions.owners (over_at) WHERE over_at IS NOT NULL;
     CREATE TABLE qsessions.records (
         key text PRIMARY KEY,
         owner text NOT NULL,
@@ -83,13 +84,22 @@ _COUNTED = """
         FOR UPDATE SKIP LOCKED
     )
 """
-# A statement may arrive after later ones of its owner: a network may hold up what was given up.
+# A statement may arrive after later ones of its owner: a network may hold up what was given up. An
+# owner that was deleted meanwhile is there again, as over: by it its records are found.
 _WRITTEN = """
     fresh AS (
         SELECT WHERE EXISTS (SELECT FROM renewed)
         OR %(regardless)s AND NOT EXISTS (
             SELECT FROM qsessions.owners WHERE id = %(id)s AND beat >= %(beat)s
         )
+    ), late AS (
+        INSERT INTO qsessions.owners
+            (id, host, pid, since, heartbeat, ttl, delay, epoch, beat, over_at)
+        SELECT
+            %(id)s, %(host)s, %(pid)s, %(since)s, %(heartbeat)s, %(ttl)s, %(delay)s, %(epoch)s,
+            %(beat)s, clock_timestamp()
+        FROM fresh WHERE NOT EXISTS (SELECT FROM renewed)
+        ON CONFLICT (id) DO NOTHING
     ), gone AS (
         DELETE FROM qsessions.records
         WHERE key = ANY(%(ended)s::text[]) AND EXISTS (SELECT FROM fresh)
@@ -165,16 +175,25 @@ ENTRIES = f"""
     FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
     ORDER BY records.asked_at, records.key
 """  # noqa: S608 - constants
+# OFFSET 0 keeps each lookup to its index. Else the planner, which can't know how few owners that
+# are over have records, would read all records.
 ORPHANS = f"""
     WITH orphans AS (
         SELECT key, session_id
-        FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
-        WHERE owners.id IS NULL OR owners.over_at IS NOT NULL
+        FROM qsessions.owners CROSS JOIN LATERAL (
+            SELECT key, session_id FROM qsessions.records
+            WHERE records.owner = owners.id OFFSET 0
+        ) AS records
+        WHERE over_at IS NOT NULL
     )
-    SELECT records.body, records.owner, {_OWNER}
-    FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
-    WHERE records.key IN (SELECT key FROM orphans)
-    OR records.session_id IN (SELECT session_id FROM orphans)
+    SELECT DISTINCT ON (records.asked_at, records.key) records.body, records.owner, {_OWNER}
+    FROM orphans CROSS JOIN LATERAL (
+        SELECT * FROM qsessions.records
+        WHERE records.key = orphans.key OR records.session_id = orphans.session_id OFFSET 0
+    ) AS records
+    CROSS JOIN LATERAL (
+        SELECT * FROM qsessions.owners WHERE owners.id = records.owner OFFSET 0
+    ) AS owners
     ORDER BY records.asked_at, records.key
 """  # noqa: S608 - constants
 
@@ -202,7 +221,7 @@ AMEND = """
         RETURNING records.key
     ), tidied AS (
         DELETE FROM qsessions.owners
-        WHERE over_at < clock_timestamp() - interval '1 day'
+        WHERE over_at < clock_timestamp() - interval '1 hour'
         AND NOT EXISTS (SELECT FROM qsessions.records WHERE records.owner = owners.id)
     )
     SELECT key FROM gone UNION ALL SELECT key FROM kept

@@ -78,12 +78,14 @@ def reaped(session_id: str, verdict: Verdict, *, done: bool = False) -> Reaped:
 
 
 async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    """Only what is new is printed: what was ended, what can't be decided, an outage and its end.
+    """Only what is new is printed: what was ended, what can't be decided, of sessions whose ids are
+    known and of others, an outage and its end.
 
     What another reaper has ended meanwhile isn't.
     """
     away = ConnectionFailed("no answer", sent=True)
     undecided = reaped("s-2", Verdict.UNDECIDED)
+    lost = reaped("s-5", Verdict.UNDECIDED)
     script: list[Sequence[Reaped] | Exception] = [
         [
             reaped("s-1", Verdict.CLOSE, done=True),
@@ -98,7 +100,9 @@ async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     over = asyncio.Event()
 
-    async def one_round() -> Sequence[Reaped]:
+    async def one_round(*, unknown: bool) -> Sequence[Reaped]:
+        if unknown:
+            return [lost]
         if not script:
             over.set()
             await asyncio.Event().wait()
@@ -115,6 +119,7 @@ async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed == [
         ["s-1", "close", "done", "because"],
         ["s-2", "undecided", "not", "done", "because"],
+        ["s-5", "undecided", "not", "done", "because"],
     ]
     assert err.count("no answer") == 1
     assert err.endswith("qsessions reap: it works again\n")

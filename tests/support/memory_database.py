@@ -1,9 +1,12 @@
-"""The database of a shared ledger, in memory: what the statements for PostgreSQL do, without it."""
+"""The database of a shared ledger, in memory: what the statements for PostgreSQL do, without it.
+
+Its indexes keep ten thousand owners from costing more than they must.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -13,7 +16,7 @@ from qsessions.ledger.lease import OwnerRow
 from qsessions.ledger.records import LedgerRecord, RecordState
 
 # How long an owner that is over is kept without records.
-_KEPT_S = 86_400.0
+_KEPT_S = 3600.0
 
 
 @define
@@ -45,6 +48,9 @@ class MemoryDatabase:
     statements: Counter[str] = field(factory=Counter, init=False)
     _owners: dict[str, _Owner] = field(factory=dict, init=False)
     _records: dict[str, _Record] = field(factory=dict, init=False)
+    # The keys of an owner's records, and those of records about a session.
+    _keys: defaultdict[str, set[str]] = field(factory=lambda: defaultdict(set), init=False)
+    _about: defaultdict[str | None, set[str]] = field(factory=lambda: defaultdict(set), init=False)
     _living: int = field(default=1, init=False)
     _counted_at: float = field(default=-math.inf, init=False)
 
@@ -59,6 +65,8 @@ class MemoryDatabase:
         if there is None:
             if begins:
                 self._owners[owner.id] = _Owner(owner, self.now())
+            elif regardless and records:
+                self._owners[owner.id] = _Owner(owner, self.now(), over_at=self.now())
         else:
             is_renewed = there.row.epoch == owner.epoch and there.over_at is None and not is_stale
             if is_renewed:
@@ -78,7 +86,7 @@ class MemoryDatabase:
         self.statements["release"] += 1
         there = self._owners.get(owner.id)
         if there is not None and there.row.epoch == owner.epoch:
-            if not any(each.owner == owner.id for each in self._records.values()):
+            if not self._keys[owner.id]:
                 del self._owners[owner.id]
             elif there.over_at is None:
                 there.over_at = self.now()
@@ -105,15 +113,13 @@ class MemoryDatabase:
     async def entries(self, *, only_orphans: bool) -> Sequence[tuple[LedgerRecord, OwnerRow]]:
         """Return records with their owners: see `Database`."""
         self.statements["entries"] += 1
-        chosen = list(self._records.values())
+        keys = set(self._records)
         if only_orphans:
-            orphans = {each.record.key for each in chosen if self.owner(each.owner).is_over}
-            sessions = {each.record.session_id for each in chosen if each.record.key in orphans}
-            chosen = [
-                each
-                for each in chosen
-                if each.record.key in orphans or each.record.session_id in sessions - {None}
-            ]
+            owners = [name for name in self._keys if self._is_over(name)]
+            keys = {key for name in owners for key in self._keys[name]}
+            sessions = {self._records[key].record.session_id for key in keys} - {None}
+            keys |= {key for session_id in sessions for key in self._about[session_id]}
+        chosen = [self._records[key] for key in keys]
         chosen.sort(key=lambda each: (each.record.asked_at, each.record.key))
         return [(each.record, self.owner(each.owner)) for each in chosen]
 
@@ -129,14 +135,11 @@ class MemoryDatabase:
                 there is not None
                 and there.owner == owner
                 and there.record.session_id == seen.session_id
-                and self.owner(owner).is_over
+                and self._is_over(owner)
             )
             done.append(is_same)
             if there is not None and is_same:
-                if record.state is RecordState.ENDED:
-                    del self._records[record.key]
-                else:
-                    there.record = record
+                self._put(record.key, attrs.evolve(there, record=record))
         self._tidy()
         return done
 
@@ -156,17 +159,28 @@ class MemoryDatabase:
         there = self._records.get(key)
         return None if there is None else there.record
 
+    def _is_over(self, name: str) -> bool:
+        there = self._owners.get(name)
+        return there is None or there.over_at is not None
+
     def _write(self, owner: OwnerRow, records: Sequence[LedgerRecord]) -> None:
         for record in records:
             there = self._records.get(record.key)
-            if record.state is RecordState.ENDED:
-                self._records.pop(record.key, None)
-            elif there is None or there.owner != owner.id or there.beat < owner.beat:
-                self._records[record.key] = _Record(owner.id, owner.beat, record)
+            is_newer = there is None or there.owner != owner.id or there.beat < owner.beat
+            if is_newer or record.state is RecordState.ENDED:
+                self._put(record.key, _Record(owner.id, owner.beat, record))
+
+    def _put(self, key: str, new: _Record) -> None:
+        if (old := self._records.pop(key, None)) is not None:
+            self._keys[old.owner].discard(key)
+            self._about[old.record.session_id].discard(key)
+        if new.record.state is not RecordState.ENDED:
+            self._records[key] = new
+            self._keys[new.owner].add(key)
+            self._about[new.record.session_id].add(key)
 
     def _tidy(self) -> None:
-        owning = {each.owner for each in self._records.values()}
         for name, each in list(self._owners.items()):
             is_old = each.over_at is not None and each.over_at < self.now() - _KEPT_S
-            if is_old and name not in owning:
-                del self._owners[name]
+            if is_old and not self._keys[name]:
+                del self._owners[name], self._keys[name]
