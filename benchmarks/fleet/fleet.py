@@ -103,6 +103,13 @@ class Result:
             self.reaper_requests,
         )
 
+    def add(self, other: Result) -> None:
+        """Add what came of another run."""
+        self.orphans += other.orphans
+        self.living_ended += other.living_ended
+        for counts, more in zip(self.counts(), other.counts(), strict=True):
+            counts.update(more)
+
     @property
     def times(self) -> list[float]:
         """The seconds until orphans were ended, sorted."""

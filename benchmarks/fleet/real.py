@@ -152,7 +152,7 @@ async def _sql(url: str, statement: str) -> list[tuple[object, ...]]:
     import psycopg
 
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        cursor = await connection.execute(statement)
+        cursor = await connection.execute(statement.encode())
         return await cursor.fetchall() if cursor.description else []
 
 

@@ -76,7 +76,7 @@ def measure(sizes: tuple[int, ...]) -> list[Measured]:
         psycopg.connect(server.url(), autocommit=True) as connection,
     ):
         for statement in (sql.PREPARE, *sql.MIGRATIONS):
-            connection.execute(statement)
+            connection.execute(statement.encode())
         connection.execute(sql.APPLY, [len(sql.MIGRATIONS)])
 
         def measure_one(owners: int) -> Measured:
@@ -87,7 +87,7 @@ def measure(sizes: tuple[int, ...]) -> list[Measured]:
                 "all": round(owners * (1 + _OVER)),
                 "recorded": round(owners * (1 + _ORPHANED)),
             }
-            connection.execute(psycopg.ClientCursor(connection).mogrify(_FILL, values))
+            connection.execute(psycopg.ClientCursor(connection).mogrify(_FILL, values).encode())
             connection.execute("VACUUM ANALYZE")
             leases, orphans = asyncio.run(_reads(server.url()))
             began = time.perf_counter()
