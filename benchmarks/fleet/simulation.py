@@ -62,7 +62,7 @@ def simulate(fleet: Fleet, seed: int = 0) -> Result:
 
     Args:
         fleet: The fleet.
-        seed: Makes chance the same in every run.
+        seed: Who dies and when is the same in every run with the same one.
     """
     with _quiet(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
         loop = runner.get_loop()
@@ -73,7 +73,9 @@ def simulate(fleet: Fleet, seed: int = 0) -> Result:
 class _Simulation:
     def __init__(self, fleet: Fleet, loop: VirtualLoop, seed: int) -> None:
         self._fleet = fleet
-        self._random = random = Random(seed)  # noqa: S311 - no secret
+        # Who dies and when is the same in every run, in whatever order the rest asks for chance.
+        self._deaths = Random(seed)  # noqa: S311 - no secret
+        self._random = random = Random(seed)  # noqa: S311
         self._result = result = Result()
         self._loop = loop
         self._clock = loop.clock(random)
@@ -114,12 +116,12 @@ class _Simulation:
         """Let workers die, and begin others in their place."""
         deaths_a_second = self._fleet.workers * self._fleet.deaths / 60
         while True:
-            pause = self._random.expovariate(deaths_a_second)
+            pause = self._deaths.expovariate(deaths_a_second)
             left = until - self._clock.monotonic()
             await asyncio.sleep(min(pause, left))
             if pause >= left:
                 return
-            number = self._random.randrange(len(self._workers))
+            number = self._deaths.randrange(len(self._workers))
             self._workers[number].kill(self._clock.monotonic())
             self._workers[number] = self._start(self._worker)
 

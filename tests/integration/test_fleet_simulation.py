@@ -24,7 +24,7 @@ def test_a_small_fleet(outage: Outage | None) -> None:
     fleet = attrs.evolve(FLEET, outage=outage)
     result = simulate(fleet)
     assert (result.living_ended, result.overdue(fleet)) == (0, 0)
-    assert len(result.orphans) > 40
+    assert len(result.orphans) > 30
     assert all(orphan.after is not None for orphan in result.orphans if orphan.is_recorded)
     # A heartbeat comes every 7.5 to 10 s.
     assert 20 / 10 < result.statements["heartbeats"] / fleet.seconds < 20 / 7 + 1
