@@ -168,7 +168,10 @@ class LedgerUnavailable(QSessionsError):
     Sessions are created and ended all the same.
     """
 
-    hint = "Check that the directory exists, has room and is yours, or give another one."
+    hint = (
+        "Check that its directory exists, has room and is yours, or that its database can be "
+        "reached; or give another ledger."
+    )
 
 
 class LeaseLost(QSessionsError):
