@@ -175,7 +175,7 @@ class LedgerUnavailable(QSessionsError):
 
 
 class LeaseLost(QSessionsError):
-    """No session was created, since this process has lost the lease that it holds in its ledger.
+    """No session was created or taken over: this process has lost its lease in a shared ledger.
 
     Another process has taken its sessions over, and ends them. Or, with `on_lost="end"`, another
     may do so soon, and this one ends them itself.

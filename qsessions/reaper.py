@@ -41,12 +41,15 @@ from qsessions.ledger.verdicts import (
     decide_unknown,
     is_young,
     needs_jobs,
+    whose,
 )
 from qsessions.models import Workload
 from qsessions.session.close_all import map_bounded
 from qsessions.session_states import Progress, State, current_states
 from qsessions.values import Value
 
+# In a shared ledger each so many are looked up once more before they are closed.
+_CLOSED_AT_ONCE = 100
 ANOTHER_INSTANCE = "belongs to another instance than these credentials"
 
 
@@ -310,8 +313,40 @@ class _Reaper:
             self.progress("closing", closed, to_close)
             return attrs.evolve(reaped, done=error is None, error=error)
 
-        results = await map_bounded(decided, work)
+        results: list[Reaped] = []
+        for first in range(0, len(decided), _CLOSED_AT_ONCE):
+            due = await self._still_due(decided[first : first + _CLOSED_AT_ONCE])
+            results += await map_bounded(due, work)
         return await _recorded(self.ledger, self.client.clock, self.wall, results)
+
+    async def _still_due(self, decided: Sequence[Reaped]) -> Sequence[Reaped]:
+        """Return decisions as they are now: another process may have taken a session over."""
+        if not isinstance(self.ledger, LeasedLedger) or not any(
+            item.decision.session_id for item in decided
+        ):
+            return decided
+        try:
+            entries = await orphans(self.ledger, self.client.clock)
+        except LedgerUnavailable as error:
+            failure = error.with_traceback(None)
+            unread = ReapDecision(Verdict.UNDECIDED, "the ledger could not be read again")
+            return [
+                attrs.evolve(item, decision=unread, error=failure)
+                if item.decision.session_id
+                else item
+                for item in decided
+            ]
+        owned = {
+            entry.record.session_id: entry
+            for entry in entries
+            if entry.owner.liveness is not Liveness.DEAD
+        }
+        return [
+            attrs.evolve(item, decision=ReapDecision(Verdict.LEAVE, whose(owned[session_id])))
+            if (session_id := item.decision.session_id) in owned
+            else item
+            for item in decided
+        ]
 
     async def _decide(self, entry: LedgerEntry, state: State | None) -> Reaped:
         """Decide by the state that a session has now; None if it was not read."""

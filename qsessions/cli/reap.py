@@ -87,7 +87,7 @@ def reap(
         labels = read_labels(label)
         async with open_ledger() as ledger, connect(options, observers=[closed]) as client:
             if watch is not None:
-                check_rounds(ledger, watch, options)
+                check_rounds(ledger, watch, options, is_once=dry_run or bool(records))
             with progress("reading the ledger") as shown:
                 work = partial(
                     reap_sessions,

@@ -33,19 +33,32 @@ async def settle(ledger: Ledger, shown: Progress) -> None:
         "to see whether their owners are gone"
     )
     total = wait
-    while wait:
+    # Others may lose their leases meanwhile: they are the next run's.
+    over = service.CLOCK.deadline(max(wait, ledger.terms.patience) + 2 * ledger.terms.heartbeat)
+    while wait and not over.passed():
         shown.step("watching leases", round(total - min(wait, total)), round(total))
         await service.CLOCK.sleep(min(wait, ledger.terms.heartbeat))
         wait = await take_over(ledger, service.CLOCK)
 
 
-def check_rounds(ledger: Ledger, seconds: float, options: Options) -> None:
+def check_rounds(ledger: Ledger, seconds: float, options: Options, *, is_once: bool) -> None:
     """Check what `Rounds` is to do.
 
+    Args:
+        ledger: The ledger.
+        seconds: How often a round begins.
+        options: The command's.
+        is_once: Whether there are options that make sense once only.
+
     Raises:
-        InvalidArgument: Rounds are so rare that no lease could be told to be over, or their results
-            are wanted as one object.
+        InvalidArgument: Rounds are so rare that no lease could be told to be over, their results
+            are wanted as one object, or they would all do the same.
     """
+    if is_once:
+        raise InvalidArgument(
+            "--watch is for all that comes: it takes neither --dry-run nor records by name.",
+            solution="Leave one of them out.",
+        )
     if options.json:
         raise InvalidArgument("--watch has no end that --json could wait for: write --jsonl.")
     if isinstance(ledger, LeasedLedger) and seconds >= ledger.terms.ttl:
@@ -77,18 +90,22 @@ class Rounds:
     output: Output
     seconds: float
     _known: dict[bool, dict[str, tuple[Verdict, str]]] = field(factory=dict, init=False)
-    _problem: str | None = field(default=None, init=False)
+    _problems: dict[bool, str] = field(factory=dict, init=False)
 
     async def run(self) -> None:
         """Go on until SIGTERM, which lets a round come to its end."""
         stop = asyncio.Event()
         handle_signals(("SIGTERM",), lambda _: stop.set())
-        async with asyncio.TaskGroup() as group:
-            seconds = max(self.seconds, _UNKNOWN_S)
-            unknown = group.create_task(self._go_on(stop, seconds, unknown=True))
+        seconds = max(self.seconds, _UNKNOWN_S)
+        unknown = asyncio.ensure_future(self._go_on(stop, seconds, unknown=True))
+        try:
             await self._go_on(stop, self.seconds, unknown=False)
+        finally:
             # It may last minutes, and nothing is lost.
             unknown.cancel()
+            await asyncio.wait({unknown})
+        if not unknown.cancelled():
+            unknown.result()
 
     async def _go_on(self, stop: asyncio.Event, seconds: float, *, unknown: bool) -> None:
         while not stop.is_set():
@@ -102,12 +119,11 @@ class Rounds:
             reaped = await self.reap(unknown=unknown)
         except QSessionsError as error:
             problem = problem_of(error, "reap")
-            if problem != self._problem:
+            if problem not in self._problems.values():
                 print_error("reap", problem, f"It goes on trying. {advice_on(error, 'reap')}")
-            self._problem = problem
+            self._problems[unknown] = problem
             return
-        if self._problem is not None:
-            self._problem = None
+        if self._problems.pop(unknown, None) is not None and not self._problems:
             print_lines("qsessions reap: it works again")
         before = self._known.get(unknown, {})
         known = self._known[unknown] = {}

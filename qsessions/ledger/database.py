@@ -116,10 +116,15 @@ class DatabaseLedger:
 
     Attributes:
         owner: This owner, as it began.
-        is_over: Whether it was closed, and renews no lease.
+        over: Set when it was closed and renews no lease any more.
     """
 
-    def __init__(self, database: Database, terms: LeaseTerms, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        terms: LeaseTerms,
+        clock: Clock,
+    ) -> None:
         self.terms = terms
         self._database = database
         self._clock = clock
@@ -133,7 +138,7 @@ class DatabaseLedger:
         self._changed = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._is_closed = False
-        self.is_over = False
+        self.over = asyncio.Event()
         self._begin()
 
     def _begin(self) -> None:
@@ -166,8 +171,14 @@ class DatabaseLedger:
         await self._written()
 
     async def next_lease(self, lease: Lease) -> Lease:
-        """Wait until there is another state, or another number of owners, and return it."""
+        """Wait until there is another state, or another number of owners, and return it.
+
+        Raises:
+            LedgerUnavailable: The ledger was closed, and there will be no other.
+        """
         while self.lease == lease:
+            if self.over.is_set():
+                raise _closed()
             await self._changed.wait()
         return self.lease
 
@@ -253,34 +264,42 @@ class DatabaseLedger:
         now on.
 
         Raises:
-            LedgerUnavailable: The database can't be written. What is unwritten is tried again.
+            LedgerUnavailable: The database can't be written now. That goes on being tried, and
+                then the lease is given back.
         """
         if self._is_closed:
             return
-        if self._unwritten:
-            await self._written()
         self._is_closed = True
-        if self._open and self.lease.state is not LeaseState.TAKEN:
+        if self._writer is None:
+            # Nothing was ever written.
+            await self._end()
             return
-        await self._end()
+        await self._written()
+        if not self._is_needed:
+            await asyncio.wait({self._writer})
+
+    @property
+    def _is_needed(self) -> bool:
+        """Whether the lease must be renewed after the ledger was closed."""
+        return bool(self._open) and self.lease.state is not LeaseState.TAKEN
 
     async def _end(self) -> None:
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait({self._writer})
-        with suppress(LedgerUnavailable):
-            if self._has_begun:
-                # Else it ends by itself.
-                await self._reply(self._database.release(self.owner), WRITE_TIMEOUT_S)
-        await self._database.aclose()
-        self.is_over = True
+        try:
+            with suppress(LedgerUnavailable):
+                if self._has_begun:
+                    # Else it ends by itself.
+                    await self._reply(self._database.release(self.owner), WRITE_TIMEOUT_S)
+        finally:
+            await self._database.aclose()
+            self.over.set()
+            self._changed.set()
 
     async def _reply(self, call: Awaitable[T], seconds: float = READ_TIMEOUT_S) -> T:
         return await answer(call, seconds, self._clock)
 
     def _check(self) -> None:
         if self._is_closed:
-            raise LedgerUnavailable("the ledger was closed.")
+            raise _closed()
 
     async def _entries(self, *, only_orphans: bool) -> list[LedgerEntry]:
         self._check()
@@ -313,6 +332,9 @@ class DatabaseLedger:
         while True:
             self._wake.clear()
             is_written = await self._write()
+            if self._is_closed and is_written and not self._is_needed:
+                await self._end()
+                return
             spread = 1 - 0.5 * self._clock.random()
             # One that failed is tried again sooner, but not by all at the same time.
             wait = self.terms.heartbeat * (spread if not is_written else 0.5 + spread / 2)
@@ -373,6 +395,10 @@ class DatabaseLedger:
             self._holding.taken()
         else:
             self._holding.renewed(sent_at, living)
+
+
+def _closed() -> LedgerUnavailable:
+    return LedgerUnavailable("the ledger was closed.")
 
 
 def _liveness(owner: OwnerRow) -> Liveness:

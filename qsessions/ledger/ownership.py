@@ -7,9 +7,10 @@ from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 from qsessions.errors import LeaseLost, LedgerUnavailable, QSessionsError
-from qsessions.events import Observers, OwnershipLost, logger
-from qsessions.ledger.lease import LeasedLedger, LeaseState
+from qsessions.events import LedgerFailed, Observers, OwnershipLost, logger
+from qsessions.ledger.lease import Lease, LeasedLedger, LeaseState
 from qsessions.ledger.recorder import SessionRecorder, Spawn
+from qsessions.ledger.records import reason
 
 OnLost: TypeAlias = Literal["continue", "end"]
 
@@ -76,18 +77,24 @@ class Ownership:
             self._spawn(work)
 
     async def _follow(self) -> None:
-        with suppress(LedgerUnavailable):
+        with suppress(Exception):
             # It goes on trying. The first record tells why it can't.
             await self._ledger.renew()
-        with suppress(LedgerUnavailable):
+        lease = Lease()
+        try:
             # Until it is closed. A process whose sessions are over goes on as a new owner.
-            lease = self._ledger.lease
             while True:
-                before, lease = lease, await self._ledger.next_lease(lease)
+                before, lease = lease, self._ledger.lease
+                if lease == before:
+                    lease = await self._ledger.next_lease(before)
                 if lease.state is LeaseState.HELD and before.state is not LeaseState.HELD:
                     logger.info("this process's lease in the ledger is renewed again")
                 elif lease.state is not before.state:
                     self._lost(lease.reason, taken_over=lease.state is LeaseState.TAKEN)
+        except LedgerUnavailable:
+            return
+        except Exception as error:  # noqa: BLE001 - a user's own ledger may raise anything
+            self._observers.notify(LedgerFailed(reason=reason(error)))
 
     def _lost(self, reason: str, *, taken_over: bool) -> None:
         ids = tuple(self._recorder.open_sessions())

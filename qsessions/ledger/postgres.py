@@ -65,17 +65,19 @@ class PostgresLedger:
         self._clock = clock or Clock()
         self._database = PostgresDatabase(url)
         self._is_closed = False
-        self._begin()
+        self._begin(self._database)
 
     def __repr__(self) -> str:
         """Show the host and the database."""
         return f"{type(self).__name__}({self._database.place!r})"
 
-    def _begin(self) -> None:
+    def _begin(self, database: PostgresDatabase) -> None:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._database = self._database.copy()
-        self._ledger = DatabaseLedger(self._database, self.terms, self._clock)
+        # The loop of the first of several threads, which set it at once or not at all.
+        self._first: dict[str, asyncio.AbstractEventLoop] = {}
+        self._database = database
+        self._ledger = DatabaseLedger(database, self.terms, self._clock)
 
     @property
     def lease(self) -> Lease:
@@ -160,7 +162,7 @@ class PostgresLedger:
         A second call does nothing. Recording fails from now on.
 
         Raises:
-            LedgerUnavailable: The database can't be written.
+            LedgerUnavailable: The database can't be written now. That goes on being tried.
         """
         if self._is_closed:
             return
@@ -168,10 +170,10 @@ class PostgresLedger:
             # Nothing was recorded by this process.
             self._is_closed = True
             return
-        await self._call(DatabaseLedger.aclose)
         self._is_closed = True
-        if self._ledger.is_over:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._ledger.aclose(), self._loop)
+        )
 
     async def _call(self, call: Callable[[DatabaseLedger], Coroutine[Any, Any, T]]) -> T:
         """Carry out a call on the ledger's own loop."""
@@ -179,19 +181,31 @@ class PostgresLedger:
             raise LedgerUnavailable("the ledger was closed.")
         if self._pid != os.getpid():
             # A forked child has no thread, and owns nothing yet.
-            self._begin()
+            self._begin(self._database.copy())
         if self._loop is None:
-            self._loop = RealTimeLoop()
-            threading.Thread(
-                target=_serve, args=(self._loop,), name="qsessions-ledger", daemon=True
-            ).start()
+            loop = RealTimeLoop()
+            self._loop = self._first.setdefault("loop", loop)
+            if self._loop is loop:
+                threading.Thread(
+                    target=_serve, args=(loop, self._ledger), name="qsessions-ledger", daemon=True
+                ).start()
+            else:
+                loop.close()
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(call(self._ledger), self._loop)
         )
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+async def _until_over(ledger: DatabaseLedger) -> None:
+    await ledger.over.wait()
+    # Whoever waits for something has it, or an error, first.
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+    asyncio.get_running_loop().stop()
+
+
+def _serve(loop: asyncio.AbstractEventLoop, ledger: DatabaseLedger) -> None:
     try:
+        loop.create_task(_until_over(ledger))
         loop.run_forever()
         if tasks := asyncio.all_tasks(loop):
             for task in tasks:

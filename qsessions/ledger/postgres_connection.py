@@ -86,6 +86,7 @@ class Connection:
             self._connection = await self._connect()
             (version,) = await self._fetch(sql.APPLIED)
             if version["applied"] < len(sql.MIGRATIONS):
+                self.drop()
                 raise LedgerUnavailable(_NO_TABLES, solution=_INIT)
         return await self._fetch(statement, values)
 

@@ -99,7 +99,7 @@ _WRITTEN = """
             %(id)s, %(host)s, %(pid)s, %(since)s, %(heartbeat)s, %(ttl)s, %(delay)s, %(epoch)s,
             %(beat)s, clock_timestamp()
         FROM fresh WHERE NOT EXISTS (SELECT FROM renewed)
-        ON CONFLICT (id) DO NOTHING
+        ON CONFLICT (id) DO UPDATE SET beat = excluded.beat WHERE owners.beat < excluded.beat
     ), gone AS (
         DELETE FROM qsessions.records
         WHERE key = ANY(%(ended)s::text[]) AND EXISTS (SELECT FROM fresh)

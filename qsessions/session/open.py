@@ -180,9 +180,9 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         return None if failure is None else self._left_open(failure)
 
     def release(self) -> None:
-        """Leave the session to another owner: nothing of this client ends it any more.
+        """End it no more: it has ended, or is another owner's.
 
-        Its record in the ledger stays, so that a reaper ends it if nobody does.
+        A record in the ledger stays, so that a reaper ends the session if nobody does.
         """
         if self._limiting is not None:
             self._limiting.cancel()
@@ -232,9 +232,8 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         if most is None or live is None or used < most or live.ended_by is not None:
             return
         self.close_because("max_usage")
-        self.calls.observers.notify(
-            MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
-        )
+        reached = MaxUsageReached(session_id=live.id, max_usage=most, usage_seconds=used)
+        self.calls.observers.notify(reached)
 
     def close_because(self, ended_by: EndedBy) -> None:
         """Have it end with a close, however the block ends, if that can't be done before."""
@@ -309,16 +308,19 @@ class OpenSessions:
 
         Failures are reported to the observers.
         """
-        for context in self.contexts:
-            context.close_because("lost_lease")
-        await self._end("close")
-        calls = self.calls
-        for session_id in calls.recorder.open_sessions():
-            failure = await calls.end("close", session_id, None, ENDING_TIMEOUT)
-            if failure is not None:
-                calls.observers.notify(
-                    EndingFailed(session_id=session_id, operation="close", detail=str(failure))
-                )
+        for again in (True, False):
+            for context in self.contexts:
+                context.close_because("lost_lease")
+            await self._end("close", again=again)
+            # What comes of those in flight is closed too.
+            await self.creates.wait_idle(self.calls.clock.deadline(ENDING_TIMEOUT))
+        await asyncio.gather(*map(self._close_created, self.calls.recorder.open_sessions()))
+
+    async def _close_created(self, session_id: str) -> None:
+        failure = await self.calls.end("close", session_id, None, ENDING_TIMEOUT)
+        if failure is not None:
+            failed = EndingFailed(session_id=session_id, operation="close", detail=str(failure))
+            self.calls.observers.notify(failed)
 
     async def close_for_signal(self) -> None:
         """Close them, and have the ledger know it: after a signal there may be no more time."""

@@ -221,7 +221,7 @@ class SessionClient(OfItsProcess):
                 shared ledger can't be renewed, so that another may take them over: "continue"
                 leaves them alone, "end" closes them, and none is created until the lease is
                 renewed. Either way it is reported, and after another process took them over none is
-                created any more.
+                created until they are over.
             allow_insecure: Whether plain http to a host other than this machine is allowed.
             observers: Called with each event; see events.py. The logger "qsessions" logs them
                 anyway.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
 
-from qsessions import ConfigurationError, LeaseState, LedgerUnavailable, PostgresLedger
+from qsessions import ConfigurationError, LeaseState, LedgerUnavailable, Liveness, PostgresLedger
 from tests.fleet.conftest import kill
 from tests.programs import fleet
 from tests.support.database_checks import record
+from tests.support.waiting import until
 
 SECRET = "not-to-be-told"
 
@@ -85,3 +89,50 @@ async def test_a_record_that_can_not_be_read_hides_no_other(
     ]
     assert rows("SELECT count(*) FROM qsessions.records") == [(2,)]
     await kill(ledger)
+
+
+async def test_a_record_whose_owner_was_deleted_is_of_a_dead_one(url: str) -> None:
+    """It is listed, and can be ended."""
+    ledger = fleet.ledger_of(url)
+    await ledger.record(record())
+    await kill(ledger)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DELETE FROM qsessions.owners")
+    other = fleet.ledger_of(url)
+    (entry,) = await other.entries()
+    assert (entry.record, entry.owner.liveness) == (record(), Liveness.DEAD)
+    assert await other.amend([(entry, record("ended"))]) == [True]
+    await other.aclose()
+
+
+def test_threads_that_begin_together_share_one_connection(
+    url: str, rows: Callable[..., list[Any]]
+) -> None:
+    """A ledger that many threads use first at the same time has one thread and one owner."""
+    ledger = fleet.ledger_of(url)
+    before = set(threading.enumerate())
+    together = threading.Barrier(16)
+
+    def begin(number: int) -> None:
+        together.wait()
+        asyncio.run(ledger.record(record(key=str(number))))
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(begin, range(16)))
+    assert rows("SELECT count(DISTINCT owner), count(*) FROM qsessions.records") == [(1, 16)]
+    assert [one.name for one in set(threading.enumerate()) - before] == ["qsessions-ledger"]
+    asyncio.run(kill(ledger))
+
+
+async def test_a_closed_ledger_ends_its_thread(url: str) -> None:
+    """Once nothing is open and the lease was given back, nothing of it is left."""
+    ledger = fleet.ledger_of(url)
+    await ledger.record(record())
+    await ledger.record(record("ended"))
+    following = asyncio.ensure_future(ledger.next_lease(ledger.lease))
+    await ledger.aclose()
+    with pytest.raises(LedgerUnavailable, match="was closed"):
+        await following
+    loop = ledger._loop
+    assert loop is not None
+    await until(loop.is_closed)

@@ -14,9 +14,12 @@ from qsessions import (
     EndingFailed,
     Event,
     InvalidArgument,
+    Lease,
     LeaseLost,
     LeaseState,
     LeaseTerms,
+    LedgerEntry,
+    LedgerFailed,
     LedgerUnavailable,
     Liveness,
     LocalLedger,
@@ -216,6 +219,97 @@ async def test_reap_takes_over_first(
         assert named.decision.verdict is Verdict.LEAVE
         (reaped,) = await reap(client, ledger)
         assert (ledger.looks, reaped.entry.record.session_id, reaped.done) == (2, dead.id, True)
+
+
+async def test_what_is_taken_over_while_reap_decides(
+    emulator: Emulator, time: ManualClock, ledger: GivenLease
+) -> None:
+    """A session that a living process has taken over meanwhile stays open, and so do all where the
+    ledger can't be read again.
+    """
+    async with client_of(emulator, time) as client:
+        left = (await client.create(**WANTED)).id
+        dead = entry(Liveness.DEAD, session_id=left, base_url=client.base_url)
+        adopted = entry(Liveness.ALIVE, session_id=left, base_url=client.base_url, key="new")
+        for then, verdict in (([dead, adopted], Verdict.LEAVE), ([], Verdict.UNDECIDED)):
+            read = iter([[dead], then])
+
+            async def orphans(read: Any = read) -> list[LedgerEntry]:
+                found: list[LedgerEntry] = next(read)
+                if not found:
+                    raise LedgerUnavailable("away")
+                return found
+
+            ledger.orphans = orphans  # type: ignore[method-assign]
+            (reaped,) = await reap(client, ledger)
+            assert (reaped.decision.verdict, reaped.done) == (verdict, False)
+    assert len(emulator.open_sessions) == 1
+
+
+async def test_reap_looks_on_while_it_works(
+    emulator: Emulator, time: ManualClock, ledger: GivenLease
+) -> None:
+    """A round that takes long looks at the leases at every heartbeat."""
+    going_on = asyncio.Event()
+    async with client_of(emulator, time) as client:
+        left = (await client.create(**WANTED)).id
+        dead = entry(Liveness.DEAD, session_id=left, base_url=client.base_url)
+        reads = 0
+
+        async def orphans() -> list[LedgerEntry]:
+            nonlocal reads
+            reads += 1
+            if reads > 1:
+                await going_on.wait()
+            return [dead]
+
+        ledger.orphans = orphans  # type: ignore[method-assign]
+        reaping = asyncio.create_task(reap(client, ledger))
+        await until(lambda: reads == 2)
+        for looks in (2, 3):
+            time.advance(10)
+            await until(lambda looks=looks: ledger.looks == looks)  # type: ignore[misc]
+        going_on.set()
+        (reaped,) = await reaping
+        assert reaped.done
+
+
+async def test_a_create_in_flight_when_the_lease_is_lost(
+    emulator: Emulator, time: ManualClock, ledger: GivenLease
+) -> None:
+    """With on_lost="end" what comes of it is closed too, and its block is told why."""
+    client = client_of(emulator, time, ledger=ledger, on_lost="end")
+    async with client:
+        entered = asyncio.Event()
+
+        async def block() -> str | None:
+            async with client.open(**WANTED) as live:
+                entered.set()
+                await until(lambda: ended(ledger) == 1)
+                return live.ended_by
+
+        emulator.faults.add(Fault(kind="latency", operations=["create"], seconds=0.2))
+        running = asyncio.create_task(block())
+        await until(lambda: any(one.operation == "create" for one in emulator.requests))
+        await ledger.set(LeaseState.UNRENEWED)
+        assert await running == "lost_lease"
+    assert emulator.open_sessions == []
+
+
+async def test_a_ledger_of_ones_own_that_breaks(
+    emulator: Emulator, time: ManualClock, ledger: GivenLease, told: list[Event]
+) -> None:
+    """What it raises is told, and stops no create."""
+    ledger.renew_failure = OSError("no way there")
+
+    async def next_lease(_: Lease) -> Lease:
+        raise OSError("it broke")
+
+    ledger.next_lease = next_lease  # type: ignore[method-assign,assignment]
+    async with client_of(emulator, time, ledger=ledger, observers=[told.append]) as client:
+        await client.create(**WANTED)
+        failed = LedgerFailed(reason="OSError: it broke")
+        await until(lambda: failed in told)
 
 
 def test_the_ledger_of_the_environment(

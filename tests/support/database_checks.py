@@ -148,6 +148,9 @@ class DatabaseChecks:
         assert await self.renew(database, record(), beat=3, late=True) is None
         assert await self.renew(database, record("intent"), beat=2, late=True) is None
         assert await self.kept(database) == [record()]
+        assert await self.renew(database, record("ended"), beat=5, late=True) is None
+        assert await self.renew(database, record("intent"), beat=4, late=True) is None
+        assert await self.kept(database) == []
 
     async def test_taking_over(self, database: Database, time: Time) -> None:
         """What was seen and is old enough is over, with the next epoch; then it can't be renewed."""

@@ -71,6 +71,8 @@ class MemoryDatabase:
             is_renewed = there.row.epoch == owner.epoch and there.over_at is None and not is_stale
             if is_renewed:
                 there.row, there.renewed_at = owner, self.now()
+            elif regardless and records and not is_stale:
+                there.row = attrs.evolve(there.row, beat=owner.beat)
         if is_renewed or (regardless and not is_stale):
             self._write(owner, records)
         if self.now() - self._counted_at > owner.terms.heartbeat:

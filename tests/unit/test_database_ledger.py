@@ -68,8 +68,9 @@ async def ledger(database: GatedDatabase, stepped: Stepped) -> AsyncIterator[Dat
     """Return a ledger; it ends with the test."""
     ledger = DatabaseLedger(database, LeaseTerms(), stepped)
     yield ledger
-    if not ledger.is_over:
-        await ledger._end()
+    if ledger._writer is not None:
+        ledger._writer.cancel()
+        await asyncio.wait({ledger._writer})
 
 
 async def taken(ledger: DatabaseLedger, database: GatedDatabase, time: Stepped) -> None:
@@ -102,7 +103,7 @@ async def test_a_detached_record_keeps_no_lease(
     """It is nobody's: its ledger gives the lease back, and the record stays."""
     await ledger.record(record(detached=True))
     await ledger.aclose()
-    assert ledger.is_over
+    assert ledger.over.is_set()
     ((kept, owner),) = await database.entries(only_orphans=True)
     assert (kept.key, owner.is_over) == ("key", True)
 
@@ -158,12 +159,30 @@ async def test_what_could_not_be_written_is_written_later(
     with pytest.raises(LedgerUnavailable, match="no way there"):
         await ledger.record(record())
     assert await ledger.entries() == []
-    with pytest.raises(LedgerUnavailable):
-        await ledger.aclose()
     database.failure = None
     await stepped.step(ledger.terms.heartbeat)
     ((entry),) = await ledger.entries()
     assert entry.owner.liveness is Liveness.ALIVE
+
+
+async def test_a_ledger_that_is_closed_while_the_database_is_away(
+    ledger: DatabaseLedger, database: GatedDatabase, stepped: Stepped
+) -> None:
+    """It goes on until its records are written, and then gives its lease back if none is open."""
+    database.failure = ConnectionError("no way there")
+    with pytest.raises(LedgerUnavailable, match="no way there"):
+        await ledger.record(record().becomes(RecordState.ENDED, now=1.78e9))
+    with pytest.raises(LedgerUnavailable, match="no way there"):
+        await ledger.aclose()
+    await ledger.aclose()
+    following = asyncio.ensure_future(ledger.next_lease(ledger.lease))
+    assert not ledger.over.is_set()
+    database.failure = None
+    await stepped.step(ledger.terms.heartbeat)
+    assert ledger.over.is_set()
+    with pytest.raises(LedgerUnavailable, match="was closed"):
+        await following
+    assert await database.owners() == []
 
 
 async def test_a_lease_is_told_when_it_ends_and_not_at_the_next_heartbeat(
@@ -245,7 +264,7 @@ async def test_one_that_was_taken_over_goes_on_when_it_owns_nothing(
     await stepped.step(ledger.terms.heartbeat)
     assert (await following).state is LeaseState.HELD
     await ledger.aclose()
-    assert ledger.is_over
+    assert ledger.over.is_set()
 
 
 async def test_one_that_was_taken_over_closes_with_what_it_has_open(
@@ -256,5 +275,5 @@ async def test_one_that_was_taken_over_closes_with_what_it_has_open(
     await taken(ledger, database, stepped)
     await ledger.renew()
     await ledger.aclose()
-    assert ledger.is_over
+    assert ledger.over.is_set()
     assert len(await database.entries(only_orphans=True)) == 1
