@@ -33,6 +33,7 @@ from qsessions import (
     BadRequest,
     CallTimeout,
     ClientClosed,
+    Clock,
     ConfigurationError,
     Conflict,
     ConnectionFailed,
@@ -863,20 +864,24 @@ async def _interrupted_calls(ctrl_c: _CtrlC) -> None:
         Echo(lambda sent: http(200, {"id": f"s {sent}", "state": "open"})) as proxy,
     ):
         exchanged = IBMCloudAuth(PLANTED.api_key, iam.url)
+        # An interruption may be the end of what would have woken a call. Time ends that too.
+        real: dict[str, Any] = {"clock": Clock(), "timeout": 2}
         clients = (
             AsyncSessionClient(
                 [exchanged, ServiceCRN(CRN)],
                 base_url=service.url,
                 retry=ONCE,
                 headers={"X-Own": PLANTED.own},
+                **real,
             ),
             make_client(
                 "http://service.invalid",
                 "token",
                 proxy=with_password(proxy.url),
                 allow_insecure=True,
+                **real,
             ),
-            make_client("http://127.0.0.1:1", "raw_key"),
+            make_client("http://127.0.0.1:1", "raw_key", **real),
         )
         try:
             with ctrl_c:
