@@ -34,6 +34,7 @@ from qsessions.cli.recording import ClosedSessions, open_ledger
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
 from qsessions.errors import InstanceNotFound, InvalidArgument, problem_of
+from qsessions.ledger.lease import LeasedLedger
 from qsessions.ledger.records import Ledger, Liveness, read_entries
 from qsessions.ledger.verdicts import Verdict
 from qsessions.reaper import Reaped, forget as forget_records, reap as reap_sessions
@@ -106,11 +107,21 @@ def reap(
                 if not dry_run:
                     await settle(ledger, shown)
                 reaped = await work(progress=shown.step)
-            nothing = "" if reaped else await why_empty("reap", ledger, (), label)
+            nothing = "" if reaped else await _why_nothing(ledger, label)
         await _print("reap", reaped, options, nothing)
         return _conclude(reaped)
 
     return run_async("reap", body(), closed.describe_interruption)
+
+
+async def _why_nothing(ledger: Ledger, label: Sequence[str]) -> str:
+    if not isinstance(ledger, LeasedLedger):
+        return await why_empty("reap", ledger, (), label)
+    labels = f" with {', '.join(label)}" if label else ""
+    return (
+        f"qsessions reap: no session of an owner that is gone is recorded{labels}. "
+        f"One that was killed just now holds its lease for {ledger.terms.ttl:g} s."
+    )
 
 
 def _conclude(reaped: Sequence[Reaped]) -> int | None:

@@ -52,5 +52,4 @@ def _named(name: str, text: str, clock: Clock) -> Ledger:
     raise ConfigurationError(
         f"{name} must be {_FORMS}, such as postgresql://user@host/database.",
         solution="For a directory of your own, pass LocalLedger(path).",
-        argument="ledger",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
@@ -24,6 +25,12 @@ T = TypeVar("T")
 logger = logging.getLogger("qsessions.ledger")
 
 _SCHEMES = ("postgresql://", "postgres://")
+_HOST = r"(?:\[[^\]@/?#]*\]|[^\[\]:,@/?#]*)(?::\d*)?"
+# Stricter than the driver, which would take a part of a password that isn't percent-encoded for a
+# host, a port or a name, and tell it in its errors.
+_URL = re.compile(
+    rf"postgres(?:ql)?://(?:[^@/?#]*@)?{_HOST}(?:,{_HOST})*(?:/[^@/?#]*)?(?:\?[^#]*)?"
+)
 
 
 def is_postgres_url(text: str) -> bool:
@@ -238,12 +245,11 @@ class PostgresDatabase:
             raise ConfigurationError(
                 "a ledger in PostgreSQL needs the extra that talks to it.",
                 solution='Install "qsessions[postgres]".',
-                argument="ledger",
             ) from None
         self._url = url
         try:
-            if not is_postgres_url(url):
-                raise psycopg.ProgrammingError("another scheme")
+            if not _URL.fullmatch(url):
+                raise psycopg.ProgrammingError("another form")
             parts = conninfo_to_dict(url)
         except psycopg.Error:
             # What is wrong isn't repeated: it may hold the password.
@@ -251,7 +257,6 @@ class PostgresDatabase:
                 "the ledger's URL can't be used.",
                 solution="Give one such as postgresql://user@host:5432/database; characters like "
                 "@ or / in the password must be percent-encoded.",
-                argument="ledger",
             ) from None
         self.place = f"{parts.get('host', 'localhost')}/{parts.get('dbname', '')}"
         # Reading takes long where there is much, and no heartbeat must wait for it.

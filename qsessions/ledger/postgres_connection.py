@@ -63,9 +63,9 @@ class Connection:
             failure = LedgerUnavailable(_NO_TABLES, solution=_INIT)
         except (psycopg.Error, OSError) as error:
             self.drop()
-            text = mask(one_line(str(error)), self._secrets)
+            text = mask(one_line(" ".join(str(error).split())), self._secrets)
             failure = LedgerUnavailable(
-                f"the ledger's database can't be used: {text.removesuffix('.')}.",
+                f"the ledger's database can't be used: {text.rstrip('.?')}.",
                 solution="Check the ledger's URL, and that its database can be reached from here.",
             )
         # Without the driver's error, which holds the password, as do its frames.

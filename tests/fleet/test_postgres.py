@@ -28,6 +28,13 @@ SECRET = "not-to-be-told"
         f"mysql://user:{SECRET}@host/name",
         f"postgresql://user:{SECRET}%zz@host/name",
         f"postgresql://user:{SECRET}@host/name?no_such_option=1",
+        # What the driver would take for a host, a port, a name or a fragment.
+        f"postgresql://user:some@{SECRET}@host/name",
+        f"postgresql://127.0.0.1:{SECRET}/more@host/name",
+        f"postgresql://user:some/{SECRET}@host/name",
+        f"postgresql://user:some?{SECRET}@host/name",
+        f"postgresql://user:some#{SECRET}@host/name",
+        f"postgresql://user@host:{SECRET}/name",
     ],
 )
 def test_a_url_that_can_not_be_used_is_not_repeated(url: str) -> None:

@@ -170,6 +170,16 @@ async def test_a_dry_run_takes_nothing_over(shell: Shell, shared: GivenLease) ->
     assert shared.looks == 0
 
 
+async def test_what_reap_says_of_nothing(shell: Shell, shared: GivenLease) -> None:
+    """Where no owner is gone, `reap` says since when one may be, and not that nothing is open."""
+    shared.given = [entry(Liveness.ALIVE, session_id="s-1")]
+    for label in ((), ("--label", "run=42")):
+        code, out, err = await shell("reap", *label)
+        assert (code, out) == (0, "")
+        assert f"is recorded{' with run=42' if label else ''}. One that was killed" in err
+        assert "holds its lease for 45 s" in err
+
+
 async def test_close_ends_what_the_dead_have_recorded(
     shell: Shell, shared: GivenLease, left: str
 ) -> None:
