@@ -274,7 +274,9 @@ class DatabaseLedger:
             # Nothing was ever written.
             await self._end()
             return
-        await self._written()
+        if self._unwritten:
+            await self._written()
+        self._wake.set()
         if not self._is_needed:
             await asyncio.wait({self._writer})
 
@@ -282,6 +284,10 @@ class DatabaseLedger:
     def _is_needed(self) -> bool:
         """Whether the lease must be renewed after the ledger was closed."""
         return bool(self._open) and self.lease.state is not LeaseState.TAKEN
+
+    @property
+    def _is_done(self) -> bool:
+        return self._is_closed and not self._unwritten and not self._is_needed
 
     async def _end(self) -> None:
         try:
@@ -329,23 +335,26 @@ class DatabaseLedger:
 
     async def _serve(self) -> None:
         """Write whenever there is something to, and at every heartbeat."""
-        while True:
+        while not self._is_done:
             self._wake.clear()
             is_written = await self._write()
-            if self._is_closed and is_written and not self._is_needed:
-                await self._end()
-                return
-            spread = 1 - 0.5 * self._clock.random()
-            # One that failed is tried again sooner, but not by all at the same time.
-            wait = self.terms.heartbeat * (spread if not is_written else 0.5 + spread / 2)
-            if self.lease.state is LeaseState.HELD:
-                over_in = self._holding.over_at - self._clock.monotonic()
-                wait = max(0.0, min(wait, over_in))
-            timer = self._clock.call_later(wait, self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
+            if not self._is_done:
+                await self._pause(is_written=is_written)
+        await self._end()
+
+    async def _pause(self, *, is_written: bool) -> None:
+        """Wait until there is something to write, or until the next heartbeat."""
+        spread = 1 - 0.5 * self._clock.random()
+        # One that failed is tried again sooner, but not by all at the same time.
+        wait = self.terms.heartbeat * (0.5 + spread / 2 if is_written else spread)
+        if self.lease.state is LeaseState.HELD:
+            over_in = self._holding.over_at - self._clock.monotonic()
+            wait = max(0.0, min(wait, over_in))
+        timer = self._clock.call_later(wait, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
 
     async def _write(self) -> bool:
         """Renew the lease with what is unwritten; return whether that was done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tests.support.given_lease import GivenLease
 from tests.support.given_ledger import entry
 from tests.support.shell import Shell
 from tests.support.tables import table
+from tests.support.waiting import until
 
 DIES = """
 import os
@@ -211,6 +213,8 @@ async def test_init_without_a_database(shell: Shell, tmp_path: Path) -> None:
         assert (code != 0, out) == (True, "")
         assert "the ledger's database can't be used" in err
         assert "pass-of-the-test" not in err
+    # Nothing goes on trying to reach it.
+    await until(lambda: "qsessions-ledger" not in {one.name for one in threading.enumerate()})
 
 
 async def test_a_wrong_ledger(shell: Shell) -> None:

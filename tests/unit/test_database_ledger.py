@@ -165,6 +165,17 @@ async def test_what_could_not_be_written_is_written_later(
     assert entry.owner.liveness is Liveness.ALIVE
 
 
+async def test_a_ledger_with_nothing_to_write_ends_at_once(
+    ledger: DatabaseLedger, database: GatedDatabase
+) -> None:
+    """Where the database is away, nothing goes on for its sake."""
+    database.failure = ConnectionError("no way there")
+    with pytest.raises(LedgerUnavailable, match="no way there"):
+        await ledger.take_over()
+    await ledger.aclose()
+    assert ledger.over.is_set()
+
+
 async def test_a_ledger_that_is_closed_while_the_database_is_away(
     ledger: DatabaseLedger, database: GatedDatabase, stepped: Stepped
 ) -> None:
