@@ -205,6 +205,7 @@ async def test_init_without_a_database(shell: Shell, tmp_path: Path) -> None:
     database isn't there, without its password.
     """
     code, out, err = await shell("ledger", "init")
+    before = set(threading.enumerate())
     assert (code, out) == (2, "")
     assert "QSESSIONS_LEDGER" in err
     url = "postgresql://q:pass-of-the-test@127.0.0.1:1/q?connect_timeout=5"
@@ -214,7 +215,7 @@ async def test_init_without_a_database(shell: Shell, tmp_path: Path) -> None:
         assert "the ledger's database can't be used" in err
         assert "pass-of-the-test" not in err
     # Nothing goes on trying to reach it.
-    await until(lambda: "qsessions-ledger" not in {one.name for one in threading.enumerate()})
+    await until(lambda: set(threading.enumerate()) <= before)
 
 
 async def test_a_wrong_ledger(shell: Shell) -> None:
