@@ -217,9 +217,14 @@ async def _looking(ledger: Ledger, clock: Clock) -> AsyncIterator[None]:
     """Look at a shared ledger's leases meanwhile: after a long pause, all that was seen is void."""
 
     async def look(leased: LeasedLedger) -> None:
-        never = asyncio.get_running_loop().create_future()
+        due = asyncio.Event()
         while True:
-            await clock.deadline(leased.terms.heartbeat).wait({never})
+            due.clear()
+            timer = clock.call_later(leased.terms.heartbeat, due.set)
+            try:
+                await due.wait()
+            finally:
+                timer.cancel()
             with suppress(LedgerUnavailable):
                 await take_over(leased, clock)
 

@@ -200,12 +200,17 @@ async def test_create_records_for_nobody(shell: Shell, shared: GivenLease) -> No
     assert shared.closed
 
 
+def ledger_threads() -> set[threading.Thread]:
+    """Return the threads of ledgers; those of other tests may be among them."""
+    return {one for one in threading.enumerate() if one.name == "qsessions-ledger"}
+
+
 async def test_init_without_a_database(shell: Shell, tmp_path: Path) -> None:
     """`ledger init` says what it is for where the ledger is local, and what is wrong where the
     database isn't there, without its password.
     """
     code, out, err = await shell("ledger", "init")
-    before = set(threading.enumerate())
+    before = ledger_threads()
     assert (code, out) == (2, "")
     assert "QSESSIONS_LEDGER" in err
     url = "postgresql://q:pass-of-the-test@127.0.0.1:1/q?connect_timeout=5"
@@ -215,7 +220,7 @@ async def test_init_without_a_database(shell: Shell, tmp_path: Path) -> None:
         assert "the ledger's database can't be used" in err
         assert "pass-of-the-test" not in err
     # Nothing goes on trying to reach it.
-    await until(lambda: set(threading.enumerate()) <= before)
+    await until(lambda: ledger_threads() <= before)
 
 
 async def test_a_wrong_ledger(shell: Shell) -> None:

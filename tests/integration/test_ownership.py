@@ -312,6 +312,23 @@ async def test_a_ledger_of_ones_own_that_breaks(
         await until(lambda: failed in told)
 
 
+async def test_a_ledger_that_is_closed_under_its_client(
+    emulator: Emulator, time: ManualClock, ledger: GivenLease, told: list[Event]
+) -> None:
+    """The lease is followed no more, which is no failure."""
+    followed = asyncio.Event()
+
+    async def next_lease(_: Lease) -> Lease:
+        followed.set()
+        raise LedgerUnavailable("the ledger was closed.")
+
+    ledger.next_lease = next_lease  # type: ignore[method-assign,assignment]
+    async with client_of(emulator, time, ledger=ledger, observers=[told.append]) as client:
+        await client.create(**WANTED)
+        await followed.wait()
+    assert not any(isinstance(event, LedgerFailed) for event in told)
+
+
 def test_the_ledger_of_the_environment(
     home: object, monkeypatch: pytest.MonkeyPatch, emulator: Emulator
 ) -> None:
