@@ -42,7 +42,8 @@ def _call_later(seconds: float, callback: Callable[[], object]) -> Timer:
     return asyncio.get_running_loop().call_later(seconds, callback)
 
 
-async def _sleep(call_later: CallLater, seconds: float) -> None:
+async def sleep_by(call_later: CallLater, seconds: float) -> None:
+    """Wait for a number of seconds by a clock's `call_later`, whatever its `sleep` does."""
     over = asyncio.Event()
     timer = call_later(seconds, over.set)
     try:
@@ -87,7 +88,7 @@ class Clock:
                 "timers keep another time than deadlines."
             )
         if not is_real and self.sleep is _REAL[1]:
-            object.__setattr__(self, "sleep", partial(_sleep, self.call_later))
+            object.__setattr__(self, "sleep", partial(sleep_by, self.call_later))
 
     def deadline(self, seconds: float | None) -> Deadline:
         """Return the deadline that is so many seconds from now; None for none."""

@@ -17,7 +17,7 @@ from attrs import frozen
 from qsessions.api.operations import OPEN_STATUSES
 from qsessions.arguments import texts
 from qsessions.client import AsyncSessionClient
-from qsessions.clock import SYSTEM_CLOCK, Clock
+from qsessions.clock import SYSTEM_CLOCK, Clock, sleep_by
 from qsessions.errors import InvalidArgument, LedgerUnavailable, NotFound, problem_of
 from qsessions.jsonable import Jsonable
 from qsessions.ledger.lease import LeasedLedger, orphans, take_over
@@ -217,14 +217,8 @@ async def _looking(ledger: Ledger, clock: Clock) -> AsyncIterator[None]:
     """Look at a shared ledger's leases meanwhile: after a long pause, all that was seen is void."""
 
     async def look(leased: LeasedLedger) -> None:
-        due = asyncio.Event()
         while True:
-            due.clear()
-            timer = clock.call_later(leased.terms.heartbeat, due.set)
-            try:
-                await due.wait()
-            finally:
-                timer.cancel()
+            await sleep_by(clock.call_later, leased.terms.heartbeat)
             with suppress(LedgerUnavailable):
                 await take_over(leased, clock)
 

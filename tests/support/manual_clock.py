@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from qsessions.clock import _sleep
+from qsessions.clock import sleep_by
 from qsessions.testing import ManualClock
 
 
@@ -14,7 +14,7 @@ class Stepped(ManualClock):
 
     def __init__(self, chance: float = 0.5) -> None:
         super().__init__(1000.0, chance)
-        self.sleep = partial(_sleep, self.call_later)  # type: ignore[misc]
+        self.sleep = partial(sleep_by, self.call_later)  # type: ignore[misc]
 
     async def step(self, seconds: float) -> None:
         """Move on, with everything that is due on the way."""
