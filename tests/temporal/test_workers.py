@@ -5,6 +5,9 @@ docs/how-to/temporal.md has the table of what these find.
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 
 from tests.programs.temporal_worker import HEARTBEAT_TIMEOUT, TERMS
 from tests.support.pages import ROOT
-from tests.temporal.conftest import PATIENCE_S, ROUND_S, Stage, until
+from tests.temporal.conftest import PATIENCE_S, ROUND_S, TEMPORAL, Stage, until
 
 # Seconds that a busy machine may need for anything, besides the waits that are meant.
 BUSY_S = 20.0
@@ -160,13 +163,15 @@ def test_a_worker_that_shuts_down(stage: Stage) -> None:
 
 
 def test_the_example(stage: Stage) -> None:
-    """Its worker runs the workflow that it starts, and SIGTERM ends the worker."""
-    command = [sys.executable, str(ROOT / "examples/temporal_worker.py")]
+    """Its worker runs the workflow that its command starts, and SIGTERM ends the worker."""
+    example = ROOT / "examples/temporal_worker.py"
+    execute = re.search("    temporal (workflow execute .+)", example.read_text("utf-8"))
+    assert execute is not None
     env = stage.env | {"TEMPORAL_ADDRESS": stage.server.address}
-    with subprocess.Popen(command, env=env) as worker:
+    with subprocess.Popen([sys.executable, str(example)], env=env) as worker:
         try:
             done = subprocess.run(
-                [*command, "start"],
+                [TEMPORAL, *shlex.split(execute[1]), "--output", "json"],
                 env=env,
                 capture_output=True,
                 text=True,
@@ -177,7 +182,7 @@ def test_the_example(stage: Stage) -> None:
             worker.terminate()
     assert worker.returncode == 0
     (session,) = stage.emulator.sessions
-    assert done.stdout == f"4 circuits ran in {session}\n"
+    assert json.loads(done.stdout)["result"] == f"4 circuits ran in {session}"
     assert stage.operations() == ["create", "update"]
 
 
