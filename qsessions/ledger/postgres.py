@@ -81,8 +81,7 @@ class PostgresLedger:
     def _begin(self, database: PostgresDatabase) -> None:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The loop of the first of several threads, which set it at once or not at all.
-        self._first: dict[str, asyncio.AbstractEventLoop] = {}
+        self._starting = threading.Lock()
         self._database = database
         self._ledger = DatabaseLedger(database, self.terms, self._clock)
 
@@ -189,15 +188,15 @@ class PostgresLedger:
         if self._pid != os.getpid():
             # A forked child has no thread, and owns nothing yet.
             self._begin(self._database.copy())
-        if self._loop is None:
-            loop = RealTimeLoop()
-            self._loop = self._first.setdefault("loop", loop)
-            if self._loop is loop:
+        with self._starting:
+            if self._loop is None:
+                self._loop = RealTimeLoop()
                 threading.Thread(
-                    target=_serve, args=(loop, self._ledger), name="qsessions-ledger", daemon=True
+                    target=_serve,
+                    args=(self._loop, self._ledger),
+                    name="qsessions-ledger",
+                    daemon=True,
                 ).start()
-            else:
-                loop.close()
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(call(self._ledger), self._loop)
         )
