@@ -33,6 +33,10 @@ class _AttemptEvent(Value):
     path: str
     attempt: int
 
+    def _logged(self) -> tuple[int, str]:
+        attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        return logging.DEBUG, f"{self.method} {self.path} ({self.operation}{attempt})"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RequestSent(_AttemptEvent):
@@ -50,6 +54,10 @@ class ResponseReceived(_AttemptEvent):
     status: int
     seconds: float
 
+    def _logged(self) -> tuple[int, str]:
+        level, line = super()._logged()
+        return level, f"{line}: {self.status} after {self.seconds:.3f} s"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RequestFailed(_AttemptEvent):
@@ -62,6 +70,10 @@ class RequestFailed(_AttemptEvent):
     error: str
     reason: str
 
+    def _logged(self) -> tuple[int, str]:
+        level, line = super()._logged()
+        return level, f"{line}: no answer after {self.seconds:.3f} s: {self.reason}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class RetryPlanned(Value):
@@ -73,6 +85,11 @@ class RetryPlanned(Value):
     delay: float
     reason: str
 
+    def _logged(self) -> tuple[int, str]:
+        whose = f" of session {self.session_id}" if self.session_id else ""
+        again = f"again in {self.delay:.3f} s, after attempt {self.attempt}"
+        return logging.INFO, f"{self.operation}{whose} {again}: {self.reason}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class TokenRenewed(Value):
@@ -80,6 +97,9 @@ class TokenRenewed(Value):
 
     host: str
     expires_in: float
+
+    def _logged(self) -> tuple[int, str]:
+        return logging.DEBUG, f"{self.host} gave an access token for {self.expires_in:.0f} s"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -96,6 +116,11 @@ class SessionCreated(Value):
     max_ttl: int | None
     labels: Mapping[str, str] = field(factory=dict, hash=False)
 
+    def _logged(self) -> tuple[int, str]:
+        where = f" on {self.backend}" if self.backend else ""
+        limit = f"max_ttl {self.max_ttl} s" if self.max_ttl else "no max_ttl"
+        return logging.INFO, f"session {self.session_id} created: {self.mode}{where}, {limit}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class CreateFailed(Value):
@@ -109,6 +134,10 @@ class CreateFailed(Value):
     outcome_unknown: bool
     reason: str
 
+    def _logged(self) -> tuple[int, str]:
+        unknown = ", and a session may have been created" if self.outcome_unknown else ""
+        return logging.DEBUG, f"create failed{unknown}: {self.reason}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SessionDraining(Value):
@@ -116,12 +145,18 @@ class SessionDraining(Value):
 
     session_id: str
 
+    def _logged(self) -> tuple[int, str]:
+        return logging.INFO, f"session {self.session_id} draining"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SessionClosed(Value):
     """The client closed a session."""
 
     session_id: str
+
+    def _logged(self) -> tuple[int, str]:
+        return logging.INFO, f"session {self.session_id} closed"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -135,6 +170,10 @@ class MaxUsageReached(Value):
     max_usage: float
     usage_seconds: float
 
+    def _logged(self) -> tuple[int, str]:
+        used = f"{self.usage_seconds:.0f} s of its max_usage of {self.max_usage:.0f} s"
+        return logging.WARNING, f"session {self.session_id} has used {used}, and is being closed"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class SessionEnded(Value):
@@ -145,6 +184,10 @@ class SessionEnded(Value):
 
     session_id: str
     usage_seconds: float | None
+
+    def _logged(self) -> tuple[int, str]:
+        used = "" if self.usage_seconds is None else f", used {self.usage_seconds:.1f} s"
+        return logging.DEBUG, f"session {self.session_id} is over{used}"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -158,6 +201,11 @@ class CreateCancelled(Value):
     session_id: str | None
     closed: bool
     detail: str
+
+    def _logged(self) -> tuple[int, str]:
+        if not self.closed:
+            return logging.ERROR, self.detail
+        return logging.INFO, f"session {self.session_id} closed, since its create was cancelled"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -174,6 +222,10 @@ class EndingFailed(Value):
     detail: str
     again: bool = False
 
+    def _logged(self) -> tuple[int, str]:
+        level = logging.DEBUG if self.again else logging.ERROR
+        return level, f"session {self.session_id} left open: {self.detail}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class LedgerFailed(Value):
@@ -185,6 +237,11 @@ class LedgerFailed(Value):
 
     reason: str
     unrecorded: tuple[str, ...] = ()
+
+    def _logged(self) -> tuple[int, str]:
+        sessions = ", ".join(self.unrecorded)
+        problem = f"never recorded {sessions}" if sessions else "doesn't record sessions"
+        return logging.WARNING, f"the ledger {problem}: {self.reason}"
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -200,6 +257,11 @@ class OwnershipLost(Value):
     taken_over: bool
     session_ids: tuple[str, ...]
 
+    def _logged(self) -> tuple[int, str]:
+        count = len(self.session_ids)
+        whose = f"{count} session{'' if count == 1 else 's'} of this process"
+        return logging.WARNING, f"ownership of {whose} is lost: {self.reason}"
+
 
 @frozen(kw_only=True, eq=False, repr=False)
 class ClientStopped(Value):
@@ -209,6 +271,9 @@ class ClientStopped(Value):
     """
 
     base_url: str
+
+    def _logged(self) -> tuple[int, str]:
+        return logging.DEBUG, f"the client of {self.base_url} has stopped"
 
 
 Event: TypeAlias = (
@@ -271,12 +336,12 @@ class Observers:
 
     def notify(self, event: Event) -> None:
         """Pass an event on; the log gets its fields as `extra` named "qsessions_..."."""
-        level = _level(event)
+        level, line = event._logged()  # noqa: SLF001 - it is for this log alone
         if logger.isEnabledFor(level):
             extra = {"qsessions_event": type(event).__name__} | {
                 f"qsessions_{name}": value for name, value in attrs.asdict(event).items()
             }
-            logger.log(level, "%s", one_line(_words(event)), extra=extra)
+            logger.log(level, "%s", one_line(line), extra=extra)
         for observer in self._observers:
             try:
                 observer(event)
@@ -295,93 +360,3 @@ class Observers:
             except (Exception, CancelledError):
                 logger.warning("an observer failed to give trace headers", exc_info=True)
         return headers
-
-
-_LEVELS: dict[type[Event], int] = {
-    LedgerFailed: logging.WARNING,
-    OwnershipLost: logging.WARNING,
-    MaxUsageReached: logging.WARNING,
-    SessionCreated: logging.INFO,
-    SessionDraining: logging.INFO,
-    SessionClosed: logging.INFO,
-    CreateCancelled: logging.INFO,
-    RetryPlanned: logging.INFO,
-}
-
-
-def _level(event: Event) -> int:
-    match event:
-        case CreateCancelled(closed=False) | EndingFailed(again=False):
-            return logging.ERROR
-    return _LEVELS.get(type(event), logging.DEBUG)
-
-
-def _words(event: Event) -> str:
-    """Return a line for people who look at a session's life, or for a search in the log."""
-    match event:
-        case SessionCreated():
-            where = f" on {event.backend}" if event.backend else ""
-            limit = f"max_ttl {event.max_ttl} s" if event.max_ttl else "no max_ttl"
-            return f"session {event.session_id} created: {event.mode}{where}, {limit}"
-        case SessionDraining():
-            return f"session {event.session_id} draining"
-        case SessionClosed():
-            return f"session {event.session_id} closed"
-        case MaxUsageReached():
-            used = f"{event.usage_seconds:.0f} s of its max_usage of {event.max_usage:.0f} s"
-            return f"session {event.session_id} has used {used}, and is being closed"
-        case EndingFailed():
-            return f"session {event.session_id} left open: {event.detail}"
-        case LedgerFailed(unrecorded=()):
-            return f"the ledger doesn't record sessions: {event.reason}"
-        case LedgerFailed():
-            return f"the ledger never recorded {', '.join(event.unrecorded)}: {event.reason}"
-        case CreateCancelled(closed=True):
-            return f"session {event.session_id} closed, since its create was cancelled"
-        case CreateCancelled():
-            return event.detail
-    return _words_of_detail(event)
-
-
-def _words_of_detail(
-    event: RequestSent
-    | ResponseReceived
-    | RequestFailed
-    | RetryPlanned
-    | TokenRenewed
-    | CreateFailed
-    | SessionEnded
-    | OwnershipLost
-    | ClientStopped,
-) -> str:
-    match event:
-        case TokenRenewed():
-            return f"{event.host} gave an access token for {event.expires_in:.0f} s"
-        case RetryPlanned():
-            whose = f" of session {event.session_id}" if event.session_id else ""
-            again = f"again in {event.delay:.3f} s, after attempt {event.attempt}"
-            return f"{event.operation}{whose} {again}: {event.reason}"
-        case CreateFailed():
-            unknown = ", and a session may have been created" if event.outcome_unknown else ""
-            return f"create failed{unknown}: {event.reason}"
-        case SessionEnded():
-            usage = "" if event.usage_seconds is None else f", used {event.usage_seconds:.1f} s"
-            return f"session {event.session_id} is over{usage}"
-        case OwnershipLost():
-            count = len(event.session_ids)
-            whose = f"{count} session{'' if count == 1 else 's'} of this process"
-            return f"ownership of {whose} is lost: {event.reason}"
-        case ClientStopped():
-            return f"the client of {event.base_url} has stopped"
-    return _words_of_attempt(event)
-
-
-def _words_of_attempt(event: RequestSent | ResponseReceived | RequestFailed) -> str:
-    attempt = f", attempt {event.attempt}" if event.attempt > 1 else ""
-    words = f"{event.method} {event.path} ({event.operation}{attempt})"
-    match event:
-        case ResponseReceived():
-            return f"{words}: {event.status} after {event.seconds:.3f} s"
-        case RequestFailed():
-            return f"{words}: no answer after {event.seconds:.3f} s: {event.reason}"
-    return words
