@@ -238,6 +238,11 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def may_be_plain(url: URL, insecure_hosts: InsecureHosts) -> bool:
+    """Return whether plain http may go to a host: to this machine, and to those that are named."""
+    return is_loopback(url.raw_host) or (url.raw_host, url.port) in insecure_hosts
+
+
 def is_emulator(url: str, insecure_hosts: InsecureHosts) -> bool:
     """Return whether an address is one that an emulator may have: plain http to where that may go.
 
@@ -249,9 +254,7 @@ def is_emulator(url: str, insecure_hosts: InsecureHosts) -> bool:
     """
     try:
         address = URL(url)
-        return address.scheme == "http" and (
-            is_loopback(address.raw_host) or (address.raw_host, address.port) in insecure_hosts
-        )
+        return address.scheme == "http" and may_be_plain(address, insecure_hosts)
     except (ValueError, IndexError):  # yarl 1.25 raises the latter for "http://[]@"
         return False
 

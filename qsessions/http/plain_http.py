@@ -6,7 +6,7 @@ import logging
 
 from yarl import URL
 
-from qsessions.api.messages import INSECURE_HOSTS, InsecureHosts, is_loopback
+from qsessions.api.messages import INSECURE_HOSTS, InsecureHosts, is_loopback, may_be_plain
 from qsessions.errors import ConfigurationError
 from qsessions.http.proxies import Proxy
 
@@ -30,33 +30,34 @@ def check_plain_http(url: URL, proxy: Proxy | None, named: InsecureHosts) -> Non
     if url.scheme == "https" or (proxy is None and is_loopback(url.raw_host)):
         return
     problem = f"{url.origin()} is plain http, so others on the way could read the credentials"
-    if not _is_allowed(url, named):
+    if not may_be_plain(url, named):
         raise ConfigurationError(
             f"{problem}.",
             solution=f"Use https, name the host and its port in {INSECURE_HOSTS}, or pass "
             "allow_insecure=True.",
             argument="allow_insecure",
         )
-    if proxy is not None and not _is_allowed(proxy.url, named):
+    _warn_once(url, "is plain http")
+    if proxy is None:
+        return
+    if not may_be_plain(proxy.url, named):
         raise ConfigurationError(
-            f"{problem}: the proxy is another machine.",
-            solution="Leave out proxy=, name the host in NO_PROXY, or pass allow_insecure=True.",
+            f"{problem}: the proxy is another machine, {proxy.url.authority}.",
+            solution="Leave out proxy=, name the host in NO_PROXY, name the proxy and its port in "
+            f"{INSECURE_HOSTS}, or pass allow_insecure=True.",
             argument="allow_insecure",
         )
+    _warn_once(proxy.url, "is a proxy for plain http")
 
 
-def _is_allowed(url: URL, named: InsecureHosts) -> bool:
-    """Return whether a host is this machine or allowed by its name; the first time, warn."""
-    if is_loopback(url.raw_host):
-        return True
+def _warn_once(url: URL, what: str) -> None:
+    """Warn of a host that is allowed by its name, the first time."""
     host = (url.raw_host, url.port)
-    if host not in named:
-        return False
-    if host not in _WARNED:
+    if not is_loopback(url.raw_host) and host not in _WARNED:
         _WARNED.add(host)
         _logger.warning(
-            "%s is plain http, which %s allows: others on its network can read the credentials",
+            "%s %s, which %s allows: others on its network can read the credentials",
             url.origin(),
+            what,
             INSECURE_HOSTS,
         )
-    return True

@@ -287,10 +287,11 @@ async def close_ledger(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Return why a ledger failed, as a message."""
-    return (
+    """Return why a ledger failed, for the end of a sentence, so without a full stop."""
+    text = (
         error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
     )
+    return text.removesuffix(".")
 
 
 async def answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
@@ -307,4 +308,4 @@ async def answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:
         raise
     except Exception as error:  # noqa: BLE001 - a ledger of the user's own may raise anything
         why = f"it did not answer within {seconds:g} s" if scope.expired else reason(error)
-    raise LedgerUnavailable(f"the ledger can't be used: {why.removesuffix('.')}.")
+    raise LedgerUnavailable(f"the ledger can't be used: {why}.")

@@ -299,15 +299,16 @@ async def test_it_is_told_once(
     [
         ("HTTP_PROXY", "http://proxy.example:3128"),
         ("proxy=", "http://proxy.example:3128"),
+        ("proxy=", "https://tls.example:3128"),
         # Another port of a host that is named.
         ("HTTP_PROXY", "http://search:3128"),
     ],
 )
 async def test_a_proxy_that_is_another_machine(
-    monkeypatch: pytest.MonkeyPatch, variable: str, proxy: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, proxy: str
 ) -> None:
     """What is named may be reached in plain http through a proxy only where that is this machine or
-    is named too.
+    is named too, as the advice says; the warning doesn't call a proxy with TLS plain http.
     """
     with monkeypatch.context() as patch:
         patch.setenv(VARIABLE, HOSTS)
@@ -316,10 +317,13 @@ async def test_a_proxy_that_is_another_machine(
             options["proxy"] = proxy
         else:
             patch.setenv(variable, proxy)
-        with pytest.raises(ConfigurationError, match="the proxy is another machine"):
+        with pytest.raises(ConfigurationError, match="the proxy is another machine") as caught:
             AsyncSessionClient([], **options)
+        assert URL(proxy).authority in caught.value.message
+        assert f"name the proxy and its port in {VARIABLE}" in str(caught.value.solution)
         patch.setenv(VARIABLE, f"{HOSTS},{URL(proxy).authority}")
         await AsyncSessionClient([], **options).aclose()
+        assert f"{proxy} is a proxy for plain http, which" in caplog.text
         patch.setenv(VARIABLE, HOSTS)
         patch.setenv("NO_PROXY", "service")
         if variable != "proxy=":

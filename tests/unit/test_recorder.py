@@ -369,7 +369,9 @@ async def test_a_ledger_that_cant_be_closed(
 
 
 async def test_after_the_transport(recording: Recording, told: list[Event]) -> None:
-    """When no task can be had any more, the record is told as not kept, and nothing is raised."""
+    """When no task can be had any more, the record is told as not kept, and nothing is raised. The
+    reason ends without a full stop, as each does.
+    """
 
     def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         coroutine.close()
@@ -379,7 +381,7 @@ async def test_after_the_transport(recording: Recording, told: list[Event]) -> N
     await ask(recorder, "k")
     await recorder.aclose()
     assert told == [
-        LedgerFailed(reason="the client is closed."),
+        LedgerFailed(reason="the client is closed"),
         LedgerFailed(reason="it never took these records", unrecorded=("k",)),
     ]
 
