@@ -550,7 +550,7 @@ class AsyncSessionClient(OfItsProcess):
             self._creates,
             session_id,
             labels={**self._labels, **self._checked_labels(labels)},
-            api_version=None if api_version is None else operations.checked_version(api_version),
+            api_version=operations.checked_version(api_version),
             seconds=self._caller.seconds(timeout),
         )
         return SessionContext(
@@ -904,7 +904,7 @@ class AsyncSessionClient(OfItsProcess):
             raise InvalidArgument("mode must name at least one of job, session, batch.")
         caller = self._calls_with(extra_headers).caller
         seconds = caller.seconds(timeout)
-        version = None if api_version is None else operations.checked_version(api_version)
+        version = operations.checked_version(api_version)
         streams = [caller.workloads(query, version, seconds) for query in queries]
         return by_creation(streams, newest_first=newest_first)
 
@@ -1014,7 +1014,7 @@ class AsyncSessionClient(OfItsProcess):
             None if instance is None else ServiceCRN(instance),
             None if retry is None else value_or_default("retry=", retry, RetryPolicy),
             headers,
-            api_version=None if api_version is None else operations.checked_version(api_version),
+            api_version=operations.checked_version(api_version),
             timeout=timeout,
         )
         return with_changes(
@@ -1071,7 +1071,7 @@ class AsyncSessionClient(OfItsProcess):
             self._creates,
             self._defaults.complete(request),
             labels={**self._labels, **self._checked_labels(labels)},
-            api_version=None if api_version is None else operations.checked_version(api_version),
+            api_version=operations.checked_version(api_version),
             seconds=self._caller.seconds(timeout),
         )
 

@@ -241,7 +241,7 @@ class InstanceLookupFailed(QSessionsError):
     Nothing was sent to the service. `status` and `code` are Global Search's own.
     """
 
-    hint = "Check the key, or give the instance's CRN: then nothing is looked up."
+    hint = "Check the key, or make the call again later."
 
 
 class SessionLeftOpen(QSessionsError):

@@ -28,6 +28,7 @@ from qsessions.models import (
 )
 
 T = TypeVar("T")
+VersionT = TypeVar("VersionT", bound=str | None)
 
 # Query parameters, in order; a name may come more than once.
 Query: TypeAlias = tuple[tuple[str, str], ...]
@@ -58,17 +59,16 @@ def default_version(now: float) -> str:
     return DESCRIBED_VERSION if now < DESCRIBED_VERSION_SUNSET else COVERED_VERSION
 
 
-def checked_version(version: str, *, latest: bool = True) -> str:
-    """Return an API version, "YYYY-MM-DD" or, with `latest`, "latest", if it can be one.
+def checked_version(version: VersionT, *, latest: bool = True) -> VersionT:
+    """Return an API version, "YYYY-MM-DD" or, with `latest`, "latest", if it can be one; or None.
 
     Raises:
         InvalidArgument: It is neither.
     """
     # An untyped caller may pass anything.
     value: object = version
-    if not (latest and value == LATEST) and not (
-        isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
-    ):
+    is_date = isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
+    if not (value is None or is_date or (latest and value == LATEST)):
         raise InvalidArgument(
             f'api_version must be a date such as "2026-04-15", or "latest", not {version!r}.'
         )

@@ -156,7 +156,7 @@ class Diagnosis:
         lookup = settings.lookup
         async with self._attempts(settings.proxies, settings.insecure_hosts) as attempts:
             deadline = service.CLOCK.deadline(self.options.timeout)
-            found = lookup.choose(await lookup.directory.instances(attempts, deadline))
+            found = await lookup.find(attempts, deadline)
         self.settings = lookup.complete(found.crn)
         host = URL(lookup.directory.search_url).host
         return f"looked up at {host}: {found.name}, {found.plan}, {found.region}, {found.crn}"

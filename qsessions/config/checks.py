@@ -226,17 +226,25 @@ def unknown_channel(channel: str) -> ConfigurationError:
     )
 
 
-def refuse_emulator(url: str | None, variable: str, insecure_hosts: InsecureHosts) -> None:
-    """Refuse an emulator's address in the environment for the key of a named account.
+def refuse_emulator(
+    url: str | None, variable: str, insecure_hosts: InsecureHosts, *, why: str, instead: str
+) -> None:
+    """Refuse an emulator's address in the environment.
+
+    Args:
+        url: The address.
+        variable: Where it is.
+        insecure_hosts: Where plain http may go besides this machine.
+        why: Why it can't be meant, for the message.
+        instead: What to do where an emulator is meant.
 
     Raises:
-        ConfigurationError: The address is plain http to where that may go.
+        ConfigurationError: It is one.
     """
     if url and is_emulator(url, insecure_hosts):
         raise ConfigurationError(
-            f"{variable} is an address in plain http, as an emulator has, and the named account's "
-            "key would go there.",
-            solution=f"Unset {variable}. For an emulator, pass no account: its key is in {TOKEN}.",
+            f"{variable} is an address in plain http, as an emulator has, and {why}.",
+            solution=f"Unset {variable}. For an emulator, {instead}.",
         )
 
 

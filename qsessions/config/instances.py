@@ -5,7 +5,6 @@ IBM Cloud's Global Search lists the account's instances, and the Global Catalog 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -18,7 +17,6 @@ from qsessions.api.messages import (
     AuthProvider,
     InsecureHosts,
     SecretHeaders,
-    is_emulator,
     leftover_problem,
     service_url,
 )
@@ -27,16 +25,13 @@ from qsessions.auth import IBMCloudAuth
 from qsessions.auth.static import region_of
 from qsessions.clock import Deadline
 from qsessions.config.account_file import quote
+from qsessions.config.checks import BASE_URL, refuse_emulator
 from qsessions.errors import (
-    CallTimeout,
-    ClientClosed,
     ConfigurationError,
-    ConnectionFailed,
     InstanceLookupFailed,
     ProtocolError,
     QSessionsError,
     ResponseError,
-    copy_error,
     one_line,
 )
 from qsessions.http.attempts import Attempts
@@ -52,6 +47,8 @@ CATALOG_URL = "GLOBAL_CATALOG_URL"
 
 # An instance's "name" that stands for any.
 AUTO = "auto"
+# What to do about a look-up besides.
+GIVE_CRN = "Or give the instance's CRN: then nothing is looked up."
 # How many instances a message lists.
 _MAX_LISTED = 10
 
@@ -133,7 +130,6 @@ class Directory:
             # Not as its own class: that would speak of the service and its sessions.
             raise InstanceLookupFailed.from_failure(failure, message)
         failure.message, failure.args = message, (message,)
-        failure.solution = failure.solution and f"{failure.solution} {InstanceLookupFailed.hint}"
         raise failure
 
 
@@ -164,22 +160,25 @@ class InstanceLookup:
         return self.account.instance not in {None, "", AUTO}
 
     async def load(self, attempts: Attempts, deadline: Deadline) -> Settings:
-        """Look the instance up and return the settings with it.
+        """Look the instance up and return the settings with it; see `find`."""
+        return self.complete((await self.find(attempts, deadline)).crn)
 
-        Raises:
-            ConfigurationError: There is none, or there are several.
-            QSessionsError: See `Directory.instances`.
-        """
-        return self.complete(self.choose(await self.directory.instances(attempts, deadline)).crn)
-
-    def choose(self, instances: Sequence[Instance]) -> Instance:
+    async def find(self, attempts: Attempts, deadline: Deadline) -> Instance:
         """Return the only instance that is as it was asked for.
 
         The official client takes several: the first that has the backend.
 
         Raises:
             ConfigurationError: There is none, or there are several; the message lists them.
+            QSessionsError: See `Directory.instances`.
         """
+        try:
+            instances = await self.directory.instances(attempts, deadline)
+        except QSessionsError as error:
+            # Not where there is no token, which each call needs.
+            if error.operation == "instances" and error.solution:
+                error.solution += f" {GIVE_CRN}"
+            raise
         if self.has_name:
             # It isn't repeated: it may be the API key, in the wrong place.
             asked = f"the name in {self.name_source}"
@@ -245,8 +244,14 @@ def directory_of(
         search_url = _checked(search_url, SEARCH_URL)
         catalog_url = _checked(catalog_url, CATALOG_URL)
         if cloud_host is not None:
-            _refuse_emulator(search_url, SEARCH_URL, insecure_hosts)
-            _refuse_emulator(catalog_url, CATALOG_URL, insecure_hosts)
+            for url, variable in ((search_url, SEARCH_URL), (catalog_url, CATALOG_URL)):
+                refuse_emulator(
+                    url,
+                    variable,
+                    insecure_hosts,
+                    why="the base URL is the cloud's",
+                    instead=f"set {BASE_URL} to its address, too",
+                )
             search_url = search_url or cloud_host("api.global-search-tagging.")
             catalog_url = catalog_url or cloud_host("globalcatalog.") + "/api/v1"
     except ConfigurationError as error:
@@ -254,7 +259,7 @@ def directory_of(
     if search_url is None or catalog_url is None:
         return ConfigurationError(
             "the base URL doesn't say where instances are listed.",
-            solution=f"Give the instance's CRN, or set {SEARCH_URL} and {CATALOG_URL}.",
+            solution=f"Set {SEARCH_URL} and {CATALOG_URL}.",
         )
     return Directory(key, search_url, catalog_url)
 
@@ -263,15 +268,6 @@ def _checked(url: str | None, variable: str) -> str | None:
     if not url:
         return None
     return service_url(url, variable, solution=f"Correct or unset {variable}.")
-
-
-def _refuse_emulator(url: str | None, variable: str, insecure_hosts: InsecureHosts) -> None:
-    if url and is_emulator(url, insecure_hosts):
-        raise ConfigurationError(
-            f"{variable} is an address in plain http, as an emulator has, and the base URL is the "
-            "cloud's.",
-            solution=f"Unset {variable}, or set QSESSIONS_BASE_URL to the emulator's.",
-        )
 
 
 def _fits(instance: Instance, account: Account) -> bool:
@@ -301,25 +297,3 @@ def _listed(instances: Sequence[Instance]) -> str:
     more = len(instances) - _MAX_LISTED
     rest = f" and {more} more, which `qsessions instances` lists" if more > 0 else ""
     return ", ".join(texts) + rest
-
-
-def loading_failure(
-    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
-) -> QSessionsError | None:
-    """Return why the settings aren't there after the wait for them, or None."""
-    if not loading.done():
-        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
-    if loading.cancelled():
-        return ClientClosed(f"the client was closed {doing}", operation=operation)
-    error = loading.result()
-    return None if error is None else _not_sent(error, operation)
-
-
-def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
-    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
-    failure = copy_error(error)
-    if isinstance(failure, ConnectionFailed | CallTimeout):
-        failure.sent = False
-    if failure.operation is not None:
-        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
-    return failure

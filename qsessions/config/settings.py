@@ -37,6 +37,7 @@ from qsessions.config.checks import (
     unknown_channel,
 )
 from qsessions.config.instances import (
+    GIVE_CRN,
     Directory,
     InstanceLookup,
     directory_of,
@@ -246,9 +247,10 @@ class SettingsLoader:
     ) -> InstanceLookup:
         label = _label("instance", source)
         if isinstance(directory, ConfigurationError):
-            problem = "without a CRN the instance is looked up, and"
             raise self._refusal(
-                f"{label}: {problem} {directory.message}", directory.solution, directory.argument
+                f"{label}: without a CRN the instance is looked up, and {directory.message}",
+                f"{directory.solution} {GIVE_CRN}",
+                directory.argument,
             )
 
         def complete(crn: str) -> Settings:

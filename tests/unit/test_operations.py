@@ -247,15 +247,17 @@ def test_default_version(now: float, version: str) -> None:
     assert ops.default_version(now) == version
 
 
-@table("version", ["2025-01-01", "1999-12-31", "latest"])
-def test_versions_accepted(version: str) -> None:
-    """Any date is passed on as it is: which versions there are is the service's to know."""
+@table("version", ["2025-01-01", "1999-12-31", "latest", None])
+def test_versions_accepted(version: str | None) -> None:
+    """Any date is passed on as it is: which versions there are is the service's to know. None, of
+    a call that names no version, stays None.
+    """
     assert ops.checked_version(version) == version
 
 
 @table(
     "version",
-    ["", "newest", "LATEST", "2025-1-1", "2025-01-01\n", " 2025-01-01", "٢٠٢٥-01-01", 2025, None],
+    ["", "newest", "LATEST", "2025-1-1", "2025-01-01\n", " 2025-01-01", "٢٠٢٥-01-01", 2025],
 )
 def test_versions_refused(version: Any) -> None:
     """What is neither a date nor "latest" is refused, so that nothing odd becomes a header."""
