@@ -10,7 +10,6 @@ from qsessions._version import __version__ as __version__
 
 _HOMES = {
     "api.messages": ("AuthProvider", "Request", "Response", "Transport"),
-    "api.outcome": ("CreateOutcomeUnknown",),
     "auth": (
         "BackendAuthentication",
         "ExternalServiceToken",
@@ -27,6 +26,7 @@ _HOMES = {
         "ConfigurationError",
         "Conflict",
         "ConnectionFailed",
+        "CreateOutcomeUnknown",
         "Forbidden",
         "InstanceLookupFailed",
         "InstanceNotFound",

@@ -8,7 +8,6 @@ from qsessions.api.messages import (
     Response as Response,
     Transport as Transport,
 )
-from qsessions.api.outcome import CreateOutcomeUnknown as CreateOutcomeUnknown
 from qsessions.auth import (
     BackendAuthentication as BackendAuthentication,
     ExternalServiceToken as ExternalServiceToken,
@@ -25,6 +24,7 @@ from qsessions.errors import (
     ConfigurationError as ConfigurationError,
     Conflict as Conflict,
     ConnectionFailed as ConnectionFailed,
+    CreateOutcomeUnknown as CreateOutcomeUnknown,
     Forbidden as Forbidden,
     InstanceLookupFailed as InstanceLookupFailed,
     InstanceNotFound as InstanceNotFound,

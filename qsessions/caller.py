@@ -19,16 +19,9 @@ from qsessions.api.pages import Paging
 from qsessions.auth import ServiceCRN
 from qsessions.clock import Clock, Deadline
 from qsessions.config.checks import merged_headers
-from qsessions.config.instances import Directory, InstanceLookup
+from qsessions.config.instances import Directory, InstanceLookup, loading_failure
 from qsessions.config.settings import Settings, SettingsLoader
-from qsessions.errors import (
-    CallTimeout,
-    ClientClosed,
-    ConfigurationError,
-    ConnectionFailed,
-    QSessionsError,
-    copy_error,
-)
+from qsessions.errors import CallTimeout, ConfigurationError, QSessionsError, copy_error
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
@@ -331,14 +324,9 @@ class Caller:
                 self._loading = self.spawn(self._load(loader))
             loading = self._loading
             await deadline.wait({loading})
-            if not loading.done():
-                problem = f"the call's deadline passed while {loader.activity}."
-                raise CallTimeout(problem, operation=operation, sent=False)
-            if loading.cancelled():
-                problem = f"the client was closed while {loader.activity}."
-                raise ClientClosed(problem, operation=operation)
-            if (error := loading.result()) is not None:
-                raise _not_sent(error, operation)
+            failure = loading_failure(loading, f"while {loader.activity}.", operation)
+            if failure is not None:
+                raise failure
 
     def _apply(self, settings: Settings) -> None:
         self._transport.proxies = settings.proxies
@@ -393,13 +381,3 @@ class Caller:
                 versions = await self.versions(None, deadline, urgent=True)
                 self._latest = operations.newest_live(versions)
             return self._latest
-
-
-def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
-    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
-    failure = copy_error(error)
-    if isinstance(failure, ConnectionFailed | CallTimeout):
-        failure.sent = False
-    if failure.operation is not None:
-        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
-    return failure

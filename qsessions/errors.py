@@ -1,7 +1,5 @@
 """What qsessions raises: `QSessionsError`, and a class for each case that callers handle apart.
 
-`CreateOutcomeUnknown`, which holds values of models.py, is in outcome.py.
-
 Errors carry facts, not sentinels: what isn't known is None. They survive pickling with their fields
 and notes.
 """
@@ -9,12 +7,20 @@ and notes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from qsessions.jsonable import Jsonable, jsonable
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from qsessions.models import CreateSession, Workload
+
 ErrorT = TypeVar("ErrorT", bound=Exception)
+
+# So many candidates are listed in a message.
+_LISTED = 5
 
 # What an error that takes another's place says as that one did.
 _FACTS = (
@@ -244,6 +250,53 @@ class InstanceLookupFailed(QSessionsError):
     hint = "Check the key, or make the call again later."
 
 
+class CreateOutcomeUnknown(QSessionsError):
+    """A session may have been created: no answer came, or it can't be read.
+
+    The request isn't repeated: the service has no idempotency key, so a repeat could create a
+    second session that costs. `session_id` is set where the answer can't be read but has an id.
+
+    Attributes:
+        request: What was asked for.
+        asked_at: When the call began, an aware time: by the service's clock where the search for
+            candidates got its time, else by this machine's.
+        candidates: The sessions or batches, newest first, that were created since then and fit the
+            request, without those that this client created or that its ledger has for other
+            creates. One of them may be the session. It may also be another user's, and a slow
+            service may list it later. None without a search: the call's deadline had passed, the
+            service could not be read, or `session_id` is known.
+    """
+
+    _more_facts = ("request", "asked_at", "candidates")
+    hint = "Look through client.workloads() for a session that you don't know, and close it."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request: CreateSession | None = None,
+        asked_at: datetime | None = None,
+        candidates: tuple[Workload, ...] | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.request = request
+        self.asked_at = asked_at
+        self.candidates = candidates
+
+    def set_candidates(self, asked_at: datetime, candidates: tuple[Workload, ...]) -> None:
+        """Set the candidates that a search through the workloads found."""
+        self.asked_at, self.candidates = asked_at, candidates
+        if candidates:
+            ids = ", ".join(repr(candidate.id) for candidate in candidates[:_LISTED])
+            more = f" and {len(candidates) - _LISTED} more" if len(candidates) > _LISTED else ""
+            self.solution = (
+                f"It may be {ids}{more}: close what was created since and that you don't know."
+            )
+        else:
+            self.solution = f"None was listed just after. {self.hint}"
+
+
 class SessionLeftOpen(QSessionsError):
     """A block of `open()` went well, but its session could not be ended and may go on costing.
 
@@ -343,20 +396,6 @@ class ServerError(ResponseError):
     hint = "Make the call again later; quote the trace id to IBM support if it goes on."
 
 
-_BY_STATUS: dict[int, type[ResponseError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    429: RateLimited,
-}
-
-
-# The service's code for an instance that it doesn't find, on any path of one.
-INSTANCE_NOT_FOUND_CODE = "1279"
-
-
 def problem_of(error: Exception, operation: str | None = None) -> str:
     """Return what happened, without the advice.
 
@@ -377,28 +416,6 @@ def problem_of(error: Exception, operation: str | None = None) -> str:
 def one_line(text: str) -> str:
     """Return text for a log or a terminal: unprintable characters, line ends too, become spaces."""
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-def response_error_class(
-    status: int, *, is_service_error: bool, codes: Collection[str] = (), html: bool = False
-) -> type[ResponseError]:
-    """Return the class for an HTTP status other than success.
-
-    A 404 of another form than the service's comes from something in between, for example while the
-    service is away, and an HTML page with 401 or 403 from the wall of a CDN or a company. Neither
-    says anything about the session or the credentials.
-
-    Args:
-        status: The status.
-        is_service_error: Whether the answer has the service's own form.
-        codes: All error codes in the answer.
-        html: Whether the answer is an HTML page.
-    """
-    if (status == 404 and not is_service_error) or (status in {401, 403} and html):
-        return ResponseError
-    if status == 404 and INSTANCE_NOT_FOUND_CODE in codes:
-        return InstanceNotFound
-    return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)
 
 
 def copy_error(error: ErrorT) -> ErrorT:

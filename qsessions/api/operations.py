@@ -14,9 +14,8 @@ from yarl import URL
 
 from qsessions.api import codec
 from qsessions.api.messages import Progress, Request, Response, SecretHeaders, http_date
-from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.arguments import check_choice, check_session_id, check_text, is_number
-from qsessions.errors import InvalidArgument, ProtocolError
+from qsessions.errors import CreateOutcomeUnknown, InvalidArgument, ProtocolError
 from qsessions.models import (
     ApiVersion,
     CreateSession,

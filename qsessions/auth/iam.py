@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 from attrs import define
 from yarl import URL
 
+from qsessions.api.addresses import service_url
 from qsessions.api.codec import Grant, decode_grant
 from qsessions.api.error_body import decode_error_body
 from qsessions.api.messages import (
@@ -27,7 +28,6 @@ from qsessions.api.messages import (
     SecretHeaders,
     Transport,
     credential_problem,
-    service_url,
     strip_frames,
     strips_frames,
 )

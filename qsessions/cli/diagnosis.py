@@ -12,13 +12,8 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from qsessions.api import operations
-from qsessions.api.messages import (
-    INSECURE_HOSTS,
-    InsecureHosts,
-    Response,
-    http_date,
-    is_loopback,
-)
+from qsessions.api.addresses import INSECURE_HOSTS, InsecureHosts, is_loopback
+from qsessions.api.messages import Response, http_date
 from qsessions.cli import service
 from qsessions.cli.api_version import why_version
 from qsessions.cli.failures import Exit, advice_on, exit_code

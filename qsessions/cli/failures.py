@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from enum import IntEnum
 
-from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.cli.terminal import discard_output
 from qsessions.errors import (
     CallTimeout,
     ConfigurationError,
     ConnectionFailed,
+    CreateOutcomeUnknown,
     InvalidArgument,
     ProtocolError,
     QSessionsError,

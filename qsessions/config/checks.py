@@ -10,16 +10,13 @@ from typing import cast
 
 from yarl import URL
 
+from qsessions.api.addresses import INSECURE_HOSTS, InsecureHosts, is_emulator, service_url
 from qsessions.api.messages import (
-    INSECURE_HOSTS,
     RESERVED_HEADERS,
     AuthProvider,
-    InsecureHosts,
     SecretHeaders,
     header_problem,
-    is_emulator,
     leftover_problem,
-    service_url,
 )
 from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
 from qsessions.config.account_file import CHANNELS, OLD_CHANNEL
@@ -226,25 +223,18 @@ def unknown_channel(channel: str) -> ConfigurationError:
     )
 
 
-def refuse_emulator(
-    url: str | None, variable: str, insecure_hosts: InsecureHosts, *, why: str, instead: str
-) -> None:
-    """Refuse an emulator's address in the environment.
-
-    Args:
-        url: The address.
-        variable: Where it is.
-        insecure_hosts: Where plain http may go besides this machine.
-        why: Why it can't be meant, for the message.
-        instead: What to do where an emulator is meant.
+def refuse_emulator(url: str | None, variable: str, insecure_hosts: InsecureHosts) -> None:
+    """Refuse an emulator's address in the environment, where one of the cloud's keys would go.
 
     Raises:
-        ConfigurationError: It is one.
+        ConfigurationError: The address is plain http to where that may go.
     """
     if url and is_emulator(url, insecure_hosts):
         raise ConfigurationError(
-            f"{variable} is an address in plain http, as an emulator has, and {why}.",
-            solution=f"Unset {variable}. For an emulator, {instead}.",
+            f"{variable} is an address in plain http, as an emulator has, and a key of the cloud's "
+            "would go there.",
+            solution=f"Unset {variable}. For an emulator, set {BASE_URL} and {TOKEN} too, and name "
+            "no account.",
         )
 
 

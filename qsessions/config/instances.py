@@ -5,33 +5,33 @@ IBM Cloud's Global Search lists the account's instances, and the Global Catalog 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from attrs import field, frozen
 
+from qsessions.api.addresses import InsecureHosts, service_url
 from qsessions.api.codec import Account
 from qsessions.api.directory import CatalogEntry, ListedInstance, plan, search
-from qsessions.api.messages import (
-    AuthProvider,
-    InsecureHosts,
-    SecretHeaders,
-    leftover_problem,
-    service_url,
-)
+from qsessions.api.messages import AuthProvider, SecretHeaders, leftover_problem
 from qsessions.api.operations import Operation
 from qsessions.auth import IBMCloudAuth
 from qsessions.auth.static import region_of
 from qsessions.clock import Deadline
 from qsessions.config.account_file import quote
-from qsessions.config.checks import BASE_URL, refuse_emulator
+from qsessions.config.checks import refuse_emulator
 from qsessions.errors import (
+    CallTimeout,
+    ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
     InstanceLookupFailed,
     ProtocolError,
     QSessionsError,
     ResponseError,
+    copy_error,
     one_line,
 )
 from qsessions.http.attempts import Attempts
@@ -244,14 +244,8 @@ def directory_of(
         search_url = _checked(search_url, SEARCH_URL)
         catalog_url = _checked(catalog_url, CATALOG_URL)
         if cloud_host is not None:
-            for url, variable in ((search_url, SEARCH_URL), (catalog_url, CATALOG_URL)):
-                refuse_emulator(
-                    url,
-                    variable,
-                    insecure_hosts,
-                    why="the base URL is the cloud's",
-                    instead=f"set {BASE_URL} to its address, too",
-                )
+            refuse_emulator(search_url, SEARCH_URL, insecure_hosts)
+            refuse_emulator(catalog_url, CATALOG_URL, insecure_hosts)
             search_url = search_url or cloud_host("api.global-search-tagging.")
             catalog_url = catalog_url or cloud_host("globalcatalog.") + "/api/v1"
     except ConfigurationError as error:
@@ -297,3 +291,25 @@ def _listed(instances: Sequence[Instance]) -> str:
     more = len(instances) - _MAX_LISTED
     rest = f" and {more} more, which `qsessions instances` lists" if more > 0 else ""
     return ", ".join(texts) + rest
+
+
+def loading_failure(
+    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
+) -> QSessionsError | None:
+    """Return why the settings aren't there after the wait for them, or None."""
+    if not loading.done():
+        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
+    if loading.cancelled():
+        return ClientClosed(f"the client was closed {doing}", operation=operation)
+    error = loading.result()
+    return None if error is None else _not_sent(error, operation)
+
+
+def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
+    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
+    failure = copy_error(error)
+    if isinstance(failure, ConnectionFailed | CallTimeout):
+        failure.sent = False
+    if failure.operation is not None:
+        failure.add_note(f"{operation} needed the instance; nothing was sent to the service.")
+    return failure

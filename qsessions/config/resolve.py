@@ -97,15 +97,8 @@ def resolve(
         else f"{WAYS} auth=[] makes a client without credentials, enough for versions().",
     )
     if is_named and needs_key:
-        base = None if base_url else loader.base_url
-        for url, variable in ((loader.iam_url, IAM_URL), (base, BASE_URL)):
-            refuse_emulator(
-                url,
-                variable,
-                loader.insecure_hosts,
-                why="the named account's key would go there",
-                instead=f"pass no account: its key is in {TOKEN}",
-            )
+        refuse_emulator(loader.iam_url, IAM_URL, loader.insecure_hosts)
+        refuse_emulator(None if base_url else loader.base_url, BASE_URL, loader.insecure_hosts)
     key = key_of(loader.providers) if needs_crn else None
     if key is not None and environment.token and not key.may_be_of(environment.token):
         # The instance of another key may be on another bill.

@@ -9,14 +9,9 @@ from typing import ClassVar
 import attrs
 from attrs import field, frozen
 
+from qsessions.api.addresses import InsecureHosts, service_url
 from qsessions.api.codec import Account
-from qsessions.api.messages import (
-    AuthProvider,
-    InsecureHosts,
-    SecretValues,
-    service_url,
-    strips_frames,
-)
+from qsessions.api.messages import AuthProvider, SecretValues, strips_frames
 from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.config.account_file import (

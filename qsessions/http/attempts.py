@@ -21,9 +21,9 @@ from qsessions.api.messages import (
     header_problem,
     strip_frames,
 )
-from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Clock, Deadline
 from qsessions.errors import (
+    CreateOutcomeUnknown,
     Forbidden,
     InstanceNotFound,
     NotFound,

@@ -16,9 +16,9 @@ from qsessions.api.messages import (
 )
 from qsessions.clock import Deadline
 from qsessions.errors import (
-    INSTANCE_NOT_FOUND_CODE,
     CallTimeout,
     ConnectionFailed,
+    NotFound,
     QSessionsError,
     copy_error,
 )
@@ -30,6 +30,7 @@ from qsessions.http.credentials import (
     invalidate,
     rest_of,
 )
+from qsessions.http.response_errors import response_error_class
 
 
 class CallState:
@@ -76,10 +77,9 @@ class CallState:
     def is_success(self, response: Response) -> bool:
         """Return whether an answer means that the call succeeded."""
         if self.may_be_applied and response.status in self.request.done_when_repeated:
-            # As for `response_error_class`, neither another's answer nor a missing instance
-            # says anything about the session.
-            parsed = decode_error_body(response.body)
-            return parsed.is_service_error and INSTANCE_NOT_FOUND_CODE not in parsed.codes
+            # Neither another's answer nor a missing instance says anything about the session.
+            body = decode_error_body(response.body)
+            return response_error_class(response.status, body) is NotFound
         return 200 <= response.status < 300
 
     def with_context(self, error: QSessionsError) -> QSessionsError:

@@ -6,7 +6,7 @@ import logging
 
 from yarl import URL
 
-from qsessions.api.messages import INSECURE_HOSTS, InsecureHosts, is_loopback, may_be_plain
+from qsessions.api.addresses import INSECURE_HOSTS, InsecureHosts, is_loopback, may_be_plain
 from qsessions.errors import ConfigurationError
 from qsessions.http.proxies import Proxy
 

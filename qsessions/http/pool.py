@@ -7,7 +7,10 @@ import os
 import platform
 import ssl as tls
 import sys
+import warnings
 import weakref
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -18,7 +21,6 @@ from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError
 from qsessions.http.certificates import Certificates
 from qsessions.http.threads import Resolver
-from qsessions.http.unclosed import left_open
 
 # The type of `http=`, for modules that don't know aiohttp.
 HttpSession: TypeAlias = aiohttp.ClientSession
@@ -122,7 +124,9 @@ class Pool:
         # At the interpreter's end there can be no finalizer any more.
         if self._finalizer is None and self.warns_unclosed and not sys.is_finalizing():
             loop = asyncio.get_running_loop()
-            self._finalizer = weakref.finalize(self, left_open, self.sessions, loop, os.getpid())
+            self._finalizer = weakref.finalize(
+                self, _warn_and_close, self.sessions, loop, os.getpid()
+            )
         return http
 
     async def aclose(self) -> None:
@@ -131,3 +135,44 @@ class Pool:
             await self.sessions.popitem()[1].close()
         if self._finalizer is not None:
             self._finalizer.detach()
+
+
+def _warn_and_close(
+    sessions: Mapping[bool, aiohttp.ClientSession], loop: asyncio.AbstractEventLoop, pid: int
+) -> None:
+    """Warn of a client that nobody closed, and close its connections.
+
+    The HTTP library would warn of its own sessions, of which a user of the client knows nothing.
+    """
+    if os.getpid() != pid:
+        # A child after a fork: they are its parent's.
+        return
+    for http in sessions.values():
+        # The collector may run in any thread, and when the loop has ended.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_Close(http))
+    warnings.warn(
+        "an AsyncSessionClient was not closed: use `async with AsyncSessionClient() as client:`, "
+        "or call `await client.aclose()` at the end.",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+class _Close:
+    """Closes a session of the HTTP library when it is called, or else when it is let go of.
+
+    That is when its event loop is closed, which is the end of its connections.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession) -> None:
+        self._http = http
+
+    def __call__(self) -> None:
+        # The first step closes the connections; the rest would wait for their ends.
+        closing = self._http.close()
+        with suppress(StopIteration):
+            closing.send(None)
+        closing.close()
+
+    __del__ = __call__

@@ -13,7 +13,8 @@ from urllib.request import (  # type: ignore[attr-defined]  # the stubs lack it
 from attrs import field, frozen
 from yarl import URL
 
-from qsessions.api.messages import SecretHeaders, is_loopback, quoted_problem, strips_frames
+from qsessions.api.addresses import is_loopback
+from qsessions.api.messages import SecretHeaders, quoted_problem, strips_frames
 from qsessions.errors import ConfigurationError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")

@@ -6,8 +6,30 @@ from functools import partial
 
 from qsessions.api.error_body import ErrorBody, decode_error_body, printable
 from qsessions.api.messages import Request, Response
-from qsessions.errors import InstanceNotFound, NotFound, ResponseError, response_error_class
+from qsessions.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    InstanceNotFound,
+    NotFound,
+    RateLimited,
+    ResponseError,
+    ServerError,
+    Unauthorized,
+)
 from qsessions.http.retry import REPEATABLE_STATUSES, is_reserved, retry_after_of
+
+# The service's code for an instance that it doesn't find, on any path of one.
+_INSTANCE_NOT_FOUND_CODE = "1279"
+
+_BY_STATUS: dict[int, type[ResponseError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    429: RateLimited,
+}
 
 _WALL = (
     "An HTML page answered in the service's place: the wall of a CDN, a proxy or a company "
@@ -31,12 +53,7 @@ def response_error(request: Request, response: Response, now: float) -> Response
         )
     else:
         message = parsed.message or "the service gave no reason"
-    kind = response_error_class(
-        response.status,
-        is_service_error=parsed.is_service_error,
-        codes=parsed.codes,
-        html=parsed.html,
-    )
+    kind = response_error_class(response.status, parsed)
     return kind(
         message,
         status=response.status,
@@ -75,3 +92,17 @@ def _advice(
 
 def _sentences(*texts: str | None) -> str:
     return " ".join(f"{text.removesuffix('.')}." for text in texts if text)
+
+
+def response_error_class(status: int, body: ErrorBody) -> type[ResponseError]:
+    """Return the class for an HTTP status other than success.
+
+    A 404 of another form than the service's comes from something in between, for example while the
+    service is away, and an HTML page with 401 or 403 from the wall of a CDN or a company. Neither
+    says anything about the session or the credentials.
+    """
+    if (status == 404 and not body.is_service_error) or (status in {401, 403} and body.html):
+        return ResponseError
+    if status == 404 and _INSTANCE_NOT_FOUND_CODE in body.codes:
+        return InstanceNotFound
+    return _BY_STATUS.get(status, ServerError if status >= 500 else ResponseError)

@@ -13,14 +13,8 @@ import aiohttp
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from qsessions.api.messages import (
-    InsecureHosts,
-    Request,
-    Response,
-    SecretHeaders,
-    SecretValues,
-    strip_frames,
-)
+from qsessions.api.addresses import InsecureHosts
+from qsessions.api.messages import Request, Response, SecretHeaders, SecretValues, strip_frames
 from qsessions.arguments import check_bool, check_count
 from qsessions.clock import Clock, Timeout
 from qsessions.errors import (

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from qiskit_ibm_runtime import Batch, QiskitRuntimeService, Session
 from qiskit_ibm_runtime.exceptions import IBMInputValueError
 
-from qsessions.api.messages import is_emulator
+from qsessions.api.addresses import is_emulator
 from qsessions.config.checks import checked_insecure_hosts
 from qsessions.errors import ConfigurationError
 

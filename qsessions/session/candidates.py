@@ -9,9 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from qsessions.api.codec import WorkloadPage
 from qsessions.api.operations import ENDED_STATUSES, LISTED_AS, workloads_query
-from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.clock import Deadline
-from qsessions.errors import LedgerUnavailable
+from qsessions.errors import CreateOutcomeUnknown, LedgerUnavailable
 from qsessions.models import CreateSession, Workload
 from qsessions.session.calls import SessionCalls
 
@@ -60,7 +59,7 @@ async def add_candidates(
         others = await _recorded(calls, deadline) if workloads else frozenset()
     except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the outcome is what matters
         return
-    error.narrow(
+    error.set_candidates(
         since,
         tuple(
             workload

@@ -13,10 +13,9 @@ import attrs
 from qsessions.api import operations
 from qsessions.api.codec import decode_session_id
 from qsessions.api.messages import Progress
-from qsessions.api.outcome import CreateOutcomeUnknown
 from qsessions.caller import Caller
 from qsessions.clock import Deadline, Timeout
-from qsessions.errors import ClientClosed, QSessionsError, copy_error
+from qsessions.errors import ClientClosed, CreateOutcomeUnknown, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, CreateFailed, SessionCreated
 from qsessions.models import CreateSession, Session
 from qsessions.session.calls import SessionCalls

@@ -435,5 +435,5 @@ def test_defaults() -> None:
         None,
         HINT,
     )
-    error.narrow(moment(0) + timedelta(seconds=1), ())
+    error.set_candidates(moment(0) + timedelta(seconds=1), ())
     assert error.asked_at == moment(1)

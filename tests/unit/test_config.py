@@ -297,7 +297,7 @@ NO_CLOUD = (
             + (
                 "QISKIT_IBM_INSTANCE: without a CRN the instance is looked up, and "
                 "GLOBAL_CATALOG_URL is an address in plain http, as an emulator "
-                "has, and the base URL is the cloud's."
+                "has, and a key of the cloud's would go there."
             ),
         ),
         (

@@ -33,7 +33,9 @@ from qsessions import (
     Unauthorized,
     WatchIncomplete,
 )
-from qsessions.errors import copy_error, response_error_class
+from qsessions.api.error_body import ErrorBody
+from qsessions.errors import copy_error
+from qsessions.http.response_errors import response_error_class
 from tests.support.tables import table
 
 PLAIN: list[type[QSessionsError]] = [
@@ -227,31 +229,36 @@ def test_class_of_a_status(status: int, kind: type[ResponseError]) -> None:
     """Each status has the class that the documentation names, and one without a class of its own
     the nearest base.
     """
-    assert response_error_class(status, is_service_error=True) is kind
+    assert response_error_class(status, ErrorBody(is_service_error=True)) is kind
 
 
 def test_a_404_of_another_form_says_nothing_about_a_session() -> None:
     """A 404 that isn't the service's own is no NotFound: who took it for the end of a session would
     leave that open.
     """
-    assert response_error_class(404, is_service_error=False) is ResponseError
-    assert response_error_class(404, is_service_error=False, codes=["1279"]) is ResponseError
+    assert response_error_class(404, ErrorBody(is_service_error=False)) is ResponseError
+    assert (
+        response_error_class(404, ErrorBody(is_service_error=False, codes=("1279",)))
+        is ResponseError
+    )
 
 
 @table(
     ("status", "codes", "kind"),
     [
-        (404, ["1279"], InstanceNotFound),
-        (404, ["1200", "1279"], InstanceNotFound),
-        (404, ["1291"], NotFound),
-        (403, ["1279"], Forbidden),
+        (404, ("1279",), InstanceNotFound),
+        (404, ("1200", "1279"), InstanceNotFound),
+        (404, ("1291",), NotFound),
+        (403, ("1279",), Forbidden),
     ],
 )
-def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[ResponseError]) -> None:
+def test_a_404_about_the_instance(
+    status: int, codes: tuple[str, ...], kind: type[ResponseError]
+) -> None:
     """A 404 with the service's code for an instance that it doesn't find is a class of its own, and
     no NotFound.
     """
-    assert response_error_class(status, is_service_error=True, codes=codes) is kind
+    assert response_error_class(status, ErrorBody(is_service_error=True, codes=codes)) is kind
     assert not issubclass(InstanceNotFound, NotFound)
 
 
@@ -267,7 +274,7 @@ def test_a_404_about_the_instance(status: int, codes: list[str], kind: type[Resp
 )
 def test_a_wall_of_html(status: int, kind: type[ResponseError]) -> None:
     """A page with 401 or 403 comes from a wall in between, and says nothing about the credentials."""
-    assert response_error_class(status, is_service_error=False, html=True) is kind
+    assert response_error_class(status, ErrorBody(is_service_error=False, html=True)) is kind
 
 
 @table(

@@ -214,7 +214,7 @@ def test_errors() -> None:
     """
     request = CreateSession("batch")
     unknown = CreateOutcomeUnknown("no answer", request=request, operation="create", attempts=2)
-    unknown.narrow(CREATED, (LISTED,))
+    unknown.set_candidates(CREATED, (LISTED,))
     unknown.add_note("a note")
     left = SessionLeftOpen("it is open", session_id="s-1")
     left.__cause__ = unknown

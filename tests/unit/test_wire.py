@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 from yarl import URL
 
 from qsessions import ConfigurationError, Request, Response
-from qsessions.api.messages import SecretHeaders, header_problem, leftover_problem, service_url
+from qsessions.api.addresses import service_url
+from qsessions.api.messages import SecretHeaders, header_problem, leftover_problem
 from tests.support.leftovers import LEFTOVERS, PLACEHOLDER, QUOTED
 from tests.support.tables import table
 
