@@ -48,7 +48,6 @@ class CallState:
         is_refreshed: Whether it had its one fresh credential after a 401.
         may_be_applied: Whether an earlier attempt may have been carried out.
         credentials: The credentials of this attempt.
-        by_provider: What the providers returned for this attempt, as far as they were asked.
         is_sent: Whether the transport had `request`.
     """
 
@@ -58,7 +57,6 @@ class CallState:
     is_refreshed = False
     may_be_applied = False
     credentials = NO_CREDENTIALS
-    by_provider: Sequence[SecretHeaders] = ()
     is_sent = False
 
     def __init__(
@@ -124,21 +122,19 @@ class CallState:
         Raises:
             QSessionsError: A provider's error, or the deadline passed.
         """
-        by_provider: list[SecretHeaders] = []
-        self.by_provider = by_provider
         try:
-            asking = ask(self.providers, transport, by_provider, latest.merged)
+            asking = ask(self.providers, transport, latest.merged)
             # Providers that wait for nothing cost no timer.
             try:
                 waits_for = asking.send(None)
-            except StopIteration:
-                pass
+            except StopIteration as done:
+                by_provider: list[SecretHeaders] = done.value
             else:
-                await rest_of(asking, waits_for, self.deadline)
+                by_provider = await rest_of(asking, waits_for, self.deadline)
             # Compared by content: a provider may change its mapping.
             if by_provider == latest.by_provider:
                 return latest
-            return checked(self.providers, self.by_provider)
+            return checked(self.providers, by_provider)
         except QSessionsError as error:
             # The provider may raise the same error again, for another call.
             problem = copy_error(error)
@@ -161,7 +157,9 @@ class CallState:
         try:
             answers = [
                 invalidate(provider, headers)
-                for provider, headers in zip(self.providers, self.by_provider, strict=True)
+                for provider, headers in zip(
+                    self.providers, self.credentials.by_provider, strict=True
+                )
             ]
         except QSessionsError as error:
             problem = copy_error(error)

@@ -53,21 +53,20 @@ NO_CREDENTIALS = Credentials((), NO_HEADERS)
 async def ask(
     providers: Sequence[AuthProvider],
     transport: Transport,
-    by_provider: list[SecretHeaders],
     latest: SecretHeaders,
-) -> None:
-    """Get the headers of the next attempt from each provider.
+) -> list[SecretHeaders]:
+    """Return the headers of the next attempt from each provider.
 
     Args:
         providers: What gives them.
         transport: For the providers' own requests.
-        by_provider: Where they are put; whatever happens, those that came are there.
         latest: Those of the latest attempt, which may show in an error, too.
 
     Raises:
         ConfigurationError: A provider returned something else, or failed with an error of its own.
         QSessionsError: What a provider raised, without secrets.
     """
+    by_provider: list[SecretHeaders] = []
     for provider in providers:
         asked: object = ...
         try:
@@ -82,6 +81,7 @@ async def ask(
         if type(headers) is not SecretHeaders:
             headers = _secret(provider, headers)
         by_provider.append(headers)
+    return by_provider
 
 
 def invalidate(provider: AuthProvider, refused: SecretHeaders) -> bool:
