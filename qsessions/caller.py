@@ -139,10 +139,10 @@ class Caller:
             _headers=SecretHeaders(),
         )
         if crn is not None:
-            other.adopt(self.settings)
+            other.inherit(self.settings)
         return other
 
-    def adopt(self, settings: Settings | None) -> None:
+    def inherit(self, settings: Settings | None) -> None:
         """Take the settings of the client that this one was made from."""
         if settings is not None:
             self._apply(settings if self._crn is None else settings.for_instance(self._crn))
@@ -155,11 +155,9 @@ class Caller:
         """
         if self.before_call is not None:
             self.before_call()
-        return (
-            timeout
-            if isinstance(timeout, Deadline)
-            else self._clock.deadline(self.seconds(timeout))
-        )
+        if isinstance(timeout, Deadline):
+            return timeout
+        return self._clock.deadline(self.seconds(timeout))
 
     def seconds(self, timeout: Timeout) -> float | None:
         """Return a call's timeout in seconds, or None for none.
@@ -167,9 +165,7 @@ class Caller:
         Raises:
             InvalidArgument: The timeout is none.
         """
-        if isinstance(timeout, EllipsisType):
-            return self._timeout
-        return deadline_seconds(timeout, "timeout")
+        return self._timeout if timeout is ... else deadline_seconds(timeout, "timeout")
 
     def call(
         self,
@@ -314,7 +310,7 @@ class Caller:
             await self.ancestors[0].ensure_configured(
                 operation, deadline, instance=instance and not self._crn
             )
-            self.adopt(self.ancestors[0].settings)
+            self.inherit(self.ancestors[0].settings)
             return
         while (loader := self._loader) is not None:
             if isinstance(loader, InstanceLookup) and not instance:

@@ -17,7 +17,7 @@ from yarl import URL
 
 from qsessions.api import operations
 from qsessions.api.messages import AuthProvider, Transport, hidden, strips_frames
-from qsessions.arguments import check_choice, texts, value_or_default
+from qsessions.arguments import check_choice, check_session_id, texts, value_or_default
 from qsessions.auth import ServiceCRN
 from qsessions.caller import Caller, Timeout
 from qsessions.clock import Clock
@@ -205,7 +205,9 @@ class AsyncSessionClient(OfItsProcess):
             Attempts(carrier, retry=policy, clock=self.clock, observers=watchers),
             self.clock,
             api_version=api_version,
-            timeout=self._defaults.seconds(timeout),
+            timeout=self._defaults.timeout
+            if timeout is ...
+            else deadline_seconds(timeout, "timeout"),
             headers=checked_headers({} if headers is None else headers),
         )
         self._calls = SessionCalls(self._caller, self._recorder, watchers, self.clock)
@@ -919,7 +921,7 @@ class AsyncSessionClient(OfItsProcess):
         Raises:
             InvalidArgument: It can't be a session's id.
         """
-        operations.get(session_id)
+        check_session_id(session_id)
         return attach(self._calls, session_id)
 
     def watch(

@@ -94,9 +94,9 @@ class Clock:
         """Return the deadline that is so many seconds from now; None for none."""
         return Deadline(self, seconds)
 
-    def timeout(self, seconds: float | None) -> Timeout:
+    def timeout(self, seconds: float | None) -> TimeoutScope:
         """Return a context that raises TimeoutError once it took so many seconds; None for none."""
-        return Timeout(self.call_later, seconds, asyncio.current_task())
+        return TimeoutScope(self.call_later, seconds, asyncio.current_task())
 
 
 # The machine's own time.
@@ -142,7 +142,7 @@ class Deadline:
         sooner = seconds if remaining is None else min(seconds, remaining)
         return Deadline(self.clock, sooner)
 
-    def timeout(self) -> Timeout:
+    def timeout(self) -> TimeoutScope:
         """Return a context that raises TimeoutError once the deadline has passed."""
         return self.clock.timeout(self.remaining())
 
@@ -157,7 +157,7 @@ class Deadline:
             await asyncio.wait(futures, return_when=return_when)
 
 
-class Timeout:
+class TimeoutScope:
     """A context that time ends by cancelling its task, as `asyncio.timeout` does.
 
     Args:

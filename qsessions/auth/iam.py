@@ -13,7 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import ClassVar, Self, TypeAlias
+from typing import Self, TypeAlias
 from urllib.parse import urlencode
 
 from attrs import define
@@ -308,7 +308,7 @@ class IBMCloudAuth(OwnProvider):
             placeholder, or the URL is not a base URL.
     """
 
-    header: ClassVar[str] = "Authorization"
+    header = "Authorization"
 
     @strips_frames
     def __init__(
@@ -336,10 +336,6 @@ class IBMCloudAuth(OwnProvider):
         provider = cls.__new__(cls)
         provider._tokens = _UserTokens(token)  # noqa: SLF001 - a second constructor of this class
         return provider
-
-    def __repr__(self) -> str:
-        """Show the class, not the credential."""
-        return f"{type(self).__name__}(***)"
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
         """Return the header, after an exchange if there is no usable token.

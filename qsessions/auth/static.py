@@ -27,7 +27,13 @@ def region_of(crn: str) -> str | None:
 
 
 class OwnProvider(OfItsProcess, AuthProvider):
-    """The base of the library's own providers."""
+    """The base of the library's own providers, each of one header. Its repr shows no credential."""
+
+    header: ClassVar[str]
+
+    def __repr__(self) -> str:
+        """Show the class, not the credential."""
+        return f"{type(self).__name__}(***)"
 
 
 class StaticHeader(OwnProvider):
@@ -41,7 +47,6 @@ class StaticHeader(OwnProvider):
             a line end or NUL in it, or is not ASCII. Or it is in quotation marks, or a placeholder.
     """
 
-    header: ClassVar[str]
     _prefix: ClassVar[str] = ""
     _advice: ClassVar[str | None] = None
 
@@ -52,10 +57,6 @@ class StaticHeader(OwnProvider):
                 f"the value for {type(self).__name__} {problem}.", solution=self._advice
             )
         self._headers = SecretHeaders({self.header: self._prefix + value})
-
-    def __repr__(self) -> str:
-        """Show the class, not the credential."""
-        return f"{type(self).__name__}(***)"
 
     async def headers(self, transport: Transport) -> Mapping[str, str]:
         """Return the header."""

@@ -18,7 +18,8 @@ from qsessions.api.messages import (
     header_problem,
     leftover_problem,
 )
-from qsessions.auth import IBMCloudAuth, ServiceCRN, StaticHeader
+from qsessions.auth import ServiceCRN
+from qsessions.auth.static import OwnProvider
 from qsessions.config.account_file import CHANNELS, OLD_CHANNEL
 from qsessions.errors import ConfigurationError
 
@@ -96,8 +97,8 @@ def missing_credentials(providers: tuple[AuthProvider, ...] | None) -> tuple[boo
     return all(crns), not any(crns)
 
 
-def _built_in(providers: tuple[AuthProvider, ...]) -> list[IBMCloudAuth | StaticHeader]:
-    return [provider for provider in providers if isinstance(provider, IBMCloudAuth | StaticHeader)]
+def _built_in(providers: tuple[AuthProvider, ...]) -> list[OwnProvider]:
+    return [provider for provider in providers if isinstance(provider, OwnProvider)]
 
 
 def checked_text(value: object, problem: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from qsessions.api.addresses import InsecureHosts, service_url
 from qsessions.api.codec import Account
@@ -149,10 +149,10 @@ class InstanceLookup:
     activity: ClassVar[str] = "looking up the instance"
 
     directory: Directory
-    account: Account = field(repr=False)
+    account: Account
     name_source: str
     source: str
-    complete: Callable[[str], Settings] = field(repr=False)
+    complete: Callable[[str], Settings]
 
     @property
     def has_name(self) -> bool:

@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import ClassVar
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 
 from qsessions.api.addresses import InsecureHosts, service_url
 from qsessions.api.codec import Account
@@ -55,7 +55,7 @@ WAYS = (
 )
 
 
-@frozen(eq=False, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Settings:
     """What a client works with. Its repr shows no field: a proxy may have a password.
 
@@ -80,9 +80,9 @@ class Settings:
     source: str
     instance: str | None = None
     origins: str | None = None
-    directory: Directory | ConfigurationError = field(kw_only=True, eq=False, repr=False)
-    lookup: InstanceLookup | None = field(default=None, kw_only=True)
-    url_of: Callable[[str], str] = field(kw_only=True)
+    directory: Directory | ConfigurationError
+    lookup: InstanceLookup | None = None
+    url_of: Callable[[str], str]
 
     def for_instance(self, crn: ServiceCRN) -> Settings:
         """Return the settings for another instance.
@@ -213,20 +213,23 @@ class SettingsLoader:
             providers.append(self._provider(ServiceCRN, account.instance, "instance", source))
         crns = [provider for provider in providers if isinstance(provider, ServiceCRN)]
         url_of = cache(partial(self._base_url, account, source, private))
-        urls = account.proxies and account.proxies.urls
-        proxies = {"https": urls.https, "http": urls.http} if urls else {}
         return Settings(
-            url_of(crns[0].region if crns else DEFAULT_REGION),
-            tuple(providers),
-            SecretValues({name: url for name, url in proxies.items() if url}, **self.proxies),
-            self.insecure_hosts,
-            source or "the environment",
-            crns[0].crn if crns else None,
-            self._origins(source) if crns else None,
+            base_url=url_of(crns[0].region if crns else DEFAULT_REGION),
+            providers=tuple(providers),
+            proxies=self._proxies(account),
+            insecure_hosts=self.insecure_hosts,
+            source=source or "the environment",
+            instance=crns[0].crn if crns else None,
+            origins=self._origins(source) if crns else None,
             directory=directory,
             lookup=lookup,
             url_of=url_of,
         )
+
+    def _proxies(self, account: Account) -> SecretValues:
+        urls = account.proxies and account.proxies.urls
+        named = {"https": urls.https, "http": urls.http} if urls else {}
+        return SecretValues({name: url for name, url in named.items() if url}, **self.proxies)
 
     def _base_url(self, account: Account, source: str | None, private: str, region: str) -> str:
         # The default region has no name of its own in the public host.

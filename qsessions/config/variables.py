@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from threading import Lock
-from types import EllipsisType
 from typing import TypeVar
 
 import attrs
@@ -33,6 +31,7 @@ LOG = "QSESSIONS_LOG"
 LEDGER = "QSESSIONS_LEDGER"
 
 _LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO}
 _lock = Lock()
 
 DEFAULT_TIMEOUT_S: float = 60
@@ -56,16 +55,6 @@ class Defaults:
     backend: str | ConfigurationError | None
     # It may hold a password.
     ledger: str | None
-
-    def seconds(self, timeout: float | timedelta | str | EllipsisType | None) -> float | None:
-        """Return a client's timeout in seconds, or None for none; `...` is the default.
-
-        Raises:
-            InvalidArgument: It can't be right.
-        """
-        if isinstance(timeout, EllipsisType):
-            return self.timeout
-        return deadline_seconds(timeout, "timeout")
 
     def complete(self, request: CreateSession) -> CreateSession:
         """Return a request with what it leaves out.
@@ -98,9 +87,20 @@ def read_defaults(environ: Mapping[str, str] = os.environ) -> Defaults:
     timeout = f"seconds above 0, {DURATION_TEXT}, or none"
     ttl = f"from 1 to {MAX_SECONDS} seconds, or {DURATION_TEXT}"
     return Defaults(
-        _read(environ, TIMEOUT, _deadline, timeout, default),
-        _read_for_creates(environ, MAX_TTL, _max_ttl, ttl),
-        _read_for_creates(environ, BACKEND, _backend, "a backend's name"),
+        _read(
+            environ,
+            TIMEOUT,
+            lambda text: deadline_seconds(None if text == "none" else text, TIMEOUT),
+            timeout,
+            default,
+        ),
+        _read_for_creates(environ, MAX_TTL, lambda text: whole_seconds(text, MAX_TTL), ttl),
+        _read_for_creates(
+            environ,
+            BACKEND,
+            lambda text: CreateSession(Mode.BATCH, backend=text).backend,
+            "a backend's name",
+        ),
         environ.get(LEDGER) or None,
     )
 
@@ -114,7 +114,7 @@ def log_as_asked(environ: Mapping[str, str] = os.environ) -> bool:
     Raises:
         ConfigurationError: The variable is neither debug nor info.
     """
-    level = _read(environ, LOG, _level, "debug or info", None)
+    level = _read(environ, LOG, lambda text: _LEVELS[text.lower()], "debug or info", None)
     if level is None:
         return False
     if logger.level == logging.NOTSET:
@@ -158,19 +158,3 @@ def _usable(value: T | ConfigurationError) -> T:
     if isinstance(value, ConfigurationError):
         raise copy_error(value)
     return value
-
-
-def _deadline(text: str) -> float | None:
-    return deadline_seconds(None if text == "none" else text, TIMEOUT)
-
-
-def _max_ttl(text: str) -> int | None:
-    return whole_seconds(text, MAX_TTL)
-
-
-def _backend(text: str) -> str | None:
-    return CreateSession(Mode.BATCH, backend=text).backend
-
-
-def _level(text: str) -> int | None:
-    return {"debug": logging.DEBUG, "info": logging.INFO}[text.lower()]

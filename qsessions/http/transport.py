@@ -16,7 +16,7 @@ from yarl import URL
 from qsessions.api.addresses import InsecureHosts
 from qsessions.api.messages import Request, Response, SecretHeaders, SecretValues, strip_frames
 from qsessions.arguments import check_bool, check_count
-from qsessions.clock import Clock, Timeout
+from qsessions.clock import Clock, TimeoutScope
 from qsessions.errors import (
     ClientClosed,
     ConfigurationError,
@@ -147,7 +147,7 @@ class AiohttpTransport:
             arguments = self._arguments(request, proxy)
             slots = self._slots_for(request)
             try:
-                with Timeout(self._timer.call_later, request.timeout, task):
+                with TimeoutScope(self._timer.call_later, request.timeout, task):
                     if not slots.take():
                         await slots.wait()
                     try:

@@ -14,7 +14,7 @@ from qsessions.api import operations
 from qsessions.api.codec import decode_session_id
 from qsessions.api.messages import Progress
 from qsessions.caller import Caller
-from qsessions.clock import Deadline, Timeout
+from qsessions.clock import Deadline, TimeoutScope
 from qsessions.errors import ClientClosed, CreateOutcomeUnknown, QSessionsError, copy_error
 from qsessions.events import CreateCancelled, CreateFailed, SessionCreated
 from qsessions.models import CreateSession, Session
@@ -83,7 +83,7 @@ class Create:
         self._progress = Progress()
         self._progress.begun = False
         # The time that it still gets in flight; it runs from when its caller leaves.
-        self._grace: Timeout | None = None
+        self._grace: TimeoutScope | None = None
         self._refusal: ClientClosed | None = None
         self._is_abandoned = False
         self._task: asyncio.Task[Session | BaseException] | None = None

@@ -397,9 +397,9 @@ def test_addresses_of_an_emulator_meet_no_named_account(
             ConfigurationError, match=f"^{variable} is an address in plain http"
         ) as caught:
             AsyncSessionClient(**named)  # type: ignore[arg-type]  # checked at run time
-    assert (
-        caught.value.solution
-        == f"Unset {variable}. For an emulator, pass no account: its key is in QISKIT_IBM_TOKEN."
+    assert caught.value.solution == (
+        f"Unset {variable}. For an emulator, set QSESSIONS_BASE_URL and QISKIT_IBM_TOKEN too, and "
+        "name no account."
     )
 
 
