@@ -14,7 +14,7 @@ from typing import Any
 from qsessions.clock import SYSTEM_CLOCK
 from qsessions.errors import one_line
 from qsessions.jsonable import time_text
-from qsessions.models import Session, Workload
+from qsessions.models import Session, Workload, kind_of
 
 _TRACK = "rgba(128,128,128,.35)"
 _FILL = "#3b82c4"
@@ -56,7 +56,7 @@ def html(value: object, now: float | None = None) -> str:
 def _heading(session: Session) -> str:
     state = f"{_dot(session.state)}<b>{_text(session.state or 'in no known state')}</b>"
     draining = ", draining" if session.is_draining else ""
-    kind = _kind(session.mode, session.backend_name)
+    kind = _text(kind_of(session.mode, session.backend_name))
     return f"{state}{draining}{kind and ' · '}{kind}"
 
 
@@ -106,15 +106,11 @@ def _cells(
         usage = f"{_bar(work.usage_seconds, most)}{_duration(work.usage_seconds)}"
     return (
         f"{_dot(work.status)}{_text(work.status or '')}<br>{_id(work.id)}",
-        f"{_kind(work.mode, work.backend)}<br>{_text(work.status_reason or '')}",
+        f"{_text(kind_of(work.mode, work.backend))}<br>{_text(work.status_reason or '')}",
         _time(work.created) if work.created else "",
         time,
         usage,
     )
-
-
-def _kind(mode: str | None, backend: str | None) -> str:
-    return " on ".join(_text(text) for text in (mode, backend) if text)
 
 
 def _row(cells: Iterable[str], tag: str = "td") -> str:

@@ -258,12 +258,14 @@ def _with_usage(workload: Workload) -> Workload:
     """Return a workload with `usage_seconds`, which the service is replacing by `usage`."""
     if workload.usage_seconds is not None:
         return workload
-    usage = workload.extra.get("usage")
-    if not isinstance(usage, dict):
-        return workload
-    return attrs.evolve(
-        workload, usage_seconds=number_or_none(usage.get("qpu_charge_time_seconds"))
-    )
+    seconds = charged_seconds(workload.extra)
+    return workload if seconds is None else attrs.evolve(workload, usage_seconds=seconds)
+
+
+def charged_seconds(extra: Mapping[str, Any]) -> float | None:
+    """Return the usage that `extra` of a workload or job has, in seconds, or None."""
+    usage = extra.get("usage")
+    return number_or_none(usage.get("qpu_charge_time_seconds")) if isinstance(usage, dict) else None
 
 
 def number_or_none(value: Any) -> float | None:

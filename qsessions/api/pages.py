@@ -32,11 +32,11 @@ class Paging:
             return None
         self._empty = 0 if page.workloads else self._empty + 1
         if self._empty == _MOST_EMPTY:
-            raise _endless(
+            raise endless(
                 f"{_MOST_EMPTY} pages of workloads in a row with nothing on them lead to another"
             )
         if cursor in self._seen:
-            raise _endless("the pages of workloads lead in a circle")
+            raise endless("the pages of workloads lead in a circle")
         self._seen.add(cursor)
         return cursor
 
@@ -57,14 +57,16 @@ def next_cursor(page: WorkloadPage) -> str | None:
         cursor = None
     if not cursor or len(cursor) > _LONGEST_CURSOR:
         problem = f"a cursor of more than {_LONGEST_CURSOR} characters" if cursor else "no cursor"
-        raise _endless(f"the link to the next page of workloads has {problem}")
+        raise endless(f"the link to the next page of workloads has {problem}")
     return cursor
 
 
-def _endless(problem: str) -> ProtocolError:
+def endless(problem: str, kind: str = "workloads", session_id: str | None = None) -> ProtocolError:
+    """Return the error of a list of workloads or jobs whose pages lead nowhere."""
     return ProtocolError(
         f"{problem}, so the list can't be read to its end.",
-        operation="workloads",
+        operation=kind,
+        session_id=session_id,
         method="GET",
-        path="/v1/workloads",
+        path=f"/v1/{kind}",
     )

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import attrs
 from attrs import frozen
 
-from qsessions.api.codec import decode, number_or_none
+from qsessions.api.codec import charged_seconds, decode
 from qsessions.api.messages import Response
 from qsessions.api.operations import Operation
 from qsessions.usage import InstanceUsage, Job
@@ -51,14 +51,14 @@ def _read_page(answer: Response) -> JobPage:
 
 def _with_nested(job: Job) -> Job:
     """Return a job with what the service puts into objects within it."""
-    usage, state, program = (
+    state, program = (
         value if isinstance(value := job.extra.get(name), dict) else {}
-        for name in ("usage", "state", "program")
+        for name in ("state", "program")
     )
     reason, program_id = state.get("reason"), program.get("id")
     return attrs.evolve(
         job,
-        usage_seconds=number_or_none(usage.get("qpu_charge_time_seconds")),
+        usage_seconds=charged_seconds(job.extra),
         reason=reason if isinstance(reason, str) and reason else None,
         program_id=program_id if isinstance(program_id, str) and program_id else None,
     )

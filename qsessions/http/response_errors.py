@@ -16,6 +16,7 @@ from qsessions.errors import (
     ResponseError,
     ServerError,
     Unauthorized,
+    as_sentence,
 )
 from qsessions.http.retry import REPEATABLE_STATUSES, is_reserved, retry_after_of
 
@@ -72,7 +73,7 @@ def _advice(
     if status in {401, 403} and parsed.html:
         return _WALL
     if kind is InstanceNotFound:
-        return _sentences(kind.hint, parsed.solution)
+        return _joined(kind.hint, parsed.solution)
     if status != 404:
         return parsed.solution
     base_url = str(request.url).partition("/v1/")[0]
@@ -84,14 +85,14 @@ def _advice(
     if base_url.endswith("/api"):
         return parsed.solution
     # Where no session is named, the hint on its id is none.
-    return _sentences(
+    return _joined(
         parsed.solution or (NotFound.hint if request.session_id is not None else None),
         f"Check the base URL, {base_url}, which normally ends in /api.",
     )
 
 
-def _sentences(*texts: str | None) -> str:
-    return " ".join(f"{text.removesuffix('.')}." for text in texts if text)
+def _joined(*texts: str | None) -> str:
+    return " ".join(map(as_sentence, filter(None, texts)))
 
 
 def response_error_class(status: int, body: ErrorBody) -> type[ResponseError]:

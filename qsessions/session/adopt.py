@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from qsessions.api import operations
+from qsessions.arguments import check_session_id
 from qsessions.errors import Conflict, ProtocolError
 from qsessions.models import Session
-from qsessions.session.calls import SessionCalls
+from qsessions.session.calls import SessionCalls, nothing_reopens
 from qsessions.session.create import why_closed
 from qsessions.session.pending_creates import PendingCreates
 
@@ -41,7 +41,7 @@ class Adoption:
         api_version: str | None,
         seconds: float | None,
     ) -> None:
-        operations.get(session_id)
+        check_session_id(session_id)
         self.calls = calls
         self._creates = creates
         self.session_id = session_id
@@ -90,11 +90,7 @@ class Adoption:
         if session.id != self.session_id:
             raise ProtocolError("the answer is about another session.", **where)
         if session.is_final:
-            raise Conflict(
-                "the session is closed, and nothing reopens it.",
-                solution="Create another one.",
-                **where,
-            )
+            raise nothing_reopens(**where)
         if session.is_draining:
             raise Conflict(
                 "the session takes no more jobs, and closes when those that it has are done.",

@@ -333,8 +333,11 @@ class SessionCalls:
                 **where,
             )
         if session.is_final:
-            raise Conflict(
-                "the session is closed, and nothing reopens it.",
-                solution="Create another one.",
-                **where,
-            )
+            raise nothing_reopens(**where)
+
+
+def nothing_reopens(**where: Any) -> Conflict:
+    """Return the error of a session that was to take jobs and is closed."""
+    return Conflict(
+        "the session is closed, and nothing reopens it.", solution="Create another one.", **where
+    )

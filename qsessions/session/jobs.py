@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator
 
+from qsessions.api.pages import endless
 from qsessions.api.usage import jobs_page
 from qsessions.caller import Caller
-from qsessions.errors import ProtocolError
 from qsessions.usage import Job
 
 
@@ -21,17 +21,10 @@ async def jobs(caller: Caller, session_id: str) -> AsyncGenerator[Job, None]:
     seen: set[str] = set()
     offset = 0
     while True:
-        operation = jobs_page(session_id, offset)
-        page = await caller.call(operation)
+        page = await caller.call(jobs_page(session_id, offset))
         new = [job for job in page.jobs if job.id not in seen]
         if page.jobs and not new:
-            raise ProtocolError(
-                "the pages of jobs lead in a circle, so the list can't be read to its end.",
-                operation=operation.name,
-                session_id=session_id,
-                method=operation.method,
-                path="/v1/jobs",
-            )
+            raise endless("the pages of jobs lead in a circle", "jobs", session_id)
         for job in new:
             yield job
         seen.update(job.id for job in new)
