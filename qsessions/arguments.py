@@ -30,10 +30,10 @@ def check_bool(name: str, value: object, refusal: Refusal = InvalidArgument) -> 
         raise refusal(f"{name} must be True or False, not {value!r}.")
 
 
-def check_count(name: str, value: object, refusal: Refusal = InvalidArgument) -> None:
-    """Check that a value is an int of at least 1."""
+def check_count(name: str, value: object) -> None:
+    """Check that a value of a client is an int of at least 1."""
     if not is_number(value, int) or value < 1:
-        raise refusal(f"{name} must be an int of at least 1, not {value!r}.")
+        raise ConfigurationError(f"{name} must be an int of at least 1, not {value!r}.")
 
 
 def check_positive(
@@ -53,20 +53,18 @@ def check_positive(
         raise refusal(f"{name} must be a {bound}, not {value!r}.")
 
 
-def check_choice(
-    name: str, value: object, choices: Sequence[str], refusal: Refusal = InvalidArgument
-) -> None:
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Check that a value is one of several texts."""
     if value not in choices:
         *others, last = choices
         listed = ", ".join(f'"{choice}"' for choice in others)
-        raise refusal(f'{name} must be {listed} or "{last}", not {value!r}.')
+        raise InvalidArgument(f'{name} must be {listed} or "{last}", not {value!r}.')
 
 
-def check_text(name: str, value: object, refusal: Refusal = InvalidArgument) -> None:
+def check_text(name: str, value: object) -> None:
     """Check that a value is printable text that isn't empty."""
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise refusal(f"{name} must be non-empty, printable text, not {value!r}.")
+        raise InvalidArgument(f"{name} must be non-empty, printable text, not {value!r}.")
 
 
 def texts(name: str, value: S | Iterable[S]) -> tuple[S, ...]:

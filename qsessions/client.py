@@ -1167,9 +1167,9 @@ def _carrier(
     if transport is None:
         return own
     # Late, as in `watch`: not every program comes here.
-    from qsessions.http.given import GivenTransport
+    from qsessions.http.user_transport import UserTransport
 
-    return GivenTransport(transport, own, clock)
+    return UserTransport(transport, own, clock)
 
 
 async def by_creation(

@@ -64,7 +64,6 @@ class Settings:
         providers: They give the headers that prove who is calling; empty for a client without
             credentials.
         proxies: The proxy for each scheme of an address, and under "no" the hosts that need none.
-        source: Where the settings come from that the arguments don't hold, in words.
         instance: The CRN that is sent, where it is known.
         insecure_hosts: Where plain http may go besides this machine.
         origins: Where key and CRN come from, in words, if they come from different places.
@@ -77,7 +76,6 @@ class Settings:
     providers: tuple[AuthProvider, ...]
     proxies: Mapping[str, str]
     insecure_hosts: InsecureHosts
-    source: str
     instance: str | None = None
     origins: str | None = None
     directory: Directory | ConfigurationError
@@ -218,7 +216,6 @@ class SettingsLoader:
             providers=tuple(providers),
             proxies=self._proxies(account),
             insecure_hosts=self.insecure_hosts,
-            source=source or "the environment",
             instance=crns[0].crn if crns else None,
             origins=self._origins(source) if crns else None,
             directory=directory,

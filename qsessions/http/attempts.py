@@ -79,14 +79,13 @@ class Attempts:
         retry: RetryPolicy,
         clock: Clock,
         observers: Observers,
-        providers: Sequence[AuthProvider] = (),
     ) -> None:
         self._transport = transport
         self._retry = retry
         self._budget = RetryBudget(retry.budget)
         self.clock = clock
         self.observers = observers
-        self.providers = providers
+        self.providers: Sequence[AuthProvider] = ()
         self.origins: str | None = None
         self._credentials = NO_CREDENTIALS
 

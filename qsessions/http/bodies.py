@@ -55,7 +55,7 @@ class Incoming:
 
     __slots__ = ("_headers", "_pieces", "secrets", "status")
 
-    def __init__(self, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, secrets: tuple[str, ...]) -> None:
         self.status = 0
         self.secrets = secrets
         self._headers: Mapping[str, str] = {}

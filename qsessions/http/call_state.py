@@ -100,16 +100,13 @@ class CallState:
             )
         if self.request.progress.stopped:
             return ConnectionFailed("the request was given up before it was sent.", sent=False)
-        self._authorize(self.credentials.merged)
-        self.request.timeout = remaining
-        self.is_sent = True
-        return None
-
-    def _authorize(self, credentials: SecretHeaders) -> None:
         if self.is_sent:
             # The transport may have kept it.
             self.request = attrs.evolve(self.request)
-        self.request.credentials = credentials
+        self.request.credentials = self.credentials.merged
+        self.request.timeout = remaining
+        self.is_sent = True
+        return None
 
     async def ask_providers(self, transport: Transport, latest: Credentials) -> Credentials:
         """Get the credentials of the next attempt.

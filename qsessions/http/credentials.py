@@ -71,7 +71,7 @@ async def ask(
         asked: object = ...
         try:
             asked = provider.headers(transport)
-            headers = await asked
+            headers: object = await asked
         except QSessionsError as error:
             raise _masked(error, _values(*by_provider, latest)) from None
         except Exception as error:  # noqa: BLE001 - it may be any
@@ -79,7 +79,12 @@ async def ask(
             raise _provider_error(provider, "headers", asked, error, secrets) from None
         # A user's own mapping isn't kept in a frame, which a traceback may show.
         if type(headers) is not SecretHeaders:
-            headers = _secret(provider, headers)
+            if not isinstance(headers, Mapping):
+                raise ConfigurationError(
+                    f"{type(provider).__name__}.headers() gave {type(headers).__name__}, "
+                    "not a mapping of header names to values."
+                )
+            headers = SecretHeaders(headers)
         by_provider.append(headers)
     return by_provider
 
@@ -228,13 +233,4 @@ async def rest_of(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline
             raise
     raise CallTimeout(
         "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False
-    )
-
-
-def _secret(provider: AuthProvider, headers: object) -> SecretHeaders:
-    if isinstance(headers, Mapping):
-        return SecretHeaders(headers)
-    raise ConfigurationError(
-        f"{type(provider).__name__}.headers() gave {type(headers).__name__}, "
-        "not a mapping of header names to values."
     )

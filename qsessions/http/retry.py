@@ -138,9 +138,9 @@ class RetryPolicy(Value):
     budget: int | None = 500
 
     def __attrs_post_init__(self) -> None:
-        check_count("RetryPolicy: max_attempts", self.max_attempts, ConfigurationError)
+        check_count("RetryPolicy: max_attempts", self.max_attempts)
         if self.budget is not None:
-            check_count("RetryPolicy: budget", self.budget, ConfigurationError)
+            check_count("RetryPolicy: budget", self.budget)
         for name in ("base_delay", "max_delay", "max_retry_after"):
             # Infinity times a jitter of 0 is no number, and a wait must end.
             check_positive(f"RetryPolicy: {name}", getattr(self, name), ConfigurationError)
@@ -232,9 +232,9 @@ def facts_of(
     request: Request,
     result: Response | QSessionsError,
     *,
-    attempt: int = 1,
-    remaining: float | None = None,
-    now: float = 0.0,
+    attempt: int,
+    remaining: float | None,
+    now: float,
 ) -> Facts:
     """Return what is known after an attempt that was not a success.
 

@@ -25,7 +25,7 @@ from qsessions.errors import (
 )
 from qsessions.http.bodies import Incoming, RequestBody
 from qsessions.http.certificates import Certificates
-from qsessions.http.failures import translated
+from qsessions.http.network_errors import translated
 from qsessions.http.plain_http import check_plain_http
 from qsessions.http.pool import HttpSession, Pool
 from qsessions.http.proxies import Proxy, parse_proxy, proxy_for
@@ -91,7 +91,7 @@ class AiohttpTransport:
         max_concurrency: int = 100,
         allow_insecure: bool = False,
     ) -> None:
-        check_count("max_concurrency=", max_concurrency, ConfigurationError)
+        check_count("max_concurrency=", max_concurrency)
         check_bool("allow_insecure=", allow_insecure, ConfigurationError)
         self.pool = Pool(clock, http=http, ssl=ssl, application=application)
         parsed = None if proxy is None else parse_proxy(proxy)

@@ -96,14 +96,11 @@ def refused(home: Path, accounts: object, *arguments: Any, **options: Any) -> Co
 
 
 def test_both_halves_from_one_account(home: Path) -> None:
-    """Key and CRN come from the account, the base URL from its CRN's region, and the source is
-    named.
-    """
+    """Key and CRN come from the account, the base URL from its CRN's region."""
     settings = look(home, {"mine": account()})
     assert settings.base_url == EU
     assert [type(provider) for provider in settings.providers] == [IBMCloudAuth, ServiceCRN]
     assert crns(settings) == [CRN_EU]
-    assert settings.source == "the account 'mine' in ~/.qiskit/qiskit-ibm.json"
     auth = settings.providers[0]
     assert isinstance(auth, IBMCloudAuth)
     assert isinstance(auth._tokens, TokenExchange)
@@ -253,7 +250,7 @@ def test_a_key_alone_is_enough(home: Path) -> None:
     assert isinstance(search, SettingsLoader)
     settings = search.load_blocking()
     assert settings.base_url == "https://quantum.test.cloud.ibm.com/api"
-    assert (settings.providers, settings.source) == ((key,), "the environment")
+    assert settings.providers == (key,)
     assert look(home, {"old": account(channel=OLD)}, key).providers == (key,)
     assert look(home, {"a": account(instance="")}, key).providers == (key,)
     error = refused(home, {"a": account(instance=None)}, key, account="a")

@@ -77,7 +77,7 @@ OPTIONAL = {"platformdirs", "psycopg"}
 LATE = {
     "api/structure.py": {"qsessions.api.problems"},
     "client.py": {
-        "qsessions.http.given",
+        "qsessions.http.user_transport",
         "qsessions.ledger.choice",
         "qsessions.ledger.lease",
         "qsessions.ledger.ownership",

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _GRACE_S = 0.01
 
 
-class GivenTransport:
+class UserTransport:
     """Carries requests by the user's transport, under the client's rules.
 
     It holds what is sent to the deadline and to the addresses that are allowed, and what is raised
