@@ -1,7 +1,7 @@
 """Between JSON and models: the only place that knows the field names of the service's answers.
 
 Those of its errors are in error_body.py, of jobs and usage in usage.py, of the cloud's directory in
-directory.py.
+directory.py. IAM's grant of a token is here too.
 
 Reading is tolerant: unknown fields are kept, null and "" mean absent, unknown states live as
 themselves. Writing leaves out what is None.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,59 +61,6 @@ class _Page:
 @frozen(eq=False, repr=False)
 class _Jobs:
     jobs: tuple[Any, ...]
-
-
-@frozen(eq=False, repr=False)
-class ProxyUrls:
-    """An account's proxies by the scheme of the address; `extra` has those for other schemes."""
-
-    https: str | None = None
-    http: str | None = None
-    extra: Mapping[str, object] = field(factory=dict)
-
-
-@frozen(eq=False, repr=False)
-class AccountProxies:
-    """How an account says to get out; `extra` has the keys that the official client refuses."""
-
-    urls: ProxyUrls | None = None
-    username_ntlm: str | None = None
-    password_ntlm: str | None = None
-    extra: Mapping[str, object] = field(factory=dict)
-
-
-@frozen(eq=False, repr=False)
-class Account:
-    """An account in the official client's file. Its repr shows no field: some are secret.
-
-    Attributes:
-        channel: Which service it is for.
-        is_default_account: Whether it is the default; any JSON that Python takes for true.
-        token: The API key.
-        instance: The instance's CRN, or its name, or "auto".
-        url: The address of the cloud.
-        verify: Whether the server's certificate is checked.
-        private_endpoint: Whether the service is reached inside the cloud.
-        proxies: How to get out.
-        region: Only instances of this region are looked for.
-        plans_preference: Only instances of one of these plans; empty for all.
-        tags: Only instances with all of these tags.
-        problem: Why the account can't be read, or None; of one that can't, only the channel and
-            `is_default_account` are known.
-    """
-
-    channel: str | None = None
-    is_default_account: Any = False
-    token: str | None = None
-    instance: str | None = None
-    url: str | None = None
-    verify: bool = True
-    private_endpoint: bool = False
-    proxies: AccountProxies | None = None
-    region: str | None = None
-    plans_preference: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    problem: str | None = None
 
 
 @frozen(eq=False, repr=False)
@@ -194,45 +140,6 @@ def decode_grant(body: bytes) -> Grant | None:
         expires_in = float(expires_in)
     seconds = number_or_none(expires_in)
     return None if seconds is None else Grant(token, seconds)
-
-
-def decode_accounts(body: bytes) -> dict[str, Account] | str:
-    """Read the official client's file of accounts, or return why it can't be read.
-
-    It never raises, since its frames hold the keys. Windows' editors begin a file with a byte order
-    mark.
-    """
-    encoding = json.detect_encoding(body)
-    body = body.removeprefix(BOM_UTF8)
-    if not body.strip(b"\0\t\n\r "):
-        return "it is empty"
-    if not encoding.startswith("utf-8"):
-        return f"it is in {encoding[:6].upper()} and must be in UTF-8"
-    try:
-        body.decode()
-        value = loads(body)
-    except UnicodeDecodeError as error:
-        return f"it is not text in UTF-8, from byte {error.start} on"
-    except ValueError as error:
-        return str(error)
-    if not isinstance(value, dict):
-        return "expected an object of accounts"
-    return {name: _account(entry) for name, entry in value.items()}
-
-
-def _account(value: Any) -> Account:
-    try:
-        return structure(value, Account)
-    except ValueError as error:
-        problem = str(error)
-    # A mistake in one account must not keep the others, or this one, from being chosen.
-    entry: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    channel = entry.get("channel")
-    return Account(
-        channel=channel if isinstance(channel, str) else None,
-        is_default_account=entry.get("is_default_account"),
-        problem=problem,
-    )
 
 
 def encode(request: CreateSession | UpdateSession) -> bytes:

@@ -1,15 +1,20 @@
-"""The official client's file of accounts: how to read it and which account to use.
+"""The official client's file of accounts: what is in it and which account to use.
 
 An account is chosen as the official client does. The file is never written.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from qsessions.api.codec import Account, AccountProxies, ProxyUrls, decode_accounts
+from attrs import field, frozen
+
+from qsessions.api.structure import loads, structure
 from qsessions.errors import ConfigurationError
 
 ACCOUNT_FILE = "~/.qiskit/qiskit-ibm.json"
@@ -28,6 +33,59 @@ UNKNOWN_HOME = "the home folder is unknown"
 _MAX_LISTED = 5
 _MAX_NAME = 60
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,16}")
+
+
+@frozen(eq=False, repr=False)
+class ProxyUrls:
+    """An account's proxies by the scheme of the address; `extra` has those for other schemes."""
+
+    https: str | None = None
+    http: str | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(eq=False, repr=False)
+class AccountProxies:
+    """How an account says to get out; `extra` has the keys that the official client refuses."""
+
+    urls: ProxyUrls | None = None
+    username_ntlm: str | None = None
+    password_ntlm: str | None = None
+    extra: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(eq=False, repr=False)
+class Account:
+    """An account in the official client's file. Its repr shows no field: some are secret.
+
+    Attributes:
+        channel: Which service it is for.
+        is_default_account: Whether it is the default; any JSON that Python takes for true.
+        token: The API key.
+        instance: The instance's CRN, or its name, or "auto".
+        url: The address of the cloud.
+        verify: Whether the server's certificate is checked.
+        private_endpoint: Whether the service is reached inside the cloud.
+        proxies: How to get out.
+        region: Only instances of this region are looked for.
+        plans_preference: Only instances of one of these plans; empty for all.
+        tags: Only instances with all of these tags.
+        problem: Why the account can't be read, or None; of one that can't, only the channel and
+            `is_default_account` are known.
+    """
+
+    channel: str | None = None
+    is_default_account: Any = False
+    token: str | None = None
+    instance: str | None = None
+    url: str | None = None
+    verify: bool = True
+    private_endpoint: bool = False
+    proxies: AccountProxies | None = None
+    region: str | None = None
+    plans_preference: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 def read_accounts(file: str) -> dict[str, Account] | str | None:
@@ -53,6 +111,45 @@ def read_accounts(file: str) -> dict[str, Account] | str | None:
     if len(body) > _MAX_BYTES:
         return f"it is larger than {_MAX_BYTES} bytes"
     return decode_accounts(body)
+
+
+def decode_accounts(body: bytes) -> dict[str, Account] | str:
+    """Read the official client's file of accounts, or return why it can't be read.
+
+    It never raises, since its frames hold the keys. Windows' editors begin a file with a byte order
+    mark.
+    """
+    encoding = json.detect_encoding(body)
+    body = body.removeprefix(BOM_UTF8)
+    if not body.strip(b"\0\t\n\r "):
+        return "it is empty"
+    if not encoding.startswith("utf-8"):
+        return f"it is in {encoding[:6].upper()} and must be in UTF-8"
+    try:
+        body.decode()
+        value = loads(body)
+    except UnicodeDecodeError as error:
+        return f"it is not text in UTF-8, from byte {error.start} on"
+    except ValueError as error:
+        return str(error)
+    if not isinstance(value, dict):
+        return "expected an object of accounts"
+    return {name: _account(entry) for name, entry in value.items()}
+
+
+def _account(value: Any) -> Account:
+    try:
+        return structure(value, Account)
+    except ValueError as error:
+        problem = str(error)
+    # A mistake in one account must not keep the others, or this one, from being chosen.
+    entry: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    channel = entry.get("channel")
+    return Account(
+        channel=channel if isinstance(channel, str) else None,
+        is_default_account=entry.get("is_default_account"),
+        problem=problem,
+    )
 
 
 def default_account(accounts: Mapping[str, Account], channel: str) -> str | None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from attrs import frozen
 
 from qsessions.api.addresses import InsecureHosts, service_url
-from qsessions.api.codec import Account
 from qsessions.api.directory import CatalogEntry, ListedInstance, plan, search
 from qsessions.api.messages import AuthProvider, SecretHeaders, leftover_problem
 from qsessions.api.operations import Operation
 from qsessions.auth import IBMCloudAuth
 from qsessions.auth.static import region_of
 from qsessions.clock import Deadline
-from qsessions.config.account_file import quote
+from qsessions.config.account_file import Account, quote
 from qsessions.config.checks import refuse_emulator
 from qsessions.errors import (
     CallTimeout,

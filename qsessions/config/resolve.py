@@ -14,9 +14,8 @@ from urllib.request import getproxies_environment
 
 import attrs
 
-from qsessions.api.codec import Account
 from qsessions.api.messages import AuthProvider, SecretValues, strips_frames
-from qsessions.config.account_file import ACCOUNT_FILE, CHANNELS
+from qsessions.config.account_file import ACCOUNT_FILE, CHANNELS, Account
 from qsessions.config.checks import (
     BASE_URL,
     CHANNEL,

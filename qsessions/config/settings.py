@@ -10,13 +10,13 @@ import attrs
 from attrs import frozen
 
 from qsessions.api.addresses import InsecureHosts, service_url
-from qsessions.api.codec import Account
 from qsessions.api.messages import AuthProvider, SecretValues, strips_frames
 from qsessions.auth import IBMCloudAuth, ServiceCRN
 from qsessions.auth.iam import DEFAULT_IAM_URL
 from qsessions.config.account_file import (
     CHANNELS,
     UNKNOWN_HOME,
+    Account,
     account_problem,
     default_account,
     list_accounts,

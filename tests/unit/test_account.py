@@ -19,9 +19,8 @@ from qsessions import (
     QSessionsError,
     ServiceCRN,
 )
-from qsessions.api.codec import decode_accounts
 from qsessions.auth.iam import TokenExchange
-from qsessions.config.account_file import read_accounts
+from qsessions.config.account_file import decode_accounts, read_accounts
 from qsessions.config.resolve import resolve
 from qsessions.config.settings import Settings, SettingsLoader
 from tests.support.clients import CRN

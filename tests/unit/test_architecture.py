@@ -62,7 +62,7 @@ EMULATOR_RANK = {
 LIBRARIES = {
     "aiohttp": {"http", "emulator"},
     "cattrs": {"api"},
-    "json": {"api", "emulator", "cli", "jsonable", "ledger"},
+    "json": {"api", "config", "emulator", "cli", "jsonable", "ledger"},
     "jwt": {"emulator"},
     "platformdirs": {"ledger"},
     "psycopg": {"ledger"},
