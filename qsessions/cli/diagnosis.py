@@ -24,8 +24,8 @@ from qsessions.config.settings import Settings, SettingsLoader
 from qsessions.errors import CallTimeout, ProtocolError, QSessionsError, ResponseError, problem_of
 from qsessions.events import Event, Observers, TokenRenewed
 from qsessions.http.attempts import Attempts
+from qsessions.http.resolver import Resolver
 from qsessions.http.retry import RetryPolicy
-from qsessions.http.threads import Resolver
 from qsessions.http.transport import AiohttpTransport
 from qsessions.models import ApiVersion
 

@@ -20,7 +20,7 @@ from qsessions.api.messages import header_problem
 from qsessions.clock import Clock
 from qsessions.errors import ConfigurationError
 from qsessions.http.certificates import Certificates
-from qsessions.http.threads import Resolver
+from qsessions.http.resolver import Resolver
 
 # The type of `http=`, for modules that don't know aiohttp.
 HttpSession: TypeAlias = aiohttp.ClientSession
