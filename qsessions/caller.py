@@ -21,7 +21,7 @@ from qsessions.clock import Clock, Deadline
 from qsessions.config.checks import merged_headers
 from qsessions.config.instances import Directory, InstanceLookup, loading_failure
 from qsessions.config.settings import Settings, SettingsLoader
-from qsessions.errors import CallTimeout, ConfigurationError, QSessionsError, copy_error
+from qsessions.errors import ConfigurationError, QSessionsError, copy_error
 from qsessions.http.attempts import Attempts
 from qsessions.http.retry import RetryPolicy
 from qsessions.http.transport import AiohttpTransport
@@ -353,27 +353,17 @@ class Caller:
     async def _latest_version(self, operation: Operation[T], deadline: Deadline) -> str:
         if self._latest is not None:
             return self._latest
-        scope = deadline.timeout()
-        try:
-            with scope:
-                return await self._ask_for_latest(deadline)
-        except TimeoutError:
-            if not scope.expired:
-                raise
-            raise CallTimeout(
-                "the call's deadline passed while asking for the latest API version.",
-                operation=operation.name,
-                session_id=operation.session_id,
-                sent=False,
-            ) from None
-
-    async def _ask_for_latest(self, deadline: Deadline) -> str:
         if self.ancestors and self._crn is self.ancestors[0]._crn:  # noqa: SLF001
             # Outside of the lock, which both have.
-            return await self.ancestors[0]._ask_for_latest(deadline)  # noqa: SLF001
-        async with self._latest_lock:
-            # Another call may have got it meanwhile. This one may be about to end a session.
-            if self._latest is None:
-                versions = await self.versions(None, deadline, urgent=True)
-                self._latest = operations.newest_live(versions)
-            return self._latest
+            return await self.ancestors[0]._latest_version(operation, deadline)  # noqa: SLF001
+        with deadline.call_timeout(
+            "the call's deadline passed while asking for the latest API version.",
+            operation=operation.name,
+            session_id=operation.session_id,
+        ):
+            async with self._latest_lock:
+                # Another call may have got it meanwhile. This one may be about to end a session.
+                if self._latest is None:
+                    versions = await self.versions(None, deadline, urgent=True)
+                    self._latest = operations.newest_live(versions)
+                return self._latest

@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 from attrs import frozen
 
-from qsessions.errors import ConfigurationError
+from qsessions.errors import CallTimeout, ConfigurationError
 
 # As they are now: a test may put others in their place. (In a tuple, because libraries that freeze
 # time look for them in every module.)
@@ -145,6 +145,23 @@ class Deadline:
     def timeout(self) -> TimeoutScope:
         """Return a context that raises TimeoutError once the deadline has passed."""
         return self.clock.timeout(self.remaining())
+
+    @contextmanager
+    def call_timeout(self, problem: str, **facts: Any) -> Iterator[None]:
+        """Return a context that raises `CallTimeout` once the deadline has passed.
+
+        Args:
+            problem: What the error says.
+            facts: The error's facts; nothing was sent.
+        """
+        scope = self.timeout()
+        try:
+            with scope:
+                yield
+        except TimeoutError:
+            if not scope.expired:
+                raise
+            raise CallTimeout(problem, sent=False, **facts) from None
 
     async def wait(
         self,

@@ -35,6 +35,13 @@ class SecretHeaders(SecretValues):
 NO_HEADERS = SecretHeaders()
 
 
+def replaced(before: Mapping[str, str], headers: Mapping[str, str]) -> SecretHeaders:
+    """Return headers with others in place of those of the same names."""
+    names = {name.lower() for name in headers}
+    kept = {name: text for name, text in before.items() if name.lower() not in names}
+    return SecretHeaders(kept, **headers)
+
+
 def hidden(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """Return what a user passed as headers in a form that a traceback may show."""
     return SecretHeaders(headers) if isinstance(headers, Mapping) else headers

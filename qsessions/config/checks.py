@@ -17,6 +17,7 @@ from qsessions.api.messages import (
     SecretHeaders,
     header_problem,
     leftover_problem,
+    replaced,
 )
 from qsessions.auth import ServiceCRN
 from qsessions.auth.static import OwnProvider
@@ -268,7 +269,4 @@ def merged_headers(before: Mapping[str, str], headers: object) -> SecretHeaders:
     Raises:
         ConfigurationError: As `checked_headers`.
     """
-    added = checked_headers({} if headers is None else headers)
-    names = {name.lower() for name in added}
-    kept = {name: text for name, text in before.items() if name.lower() not in names}
-    return SecretHeaders(kept, **added)
+    return replaced(before, checked_headers({} if headers is None else headers))

@@ -16,9 +16,9 @@ from qsessions.api.messages import (
     Progress,
     Request,
     Response,
-    SecretHeaders,
     Transport,
     header_problem,
+    replaced,
     strip_frames,
 )
 from qsessions.clock import Clock, Deadline
@@ -246,12 +246,7 @@ class Attempts:
         if "IBM-API-Version" in request.headers:
             trace = self.observers.trace_headers(sent)
             if trace and not any(header_problem(*header) for header in trace.items()):
-                others = {
-                    name: text
-                    for name, text in request.headers.items()
-                    if name.lower() not in trace
-                }
-                request.headers = SecretHeaders(others, **trace)
+                request.headers = replaced(request.headers, trace)
         started = self.clock.monotonic()
         try:
             result = await self._send(request)

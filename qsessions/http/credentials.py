@@ -17,7 +17,6 @@ from qsessions.api.messages import (
 )
 from qsessions.clock import Deadline
 from qsessions.errors import (
-    CallTimeout,
     ConfigurationError,
     QSessionsError,
     as_sentence,
@@ -224,13 +223,7 @@ async def rest_of(coroutine: Coroutine[Any, Any, T], waits_for: object, deadline
         CallTimeout: The deadline passed.
         Exception: What it raised.
     """
-    scope = deadline.timeout()
-    try:
-        with scope:
-            return await _Resumed(coroutine, waits_for)
-    except TimeoutError:
-        if not scope.expired:
-            raise
-    raise CallTimeout(
-        "the call's deadline passed while waiting for credentials; nothing was sent.", sent=False
-    )
+    with deadline.call_timeout(
+        "the call's deadline passed while waiting for credentials; nothing was sent."
+    ):
+        return await _Resumed(coroutine, waits_for)

@@ -297,16 +297,17 @@ class Create:
     async def _abandon(self, task: asyncio.Task[Session | BaseException]) -> str | None:
         """Bring it to its end, since its caller was cancelled; return what to say of a failure."""
         self._progress.stopped = self._is_abandoned = True
-        is_in_flight = self._grace is not None and self._progress.begun is not False
-        if self._grace is not None and is_in_flight:
-            self._grace.reschedule(ENDING_TIMEOUT)
+        # None unless the request is in flight.
+        grace = None if self._progress.begun is False else self._grace
+        if grace is not None:
+            grace.reschedule(ENDING_TIMEOUT)
         elif self.session_id is None:
             # Else its id is being recorded.
             task.cancel()
         try:
             cleanup = self.calls.spawn(self._clean_up(task))
         except ClientClosed as error:
-            is_unknown = is_in_flight or self.session_id is not None
+            is_unknown = grace is not None or self.session_id is not None
             return self._report_unknown(error.message) if is_unknown else None
         self._creates.add(cleanup, self.stop)
         cleanup.add_done_callback(self._creates.remove)
