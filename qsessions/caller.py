@@ -126,7 +126,7 @@ class Caller:
 
         Raises:
             ConfigurationError: The headers can't be sent.
-            InvalidArgument: The timeout is none.
+            InvalidArgument: The timeout can't be right.
         """
         other = with_changes(
             self,
@@ -151,7 +151,7 @@ class Caller:
         """Return the deadline of a call that begins now; one that is given is returned itself.
 
         Raises:
-            InvalidArgument: The timeout is none.
+            InvalidArgument: The timeout can't be right.
         """
         if self.before_call is not None:
             self.before_call()
@@ -163,7 +163,7 @@ class Caller:
         """Return a call's timeout in seconds, or None for none.
 
         Raises:
-            InvalidArgument: The timeout is none.
+            InvalidArgument: The timeout can't be right.
         """
         return self._timeout if timeout is ... else deadline_seconds(timeout, "timeout")
 

@@ -19,7 +19,7 @@ def mask(text: str, values: Iterable[str]) -> str:
     Args:
         text: What may repeat secrets: plain, percent-encoded, as HTML, with backslashes as in a
             repr or JSON, or as base64.
-        values: Secrets, or headers' values such as "Bearer x", where the first word is none.
+        values: Secrets, or headers' values such as "Bearer x", whose first word isn't secret.
     """
     schemes = {secret: scheme for value in values for secret, scheme in _secrets(value)}
     forms = [

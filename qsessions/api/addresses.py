@@ -37,7 +37,7 @@ def may_be_plain(url: URL, insecure_hosts: InsecureHosts) -> bool:
 def is_emulator(url: str, insecure_hosts: InsecureHosts) -> bool:
     """Return whether an address is one that an emulator may have: plain http to where that may go.
 
-    A malformed one is none: it is refused where it is used.
+    A malformed one isn't: it is refused where it is used.
 
     Args:
         url: The address.

@@ -67,7 +67,7 @@ class Incoming:
         A packed one gives no more than a byte over the bound, and nothing after its end.
 
         Raises:
-            ProtocolError: It is too large, or the answer is none.
+            ProtocolError: It is too large, or the server wants to speak another protocol.
             Exception: What the HTTP library raises.
         """
         self.status, self._headers = response.status, response.headers

@@ -84,7 +84,7 @@ def _advice(
         )
     if base_url.endswith("/api"):
         return parsed.solution
-    # Where no session is named, the hint on its id is none.
+    # Where no session is named, the hint on its id doesn't apply.
     return _joined(
         parsed.solution or (NotFound.hint if request.session_id is not None else None),
         f"Check the base URL, {base_url}, which normally ends in /api.",

@@ -147,7 +147,7 @@ class Create:
     async def close(self) -> str | None:
         """Close the session, whose caller has left; return what to say of a failure."""
         session_id = self.session_id
-        assert session_id is not None  # noqa: S101 - there is one
+        assert session_id is not None  # noqa: S101 - only what was created is closed
         failure = await self.calls.end("close", session_id, self.api_version, ENDING_TIMEOUT)
         if failure is None:
             self._report("closed after a cancelled create", closed=True)

@@ -34,7 +34,7 @@ class Outage:
         self._since = 0.0
 
     def begin(self, error: Exception) -> None:
-        """Begin with an error, or go on with it; one that doesn't pass is none."""
+        """Begin with an error, or go on with it; one that doesn't pass is no outage."""
         if not (isinstance(error, QSessionsError) and error.retryable):
             return
         if self.error is None:

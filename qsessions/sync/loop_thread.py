@@ -185,7 +185,7 @@ class LoopThread:
             self._thread.start()
         except BaseException as error:
             # After an interruption it can't be known whether the thread has begun.
-            if not self._await_end(0 if isinstance(error, RuntimeError) else _GRACE_S):
+            if not self._end_within(0 if isinstance(error, RuntimeError) else _GRACE_S):
                 self.loop.close()
                 self._ended.set()
             if isinstance(error, RuntimeError):
@@ -216,10 +216,10 @@ class LoopThread:
             return
         self._check_thread()
         try:
-            self._await_end()
+            self._end_within()
         except BaseException:
             try:
-                self._await_end()
+                self._end_within()
             finally:
                 self._is_impatient = not self._ended.is_set()
             raise
@@ -264,7 +264,7 @@ class LoopThread:
         while not self.loop.is_closed():
             time.sleep(_POLL_S)
 
-    def _await_end(self, seconds: float = math.inf) -> bool:
+    def _end_within(self, seconds: float = math.inf) -> bool:
         """Begin the end; return whether it has come within so many seconds."""
         self.closing = True
         self.post(self._shutdown.begin)
