@@ -147,7 +147,7 @@ class LedgerWarning:
             self._is_printed = True
             print_error(
                 self._command,
-                f"the session is not recorded: {event.reason}",
+                f"the session is not recorded: {event.reason}.",
                 f"{self._command} goes on all the same; if nobody ends the session, "
                 "only qsessions workloads finds it.",
             )
