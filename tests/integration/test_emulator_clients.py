@@ -15,6 +15,7 @@ import pytest
 from yarl import URL
 
 from qsessions.emulator import Emulator
+from tests.support.tables import table
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 
@@ -183,3 +184,27 @@ async def test_instances_of_the_account(plan: Any, name: str, pricing: str) -> N
         assert entry["overview_ui"]["en"]["display_name"] == name
         assert entry["metadata"]["pricing"]["type"] == pricing
         assert (await speak(emulator, f"GET /{plan_id}x HTTP/1.1", {}))[0] == 404
+
+
+@table(
+    ("query", "body"),
+    [
+        ("", b""),
+        ("", b"[]"),
+        ("", b"[" * 100_000),
+        ("", b'{"fields": "crn"}'),
+        ("", b'{"fields": [1]}'),
+        ("", b'{"search_cursor": null}'),
+        ("", b'{"search_cursor": "next"}'),
+        ("", b'{"search_cursor": "' + b"9" * 5000 + b'"}'),
+        ("?limit=0", b"{}"),
+        ("?limit=1001", b"{}"),
+        ("?limit=ten", b"{}"),
+        ("?limit=" + "9" * 5000, b"{}"),
+    ],
+)
+async def test_a_search_that_makes_no_sense(emulator: Emulator, query: str, body: bytes) -> None:
+    """A search for instances that can't be read is a 400, whatever is wrong with it."""
+    headers = {"Authorization": f"apikey {emulator.api_key}"}
+    first = f"POST /v3/resources/search{query} HTTP/1.1"
+    assert (await speak(emulator, first, headers, body))[0] == 400

@@ -12,15 +12,15 @@ from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.middleware import Handler
 from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.clock import ServiceClock
-from qsessions.emulator.service.errors import NOT_FOUND, ServiceError
-from qsessions.emulator.service.instances import (
+from qsessions.emulator.service.directory import (
     PLANS,
-    Instance,
     plan_body,
     resource_body,
     resources_body,
     search_body,
 )
+from qsessions.emulator.service.errors import NOT_FOUND, ServiceError
+from qsessions.emulator.service.instances import Instance
 from qsessions.emulator.service.validation import VERSIONS, check_version
 
 BASE_PATH = "/api"

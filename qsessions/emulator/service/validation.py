@@ -93,7 +93,7 @@ def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
     The contract marks the body as optional and `mode` as required in it. A request without a body
     is refused: nothing that may cost money is created by guess.
     """
-    fields = _json_object(body)
+    fields = read_object(body)
     mode = _text(fields, "mode")
     if mode not in {"dedicated", "batch"}:
         raise invalid_body("mode must be 'dedicated' or 'batch'.")
@@ -111,7 +111,7 @@ def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
 
 def read_accepting_jobs(body: bytes) -> bool:
     """Read the body of PATCH /v1/sessions/{id}."""
-    accepting = _json_object(body).get("accepting_jobs")
+    accepting = read_object(body).get("accepting_jobs")
     if not isinstance(accepting, bool):
         raise invalid_body("accepting_jobs must be true or false.")
     return accepting
@@ -122,7 +122,7 @@ def read_job_request(body: bytes) -> JobRequest:
 
     `params.seconds` is the emulator's own: how long the job takes, 2 by default.
     """
-    fields = _json_object(body)
+    fields = read_object(body)
     program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
     if not program_id or not backend:
         raise invalid_body("program_id and backend are required.")
@@ -146,7 +146,7 @@ def read_job_request(body: bytes) -> JobRequest:
 
 def read_tags(body: bytes) -> tuple[str, ...]:
     """Read the body of PUT /v1/jobs/{id}/tags."""
-    fields = _json_object(body)
+    fields = read_object(body)
     if "tags" not in fields:
         raise invalid_body("tags is required.")
     return _tags(fields)
@@ -174,7 +174,8 @@ def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
     return Ttls(maximum, interactive, active)
 
 
-def _json_object(body: bytes) -> dict[str, object]:
+def read_object(body: bytes) -> dict[str, object]:
+    """Read the JSON object that a body is."""
     try:
         value: object = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
