@@ -13,7 +13,7 @@ from aiohttp import web
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.access import ACCESS, make_access
 from qsessions.emulator.http.admin import AdminRoutes
-from qsessions.emulator.http.credentials import Authenticator
+from qsessions.emulator.http.credentials import Authenticator, checked_secret, new_key
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.leak_report import check_leaks, leak_report
 from qsessions.emulator.http.middleware import Middleware
@@ -28,15 +28,12 @@ from qsessions.emulator.service.errors import invalid
 from qsessions.emulator.service.instances import (
     Instance,
     JobRate,
-    checked_secret,
     emulated_account,
     new_account_id,
     new_crn,
-    new_key,
 )
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Plan, Terms
-from qsessions.emulator.service.values import Event, Job, Session
+from qsessions.emulator.service.values import Event, Job, Plan, Session, Terms
 
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
 _SHUTDOWN_SECONDS = 0.1

@@ -80,7 +80,7 @@ def _qubits(call: InstanceCall) -> int:
 
     A time in `updated_before` changes nothing: there is one calibration for all times.
     """
-    _queue_length(call, call.id)
+    call.instance.state.check_backend(call.id, status=404)
     if call.query.get("calibration_id", [CALIBRATION_ID]) != [CALIBRATION_ID]:
         raise invalid(f"calibration_id must be {CALIBRATION_ID!r}, the only one.")
     return call.instance.backends[call.id]

@@ -13,7 +13,7 @@ import attrs
 from qsessions.emulator.service.bodies import date_time
 from qsessions.emulator.service.errors import TOO_MANY_REQUESTS, ServiceError
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Plan, Terms
+from qsessions.emulator.service.values import Plan, Terms
 
 # crn:version:cname:ctype:service:region:scope:instance:resource type:resource
 _CRN = re.compile(r"crn:v1(:[^:\s]*){8}")
@@ -23,11 +23,6 @@ _EMULATED_CRN = re.compile(
     r"crn:v1:bluemix:public:quantum-computing:[a-z0-9][a-z0-9-]*:a/(emulated[a-z0-9]*):[\w-]+::",
     re.ASCII,
 )
-# They are replaced in what is recorded: shorter ones would turn up by chance, and other characters
-# are written in several ways.
-_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,}")
-
-_KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 # What a plan allows in a period, in seconds: the open plan ten minutes in 28 days.
 _ALLOCATIONS: Mapping[Plan, int] = MappingProxyType({"open": 600})
@@ -107,18 +102,6 @@ def queue_length(instances: Iterable[Instance], now: float, backend: str) -> int
     Raises ServiceError (404) for an unknown backend.
     """
     return sum(instance.state.pending_jobs(now, backend) for instance in instances)
-
-
-def new_key(random: Random, prefix: str) -> str:
-    """Return a key of 44 characters, as real ones have, that begins with a prefix."""
-    return prefix + "".join(random.choices(_KEY_LETTERS, k=44 - len(prefix)))
-
-
-def checked_secret(secret: str, name: str) -> str:
-    """Return a secret that a user chose. Raises ValueError, with its name, for one that is none."""
-    if not _SECRET.fullmatch(secret):
-        raise ValueError(f"{name} must be 8 or more letters, digits, or any of -._~")
-    return secret
 
 
 def emulated_account(crn: str) -> str:

@@ -6,9 +6,7 @@ Every reader raises ServiceError (400) for a request that breaks the contract.
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NoReturn, TypedDict, cast
-
-import attrs
+from typing import NoReturn, TypedDict, cast
 
 from qsessions.emulator.service.errors import (
     SESSION_NOT_ON_PLAN,
@@ -16,9 +14,7 @@ from qsessions.emulator.service.errors import (
     invalid,
     invalid_body,
 )
-from qsessions.emulator.service.values import JobDetails, Mode, Ttls
-
-Plan = Literal["paid", "open"]
+from qsessions.emulator.service.values import JobDetails, Mode, Plan, Terms, Ttls
 
 # In seconds: the longest max_ttl, which is the default too, and the idle limit of a session that
 # sets none.
@@ -36,31 +32,6 @@ VERSIONS: tuple[Mapping[str, str], ...] = (
     {"version": "2026-04-15", "status": "live"},
 )
 _KNOWN_VERSIONS = frozenset(version["version"] for version in VERSIONS)
-
-
-@attrs.frozen
-class Terms:
-    """The terms of an instance's owner.
-
-    Attributes:
-        plan: The plan.
-        partner: Whether the owner is a channel partner.
-        interactive_ttl: The idle limit in seconds of every session, unless the owner is a partner;
-            None is the plan's. A shorter `max_ttl` cuts it.
-
-    Raises:
-        ValueError: The plan is unknown, or the idle limit below a second.
-    """
-
-    plan: Plan = "paid"
-    partner: bool = False
-    interactive_ttl: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.plan not in {"paid", "open"}:
-            raise ValueError("plan must be 'paid' or 'open'")
-        if self.interactive_ttl is not None and self.interactive_ttl < 1:
-            raise ValueError("interactive_ttl must be at least one second")
 
 
 class SessionRequest(TypedDict):
