@@ -21,7 +21,7 @@ from qsessions.emulator.http.recording import ReceivedRequest, Recorder
 from qsessions.emulator.http.service_routes import BASE_PATH, ServiceRoutes
 from qsessions.emulator.page.dashboard import Dashboard
 from qsessions.emulator.page.live_view import LiveView
-from qsessions.emulator.programs.runner import INSTALLED_SIMULATION, ProgramRunner
+from qsessions.emulator.programs.runner import SIMULATION, ProgramRunner
 from qsessions.emulator.service.backends import read_backends
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
@@ -152,7 +152,7 @@ class Emulator:
         self.crn = self._open_instance(
             terms, new_crn(random, self._account) if crn is None else crn
         )
-        self._programs = ProgramRunner(INSTALLED_SIMULATION, allow_remote=allow_remote_circuits)
+        self._programs = ProgramRunner(SIMULATION, allow_remote=allow_remote_circuits)
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from qsessions.api.messages import Request, Response, SecretHeaders, Transport
-from qsessions.clock import SYSTEM_CLOCK, Clock
+from qsessions.clock import SYSTEM_CLOCK, Clock, sleep_by
 from qsessions.emulator.http.recording import EXCHANGE_HEADER
 from qsessions.testing.threaded import ThreadedEmulator, inside
 
@@ -29,6 +29,7 @@ _BLOCKED_S = 0.5
 
 
 def _monotonic() -> float:
+    """Return real time: a function of its own, since a `Clock` with timers must bring its time."""
     return SYSTEM_CLOCK.monotonic()
 
 
@@ -121,12 +122,7 @@ class VirtualTime:
         return self._add(seconds, callback, moves_time=False)
 
     async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._add(seconds, over.set, moves_time=True)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
+        await sleep_by(partial(self._add, moves_time=True), seconds)
 
     def _add(self, seconds: float, callback: Callable[[], object], *, moves_time: bool) -> _Timer:
         # The emulator's time has microseconds.

@@ -21,6 +21,7 @@ from qsessions.emulator.service.values import JobDetails, Mode, Plan, Terms, Ttl
 _MAX_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 28800, "open": 900})
 _INTERACTIVE_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 60, "open": 2})
 _LARGEST_INT32 = 2147483647
+_LONGEST_JOB = 1e12  # some 30,000 years
 
 VERSIONS: tuple[Mapping[str, str], ...] = (
     {"version": "2024-01-01", "status": "deprecated", "sunset_date": "2027-01-01"},
@@ -104,7 +105,7 @@ def read_job_request(body: bytes) -> JobRequest:
     if not isinstance(private, bool):
         raise invalid_body("private must be true or false.")
     seconds = params.get("seconds", 2.0)
-    if type(seconds) not in {int, float} or not is_duration(seconds):
+    if type(seconds) not in {int, float} or not 0 <= seconds <= _LONGEST_JOB:
         raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
     return JobRequest(
         program_id=program_id,
@@ -121,11 +122,6 @@ def read_tags(body: bytes) -> tuple[str, ...]:
     if "tags" not in fields:
         raise invalid_body("tags is required.")
     return _tags(fields)
-
-
-def is_duration(seconds: float) -> bool:
-    """Return whether a number can be a time span: finite, 0 or more, below some 30,000 years."""
-    return 0 <= seconds <= 1e12
 
 
 def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
