@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -110,9 +109,8 @@ class VirtualTime:
         # Counts what happens, so that it shows whether something did.
         self._changes = 0
         self._is_looking = False
-        # The timer of real time, and when it comes.
+        # The timer of real time.
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = math.inf
         self._moving: asyncio.Task[None] | None = None
         if not self.is_real:
             service.on_step = self._look_soon
@@ -133,8 +131,7 @@ class VirtualTime:
             self._timers[timer] = None
             self._loops.add(timer.loop)
             self._changes += 1
-        if moves_time or timer.at < self._alarm_at:
-            self._look_soon()
+        self._look_soon()
         return timer
 
     def discard(self, timer: _Timer) -> None:
@@ -205,10 +202,10 @@ class VirtualTime:
     def _set_alarm(self, now: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm, self._alarm_at = None, math.inf
+        self._alarm = None
         if self._timers and self._speed:
-            self._alarm_at = self._next()
-            self._alarm = self.thread.call_later((self._alarm_at - now) / self._speed, self._look)
+            seconds = (self._next() - now) / self._speed
+            self._alarm = self.thread.call_later(seconds, self._look)
 
     def _next(self) -> float:
         return min(timer.at for timer in self._timers)
