@@ -16,14 +16,13 @@ from typing import Any
 import jwt
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from aiohttp.web import StreamResponse
 
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.bodies import date_time
 from qsessions.emulator.service.values import Ttls
-from tests.support.caller import GRANT, Caller, Clock, calling, first_code, speak
+from tests.support.caller import GRANT, Caller, Clock, answer_to, calling, first_code, speak
 from tests.support.tables import table
 
 
@@ -341,17 +340,6 @@ async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> N
         answer = await answer_to(emulator, path, peer, {})
         assert answer.status == (200 if local else 403)
         assert "WWW-Authenticate" not in answer.headers
-
-
-async def answer_to(
-    emulator: Emulator, path: str, peer: str, headers: dict[str, str]
-) -> StreamResponse:
-    """Return an emulator's answer to a GET from a peer with any address."""
-    app = emulator._application()
-    app.freeze()
-    request = make_mocked_request("GET", path, headers, app=app).clone(remote=peer)
-    request._read_bytes = b""
-    return await app._handle(request)  # as its server calls it
 
 
 TOKEN = "pLaNtEd-admin-token"
