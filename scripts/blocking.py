@@ -225,10 +225,7 @@ FORMS = (
             "AsyncFunctionDef": "self._run(self._emulator.{name}, {arguments})",
             "FunctionDef": "self._ask(self._emulator.{name}, {arguments})",
             # These never change, and can be read at any time.
-            **dict.fromkeys(
-                ("url", "iam_url", "api_key", "backend_token", "service_token"),
-                "self._emulator.{name}",
-            ),
+            **dict.fromkeys(("url", "iam_url"), "self._emulator.{name}"),
         },
     ),
 )

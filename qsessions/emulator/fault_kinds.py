@@ -62,11 +62,6 @@ Operation: TypeAlias = Literal[
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 """The same as values."""
 
-CALLS: Mapping[Operation, Operation] = MappingProxyType(
-    {"drain": "update", "has_pending_jobs": "list_jobs"}
-)
-"""The client's words for some of an operation's requests, and that operation."""
-
 MOST_SECONDS = 3600.0
 YOUNG_SECONDS = 2.0
 """How long a session is young to a `young_404` without `seconds`."""

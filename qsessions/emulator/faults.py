@@ -262,7 +262,7 @@ class FaultPlan:
 
         Args:
             operation: The name of its operation; None for an unknown path.
-            call: The client's word for it, by `CALLS`, where it has one besides.
+            call: The client's word for it, where that is another, such as `drain`.
         """
         names = (operation, call)
         return tuple(planned.fault for planned in self._planned if planned.fires(names))

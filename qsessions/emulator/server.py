@@ -13,7 +13,7 @@ from aiohttp import web
 from qsessions.emulator.faults import Fault, FaultPlan
 from qsessions.emulator.http.access import ACCESS, make_access
 from qsessions.emulator.http.admin import AdminRoutes
-from qsessions.emulator.http.credentials import Authenticator
+from qsessions.emulator.http.credentials import Authenticator, checked_secret, new_key
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.leak_report import check_leaks, leak_report
 from qsessions.emulator.http.middleware import Middleware
@@ -21,22 +21,19 @@ from qsessions.emulator.http.recording import ReceivedRequest, Recorder
 from qsessions.emulator.http.service_routes import BASE_PATH, ServiceRoutes
 from qsessions.emulator.page.dashboard import Dashboard
 from qsessions.emulator.page.live_view import LiveView
-from qsessions.emulator.programs.runner import INSTALLED_SIMULATION, ProgramRunner
+from qsessions.emulator.programs.runner import SIMULATION, ProgramRunner
 from qsessions.emulator.service.backends import read_backends
 from qsessions.emulator.service.clock import ServiceClock, read_duration
 from qsessions.emulator.service.errors import invalid
 from qsessions.emulator.service.instances import (
     Instance,
     JobRate,
-    checked_secret,
     emulated_account,
     new_account_id,
     new_crn,
-    new_key,
 )
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Plan, Terms
-from qsessions.emulator.service.values import Event, Job, Session
+from qsessions.emulator.service.values import Event, Job, Plan, Session, Terms
 
 DEFAULT_BACKENDS = ("ibm_fez", "ibm_torino", "ibm_marrakesh")
 _SHUTDOWN_SECONDS = 0.1
@@ -155,7 +152,7 @@ class Emulator:
         self.crn = self._open_instance(
             terms, new_crn(random, self._account) if crn is None else crn
         )
-        self._programs = ProgramRunner(INSTALLED_SIMULATION, allow_remote=allow_remote_circuits)
+        self._programs = ProgramRunner(SIMULATION, allow_remote=allow_remote_circuits)
         self._runner: web.AppRunner | None = None
 
     def __repr__(self) -> str:

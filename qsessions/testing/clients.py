@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Self
 
 from qsessions.api.messages import AuthProvider
@@ -70,17 +71,21 @@ class _ClientOfEachLoop(AsyncSessionClient):
     def __init__(  # no client of its own
         self, emulator: ThreadedEmulator, time: VirtualTime, options: dict[str, Any]
     ) -> None:
-        self._auth = _auth(emulator)
-        self._time, self._options = time, options
         self._url, self._crn = emulator.url, emulator.crn
         self._clients: dict[
             asyncio.AbstractEventLoop, tuple[AsyncSessionClient, AsyncGenerator[None]]
         ] = {}
         self.clock = time.clock
-        # What is wrong with the options is told here and not at the first call.
-        AsyncSessionClient(
-            self._auth, base_url=self._url, clock=time.clock, transport=time.transport, **options
+        self._make_client = partial(
+            AsyncSessionClient,
+            _auth(emulator),
+            base_url=emulator.url,
+            clock=time.clock,
+            transport=time.transport,
+            **options,
         )
+        # What is wrong with the options is told here and not at the first call.
+        self._make_client()
 
     def __repr__(self) -> str:
         return f"AsyncSessionClient(base_url={self._url!r})"
@@ -117,13 +122,7 @@ class _ClientOfEachLoop(AsyncSessionClient):
         if loop not in self._clients:
             for other in [other for other in self._clients if other.is_closed()]:
                 del self._clients[other]
-            client = AsyncSessionClient(
-                self._auth,
-                base_url=self._url,
-                clock=self.clock,
-                transport=self._time.transport,
-                **self._options,
-            )
+            client = self._make_client()
             closing = _closed_with_the_loop(client)
             # Its first step, without awaiting: the loop shuts down generators that have begun.
             with suppress(StopIteration):

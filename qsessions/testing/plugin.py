@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -70,7 +70,10 @@ def qsessions_client(
     """An asynchronous client of `qsessions_emulator`, which waits in its time."""
     from qsessions.testing.clients import async_client
 
-    with _told(), async_client(qsessions_emulator, **_client_options(request.node)) as client:
+    with (
+        _reporting_bad_options(),
+        async_client(qsessions_emulator, **_client_options(request.node)) as client,
+    ):
         yield client
 
 
@@ -81,7 +84,7 @@ def qsessions_sync_client(
     """A client of `qsessions_emulator` for code that doesn't await, which waits in its time."""
     from qsessions.testing.clients import sync_client
 
-    with _told():
+    with _reporting_bad_options():
         client = sync_client(qsessions_emulator, **_client_options(request.node))
     with client:
         yield client
@@ -228,27 +231,20 @@ def _emulator(options: dict[str, Any]) -> Iterator[ThreadedEmulator]:
         yield emulator
 
 
-def _refuse_blocked_sockets(url: str = "http://") -> None:
-    """Fail where pytest-socket would keep the test from an emulator, or from starting one."""
-    # Its errors warn, too.
-    with warnings.catch_warnings(action="ignore"):
-        blocked = _why_blocked(urlsplit(url))
-    if blocked is not None:
+def _refuse_blocked_sockets(url: str | None = None) -> None:
+    """Fail where pytest-socket keeps the test from sockets, or from the emulator at a URL."""
+    try:
+        # Its errors warn, too.
+        with warnings.catch_warnings(action="ignore"), socket.socket() as probe:
+            if url is not None:
+                address = urlsplit(url)
+                probe.connect((address.hostname, address.port))
+    except RuntimeError as error:
         pytest.fail(
-            f"{blocked} The emulator listens on 127.0.0.1: pass --allow-hosts=127.0.0.1 to pytest, "
+            f"{error} The emulator listens on 127.0.0.1: pass --allow-hosts=127.0.0.1 to pytest, "
             "or, for an emulator of the test's own, mark the test with @pytest.mark.enable_socket.",
             pytrace=False,
         )
-
-
-def _why_blocked(address: SplitResult) -> str | None:
-    try:
-        with socket.socket() as probe:
-            if address.port is not None:
-                probe.connect((address.hostname, address.port))
-    except RuntimeError as error:
-        return str(error)
-    return None
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:
@@ -274,7 +270,7 @@ def _client_options(node: pytest.Item) -> dict[str, Any]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _reporting_bad_options() -> Iterator[None]:
     """Have what is wrong with a marker's options fail the test with one line."""
     from qsessions.errors import QSessionsError
 

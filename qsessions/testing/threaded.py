@@ -13,8 +13,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from qsessions.clock import RealTimeLoop
 from qsessions.emulator import Emulator, FaultPlan, ReceivedRequest
 from qsessions.emulator.service.clock import ServiceClock
-from qsessions.emulator.service.validation import Plan
-from qsessions.emulator.service.values import Event, Job, Session
+from qsessions.emulator.service.values import Event, Job, Plan, Session
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,6 +31,7 @@ class ThreadedEmulator:
 
     Attributes:
         faults: The plan of what goes wrong, which may be changed at any time.
+        crn: The CRN of the first instance.
         api_key: The API key that IAM exchanges for a token.
         backend_token: The secret of the backend scheme.
         service_token: The token of the external service scheme.
@@ -43,6 +43,7 @@ class ThreadedEmulator:
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
         self.faults: FaultPlan = emulator.faults
+        self.crn = emulator.crn
         self.api_key = emulator.api_key
         self.backend_token = emulator.backend_token
         self.service_token = emulator.service_token
@@ -89,11 +90,6 @@ class ThreadedEmulator:
         # The runner cancels what still goes on at the end.
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             runner.get_loop().run_forever()
-
-    @property
-    def crn(self) -> str:
-        """The first instance."""
-        return self._emulator.crn
 
     def _ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async def answer() -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from qsessions.api.messages import Request, Response, SecretHeaders, Transport
-from qsessions.clock import SYSTEM_CLOCK, Clock
+from qsessions.clock import SYSTEM_CLOCK, Clock, sleep_by
 from qsessions.emulator.http.recording import EXCHANGE_HEADER
 from qsessions.testing.threaded import ThreadedEmulator, inside
 
@@ -29,6 +28,7 @@ _BLOCKED_S = 0.5
 
 
 def _monotonic() -> float:
+    """Return real time: a function of its own, since a `Clock` with timers must bring its time."""
     return SYSTEM_CLOCK.monotonic()
 
 
@@ -109,9 +109,8 @@ class VirtualTime:
         # Counts what happens, so that it shows whether something did.
         self._changes = 0
         self._is_looking = False
-        # The timer of real time, and when it comes.
+        # The timer of real time.
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = math.inf
         self._moving: asyncio.Task[None] | None = None
         if not self.is_real:
             service.on_step = self._look_soon
@@ -121,12 +120,7 @@ class VirtualTime:
         return self._add(seconds, callback, moves_time=False)
 
     async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._add(seconds, over.set, moves_time=True)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
+        await sleep_by(partial(self._add, moves_time=True), seconds)
 
     def _add(self, seconds: float, callback: Callable[[], object], *, moves_time: bool) -> _Timer:
         # The emulator's time has microseconds.
@@ -137,8 +131,7 @@ class VirtualTime:
             self._timers[timer] = None
             self._loops.add(timer.loop)
             self._changes += 1
-        if moves_time or timer.at < self._alarm_at:
-            self._look_soon()
+        self._look_soon()
         return timer
 
     def discard(self, timer: _Timer) -> None:
@@ -209,10 +202,10 @@ class VirtualTime:
     def _set_alarm(self, now: float) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm, self._alarm_at = None, math.inf
+        self._alarm = None
         if self._timers and self._speed:
-            self._alarm_at = self._next()
-            self._alarm = self.thread.call_later((self._alarm_at - now) / self._speed, self._look)
+            seconds = (self._next() - now) / self._speed
+            self._alarm = self.thread.call_later(seconds, self._look)
 
     def _next(self) -> float:
         return min(timer.at for timer in self._timers)

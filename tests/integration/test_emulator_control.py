@@ -16,14 +16,13 @@ from typing import Any
 import jwt
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from aiohttp.web import StreamResponse
 
 from qsessions.emulator import Emulator, Fault
 from qsessions.emulator.http import recording
 from qsessions.emulator.http.admin import AdminRoutes
 from qsessions.emulator.service.bodies import date_time
 from qsessions.emulator.service.values import Ttls
-from tests.support.caller import GRANT, Caller, Clock, calling, first_code, speak
+from tests.support.caller import GRANT, Caller, Clock, answer_to, calling, first_code, speak
 from tests.support.tables import table
 
 
@@ -288,7 +287,7 @@ async def test_a_command_too_long(call: Caller) -> None:
 
 async def test_the_inside_over_http(call: Caller) -> None:
     """Requests, open sessions with their stories, and the time can be had without Python; no secret
-    among them.
+    among them. Each time is a date and time.
     """
     session = await call.create(backend="ibm_fez")
     status, moved = await call.command("POST", "advance", {"duration": "1m 30s"})
@@ -304,6 +303,7 @@ async def test_the_inside_over_http(call: Caller) -> None:
         session,
         200,
     )
+    assert request["at"] == date_time(call.emulator.requests[0].at)
     assert request["headers"]["authorization"] == "apikey <api_key>"
     assert call.emulator.api_key not in json.dumps(shown)
     assert (await call.command("GET", "nothing"))[0] == 404
@@ -340,17 +340,6 @@ async def test_only_this_machine_rules_the_emulator(peer: str, local: bool) -> N
         answer = await answer_to(emulator, path, peer, {})
         assert answer.status == (200 if local else 403)
         assert "WWW-Authenticate" not in answer.headers
-
-
-async def answer_to(
-    emulator: Emulator, path: str, peer: str, headers: dict[str, str]
-) -> StreamResponse:
-    """Return an emulator's answer to a GET from a peer with any address."""
-    app = emulator._application()
-    app.freeze()
-    request = make_mocked_request("GET", path, headers, app=app).clone(remote=peer)
-    request._read_bytes = b""
-    return await app._handle(request)  # as its server calls it
 
 
 TOKEN = "pLaNtEd-admin-token"
@@ -631,17 +620,6 @@ async def test_many_open_sessions_hold_nobody() -> None:
     assert [one["id"] for one in json.loads(end.value.value.text)["sessions"]] == ids
 
 
-async def test_the_form_in_any_order(call: Caller) -> None:
-    """The fields of a token request may come in any order."""
-    form = {
-        "response_type": "cloud_iam",
-        "apikey": call.emulator.api_key,
-        "grant_type": GRANT,
-    }
-    for names in (sorted(form), sorted(form, reverse=True)):
-        assert (await call.exchange(**{name: form[name] for name in names}))[0] == 200
-
-
 async def test_the_request_log(call: Caller, caplog: pytest.LogCaptureFixture) -> None:
     """Each request is one line of JSON with what was asked and what came of it, and no secret."""
     call.emulator.faults.add(Fault(kind="reset", operations=["get"], nth=1))
@@ -690,14 +668,6 @@ async def test_a_page_from_elsewhere_rules_nothing(call: Caller, origin: str, st
     url = f"{call.emulator.iam_url}/emulator/faults"
     answered, _ = await call("DELETE", url, headers={"Origin": origin})
     assert answered == status
-
-
-async def test_requests_tell_times_as_all_else_does(call: Caller) -> None:
-    """A recorded request has the date and time at which it was answered."""
-    await call.create()
-    _, shown = await call("GET", f"{call.emulator.iam_url}/emulator/requests")
-    (request,) = shown["requests"]
-    assert request["at"] == date_time(call.emulator.requests[0].at)
 
 
 @table(

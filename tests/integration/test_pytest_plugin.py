@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import re
+import socket
 import threading
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_what_a_test_left_on_the_shared_emulator(run: Run, last: str) -> None:
 
 def test_workers_of_xdist(run: Run) -> None:
     """Each worker has a shared emulator of its own, and the test that left a session open fails."""
-    result = run("plugin_workers.py", "-n2", "-pno:asyncio", "-pno:anyio", process=True)
+    result = run("plugin_workers.py", "-n2", "-pno:asyncio", "-pno:anyio")
     result.assert_outcomes(passed=9, errors=1)
     seen = {path.read_text(encoding="utf-8") for path in run.path.glob("seen-*")}
     workers, emulators = zip(*(text.split() for text in seen), strict=True)
@@ -227,7 +228,9 @@ def test_blocked_sockets(run: Run, options: tuple[str, ...], passed: int, failed
     """Where pytest-socket allows this machine or the test allows sockets, all works; elsewhere a test
     that needs an emulator fails at once and is told what to set, and no other test does.
     """
-    result = run("plugin_sockets.py", *WITHOUT_ASYNCIO, *options, process=True)
+    before = socket.socket, socket.socket.connect
+    result = run("plugin_sockets.py", *WITHOUT_ASYNCIO, *options)
+    assert (socket.socket, socket.socket.connect) == before
     shown = result.stdout.str()
     assert shown.count(BLOCKED) == failed
     # Those with an emulator of their own fail at their setup.

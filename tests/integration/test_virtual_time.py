@@ -15,7 +15,7 @@ import qsessions.testing
 from qsessions import AsyncSessionClient, CallTimeout, RetryPolicy, SessionClient
 from qsessions.emulator import Emulator, Fault
 from qsessions.sync.calls import run
-from qsessions.testing import ThreadedEmulator
+from qsessions.testing import ThreadedEmulator, virtual_time
 from qsessions.testing.clients import async_client, sync_client
 from tests.support.waiting import until
 
@@ -130,10 +130,12 @@ async def test_both_clients_wait_together(
     client: AsyncSessionClient,
     sync: SessionClient,
     blockbuster: BlockBuster,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A call of the synchronous client, which blocks the event loop on which others wait, waits in
     the emulator's time too.
     """
+    monkeypatch.setattr(virtual_time, "_BLOCKED_S", 0.01)
     session = await client.create(**WANTED)
     emulator.submit_job(session.id, seconds="8h")
     waiting = asyncio.ensure_future(waits(client, session.id, 3600))

@@ -21,7 +21,7 @@ import attrs
 import pytest
 
 from qsessions.emulator import Emulator
-from qsessions.emulator.service.validation import Plan
+from qsessions.emulator.service.values import Plan
 from qsessions.testing.threaded import ThreadedEmulator
 from tests.support.needs import need
 

@@ -39,7 +39,7 @@ def client(official: OfficialClient) -> Iterator[OfficialClient]:
 
 
 @asynccontextmanager
-async def simulating(module: str) -> AsyncIterator[Caller]:
+async def simulating(module: str | None) -> AsyncIterator[Caller]:
     """Start an emulator that runs circuits with a module, and a plain client of it."""
     need("qiskit", "qiskit_aer", "qiskit_qasm3_import")
     emulator = Emulator(seed=1, speed=100)

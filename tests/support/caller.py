@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 from aiohttp import ClientSession, FormData
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Response
 from yarl import URL
 
 from qsessions.emulator import Emulator
@@ -135,3 +137,21 @@ async def speak(emulator: Emulator, request: str) -> str:
     writer.close()
     await writer.wait_closed()
     return answer.decode()
+
+
+async def answer_to(
+    emulator: Emulator,
+    path: str,
+    peer: str,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> Response:
+    """Return an emulator's answer to a GET, or to a POST of a body, from a peer with any address."""
+    app = emulator._application()
+    app.freeze()
+    method = "GET" if body is None else "POST"
+    request = make_mocked_request(method, path, headers, app=app).clone(remote=peer)
+    request._read_bytes = body or b""
+    answer = await app._handle(request)  # as its server calls it
+    assert isinstance(answer, Response)
+    return answer

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from qsessions.emulator.programs import sandbox, seeded
+from qsessions.emulator.programs import pubs as reading, sandbox, seeded
 from qsessions.emulator.programs.form import array, results_shape
 from qsessions.emulator.programs.pubs import LARGEST, ProgramError, read_program, unpack
 from qsessions.emulator.programs.worker import FAILURE, RESULTS, _answer
@@ -350,13 +350,12 @@ def test_results_that_are_too_large(program: str, pubs: list[object]) -> None:
     assert failed.code == 9413
 
 
-def test_a_value_that_grows() -> None:
+def test_a_value_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes that would become too many are not unpacked."""
-    squeezer = zlib.compressobj()
-    chunk = bytes(2**20)
-    small = b"".join(squeezer.compress(chunk) for _ in range(LARGEST // len(chunk) + 1))
-    with pytest.raises(ProgramError, match="a value has more than") as failed:
-        unpack(base64.b64encode(small + squeezer.flush()).decode())
+    monkeypatch.setattr(reading, "LARGEST", 2**20)
+    assert unpack(base64.b64encode(zlib.compress(bytes(2**20))).decode()) == bytes(2**20)
+    with pytest.raises(ProgramError, match="a value has more than 1048576 bytes") as failed:
+        unpack(base64.b64encode(zlib.compress(bytes(2**20 + 1))).decode())
     assert failed.value.code == 9413
 
 

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import attrs
 from aiohttp import web
 
-from qsessions.emulator.http.credentials import same_secret
+from qsessions.emulator.http.credentials import checked_secret, same_secret
 from qsessions.emulator.http.middleware import Handler
 from qsessions.emulator.service.errors import NOT_AUTHORISED, ServiceError
-from qsessions.emulator.service.instances import checked_secret
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 

@@ -3,7 +3,6 @@
 from aiohttp import web
 
 from qsessions.emulator.http.calls import InstanceCall, Route
-from qsessions.emulator.http.middleware import fault_of
 from qsessions.emulator.service.backends import (
     CALIBRATION_ID,
     configuration_body,
@@ -23,13 +22,13 @@ from qsessions.emulator.service.instances import (
 def list_backends(call: InstanceCall) -> web.Response:
     """GET /v1/backends."""
     queues = {name: _queue_length(call, name) for name in call.instance.backends}
-    status = _down() or "online"
+    status = _down(call) or "online"
     return web.json_response(list_body(call.instance.backends, queues, status))
 
 
 def get_status(call: InstanceCall) -> web.Response:
     """GET /v1/backends/{name}/status."""
-    return web.json_response(status_body(_queue_length(call, call.id), _down() or "active"))
+    return web.json_response(status_body(_queue_length(call, call.id), _down(call) or "active"))
 
 
 def get_configuration(call: InstanceCall) -> web.Response:
@@ -60,7 +59,7 @@ def get_instance_configuration(call: InstanceCall) -> web.Response:
 
 def get_usage(call: InstanceCall) -> web.Response:
     """GET /v1/instances/usage."""
-    is_spent = fault_of("usage_limit") is not None
+    is_spent = call.fault("usage_limit") is not None
     return web.json_response(usage_body(call.instance, call.now, is_spent=is_spent))
 
 
@@ -81,15 +80,15 @@ def _qubits(call: InstanceCall) -> int:
 
     A time in `updated_before` changes nothing: there is one calibration for all times.
     """
-    _queue_length(call, call.id)
+    call.instance.state.check_backend(call.id, status=404)
     if call.query.get("calibration_id", [CALIBRATION_ID]) != [CALIBRATION_ID]:
         raise invalid(f"calibration_id must be {CALIBRATION_ID!r}, the only one.")
     return call.instance.backends[call.id]
 
 
-def _down() -> str | None:
+def _down(call: InstanceCall) -> str | None:
     """Return what a fault makes of the backends, offline or paused, or None."""
-    fault = fault_of("backend_offline", "backend_paused")
+    fault = call.fault("backend_offline", "backend_paused")
     return None if fault is None else fault.kind.removeprefix("backend_")
 
 

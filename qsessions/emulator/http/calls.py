@@ -1,14 +1,34 @@
 """A request as the operations see it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from urllib.parse import parse_qs
 
 import attrs
 from aiohttp import web
 
+from qsessions.emulator.fault_kinds import FaultKind
+from qsessions.emulator.faults import Fault
 from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.instances import Instance
 from qsessions.emulator.service.listing import Query
+
+
+@attrs.define
+class Exchange:
+    """What the middleware and an operation tell each other about one request.
+
+    Attributes:
+        faults: The faults that it met.
+        session_id: The session that it is about, where that is known.
+    """
+
+    faults: tuple[Fault, ...] = ()
+    session_id: str | None = None
+
+
+exchange: ContextVar[Exchange] = ContextVar("exchange")
+"""That of the request that is served."""
 
 
 @attrs.frozen
@@ -38,11 +58,18 @@ class InstanceCall(ApiCall):
         instance: The instance that it is for.
         instances: All instances of the account.
         programs: What runs the programs of jobs.
+        exchange: What the middleware knows, and records.
     """
 
     instance: Instance
     instances: Mapping[str, Instance]
     programs: ProgramRunner
+    exchange: Exchange
+
+    def fault(self, *kinds: FaultKind) -> Fault | None:
+        """Return a fault of these kinds that the request met, of the first kind first, or None."""
+        met = self.exchange.faults
+        return next((fault for kind in kinds for fault in met if fault.kind == kind), None)
 
 
 Answer = Callable[[InstanceCall], web.Response | Awaitable[web.Response]]

@@ -1,7 +1,9 @@
-"""Who may call: the credential schemes of the service."""
+"""Who may call: the credential schemes of the service, and its secrets."""
 
 import hmac
+import re
 from collections.abc import Callable, Mapping
+from random import Random
 
 import attrs
 from multidict import MultiMapping
@@ -15,6 +17,12 @@ from qsessions.emulator.service.errors import (
     invalid,
 )
 from qsessions.emulator.service.instances import Instance, is_crn
+
+# One that a user chose. Secrets are replaced in what is recorded: shorter ones would turn up by
+# chance, and other characters are written in several ways.
+_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,}")
+
+_KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 @attrs.frozen(kw_only=True)
@@ -75,6 +83,18 @@ class Authenticator:
         if scheme.lower() == "bearer":
             return self.tokens.accepts(value.strip(), now)
         return scheme.lower() == "apikey" and same_secret(value.strip(), self.api_key)
+
+
+def new_key(random: Random, prefix: str) -> str:
+    """Return a key of 44 characters, as real ones have, that begins with a prefix."""
+    return prefix + "".join(random.choices(_KEY_LETTERS, k=44 - len(prefix)))
+
+
+def checked_secret(secret: str, name: str) -> str:
+    """Return a secret that a user chose. Raises ValueError, with its name, for one that is none."""
+    if not _SECRET.fullmatch(secret):
+        raise ValueError(f"{name} must be 8 or more letters, digits, or any of -._~")
+    return secret
 
 
 def same_secret(sent: str, expected: str) -> bool:

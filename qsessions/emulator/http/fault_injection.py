@@ -75,7 +75,7 @@ async def respond(
     request: web.Request,
     response: web.StreamResponse,
     faults: Iterable[Fault],
-    now: float | None,
+    now: float,
     pause: Pause,
 ) -> web.StreamResponse:
     """Return the answer as the faults change it, or after sending it where they do that too.
@@ -84,11 +84,11 @@ async def respond(
         request: What is answered.
         response: The answer without faults.
         faults: The faults of this request.
-        now: The time in unix seconds that a skewed Date is counted from; None leaves it.
+        now: The time in unix seconds that a skewed Date is counted from.
         pause: Waits.
     """
     for fault in faults:
-        if fault.kind == "clock_skew" and now is not None:
+        if fault.kind == "clock_skew":
             response.headers["Date"] = formatdate(now + (fault.seconds or 0), usegmt=True)
         body = response.body if isinstance(response, web.Response) else None
         if not isinstance(response, web.Response) or not isinstance(body, bytes) or not body:

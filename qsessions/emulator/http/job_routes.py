@@ -7,7 +7,6 @@ from aiohttp import web
 from qsessions.emulator.fault_kinds import DOWN_SECONDS
 from qsessions.emulator.http.access import is_loopback
 from qsessions.emulator.http.calls import InstanceCall, Route
-from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.programs.pubs import PROGRAMS
 from qsessions.emulator.programs.runner import QISKIT_VERSION
 from qsessions.emulator.service.bodies import job_body, log_text, metrics_body
@@ -28,13 +27,15 @@ def create_job(call: InstanceCall) -> web.Response:
     is_program = request["program_id"] in PROGRAMS and "pubs" in request["details"].params
     if is_program:
         call.programs.check_origin(is_local=is_loopback(call.request.remote or ""))
-    if fault_of("usage_limit") is not None:
+    if call.fault("usage_limit") is not None:
         message = "Usage exceeds the instance's limit."
         raise ServiceError(409, USAGE_LIMIT_REACHED, message, "Raise the limit, or wait.")
     call.instance.rate.take(call.now)
     state = call.instance.state
-    job = state.submit_job(call.now, **request, wait_seconds=_wait_for_backend(), end=_end_of_job())
-    request_session_id.set(job.session_id)
+    job = state.submit_job(
+        call.now, **request, wait_seconds=_wait_for_backend(call), end=_end_of_job(call)
+    )
+    call.exchange.session_id = job.session_id
     if is_program:
         call.programs.submit(job.id, call.body, partial(state.fail_program, call.now, job.id))
     in_session = {} if job.session_id is None else {"session_id": job.session_id}
@@ -126,18 +127,18 @@ ROUTES: list[Route] = [
 ]
 
 
-def _wait_for_backend() -> float:
+def _wait_for_backend(call: InstanceCall) -> float:
     """Return how many seconds a job waits for a backend that a fault keeps from work."""
-    fault = fault_of("backend_offline", "backend_paused")
+    fault = call.fault("backend_offline", "backend_paused")
     if fault is None:
         return 0.0
     return DOWN_SECONDS if fault.seconds is None else fault.seconds
 
 
-def _end_of_job() -> JobEnd:
+def _end_of_job(call: InstanceCall) -> JobEnd:
     """Return how a fault makes a job end."""
-    if fault_of("job_failure") is not None:
+    if call.fault("job_failure") is not None:
         return JobEnd("Failed", "The emulator's fault plan says so.", JOB_FAILED)
-    if fault_of("job_cancellation") is not None:
+    if call.fault("job_cancellation") is not None:
         return JobEnd("Cancelled", "The emulator's fault plan says so.")
     return JobEnd()

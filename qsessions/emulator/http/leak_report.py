@@ -30,13 +30,12 @@ def leak_report(
     }
     for instance in instances:
         sessions = instance.state.sessions(now).values()
-        events: dict[str | None, list[Event]] = {
-            session.id: [] for session in sessions if session.state != "closed"
-        }
+        open_sessions = [session for session in sessions if session.state != "closed"]
+        events: dict[str | None, list[Event]] = {session.id: [] for session in open_sessions}
         for event in instance.state.events:
             if event.session_id in events:
                 events[event.session_id].append(event)
-        for session in [session for session in sessions if session.id in events]:
+        for session in open_sessions:
             lines = [
                 _headline(session, now),
                 _origin(session, created_by.get(session.id)),

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from email.utils import formatdate
 from functools import partial
 from random import Random
@@ -14,8 +13,9 @@ import attrs
 from aiohttp import web
 from yarl import URL
 
-from qsessions.emulator.fault_kinds import FaultKind, Operation
+from qsessions.emulator.fault_kinds import Operation
 from qsessions.emulator.faults import Fault, FaultPlan
+from qsessions.emulator.http.calls import Exchange, exchange
 from qsessions.emulator.http.fault_injection import (
     ConnectionReset,
     Pause,
@@ -39,18 +39,6 @@ from qsessions.emulator.service.validation import read_accepting_jobs
 
 ADMIN_PATH = "/emulator"
 PAGE_PATH = "/"
-request_session_id: ContextVar[str | None] = ContextVar("request_session_id", default=None)
-"""The session that the request is about; its handler sets it."""
-
-active_faults: ContextVar[tuple[Fault, ...]] = ContextVar("active_faults", default=())
-"""The faults of the request, for its handler."""
-
-
-def fault_of(*kinds: FaultKind) -> Fault | None:
-    """Return a fault of these kinds that the request met, of the first kind first, or None."""
-    met = active_faults.get()
-    return next((fault for kind in kinds for fault in met if fault.kind == kind), None)
-
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -81,40 +69,51 @@ class Middleware:
 
     @web.middleware
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Serve one request."""
+        """Serve one request. Every failure gets the service's error form."""
         if "//" in request.rel_url.raw_path:
             request, handler = await _merge_slashes(request)
-        if request.path == PAGE_PATH or request.path.startswith(f"{ADMIN_PATH}/"):
-            return await self._admin(request, handler)
-        request_session_id.set(None)
-        fired: tuple[Fault, ...] = ()
+        is_service = request.path != PAGE_PATH and not request.path.startswith(f"{ADMIN_PATH}/")
+        try:
+            return await (self._serve(request, handler) if is_service else handler(request))
+        except Exception as error:  # noqa: BLE001 - of the control endpoints, or of a test's clock
+            response = self._error_answer(error)
+            if response.status == 401:
+                # A browser then asks its user.
+                response.headers["WWW-Authenticate"] = _CHALLENGE
+            response.force_close()  # the body may not have been read
+            return response
+
+    async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Serve a request for the service, and record it."""
+        met = Exchange()
+        exchange.set(met)
         body: bytes | None = None
+        pause = self._pause_of(request)
         try:
             # Requests to unknown paths too: a connection can be kept only once its request is read.
             body = await request.read()
-            fired = self.faults.fire(request.match_info.route.name, _client_call(request, body))
-            active_faults.set(fired)
-            response = await self._serve(request, handler, fired)
+            met.faults = self.faults.fire(
+                request.match_info.route.name, _client_call(request, body)
+            )
+            response = await self._work(request, handler, met.faults, pause)
         except ConnectionReset:
-            self._record(request, body or b"", None, fired)
+            self._record(request, body or b"", None, met)
             return reset_connection(request)
-        except Exception as error:  # noqa: BLE001 - every failure gets the service's error form
+        except Exception as error:  # noqa: BLE001 - a body that can't be read is recorded, too
             response = self._error_answer(error)
         if body is None:
             response.force_close()  # the rest of the body would be read as the next request
-        now = self._record(request, body or b"", response.status, fired)
-        if now is not None:
-            response.headers.setdefault("Date", formatdate(now, usegmt=True))
-        return await respond(request, response, fired, now, self._pause_of(request))
+        now = self._record(request, body or b"", response.status, met)
+        response.headers.setdefault("Date", formatdate(now, usegmt=True))
+        return await respond(request, response, met.faults, now, pause)
 
-    async def _serve(
-        self, request: web.Request, handler: Handler, fired: tuple[Fault, ...]
+    async def _work(
+        self, request: web.Request, handler: Handler, faults: tuple[Fault, ...], pause: Pause
     ) -> web.StreamResponse:
         """Run the handler between the faults that act before and those that act after it."""
         token_endpoint = request.match_info.route.name == "token"
-        before = [fault for fault in fired if not fault.after]
-        after = [fault for fault in fired if fault.after]
-        pause = self._pause_of(request)
+        before = [fault for fault in faults if not fault.after]
+        after = [fault for fault in faults if fault.after]
         response: web.StreamResponse | None = await inject(
             before, self.tokens, token_endpoint, pause
         )
@@ -131,26 +130,11 @@ class Middleware:
         number, pause = request.headers.get(EXCHANGE_HEADER), self.clock.pause
         return asyncio.sleep if number is None or pause is None else partial(pause, number)
 
-    async def _admin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Exception as error:  # noqa: BLE001 - the same form for all errors
-            response = self._error_answer(error)
-            if response.status == 401:
-                # A browser then asks its user.
-                response.headers["WWW-Authenticate"] = _CHALLENGE
-            response.force_close()  # the body may not have been read
-            return response
-
     def _record(
-        self, request: web.Request, body: bytes, status: int | None, fired: tuple[Fault, ...]
-    ) -> float | None:
-        """Record the request, and return the time, or None if the clock failed."""
-        try:
-            now = self.clock.now()
-        except Exception as error:  # noqa: BLE001 - a clock that a test injected may fail
-            _log.error("the clock failed: %s", type(error).__name__)
-            return None
+        self, request: web.Request, body: bytes, status: int | None, met: Exchange
+    ) -> float:
+        """Record the request, and return the time."""
+        now = self.clock.now()
         self.recorder.record(
             at=now,
             method=request.method,
@@ -159,8 +143,8 @@ class Middleware:
             body=body,
             status=status,
             operation=request.match_info.route.name,
-            session_id=request_session_id.get(),
-            faults=tuple(fault.kind for fault in fired),
+            session_id=met.session_id,
+            faults=tuple(fault.kind for fault in met.faults),
         )
         return now
 
@@ -177,12 +161,13 @@ class Middleware:
 
 def _client_call(request: web.Request, body: bytes) -> Operation | None:
     """Return the client's word for a request, where it is not its operation's name."""
-    operation = request.match_info.route.name
+    operation, query = request.match_info.route.name, request.query
     if operation == "update":
         with suppress(ServiceError):
             return None if read_accepting_jobs(body) else "drain"
-    is_pending = request.query.get("pending") == "true" and "session_id" in request.query
-    return "has_pending_jobs" if operation == "list_jobs" and is_pending else None
+    elif operation == "list_jobs" and query.get("pending") == "true" and "session_id" in query:
+        return "has_pending_jobs"
+    return None
 
 
 async def _merge_slashes(request: web.Request) -> tuple[web.Request, Handler]:

@@ -6,21 +6,21 @@ import attrs
 from aiohttp import web
 
 from qsessions.emulator.http import backend_routes, job_routes, session_routes
-from qsessions.emulator.http.calls import Answer, ApiCall, InstanceCall
+from qsessions.emulator.http.calls import Answer, ApiCall, InstanceCall, exchange
 from qsessions.emulator.http.credentials import Authenticator
 from qsessions.emulator.http.iam import TokenIssuer
 from qsessions.emulator.http.middleware import Handler
 from qsessions.emulator.programs.runner import ProgramRunner
 from qsessions.emulator.service.clock import ServiceClock
-from qsessions.emulator.service.errors import NOT_FOUND, ServiceError
-from qsessions.emulator.service.instances import (
+from qsessions.emulator.service.directory import (
     PLANS,
-    Instance,
     plan_body,
     resource_body,
     resources_body,
     search_body,
 )
+from qsessions.emulator.service.errors import NOT_FOUND, ServiceError
+from qsessions.emulator.service.instances import Instance
 from qsessions.emulator.service.validation import VERSIONS, check_version
 
 BASE_PATH = "/api"
@@ -90,7 +90,9 @@ class ServiceRoutes:
             body, now = await request.read(), self.clock.now()
             instance = self.authenticator.check(request.headers, now)
             check_version(request.headers)
-            call = InstanceCall(request, body, now, instance, self.instances, self.programs)
+            call = InstanceCall(
+                request, body, now, instance, self.instances, self.programs, exchange.get()
+            )
             answer = answering(call)
             return answer if isinstance(answer, web.Response) else await answer
 

@@ -6,7 +6,6 @@ from aiohttp import web
 
 from qsessions.emulator.fault_kinds import YOUNG_SECONDS
 from qsessions.emulator.http.calls import InstanceCall, Route
-from qsessions.emulator.http.middleware import fault_of, request_session_id
 from qsessions.emulator.service.bodies import session_body, workload_body
 from qsessions.emulator.service.errors import invalid, session_not_found
 from qsessions.emulator.service.listing import cut_page, read_workload_query
@@ -19,7 +18,7 @@ def create_session(call: InstanceCall) -> web.Response:
     """POST /v1/sessions."""
     request = read_session_request(call.body, call.instance.terms)
     session = call.instance.state.create_session(call.now, **request)
-    request_session_id.set(session.id)
+    call.exchange.session_id = session.id
     return web.json_response(session_body(session, call.now))
 
 
@@ -34,7 +33,7 @@ def update_session(call: InstanceCall) -> web.Response:
     session_id = _session_id(call)
     accepting = read_accepting_jobs(call.body)
     call.instance.state.update_session(
-        call.now, session_id, accepting_jobs=accepting, stuck=fault_of("stuck_drain") is not None
+        call.now, session_id, accepting_jobs=accepting, stuck=call.fault("stuck_drain") is not None
     )
     return web.Response(status=204)
 
@@ -73,8 +72,8 @@ ROUTES: list[Route] = [
 def _session_id(call: InstanceCall) -> str:
     if len(call.id) > _LONGEST_SESSION_ID:
         raise invalid(f"A session's id has at most {_LONGEST_SESSION_ID} characters.")
-    request_session_id.set(call.id)
-    young = fault_of("young_404")
+    call.exchange.session_id = call.id
+    young = call.fault("young_404")
     if young is not None:
         session = call.instance.state.session(call.now, call.id)
         if call.now - session.created < (YOUNG_SECONDS if young.seconds is None else young.seconds):

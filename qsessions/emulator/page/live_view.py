@@ -25,8 +25,8 @@ _log = logging.getLogger("qsessions.emulator")
 class LiveView:
     """Serves the page and its events, as `Access` allows. Computes nothing without a viewer."""
 
-    def __init__(self, board: Dashboard) -> None:
-        self._dashboard = board
+    def __init__(self, dashboard: Dashboard) -> None:
+        self._dashboard = dashboard
         self._stopping = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:

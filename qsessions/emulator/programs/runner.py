@@ -24,13 +24,11 @@ from qsessions.emulator.service.errors import (
 
 T = TypeVar("T")
 
-SIMULATION = "qsessions.emulator.programs.simulation"
-"""The module that runs circuits with Qiskit."""
+_HAS_QISKIT = importlib.util.find_spec("qiskit") is not None
+SIMULATION = "qsessions.emulator.programs.simulation" if _HAS_QISKIT else None
+"""The module that runs circuits with Qiskit, if it is installed."""
 
-INSTALLED_SIMULATION = SIMULATION if importlib.util.find_spec("qiskit") else None
-"""The same, if Qiskit is installed."""
-
-QISKIT_VERSION = importlib.metadata.version("qiskit") if INSTALLED_SIMULATION else None
+QISKIT_VERSION = importlib.metadata.version("qiskit") if _HAS_QISKIT else None
 """The version of Qiskit, if it is installed."""
 
 _PROGRAM_SECONDS = 30.0
@@ -152,25 +150,26 @@ class ProgramRunner:
             while self._waiting:
                 job_id, program = next(iter(self._waiting.items()))
                 outcome = await self._outcome(program)
-                shape = ""
-                if isinstance(outcome, bytes):
-                    shape = await asyncio.to_thread(results_shape, outcome)
-                is_wanted = self._waiting.pop(job_id, None) is not None
-                if is_wanted and isinstance(outcome, bytes):
-                    self._results[job_id], self._shapes[job_id] = outcome, shape
-                elif is_wanted and isinstance(outcome, ProgramError):
+                if self._waiting.pop(job_id, None) is None:
+                    pass  # its job was deleted meanwhile
+                elif isinstance(outcome, ProgramError):
                     program.fail(outcome.reason, outcome.code)
+                else:
+                    self._results[job_id], self._shapes[job_id] = outcome
                 self.finished += 1
                 async with self._finished:
                     self._finished.notify_all()
         finally:
             self._work = None
 
-    async def _outcome(self, program: _Program) -> bytes | ProgramError:
+    async def _outcome(self, program: _Program) -> tuple[bytes, str] | ProgramError:
+        """Return the program's results and their shape in words, or why there are none."""
         try:
             if self._module is None:
-                return await asyncio.to_thread(seeded.run, program.body, program.seed)
-            return await self._in_worker(self._module, program)
+                results = await asyncio.to_thread(seeded.run, program.body, program.seed)
+            else:
+                results = await self._in_worker(self._module, program)
+            return results, await asyncio.to_thread(results_shape, results)
         except ProgramError as error:
             if error.code != PROGRAM_FAILED:
                 # The process may be no more, or still be at it.

@@ -43,7 +43,7 @@ def read_backends(names: Iterable[str]) -> dict[str, int]:
 
 
 def list_body(
-    backends: Mapping[str, int], queues: Mapping[str, int], status: str = "online"
+    backends: Mapping[str, int], queues: Mapping[str, int], status: str
 ) -> dict[str, object]:
     """Return all backends as GET /v1/backends lists them.
 
@@ -69,7 +69,7 @@ def list_body(
     }
 
 
-def status_body(queue_length: int, status: str = "active") -> dict[str, object]:
+def status_body(queue_length: int, status: str) -> dict[str, object]:
     """Return a backend's status: active, offline or paused."""
     return {
         "state": status == "active",

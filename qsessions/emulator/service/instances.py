@@ -1,11 +1,5 @@
-"""Service instances: each a service of its own, behind one address and one set of credentials.
+"""Service instances: each a service of its own, behind one address and one set of credentials."""
 
-The account's instances and their plans are also what the official client asks IBM Cloud's Global
-Search and Global Catalog for, before it creates its first session, and qsessions where no CRN is
-given. They ask the emulator where GLOBAL_SEARCH_URL and GLOBAL_CATALOG_URL hold its `iam_url`.
-"""
-
-import json
 import math
 import re
 import uuid
@@ -13,15 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from random import Random
 from types import MappingProxyType
-from typing import Any
 
 import attrs
 
 from qsessions.emulator.service.bodies import date_time
-from qsessions.emulator.service.errors import TOO_MANY_REQUESTS, ServiceError, invalid
-from qsessions.emulator.service.listing import Query
+from qsessions.emulator.service.errors import TOO_MANY_REQUESTS, ServiceError
 from qsessions.emulator.service.state import ServiceState
-from qsessions.emulator.service.validation import Plan, Terms
+from qsessions.emulator.service.values import Plan, Terms
 
 # crn:version:cname:ctype:service:region:scope:instance:resource type:resource
 _CRN = re.compile(r"crn:v1(:[^:\s]*){8}")
@@ -31,17 +23,6 @@ _EMULATED_CRN = re.compile(
     r"crn:v1:bluemix:public:quantum-computing:[a-z0-9][a-z0-9-]*:a/(emulated[a-z0-9]*):[\w-]+::",
     re.ASCII,
 )
-# They are replaced in what is recorded: shorter ones would turn up by chance, and other characters
-# are written in several ways.
-_SECRET = re.compile(r"[A-Za-z0-9._~-]{8,}")
-
-_KEY_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-
-# Display name and pricing type. The client knows a list of the second, and prefers instances by it.
-PLANS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"emulated-plan-open": ("Open", "free"), "emulated-plan-paid": ("Pay-as-you-go", "paygo")}
-)
-
 
 # What a plan allows in a period, in seconds: the open plan ten minutes in 28 days.
 _ALLOCATIONS: Mapping[Plan, int] = MappingProxyType({"open": 600})
@@ -100,6 +81,11 @@ class Instance:
     rate: JobRate
 
     @property
+    def plan_id(self) -> str:
+        """The id of its plan."""
+        return f"emulated-plan-{self.terms.plan}"
+
+    @property
     def allocation(self) -> int | None:
         """How many seconds its plan allows in a period; None for any number."""
         return _ALLOCATIONS.get(self.terms.plan)
@@ -116,18 +102,6 @@ def queue_length(instances: Iterable[Instance], now: float, backend: str) -> int
     Raises ServiceError (404) for an unknown backend.
     """
     return sum(instance.state.pending_jobs(now, backend) for instance in instances)
-
-
-def new_key(random: Random, prefix: str) -> str:
-    """Return a key of 44 characters, as real ones have, that begins with a prefix."""
-    return prefix + "".join(random.choices(_KEY_LETTERS, k=44 - len(prefix)))
-
-
-def checked_secret(secret: str, name: str) -> str:
-    """Return a secret that a user chose. Raises ValueError, with its name, for one that is none."""
-    if not _SECRET.fullmatch(secret):
-        raise ValueError(f"{name} must be 8 or more letters, digits, or any of -._~")
-    return secret
 
 
 def emulated_account(crn: str) -> str:
@@ -161,87 +135,12 @@ def new_crn(random: Random, account: str, region: str = "us-east") -> str:
     return crn
 
 
-def search_body(instances: Iterable[Instance], query: Query, body: bytes) -> dict[str, object]:
-    """Return a page of Global Search's answer: all of the account's instances, for every search.
-
-    It has `limit` of them, 10 by default, with the fields that the body asks for, or all.
-
-    Raises ServiceError (400) for a body, a limit or a cursor that can't be read.
-    """
-    wanted = _read_search(body)
-    limit = query.get("limit", ["10"])[0]
-    if not limit.isdecimal() or not 1 <= int(limit) <= 1000:
-        raise invalid("limit must be from 1 to 1000.")
-    items = [
-        {
-            "crn": instance.crn,
-            "name": instance.name,
-            "service_plan_unique_id": _plan_id(instance),
-            "tags": list(instance.tags),
-            # Clients pass over an instance that no backend is allocated to.
-            "doc": {"extensions": {"backends": "all"}},
-        }
-        for instance in instances
-    ]
-    first = int(wanted.get("search_cursor", "0"))
-    last = first + int(limit)
-    fields = {"crn", *wanted.get("fields", items[0] if items else ())}
-    page = [{name: item[name] for name in item if name in fields} for item in items[first:last]]
-    answer: dict[str, object] = {"items": page, "limit": int(limit)}
-    if last < len(items):
-        answer["search_cursor"] = str(last)
-    return answer
-
-
-def _read_search(body: bytes) -> dict[str, Any]:
-    try:
-        wanted = json.loads(body)
-    except ValueError:
-        wanted = None
-    if not isinstance(wanted, dict):
-        raise invalid("The body is not a JSON object.")
-    fields, cursor = wanted.get("fields", []), wanted.get("search_cursor", "0")
-    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
-        raise invalid("fields is not a list of names.")
-    if not isinstance(cursor, str) or not cursor.isdecimal():
-        raise invalid("search_cursor is not one of an earlier page.")
-    return wanted
-
-
-def resources_body(instances: Iterable[Instance], query: Query) -> dict[str, object]:
-    """Return the Resource Controller's list of instances, those of one name where it is asked for.
-
-    Raises ServiceError (400) for another filter, which would be passed over in silence.
-    """
-    if unknown := sorted(set(query) - {"name", "limit"}):
-        raise invalid(f"The emulator doesn't filter by {', '.join(unknown)}.")
-    names = query.get("name")
-    found = [instance for instance in instances if names is None or instance.name in names]
-    return {
-        "rows_count": len(found),
-        "next_url": None,
-        "resources": [resource_body(instance) for instance in found],
-    }
-
-
-def resource_body(instance: Instance) -> dict[str, object]:
-    """Return the Resource Controller's entry of an instance."""
-    return {
-        "id": instance.crn,
-        "crn": instance.crn,
-        "guid": instance.crn.split(":")[7],
-        "name": instance.name,
-        "resource_plan_id": _plan_id(instance),
-        "state": "active",
-    }
-
-
 def instance_body(instance: Instance) -> dict[str, object]:
     """Return what GET /v1/instance says of an instance."""
     allocation = instance.allocation
     return {
         "backends": list(instance.state.backends),
-        "plan_id": _plan_id(instance),
+        "plan_id": instance.plan_id,
         **({} if allocation is None else {"usage_allocation_seconds": str(allocation)}),
     }
 
@@ -271,26 +170,11 @@ def usage_body(instance: Instance, now: float, *, is_spent: bool) -> dict[str, o
         limits |= {"usage_limit_seconds": used, "usage_limit_reached": True}
     return {
         "instance_id": instance.crn,
-        "plan_id": _plan_id(instance),
+        "plan_id": instance.plan_id,
         "usage_period": {
             "start_time": date_time(now - _PERIOD_SECONDS),
             "end_time": date_time(now),
         },
         "usage_consumed_seconds": used,
         **limits,
-    }
-
-
-def _plan_id(instance: Instance) -> str:
-    return f"emulated-plan-{instance.terms.plan}"
-
-
-def plan_body(plan_id: str) -> dict[str, object]:
-    """Return Global Catalog's entry of one of PLANS."""
-    name, pricing = PLANS[plan_id]
-    return {
-        "id": plan_id,
-        "kind": "plan",
-        "overview_ui": {"en": {"display_name": name}},
-        "metadata": {"pricing": {"type": pricing}},
     }

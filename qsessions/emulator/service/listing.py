@@ -131,7 +131,7 @@ def read_workload_query(query: Query) -> WorkloadQuery:
     following, preceding = _cursor(query, "next"), _cursor(query, "previous")
     if following is not None and preceding is not None:
         raise invalid("next and previous exclude each other.")
-    limit = _whole(query, "limit", 10)
+    limit = read_whole(query, "limit", 10)
     if not 1 <= limit <= _LONGEST_WORKLOAD_PAGE:
         raise invalid(f"limit must be a whole number from 1 to {_LONGEST_WORKLOAD_PAGE}.")
     _choice(query, "user", "me")  # there is only one user
@@ -153,7 +153,7 @@ def read_workload_query(query: Query) -> WorkloadQuery:
 def read_job_query(query: Query) -> JobQuery:
     """Read the filters, the order and the place in the list; out of range means the default."""
     _refuse_unknown(query, _JOB_PARAMETERS)
-    limit, offset = _whole(query, "limit", _LONGEST_JOB_PAGE), _whole(query, "offset", 0)
+    limit, offset = read_whole(query, "limit", _LONGEST_JOB_PAGE), read_whole(query, "offset", 0)
     return JobQuery(
         limit=limit if 1 <= limit <= _LONGEST_JOB_PAGE else _LONGEST_JOB_PAGE,
         offset=offset if 0 <= offset <= _FARTHEST_OFFSET else 0,
@@ -216,7 +216,8 @@ def _cursor(query: Query, name: str) -> int | None:
     return None if text is None else int(text, 16)
 
 
-def _whole(query: Query, name: str, default: int) -> int:
+def read_whole(query: Query, name: str, default: int) -> int:
+    """Return a parameter that is a whole number."""
     text = _first(query, name)
     if text is None:
         return default

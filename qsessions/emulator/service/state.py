@@ -95,7 +95,7 @@ class ServiceState:
         at = self.advance(now)
         if backend is not None:
             # The contract has no 404 for this operation: an unknown backend is a wrong value.
-            self._check_backend(backend, status=400)
+            self.check_backend(backend, status=400)
         session = Session(
             str(uuid.UUID(int=self._random.getrandbits(128), version=4)),
             self._next_serial(),
@@ -174,7 +174,7 @@ class ServiceState:
         at = self.advance(now)
         session = None if session_id is None else self._lifecycle(session_id).session
         backend = backend or (session and session.backend) or self.backends[0]
-        self._check_backend(backend, status=404)
+        self.check_backend(backend, status=404)
         if session is not None:
             _check_takes_job(session, backend)
         job = Job(
@@ -267,13 +267,19 @@ class ServiceState:
         Raises ServiceError (404) for an unknown backend.
         """
         self.advance(now)
-        self._check_backend(backend, status=404)
+        self.check_backend(backend, status=404)
         return self._store.pending[backend]
 
     def workloads(self, now: float) -> list[Session | Job]:
         """Return sessions, batches and jobs in the order in which they were created."""
         workloads: list[Session | Job] = [*self.sessions(now).values(), *self.jobs(now)]
         return sorted(workloads, key=attrgetter("serial"))
+
+    def check_backend(self, backend: str, *, status: int) -> None:
+        """Check that there is such a backend. Raises ServiceError with this status."""
+        if backend not in self.backends:
+            solution = f"Use one of: {', '.join(self.backends)}."
+            raise ServiceError(status, BACKEND_NOT_FOUND, "Backend not found.", solution)
 
     def _next_serial(self) -> int:
         self._serial += 1
@@ -303,11 +309,6 @@ class ServiceState:
         if job.session_id is None:
             return self._backend_queues[job.backend]
         return self._sessions[job.session_id]
-
-    def _check_backend(self, backend: str, *, status: int) -> None:
-        if backend not in self.backends:
-            solution = f"Use one of: {', '.join(self.backends)}."
-            raise ServiceError(status, BACKEND_NOT_FOUND, "Backend not found.", solution)
 
 
 def _check_takes_job(session: Session, backend: str) -> None:

@@ -6,9 +6,7 @@ Every reader raises ServiceError (400) for a request that breaks the contract.
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NoReturn, TypedDict, cast
-
-import attrs
+from typing import NoReturn, TypedDict, cast
 
 from qsessions.emulator.service.errors import (
     SESSION_NOT_ON_PLAN,
@@ -16,15 +14,14 @@ from qsessions.emulator.service.errors import (
     invalid,
     invalid_body,
 )
-from qsessions.emulator.service.values import JobDetails, Mode, Ttls
-
-Plan = Literal["paid", "open"]
+from qsessions.emulator.service.values import JobDetails, Mode, Plan, Terms, Ttls
 
 # In seconds: the longest max_ttl, which is the default too, and the idle limit of a session that
 # sets none.
 _MAX_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 28800, "open": 900})
 _INTERACTIVE_TTL: Mapping[Plan, int] = MappingProxyType({"paid": 60, "open": 2})
 _LARGEST_INT32 = 2147483647
+_LONGEST_JOB = 1e12  # some 30,000 years
 
 VERSIONS: tuple[Mapping[str, str], ...] = (
     {"version": "2024-01-01", "status": "deprecated", "sunset_date": "2027-01-01"},
@@ -36,31 +33,6 @@ VERSIONS: tuple[Mapping[str, str], ...] = (
     {"version": "2026-04-15", "status": "live"},
 )
 _KNOWN_VERSIONS = frozenset(version["version"] for version in VERSIONS)
-
-
-@attrs.frozen
-class Terms:
-    """The terms of an instance's owner.
-
-    Attributes:
-        plan: The plan.
-        partner: Whether the owner is a channel partner.
-        interactive_ttl: The idle limit in seconds of every session, unless the owner is a partner;
-            None is the plan's. A shorter `max_ttl` cuts it.
-
-    Raises:
-        ValueError: The plan is unknown, or the idle limit below a second.
-    """
-
-    plan: Plan = "paid"
-    partner: bool = False
-    interactive_ttl: int | None = None
-
-    def __attrs_post_init__(self) -> None:
-        if self.plan not in {"paid", "open"}:
-            raise ValueError("plan must be 'paid' or 'open'")
-        if self.interactive_ttl is not None and self.interactive_ttl < 1:
-            raise ValueError("interactive_ttl must be at least one second")
 
 
 class SessionRequest(TypedDict):
@@ -93,7 +65,7 @@ def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
     The contract marks the body as optional and `mode` as required in it. A request without a body
     is refused: nothing that may cost money is created by guess.
     """
-    fields = _json_object(body)
+    fields = read_object(body)
     mode = _text(fields, "mode")
     if mode not in {"dedicated", "batch"}:
         raise invalid_body("mode must be 'dedicated' or 'batch'.")
@@ -111,7 +83,7 @@ def read_session_request(body: bytes, terms: Terms) -> SessionRequest:
 
 def read_accepting_jobs(body: bytes) -> bool:
     """Read the body of PATCH /v1/sessions/{id}."""
-    accepting = _json_object(body).get("accepting_jobs")
+    accepting = read_object(body).get("accepting_jobs")
     if not isinstance(accepting, bool):
         raise invalid_body("accepting_jobs must be true or false.")
     return accepting
@@ -122,7 +94,7 @@ def read_job_request(body: bytes) -> JobRequest:
 
     `params.seconds` is the emulator's own: how long the job takes, 2 by default.
     """
-    fields = _json_object(body)
+    fields = read_object(body)
     program_id, backend = _text(fields, "program_id"), _text(fields, "backend")
     if not program_id or not backend:
         raise invalid_body("program_id and backend are required.")
@@ -133,7 +105,7 @@ def read_job_request(body: bytes) -> JobRequest:
     if not isinstance(private, bool):
         raise invalid_body("private must be true or false.")
     seconds = params.get("seconds", 2.0)
-    if type(seconds) not in {int, float} or not is_duration(seconds):
+    if type(seconds) not in {int, float} or not 0 <= seconds <= _LONGEST_JOB:
         raise invalid_body("params.seconds must be a finite number of seconds, 0 or more.")
     return JobRequest(
         program_id=program_id,
@@ -146,15 +118,10 @@ def read_job_request(body: bytes) -> JobRequest:
 
 def read_tags(body: bytes) -> tuple[str, ...]:
     """Read the body of PUT /v1/jobs/{id}/tags."""
-    fields = _json_object(body)
+    fields = read_object(body)
     if "tags" not in fields:
         raise invalid_body("tags is required.")
     return _tags(fields)
-
-
-def is_duration(seconds: float) -> bool:
-    """Return whether a number can be a time span: finite, 0 or more, below some 30,000 years."""
-    return 0 <= seconds <= 1e12
 
 
 def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
@@ -174,7 +141,8 @@ def _read_ttls(fields: Mapping[str, object], terms: Terms) -> Ttls:
     return Ttls(maximum, interactive, active)
 
 
-def _json_object(body: bytes) -> dict[str, object]:
+def read_object(body: bytes) -> dict[str, object]:
+    """Read the JSON object that a body is."""
     try:
         value: object = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

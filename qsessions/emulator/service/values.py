@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
+Plan = Literal["paid", "open"]
 Mode = Literal["dedicated", "batch"]
 State = Literal["open", "active", "inactive", "closed"]
 JobStatus = Literal["Queued", "Running", "Completed", "Cancelled", "Failed"]
@@ -29,6 +30,31 @@ JOB_WORKLOAD: Mapping[JobStatus, WorkloadStatus] = MappingProxyType(
         "Failed": "failed",
     }
 )
+
+
+@attrs.frozen
+class Terms:
+    """The terms of an instance's owner.
+
+    Attributes:
+        plan: The plan.
+        partner: Whether the owner is a channel partner.
+        interactive_ttl: The idle limit in seconds of every session, unless the owner is a partner;
+            None is the plan's. A shorter `max_ttl` cuts it.
+
+    Raises:
+        ValueError: The plan is unknown, or the idle limit below a second.
+    """
+
+    plan: Plan = "paid"
+    partner: bool = False
+    interactive_ttl: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.plan not in {"paid", "open"}:
+            raise ValueError("plan must be 'paid' or 'open'")
+        if self.interactive_ttl is not None and self.interactive_ttl < 1:
+            raise ValueError("interactive_ttl must be at least one second")
 
 
 @attrs.frozen
