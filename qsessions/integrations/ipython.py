@@ -120,6 +120,8 @@ class _Cells:
         found = _FIRST_LINE.fullmatch(lines[first]) if lines else None
         if found is None:
             return lines
+        if {"-h", "--help"} & {*(found[1] or "").split()}:
+            return ["%%qsession?\n"]
         call = f"get_ipython().run_cell_magic('qsession', {found[1] or ''!r}, '')\n"
         # It may begin with a magic of its own, such as `%%time`.
         body = self._shell.transform_cell("".join(lines[first + 1 :]))

@@ -203,11 +203,17 @@ def test_wrong_syntax(kernel: Kernel, service: ThreadedEmulator) -> None:
     assert len(service.requests) == before
 
 
-def test_help(kernel: Kernel) -> None:
-    """`%%qsession?` shows the options."""
-    page = kernel.run("%%qsession?").page
+@pytest.mark.parametrize(
+    "cell",
+    ["%%qsession?", "%%qsession --help", "\n%%qsession --mode batch -h\nprint('run')", f"{BATCH} --help"],
+)  # fmt: skip
+def test_help(kernel: Kernel, service: ThreadedEmulator, cell: str) -> None:
+    """`%%qsession?` and `--help` show the options, whatever else is in the cell, and open no session."""
+    before = len(service.requests)
+    shown = kernel.run(cell)
     for option in ("--mode {dedicated,batch}", "--backend", "--max-ttl", "--label", "--as"):
-        assert option in page
+        assert option in shown.page
+    assert (shown.printed, len(service.requests)) == ("", before)
 
 
 @pytest.mark.parametrize(
