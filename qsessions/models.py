@@ -176,7 +176,7 @@ class Session(Displayed, Model):
 
     def __repr__(self) -> str:
         """Show what matters on a short line; `to_dict` has everything."""
-        words = self.state, self.is_draining and "draining", _kind(self.mode, self.backend_name)
+        words = self.state, self.is_draining and "draining", kind_of(self.mode, self.backend_name)
         return summary(self, *words, max_ttl=self.max_ttl, elapsed_time=self.elapsed_time)
 
     @property
@@ -233,7 +233,7 @@ class Workload(Displayed, Model):
 
     def __repr__(self) -> str:
         """Show what matters on a short line; `to_dict` has everything."""
-        words = self.status, _kind(self.mode, self.backend)
+        words = self.status, kind_of(self.mode, self.backend)
         return summary(self, *words, usage_seconds=self.usage_seconds)
 
 
@@ -275,7 +275,8 @@ class Instance(Model):
     tags: tuple[str, ...] = ()
 
 
-def _kind(mode: str | None, backend: str | None) -> str:
+def kind_of(mode: str | None, backend: str | None) -> str:
+    """Return what a session or a workload is and where, as far as it is known."""
     return " on ".join(text for text in (mode, backend) if text)
 
 

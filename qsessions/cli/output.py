@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -223,16 +223,6 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
     return f"{max(seconds, 0):.0f}s"
-
-
-def span(seconds: float) -> str:
-    """Return a duration in its two largest units."""
-    for (unit, size), (smaller, part) in pairwise(
-        (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
-    ):
-        if seconds >= size:
-            return f"{seconds // size:.0f}{unit}{seconds % size // part:02.0f}{smaller}"
-    return f"{seconds:.0f}s"
 
 
 def _styled(value: object) -> Text:

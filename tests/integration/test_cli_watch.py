@@ -219,6 +219,27 @@ async def test_a_terminal_that_is_made_narrower(
     assert all(len(line) <= 50 for line in narrow.splitlines())
 
 
+async def test_a_small_terminal(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, quick: Quick
+) -> None:
+    """On a small terminal what is said below the rows is there, whole, and the states are, too."""
+    ids = await made(client, 10)
+    async with terminal() as (inner, showing):
+        resize(inner, 40, 12)
+        env = shell.env | {"TERM": "xterm"}
+        watching = asyncio.ensure_future(shell("watch", *ids, stdout=inner, env=env))
+        await seen(service, *ids)
+        for session_id in ids:
+            await client.close(session_id)
+        assert (await watching)[0] == 0
+    *tables, last = frames(await showing)
+    for lines in tables:
+        assert len(lines) == 12
+        assert lines[-1].endswith("-v shows all")
+    assert max(len(line) for lines in [*tables, last] for line in lines) <= 40
+    assert sum("  closed " in line for line in last) == 10
+
+
 @table("form", ["", "--jsonl", "--json"])
 async def test_lines_elsewhere(
     shell: Shell, service: Emulator, client: AsyncSessionClient, quick: Quick, *, form: str
