@@ -20,7 +20,7 @@ from qsessions.models import Mode, Session, SessionState
 _COLUMNS = ("id", "state", "time left", "used", "mode", "backend", "last change")
 _BY_IMPORTANCE = ("id", "state", "time left", "used", "last change", "mode", "backend")
 _LEAST = {"state": len("inactive"), "last change": len("12s inactive"), "mode": len("dedicated")}
-# Where a state has no room beside a whole id, the id is cut to no fewer cells than this.
+# Where a state has no room beside a whole id, the id is cut to this many cells, or more.
 _LEAST_ID = 17
 # A bar, and the time beside it, such as 59m58s.
 _BAR, _SPAN = 8, 6
@@ -115,7 +115,7 @@ class _Table:
         if not self.screen.is_whole:
             widths["last change"] = _LEAST["last change"]
             if longest + len(GAP) + widths["state"] > self.screen.width:
-                widths["id"] = min(longest, _LEAST_ID)
+                widths["id"] = min(longest, _LEAST_ID, self.screen.width)
         used, chosen = -len(GAP), set[str]()
         for name in _BY_IMPORTANCE:
             used += len(GAP) + widths[name]

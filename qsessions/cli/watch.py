@@ -127,9 +127,15 @@ async def _show(
 
 async def _print_last(changes: AsyncIterator[Change], ids: list[str], output: Output) -> None:
     last: dict[str, Session] = {}
+
+    def waiting() -> str:
+        closed = sum(session.is_final for session in last.values())
+        return f"waiting until all are closed: {closed} of {len(ids)}"
+
     try:
-        async for change in changes:
-            last[change.id] = change.session
+        with progress(waiting):
+            async for change in changes:
+                last[change.id] = change.session
     finally:
         # At the timeout and an interruption too, but not where nothing could be read.
         if last:

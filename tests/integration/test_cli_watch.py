@@ -428,6 +428,21 @@ async def test_a_wait_shows_the_state(
     assert is_clean(shown)
 
 
+async def test_a_watch_for_json_shows_how_many_are_closed(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, at_once: None, quick: Quick
+) -> None:
+    """watch --json, which prints nothing until its end, shows meanwhile how far it is."""
+    one, other = await made(client, 2)
+    await client.close(one)
+    watching = asyncio.ensure_future(waited(shell, "watch", one, other, "--json"))
+    await seen(service, other)
+    await client.close(other)
+    code, out, shown = await watching
+    assert (code, len(json.loads(out)["sessions"])) == (0, 2)
+    assert re.search(r"waiting until all are closed: \d of 2", shown)
+    assert is_clean(shown)
+
+
 async def test_commands_show_what_they_do(
     shell: Shell, service: Emulator, client: AsyncSessionClient, at_once: None
 ) -> None:

@@ -111,17 +111,18 @@ def test_a_narrow_table() -> None:
     """Where bars have no room there are numbers, then fewer columns; where the state has none beside
     whole ids, the ids are cut in the middle.
     """
-    widths = (100, 70, 60, 46, 45, 40, 28, 20)
+    widths = (100, 70, 60, 46, 45, 40, 28, 20, 7)
     by_width = {width: drawn(Screen(width=width)).splitlines() for width in widths}
     assert [lines[0].split("  ")[-1].strip() for lines in by_width.values()] == [
         *("last change", "used", "time left", "state"),
-        *("time left", "time left", "state", "id"),
+        *("time left", "time left", "state", "id", "id"),
     ]
     assert by_width[70][2] == f"{ID}01  active     7m50s      2m10s"
     assert by_width[46][2] == f"{ID}01  active"
     assert by_width[40][2] == "67c6b462-…c5fbf2e01  active     7m50s"
     assert by_width[28][2] == "67c6b462…c5fbf2e01  active"
     assert by_width[20][2] == "67c6b462-…4c5fbf2e01"
+    assert by_width[7][2] == "67c…e01"
     for width, lines in by_width.items():
         assert max(map(len, lines[:6])) <= width
 
