@@ -81,9 +81,11 @@ class LiveTable:
         """Draw it for the terminal as it is now."""
         height = None if self._is_last else console.height
         pieces = self._pieces(console, options, height)
-        if height is not None and len(pieces) > height:
-            # What is said below the rows takes more lines on a narrow terminal.
-            pieces = self._pieces(console, options, 2 * height - len(pieces))
+        room = height or 0
+        # On a narrow terminal what is said below the rows takes more lines, and with -v a row, too.
+        while room > 0 and len(pieces) > console.height:
+            room -= max((len(pieces) - console.height) // 3, 1)
+            pieces = self._pieces(console, options, room)
         self._drawn = [piece.cell_len for piece in pieces][:height]
         yield from pieces
 
