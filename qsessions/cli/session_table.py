@@ -11,7 +11,7 @@ from rich.text import Text
 
 from qsessions.cli.changes import Change, state_of
 from qsessions.cli.failures import count
-from qsessions.cli.output import GAP, STYLES, age, cell
+from qsessions.cli.output import GAP, STYLES, age, cell, styled
 from qsessions.display import span
 from qsessions.models import Mode, Session, SessionState
 
@@ -149,7 +149,7 @@ class _Table:
         session = Session(id=session_id) if change is None else change.session
         return {
             "id": Text(cell(session_id), "dim" if session.is_final else ""),
-            "state": _styled(state_of(session)),
+            "state": styled(state_of(session)),
             "time left": self._time_left(session, bar),
             "used": self._used(change, bar),
             "mode": Text(cell(session.mode)),
@@ -256,7 +256,3 @@ def _urgency(left: float) -> str:
     if left > 0.25:
         return "green"
     return "yellow" if left > 0.1 else "red"
-
-
-def _styled(state: str) -> Text:
-    return Text(cell(state), STYLES.get(state, ""))
