@@ -10,8 +10,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 
-from qsessions import AsyncSessionClient, NotFound
+from qsessions import AsyncSessionClient, NotFound, QSessionsError
 
 
 class Sessions:
@@ -55,6 +56,12 @@ Shared = Annotated[Sessions, Depends(sessions_of)]
 app = FastAPI(lifespan=lifespan)
 
 
+@app.exception_handler(QSessionsError)
+async def refuse(_: Request, error: QSessionsError) -> JSONResponse:
+    """Answer with what is wrong."""
+    return JSONResponse(error.to_dict(), 404 if isinstance(error, NotFound) else 502)
+
+
 @app.post("/sessions", status_code=201)
 async def open_session(sessions: Shared) -> dict[str, str]:
     """Open a session that any later request can use."""
@@ -67,10 +74,7 @@ async def show_session(
 ) -> dict[str, object]:
     """Show a session; with `wait` once it has closed."""
     live = sessions.client.attach(session_id)
-    try:
-        session = await (live.wait_until("closed", timeout="10m") if wait else live.refresh())
-    except NotFound:
-        raise HTTPException(404) from None
+    session = await (live.wait_until("closed", timeout="10m") if wait else live.refresh())
     return {"session": session.id, "state": session.state, "usage_seconds": session.elapsed_time}
 
 

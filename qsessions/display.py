@@ -1,4 +1,4 @@
-"""Sessions and workloads as HTML, for notebooks.
+"""Durations as text, and sessions and workloads as HTML, for notebooks.
 
 Text keeps the notebook's own colour, and the others can be told from white and from black, so that
 it is legible in light and dark. It has no scripts, and what the service says is escaped.
@@ -7,8 +7,9 @@ it is legible in light and dark. It has no scripts, and what the service says is
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from qsessions.clock import SYSTEM_CLOCK
@@ -28,7 +29,19 @@ _DOTS = {
 # Characters of a text of the service's, and rows of a table, at most.
 _LONGEST = 200
 _ROWS = 100
-_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+# A long reason would push the columns after it out of sight.
+_WRAPPED = "white-space:normal;overflow-wrap:break-word;width:max-content;max-width:15em"
+_UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+def span(seconds: float) -> str:
+    """Return a duration in its two largest units, such as 12m03s."""
+    if seconds >= 1e9:
+        return f"{seconds:g}s"
+    for (unit, size), (smaller, part) in pairwise(_UNITS):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}{seconds % size // part:02.0f}{smaller}"
+    return f"{max(seconds, 0) // 1:.0f}s"
 
 
 def html(value: object, now: float | None = None) -> str:
@@ -63,16 +76,17 @@ def _heading(session: Session) -> str:
 def _details(session: Session, now: float) -> Iterable[str]:
     yield _id(session.id)
     limit = session.max_ttl
-    most = f" of at most {_duration(limit)}" if limit else ""
+    most = f" of at most {span(limit)}" if limit else ""
     end = session.closed_at.timestamp() if session.closed_at else now
     if session.started_at and (session.closed_at or not session.is_final):
         passed = max(0.0, end - session.started_at.timestamp())
-        since = f"{_duration(passed)}{most} since {_time(session.started_at)}"
-        yield f"{_bar(passed, limit)}{since}{'' if session.closed_at else ', when this was shown'}"
+        since = f"{span(passed)}{most} since {_time(session.started_at)}"
+        as_of = "" if session.closed_at else f", as of {_time(datetime.fromtimestamp(now, UTC))}"
+        yield f"{_bar(passed, limit)}{since}{as_of}"
     elif not session.is_final and limit:
-        yield f"{_bar(0, limit)}{_duration(limit)} at most from its first job's start"
+        yield f"{_bar(0, limit)}{span(limit)} at most from its first job's start"
     if session.elapsed_time is not None:
-        yield f"{_bar(session.elapsed_time, limit)}{_duration(session.elapsed_time)} used"
+        yield f"{_bar(session.elapsed_time, limit)}{span(session.elapsed_time)} used"
     closed = f"closed at {_time(session.closed_at)}" if session.closed_at else ""
     if end_and_reason := [text for text in (closed, _text(session.state_reason or "")) if text]:
         yield " · ".join(end_and_reason)
@@ -101,12 +115,13 @@ def _cells(
     if work.created is not None:
         begin = work.created.timestamp()
         end = max(begin, work.ended.timestamp() if work.ended else now)
-        time = f"{_bar(end - begin, axis[1] - axis[0], begin - axis[0])}{_duration(end - begin)}"
+        time = f"{_bar(end - begin, axis[1] - axis[0], begin - axis[0])}{span(end - begin)}"
     if work.usage_seconds is not None:
-        usage = f"{_bar(work.usage_seconds, most)}{_duration(work.usage_seconds)}"
+        usage = f"{_bar(work.usage_seconds, most)}{span(work.usage_seconds)}"
+    reason = f'<div style="{_WRAPPED}">{_text(work.status_reason or "")}</div>'
     return (
         f"{_dot(work.status)}{_text(work.status or '')}<br>{_id(work.id)}",
-        f"{_text(kind_of(work.mode, work.backend))}<br>{_text(work.status_reason or '')}",
+        f"{_text(kind_of(work.mode, work.backend))}{reason}",
         _time(work.created) if work.created else "",
         time,
         usage,
@@ -147,19 +162,6 @@ def _bar(length: float, whole: float | None, begin: float = 0.0) -> str:
 
 def _id(text: str) -> str:
     return f'<code style="white-space:nowrap">{_text(text)}</code>'
-
-
-def _duration(seconds: float) -> str:
-    """Return a number of seconds in its two largest units, such as "12m 3s"."""
-    if seconds < 60 or seconds >= 1e9:
-        return f"{round(seconds, 1):g}s"
-    whole = int(seconds)
-    first = next(place for place, (size, _) in enumerate(_UNITS) if whole >= size)
-    parts = []
-    for size, unit in _UNITS[first : first + 2]:
-        number, whole = divmod(whole, size)
-        parts += [f"{number}{unit}"] if number else []
-    return " ".join(parts)
 
 
 def _time(value: datetime) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeAlias
 from attrs import field, frozen
 
 from qsessions.arguments import check_bool, check_choice, is_number
-from qsessions.errors import InvalidArgument
+from qsessions.errors import InvalidArgument, one_line
 from qsessions.jsonable import json_copy
 from qsessions.values import Displayed, Model, summary
 
@@ -57,7 +57,8 @@ class _OpenEnum(StrEnum):
         if not isinstance(value, str) or not value:
             return None
         member = str.__new__(cls, value)
-        member._name_ = value.upper()
+        # It is shown by `repr`.
+        member._name_ = one_line(value.upper())
         member._value_ = value
         return member
 

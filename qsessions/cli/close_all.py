@@ -27,7 +27,7 @@ from qsessions.cli.options import (
     listed_modes,
 )
 from qsessions.cli.output import Output, cell
-from qsessions.cli.progress import progress
+from qsessions.cli.progress import Progress
 from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
 from qsessions.cli.terminal import ask, can_ask
@@ -103,7 +103,7 @@ async def _find(
     async with optional_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         try:
-            with progress("listing the open sessions"):
+            with Progress("listing the open sessions"):
                 found += await find(
                     listed,
                     lambda: read_entries(place_of(ledger, client.instance)),
@@ -138,7 +138,7 @@ async def _end(
                 done += 1
                 shown.step(what, done, total)
 
-        with progress() as shown:
+        with Progress() as shown:
             shown.step(what, done, total)
             endings = await end(found, how, end_one, time.time)
     if how == "close":

@@ -20,7 +20,7 @@ from qsessions.cli.options import (
     flag,
 )
 from qsessions.cli.output import Output
-from qsessions.cli.progress import progress
+from qsessions.cli.progress import Progress
 from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
 from qsessions.client import AsyncSessionClient
@@ -150,7 +150,7 @@ async def _read_states(
     if client is None:
         return {}
     served = [entry.record for entry in entries if is_served(client, entry.record)]
-    with progress() as shown:
+    with Progress() as shown:
         return await current_states(client, served, shown.step)
 
 

@@ -80,16 +80,25 @@ class LiveTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Draw it for the terminal as it is now."""
         height = None if self._is_last else console.height
+        pieces = self._pieces(console, options, height)
+        room = height or 0
+        # On a narrow terminal what is said below the rows takes more lines, and with -v a row, too.
+        while room > 0 and len(pieces) > console.height:
+            room -= max((len(pieces) - console.height) // 3, 1)
+            pieces = self._pieces(console, options, room)
+        self._drawn = [piece.cell_len for piece in pieces][:height]
+        yield from pieces
+
+    def _pieces(self, console: Console, options: ConsoleOptions, height: int | None) -> list[Text]:
+        """Return its lines as they are folded at the terminal's width."""
         screen = Screen(
             width=options.max_width,
             height=height,
             is_whole=self._is_whole,
             is_ascii=options.ascii_only,
         )
-        pieces = [
+        return [
             piece
             for line in draw(self._changes, self._wall(), screen)
             for piece in line.wrap(console, options.max_width, overflow="fold")
         ]
-        self._drawn = [piece.cell_len for piece in pieces][:height]
-        yield from pieces

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
@@ -85,7 +85,7 @@ class Output:
             return
         filled = {name: value for name, value in fields.items() if value not in (None, [], (), {})}
         width = max(map(len, filled))
-        _print([[Text(name.ljust(width), "dim"), _styled(value)] for name, value in filled.items()])
+        _print([[Text(name.ljust(width), "dim"), styled(value)] for name, value in filled.items()])
 
     async def rows(
         self,
@@ -143,7 +143,7 @@ class Output:
 
     def line(self, cells: Sequence[str]) -> None:
         """Print one line of text, in colours on a terminal."""
-        _print([list(map(_styled, cells))])
+        _print([list(map(styled, cells))])
 
     def _print_json(self, value: Row) -> None:
         _write(_json(value, None if self.lines else 2) + "\n")
@@ -177,7 +177,7 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     ends = _ends(header)
     shown = max(1, sum(end <= width for end in ends))
     lines = [[Text(name, "bold") for name in header[:shown]], [Text("-" * ends[shown - 1], "dim")]]
-    lines += [list(map(_styled, cells[:shown])) for cells in rows]
+    lines += [list(map(styled, cells[:shown])) for cells in rows]
     if hidden := [name.strip() for name in header[shown:]]:
         lines.append([Text(f"no room for {', '.join(hidden)}; -v shows all", "dim")])
     _print(lines)
@@ -225,17 +225,8 @@ def age(seconds: float) -> str:
     return f"{max(seconds, 0):.0f}s"
 
 
-def span(seconds: float) -> str:
-    """Return a duration in its two largest units."""
-    for (unit, size), (smaller, part) in pairwise(
-        (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
-    ):
-        if seconds >= size:
-            return f"{seconds // size:.0f}{unit}{seconds % size // part:02.0f}{smaller}"
-    return f"{seconds:.0f}s"
-
-
-def _styled(value: object) -> Text:
+def styled(value: object) -> Text:
+    """Return a value as text for people, in the colour of its state."""
     text = cell(value)
     return Text(text, STYLES.get(text.strip(), ""))
 

@@ -22,12 +22,16 @@ _BAR = 30
 
 
 class Progress:
-    """Shows a line on a terminal's standard error, which goes once there is nothing to wait for.
+    """Shows a line on a terminal's standard error while something takes longer than a second.
 
-    Elsewhere it does nothing.
+    The line goes at the end of its block, or once there is nothing to wait for. Elsewhere than on a
+    terminal it does nothing.
+
+    Args:
+        what: What is waited for, from now on; see `show`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, what: str | Callable[[], str] = "") -> None:
         console = Terminal(stderr=True)
         can_move = sys.stderr.isatty() and not console.is_dumb_terminal
         self._console = console if can_move else None
@@ -35,6 +39,8 @@ class Progress:
         self._done, self._total = 0, 0
         self._live: Live | None = None
         self._timer: Timer | None = None
+        if what:
+            self.show(what)
 
     def show(self, what: str | Callable[[], str]) -> None:
         """Show what is waited for: text, or what returns it whenever it is drawn."""
@@ -104,11 +110,3 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.hide()
-
-
-def progress(what: str | Callable[[], str] = "") -> Progress:
-    """Return a progress that shows what is waited for from the first second on, in its block."""
-    shown = Progress()
-    if what:
-        shown.show(what)
-    return shown

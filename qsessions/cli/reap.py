@@ -28,7 +28,7 @@ from qsessions.cli.options import (
     flag,
 )
 from qsessions.cli.output import Output
-from qsessions.cli.progress import progress
+from qsessions.cli.progress import Progress
 from qsessions.cli.reap_watch import Rounds, check_rounds, settle
 from qsessions.cli.recording import ClosedSessions, open_ledger
 from qsessions.cli.service import connect, run_async
@@ -89,7 +89,7 @@ def reap(
         async with open_ledger() as ledger, connect(options, observers=[closed]) as client:
             if watch is not None:
                 check_rounds(ledger, watch, options, is_once=dry_run or bool(records))
-            with progress("reading the ledger") as shown:
+            with Progress("reading the ledger") as shown:
                 work = partial(
                     reap_sessions,
                     client,
@@ -203,7 +203,7 @@ async def _find_undecided(
             "--undecided takes no records by name.", solution="Leave one of them out."
         )
     async with open_ledger() as ledger, connect(options) as client:
-        with progress("reading the ledger") as shown:
+        with Progress("reading the ledger") as shown:
             decided = await reap_sessions(client, ledger, dry_run=True, progress=shown.step)
     old = [
         item

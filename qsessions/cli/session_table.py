@@ -11,7 +11,8 @@ from rich.text import Text
 
 from qsessions.cli.changes import Change, state_of
 from qsessions.cli.failures import count
-from qsessions.cli.output import GAP, STYLES, age, cell, span
+from qsessions.cli.output import GAP, STYLES, age, cell, styled
+from qsessions.display import span
 from qsessions.models import Mode, Session, SessionState
 
 # From left to right, and which go last where there is no room for all. The last change is cut at
@@ -19,10 +20,13 @@ from qsessions.models import Mode, Session, SessionState
 _COLUMNS = ("id", "state", "time left", "used", "mode", "backend", "last change")
 _BY_IMPORTANCE = ("id", "state", "time left", "used", "last change", "mode", "backend")
 _LEAST = {"state": len("inactive"), "last change": len("12s inactive"), "mode": len("dedicated")}
+# Where a state has no room beside a whole id, the id is cut to this many cells, or more.
+_LEAST_ID = 17
 # A bar, and the time beside it, such as 59m58s.
 _BAR, _SPAN = 8, 6
 # The lines beside the rows: the names, the rule, the summary, the last change, what has no room.
 _OTHER_LINES = 5
+_ASCII = str.maketrans("━─…", "#.~")
 
 
 @frozen(kw_only=True)
@@ -50,9 +54,12 @@ def draw(changes: Mapping[str, Change | None], now: float, screen: Screen) -> li
         now: The seconds since 1970.
         screen: What there is room for.
     """
-    table = _Table(changes, now, screen)
-    rows = _chosen(changes, screen)
-    return table.lines(rows)
+    lines = _Table(changes, now, screen).lines(_chosen(changes, screen))
+    if screen.is_ascii:
+        # In place of escapes, which would make the line longer than the screen is wide.
+        for line in lines:
+            line.plain = line.plain.translate(_ASCII).encode("ascii", "replace").decode()
+    return lines
 
 
 def _chosen(changes: Mapping[str, Change | None], screen: Screen) -> list[str]:
@@ -104,8 +111,11 @@ class _Table:
             name: max(_LEAST.get(name, 0), len(name), *(row[name].cell_len for row in rows))
             for name in _COLUMNS
         }
+        longest = widths["id"]
         if not self.screen.is_whole:
             widths["last change"] = _LEAST["last change"]
+            if longest + len(GAP) + widths["state"] > self.screen.width:
+                widths["id"] = min(longest, _LEAST_ID, self.screen.width)
         used, chosen = -len(GAP), set[str]()
         for name in _BY_IMPORTANCE:
             used += len(GAP) + widths[name]
@@ -113,7 +123,12 @@ class _Table:
                 used -= len(GAP) + widths[name]
                 break
             chosen.add(name)
-        widths["last change"] += max(self.screen.width - used, 0)
+        room = max(self.screen.width - used, 0)
+        widths["last change"] += room
+        if not self.screen.is_whole:
+            widths["id"] = min(widths["id"] + room, longest)
+            for row in rows:
+                row["id"].plain = _cut(row["id"].plain, widths["id"])
         names = [name for name in _COLUMNS if name in chosen]
         return (
             names,
@@ -134,7 +149,7 @@ class _Table:
         session = Session(id=session_id) if change is None else change.session
         return {
             "id": Text(cell(session_id), "dim" if session.is_final else ""),
-            "state": _styled(state_of(session)),
+            "state": styled(state_of(session)),
             "time left": self._time_left(session, bar),
             "used": self._used(change, bar),
             "mode": Text(cell(session.mode)),
@@ -166,12 +181,11 @@ class _Table:
         return self._meter(seconds, share, _urgency(1 - share), bar)
 
     def _meter(self, seconds: float, share: float, style: str, bar: int) -> Text:
-        full, empty = "#." if self.screen.is_ascii else "━─"
         # As long as something is left there is something to see.
         number = max(round(share * bar), min(bar, 1) if share else 0)
         return Text.assemble(
-            (full * number, style),
-            (empty * (bar - number), "dim"),
+            ("━" * number, style),
+            ("─" * (bar - number), "dim"),
             " " * bool(bar),
             (span(seconds).rjust(_SPAN), "dim" if style == "dim" else ""),
         )
@@ -229,12 +243,16 @@ def _most_usage(session: Session) -> float | None:
     return session.max_ttl
 
 
+def _cut(text: str, size: int) -> str:
+    """Return an id without its middle if it is too long: ids can begin alike, or end alike."""
+    if len(text) <= size:
+        return text
+    end = size // 2
+    return f"{text[: size - end - 1]}…{text[-end:]}"
+
+
 def _urgency(left: float) -> str:
     """Return the colour of a bar, by the share that is left."""
     if left > 0.25:
         return "green"
     return "yellow" if left > 0.1 else "red"
-
-
-def _styled(state: str) -> Text:
-    return Text(cell(state), STYLES.get(state, ""))

@@ -8,10 +8,11 @@ from cyclopts import Parameter
 
 from qsessions.cli.changes import state_of
 from qsessions.cli.options import DEFAULTS, WAIT_DEFAULTS, Options, SessionId, WaitOptions
-from qsessions.cli.output import Output, span
-from qsessions.cli.progress import progress
+from qsessions.cli.output import Output
+from qsessions.cli.progress import Progress
 from qsessions.cli.recording import record_ended
 from qsessions.cli.service import connect
+from qsessions.display import span
 from qsessions.models import StateName
 
 # The seconds that one of many reads of a session may take.
@@ -95,6 +96,6 @@ async def wait(
             waited = span(client.clock.monotonic() - since)
             return f"waiting for {' or '.join(states)}: {state_of(live.snapshot)}, {waited}{limit}"
 
-        with progress(what):
+        with Progress(what):
             session = await live.wait_until(*states, timeout=options.timeout)
     output.record(session.to_dict())

@@ -14,7 +14,7 @@ from qsessions.cli import service
 from qsessions.cli.changes import Change
 from qsessions.cli.options import WAIT_DEFAULTS, WaitOptions, flag
 from qsessions.cli.output import Output, cell
-from qsessions.cli.progress import progress
+from qsessions.cli.progress import Progress
 from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
 from qsessions.cli.sessions import READ_TIMEOUT_S
@@ -74,7 +74,7 @@ async def watch(
 async def _open_sessions(client: AsyncSessionClient) -> list[str]:
     from qsessions.api.operations import LISTED_AS, OPEN_STATUSES
 
-    with progress("listing the open sessions"):
+    with Progress("listing the open sessions"):
         listed = client.workloads(mode=tuple(LISTED_AS.values()), status=OPEN_STATUSES)
         return [workload.id async for workload in listed]
 
@@ -86,7 +86,7 @@ async def _labelled(client: AsyncSessionClient, labels: dict[str, str]) -> list[
     from qsessions.reaper import is_served
 
     async with open_ledger() as ledger:
-        with progress("reading the ledger"):
+        with Progress("reading the ledger"):
             await client.resolve_instance()
             entries = await read_entries(place_of(ledger, client.instance))
     records = [entry.record for entry in entries if is_served(client, entry.record)]
@@ -127,9 +127,15 @@ async def _show(
 
 async def _print_last(changes: AsyncIterator[Change], ids: list[str], output: Output) -> None:
     last: dict[str, Session] = {}
+
+    def waiting() -> str:
+        closed = sum(session.is_final for session in last.values())
+        return f"waiting until all are closed: {closed} of {len(ids)}"
+
     try:
-        async for change in changes:
-            last[change.id] = change.session
+        with Progress(waiting):
+            async for change in changes:
+                last[change.id] = change.session
     finally:
         # At the timeout and an interruption too, but not where nothing could be read.
         if last:

@@ -120,6 +120,8 @@ class _Cells:
         found = _FIRST_LINE.fullmatch(lines[first]) if lines else None
         if found is None:
             return lines
+        if {"-h", "--help"} & {*(found[1] or "").split()}:
+            return ["%%qsession?\n"]
         call = f"get_ipython().run_cell_magic('qsession', {found[1] or ''!r}, '')\n"
         # It may begin with a magic of its own, such as `%%time`.
         body = self._shell.transform_cell("".join(lines[first + 1 :]))
@@ -205,22 +207,28 @@ def _interruptible() -> Iterator[None]:
     """Have an interrupt of a cell with `await` take effect at once.
 
     The kernel cancels such a cell where others raise KeyboardInterrupt: not while it blocks, and in
-    a wait only once its event loop has something else to do.
+    a wait only once its event loop has something else to do. A terminal's IPython leaves the loop,
+    and with it the cell as it is.
     """
     before = signal.getsignal(signal.SIGINT)
     is_main = threading.current_thread() is threading.main_thread()
-    loop = None
+    cell = None
     with suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-    if not (is_main and loop and callable(before)) or before is signal.default_int_handler:
+        cell = asyncio.current_task()
+    raises = before is signal.default_int_handler
+    # A kernel's cell that has it is without `await`, and blocks the loop.
+    if not (is_main and cell and callable(before)) or (raises and hasattr(get_ipython(), "kernel")):
         yield
         return
-    cell = asyncio.current_task()
+    loop = cell.get_loop()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if asyncio.current_task(loop) is cell:
             raise KeyboardInterrupt
-        before(number, frame)
+        if raises:
+            cell.cancel()
+        else:
+            before(number, frame)
         # It waits for what comes from outside, and now does.
         loop.call_soon_threadsafe(int)
 

@@ -22,7 +22,7 @@ from qsessions.errors import (
 from qsessions.models import Session, SessionState, StateName, deadline_seconds
 from qsessions.session.calls import EndedBy, SessionCalls
 from qsessions.session.outage import Outage, ends_wait
-from qsessions.values import Displayed, OfItsProcess, with_changes
+from qsessions.values import Displayed, OfItsProcess, summary, with_changes
 
 if TYPE_CHECKING:
     from qsessions.usage import Job
@@ -226,7 +226,7 @@ class AsyncLiveSession(Displayed, OfItsProcess):
     def __repr__(self) -> str:
         """Show the id and the last known state."""
         seen = f"last seen {_state(self.snapshot)}" if self.snapshot else "not read yet"
-        return f"<{type(self).__name__} {self.id!r} {seen}>"
+        return summary(self, seen)
 
     async def refresh(self) -> Session:
         """Read the session now.

@@ -110,20 +110,19 @@ class Watch:
                 await self._wait(deadline)
                 for change in self._new_changes():
                     yield change
+            incomplete = self._incomplete()
             if self._sessions:
-                away = (
-                    f"; the service could not be read of late: {self._last_error.message}"
-                    if self._last_error
-                    else "."
-                )
-                timeout = CallTimeout(
+                more = ""
+                if self._last_error:
+                    more = f"; the service could not be read of late: {self._last_error.message}"
+                if incomplete:
+                    more += f"; {incomplete.message}"
+                message = (
                     f"{len(self._sessions)} of {self._count} sessions were not closed "
-                    f"within {self._seconds:g} s{away}",
-                    operation="watch",
-                    sent=False,
+                    f"within {self._seconds:g} s{more or '.'}"
                 )
-                raise timeout from self._incomplete()
-            if incomplete := self._incomplete():
+                raise CallTimeout(message, operation="watch", sent=False) from incomplete
+            if incomplete:
                 raise incomplete
         finally:
             for task in self._running:

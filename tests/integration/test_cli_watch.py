@@ -219,6 +219,27 @@ async def test_a_terminal_that_is_made_narrower(
     assert all(len(line) <= 50 for line in narrow.splitlines())
 
 
+async def test_a_small_terminal(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, quick: Quick
+) -> None:
+    """On a small terminal what is said below the rows is there, whole, and the states are, too."""
+    ids = await made(client, 10)
+    async with terminal() as (inner, showing):
+        resize(inner, 40, 12)
+        env = shell.env | {"TERM": "xterm"}
+        watching = asyncio.ensure_future(shell("watch", *ids, stdout=inner, env=env))
+        await seen(service, *ids)
+        for session_id in ids:
+            await client.close(session_id)
+        assert (await watching)[0] == 0
+    *tables, last = frames(await showing)
+    for lines in tables:
+        assert 10 < len(lines) <= 12
+        assert lines[-1].endswith("-v shows all")
+    assert max(len(line) for lines in [*tables, last] for line in lines) <= 40
+    assert sum("  closed " in line for line in last) == 10
+
+
 @table("form", ["", "--jsonl", "--json"])
 async def test_lines_elsewhere(
     shell: Shell, service: Emulator, client: AsyncSessionClient, quick: Quick, *, form: str
@@ -404,6 +425,21 @@ async def test_a_wait_shows_the_state(
     code, out, shown = await waiting
     assert (code, json.loads(out)["state"]) == (0, "closed")
     assert re.search(r"waiting for closed: (-|open|closed), \S+ of 10m00s", shown)
+    assert is_clean(shown)
+
+
+async def test_a_watch_for_json_shows_how_many_are_closed(
+    shell: Shell, service: Emulator, client: AsyncSessionClient, at_once: None, quick: Quick
+) -> None:
+    """watch --json, which prints nothing until its end, shows meanwhile how far it is."""
+    one, other = await made(client, 2)
+    await client.close(one)
+    watching = asyncio.ensure_future(waited(shell, "watch", one, other, "--json"))
+    await seen(service, other)
+    await client.close(other)
+    code, out, shown = await watching
+    assert (code, len(json.loads(out)["sessions"])) == (0, 2)
+    assert re.search(r"waiting until all are closed: \d of 2", shown)
     assert is_clean(shown)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,11 +204,17 @@ def test_wrong_syntax(kernel: Kernel, service: ThreadedEmulator) -> None:
     assert len(service.requests) == before
 
 
-def test_help(kernel: Kernel) -> None:
-    """`%%qsession?` shows the options."""
-    page = kernel.run("%%qsession?").page
+@pytest.mark.parametrize(
+    "cell",
+    ["%%qsession?", "%%qsession --help", "\n%%qsession --mode batch -h\nprint('run')", f"{BATCH} --help"],
+)  # fmt: skip
+def test_help(kernel: Kernel, service: ThreadedEmulator, cell: str) -> None:
+    """`%%qsession?` and `--help` show the options, whatever else is in the cell, and open no session."""
+    before = len(service.requests)
+    shown = kernel.run(cell)
     for option in ("--mode {dedicated,batch}", "--backend", "--max-ttl", "--label", "--as"):
-        assert option in page
+        assert option in shown.page
+    assert (shown.printed, len(service.requests)) == ("", before)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,48 @@ def test_an_interrupt_closes_the_session_of_its_cell(
     assert cell.error[0] in {"KeyboardInterrupt", "CancelledError"}
     assert newest(service).state == "closed"
     assert "session_closed_early" in cell.shown[0]["text/html"]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        # It prints once the cell awaits.
+        "asyncio.get_running_loop().call_soon(begin)\nawait asyncio.Event().wait()",
+        "await asyncio.sleep(0)\nbegin()\nsession.wait_until('closed')",
+    ],
+)
+def test_ctrl_c_in_a_terminal_closes_the_session_of_its_cell(
+    service: ThreadedEmulator, folder: Path, blockbuster: BlockBuster, wait: str
+) -> None:
+    """In a terminal's IPython, too, Ctrl-C closes the session of a cell that awaits, and ends the
+    cell: it doesn't go on with the next one.
+    """
+    need("ipykernel")
+    blockbuster.deactivate()
+    cells = [
+        "%load_ext qsessions",
+        "import asyncio\ndef begin(): print('begun', flush=True)",
+        f"{BATCH}\n{wait}\nprint('went on')",
+        "await asyncio.sleep(0)",
+    ]
+    program = Path(__file__).parents[1] / "programs" / "terminal_ipython.py"
+    with subprocess.Popen(
+        [sys.executable, program, *cells],
+        env=os.environ | service.env() | {"HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "begun\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+    # At the exit of IPython it would drain.
+    assert newest(service).reason == "session_closed_early", printed
+    assert "\nwent on" not in printed
+    ends = re.findall(r"^ended: (\w+)$", printed, re.MULTILINE)
+    assert ends[0] in {"KeyboardInterrupt", "CancelledError"}, printed
+    assert ends[1:] == ["NoneType"]
 
 
 def test_an_interrupt_ends_only_a_wait(kernel: Kernel, service: ThreadedEmulator) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
+from yarl import URL
 
 from qsessions.emulator import Emulator, Fault
 from tests.support.needs import need
@@ -122,6 +123,10 @@ async def test_fastapi_under_uvicorn(service: Emulator) -> None:
         for session_id, state in ((ids[0], "closed"), (ids[1], "open")):
             async with http.get(f"/sessions/{session_id}") as answer:
                 assert (await answer.json())["state"] == state
+        for session_id, status in (("none", 404), ("a%00b", 502)):
+            async with http.get(URL(f"/sessions/{session_id}", encoded=True)) as answer:
+                assert answer.status == status
+                assert (await answer.json())["message"]
         assert len(set(ids)) == 50
         assert count(service, "token") == 1
         service.faults.add(HANGS)

@@ -79,8 +79,10 @@ class Kernel:
         """Wait for the end of the cell, and return what came of it."""
         while self._read():
             pass
+        # A kernel that starts slowly is asked for its state again, and its answers come late.
         reply = self._client.get_shell_msg(timeout=_PATIENCE)
-        assert reply["parent_header"]["msg_id"] == self._request
+        while reply["parent_header"].get("msg_id") != self._request:
+            reply = self._client.get_shell_msg(timeout=_PATIENCE)
         self._cell.status = reply["content"]["status"]
         for payload in reply["content"].get("payload", ()):
             self._cell.page += payload["data"]["text/plain"]

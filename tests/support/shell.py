@@ -55,7 +55,7 @@ class Shell:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if name not in {"COLUMNS", "NO_COLOR", "TERM", "PYTHONUNBUFFERED"}
+            if name not in {"COLUMNS", "LINES", "NO_COLOR", "TERM", "PYTHONUNBUFFERED"}
         }
         self.env = kept | {"HOME": str(home)} | dict(env)
 

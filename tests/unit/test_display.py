@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 import pytest
 
-from qsessions import Mode, Session, SessionState, Workload
-from qsessions.display import html
+from qsessions import AsyncLiveSession, Mode, Session, SessionState, Workload
+from qsessions.display import html, span
 from tests.support.tables import table
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, 125_000, tzinfo=UTC)
@@ -111,11 +111,51 @@ def test_a_repr_is_a_short_line(value: object, line: str) -> None:
     assert len(line) <= 128
 
 
-@table("value", [Session(id="s", state=SessionState(EVIL), backend_name=EVIL), Workload(id="w", status=EVIL)])  # fmt: skip
+def seen(snapshot: Session) -> AsyncLiveSession:
+    """Return a handle that has seen a session."""
+    poll: Any = SimpleNamespace(session_id="s")
+    live = AsyncLiveSession(poll, poll)
+    live.snapshot = snapshot
+    return live
+
+
+@table(
+    "value",
+    [
+        Session(id="s", state=SessionState(EVIL), backend_name=EVIL),
+        Workload(id="w", status=EVIL),
+        seen(Session(id="s", state=SessionState(EVIL))),
+    ],
+)
 def test_a_repr_is_one_line_whatever_the_service_says(value: object) -> None:
     """A repr is one line of printable text, and cut."""
     assert repr(value).isprintable()
     assert len(repr(value)) < 120
+
+
+def test_a_value_that_the_service_adds_is_shown_on_one_line() -> None:
+    """What the service says is no line end and no escape sequence where Python shows it."""
+    for value in (SessionState("a\x1b[31m\nb"), Mode("a\x1b[31m\nb")):
+        assert repr(value).isprintable()
+        assert value == "a\x1b[31m\nb"
+
+
+@table(
+    ("seconds", "text"),
+    [
+        (-1.0, "0s"),
+        (0.96, "0s"),
+        (59.99, "59s"),
+        (60.0, "1m00s"),
+        (3599.9, "59m59s"),
+        (3661.0, "1h01m"),
+        (90_061.0, "1d01h"),
+        (1e299, "1e+299s"),
+    ],
+)
+def test_a_duration(seconds: float, *, text: str) -> None:
+    """A duration has its two largest units, as on a clock: what hasn't passed isn't counted."""
+    assert span(seconds) == text
 
 
 def test_an_active_session() -> None:
@@ -123,8 +163,8 @@ def test_an_active_session() -> None:
     shown = after(ACTIVE, 6)
     assert shown.text == (
         f"active · dedicated on ibm_torino {ID} "
-        "6m of at most 30m since 2026-05-04T12:00:00Z, when this was shown "
-        "2m 30s used session_activated_by_job"
+        "6m00s of at most 30m00s since 2026-05-04T12:00:00Z, as of 2026-05-04T12:06:00Z "
+        "2m30s used session_activated_by_job"
     )
     assert shown.bars == [(0.0, 20.0), (0.0, 8.3)]
 
@@ -138,8 +178,8 @@ def test_a_closed_session() -> None:
     """A closed session's time ends with it, whenever it is shown."""
     shown = after(CLOSED, 6000)
     assert shown.text == (
-        f"closed · dedicated on ibm_torino {ID} 15m of at most 30m since 2026-05-04T12:00:00Z "
-        "2m 30s used closed at 2026-05-04T12:15:00Z · session_activated_by_job"
+        f"closed · dedicated on ibm_torino {ID} 15m00s of at most 30m00s since 2026-05-04T12:00:00Z "
+        "2m30s used closed at 2026-05-04T12:15:00Z · session_activated_by_job"
     )
     assert shown.bars == [(0.0, 50.0), (0.0, 8.3)]
 
@@ -151,7 +191,7 @@ def test_a_closed_session() -> None:
         (Session(id="s", mode=Mode.BATCH), "in no known state · batch s", []),
         (
             Session(id="s", state=SessionState.OPEN, max_ttl=600),
-            "open s 10m at most from its first job's start",
+            "open s 10m00s at most from its first job's start",
             [(0.0, 0.0)],
         ),
         (Session(id="s", state=SessionState.CLOSED, max_ttl=600), "closed s", []),
@@ -164,18 +204,18 @@ def test_a_closed_session() -> None:
         # Without a limit there is nothing to compare with.
         (
             Session(id="s", state=SessionState.ACTIVE, started_at=NOON, elapsed_time=0.04),
-            "active s 1m since 2026-05-04T12:00:00Z, when this was shown 0s used",
+            "active s 1m00s since 2026-05-04T12:00:00Z, as of 2026-05-04T12:01:00Z 0s used",
             [],
         ),
         # Longer than it may be, and by a clock that is late.
         (
             Session(id="s", started_at=NOON, max_ttl=30, elapsed_time=1e299),
-            "in no known state s 1m of at most 30s since 2026-05-04T12:00:00Z, when this was shown 1e+299s used",
+            "in no known state s 1m00s of at most 30s since 2026-05-04T12:00:00Z, as of 2026-05-04T12:01:00Z 1e+299s used",
             [(0.0, 100.0), (0.0, 100.0)],
         ),
         (
             Session(id="s", started_at=NOON + timedelta(hours=1), max_ttl=90_061),
-            "in no known state s 0s of at most 1d 1h since 2026-05-04T13:00:00Z, when this was shown",
+            "in no known state s 0s of at most 1d01h since 2026-05-04T13:00:00Z, as of 2026-05-04T12:01:00Z",
             [(0.0, 0.0)],
         ),
     ],
@@ -222,8 +262,8 @@ def test_a_list_of_workloads() -> None:
     shown = after([WORK, ended, Workload(id="w-3")], 20)
     assert shown.text == (
         "workload mode created time usage "
-        f"in_progress {ID} session on ibm_fez 2026-05-04T12:00:00Z 20m 1m 30s "
-        "completed w-2 batch session_closed_by_drain 2026-05-04T12:05:00Z 5m 45s "
+        f"in_progress {ID} session on ibm_fez 2026-05-04T12:00:00Z 20m00s 1m30s "
+        "completed w-2 batch session_closed_by_drain 2026-05-04T12:05:00Z 5m00s 45s "
         "w-3 3 workloads"
     )
     assert shown.bars == [(0.0, 100.0), (0.0, 100.0), (25.0, 25.0), (0.0, 50.0)]
@@ -233,9 +273,15 @@ def test_a_list_of_workloads() -> None:
 def test_one_workload() -> None:
     """A workload alone is a table of one row."""
     ended = attrs.evolve(WORK, ended=NOON + timedelta(hours=25))
-    assert after(ended, 6000).text.endswith("2026-05-04T12:00:00Z 1d 1h 1m 30s 1 workload")
+    assert after(ended, 6000).text.endswith("2026-05-04T12:00:00Z 1d01h 1m30s 1 workload")
     nothing = after(Workload(id="w", created=NOON, ended=NOON, usage_seconds=0.0), 60)
     assert (nothing.text.split(" ")[-4:], nothing.bars) == (["0s", "0s", "1", "workload"], [])
+
+
+def test_a_long_reason_is_wrapped() -> None:
+    """What the service says at length pushes no column out of sight."""
+    shown = html(attrs.evolve(WORK, status_reason="why " * 40), NOON.timestamp())
+    assert re.search(r'<div style="[^"]*white-space:normal;[^"]*max-width:15em">why why', shown)
 
 
 def test_a_long_list_is_cut() -> None:

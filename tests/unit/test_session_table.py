@@ -108,19 +108,23 @@ id                                    state     time left        used           
 
 
 def test_a_narrow_table() -> None:
-    """Where bars have no room there are numbers, then fewer columns, and always the whole ids."""
-    by_width = {width: drawn(Screen(width=width)).splitlines() for width in (100, 70, 60, 50, 20)}
+    """Where bars have no room there are numbers, then fewer columns; where the state has none beside
+    whole ids, the ids are cut in the middle.
+    """
+    widths = (100, 70, 60, 46, 45, 40, 28, 20, 7)
+    by_width = {width: drawn(Screen(width=width)).splitlines() for width in widths}
     assert [lines[0].split("  ")[-1].strip() for lines in by_width.values()] == [
-        "last change",
-        "used",
-        "time left",
-        "state",
-        "id",
+        *("last change", "used", "time left", "state"),
+        *("time left", "time left", "state", "id", "id"),
     ]
     assert by_width[70][2] == f"{ID}01  active     7m50s      2m10s"
-    assert all(lines[2].startswith(f"{ID}01") for lines in by_width.values())
+    assert by_width[46][2] == f"{ID}01  active"
+    assert by_width[40][2] == "67c6b462-…c5fbf2e01  active     7m50s"
+    assert by_width[28][2] == "67c6b462…c5fbf2e01  active"
+    assert by_width[20][2] == "67c6b462-…4c5fbf2e01"
+    assert by_width[7][2] == "67c…e01"
     for width, lines in by_width.items():
-        assert max(map(len, lines[:6])) <= max(width, len(ID) + 2)
+        assert max(map(len, lines[:6])) <= width
 
 
 def test_a_whole_table() -> None:
@@ -158,9 +162,17 @@ def test_the_colour_of_a_bar(left: float, *, style: str) -> None:
 
 
 def test_a_table_without_unicode() -> None:
-    """Where the terminal has only ASCII, bars are made of that."""
+    """Where the terminal has only ASCII, there is nothing else: no escape makes a line longer."""
     lines = drawn(Screen(width=80, is_ascii=True), {ACTIVE.id: ACTIVE}).splitlines()
     assert lines[2] == f"{ID}01  active    ######..  7m50s  ##......  2m10s"
+    foreign = change(1, state=SessionState("läuft"), backend_name="量子")
+    whole = drawn(Screen(width=120, is_ascii=True), {foreign.id: foreign}) + "".join(
+        drawn(Screen(width=width, is_ascii=True)) for width in (120, 40)
+    )
+    assert whole.isascii()
+    assert "l?uft" in whole
+    assert "job sta~" in whole
+    assert "67c6b462-~c5fbf2e01" in whole
 
 
 def test_more_sessions_than_lines() -> None:
