@@ -125,15 +125,15 @@ class Output:
     def _table(self, items: Sequence[Row], columns: Sequence[str], needed: int) -> None:
         table = [list(columns), *([cell(item[name]) for name in columns] for item in items)]
         if not sys.stdout.isatty():
-            _print([list(map(Text, cells)) for cells in _fit(table)])
+            _print([list(map(Text, cells)) for cells in fit(table)])
         elif self._verbose:
-            _print_table(_fit(table), sys.maxsize)
+            _print_table(fit(table), sys.maxsize)
         else:
             width, shown = Terminal().width, _shorten(table, items)
-            if items and any(end > width for end in _ends(_fit(shown)[0])[:needed]):
+            if items and any(end > width for end in _ends(fit(shown)[0])[:needed]):
                 self._records(items, columns)
             else:
-                _print_table(_fit(shown, width), width)
+                _print_table(fit(shown, width), width)
 
     def _records(self, items: Sequence[Row], columns: Sequence[str]) -> None:
         for number, item in enumerate(items):
@@ -198,7 +198,7 @@ def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
-def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
+def fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
     """Pad cells to the width of their columns; cut prose at the edge, if enough remains."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     room = width
