@@ -467,7 +467,7 @@ def creation(
     ):
         return request
     raise InvalidArgument(
-        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
+        'create takes mode="dedicated" or mode="batch" with other fields, or one CreateSession.'
     )
 
 

@@ -80,9 +80,9 @@ def make_app() -> App:
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:
-    """Return a command line with the command's own name, and `help COMMAND` as its option."""
+    """Return a command line with the command's own name, and `help` after it, as its option."""
     first, *rest = argv or [""]
-    if first == "help":
+    if first in {"help", "--help", "-h"}:
         return [*(_spelled_out(rest) if rest else []), "--help"]
     return [_ALIASES.get(first, first), *rest] if first else []
 

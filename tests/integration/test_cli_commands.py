@@ -578,7 +578,9 @@ async def test_timeout(tmp_path: Path) -> None:
     async with FaultServer(hang) as server:
         code, out, err = await shell_of(server, tmp_path)("versions", "--timeout", "0.1")
     assert (code, out) == (4, "")
-    assert error_lines(err)[1] == "Run it again, or give it more time with --timeout."
+    assert error_lines(err)[1] == (
+        "Run it again, give it more time with --timeout, or see: qsessions doctor"
+    )
 
 
 async def test_outcome_unknown(tmp_path: Path) -> None:
