@@ -6,7 +6,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
@@ -31,7 +32,7 @@ _FRACTION = re.compile(r"(?<=\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 _PROSE = frozenset({"why", "error"})
 _LEAST_CUT = 16
 # What a terminal calls a column.
-_SHORT = {"age_seconds": "age", "live_state": "state"}
+_SHORT = {"age_seconds": "age", "created": "age", "usage_seconds": "used", "live_state": "state"}
 STYLES = {
     "open": "cyan",
     "active": "bold green",
@@ -172,7 +173,7 @@ def _print(lines: Sequence[Sequence[Text]]) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
-    """Print a table on a terminal, and the names of columns that there is no room for."""
+    """Print a table on a terminal, and the names of columns that are left out or cut."""
     header, *rows = rows
     ends = _ends(header)
     shown = max(1, sum(end <= width for end in ends))
@@ -180,6 +181,12 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     lines += [list(map(_styled, cells[:shown])) for cells in rows]
     if hidden := [name.strip() for name in header[shown:]]:
         lines.append([Text(f"no room for {', '.join(hidden)}; -v shows all", "dim")])
+    elif cut := [
+        name.strip()
+        for name, *cells in zip(header, *rows, strict=True)
+        if any(text.endswith("…") for text in cells)
+    ]:
+        lines.append([Text(f"{', '.join(cut)} is cut; -v shows all", "dim")])
     _print(lines)
 
 
@@ -193,8 +200,9 @@ def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[
     columns = []
     for name, *cells in zip(*table, strict=True):
         if not cells or set(cells) - {"-", ""}:
-            ages = [age(item[name]) for item in items] if name == "age_seconds" else cells
-            columns.append([_SHORT.get(name, name), *ages])
+            read = _SHORTLY.get(name)
+            shown = [cell(read(item[name])) for item in items] if read else cells
+            columns.append([_SHORT.get(name, name), *shown])
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
@@ -233,6 +241,18 @@ def span(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}{seconds % size // part:02.0f}{smaller}"
     return f"{seconds:.0f}s"
+
+
+def _age_since(created: str | None) -> str | None:
+    return created and age(time.time() - datetime.fromisoformat(created).timestamp())
+
+
+# How a terminal shows the values of a column.
+_SHORTLY: Mapping[str, Callable[[Any], str | None]] = {
+    "age_seconds": age,
+    "created": _age_since,
+    "usage_seconds": lambda seconds: None if seconds is None else span(seconds),
+}
 
 
 def _styled(value: object) -> Text:

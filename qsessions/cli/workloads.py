@@ -32,8 +32,8 @@ _WORKLOAD_COLUMNS = (
     "mode",
     "status",
     "created",
-    "backend",
     "usage_seconds",
+    "backend",
     "accepting_jobs",
 )
 Status = Literal["open", "closed", "pending", "in_progress", "failed", "completed", "canceled"]

@@ -251,9 +251,9 @@ async def test_completion_in_bash(shell: Shell, tmp_path: Path) -> None:
         (
             "workloads",
             {
-                60: "id mode status",
-                80: "id mode status created",
-                140: "id mode status created backend usage_seconds accepting_jobs",
+                60: "id mode status age",
+                80: "id mode status age used",
+                140: "id mode status age used backend accepting_jobs",
             },
         ),
         (
@@ -275,9 +275,9 @@ async def test_completion_in_bash(shell: Shell, tmp_path: Path) -> None:
         (
             "close-all --yes",
             {
-                60: "id done",
-                80: "id done created mode",
-                140: "id done created mode backend",
+                60: "id done age mode",
+                80: "id done age mode backend",
+                140: "id done age mode backend",
             },
         ),
     ],
