@@ -382,7 +382,8 @@ def _known_mode(value: Mode | ModeName) -> Mode:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
+    # Quotation marks come from `docker --env-file`, which keeps them.
+    return isinstance(value, str) and value.isprintable() and value == value.strip("\"' ") != ""
 
 
 @frozen(eq=False, repr=False)

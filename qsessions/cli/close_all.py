@@ -85,7 +85,7 @@ def close_all(
     if code != Exit.DONE:
         return code
     if dry_run:
-        return run_async("close-all", _print(Output(options), found))
+        return run_async("close-all", _show(Output(options), found))
     # Outside of the event loop, so that Ctrl-C ends the wait for an answer.
     if not yes and any(item.owner is None for item in found) and not _is_confirmed(found, how):
         print_error("close-all", "nothing was ended.", "To end one of them: qsessions close ID")
@@ -167,6 +167,13 @@ async def _end(
         "The list says why. Run it again, or end them one by one: qsessions close ID",
     )
     return max(map(exit_code, errors))
+
+
+async def _show(output: Output, found: Sequence[Ending]) -> None:
+    await _print(output, found)
+    if found and not output.as_json:
+        number = sum(item.owner is None for item in found)
+        print_lines(f"qsessions close-all: {count(number, 'session')} would be ended; none was.")
 
 
 async def _print(output: Output, endings: Sequence[Ending]) -> None:

@@ -644,7 +644,9 @@ async def test_close_all_can_be_tried(
             (made[1], None, None),
             (made[2], None, None),
         ]
-    assert len(await shell.lines("close-all", "--dry-run", "--mode", "session")) == 1
+    code, out, err = await shell("close-all", "--dry-run", "--mode", "batch")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err == "qsessions close-all: 2 sessions would be ended; none was.\n"
     assert still_open(service) == made
 
 
