@@ -65,7 +65,8 @@ def make_app() -> App:
     """Return the command line, with each command to be imported on use."""
     app = App(
         name="qsessions",
-        help="IBM Quantum sessions from the shell.",
+        help="IBM Quantum sessions from the shell. The API key comes from QISKIT_IBM_TOKEN, or "
+        "from the account that qiskit-ibm-runtime saved; `qsessions doctor` says what is missing.",
         version=__version__,
         version_flags=("--version", "-V"),
         help_format="plaintext",
