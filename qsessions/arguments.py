@@ -120,7 +120,9 @@ def check_session_id(session_id: object) -> None:
         InvalidArgument: It can't.
     """
     if not isinstance(session_id, str):
-        raise InvalidArgument(f"a session id is text, not {type(session_id).__name__}.")
+        raise InvalidArgument(
+            f"a session id is text, such as session.id, not {type(session_id).__name__}."
+        )
     if not session_id:
         problem = "is empty"
     elif len(session_id) > _MAX_ID_LENGTH:

@@ -707,6 +707,7 @@ class AsyncSessionClient(OfItsProcess):
         how: How = "close",
         mode: SessionKind | Iterable[SessionKind] = ("session", "batch"),
         backend: str | None = None,
+        created_after: datetime | None = None,
         created_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         include_owned: bool = False,
@@ -724,7 +725,8 @@ class AsyncSessionClient(OfItsProcess):
             how: "close", at once, or "drain": queued and running jobs finish.
             mode: Which kinds: "session" (dedicated ones), "batch", or both.
             backend: Only those on this backend.
-            created_before: Only those created before this time, which must have an offset.
+            created_after: Only those created after this time, which must have an offset.
+            created_before: The same for before this time.
             labels: Only those that the ledger has with all of these labels.
             include_owned: Whether to end those too whose owner is alive.
             api_version: The API version for these calls.
@@ -749,6 +751,7 @@ class AsyncSessionClient(OfItsProcess):
             mode=session_modes(mode),
             status=operations.OPEN_STATUSES,
             backend=backend,
+            created_after=created_after,
             created_before=created_before,
             api_version=api_version,
             timeout=timeout,

@@ -384,7 +384,8 @@ def _known_mode(value: Mode | ModeName) -> Mode:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
+    # Quotation marks come from `docker --env-file`, which keeps them.
+    return isinstance(value, str) and value.isprintable() and value == value.strip("\"' ") != ""
 
 
 @frozen(eq=False, repr=False)
@@ -469,7 +470,7 @@ def creation(
     ):
         return request
     raise InvalidArgument(
-        "create takes either one CreateSession or mode= and the other fields as keyword arguments."
+        'create takes mode="dedicated" or mode="batch" with other fields, or one CreateSession.'
     )
 
 

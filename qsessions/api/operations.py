@@ -255,9 +255,9 @@ def workloads_query(
     Raises:
         InvalidArgument: One can't be right.
     """
-    check_choice("mode", mode, WORKLOAD_MODES)
+    check_choice('mode ("session": dedicated ones)', mode, WORKLOAD_MODES)
     for item in status:
-        check_choice("status", item, WORKLOAD_STATUSES)
+        check_choice('status ("pending", "in_progress": open ones)', item, WORKLOAD_STATUSES)
     if not is_number(page_size, int) or not 1 <= page_size <= MAX_PAGE:
         raise InvalidArgument(
             f"page_size must be from 1 to {MAX_PAGE}, the service's limit, not {page_size!r}."

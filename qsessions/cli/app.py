@@ -65,7 +65,8 @@ def make_app() -> App:
     """Return the command line, with each command to be imported on use."""
     app = App(
         name="qsessions",
-        help="IBM Quantum sessions from the shell.",
+        help="IBM Quantum sessions from the shell. The API key comes from QISKIT_IBM_TOKEN, or "
+        "from the account that qiskit-ibm-runtime saved; `qsessions doctor` says what is missing.",
         version=__version__,
         version_flags=("--version", "-V"),
         help_format="plaintext",
@@ -80,9 +81,9 @@ def make_app() -> App:
 
 
 def _spelled_out(argv: Sequence[str]) -> list[str]:
-    """Return a command line with the command's own name, and `help COMMAND` as its option."""
+    """Return a command line with the command's own name, and `help` after it, as its option."""
     first, *rest = argv or [""]
-    if first == "help":
+    if first in {"help", "--help", "-h"}:
         return [*(_spelled_out(rest) if rest else []), "--help"]
     return [_ALIASES.get(first, first), *rest] if first else []
 

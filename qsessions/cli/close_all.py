@@ -17,6 +17,7 @@ from qsessions.cli.failures import (
 )
 from qsessions.cli.options import (
     DEFAULTS,
+    CreatedAfter,
     CreatedBefore,
     ListedModes,
     OnlyBackend,
@@ -26,7 +27,7 @@ from qsessions.cli.options import (
     flag,
     listed_modes,
 )
-from qsessions.cli.output import Output, cell
+from qsessions.cli.output import GAP, Output, age, cell, fit
 from qsessions.cli.progress import Progress
 from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
@@ -45,6 +46,7 @@ def close_all(
     *,
     mode: ListedModes = ("dedicated", "batch"),
     backend: OnlyBackend = None,
+    created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     all: Annotated[  # noqa: A002 - the option's name
         bool, flag("Those too whose owner lives, whatever the ledger says.")
@@ -53,6 +55,7 @@ def close_all(
     drain: Annotated[
         bool, flag("Let them finish their jobs, instead of closing them now.")
     ] = False,
+    dry_run: Annotated[bool, flag("Print what would be ended, and do nothing.")] = False,
     yes: Yes = False,
     options: Options = DEFAULTS,
 ) -> int:
@@ -61,22 +64,28 @@ def close_all(
     It doesn't matter who created them. But sessions that a living process of
     this user owns, by the ledger, are skipped.
 
-    Example: qsessions close-all --created-before 2026-01-31 --yes
+    Example: qsessions close-all --created-after 2026-01-31T22:00 --dry-run
     """
-    if not yes and not can_ask():
+    if not (yes or dry_run or can_ask()):
         print_error(
             "close-all",
             "nothing was ended: there is no terminal to ask at.",
-            "To end them without being asked, add --yes; "
-            "to see them: qsessions workloads --status open",
+            "To end them without being asked, add --yes; to see them first, --dry-run.",
         )
         return Exit.WRONG_USE
     found: list[Ending] = []
-    filters = {"mode": listed_modes(mode), "backend": backend, "created_before": created_before}
+    filters = {
+        "mode": listed_modes(mode),
+        "backend": backend,
+        "created_after": created_after,
+        "created_before": created_before,
+    }
     how: How = "drain" if drain else "close"
     code = run_async("close-all", _find(options, found, filters, label, include_owned=all))
     if code != Exit.DONE:
         return code
+    if dry_run:
+        return run_async("close-all", _show(Output(options), found))
     # Outside of the event loop, so that Ctrl-C ends the wait for an answer.
     if not yes and any(item.owner is None for item in found) and not _is_confirmed(found, how):
         print_error("close-all", "nothing was ended.", "To end one of them: qsessions close ID")
@@ -95,11 +104,10 @@ async def _find(
 ) -> int | None:
     Output(options)
     labels = read_labels(label)
-    if filters["created_before"] is not None:
-        # A user who meant another hour can still stop it.
-        print_lines(
-            f"qsessions close-all: sessions created before {cell(filters['created_before'])}"
-        )
+    for which in ("after", "before"):
+        if (moment := filters[f"created_{which}"]) is not None:
+            # A user who meant another hour can still stop it.
+            print_lines(f"qsessions close-all: sessions created {which} {cell(moment)}")
     async with optional_ledger() as ledger, connect(options) as client:
         listed = client.workloads(status=OPEN_STATUSES, **filters)
         try:
@@ -143,8 +151,7 @@ async def _end(
             endings = await end(found, how, end_one, time.time)
     if how == "close":
         await record_ended({item.workload.id for item in endings if item.done})
-    nothing = "qsessions close-all: no open session fits."
-    await output.rows("sessions", map(Ending.to_dict, endings), _COLUMNS, nothing)
+    await _print(output, endings)
     owned = sum(item.owner is not None for item in endings)
     if owned and not output.as_json:
         print_lines(
@@ -162,14 +169,27 @@ async def _end(
     return max(map(exit_code, errors))
 
 
+async def _show(output: Output, found: Sequence[Ending]) -> None:
+    await _print(output, found)
+    if found and not output.as_json:
+        number = sum(item.owner is None for item in found)
+        print_lines(f"qsessions close-all: {count(number, 'session')} would be ended; none was.")
+
+
+async def _print(output: Output, endings: Sequence[Ending]) -> None:
+    nothing = "qsessions close-all: no open session fits."
+    await output.rows("sessions", map(Ending.to_dict, endings), _COLUMNS, nothing)
+
+
 def _is_confirmed(found: Sequence[Ending], how: How) -> bool:
-    lines = []
+    now, rows = time.time(), [["id", "mode", "status", "age", "backend", ""]]
     for item in found:
-        workload = item.workload
-        cells = [workload.id, workload.mode, workload.status, workload.backend, workload.created]
-        if item.owner is not None:
-            cells.append(f"left to process {item.owner.pid} on {item.owner.host}")
-        lines.append("  ".join(map(cell, cells)))
+        workload, owner = item.workload, item.owner
+        created = workload.created and age(now - workload.created.timestamp())
+        kept = "" if owner is None else f"left to process {owner.pid} on {owner.host}"
+        cells = (workload.id, workload.mode, workload.status, created, workload.backend, kept)
+        rows.append(list(map(cell, cells)))
+    lines = [GAP.join(cells).rstrip() for cells in fit(rows)]
     number = sum(item.owner is None for item in found)
     which = "this session" if number == 1 else f"these {number} sessions"
     drain, close = f"Drain {which}? Queued jobs finish.", f"Close {which}? Queued jobs never run."

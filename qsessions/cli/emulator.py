@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import shlex
 import socket
 import sys
@@ -148,7 +149,7 @@ async def emulator(
                 plan="open" if terms == "open" else "paid", partner=terms == "partner"
             )
     except ValueError as error:
-        print_error("emulator", f"{error}.", "See: qsessions emulator --help")
+        print_error("emulator", *_as_given(error, advertised_host, api_key, crn, admin_token))
         return Exit.WRONG_USE
     try:
         handler = None if log is None else _open_log(log)
@@ -162,6 +163,19 @@ async def emulator(
         return Exit.WRONG_USE
     with nullcontext() if handler is None else _logging_to(handler):
         return await _serve(service, host)
+
+
+def _as_given(error: ValueError, *values: str | None) -> tuple[str, str]:
+    """Return an error, with the variable or option that was given in place of the argument's name
+    at its beginning, and what to do.
+    """
+    texts = dict(zip(("advertised_host", "api_key", "crn", "admin_token"), values, strict=True))
+    name, _, rest = str(error).partition(" ")
+    variable = f"QSESSIONS_EMULATOR_{name.upper()}"
+    if name in texts and texts[name] == os.environ.get(variable):
+        return f"{variable} {rest}.", f"Correct or unset {variable}."
+    given = f"--{name.replace('_', '-')} {rest}" if name in texts else str(error)
+    return f"{given}.", "See: qsessions emulator --help"
 
 
 def _load_faults(path: Path) -> list[Fault]:

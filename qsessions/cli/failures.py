@@ -119,7 +119,7 @@ def advice_on(error: QSessionsError, command: str) -> str:
                 return f"End it: qsessions close {error.session_id}"
             return how_to_end([item.id for item in error.candidates or ()]) or LOOK_FOR_IT
         case CallTimeout():
-            return "Run it again, or give it more time with --timeout."
+            return "Run it again, give it more time with --timeout, or see: qsessions doctor"
         case WatchIncomplete():
             return "Check their ids, and whose they are: qsessions workloads --status open"
         case QSessionsError(argument=str(argument)) if argument in _ADVICE:

@@ -160,13 +160,16 @@ async def why_empty(
     """Return why a list of records is empty."""
     if labels:
         return f"qsessions {command}: no open session is recorded with {', '.join(labels)}."
-    others = len(await read_entries(ledger)) - len(entries)
-    more = (
-        f" of this instance; {count(others, 'record')} of others: add --all-instances"
-        if others
-        else ""
+    if others := len(await read_entries(ledger)) - len(entries):
+        return (
+            f"qsessions {command}: no open sessions are recorded of this instance; "
+            f"{count(others, 'record')} of others: add --all-instances."
+        )
+    # People forget that a program records nothing unless it is told to.
+    return (
+        f"qsessions {command}: no open sessions are recorded. "
+        "Those of programs without a ledger: qsessions workloads --status open"
     )
-    return f"qsessions {command}: no open sessions are recorded{more}."
 
 
 def _is_over(entry: LedgerEntry, state: State | None) -> bool:

@@ -6,7 +6,8 @@ import io
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from rich.text import Text
 from qsessions.cli.failures import print_lines
 from qsessions.cli.options import Options
 from qsessions.cli.terminal import Terminal
+from qsessions.display import span
 from qsessions.errors import InvalidArgument, one_line
 from qsessions.jsonable import time_text
 
@@ -31,7 +33,7 @@ _FRACTION = re.compile(r"(?<=\dT\d\d:\d\d:\d\d)\.\d+(?=Z$)")
 _PROSE = frozenset({"why", "error"})
 _LEAST_CUT = 16
 # What a terminal calls a column.
-_SHORT = {"age_seconds": "age", "live_state": "state"}
+_SHORT = {"age_seconds": "age", "created": "age", "usage_seconds": "used", "live_state": "state"}
 STYLES = {
     "open": "cyan",
     "active": "bold green",
@@ -125,15 +127,15 @@ class Output:
     def _table(self, items: Sequence[Row], columns: Sequence[str], needed: int) -> None:
         table = [list(columns), *([cell(item[name]) for name in columns] for item in items)]
         if not sys.stdout.isatty():
-            _print([list(map(Text, cells)) for cells in _fit(table)])
+            _print([list(map(Text, cells)) for cells in fit(table)])
         elif self._verbose:
-            _print_table(_fit(table), sys.maxsize)
+            _print_table(fit(table), sys.maxsize)
         else:
             width, shown = Terminal().width, _shorten(table, items)
-            if items and any(end > width for end in _ends(_fit(shown)[0])[:needed]):
+            if items and any(end > width for end in _ends(fit(shown)[0])[:needed]):
                 self._records(items, columns)
             else:
-                _print_table(_fit(shown, width), width)
+                _print_table(fit(shown, width), width)
 
     def _records(self, items: Sequence[Row], columns: Sequence[str]) -> None:
         for number, item in enumerate(items):
@@ -172,7 +174,7 @@ def _print(lines: Sequence[Sequence[Text]]) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
-    """Print a table on a terminal, and the names of columns that there is no room for."""
+    """Print a table on a terminal, and the names of columns that are left out or cut."""
     header, *rows = rows
     ends = _ends(header)
     shown = max(1, sum(end <= width for end in ends))
@@ -180,6 +182,12 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
     lines += [list(map(styled, cells[:shown])) for cells in rows]
     if hidden := [name.strip() for name in header[shown:]]:
         lines.append([Text(f"no room for {', '.join(hidden)}; -v shows all", "dim")])
+    elif cut := [
+        name.strip()
+        for name, *cells in zip(header, *rows, strict=True)
+        if any(text.endswith("…") for text in cells)
+    ]:
+        lines.append([Text(f"{', '.join(cut)} is cut; -v shows all", "dim")])
     _print(lines)
 
 
@@ -193,12 +201,13 @@ def _shorten(table: Sequence[Sequence[str]], items: Sequence[Row]) -> list[list[
     columns = []
     for name, *cells in zip(*table, strict=True):
         if not cells or set(cells) - {"-", ""}:
-            ages = [age(item[name]) for item in items] if name == "age_seconds" else cells
-            columns.append([_SHORT.get(name, name), *ages])
+            read = _SHORTLY.get(name)
+            shown = [cell(read(item[name])) for item in items] if read else cells
+            columns.append([_SHORT.get(name, name), *shown])
     return [list(cells) for cells in zip(*columns, strict=True)]
 
 
-def _fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
+def fit(table: Sequence[Sequence[str]], width: int = sys.maxsize) -> list[list[str]]:
     """Pad cells to the width of their columns; cut prose at the edge, if enough remains."""
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
     room = width
@@ -223,6 +232,18 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f}{unit}"
     return f"{max(seconds, 0):.0f}s"
+
+
+def _age_since(created: str | None) -> str | None:
+    return created and age(time.time() - datetime.fromisoformat(created).timestamp())
+
+
+# How a terminal shows the values of a column.
+_SHORTLY: Mapping[str, Callable[[Any], str | None]] = {
+    "age_seconds": age,
+    "created": _age_since,
+    "usage_seconds": lambda seconds: None if seconds is None else span(seconds),
+}
 
 
 def styled(value: object) -> Text:

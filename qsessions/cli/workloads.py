@@ -32,8 +32,8 @@ _WORKLOAD_COLUMNS = (
     "mode",
     "status",
     "created",
-    "backend",
     "usage_seconds",
+    "backend",
     "accepting_jobs",
 )
 Status = Literal["open", "closed", "pending", "in_progress", "failed", "completed", "canceled"]
@@ -95,7 +95,8 @@ async def workloads(
                 newest_first=newest_first,
                 page_size=min(limit or MAX_PAGE, MAX_PAGE),
             )
-            await output.rows("workloads", _rows(listed, limit), _WORKLOAD_COLUMNS)
+            nothing = "qsessions workloads: no session or batch fits."
+            await output.rows("workloads", _rows(listed, limit), _WORKLOAD_COLUMNS, nothing)
     except TimeoutError:
         problem = "the deadline of the whole list passed before its end."
         raise CallTimeout(problem, operation="workloads", sent=True) from None

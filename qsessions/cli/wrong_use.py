@@ -83,7 +83,15 @@ def problem_of_parsing(error: CycloptsError, argv: Sequence[str]) -> tuple[str, 
     unused = error.unused_tokens or []
     if isinstance(error, UnknownCommandError):
         # The library would import all commands to name some.
-        close = get_close_matches(unused[0], [name for name in error.app or () if name[0] != "-"])
+        commands = [name for name in error.app or () if name[0] != "-"]
+        if unused[0].startswith("-"):
+            command = next((token for token in argv if token in commands), "COMMAND")
+            options = shlex.join(token for token in argv if token != command)
+            return (
+                f"{unused[0]} is no command.",
+                f"Options come after it: qsessions {command} {options}",
+            )
+        close = get_close_matches(unused[0], commands)
         meant = f' Did you mean "{close[0]}"?' if close else ""
         return f'there is no command "{unused[0]}".{meant}', see
     text = " ".join(str(error).split())

@@ -66,7 +66,9 @@ def session_modes(mode: SessionKind | Iterable[SessionKind]) -> tuple[SessionKin
     """
     modes: tuple[SessionKind, ...] = texts("mode", mode)
     if not modes or not set(modes) <= {"session", "batch"}:
-        raise InvalidArgument(f'mode must be "session", "batch" or both, not {mode!r}.')
+        raise InvalidArgument(
+            f'mode must be "session" (dedicated ones), "batch" or both, not {mode!r}.'
+        )
     return modes
 
 

@@ -725,6 +725,7 @@ class SessionClient(OfItsProcess):
         how: How = "close",
         mode: SessionKind | Iterable[SessionKind] = ("session", "batch"),
         backend: str | None = None,
+        created_after: datetime | None = None,
         created_before: datetime | None = None,
         labels: Mapping[str, str] | None = None,
         include_owned: bool = False,
@@ -742,7 +743,8 @@ class SessionClient(OfItsProcess):
             how: "close", at once, or "drain": queued and running jobs finish.
             mode: Which kinds: "session" (dedicated ones), "batch", or both.
             backend: Only those on this backend.
-            created_before: Only those created before this time, which must have an offset.
+            created_after: Only those created after this time, which must have an offset.
+            created_before: The same for before this time.
             labels: Only those that the ledger has with all of these labels.
             include_owned: Whether to end those too whose owner is alive.
             api_version: The API version for these calls.
@@ -765,6 +767,7 @@ class SessionClient(OfItsProcess):
             how=how,
             mode=mode,
             backend=backend,
+            created_after=created_after,
             created_before=created_before,
             labels=labels,
             include_owned=include_owned,

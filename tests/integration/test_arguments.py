@@ -65,6 +65,14 @@ def test_urls_are_checked(url: Any) -> None:
             lambda client: client.create(mode="batch", backend="a\nb"),
             "backend must be a backend's name",
         ),
+        (
+            lambda client: client.create(backend="ibm_fez"),
+            'create takes mode="dedicated" or mode="batch" with other fields, or one CreateSession',
+        ),
+        (
+            lambda client: client.create("dedicated", backend="ibm_fez"),
+            'create takes mode="dedicated" or mode="batch" with other fields, or one CreateSession',
+        ),
     ],
 )
 async def test_call_arguments_are_checked(

@@ -423,11 +423,16 @@ async def test_reap_shows_what_a_killed_create_can_have_left(
 
 async def test_nothing_to_show(shell: Shell) -> None:
     """A list of nothing is no bare header: a line on standard error says so, on a terminal too, and
-    JSON has an empty list.
+    JSON has an empty list. An empty ledger doesn't say that nothing costs, so it says where to look.
     """
+    recorded = (
+        "no open sessions are recorded. "
+        "Those of programs without a ledger: qsessions workloads --status open"
+    )
     for arguments, what in (
-        (("ledger",), "no open sessions are recorded."),
-        (("reap",), "no open sessions are recorded."),
+        (("ledger",), recorded),
+        (("reap",), recorded),
+        (("workloads", "--status", "open"), "no session or batch fits."),
         (("close-all", "--yes"), "no open session fits."),
     ):
         message = f"qsessions {arguments[0]}: {what}\n"
@@ -572,17 +577,18 @@ async def test_close_all_shows_the_time_that_it_goes_by(
     """A time without an offset is local time, and is shown in UTC before anything is ended."""
     shell.env["TZ"] = "EST5"
     now = datetime.fromtimestamp(service.now(), timezone(timedelta(hours=-5))).replace(tzinfo=None)
-    for before, ended in ((now - timedelta(hours=1), 0), (now + timedelta(hours=1), 3)):
+    for which, hours, ended in (("before", -1, 0), ("after", 1, 0), ("before", 1, 3)):
+        moment = now + timedelta(hours=hours)
         code, out, err = await shell(
             "close-all",
             "--yes",
             "--jsonl",
-            "--created-before",
-            before.isoformat(timespec="seconds"),
+            f"--created-{which}",
+            moment.isoformat(timespec="seconds"),
         )
         assert (code, len(out.splitlines())) == (0, ended)
-        shown = (before + timedelta(hours=5)).isoformat(timespec="seconds")
-        assert f"qsessions close-all: sessions created before {shown}Z\n" in err
+        shown = (moment + timedelta(hours=5)).isoformat(timespec="seconds")
+        assert f"qsessions close-all: sessions created {which} {shown}Z\n" in err
     assert still_open(service) == []
 
 
@@ -622,6 +628,26 @@ async def test_close_all_goes_on_when_one_fails(
     assert error_lines(err)[0] == "qsessions close-all: 1 of 3 sessions could not be ended."
     assert out.count('"error": null') == 2
     assert len(still_open(service)) == 1
+
+
+async def test_close_all_can_be_tried(
+    shell: Shell, service: Emulator, made: list[str], ledger: LocalLedger
+) -> None:
+    """With --dry-run it lists what would be ended and what is left to its owner, without a question
+    and without a terminal, and ends nothing, also with --yes.
+    """
+    await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
+    for more in ((), ("--yes",)):
+        shown = await shell.lines("close-all", "--dry-run", *more)
+        assert [(one["id"], one["done"], one["owner"]) for one in shown] == [
+            (made[0], None, "alive"),
+            (made[1], None, None),
+            (made[2], None, None),
+        ]
+    code, out, err = await shell("close-all", "--dry-run", "--mode", "batch")
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err == "qsessions close-all: 2 sessions would be ended; none was.\n"
+    assert still_open(service) == made
 
 
 async def test_close_all_without_a_terminal(
@@ -670,11 +696,12 @@ async def test_close_all_asks(
     await ledger.record(LedgerRecord(**record(service, session_id=made[0])))
     code, out, shown = await asked(shell, answer, "close-all", "--jsonl")
     assert code == 0
-    first, second, third, question = shown.splitlines()[:4]
-    assert first.startswith(f"{made[0]}  session  pending  ibm_fez  ")
+    header, first, second, third, question = shown.splitlines()[:5]
+    assert header.split() == ["id", "mode", "status", "age", "backend"]
+    assert re.match(rf"{made[0]}  session  pending  \d+s   ibm_fez  ", first)
     assert first.endswith(f"left to process {os.getpid()} on {os.uname().nodename}")
     assert [second.split()[0], third.split()[0]] == made[1:]
-    assert re.search(r"  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", second)
+    assert len(second) == len(third) <= 80
     assert question.startswith("Close these 2 sessions? Queued jobs never run. [y/N] ")
     assert len(out.splitlines()) == 3
     assert still_open(service) == made[:1]
@@ -834,6 +861,7 @@ async def test_the_ledger_fits_a_narrow_terminal(
     assert re.search(rf"^{first}  leave +no +created by `qsessions ", shown, re.MULTILINE)
     # What is empty needs no room.
     assert "no room for" not in shown
+    assert shown.splitlines()[-1] == "why is cut; -v shows all"
     code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
     assert re.search(
         rf"^{first}  leave +no +- +created by `qsessions create`; name it to close it",

@@ -40,6 +40,12 @@ NEEDED = {
             'there is no command "crate". Did you mean "create"?',
             "See: qsessions --help",
         ),
+        (
+            "--account 'my team' workloads --limit 3",
+            "--account is no command.",
+            "Options come after it: qsessions workloads --account 'my team' --limit 3",
+        ),
+        ("-v", "-v is no command.", "Options come after it: qsessions COMMAND -v"),
         ("get", "SESSION_ID is missing.", "See: qsessions get --help"),
         ("create --mode batch s-1", "there is no place for s-1.", "See: qsessions create --help"),
         ("create --mode batch --label", "--label has no value.", "See: qsessions create --help"),
@@ -129,6 +135,7 @@ async def test_what_is_no_part_of_a_duration_is_left_alone(shell: Shell, *, type
         ("help help", "Usage: qsessions COMMAND"),
         ("help create", "Usage: qsessions create --mode CHOICE [OPTIONS]"),
         ("help ls", "Usage: qsessions workloads [OPTIONS]"),
+        ("--help ls", "Usage: qsessions workloads [OPTIONS]"),
         ("", "Usage: qsessions COMMAND"),
         ("-V", __version__),
     ],
@@ -146,6 +153,12 @@ async def test_no_usage_line_says_args(shell: Shell) -> None:
         assert "ARGS" not in out
         for name in re.findall(r"^│ ([A-Z_]+) ", out, re.MULTILINE):
             assert name in out.splitlines()[0]
+
+
+async def test_help_is_the_same_wherever_it_stands(shell: Shell) -> None:
+    """A command's page has all of its text, whether help is asked for before or after its name."""
+    before, after = await shell("-h", "reap"), await shell("reap", "-h")
+    assert before == after
 
 
 async def test_help_on_what_is_no_command(shell: Shell) -> None:
@@ -238,9 +251,9 @@ async def test_completion_in_bash(shell: Shell, tmp_path: Path) -> None:
         (
             "workloads",
             {
-                60: "id mode status",
-                80: "id mode status created",
-                140: "id mode status created backend usage_seconds accepting_jobs",
+                60: "id mode status age",
+                80: "id mode status age used",
+                140: "id mode status age used backend accepting_jobs",
             },
         ),
         (
@@ -262,9 +275,9 @@ async def test_completion_in_bash(shell: Shell, tmp_path: Path) -> None:
         (
             "close-all --yes",
             {
-                60: "id done",
-                80: "id done created mode",
-                140: "id done created mode backend",
+                60: "id done age mode",
+                80: "id done age mode backend",
+                140: "id done age mode backend",
             },
         ),
     ],

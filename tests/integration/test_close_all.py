@@ -113,6 +113,7 @@ async def test_all_are_drained(
         ({"mode": "batch"}, [1]),
         ({"mode": ["session"]}, [0, 2]),
         ({"backend": "ibm_torino"}, [1]),
+        ({"created_after": datetime.fromtimestamp(1_780_000_000.5, UTC)}, [2]),
         ({"created_before": datetime.fromtimestamp(1_780_000_000.5, UTC)}, [0, 1]),
         ({"created_before": datetime.fromtimestamp(1_780_000_000.5, UTC), "mode": "session"}, [0]),
     ],

@@ -98,6 +98,27 @@ async def test_options_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         assert exported(lines)["QISKIT_IBM_TOKEN"] == Emulator(seed=1).api_key
 
 
+async def test_a_wrong_option_is_named_as_it_was_given(
+    shell: Shell,
+) -> None:
+    """A value that can't be right is told with the variable that it came from, else with its option."""
+    for option in ("--advertised-host", "--api-key", "--crn", "--admin-token"):
+        code, out, err = await shell("emulator", option, "a b")
+        assert (code, out) == (2, "")
+        problem, advice = error_lines(err)
+        assert problem.startswith(f"qsessions emulator: {option} must be ")
+        assert advice == "See: qsessions emulator --help"
+        variable = f"QSESSIONS_EMULATOR_{option[2:].replace('-', '_').upper()}"
+        shell.env[variable] = "a b"
+        problem, advice = error_lines((await shell("emulator"))[2])
+        assert problem.startswith(f"qsessions emulator: {variable} must be ")
+        assert advice == f"Correct or unset {variable}."
+        # What an option says comes before it.
+        problem, _ = error_lines((await shell("emulator", option, "c d"))[2])
+        assert problem.startswith(f"qsessions emulator: {option} must be ")
+        del shell.env[variable]
+
+
 async def test_every_request_is_a_line_of_json(tmp_path: Path) -> None:
     """The log has what was asked and what came of it, and no secret; a stop leaves it whole."""
     log = tmp_path / "requests.jsonl"

@@ -180,6 +180,18 @@ def test_quickstart_and_script(run: RunProgram, service: ThreadedEmulator) -> No
     assert len(service.sessions) == 2
 
 
+def test_an_error_at_the_jobs_leaves_no_session_open(
+    run: RunProgram, service: ThreadedEmulator
+) -> None:
+    """Where the quickstart and the script say to submit jobs, an error closes the session."""
+    for name in ("quickstart.py", "script.py"):
+        program, found = re.subn(r"# Submit jobs here.*", "raise ValueError", example(name))
+        code, _ = run(program, service.env())
+        assert (found, code) == (1, 1)
+    assert len(service.sessions) == 2
+    assert service.open_sessions == []
+
+
 def test_custom_auth(run: RunProgram, service: ThreadedEmulator, tmp_path: Path) -> None:
     """The provider of the example sends the token in its file, and reads the file again after a
     401.

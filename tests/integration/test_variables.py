@@ -62,7 +62,7 @@ def begin_block(needed: str) -> None:
     [
         *(("TIMEOUT", text) for text in ("0", "-1", "soon", "None", "1 hour", "inf")),
         *(("MAX_TTL", text) for text in ("0", "0.5", "soon", "none", "3000000000")),
-        *(("BACKEND", text) for text in (" ", "ibm fez\n", " ibm_fez")),
+        *(("BACKEND", text) for text in (" ", "ibm fez\n", " ibm_fez", "'ibm_fez'", '"ibm_fez')),
         *(("LOG", text) for text in ("warning", "1", "yes")),
     ],
 )

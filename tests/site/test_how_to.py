@@ -42,6 +42,19 @@ def test_the_tutorial(tmp_path: Path) -> None:
     assert "ValueError: the experiment failed" in done.stderr
 
 
+def test_the_commands_for_what_was_left_open(service: ThreadedEmulator, tmp_path: Path) -> None:
+    """The commands of the page end what is recorded, and show the rest without ending it."""
+    create = "python -c \"from qsessions import SessionClient as C; C({}).create(mode='batch')\""
+    commands = [create.format("ledger='local'"), create.format("")]
+    commands += snippets("docs/how-to/left-open.md", "sh")
+    done = bash("-c", "\n".join(commands), folder=tmp_path, env=service.env())
+    assert done.returncode == 0, done.stderr
+    recorded, other = service.sessions.values()
+    assert (recorded.state, other.state) == ("closed", "open")
+    # It is listed, shown and closed.
+    assert done.stdout.count(recorded.id) == 3
+
+
 @pytest.mark.parametrize("page", ["scripts", "clusters"])
 def test_the_commands_of_how_to_pages(service: ThreadedEmulator, tmp_path: Path, page: str) -> None:
     """The commands of a how-to page run as they stand, and leave nothing open."""

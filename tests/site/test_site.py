@@ -25,6 +25,7 @@ QUESTIONS = {
     "what happens on ctrl-c": "how-to/scripts",
     "my company proxy uses its own certificate": "configuration",
     "run in slurm": "how-to/clusters",
+    "program died sessions open": "how-to/left-open",
     "CreateOutcomeUnknown what to do": "reference/errors",
     "does an idle session cost money": "explanation/cost",
     "difference between close and cancel": "explanation/close-and-drain",

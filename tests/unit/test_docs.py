@@ -9,6 +9,7 @@ from pathlib import Path
 
 import qsessions
 from qsessions import QSessionsError
+from qsessions.cli.app import COMMANDS
 from qsessions.emulator.service.validation import VERSIONS
 
 TESTS = Path(__file__).parents[1]
@@ -51,6 +52,7 @@ RUN_BY = {
     ("docs/fleet.md", "sh"): {"test_the_commands_of_the_page_about_fleets"},
     ("docs/how-to/clusters.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/how-to/credentials.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
+    ("docs/how-to/left-open.md", "sh"): {"test_the_commands_for_what_was_left_open"},
     ("docs/how-to/networks.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/notebooks.md", "python"): {"test_the_cells_of_the_page"},
     ("docs/how-to/scripts.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
@@ -110,6 +112,30 @@ def test_all_code_is_run_by_a_test() -> None:
     }
     assert code == set(RUN_BY)
     assert set().union(*RUN_BY.values()) - DEFINED == set()
+
+
+def without_code(text: str) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_each_page_has_one_title() -> None:
+    """A page has at most one heading of the first level, at its top."""
+    titles = {
+        page: re.findall(r"^# ", without_code(text), re.MULTILINE) for page, text in PAGES.items()
+    }
+    assert [page for page, found in titles.items() if len(found) > 1] == []
+
+
+def test_each_command_that_a_page_names_is_there() -> None:
+    """What follows `qsessions` in the text of a page is a command or an option of all of them."""
+    named = {
+        (page, word)
+        for page, text in PAGES.items()
+        for word in re.findall(r"`qsessions\s+([^\s`]+)", without_code(text))
+    }
+    known = {*COMMANDS, "list", "help", "COMMAND", "…", "-V", "--help", "--install-completion"}
+    assert [(page, word) for page, word in named if word not in known] == []
 
 
 def anchors(text: str) -> set[str]:

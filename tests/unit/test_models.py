@@ -496,7 +496,7 @@ def test_mode_refused(mode: Any) -> None:
         CreateSession(mode)
 
 
-@table("backend", ["", "  ", 5, b"ibm_fez", ["ibm_fez"]])
+@table("backend", ["", "  ", "'ibm_fez'", 'ibm_fez"', 5, b"ibm_fez", ["ibm_fez"]])
 def test_backend_refused(backend: Any) -> None:
     """A backend is a name."""
     with pytest.raises(InvalidArgument, match=r"^backend must be a backend's name, not "):

@@ -193,9 +193,9 @@ def test_session_ids(session_id: str, segment: str) -> None:
             )
             for text in ("a\nb", "a\r", "\0", "a\tb", "\ud800", "\u202e", "\x7f")
         ),
-        (None, "a session id is text, not NoneType."),
-        (5, "a session id is text, not int."),
-        (b"s-1", "a session id is text, not bytes."),
+        (None, "a session id is text, such as session.id, not NoneType."),
+        (5, "a session id is text, such as session.id, not int."),
+        (b"s-1", "a session id is text, such as session.id, not bytes."),
     ],
 )
 def test_session_ids_refused(session_id: Any, problem: str) -> None:
@@ -352,11 +352,20 @@ def test_workloads_query(filters: dict[str, Any], query: ops.Query) -> None:
 @table(
     ("filters", "problem"),
     [
-        ({"mode": "dedicated"}, 'mode must be "job", "session" or "batch", not \'dedicated\'.'),
-        ({"mode": ["job"]}, 'mode must be "job", "session" or "batch", not [\'job\'].'),
+        (
+            {"mode": "dedicated"},
+            'mode ("session": dedicated ones) must be "job", "session" or "batch", not \'dedicated\'.',
+        ),
+        (
+            {"mode": ["job"]},
+            'mode ("session": dedicated ones) must be "job", "session" or "batch", not [\'job\'].',
+        ),
         (
             {"status": ("pending", "running")},
-            'status must be "pending", "in_progress", "failed", "completed" or "canceled", not \'running\'.',
+            (
+                'status ("pending", "in_progress": open ones) must be "pending", "in_progress", "failed", '
+                '"completed" or "canceled", not \'running\'.'
+            ),
         ),
         ({"page_size": 0}, "page_size must be from 1 to 50, the service's limit, not 0."),
         ({"page_size": 51}, "page_size must be from 1 to 50, the service's limit, not 51."),
