@@ -109,7 +109,7 @@ class OwnerRow(Value):
 
     Attributes:
         id: Its id: one for each ledger in each process.
-        host: The name of its machine. It and the next two are None where only records are left.
+        host: The name of its machine.
         pid: Its process id, for people.
         since: When it began, in seconds since 1970 by its own clock.
         terms: The terms of its lease.
@@ -120,9 +120,9 @@ class OwnerRow(Value):
     """
 
     id: str
-    host: str | None = None
-    pid: int | None = None
-    since: float | None = None
+    host: str
+    pid: int
+    since: float
     terms: LeaseTerms = LeaseTerms()
     epoch: int = 1
     beat: int = 0

@@ -358,9 +358,6 @@ def _columns(records: Sequence[LedgerRecord]) -> dict[str, Sequence[object]]:
 
 
 def _owner(row: Mapping[str, Any]) -> OwnerRow:
-    if row["epoch"] is None:
-        # It was deleted, and then wrote once more.
-        return OwnerRow(id=row["owner"], is_over=True)
     terms = {name: row[name] for name in ("heartbeat", "ttl", "delay")}
     names = ("host", "pid", "since", "epoch", "beat", "age", "is_over")
     return OwnerRow(
