@@ -132,6 +132,7 @@ async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("--watch", "45s"), "--watch must be shorter than a lease, which is 45 s"),
         (("--watch", "10s", "--json"), "write --jsonl"),
+        (("--watch", "none"), "--watch: must be seconds above 0"),
         (("--watch", "10s", "--dry-run"), "neither --dry-run nor records by name"),
         (("--watch", "10s", "some-record"), "neither --dry-run nor records by name"),
     ],
