@@ -23,6 +23,8 @@ _BEATS_A_TTL = 3
 # An outage shorter than a lease may pass between two looks of a reaper. Then the owner, which tried
 # in vain just before its end, must have the time to try again.
 _BEATS_A_DELAY = 2
+# A whole fleet may begin while the database is away, each to take its share of the poll rate.
+_LIVING_UNTIL_TOLD = 10
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -95,12 +97,13 @@ class Lease(Value):
     Attributes:
         state: Whether it is held.
         reason: Why it isn't, for people.
-        living: How many owners' leases were good when it was last renewed, this one included.
+        living: How many owners' leases were good when it was last renewed, this one included. Until
+            it was renewed for the first time, ten: a guess.
     """
 
     state: LeaseState = LeaseState.HELD
     reason: str = ""
-    living: int = 1
+    living: int = _LIVING_UNTIL_TOLD
 
 
 @frozen(kw_only=True, eq=False, repr=False)
