@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+import attrs
 from attrs import frozen
 
 from qsessions.clock import SYSTEM_CLOCK, Clock
@@ -149,7 +150,6 @@ class Holding:
     def __init__(self, terms: LeaseTerms, now: float) -> None:
         self._terms = terms
         self._renewed_at = now
-        self._reason = "it was not renewed"
         self.lease = Lease()
 
     def renewed(self, sent_at: float, living: int) -> None:
@@ -159,24 +159,19 @@ class Holding:
 
     def failed(self, reason: str, now: float) -> None:
         """Keep that a renewal has failed."""
-        self._reason = reason
-        self.look(now)
-
-    def look(self, now: float) -> None:
-        """Keep that it is so late."""
         if self.lease.state is LeaseState.HELD and now >= self.over_at:
-            self.lease = Lease(
+            self.lease = attrs.evolve(
+                self.lease,
                 state=LeaseState.UNRENEWED,
-                reason=f"its lease of {self._terms.ttl:g} s could not be renewed: {self._reason}",
-                living=self.lease.living,
+                reason=f"its lease of {self._terms.ttl:g} s could not be renewed: {reason}",
             )
 
     def taken(self) -> None:
         """Keep that a renewal found another epoch."""
-        self.lease = Lease(
+        self.lease = attrs.evolve(
+            self.lease,
             state=LeaseState.TAKEN,
             reason="another process has taken over its sessions, since its lease was not renewed",
-            living=self.lease.living,
         )
 
     @property
