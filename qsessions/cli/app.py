@@ -20,7 +20,7 @@ COMMANDS = {
     ),
     "create": ("create:create", "Create a session and print it."),
     "demo": ("demo:demo", "Run one session from create to closed against an emulator."),
-    "doctor": ("doctor:doctor", "Check credentials, network, IAM, the service and the clock."),
+    "doctor": ("doctor:doctor", "Check credentials, network, the service, clock and ledger."),
     "drain": (
         "sessions:drain",
         "Let a session finish its jobs; it refuses new ones, and then closes.",

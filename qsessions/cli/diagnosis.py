@@ -18,6 +18,7 @@ from qsessions.cli import service
 from qsessions.cli.api_version import why_version
 from qsessions.cli.failures import Exit, advice_on, exit_code
 from qsessions.cli.options import Options
+from qsessions.cli.recording import use_ledger
 from qsessions.cli.service import connect
 from qsessions.config.resolve import resolve
 from qsessions.config.settings import Settings, SettingsLoader
@@ -39,6 +40,7 @@ _CHECK_FILE = "Check the account file and the file system that it is on."
 
 # What to do about these if they take too long. Later checks have a deadline of their own.
 _ADVICE_IN_TIME = {
+    "ledger": "Check the ledger's URL or its file system.",
     "credentials": _CHECK_FILE,
     "base_url": _CHECK_FILE,
     "dns": _CHECK_NETWORK,
@@ -101,6 +103,7 @@ class Diagnosis:
             ("read", self._read, "iam"),
             ("clock", self._clock, ""),
             ("api_version", self._api_version, ""),
+            ("ledger", use_ledger, ""),
         ):
             if needed in blocked:
                 blocked[name] = blocked[needed]

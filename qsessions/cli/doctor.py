@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def doctor(*, options: Options = DEFAULTS) -> int:
-    """Check credentials, network, IAM, the service and the clock.
+    """Check credentials, network, the service, clock and ledger.
 
     It prints a line for each: ok, or what to do. Nothing is created or changed.
 

@@ -88,6 +88,12 @@ Limit = Annotated[
         DEFAULT_TIMEOUT_S,
     ),
 ]
+Duration = Annotated[
+    float,
+    reader(
+        lambda text: deadline_seconds(text, ""), f"seconds above 0, or {DURATION_TEXT}", "DURATION"
+    ),
+]
 _Ttl = Annotated[
     int,
     reader(

@@ -21,7 +21,7 @@ from qsessions.cli.ledger import why_empty
 from qsessions.cli.options import (
     DEFAULTS,
     AllInstances,
-    Limit,
+    Duration,
     OnlyLabels,
     Options,
     Yes,
@@ -65,7 +65,7 @@ def reap(
         flag("Where a session's id isn't known and a single one matches, close that."),
     ] = False,
     watch: Annotated[
-        Limit,
+        Duration | None,
         Parameter(help="Go on until SIGTERM or Ctrl-C, and look so often: 10s."),
     ] = None,
     options: Options = DEFAULTS,
@@ -153,7 +153,8 @@ def forget(
         bool, flag("All that `qsessions reap` can't decide, after showing them and asking.")
     ] = False,
     older_than: Annotated[
-        Limit, Parameter(help="With --undecided: only those created so long ago, such as 7d.")
+        Duration | None,
+        Parameter(help="With --undecided: only those created so long ago, such as 7d."),
     ] = None,
     yes: Yes = False,
     options: Options = DEFAULTS,

@@ -11,7 +11,7 @@ import attrs
 
 from qsessions.cli import service
 from qsessions.cli.failures import StderrHandler, count, print_error, shorten
-from qsessions.config.variables import read_defaults
+from qsessions.config.variables import LEDGER, read_defaults
 from qsessions.errors import ConfigurationError, LedgerUnavailable, copy_error
 from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
 from qsessions.ledger.choice import chosen_ledger
@@ -84,6 +84,28 @@ def _ledger() -> Ledger:
     ledger = chosen_ledger(..., read_defaults().ledger or "local", service.CLOCK)
     assert ledger is not None  # noqa: S101 - it has a name
     return ledger
+
+
+async def use_ledger() -> str:
+    """Return which ledger commands use, once it has been used. A lease is given back at once.
+
+    Raises:
+        ConfigurationError: The variable that names it can't be used.
+        LedgerUnavailable: It can't be used.
+    """
+    is_named = bool(read_defaults().ledger)
+    try:
+        opened = open_ledger()
+    except ConfigurationError as error:
+        if is_named:
+            raise
+        return f"none: {error.message}"
+    async with opened as ledger:
+        if isinstance(ledger, LeasedLedger):
+            await ledger.renew()
+        records = count(len(await read_entries(ledger)), "record")
+    by = f"by {LEDGER}" if is_named else f"of commands alone; {LEDGER} isn't set"
+    return f"{ledger!r}, {by}: {records}"
 
 
 def optional_ledger(*, detached: bool = False) -> AbstractAsyncContextManager[Ledger]:

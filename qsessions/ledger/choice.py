@@ -44,9 +44,9 @@ def _named(name: str, text: str, clock: Clock) -> Ledger:
         from qsessions.ledger.local import LocalLedger
 
         return LocalLedger(clock=clock)
-    from qsessions.ledger.postgres import PostgresLedger, is_postgres_url
+    if text.startswith(("postgresql://", "postgres://")):
+        from qsessions.ledger.postgres import PostgresLedger
 
-    if is_postgres_url(text):
         return PostgresLedger(text, clock=clock)
     # It isn't repeated: it may be a URL with a password.
     raise ConfigurationError(

@@ -317,7 +317,11 @@ class DatabaseLedger:
             LedgerEntry(
                 record=record,
                 owner=Owner(
-                    host=owner.host, pid=owner.pid, since=owner.since, liveness=_liveness(owner)
+                    host=owner.host,
+                    pid=owner.pid,
+                    since=owner.since,
+                    liveness=_liveness(owner),
+                    lease_age=owner.age,
                 ),
                 source=owner.id,
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+import attrs
 from attrs import frozen
 
 from qsessions.clock import SYSTEM_CLOCK, Clock
@@ -23,6 +24,8 @@ _BEATS_A_TTL = 3
 # An outage shorter than a lease may pass between two looks of a reaper. Then the owner, which tried
 # in vain just before its end, must have the time to try again.
 _BEATS_A_DELAY = 2
+# A whole fleet may begin while the database is away, each to take its share of the poll rate.
+_LIVING_UNTIL_TOLD = 10
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -95,12 +98,13 @@ class Lease(Value):
     Attributes:
         state: Whether it is held.
         reason: Why it isn't, for people.
-        living: How many owners' leases were good when it was last renewed, this one included.
+        living: How many owners' leases were good when it was last renewed, this one included. Until
+            it was renewed for the first time, ten: a guess.
     """
 
     state: LeaseState = LeaseState.HELD
     reason: str = ""
-    living: int = 1
+    living: int = _LIVING_UNTIL_TOLD
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -109,7 +113,7 @@ class OwnerRow(Value):
 
     Attributes:
         id: Its id: one for each ledger in each process.
-        host: The name of its machine. It and the next two are None where only records are left.
+        host: The name of its machine.
         pid: Its process id, for people.
         since: When it began, in seconds since 1970 by its own clock.
         terms: The terms of its lease.
@@ -120,9 +124,9 @@ class OwnerRow(Value):
     """
 
     id: str
-    host: str | None = None
-    pid: int | None = None
-    since: float | None = None
+    host: str
+    pid: int
+    since: float
     terms: LeaseTerms = LeaseTerms()
     epoch: int = 1
     beat: int = 0
@@ -146,7 +150,6 @@ class Holding:
     def __init__(self, terms: LeaseTerms, now: float) -> None:
         self._terms = terms
         self._renewed_at = now
-        self._reason = "it was not renewed"
         self.lease = Lease()
 
     def renewed(self, sent_at: float, living: int) -> None:
@@ -156,24 +159,19 @@ class Holding:
 
     def failed(self, reason: str, now: float) -> None:
         """Keep that a renewal has failed."""
-        self._reason = reason
-        self.look(now)
-
-    def look(self, now: float) -> None:
-        """Keep that it is so late."""
         if self.lease.state is LeaseState.HELD and now >= self.over_at:
-            self.lease = Lease(
+            self.lease = attrs.evolve(
+                self.lease,
                 state=LeaseState.UNRENEWED,
-                reason=f"its lease of {self._terms.ttl:g} s could not be renewed: {self._reason}",
-                living=self.lease.living,
+                reason=f"its lease of {self._terms.ttl:g} s could not be renewed: {reason}",
             )
 
     def taken(self) -> None:
         """Keep that a renewal found another epoch."""
-        self.lease = Lease(
+        self.lease = attrs.evolve(
+            self.lease,
             state=LeaseState.TAKEN,
             reason="another process has taken over its sessions, since its lease was not renewed",
-            living=self.lease.living,
         )
 
     @property

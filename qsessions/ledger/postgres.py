@@ -24,18 +24,12 @@ T = TypeVar("T")
 
 logger = logging.getLogger("qsessions.ledger")
 
-_SCHEMES = ("postgresql://", "postgres://")
 _HOST = r"(?:\[[^\]@/?#]*\]|[^\[\]:,@/?#]*)(?::\d*)?"
 # Stricter than the driver, which would take a part of a password that isn't percent-encoded for a
 # host, a port or a name, and tell it in its errors.
 _URL = re.compile(
     rf"postgres(?:ql)?://(?:[^@/?#]*@)?{_HOST}(?:,{_HOST})*(?:/[^@/?#]*)?(?:\?[^#]*)?"
 )
-
-
-def is_postgres_url(text: str) -> bool:
-    """Return whether a text is the URL of a PostgreSQL database."""
-    return text.startswith(_SCHEMES)
 
 
 class PostgresLedger:
@@ -70,20 +64,20 @@ class PostgresLedger:
     ) -> None:
         self.terms = terms or LeaseTerms()
         self._clock = clock or Clock()
-        self._database = PostgresDatabase(url)
+        self._url = url
         self._is_closed = False
-        self._begin(self._database)
+        self._begin()
 
     def __repr__(self) -> str:
         """Show the host and the database."""
         return f"{type(self).__name__}({self._database.place!r})"
 
-    def _begin(self, database: PostgresDatabase) -> None:
+    def _begin(self) -> None:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
-        self._database = database
-        self._ledger = DatabaseLedger(database, self.terms, self._clock)
+        self._database = PostgresDatabase(self._url)
+        self._ledger = DatabaseLedger(self._database, self.terms, self._clock)
 
     @property
     def lease(self) -> Lease:
@@ -170,13 +164,10 @@ class PostgresLedger:
         Raises:
             LedgerUnavailable: The database can't be written now. That goes on being tried.
         """
-        if self._is_closed:
+        was_closed, self._is_closed = self._is_closed, True
+        if was_closed or self._loop is None or self._pid != os.getpid():
+            # Nothing was recorded by this process, or it is seen to.
             return
-        if self._loop is None or self._pid != os.getpid():
-            # Nothing was recorded by this process.
-            self._is_closed = True
-            return
-        self._is_closed = True
         await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(self._ledger.aclose(), self._loop)
         )
@@ -187,7 +178,7 @@ class PostgresLedger:
             raise LedgerUnavailable("the ledger was closed.")
         if self._pid != os.getpid():
             # A forked child has no thread, and owns nothing yet.
-            self._begin(self._database.copy())
+            self._begin()
         with self._starting:
             if self._loop is None:
                 self._loop = RealTimeLoop()
@@ -245,7 +236,6 @@ class PostgresDatabase:
                 "a ledger in PostgreSQL needs the extra that talks to it.",
                 solution='Install "qsessions[postgres]".',
             ) from None
-        self._url = url
         try:
             if not _URL.fullmatch(url):
                 raise psycopg.ProgrammingError("another form")
@@ -261,10 +251,6 @@ class PostgresDatabase:
         # Reading takes long where there is much, and no heartbeat must wait for it.
         secrets = [str(parts["password"])] if parts.get("password") else []
         self._writing, self._reading = Connection(url, secrets), Connection(url, secrets)
-
-    def copy(self) -> PostgresDatabase:
-        """Return another one, without a connection."""
-        return PostgresDatabase(self._url)
 
     async def init(self) -> int:
         """Make the tables, or bring them up to date; see `PostgresLedger.init`."""
@@ -358,9 +344,6 @@ def _columns(records: Sequence[LedgerRecord]) -> dict[str, Sequence[object]]:
 
 
 def _owner(row: Mapping[str, Any]) -> OwnerRow:
-    if row["epoch"] is None:
-        # It was deleted, and then wrote once more.
-        return OwnerRow(id=row["owner"], is_over=True)
     terms = {name: row[name] for name in ("heartbeat", "ttl", "delay")}
     names = ("host", "pid", "since", "epoch", "beat", "age", "is_over")
     return OwnerRow(

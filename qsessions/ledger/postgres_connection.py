@@ -14,6 +14,14 @@ T = TypeVar("T")
 
 _NO_TABLES = "the database has no ledger yet, or one of an earlier version."
 _INIT = "Make it, or bring it up to date: qsessions ledger init"
+_CHECK = "Check the ledger's URL, and that its database can be reached from here."
+# By the server's code of an error.
+_NO_SUCH_TABLE = "42P01"
+_SOLUTIONS = {
+    "42501": "Have the database's owner grant what docs/fleet.md lists.",
+    "25006": "It may be a standby: name all its servers in the ledger's URL, and "
+    "?target_session_attrs=read-write.",
+}
 
 
 class Connection:
@@ -28,6 +36,8 @@ class Connection:
         self._url = url
         self._secrets = secrets
         self._connection: Any = None
+        # The server's processes whose statements were given up.
+        self._given_up: list[int] = []
         # One statement at a time.
         self._lock = asyncio.Lock()
 
@@ -59,24 +69,35 @@ class Connection:
         try:
             async with self._lock:
                 return await self._undisturbed(work())
-        except psycopg.errors.UndefinedTable:
-            failure = LedgerUnavailable(_NO_TABLES, solution=_INIT)
         except (psycopg.Error, OSError) as error:
             self.drop()
-            text = mask(one_line(" ".join(str(error).split())), self._secrets)
-            failure = LedgerUnavailable(
-                f"the ledger's database can't be used: {text.rstrip('.?')}.",
-                solution="Check the ledger's URL, and that its database can be reached from here.",
-            )
+            failure = self._failure(error)
         # Without the driver's error, which holds the password, as do its frames.
         raise failure
+
+    def _failure(self, error: Any) -> LedgerUnavailable:
+        # None of an `OSError`, and where the server said nothing.
+        code: Any = getattr(error, "sqlstate", None)
+        if code == _NO_SUCH_TABLE:
+            return LedgerUnavailable(_NO_TABLES, solution=_INIT)
+        # Without the statement, and without the driver's hints, which begin with tabs.
+        lines = [line for line in str(error).splitlines() if line[:1] != "\t"]
+        text = error.diag.message_primary if code else " ".join(lines)
+        text = mask(one_line(text), self._secrets)
+        return LedgerUnavailable(
+            f"the ledger's database can't be used: {text.rstrip('.?')}.",
+            solution=_SOLUTIONS.get(code, _CHECK),
+        )
 
     async def _undisturbed(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            # psycopg would ask the server to stop first, which may be what doesn't answer.
+            # psycopg would ask the server to stop first, which may be what doesn't answer. But one
+            # that waits for a lock would go on, and sees no connection that is closed.
+            if self._connection is not None and not self._connection.closed:
+                self._given_up.append(self._connection.pgconn.backend_pid)
             self.drop()
             task.cancel()
             raise
@@ -84,6 +105,9 @@ class Connection:
     async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
+            if self._given_up:
+                pids, self._given_up = self._given_up, []
+                await self._fetch(sql.TERMINATE, {"pids": pids})
             (version,) = await self._fetch(sql.APPLIED)
             if version["applied"] < len(sql.MIGRATIONS):
                 self.drop()

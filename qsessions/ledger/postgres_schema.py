@@ -39,6 +39,15 @@ MIGRATIONS = (
     );
     INSERT INTO qsessions.living VALUES (1, '-infinity');
     """,
+    # A record without its owner would never be an orphan.
+    """
+    LOCK TABLE qsessions.owners, qsessions.records IN SHARE ROW EXCLUSIVE MODE;
+    INSERT INTO qsessions.owners
+        (id, host, pid, since, heartbeat, ttl, delay, epoch, beat, over_at)
+    SELECT DISTINCT owner, 'unknown', 0, 0, 10, 45, 60, 1, 0, clock_timestamp()
+    FROM qsessions.records WHERE NOT EXISTS (SELECT FROM qsessions.owners WHERE id = owner);
+    ALTER TABLE qsessions.records ADD FOREIGN KEY (owner) REFERENCES qsessions.owners;
+    """,
 )
 
 # They wait for each other, and for nobody else.
@@ -52,6 +61,12 @@ PREPARE = """
 """
 APPLIED = "SELECT coalesce(max(number), 0) AS applied FROM qsessions.migrations"
 APPLY = "INSERT INTO qsessions.migrations (number) VALUES (%s)"
+# What waits for a lock, where nobody waits for it any more. A number may be another's by now.
+TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE pid = ANY(%(pids)s) AND usename = current_user
+    AND wait_event_type = 'Lock' AND query LIKE '%%qsessions.%%'
+"""
 
 _BEGIN = """
     INSERT INTO qsessions.owners (id, host, pid, since, heartbeat, ttl, delay, epoch, beat)
@@ -172,7 +187,7 @@ TAKE_OVER = """
 
 ENTRIES = f"""
     SELECT records.body, records.owner, {_OWNER}
-    FROM qsessions.records LEFT JOIN qsessions.owners ON owners.id = records.owner
+    FROM qsessions.records JOIN qsessions.owners ON owners.id = records.owner
     ORDER BY records.asked_at, records.key
 """  # noqa: S608 - constants
 # OFFSET 0 keeps each lookup to its index. Else the planner, which can't know how few owners that
@@ -206,8 +221,8 @@ AMEND = """
     ), open AS (
         SELECT given.*
         FROM given JOIN qsessions.records USING (key, owner)
-        LEFT JOIN qsessions.owners ON owners.id = owner
-        WHERE owners.id IS NULL OR owners.over_at IS NOT NULL
+        JOIN qsessions.owners ON owners.id = owner
+        WHERE owners.over_at IS NOT NULL
     ), gone AS (
         DELETE FROM qsessions.records USING open
         WHERE records.key = open.key AND open.is_ended

@@ -200,12 +200,14 @@ class Owner(Value):
         pid: Its process id, for people. It is not used to find out whether the process lives.
         since: When it began to record, in seconds since 1970.
         liveness: Whether it lives.
+        lease_age: How many seconds ago its lease was renewed, or None where owners hold none.
     """
 
     host: str | None
     pid: int | None
     since: float | None
     liveness: Liveness
+    lease_age: float | None = None
 
 
 @frozen(kw_only=True, eq=False, repr=False)

@@ -265,13 +265,16 @@ def whose(entry: LedgerEntry, *, named: bool = False) -> str:
     """Return whose a session is, for people. `named`: whether the caller named it."""
     owner = entry.owner
     process = "not recorded which" if owner.host is None else f"{owner.pid} on {owner.host}"
-    if owner.liveness is Liveness.ALIVE:
-        return f"its process is alive ({process})"
-    if entry.record.detached:
+    if entry.record.detached and owner.liveness is not Liveness.ALIVE:
         return "named" if named else "created by `qsessions create`; name it to close it"
+    is_over = owner.liveness is Liveness.DEAD
+    if owner.lease_age is not None:
+        # No more is known: one that was killed just now still holds its lease.
+        what = "is over" if is_over else f"was renewed {owner.lease_age:.0f} s ago"
+        return f"its lease {what} ({process})"
     if owner.liveness is Liveness.UNKNOWN:
         return f"whether its process is alive is unknown from here ({process})"
-    return f"its process is gone ({process})"
+    return f"its process is {'gone' if is_over else 'alive'} ({process})"
 
 
 def _kept_by_owner(entry: LedgerEntry, *, named: bool) -> ReapDecision | None:

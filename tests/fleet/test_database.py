@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -13,14 +14,22 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from qsessions import Clock, LeaseTerms, LedgerUnavailable, PostgresLedger, RecordState
+from qsessions import (
+    Clock,
+    LeaseTerms,
+    LedgerUnavailable,
+    Liveness,
+    PostgresLedger,
+    RecordState,
+)
 from qsessions.ledger.database import DatabaseLedger
 from qsessions.ledger.postgres import PostgresDatabase
+from qsessions.ledger.postgres_schema import MIGRATIONS
 from qsessions.testing import ThreadedEmulator
 from tests.fleet.conftest import Start, eventually, kill
 from tests.fleet.test_leases import LEASE_S, ask, is_closed, is_open, owner_of, recorded
 from tests.programs import fleet
-from tests.support.database_checks import record
+from tests.support.database_checks import owner_row, record
 from tests.support.postgres import PASSWORD, USER, Cluster, free_port
 from tests.support.silent_proxy import SilentProxy
 from tests.support.stage import Program, Stage
@@ -145,6 +154,15 @@ def failure(url: str) -> LedgerUnavailable:
     return asyncio.run(fail())
 
 
+@pytest.fixture
+def weak(url: str) -> Iterator[psycopg.Connection]:
+    """Return an administrator's connection to a ledger whose user `weak` has no rights."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
+        yield connection
+        connection.execute("DROP OWNED BY weak; DROP ROLE weak")
+
+
 def test_a_wrong_password_is_not_repeated(url: str) -> None:
     """The message says what the database says, without what was given."""
     error = failure(url.replace(PASSWORD, "not-the-password"))
@@ -161,19 +179,122 @@ def test_a_database_without_tables(server: Cluster, empty: str) -> None:
     assert "earlier version" in str(failure(server.url(empty)))
 
 
+@pytest.mark.parametrize(
+    ("setting", "problem", "todo"),
+    [
+        ("NOLOGIN", 'role "weak" is not permitted to log in', "ledger's URL"),
+        ("LOGIN", "permission denied for schema qsessions", "docs/fleet.md"),
+        (
+            "SUPERUSER; ALTER ROLE weak SET default_transaction_read_only = on",
+            "in a read-only transaction",
+            "target_session_attrs=read-write",
+        ),
+    ],
+)
+def test_a_user_that_may_not_write(
+    url: str, weak: psycopg.Connection, setting: str, problem: str, todo: str
+) -> None:
+    """The message is what the database says, without the statement, and what to do about it."""
+    weak.execute(f"ALTER ROLE weak {setting}".encode())
+    error = failure(url.replace(f"{USER}:{PASSWORD}", "weak:weak"))
+    assert error.message.endswith(f"{problem}.")
+    assert todo in str(error.solution)
+
+
+def test_no_hint_of_the_driver_is_in_a_message() -> None:
+    """Where nothing listens the message ends with that, and doesn't ask whether anything does."""
+    assert failure(f"postgresql://127.0.0.1:{free_port()}/db").message.endswith(
+        "Connection refused."
+    )
+
+
+def test_the_rights_of_the_page_are_enough(url: str, weak: psycopg.Connection) -> None:
+    """A user that has what docs/fleet.md grants can record, list, take over and end records."""
+    page = Path(__file__, "../../../docs/fleet.md").resolve().read_text()
+    (grants,) = re.findall("```sql\n(.*?)```", page, re.DOTALL)
+    weak.execute(grants.replace("worker", "weak").encode())
+
+    async def use() -> None:
+        ledger, other = (
+            fleet.ledger_of(url.replace(f"{USER}:{PASSWORD}", "weak:weak")) for _ in range(2)
+        )
+        await ledger.record(record())
+        await kill(ledger)
+        while not (entries := await other.orphans()):
+            await other.take_over()
+            await asyncio.sleep(fleet.TERMS.heartbeat)
+        assert await other.amend([(each, record("ended")) for each in entries]) == [True]
+        await other.aclose()
+
+    asyncio.run(use())
+
+
+async def test_what_was_given_up_holds_no_connection(
+    url: str, rows: Callable[..., list[Any]]
+) -> None:
+    """However often statements are given up that wait for a lock, at most one of each connection
+    still waits: else they would use up the server's connections.
+    """
+    waits = (
+        "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'qsessions'"
+    )
+    database = PostgresDatabase(url)
+    seen: set[object] = set()
+
+    def are_new(waiting: list[object]) -> bool:
+        return len(waiting) == 2 and seen.isdisjoint(waiting)
+
+    with psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE qsessions.owners, qsessions.migrations")
+        for _ in range(4):
+            calls = [
+                asyncio.ensure_future(database.renew(OWNER, (), begins=True, regardless=False)),
+                asyncio.ensure_future(database.owners()),
+            ]
+            await asyncio.to_thread(eventually, lambda: are_new(rows(waits)))
+            seen.update(rows(waits))
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+    assert await database.renew(OWNER, (), begins=True, regardless=False) == 1
+    await database.aclose()
+
+
+async def test_no_record_is_without_its_owner(url: str) -> None:
+    """An owner's row can't be deleted while it has records. Where an earlier version let that happen,
+    its records are orphans from the next `init` on.
+    """
+    ledger = fleet.ledger_of(url)
+    await ledger.record(record())
+    await kill(ledger)
+    with psycopg.connect(url, autocommit=True) as connection:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute("DELETE FROM qsessions.owners")
+        connection.execute("ALTER TABLE qsessions.records DROP CONSTRAINT records_owner_fkey")
+        connection.execute("DELETE FROM qsessions.migrations WHERE number = 2")
+        connection.execute("DELETE FROM qsessions.owners")
+    other = fleet.ledger_of(url)
+    assert await other.init() == 1
+    (entry,) = await other.orphans()
+    assert (entry.record, entry.owner.liveness) == (record(), Liveness.DEAD)
+    assert await other.amend([(entry, record("ended"))]) == [True]
+    await other.aclose()
+
+
 def test_five_processes_make_the_tables_at_once(plays: Stage, server: Cluster, empty: str) -> None:
-    """One does it, and the others find it done."""
+    """One does all of it, and the others find it done."""
     programs = [plays.start(fleet.inits, server.url(empty)) for _ in range(5)]
     try:
         assert [program.line() for program in programs] == ["ready"] * 5
         for program in programs:
             program.tell()
-        assert sorted(program.line() for program in programs) == ["0"] * 4 + ["1"]
+        assert sorted(program.line() for program in programs) == ["0"] * 4 + [str(len(MIGRATIONS))]
     finally:
         for program in programs:
             program.close()
 
 
+OWNER = owner_row()
 OWNERS, SESSIONS = 100, 10_000
 SLOW = LeaseTerms(heartbeat=1, ttl=20, delay=20)
 

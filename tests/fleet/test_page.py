@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 
+from qsessions.ledger.postgres_schema import MIGRATIONS
 from qsessions.testing import ThreadedEmulator
 from tests.fleet.conftest import PATIENCE_S, eventually
 from tests.support.pages import snippets
@@ -53,7 +54,7 @@ def test_the_commands_of_the_page_about_fleets(
         )
         return done.stdout
 
-    assert "migrations  1" in run(*init)
+    assert f"migrations  {len(MIGRATIONS)}" in run(*init)
     assert "migrations  0" in run(*init)
     with subprocess.Popen(watch, env=env, stdout=subprocess.PIPE) as reaper:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from qsessions import ConfigurationError, LeaseState, LedgerUnavailable, Liveness, PostgresLedger
+from qsessions import ConfigurationError, LeaseState, LedgerUnavailable, PostgresLedger
 from tests.fleet.conftest import kill
 from tests.programs import fleet
 from tests.support.database_checks import record
@@ -96,20 +96,6 @@ async def test_a_record_that_can_not_be_read_hides_no_other(
     ]
     assert rows("SELECT count(*) FROM qsessions.records") == [(2,)]
     await kill(ledger)
-
-
-async def test_a_record_whose_owner_was_deleted_is_of_a_dead_one(url: str) -> None:
-    """It is listed, and can be ended."""
-    ledger = fleet.ledger_of(url)
-    await ledger.record(record())
-    await kill(ledger)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DELETE FROM qsessions.owners")
-    other = fleet.ledger_of(url)
-    (entry,) = await other.entries()
-    assert (entry.record, entry.owner.liveness) == (record(), Liveness.DEAD)
-    assert await other.amend([(entry, record("ended"))]) == [True]
-    await other.aclose()
 
 
 def test_threads_that_begin_together_share_one_connection(

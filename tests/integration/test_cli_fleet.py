@@ -15,6 +15,7 @@ from qsessions import (
     AsyncSessionClient,
     ConnectionFailed,
     IBMCloudAuth,
+    LedgerUnavailable,
     Liveness,
     ReapDecision,
     Reaped,
@@ -132,6 +133,7 @@ async def test_what_a_round_prints(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("--watch", "45s"), "--watch must be shorter than a lease, which is 45 s"),
         (("--watch", "10s", "--json"), "write --jsonl"),
+        (("--watch", "none"), "--watch: must be seconds above 0"),
         (("--watch", "10s", "--dry-run"), "neither --dry-run nor records by name"),
         (("--watch", "10s", "some-record"), "neither --dry-run nor records by name"),
     ],
@@ -143,6 +145,22 @@ async def test_rounds_that_cant_be(
     code, out, err = await shell("reap", *options)
     assert (code, out) == (2, "")
     assert problem in err
+
+
+async def test_the_doctor_uses_a_shared_ledger(shell: Shell, shared: GivenLease) -> None:
+    """It holds a lease and counts records, since a ledger that can only be read helps nobody; where
+    that fails, it says what to do.
+    """
+    shell.env["QSESSIONS_LEDGER"] = "postgresql://user:not-to-be-told@host/name"
+    shared.given = [entry(session_id="s-1")]
+    check = (await shell.lines("doctor"))[-1]
+    assert (check["check"], check["status"], shared.renewals) == ("ledger", "ok", 1)
+    assert check["found"].endswith("by QSESSIONS_LEDGER: 1 record")
+    shared.renew_failure = LedgerUnavailable("no tables.", solution="Make them.")
+    code, out, _ = await shell("doctor")
+    assert code == 1
+    assert "failed   no tables. Make them." in out
+    assert "not-to-be-told" not in out
 
 
 async def test_a_single_reap_watches_leases_first(

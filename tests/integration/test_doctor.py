@@ -40,6 +40,7 @@ CHECKS = [
     "read",
     "clock",
     "api_version",
+    "ledger",
 ]
 # What is ok where there is an emulator, which speaks plain http.
 WITHOUT_TLS = [name for name in CHECKS if name != "tls"]
@@ -90,6 +91,8 @@ async def test_all_is_well(tmp_path: Path) -> None:
         assert service.crn in checks["credentials"]["found"]
         assert checks["base_url"]["found"].startswith(service.url)
         assert checks["dns"]["found"] == "127.0.0.1 is an address already"
+        assert checks["ledger"]["found"].startswith("LocalLedger(")
+        assert checks["ledger"]["found"].endswith("isn't set: 0 records")
         code, out, err = await shell("doctor", "--api-version", "latest")
         assert (code, err) == (0, "")
         assert [line.split()[:2] for line in out.splitlines()] == [
@@ -373,7 +376,7 @@ async def test_a_host_without_address(tmp_path: Path) -> None:
 
 async def test_no_answer_in_time(tmp_path: Path) -> None:
     """A service or a look-up that takes longer than --timeout is exit code 4."""
-    for timeout, failed in (("0.5", ["tls", "iam"]), ("1e-9", ["dns", "iam"])):
+    for timeout, failed in (("0.5", ["tls", "iam"]), ("1e-9", ["dns", "iam", "ledger"])):
         async with FaultServer(hang) as server:
             code, checks = await report(shell_of(server, tmp_path), "--timeout", timeout)
         assert (code, statuses(checks, "failed")) == (4, failed)

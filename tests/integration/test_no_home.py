@@ -4,6 +4,7 @@ and what needs a home says what to set.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,14 @@ async def test_what_is_about_the_ledger_says_what_to_set(
     code, out, err = await homeless(*command)
     assert (code, out) == (2, "")
     assert error_lines(err) == (f"qsessions {command[0]}: {NO_PLACE}", "Set one of them.")
+
+
+@table(("ledger", "status", "code"), [("", "ok", 0), ("local", "failed", 2), ("s3:", "failed", 2)])
+async def test_the_doctor_without_a_place_for_the_ledger(
+    homeless: Shell, ledger: str, status: str, code: int
+) -> None:
+    """Commands go on without a ledger that nobody has asked for; one that was asked for must be."""
+    env = homeless.env | {"QSESSIONS_LEDGER": ledger}
+    found, out, _ = await homeless("doctor", "--jsonl", env=env)
+    check = json.loads(out.splitlines()[-1])
+    assert (found, check["check"], check["status"]) == (code, "ledger", status)

@@ -185,10 +185,12 @@ async def test_a_lease_that_never_begins(
 async def test_processes_share_the_rate_of_a_watch(
     emulator: Emulator, time: ManualClock, ledger: GivenLease
 ) -> None:
-    """Where two processes hold leases, each watches at half the rate."""
+    """Where two processes hold leases, each watches at half the rate; where that isn't known yet, at
+    a tenth of it.
+    """
     spent = []
-    for living in (1, 2):
-        await ledger.set(LeaseState.HELD, living=living)
+    for lease in (Lease(living=1), Lease(living=2), Lease()):
+        ledger.lease = lease
         async with client_of(emulator, time, ledger=ledger) as client:
             sessions = [await client.create(**WANTED) for _ in range(20)]
             for session in sessions:
@@ -198,6 +200,7 @@ async def test_processes_share_the_rate_of_a_watch(
                 pass
             spent.append(time.monotonic() - began)
     assert spent[1] == pytest.approx(2 * spent[0], rel=0.1)
+    assert spent[2] == pytest.approx(10 * spent[0], rel=0.1)
 
 
 async def test_reap_takes_over_first(

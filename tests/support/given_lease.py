@@ -24,7 +24,7 @@ class GivenLease(GivenLedger):
     def __init__(self, *entries: LedgerEntry) -> None:
         super().__init__(*entries)
         self.terms = LeaseTerms()
-        self.lease = Lease()
+        self.lease = Lease(living=1)
         self.renewals = 0
         self.renew_failure: Exception | None = None
         self.waits: list[float] = []

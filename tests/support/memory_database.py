@@ -149,10 +149,8 @@ class MemoryDatabase:
         """Do nothing: there is no connection."""
 
     def owner(self, name: str) -> OwnerRow:
-        """Return an owner as it is; one that isn't there is over."""
-        there = self._owners.get(name)
-        if there is None:
-            return OwnerRow(id=name, is_over=True)
+        """Return an owner as it is."""
+        there = self._owners[name]
         age = self.now() - there.renewed_at
         return attrs.evolve(there.row, age=age, is_over=there.over_at is not None)
 
@@ -162,8 +160,7 @@ class MemoryDatabase:
         return None if there is None else there.record
 
     def _is_over(self, name: str) -> bool:
-        there = self._owners.get(name)
-        return there is None or there.over_at is not None
+        return name in self._owners and self._owners[name].over_at is not None
 
     def _write(self, owner: OwnerRow, records: Sequence[LedgerRecord]) -> None:
         for record in records:

@@ -222,6 +222,23 @@ def test_reasons_name_the_process() -> None:
     assert decide(nobody, LIVE, now=LONG_AFTER).why.endswith("(not recorded which)")
 
 
+@table(
+    ("liveness", "why"),
+    [
+        (Liveness.ALIVE, "its lease was renewed 12 s ago (42 on node7)"),
+        (Liveness.UNKNOWN, "its lease was renewed 12 s ago (42 on node7)"),
+        (Liveness.DEAD, "its lease is over (42 on node7)"),
+    ],
+)
+def test_reasons_say_what_is_known_of_a_lease(liveness: Liveness, why: str) -> None:
+    """Of an owner that holds a lease nobody else knows whether its process is alive, which no reason
+    claims.
+    """
+    one = entry(liveness, session_id="s-1")
+    one = attrs.evolve(one, owner=attrs.evolve(one.owner, lease_age=12.3))
+    assert decide(one, LIVE, now=LONG_AFTER).why == why
+
+
 ONE, TWO = [workload()], [workload(), workload(id="s-2")]
 
 
