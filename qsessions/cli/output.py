@@ -187,7 +187,7 @@ def _print_table(rows: Sequence[Sequence[str]], width: int) -> None:
         for name, *cells in zip(header, *rows, strict=True)
         if any(text.endswith("…") for text in cells)
     ]:
-        lines.append([Text(f"{', '.join(cut)} is cut; -v shows all", "dim")])
+        lines.append([Text(f"cut: {', '.join(cut)}; -v shows all", "dim")])
     _print(lines)
 
 

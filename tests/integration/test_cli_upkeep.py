@@ -861,7 +861,7 @@ async def test_the_ledger_fits_a_narrow_terminal(
     assert re.search(rf"^{first}  leave +no +created by `qsessions ", shown, re.MULTILINE)
     # What is empty needs no room.
     assert "no room for" not in shown
-    assert shown.splitlines()[-1] == "why is cut; -v shows all"
+    assert shown.splitlines()[-1] == "cut: why; -v shows all"
     code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
     assert re.search(
         rf"^{first}  leave +no +- +created by `qsessions create`; name it to close it",

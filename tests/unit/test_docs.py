@@ -50,6 +50,7 @@ RUN_BY = {
     ("docs/faults.md", "toml"): {"test_the_documented_file_is_a_plan"},
     ("docs/fleet.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/fleet.md", "sh"): {"test_the_commands_of_the_page_about_fleets"},
+    ("docs/fleet.md", "sql"): {"test_the_rights_of_the_page_are_enough"},
     ("docs/how-to/clusters.md", "sh"): {"test_the_commands_of_how_to_pages"},
     ("docs/how-to/credentials.md", "python"): {"test_the_program_in_a_page_runs_as_pasted"},
     ("docs/how-to/left-open.md", "sh"): {"test_the_commands_for_what_was_left_open"},
