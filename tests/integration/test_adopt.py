@@ -32,12 +32,11 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.ledger.verdicts import Verdict
-from qsessions.testing import ManualClock
+from qsessions.testing import ManualClock, ThreadedEmulator
 from tests.support.calls import SESSION
 from tests.support.clients import Against, client_of
 from tests.support.fault_server import hang, http
 from tests.support.given_ledger import GivenLedger, entry
-from tests.support.threaded import threaded
 from tests.support.waiting import until
 
 WANTED: dict[str, Any] = {"mode": "dedicated", "backend": "ibm_fez", "max_ttl": "10m"}
@@ -305,8 +304,7 @@ async def test_what_is_released_is_left_open(
 
 def test_the_synchronous_client_takes_over_too(time: ManualClock) -> None:
     """Its block ends the session as with `open`."""
-    with threaded(Emulator(clock=time.wall, seed=1)) as service:
-        emulator = service.server
+    with ThreadedEmulator(Emulator(clock=time.wall, seed=1)) as emulator:
         auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
         with SessionClient(auth, base_url=emulator.url, clock=time) as client:
             created = client.create(**WANTED)

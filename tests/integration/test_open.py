@@ -40,13 +40,12 @@ from qsessions import (
 from qsessions.emulator import Emulator
 from qsessions.session import signals as signals_module
 from qsessions.session.calls import How
-from qsessions.testing import ManualClock
+from qsessions.testing import ManualClock, ThreadedEmulator
 from tests.support.calls import SESSION, fault
 from tests.support.clients import CRN, Against, static_auth
 from tests.support.fault_server import Connection, FaultServer, hang, held, http
 from tests.support.leaks import loop_steps, open_sessions
 from tests.support.loop_time import late
-from tests.support.threaded import threaded
 from tests.support.waiting import until
 
 CREATED = http(200, SESSION)
@@ -590,8 +589,7 @@ def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
     """A block that `asyncio.run` cancels at its end, or while it is being ended, has its session
     closed.
     """
-    with threaded(Emulator()) as service:
-        emulator = service.server
+    with ThreadedEmulator(Emulator()) as emulator:
         auth = [IBMCloudAPIKey(emulator.api_key), ServiceCRN(emulator.crn)]
 
         async def main(*, leave: bool) -> None:
@@ -614,9 +612,7 @@ def test_an_event_loop_that_shuts_down_closes_the_session() -> None:
 
         for leave in (False, True):
             asyncio.run(main(leave=leave))
-        states = [
-            session.state for session in service.ask(lambda emulator: emulator.sessions).values()
-        ]
+        states = [session.state for session in emulator.sessions.values()]
     assert states == ["closed", "closed"]
 
 

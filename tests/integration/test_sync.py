@@ -38,28 +38,28 @@ from qsessions import (
 )
 from qsessions.emulator import Emulator
 from qsessions.session import signals as signals_module
-from qsessions.testing import ManualClock
+from qsessions.testing import ManualClock, ThreadedEmulator
 from tests.support.calls import SESSION, fault
 from tests.support.clients import static_auth
 from tests.support.fault_server import FaultServer, hang, http
-from tests.support.threaded import Threaded, threaded
+from tests.support.threaded import threaded
 
 
 @pytest.fixture
-def service(time: ManualClock) -> Iterator[Threaded[Emulator]]:
+def emulator(time: ManualClock) -> Iterator[ThreadedEmulator]:
     """Return an emulator in another thread, on the test's time."""
-    with threaded(Emulator(clock=time.wall, seed=1)) as service:
-        yield service
+    with ThreadedEmulator(Emulator(clock=time.wall, seed=1)) as emulator:
+        yield emulator
 
 
 @pytest.fixture
-def client(service: Threaded[Emulator], time: ManualClock) -> Iterator[SessionClient]:
+def client(emulator: ThreadedEmulator, time: ManualClock) -> Iterator[SessionClient]:
     """Return a client of it."""
-    with client_of(service.server, clock=time) as client:
+    with client_of(emulator, clock=time) as client:
         yield client
 
 
-def client_of(emulator: Emulator, **options: Any) -> SessionClient:
+def client_of(emulator: ThreadedEmulator, **options: Any) -> SessionClient:
     """Make a client of an emulator."""
     auth = [IBMCloudAuth(emulator.api_key, emulator.iam_url), ServiceCRN(emulator.crn)]
     return SessionClient(auth, base_url=emulator.url, **options)
@@ -67,7 +67,7 @@ def client_of(emulator: Emulator, **options: Any) -> SessionClient:
 
 @pytest.mark.smoke
 def test_calls_do_what_the_asynchronous_ones_do(
-    client: SessionClient, service: Threaded[Emulator]
+    client: SessionClient, emulator: ThreadedEmulator
 ) -> None:
     """Create, get, update, drain, close, jobs, workloads and versions give the same values."""
     first = client.create(mode="dedicated", backend="ibm_fez", max_ttl="10m")
@@ -78,15 +78,13 @@ def test_calls_do_what_the_asynchronous_ones_do(
     assert [workload.id for workload in client.workloads()] == [first.id, second.id]
     client.drain(first.id)
     client.close(second.id)
-    assert {
-        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
-    } == {"closed"}
+    assert {session.state for session in emulator.sessions.values()} == {"closed"}
     assert "2026-04-15" in [version.version for version in client.versions()]
 
 
 @pytest.mark.smoke
 def test_a_live_session_is_watched_to_its_end(
-    client: SessionClient, service: Threaded[Emulator]
+    client: SessionClient, emulator: ThreadedEmulator
 ) -> None:
     """A handle refreshes, watches, waits, drains and closes as the asynchronous one does."""
     live = client.attach(client.create(mode="dedicated", backend="ibm_fez", max_ttl=600).id)
@@ -94,17 +92,17 @@ def test_a_live_session_is_watched_to_its_end(
     assert live.snapshot is None
     assert live.refresh() == live.snapshot
     assert repr(live) == f"<LiveSession {live.id!r} last seen open>"
-    service.ask(lambda emulator: emulator.submit_job(live.id, seconds=30))
+    emulator.submit_job(live.id, seconds=30)
     assert live.wait_until("active", timeout="5m").state == "active"
     live.drain()
     assert [snapshot.state for snapshot in live.watch()][-1] == "closed"
     live.close()
 
 
-def test_usage_and_jobs_are_read(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_usage_and_jobs_are_read(client: SessionClient, emulator: ThreadedEmulator) -> None:
     """A session's jobs and the instance's usage are read, and a session ends with its share."""
     with client.open(mode="dedicated", max_ttl="1h", max_usage=30) as live:
-        job = service.ask(lambda emulator: emulator.submit_job(live.id, seconds=60))
+        job = emulator.submit_job(live.id, seconds=60)
         assert [found.id for found in live.jobs()] == [job]
         live.wait_until("closed")
         assert live.ended_by == "max_usage"
@@ -151,9 +149,9 @@ def test_repr_shows_where_it_calls() -> None:
         assert repr(client) == "SessionClient(base_url='https://example.com/api')"
 
 
-def test_it_tells_where_it_calls(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_it_tells_where_it_calls(client: SessionClient, emulator: ThreadedEmulator) -> None:
     """The base URL and the instance can be read."""
-    assert (client.base_url, client.instance) == (service.server.url, service.server.crn)
+    assert (client.base_url, client.instance) == (emulator.url, emulator.crn)
 
 
 def test_a_client_that_cannot_be_made_leaves_no_thread() -> None:
@@ -174,7 +172,7 @@ def test_settings_that_cannot_be_found_end_the_client() -> None:
 
 
 @pytest.mark.smoke
-def test_many_threads_share_one_client(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_many_threads_share_one_client(client: SessionClient, emulator: ThreadedEmulator) -> None:
     """32 threads call through one client at once, over one pool and with one token."""
     together = threading.Barrier(32)
 
@@ -189,10 +187,8 @@ def test_many_threads_share_one_client(client: SessionClient, service: Threaded[
     with ThreadPoolExecutor(32) as pool:
         ids = list(pool.map(work, range(32)))
     assert len(set(ids)) == 32
-    assert {
-        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
-    } == {"closed"}
-    paths = [request.path for request in service.ask(lambda emulator: emulator.requests)]
+    assert {session.state for session in emulator.sessions.values()} == {"closed"}
+    paths = [request.path for request in emulator.requests]
     assert paths.count("/identity/token") == 1
 
 
@@ -226,7 +222,7 @@ def test_a_call_tells_that_a_handler_was_reset(
         signal.signal(signal.SIGINT, kept)
 
 
-def test_iterators_can_be_left_half_way(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_iterators_can_be_left_half_way(client: SessionClient, emulator: ThreadedEmulator) -> None:
     """A list or a watch that nobody goes on reading fetches nothing more, and its generator is
     closed.
     """
@@ -236,17 +232,13 @@ def test_iterators_can_be_left_half_way(client: SessionClient, service: Threaded
     assert next(live.watch()).state == "open"
     gc.collect()
     client.versions()
-    pages = [
-        request
-        for request in service.ask(lambda emulator: emulator.requests)
-        if "workloads" in request.path
-    ]
+    pages = [request for request in emulator.requests if "workloads" in request.path]
     assert len(pages) == 1
 
 
-def test_an_iterator_holds_its_client(service: Threaded[Emulator]) -> None:
+def test_an_iterator_holds_its_client(emulator: ThreadedEmulator) -> None:
     """A client that only an iterator needs any more is not taken for one that nobody shut down."""
-    client = client_of(service.server)
+    client = client_of(emulator)
     client.create(mode="batch", backend="ibm_fez")
     listed = client.workloads()
     finish = client.shutdown
@@ -410,9 +402,9 @@ def test_shutdown_brings_a_create_in_flight_to_its_end() -> None:
         closing.result()
 
 
-def test_a_client_that_nobody_shut_down_is_told_and_ended(service: Threaded[Emulator]) -> None:
+def test_a_client_that_nobody_shut_down_is_told_and_ended(emulator: ThreadedEmulator) -> None:
     """Collected without `shutdown`, a client warns and ends its thread."""
-    clients = [client_of(service.server)]
+    clients = [client_of(emulator)]
     clients[0].versions()
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "qsessions"]
     with pytest.warns(ResourceWarning, match="not shut down"):
@@ -437,16 +429,14 @@ def test_no_call_is_begun_while_the_interpreter_ends(
 
 
 @pytest.mark.smoke
-def test_a_block_ends_its_session(client: SessionClient, service: Threaded[Emulator]) -> None:
+def test_a_block_ends_its_session(client: SessionClient, emulator: ThreadedEmulator) -> None:
     """A clean block drains its session, one that fails closes it, and the handle knows the session."""
     with client.open(mode="batch", backend="ibm_fez", max_ttl="10m") as live:
         assert isinstance(live, LiveSession)
         assert live.snapshot is not None
     with pytest.raises(KeyError), client.open(mode="batch", backend="ibm_fez", max_ttl="10m"):
         raise KeyError("x")
-    assert {
-        session.state for session in service.ask(lambda emulator: emulator.sessions).values()
-    } == {"closed"}
+    assert {session.state for session in emulator.sessions.values()} == {"closed"}
     with pytest.raises(InvalidArgument):
         client.open(mode="batch", on_exit="leave")  # type: ignore[call-overload]  # that is the point
 
@@ -487,9 +477,9 @@ def test_shutdown_in_a_block_ends_its_session(ending: bytes) -> None:
         assert [request.method for request in server.server.received] == ["POST", "PATCH"]
 
 
-def test_user_headers_are_in_no_traceback(service: Threaded[Emulator]) -> None:
+def test_user_headers_are_in_no_traceback(emulator: ThreadedEmulator) -> None:
     """A header that the user set may be secret, and isn't shown by a traceback with locals."""
-    with client_of(service.server, headers={"X-Mine": "planted-secret"}) as client:
+    with client_of(emulator, headers={"X-Mine": "planted-secret"}) as client:
         with pytest.raises(NotFound) as caught:
             client.get("no-such-session")
         told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
