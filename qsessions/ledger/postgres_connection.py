@@ -36,8 +36,8 @@ class Connection:
         self._url = url
         self._secrets = secrets
         self._connection: Any = None
-        # The server's processes whose statements were given up.
-        self._given_up: list[int] = []
+        # The server's process behind it, or behind the one before.
+        self._pid: int | None = None
         # One statement at a time.
         self._lock = asyncio.Lock()
 
@@ -94,10 +94,7 @@ class Connection:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            # psycopg would ask the server to stop first, which may be what doesn't answer. But one
-            # that waits for a lock would go on, and sees no connection that is closed.
-            if self._connection is not None and not self._connection.closed:
-                self._given_up.append(self._connection.pgconn.backend_pid)
+            # psycopg would ask the server to stop first, which may be what doesn't answer.
             self.drop()
             task.cancel()
             raise
@@ -105,9 +102,10 @@ class Connection:
     async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
-            if self._given_up:
-                pids, self._given_up = self._given_up, []
-                await self._fetch(sql.TERMINATE, {"pids": pids})
+            before, self._pid = self._pid, self._connection.pgconn.backend_pid
+            if before is not None:
+                # While its statement waits for a lock, it doesn't see that nobody is there.
+                await self._fetch(sql.TERMINATE, {"pid": before})
             (version,) = await self._fetch(sql.APPLIED)
             if version["applied"] < len(sql.MIGRATIONS):
                 self.drop()

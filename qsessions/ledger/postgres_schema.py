@@ -61,10 +61,10 @@ PREPARE = """
 """
 APPLIED = "SELECT coalesce(max(number), 0) AS applied FROM qsessions.migrations"
 APPLY = "INSERT INTO qsessions.migrations (number) VALUES (%s)"
-# What waits for a lock, where nobody waits for it any more. A number may be another's by now.
+# What waits for a lock though its sender has given up. The number may be another's by now.
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE pid = ANY(%(pids)s) AND usename = current_user
+    WHERE pid = %(pid)s AND usename = current_user
     AND wait_event_type = 'Lock' AND query LIKE '%%qsessions.%%'
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -30,6 +29,7 @@ from tests.fleet.conftest import Start, eventually, kill
 from tests.fleet.test_leases import LEASE_S, ask, is_closed, is_open, owner_of, recorded
 from tests.programs import fleet
 from tests.support.database_checks import owner_row, record
+from tests.support.pages import snippets
 from tests.support.postgres import PASSWORD, USER, Cluster, free_port
 from tests.support.silent_proxy import SilentProxy
 from tests.support.stage import Program, Stage
@@ -210,8 +210,7 @@ def test_no_hint_of_the_driver_is_in_a_message() -> None:
 
 def test_the_rights_of_the_page_are_enough(url: str, weak: psycopg.Connection) -> None:
     """A user that has what docs/fleet.md grants can record, list, take over and end records."""
-    page = Path(__file__, "../../../docs/fleet.md").resolve().read_text()
-    (grants,) = re.findall("```sql\n(.*?)```", page, re.DOTALL)
+    (grants,) = snippets("docs/fleet.md", "sql")
     weak.execute(grants.replace("worker", "weak").encode())
 
     async def use() -> None:
