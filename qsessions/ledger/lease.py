@@ -98,13 +98,12 @@ class Lease(Value):
     Attributes:
         state: Whether it is held.
         reason: Why it isn't, for people.
-        living: How many owners' leases were good when it was last renewed, this one included. Until
-            it was renewed for the first time, ten: a guess.
+        living: How many owners' leases were good when it was last renewed, this one included.
     """
 
     state: LeaseState = LeaseState.HELD
     reason: str = ""
-    living: int = _LIVING_UNTIL_TOLD
+    living: int = 1
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -150,7 +149,7 @@ class Holding:
     def __init__(self, terms: LeaseTerms, now: float) -> None:
         self._terms = terms
         self._renewed_at = now
-        self.lease = Lease()
+        self.lease = Lease(living=_LIVING_UNTIL_TOLD)
 
     def renewed(self, sent_at: float, living: int) -> None:
         """Keep that a renewal which was sent at a time was carried out."""

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import re
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -66,14 +68,15 @@ class PostgresLedger:
         self._clock = clock or Clock()
         self._url = url
         self._is_closed = False
-        self._begin()
+        self.begin()
+        _LEDGERS.add(self)
 
     def __repr__(self) -> str:
         """Show the host and the database."""
         return f"{type(self).__name__}({self._database.place!r})"
 
-    def _begin(self) -> None:
-        self._pid = os.getpid()
+    def begin(self) -> None:
+        """Begin as another owner, as a forked child must, which has no thread and owns nothing."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = threading.Lock()
         self._database = PostgresDatabase(self._url)
@@ -165,7 +168,7 @@ class PostgresLedger:
             LedgerUnavailable: The database can't be written now. That goes on being tried.
         """
         was_closed, self._is_closed = self._is_closed, True
-        if was_closed or self._loop is None or self._pid != os.getpid():
+        if was_closed or self._loop is None:
             # Nothing was recorded by this process, or it is seen to.
             return
         await asyncio.wrap_future(
@@ -176,21 +179,29 @@ class PostgresLedger:
         """Carry out a call on the ledger's own loop."""
         if self._is_closed:
             raise LedgerUnavailable("the ledger was closed.")
-        if self._pid != os.getpid():
-            # A forked child has no thread, and owns nothing yet.
-            self._begin()
         with self._starting:
             if self._loop is None:
-                self._loop = RealTimeLoop()
+                loop = RealTimeLoop()
                 threading.Thread(
-                    target=_serve,
-                    args=(self._loop, self._ledger),
-                    name="qsessions-ledger",
-                    daemon=True,
+                    target=_serve, args=(loop, self._ledger), name="qsessions-ledger", daemon=True
                 ).start()
+                self._loop = loop
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(call(self._ledger), self._loop)
         )
+
+
+_LEDGERS: weakref.WeakSet[PostgresLedger] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for ledger in tuple(_LEDGERS):
+        ledger.begin()
+
+
+if sys.platform != "win32":  # pragma: no branch - there is no fork there
+    # Before any thread of the child can use one.
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 async def _until_over(ledger: DatabaseLedger) -> None:

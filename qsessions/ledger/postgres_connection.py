@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from qsessions.errors import LedgerUnavailable, one_line
 from qsessions.ledger import postgres_schema as sql
@@ -18,6 +19,7 @@ _CHECK = "Check the ledger's URL, and that its database can be reached from here
 # By the server's code of an error.
 _NO_SUCH_TABLE = "42P01"
 _SOLUTIONS = {
+    "23503": "Run it again: an owner that was taken for over has written a record meanwhile.",
     "42501": "Have the database's owner grant what docs/fleet.md lists.",
     "25006": "It may be a standby: name all its servers in the ledger's URL, and "
     "?target_session_attrs=read-write.",
@@ -36,8 +38,9 @@ class Connection:
         self._url = url
         self._secrets = secrets
         self._connection: Any = None
-        # The server's process behind it, or behind the one before.
-        self._pid: int | None = None
+        # Before each statement, so that those which were given up can be told from others'.
+        self._mark = f"/* qsessions {uuid4()} */ "
+        self._has_given_up = False
         # One statement at a time.
         self._lock = asyncio.Lock()
 
@@ -95,6 +98,7 @@ class Connection:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             # psycopg would ask the server to stop first, which may be what doesn't answer.
+            self._has_given_up = True
             self.drop()
             task.cancel()
             raise
@@ -102,10 +106,10 @@ class Connection:
     async def _run(self, statement: str, values: Mapping[str, object] | None) -> list[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
-            before, self._pid = self._pid, self._connection.pgconn.backend_pid
-            if before is not None:
-                # While its statement waits for a lock, it doesn't see that nobody is there.
-                await self._fetch(sql.TERMINATE, {"pid": before})
+            if self._has_given_up:
+                # While a statement waits for a lock, the server doesn't see that nobody is there.
+                await self._fetch(sql.TERMINATE, {"mark": self._mark})
+                self._has_given_up = False
             (version,) = await self._fetch(sql.APPLIED)
             if version["applied"] < len(sql.MIGRATIONS):
                 self.drop()
@@ -114,7 +118,7 @@ class Connection:
 
     async def _fetch(self, statement: str, values: Mapping[str, object] | None = None) -> list[Any]:
         async with self._connection.cursor() as cursor:
-            await cursor.execute(statement, values)
+            await cursor.execute(self._mark + statement, values)
             return [] if cursor.description is None else await cursor.fetchall()
 
     async def _init(self) -> int:

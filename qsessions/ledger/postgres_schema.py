@@ -25,7 +25,7 @@ MIGRATIONS = (
     CREATE INDEX ON qsessions.owners (over_at) WHERE over_at IS NOT NULL;
     CREATE TABLE qsessions.records (
         key text PRIMARY KEY,
-        owner text NOT NULL,
+        owner text NOT NULL REFERENCES qsessions.owners,
         session_id text,
         asked_at double precision NOT NULL,
         beat bigint NOT NULL,
@@ -38,15 +38,6 @@ MIGRATIONS = (
         counted_at timestamptz NOT NULL
     );
     INSERT INTO qsessions.living VALUES (1, '-infinity');
-    """,
-    # A record without its owner would never be an orphan.
-    """
-    LOCK TABLE qsessions.owners, qsessions.records IN SHARE ROW EXCLUSIVE MODE;
-    INSERT INTO qsessions.owners
-        (id, host, pid, since, heartbeat, ttl, delay, epoch, beat, over_at)
-    SELECT DISTINCT owner, 'unknown', 0, 0, 10, 45, 60, 1, 0, clock_timestamp()
-    FROM qsessions.records WHERE NOT EXISTS (SELECT FROM qsessions.owners WHERE id = owner);
-    ALTER TABLE qsessions.records ADD FOREIGN KEY (owner) REFERENCES qsessions.owners;
     """,
 )
 
@@ -61,11 +52,12 @@ PREPARE = """
 """
 APPLIED = "SELECT coalesce(max(number), 0) AS applied FROM qsessions.migrations"
 APPLY = "INSERT INTO qsessions.migrations (number) VALUES (%s)"
-# What waits for a lock though its sender has given up. The number may be another's by now.
+# What waits for a lock though the connection that sent it has given up. A pooler doesn't tell the
+# number of its process.
 TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE pid = %(pid)s AND usename = current_user
-    AND wait_event_type = 'Lock' AND query LIKE '%%qsessions.%%'
+    WHERE pid <> pg_backend_pid() AND usename = current_user
+    AND wait_event_type = 'Lock' AND starts_with(query, %(mark)s)
 """
 
 _BEGIN = """

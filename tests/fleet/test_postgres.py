@@ -62,14 +62,12 @@ async def test_a_ledger_that_was_never_used_is_closed_without_a_database() -> No
 
 
 async def test_another_process_of_the_same_ledger_is_another_owner(url: str) -> None:
-    """A forked child, which has another process id and no thread, begins anew, and leaves its parent's
-    lease alone.
-    """
+    """What begins anew, as a forked child does, leaves its parent's lease alone."""
     ledger = fleet.ledger_of(url)
     await ledger.record(record())
     parents = PostgresLedger.__new__(PostgresLedger)
     parents.__dict__.update(ledger.__dict__)
-    ledger._pid = -1
+    ledger.begin()
     await ledger.record(record(key="its"))
     owners = {entry.record.key: entry.source for entry in await ledger.entries()}
     assert owners["key"] != owners["its"]

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -120,13 +121,14 @@ async def _created(client: AsyncSessionClient) -> str:
 
 
 def _fork(ledger: PostgresLedger) -> int:
-    """Have a child that uses its parent's ledger and ends at once; return its exit code."""
+    """Have a child whose threads use its parent's ledger; it ends at once. Return its exit code."""
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     # It has neither the thread nor the lease. No event loop runs in this one.
     code = 1
     with suppress(Exception):
-        asyncio.run(ledger.renew())
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda _: asyncio.run(ledger.renew()), range(8)))
         code = 0
     os._exit(code)
 
