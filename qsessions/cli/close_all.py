@@ -27,7 +27,7 @@ from qsessions.cli.options import (
     flag,
     listed_modes,
 )
-from qsessions.cli.output import GAP, Output, age, cell, fit
+from qsessions.cli.output import GAP, Output, cell, fit
 from qsessions.cli.progress import Progress
 from qsessions.cli.recording import ClosedSessions, optional_ledger, record_ended
 from qsessions.cli.service import connect, run_async
@@ -182,12 +182,11 @@ async def _print(output: Output, endings: Sequence[Ending]) -> None:
 
 
 def _is_confirmed(found: Sequence[Ending], how: How) -> bool:
-    now, rows = time.time(), [["id", "mode", "status", "age", "backend", ""]]
+    rows = [["id", "mode", "created", "backend", ""]]
     for item in found:
         workload, owner = item.workload, item.owner
-        created = workload.created and age(now - workload.created.timestamp())
         kept = "" if owner is None else f"left to process {owner.pid} on {owner.host}"
-        cells = (workload.id, workload.mode, workload.status, created, workload.backend, kept)
+        cells = (workload.id, workload.mode, workload.created, workload.backend, kept)
         rows.append(list(map(cell, cells)))
     lines = [GAP.join(cells).rstrip() for cells in fit(rows)]
     number = sum(item.owner is None for item in found)

@@ -103,7 +103,7 @@ class Diagnosis:
             ("read", self._read, "iam"),
             ("clock", self._clock, ""),
             ("api_version", self._api_version, ""),
-            ("ledger", use_ledger, ""),
+            ("ledger", self._ledger, ""),
         ):
             if needed in blocked:
                 blocked[name] = blocked[needed]
@@ -128,6 +128,9 @@ class Diagnosis:
             return Check(name, "failed", found, todo, exit_code(error))
         except TimeoutError:
             return Check(name, "failed", "no answer in time.", advice, Exit.TIMEOUT)
+
+    async def _ledger(self) -> str:
+        return await use_ledger(self.settings.instance if self.settings else None)
 
     async def _credentials(self) -> str:
         """Find the credentials where the client would."""

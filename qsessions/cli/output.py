@@ -235,7 +235,7 @@ def age(seconds: float) -> str:
 
 
 def _age_since(created: str | None) -> str | None:
-    return created and age(time.time() - datetime.fromisoformat(created).timestamp())
+    return created and span(max(0, time.time() - datetime.fromisoformat(created).timestamp()))
 
 
 # How a terminal shows the values of a column.

@@ -16,6 +16,7 @@ from qsessions.errors import ConfigurationError, LedgerUnavailable, copy_error
 from qsessions.events import Event, LedgerFailed, SessionClosed, SessionDraining
 from qsessions.ledger.choice import chosen_ledger
 from qsessions.ledger.lease import LeasedLedger, orphans
+from qsessions.ledger.local import place_of
 from qsessions.ledger.records import (
     Ledger,
     LedgerEntry,
@@ -25,6 +26,7 @@ from qsessions.ledger.records import (
     close_ledger,
     read_entries,
 )
+from qsessions.models import CreateSession, Mode
 
 
 class _DetachedLedger(Ledger):
@@ -86,8 +88,11 @@ def _ledger() -> Ledger:
     return ledger
 
 
-async def use_ledger() -> str:
-    """Return which ledger commands use, once it has been used. A lease is given back at once.
+async def use_ledger(instance: str | None) -> str:
+    """Return which ledger commands use, once it has been written. Nothing of that is left in it.
+
+    Args:
+        instance: The CRN, or None.
 
     Raises:
         ConfigurationError: The variable that names it can't be used.
@@ -101,11 +106,14 @@ async def use_ledger() -> str:
             raise
         return f"none: {error.message}"
     async with opened as ledger:
-        if isinstance(ledger, LeasedLedger):
-            await ledger.renew()
-        records = count(len(await read_entries(ledger)), "record")
+        place, now = place_of(ledger, instance), time.time()
+        request = CreateSession(Mode.BATCH)
+        intent = LedgerRecord.intent(request, base_url="none", instance=instance, now=now)
+        for state in (RecordState.INTENT, RecordState.ENDED):
+            await place.record(intent.becomes(state, now=now))
+        records = count(len(await read_entries(place)), "record")
     by = f"by {LEDGER}" if is_named else f"of commands alone; {LEDGER} isn't set"
-    return f"{ledger!r}, {by}: {records}"
+    return f"{place!r}, {by}: {records}"
 
 
 def optional_ledger(*, detached: bool = False) -> AbstractAsyncContextManager[Ledger]:

@@ -85,11 +85,12 @@ def problem_of_parsing(error: CycloptsError, argv: Sequence[str]) -> tuple[str, 
         # The library would import all commands to name some.
         commands = [name for name in error.app or () if name[0] != "-"]
         if unused[0].startswith("-"):
+            # Without its value, which may be a secret.
+            option = unused[0].partition("=")[0]
             command = next((token for token in argv if token in commands), "COMMAND")
-            options = shlex.join(token for token in argv if token != command)
             return (
-                f"{unused[0]} is no command.",
-                f"Options come after it: qsessions {command} {options}",
+                f"{option} is no command.",
+                f"Options come after it: qsessions {command} {option} …",
             )
         close = get_close_matches(unused[0], commands)
         meant = f' Did you mean "{close[0]}"?' if close else ""

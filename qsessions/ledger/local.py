@@ -206,6 +206,10 @@ class DirectoryLedger:
         self._closed = False
         self._begin()
 
+    def __repr__(self) -> str:
+        """Show the directory."""
+        return f"{type(self).__name__}({str(self._directory)!r})"
+
     async def record(self, record: LedgerRecord) -> None:
         """Write a record of this process: see LocalLedger."""
         self._check()

@@ -697,8 +697,8 @@ async def test_close_all_asks(
     code, out, shown = await asked(shell, answer, "close-all", "--jsonl")
     assert code == 0
     header, first, second, third, question = shown.splitlines()[:5]
-    assert header.split() == ["id", "mode", "status", "age", "backend"]
-    assert re.match(rf"{made[0]}  session  pending  \d+s   ibm_fez  ", first)
+    assert header.split() == ["id", "mode", "created", "backend"]
+    assert re.match(rf"{made[0]}  session  \d{{4}}-\S+  ibm_fez  ", first)
     assert first.endswith(f"left to process {os.getpid()} on {os.uname().nodename}")
     assert [second.split()[0], third.split()[0]] == made[1:]
     assert len(second) == len(third) <= 80

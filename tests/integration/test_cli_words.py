@@ -43,9 +43,14 @@ NEEDED = {
         (
             "--account 'my team' workloads --limit 3",
             "--account is no command.",
-            "Options come after it: qsessions workloads --account 'my team' --limit 3",
+            "Options come after it: qsessions workloads --account …",
         ),
-        ("-v", "-v is no command.", "Options come after it: qsessions COMMAND -v"),
+        ("-v", "-v is no command.", "Options come after it: qsessions COMMAND -v …"),
+        (
+            "--ledger=postgresql://u:secret@h/d reap",
+            "--ledger is no command.",
+            "Options come after it: qsessions reap --ledger …",
+        ),
         ("get", "SESSION_ID is missing.", "See: qsessions get --help"),
         ("create --mode batch s-1", "there is no place for s-1.", "See: qsessions create --help"),
         ("create --mode batch --label", "--label has no value.", "See: qsessions create --help"),

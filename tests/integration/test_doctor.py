@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import json
 import os
+import re
 import socket
 import ssl
 import time
@@ -91,7 +92,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
         assert service.crn in checks["credentials"]["found"]
         assert checks["base_url"]["found"].startswith(service.url)
         assert checks["dns"]["found"] == "127.0.0.1 is an address already"
-        assert checks["ledger"]["found"].startswith("LocalLedger(")
+        assert re.match(r"DirectoryLedger\('.+/ledger-emulated'\), ", checks["ledger"]["found"])
         assert checks["ledger"]["found"].endswith("isn't set: 0 records")
         code, out, err = await shell("doctor", "--api-version", "latest")
         assert (code, err) == (0, "")
@@ -372,6 +373,23 @@ async def test_a_host_without_address(tmp_path: Path) -> None:
     assert (code, statuses(checks, "failed")) == (3, ["tls", "read"])
     assert "proxy" in checks["dns"]["found"]
     assert "the proxy refused with status 503" in checks["tls"]["found"]
+
+
+async def test_a_ledger_that_can_not_be_written(tmp_path: Path) -> None:
+    """The ledger is written as a create would, and nothing of that is left."""
+
+    def replace(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+        folder.touch()
+
+    async with Emulator() as service:
+        shell = Shell(service.env(), tmp_path)
+        _, before = await report(shell)
+        (folder,) = re.findall(r"'(.+/ledger-emulated)'", before["ledger"]["found"])
+        await asyncio.to_thread(replace, Path(folder))
+        code, checks = await report(shell)
+    assert (code, statuses(checks, "failed")) == (1, ["ledger"])
 
 
 async def test_no_answer_in_time(tmp_path: Path) -> None:
