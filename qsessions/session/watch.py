@@ -112,16 +112,7 @@ class Watch:
                     yield change
             incomplete = self._incomplete()
             if self._sessions:
-                more = ""
-                if self._last_error:
-                    more = f"; the service could not be read of late: {self._last_error.message}"
-                if incomplete:
-                    more += f"; {incomplete.message}"
-                message = (
-                    f"{len(self._sessions)} of {self._count} sessions were not closed "
-                    f"within {self._seconds:g} s{more or '.'}"
-                )
-                raise CallTimeout(message, operation="watch", sent=False) from incomplete
+                raise self._timeout(incomplete) from incomplete
             if incomplete:
                 raise incomplete
         finally:
@@ -129,6 +120,16 @@ class Watch:
                 task.cancel()
             if self._running:
                 await asyncio.wait(self._running)
+
+    def _timeout(self, incomplete: WatchIncomplete | None) -> CallTimeout:
+        left = f"{len(self._sessions)} of {self._count} sessions were not closed"
+        parts = [f"{left} within {self._seconds:g} s"]
+        if self._last_error:
+            parts.append(f"the service could not be read of late: {self._last_error.message}")
+        if incomplete:
+            parts.append(incomplete.message)
+        message = "; ".join(part.removesuffix(".") for part in parts)
+        return CallTimeout(f"{message}.", operation="watch", sent=False)
 
     def _new_changes(self) -> Iterator[tuple[str, Session]]:
         for task in [task for task in self._running if task.done()]:

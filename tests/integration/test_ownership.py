@@ -29,6 +29,7 @@ from qsessions import (
     reap,
 )
 from qsessions.emulator import Emulator, Fault
+from qsessions.ledger.lease import Holding
 from qsessions.testing import ManualClock
 from tests.support.clients import client_of
 from tests.support.given_lease import GivenLease
@@ -189,7 +190,7 @@ async def test_processes_share_the_rate_of_a_watch(
     a tenth of it.
     """
     spent = []
-    for lease in (Lease(living=1), Lease(living=2), Lease()):
+    for lease in (Lease(living=1), Lease(living=2), Holding(LeaseTerms(), 0.0).lease):
         ledger.lease = lease
         async with client_of(emulator, time, ledger=ledger) as client:
             sessions = [await client.create(**WANTED) for _ in range(20)]

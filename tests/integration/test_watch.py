@@ -265,7 +265,7 @@ async def test_sessions_that_are_left_are_told_at_a_timeout_too(stepped: Stepped
     incomplete = caught.value.__cause__
     assert isinstance(incomplete, WatchIncomplete)
     assert caught.value.message == (
-        f"1 of 5 sessions were not closed within 5 s; {incomplete.message}"
+        f"1 of 5 sessions were not closed within 5 s; {incomplete.message}."
     )
     assert [*incomplete.errors.values()] == refusals
     assert incomplete.message == (
@@ -408,8 +408,8 @@ async def test_a_timeout_says_how_many_are_left_and_whether_the_service_was_away
     await stepped.step(5)
     with pytest.raises(CallTimeout) as caught:
         await watcher.task
-    outage = "; the service could not be read of late: the service is down" if away else "."
-    assert caught.value.message == f"1 of 3 sessions were not closed within 5 s{outage}"
+    outage = "; the service could not be read of late: the service is down" if away else ""
+    assert caught.value.message == f"1 of 3 sessions were not closed within 5 s{outage}."
     assert (caught.value.operation, caught.value.sent) == ("watch", False)
     assert caught.value.__context__ is None
 
