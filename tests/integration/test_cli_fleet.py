@@ -148,15 +148,16 @@ async def test_rounds_that_cant_be(
 
 
 async def test_the_doctor_uses_a_shared_ledger(shell: Shell, shared: GivenLease) -> None:
-    """It holds a lease and counts records, since a ledger that can only be read helps nobody; where
-    that fails, it says what to do.
+    """It writes a record and ends it, since a ledger that can only be read helps nobody; where that
+    fails, it says what to do.
     """
     shell.env["QSESSIONS_LEDGER"] = "postgresql://user:not-to-be-told@host/name"
     shared.given = [entry(session_id="s-1")]
     check = (await shell.lines("doctor"))[-1]
-    assert (check["check"], check["status"], shared.renewals) == ("ledger", "ok", 1)
+    assert (check["check"], check["status"]) == ("ledger", "ok")
+    assert [record.state for record in shared.calls] == ["intent", "ended"]
     assert check["found"].endswith("by QSESSIONS_LEDGER: 1 record")
-    shared.renew_failure = LedgerUnavailable("no tables.", solution="Make them.")
+    shared.record_failure = LedgerUnavailable("no tables.", solution="Make them.")
     code, out, _ = await shell("doctor")
     assert code == 1
     assert "failed   no tables. Make them." in out

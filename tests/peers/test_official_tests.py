@@ -146,6 +146,8 @@ def start(group: Group, source: Path, folder: Path, stack: ExitStack) -> Run:
                 backends=BACKENDS,
                 plan=group.plan,
                 interactive_ttl=3600,
+                # Their client renews tokens by its own clock.
+                token_seconds=86_400,
             )
         )
     )
