@@ -117,8 +117,8 @@ class ServiceCRN(StaticHeader):
         if region is None:
             # The value isn't repeated: it may be the API key, in the wrong place.
             raise ConfigurationError(
-                f"the value for {type(self).__name__} is not the CRN of a service instance; "
-                "a name is not enough.",
+                f"the value for {type(self).__name__} is not the CRN of a service instance"
+                f"{'' if 'crn:' in value.lower() else '; a name is not enough'}.",
                 solution=self._advice,
             )
         self.crn, self.region = value, region

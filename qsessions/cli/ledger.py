@@ -25,7 +25,13 @@ from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
 from qsessions.client import AsyncSessionClient
 from qsessions.config.variables import LEDGER
-from qsessions.errors import InvalidArgument, NotFound, QSessionsError, problem_of
+from qsessions.errors import (
+    ConfigurationError,
+    InvalidArgument,
+    NotFound,
+    QSessionsError,
+    problem_of,
+)
 from qsessions.jsonable import time_text
 from qsessions.ledger.local import place_of
 from qsessions.ledger.postgres import PostgresLedger
@@ -79,6 +85,7 @@ async def ledger(
     Example: qsessions ledger --json
     """
     output, labels = Output(options), read_labels(label)
+    is_named = options.account is not None or options.account_file is not None
     if action == "init":
         await _init(output)
         return None
@@ -90,6 +97,8 @@ async def ledger(
             await entered.resolve_instance()
             client = entered
         except QSessionsError as error:
+            if is_named and isinstance(error, ConfigurationError):
+                raise
             # The records can be listed without a client.
             problem = error
         entries = await _read_entries(records, None if all_instances else client)

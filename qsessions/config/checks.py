@@ -120,13 +120,15 @@ def checked_base_url(base_url: str | None, environ: Mapping[str, str]) -> str | 
     Raises:
         ConfigurationError: It is not a base URL.
     """
-    name, value = "base_url", base_url
+    name, value, solution = "base_url", base_url, None
     if base_url is None:
         name, value = BASE_URL, environ.get(BASE_URL) or None
-    url = None if value is None else service_url(value, name)
+        solution = f"Correct or unset {BASE_URL}."
+    url = None if value is None else service_url(value, name, solution=solution)
     if url is not None and url.endswith("/v1"):
         raise ConfigurationError(
-            f"{name} must be the part before /v1, such as https://quantum.cloud.ibm.com/api."
+            f"{name} must be the part before /v1, such as https://quantum.cloud.ibm.com/api.",
+            solution=solution,
         )
     return url
 
@@ -182,7 +184,10 @@ def checked_private_endpoint(environ: Mapping[str, str]) -> bool:
     """
     value = environ.get(PRIVATE_ENDPOINT, "").lower()
     if value not in {"true", "false", ""}:
-        raise ConfigurationError(f"{PRIVATE_ENDPOINT} must be true or false.")
+        raise ConfigurationError(
+            f"{PRIVATE_ENDPOINT} must be true or false.",
+            solution=f"Correct or unset {PRIVATE_ENDPOINT}.",
+        )
     return value == "true"
 
 

@@ -9,6 +9,7 @@ from qsessions.errors import ConfigurationError
 from qsessions.ledger.records import Ledger
 
 _FORMS = '"local" or the URL of a PostgreSQL database'
+_OWN_DIRECTORY = "For a directory of your own, pass LocalLedger(path)."
 
 
 def chosen_ledger(
@@ -33,7 +34,7 @@ def chosen_ledger(
     if not (candidate is None or isinstance(candidate, Ledger)):
         raise ConfigurationError(
             f"{name} must be {_FORMS}, a ledger or None, not {type(candidate).__name__}.",
-            solution="For a directory of your own, pass LocalLedger(path).",
+            solution=_OWN_DIRECTORY,
         )
     return ledger
 
@@ -51,5 +52,5 @@ def _named(name: str, text: str, clock: Clock) -> Ledger:
     # It isn't repeated: it may be a URL with a password.
     raise ConfigurationError(
         f"{name} must be {_FORMS}, such as postgresql://user@host/database.",
-        solution="For a directory of your own, pass LocalLedger(path).",
+        solution=_OWN_DIRECTORY if name == "ledger=" else f"Correct or unset {name}.",
     )

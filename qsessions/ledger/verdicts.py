@@ -206,7 +206,7 @@ def decide_unknown(
     elif not close_unique:
         why = "one session matches; pass --close-unique to close it"
     elif detached and not named:
-        why = "one session matches; created by `qsessions create`, so name it to close it"
+        why = "one session matches; name it to close it: `qsessions create` created it"
     else:
         why = f"{whose(entry, named=True)}; the only session that matches"
         return ReapDecision(Verdict.CLOSE, why, session_id=seen[0].id, candidates=seen)
@@ -266,7 +266,7 @@ def whose(entry: LedgerEntry, *, named: bool = False) -> str:
     owner = entry.owner
     process = "not recorded which" if owner.host is None else f"{owner.pid} on {owner.host}"
     if entry.record.detached and owner.liveness is not Liveness.ALIVE:
-        return "named" if named else "created by `qsessions create`; name it to close it"
+        return "named" if named else "name it to close it: `qsessions create` created it"
     is_over = owner.liveness is Liveness.DEAD
     if owner.lease_age is not None:
         # No more is known: one that was killed just now still holds its lease.

@@ -30,7 +30,7 @@ from qsessions.emulator import Emulator
 from qsessions.testing import ManualClock
 from tests.support.given_lease import GivenLease
 from tests.support.given_ledger import entry
-from tests.support.shell import Shell
+from tests.support.shell import Shell, error_lines
 from tests.support.tables import table
 from tests.support.waiting import until
 
@@ -247,4 +247,5 @@ async def test_a_wrong_ledger(shell: Shell) -> None:
     code, _, err = await shell("reap", env=shell.env | {"QSESSIONS_LEDGER": "mysql://db"})
     assert code == 2
     assert 'QSESSIONS_LEDGER must be "local" or the URL' in err
+    assert error_lines(err)[1] == "Correct or unset QSESSIONS_LEDGER."
     assert "mysql" not in err

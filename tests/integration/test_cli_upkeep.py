@@ -50,6 +50,7 @@ from tests.support.shell import (
     shell_of,
     terminal,
 )
+from tests.support.tables import table
 from tests.support.waiting import until
 
 CREATE = ("create", "--mode", "batch", "--max-ttl", "10m")
@@ -305,6 +306,24 @@ async def test_the_ledger_without_credentials(
     assert "live states are not shown" in error_lines(err)[0]
     assert "QISKIT_IBM_TOKEN" in err
     await ledger.aclose()
+
+
+@table("option", ["--account", "--account-file"])
+async def test_a_named_account_that_is_not_there(
+    shell: Shell, service: Emulator, tmp_path: Path, *, option: str
+) -> None:
+    """An account that is named is wrong use where there is none, whether or not anything is
+    recorded.
+    """
+    # The key of an account goes to no emulator.
+    shell.env |= {"IAM_URL": "", "QSESSIONS_BASE_URL": ""}
+    for entries in range(2):
+        code, out, err = await shell("ledger", option, "typo")
+        assert (code, out) == (2, ""), entries
+        assert "no usable credentials" in error_lines(err)[0]
+        ledger = LocalLedger(real_place(tmp_path))
+        await ledger.record(LedgerRecord(**record(service, session_id="s-1")))
+        await ledger.aclose()
 
 
 async def test_reap_lists_what_it_cannot_decide(
@@ -855,16 +874,16 @@ async def test_the_ledger_fits_a_narrow_terminal(
         ["0" * 31 + "1", "-", "dead", "2h"],
         [first, "open", "dead", rows[2][3]],
     ]
-    assert [row[4][:19] for row in rows] == [*["its id is unknown; "] * 2, "created by `qsessio"]
+    assert [row[4][:19] for row in rows] == [*["its id is unknown; "] * 2, "name it to close it"]
     await shell.data("forget", "0" * 31 + "1", "0" * 31 + "2")
     code, shown = await shell.on_terminal("reap", COLUMNS="80", NO_COLOR="1")
-    assert re.search(rf"^{first}  leave +no +created by `qsessions ", shown, re.MULTILINE)
+    assert re.search(rf"^{first}  leave +no +name it to close it", shown, re.MULTILINE)
     # What is empty needs no room.
     assert "no room for" not in shown
     assert shown.splitlines()[-1] == "cut: why; -v shows all"
     code, shown = await shell.on_terminal("reap", "-v", COLUMNS="80", NO_COLOR="1")
     assert re.search(
-        rf"^{first}  leave +no +- +created by `qsessions create`; name it to close it",
+        rf"^{first}  leave +no +- +name it to close it: `qsessions create` created it",
         shown,
         re.MULTILINE,
     )

@@ -376,7 +376,7 @@ THE_ACCOUNT = f"the account 'a' in {FILE}"
             {"a": account(instance="crn:v1:planted")},
             (
                 f'"instance" of {THE_ACCOUNT}: the value for ServiceCRN is not the CRN of a '
-                "service instance; a name is not enough."
+                "service instance."
             ),
         ),
         (

@@ -324,7 +324,7 @@ NO_CLOUD = (
             NO_CREDENTIALS
             + (
                 "QISKIT_IBM_INSTANCE: the value for ServiceCRN is not the CRN of a service "
-                "instance; a name is not enough."
+                "instance."
             ),
         ),
         (
@@ -504,6 +504,15 @@ def test_advice_about_an_address() -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "IAM_URL": "foo"})
     assert caught.value.solution == "Correct or unset IAM_URL."
+    for name, values in {
+        "QSESSIONS_BASE_URL": ["foo", '"https://foo"', "https://foo/v1", "https://u:p@foo"],
+        "QSESSIONS_PRIVATE_ENDPOINT": ["yes"],
+        "QSESSIONS_INSECURE_HOSTS": ["/"],
+    }.items():
+        for value in values:
+            with pytest.raises(ConfigurationError) as caught:
+                resolve(None, environ={**BOTH, name: value})
+            assert caught.value.solution == f"Correct or unset {name}."
     with pytest.raises(ConfigurationError) as caught:
         resolve(None, environ={**BOTH, "QISKIT_IBM_URL": "http://foo/api"})
     assert (

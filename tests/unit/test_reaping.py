@@ -279,8 +279,8 @@ def test_a_detached_unknown_one_is_closed_when_named_and_told() -> None:
     one that can be it.
     """
     one = entry(detached=True)
-    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.endswith(
-        "name it to close it"
+    assert decide_unknown(one, ONE, now=LONG_AFTER, close_unique=True).why.startswith(
+        "one session matches; name it to close it"
     )
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True).verdict is UNDECIDED
     assert decide_unknown(one, ONE, now=LONG_AFTER, named=True, close_unique=True).verdict is CLOSE
