@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from operator import attrgetter
-from typing import Any, NoReturn, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, get_type_hints
 
 import attrs
 
@@ -86,6 +86,21 @@ class Displayed:
         from qsessions.display import html
 
         return html(self)
+
+
+class Unentered:
+    """The base of what must be entered first, which says so where it is taken for a session."""
+
+    def __repr__(self) -> str:
+        """Say how to get the session."""
+        begin = "async with" if hasattr(type(self), "__aenter__") else "with"
+        return f"<{type(self).__name__}: enter it for its session, `{begin} … as live:`>"
+
+    # Type checkers know what it has.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> None:
+            raise AttributeError(f"{self!r} has no {name!r}", name=name, obj=self)
 
 
 class Model(Jsonable, Value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
@@ -26,6 +26,7 @@ from qsessions.session.calls import HOWS, SHUT_DOWN, EndedBy, How, SessionCalls
 from qsessions.session.create import ENDING_TIMEOUT, Create, wait_uncancelled
 from qsessions.session.live import AsyncLiveSession, attach
 from qsessions.session.pending_creates import PendingCreates
+from qsessions.values import Unentered
 
 if TYPE_CHECKING:
     from qsessions.session.adopt import Adoption
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _EndingTask: TypeAlias = "asyncio.Task[QSessionsError | None]"
 
 
-class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
+class SessionContext(Unentered, AbstractAsyncContextManager[AsyncLiveSession]):
     """Gets a session on entering and ends it on leaving: `AsyncSessionClient.open` and `adopt`.
 
     Args:
@@ -112,8 +113,13 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
         live.snapshot = session
         self._open_sessions.contexts.add(self)
         if self._max_usage is not None:
+            # Late: not every program comes here.
+            from qsessions.session.usage import follow_usage
+
             with suppress(ClientClosed):
-                self._limiting = self.calls.spawn(self._limit_usage(live, self._max_usage))
+                self._limiting = self.calls.spawn(
+                    follow_usage(self.calls.polls[live.id], self._limit_usage)
+                )
         return live
 
     async def __aexit__(
@@ -209,22 +215,16 @@ class SessionContext(AbstractAsyncContextManager[AsyncLiveSession]):
             return ClientClosed(SHUT_DOWN)
         return ending.result()
 
-    async def _limit_usage(self, live: AsyncLiveSession, most: float) -> None:
-        """Close the session once it has used so many seconds; try again where that fails."""
-        # Late: not every program comes here.
-        from qsessions.session.usage import known_usage, usage_of
-
-        known_usage(self.calls).fetch_soon()
-        async with aclosing(usage_of(self.calls.polls[live.id])) as readings:
-            async for used in readings:
-                if used < most:
-                    continue
-                if self._ending is None or self._ending.done():
-                    self._check_usage(used)
-                    self.end("close")
-                # That of the block, which has ended, may yet fail.
-                assert self._ending is not None  # noqa: S101 - closing the client cancels this
-                await asyncio.wait({self._ending})
+    async def _limit_usage(self, used: float) -> None:
+        """Close the session if it has used too many seconds; the next read tries it again."""
+        if self._max_usage is None or used < self._max_usage:
+            return
+        if self._ending is None or self._ending.done():
+            self._check_usage(used)
+            self.end("close")
+        # That of the block, which has ended, may yet fail.
+        assert self._ending is not None  # noqa: S101 - closing the client cancels this
+        await asyncio.wait({self._ending})
 
     def _check_usage(self, used: float) -> None:
         """Have it end with a close, and tell that once, if it has used too many seconds."""

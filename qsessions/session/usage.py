@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from qsessions.api.usage import usage
@@ -85,6 +85,20 @@ def known_usage(calls: SessionCalls) -> KnownUsage:
     return calls.usages[instance]
 
 
+async def follow_usage(poll: Poll, limit: Callable[[float], Awaitable[None]]) -> None:
+    """Call `limit` with what a session has used, at each read until it is closed."""
+    try:
+        known_usage(poll.calls).fetch_soon()
+        async with aclosing(usage_of(poll)) as readings:
+            async for used in readings:
+                await limit(used)
+    except Exception:
+        _logger.exception(
+            "session %r won't be closed at its max_usage: close it in time yourself",
+            poll.session_id,
+        )
+
+
 async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:
     """Yield what a session has used so far, in seconds, at each read until it is closed.
 
@@ -99,15 +113,17 @@ async def usage_of(poll: Poll) -> AsyncGenerator[float, None]:
             session = await poll.wait_newer(seen)
         except ClientClosed:
             return
-        except QSessionsError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the limit must hold
             # The service has been seen not to know a session that it has just created.
             if isinstance(error, NotFound) and not poll.calls.is_young(poll.session_id):
                 return
             # The next read comes by itself. The poll tells an outage.
-            if not (error.retryable or has_warned):
+            if not (has_warned or getattr(error, "retryable", False)):
                 has_warned = True
                 _logger.warning(
-                    "the usage of %r can't be read: %s", poll.session_id, one_line(error.message)
+                    "the usage of %r can't be read: %s",
+                    poll.session_id,
+                    one_line(getattr(error, "message", repr(error))),
                 )
             continue
         seen = poll.version

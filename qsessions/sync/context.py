@@ -18,6 +18,7 @@ from qsessions.session.signals import SignalListener
 from qsessions.sync.calls import leave, run_to_end
 from qsessions.sync.live import LiveSession
 from qsessions.sync.loop_thread import Call, LoopThread
+from qsessions.values import Unentered
 
 
 class FacadeClient(AsyncSessionClient):
@@ -72,7 +73,7 @@ class FacadeClient(AsyncSessionClient):
         return "; ".join(self._open_sessions.describe()) or "what open() created is being ended"
 
 
-class SyncSessionContext(AbstractContextManager[LiveSession]):
+class SyncSessionContext(Unentered, AbstractContextManager[LiveSession]):
     """A session that ends with a `with` block, from `SessionClient.open` and `adopt`.
 
     Args:

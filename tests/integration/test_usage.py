@@ -28,7 +28,7 @@ from qsessions import (
 from qsessions.emulator import Emulator, Fault
 from qsessions.models import ModeName
 from qsessions.session.live import Poll
-from qsessions.session.usage import usage_of
+from qsessions.session.usage import follow_usage, usage_of
 from qsessions.testing import ManualClock
 from tests.support.calls import SESSION
 from tests.support.clients import Against, client_of, static_auth
@@ -292,6 +292,62 @@ async def test_usage_that_cannot_be_read_is_read_again(
     await stepped.step(60)
     assert await collecting == used
     assert caplog.text.count("the usage of 's1' can't be read") == warnings
+
+
+async def test_a_read_that_fails_unexpectedly_ends_no_limit(
+    stepped: Stepped, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a read fails with, the usage is read again, and the log has it once."""
+    readings: list[Session | Exception] = [
+        RuntimeError("boom"),
+        RuntimeError("boom"),
+        used_up(3),
+        CLOSED,
+    ]
+    poll = Poll("s1", cast("Any", Scripted(stepped, *readings)))
+
+    async def collect() -> list[float]:
+        return [seconds async for seconds in usage_of(poll)]
+
+    collecting = asyncio.ensure_future(collect())
+    await stepped.step(60)
+    assert await collecting == [3]
+    assert caplog.text.count("the usage of 's1' can't be read: RuntimeError('boom')") == 1
+
+
+async def test_a_limit_that_fails_is_loud(
+    client: AsyncSessionClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit that ends with an error of its own logs that, with the session and what to do."""
+
+    async def fail(used: float) -> None:
+        raise RuntimeError(f"boom {used:g}")
+
+    async with client.open(mode="dedicated", max_ttl="1h", max_usage="1h") as live:
+        await follow_usage(client._calls.polls[live.id], fail)
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage() == (
+        f"session {live.id!r} won't be closed at its max_usage: close it in time yourself"
+    )
+    assert "RuntimeError: boom 0" in caplog.text
+
+
+@table("kind", [RuntimeError, asyncio.CancelledError])
+async def test_an_observer_that_fails_ends_no_limit(
+    emulator: Emulator, time: ManualClock, *, kind: type[BaseException]
+) -> None:
+    """A session that has used its share is closed, whatever an observer raises."""
+
+    def observe(event: object) -> None:
+        raise kind
+
+    async with (
+        client_of(emulator, time, observers=[observe]) as client,
+        client.open(mode="dedicated", max_ttl="1h", max_usage="1m") as live,
+    ):
+        emulator.submit_job(live.id, seconds=3600)
+        await live.wait_until("closed")
+        assert live.ended_by == "max_usage"
 
 
 async def test_a_close_that_fails_is_tried_again(emulator: Emulator, time: ManualClock) -> None:

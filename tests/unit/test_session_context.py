@@ -8,7 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from qsessions import AsyncSessionClient, ClientClosed, CreateSession, Session, SessionLeftOpen
+from qsessions import (
+    AsyncSessionClient,
+    ClientClosed,
+    CreateSession,
+    Session,
+    SessionClient,
+    SessionLeftOpen,
+)
 from qsessions.events import Observers
 from qsessions.session.calls import SessionCalls
 from qsessions.session.create import Create
@@ -100,6 +107,27 @@ async def test_a_client_that_makes_no_tasks_any_more_leaves_the_session_open() -
         async with context(calls):
             calls.is_closed = True
     assert calls.ended == []
+
+
+async def test_a_block_that_was_not_entered_is_no_session() -> None:
+    """What `open` returns says how to get the session, in its repr and where it is taken for one."""
+    opened: Any = context(Calls())
+    assert repr(opened) == "<SessionContext: enter it for its session, `async with … as live:`>"
+    with pytest.raises(
+        AttributeError, match=r"for its session, `async with … as live:`> has no 'id'"
+    ):
+        _ = opened.id
+
+
+def test_a_blocking_one_that_was_not_entered_is_no_session() -> None:
+    """The same without await."""
+    with SessionClient([], base_url="http://127.0.0.1:9") as client:
+        blocking: Any = client.open(mode="batch", max_ttl="1h")
+        assert repr(blocking) == "<SyncSessionContext: enter it for its session, `with … as live:`>"
+        with pytest.raises(
+            AttributeError, match=r"for its session, `with … as live:`> has no 'id'"
+        ):
+            _ = blocking.id
 
 
 async def test_what_a_caller_that_leaves_must_know() -> None:
