@@ -217,8 +217,9 @@ class Caller:
         version = version or operations.default_version(self._clock.wall())
         if self._headers.get("IBM-API-Version") != version:
             self._headers = SecretHeaders(self._user_headers, **{"IBM-API-Version": version})
-        request = operation.request(self.base_url, self._headers, progress)
-        return self._attempts.run(request, operation.read, deadline)
+        return self._attempts.run(
+            operation.request(self.base_url, self._headers, progress), operation.read, deadline
+        )
 
     async def versions(
         self, api_version: str | None, timeout: Timeout | Deadline, *, urgent: bool = False
@@ -320,7 +321,12 @@ class Caller:
                 self._loading = self.spawn(self._load(loader))
             loading = self._loading
             await deadline.wait({loading})
-            failure = loading_failure(loading, f"while {loader.activity}.", operation)
+            failure = loading_failure(
+                loading,
+                f"while {loader.activity}.",
+                operation,
+                self._attempts.awaited[0].last_failure,
+            )
             if failure is not None:
                 raise failure
 

@@ -359,8 +359,7 @@ class AsyncSessionClient(OfItsProcess):
             active_ttl=active_ttl,
             extra=extra,
         )
-        create = self._create(wanted, labels, api_version, timeout, extra_headers)
-        return await create.result()
+        return await self._create(wanted, labels, api_version, timeout, extra_headers).result()
 
     @overload
     def open(
@@ -908,10 +907,13 @@ class AsyncSessionClient(OfItsProcess):
         if not queries:
             raise InvalidArgument("mode must name at least one of job, session, batch.")
         caller = self._calls_with(extra_headers).caller
-        seconds = caller.seconds(timeout)
+        # It is checked at once, and counts for each page; the command line's deadline for all.
+        caller.deadline(timeout)
         version = operations.checked_version(api_version)
-        streams = [caller.workloads(query, version, seconds) for query in queries]
-        return by_creation(streams, newest_first=newest_first)
+        return by_creation(
+            [caller.workloads(query, version, timeout) for query in queries],
+            newest_first=newest_first,
+        )
 
     def attach(self, session_id: str) -> AsyncLiveSession:
         """Return a handle on an existing session, to watch it and wait for it.
@@ -972,13 +974,12 @@ class AsyncSessionClient(OfItsProcess):
         """
         from qsessions.session.watch import Watch
 
-        watch = Watch(
+        return Watch(
             operations.session_ids(ids),
             self._calls,
             rate=rate,
             seconds=deadline_seconds(timeout, "timeout"),
-        )
-        return watch.changes()
+        ).changes()
 
     # Its headers may be secret, as those of the client.
     @strips_frames
@@ -1091,8 +1092,7 @@ class AsyncSessionClient(OfItsProcess):
         if headers is None:
             return self._calls
         try:
-            caller = self._caller.with_options(None, None, headers)
-            return with_changes(self._calls, caller=caller)
+            return with_changes(self._calls, caller=self._caller.with_options(None, None, headers))
         except ConfigurationError as error:
             raise InvalidArgument(
                 error.message.replace("headers=", "extra_headers="), solution=error.solution

@@ -120,12 +120,16 @@ class Deadline:
     Args:
         clock: The time.
         seconds: How many from now, or None for no deadline.
+
+    Attributes:
+        last_failure: What the last attempt met that was repeated within it, or "".
     """
 
-    __slots__ = ("_at", "clock")
+    __slots__ = ("_at", "clock", "last_failure")
 
     def __init__(self, clock: Clock, seconds: float | None) -> None:
         self.clock = clock
+        self.last_failure = ""
         self._at = None if seconds is None else clock.monotonic() + seconds
 
     def remaining(self) -> float | None:
@@ -161,7 +165,7 @@ class Deadline:
         except TimeoutError:
             if not scope.expired:
                 raise
-            raise CallTimeout(problem, sent=False, **facts) from None
+            raise CallTimeout(problem, sent=False, **facts).after(self.last_failure) from None
 
     async def wait(
         self,

@@ -127,6 +127,11 @@ class QSessionsError(Jsonable, Exception):
             facts.append(f"{self.attempts} attempts")
         return f"{self.message.removesuffix('.')} ({', '.join(facts)})" if facts else self.message
 
+    def reworded(self, message: str) -> Self:
+        """Replace the message, and return the error itself."""
+        self.message, self.args = message, (message,)
+        return self
+
     @classmethod
     def from_failure(cls, failure: QSessionsError, message: str, **facts: Any) -> Self:
         """Return an error of this class with the facts of another one, except its solution.
@@ -221,6 +226,11 @@ class CallTimeout(_Unanswered, TimeoutError):
     """
 
     hint = "Allow more time with `timeout=`, or retry the call."
+
+    def after(self, failure: str) -> Self:
+        """Add what failed last before, "" for nothing, and return the error itself."""
+        message = f"{self.message.removesuffix('.')}; the last failure: {failure}"
+        return self.reworded(message) if failure else self
 
 
 class ProtocolError(QSessionsError):
@@ -325,8 +335,9 @@ class WatchIncomplete(QSessionsError):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as JSON has it; see `QSessionsError.to_dict`."""
-        errors = {session_id: error.to_dict() for session_id, error in self.errors.items()}
-        return super().to_dict() | {"errors": errors}
+        return super().to_dict() | {
+            "errors": {session_id: error.to_dict() for session_id, error in self.errors.items()}
+        }
 
 
 class ResponseError(QSessionsError):

@@ -32,11 +32,6 @@ class ListedInstance:
     tags: tuple[str, ...] = ()
     doc: _Document = _Document()
 
-    @property
-    def has_backends(self) -> bool:
-        """Whether any backend is allocated to it."""
-        return bool(self.doc.extensions)
-
 
 @frozen(eq=False, repr=False)
 class InstancePage:
@@ -74,13 +69,12 @@ def search(cursor: str | None) -> Operation[InstancePage]:
     It changes nothing. The official client asks the same, for 100 at a time; an answer of ours is
     at most 1 MiB large.
     """
-    body = _QUERY if cursor is None else {**_QUERY, "search_cursor": cursor}
     return Operation(
         "instances",
         "POST",
         "/v3/resources/search?limit=50",
         lambda answer: decode(answer.body, InstancePage),
-        body=json.dumps(body).encode(),
+        body=json.dumps(_QUERY if cursor is None else {**_QUERY, "search_cursor": cursor}).encode(),
     )
 
 

@@ -214,8 +214,9 @@ class TokenExchange:
                     )
                 good_until = asked_at + life - min(_MARGIN_S, _MARGIN * life)
                 if clock.monotonic() < good_until:
-                    renew_at = asked_at + _RENEW_AT * life
-                    return _Token(grant.access_token, clock, good_until, renew_at)
+                    return _Token(
+                        grant.access_token, clock, good_until, asked_at + _RENEW_AT * life
+                    )
             raise TokenExchangeFailed(
                 f"{self._exchange_name}: the tokens had expired before they arrived.",
                 operation=self._request.operation,
@@ -231,8 +232,7 @@ class TokenExchange:
                 # It ends the event loop of the exchange, not the callers in other threads.
                 raise
             if isinstance(error, QSessionsError) and not isinstance(error, TokenExchangeFailed):
-                error.message = f"{self._exchange_name}: {error.message}"
-                error.args = (error.message,)
+                error.reworded(f"{self._exchange_name}: {error.message}")
                 # Advice that is not the class's own stays.
                 if error.solution == error.hint:
                     error.solution = _HINTS.get(type(error), error.hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,6 @@ from qsessions.cli.options import (
 )
 from qsessions.cli.output import Output, Row
 from qsessions.cli.service import connect
-from qsessions.errors import CallTimeout
 from qsessions.models import ApiVersion, WorkloadStatus
 
 # The first ones stay where a terminal is narrow.
@@ -83,23 +81,21 @@ async def workloads(
     states: dict[str, tuple[WorkloadStatus, ...]] = {name: (name,) for name in WORKLOAD_STATUSES}
     states |= {"open": OPEN_STATUSES, "closed": ENDED_STATUSES}
     output = Output(options)
-    try:
-        async with connect(options) as client, asyncio.timeout(options.timeout):
-            listed = client.workloads(
-                mode=listed_modes(mode),
-                status=[item for name in status for item in states[name]],
-                backend=backend,
-                search=search,
-                created_after=created_after,
-                created_before=created_before,
-                newest_first=newest_first,
-                page_size=min(limit or MAX_PAGE, MAX_PAGE),
-            )
-            nothing = "qsessions workloads: no session or batch fits."
-            await output.rows("workloads", _rows(listed, limit), _WORKLOAD_COLUMNS, nothing)
-    except TimeoutError:
-        problem = "the deadline of the whole list passed before its end."
-        raise CallTimeout(problem, operation="workloads", sent=True) from None
+    async with connect(options) as client:
+        deadline: Any = service.CLOCK.deadline(options.timeout)
+        listed = client.workloads(
+            mode=listed_modes(mode),
+            status=[item for name in status for item in states[name]],
+            backend=backend,
+            search=search,
+            created_after=created_after,
+            created_before=created_before,
+            newest_first=newest_first,
+            page_size=min(limit or MAX_PAGE, MAX_PAGE),
+            timeout=deadline,
+        )
+        nothing = "qsessions workloads: no session or batch fits."
+        await output.rows("workloads", _rows(listed, limit), _WORKLOAD_COLUMNS, nothing)
 
 
 async def _rows(listed: AsyncIterator[Any], limit: int | None) -> AsyncIterator[Row]:

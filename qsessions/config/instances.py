@@ -87,8 +87,8 @@ class Directory:
         found = []
         for item in listed.values():
             region, plan_id = region_of(item.crn), item.service_plan_unique_id
-            # No call could reach the others.
-            if region is None or not item.has_backends:
+            # No call could reach the others, or they have no backend.
+            if region is None or not item.doc.extensions:
                 continue
             if plan_id not in plans:
                 plans[plan_id] = await self._plan(attempts, deadline, plan_id)
@@ -128,8 +128,7 @@ class Directory:
         if isinstance(failure, ResponseError):
             # Not as its own class: that would speak of the service and its sessions.
             raise InstanceLookupFailed.from_failure(failure, message)
-        failure.message, failure.args = message, (message,)
-        raise failure
+        raise failure.reworded(message)
 
 
 @frozen(kw_only=True, eq=False, repr=False)
@@ -187,7 +186,9 @@ class InstanceLookup:
             found = [each for each in instances if _fits(each, self.account)]
         if len(found) == 1:
             return found[0]
-        solution = "Put the CRN of one into QISKIT_IBM_INSTANCE, the account, or ServiceCRN(crn)."
+        solution = (
+            "Put the CRN of one into QISKIT_IBM_INSTANCE or the account, or pass it to the client."
+        )
         if found:
             have = (
                 f"{len(found)} instances have {asked}" if asked else "the key has several instances"
@@ -258,9 +259,7 @@ def directory_of(
 
 
 def _checked(url: str | None, variable: str) -> str | None:
-    if not url:
-        return None
-    return service_url(url, variable, solution=f"Correct or unset {variable}.")
+    return service_url(url, variable, solution=f"Correct or unset {variable}.") if url else None
 
 
 def _fits(instance: Instance, account: Account) -> bool:
@@ -293,19 +292,17 @@ def _listed(instances: Sequence[Instance]) -> str:
 
 
 def loading_failure(
-    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str
+    loading: asyncio.Task[QSessionsError | None], doing: str, operation: str, last_failure: str
 ) -> QSessionsError | None:
     """Return why the settings aren't there after the wait for them, or None."""
     if not loading.done():
-        return CallTimeout(f"the call's deadline passed {doing}", operation=operation, sent=False)
+        return CallTimeout(
+            f"the call's deadline passed {doing}", operation=operation, sent=False
+        ).after(last_failure)
     if loading.cancelled():
         return ClientClosed(f"the client was closed {doing}", operation=operation)
-    error = loading.result()
-    return None if error is None else _not_sent(error, operation)
-
-
-def _not_sent(error: QSessionsError, operation: str) -> QSessionsError:
-    """Return a copy of the error of a preparation, for an operation of which nothing was sent."""
+    if (error := loading.result()) is None:
+        return None
     failure = copy_error(error)
     if isinstance(failure, ConnectionFailed | CallTimeout):
         failure.sent = False

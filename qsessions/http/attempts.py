@@ -23,6 +23,7 @@ from qsessions.api.messages import (
 )
 from qsessions.clock import Clock, Deadline
 from qsessions.errors import (
+    CallTimeout,
     CreateOutcomeUnknown,
     Forbidden,
     InstanceNotFound,
@@ -70,6 +71,8 @@ class Attempts:
         observers: What is notified of events.
         providers: What gives the credentials; set before the first call.
         origins: What to add to the advice on a refusal of these credentials, or None.
+        awaited: The deadline of the latest request that calls wait for: a token exchange or a
+            look-up. In a list, which those of `with_policy` share.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Attempts:
         self.providers: Sequence[AuthProvider] = ()
         self.origins: str | None = None
         self._credentials = NO_CREDENTIALS
+        self.awaited = [clock.deadline(None)]
 
     def with_policy(self, retry: RetryPolicy | None) -> Attempts:
         """Return one with another policy, or None for the same, on the same retry budget."""
@@ -165,8 +169,11 @@ class Attempts:
         while True:
             progress.begun = False
             if call.providers:
-                call.credentials = await call.ask_providers(self, self._credentials)
+                call.credentials = await call.ask_providers(self, self._credentials, self.awaited)
                 self._credentials = call.credentials
+            # What calls wait for has other providers than they have, or none.
+            is_call = call.providers is self.providers
+            self.awaited[0] = self.awaited[0] if is_call else call.deadline
             call.attempts += 1
             progress.attempts = call.attempts
             result: Response | QSessionsError | None = call.prepare()
@@ -178,6 +185,7 @@ class Attempts:
                     result = error.with_traceback(None)
             if isinstance(result, Response):
                 if call.is_success(result):
+                    call.deadline.last_failure = ""
                     self._budget.earn(call.retry_cost or SUCCESS_EARNS)
                     return result
                 may_refresh = not (call.is_refreshed or progress.stopped)
@@ -214,13 +222,17 @@ class Attempts:
                 "the client's retry budget is spent, since too many of its requests failed of late",
             )
         call.may_be_applied = call.may_be_applied or may_be_carried_out(facts)
+        reason = "no answer" if facts.status is None else f"status {facts.status}"
+        call.deadline.last_failure = (
+            f"{call.request.operation}: {getattr(result, 'message', reason)}"
+        )
         self.observers.notify(
             RetryPlanned(
                 operation=call.request.operation,
                 session_id=call.request.session_id,
                 attempt=call.attempts,
                 delay=decision.delay,
-                reason=facts.failure,
+                reason=reason,
             )
         )
         return decision
@@ -271,6 +283,8 @@ class Attempts:
             if isinstance(result, Response)
             else result
         )
+        if isinstance(error, CallTimeout):
+            error.after(call.deadline.last_failure)
         if decision.action is Action.UNKNOWN:
             error = CreateOutcomeUnknown.from_failure(
                 error, f"the session may have been created: {error.message}", retryable=False

@@ -108,13 +108,16 @@ class CallState:
         self.is_sent = True
         return None
 
-    async def ask_providers(self, transport: Transport, latest: Credentials) -> Credentials:
+    async def ask_providers(
+        self, transport: Transport, latest: Credentials, awaited: Sequence[Deadline]
+    ) -> Credentials:
         """Get the credentials of the next attempt.
 
         Args:
             transport: For the providers' own requests.
             latest: The client's latest ones, which are returned where the providers returned the
                 same headers again.
+            awaited: The deadline of what the providers wait for.
 
         Raises:
             QSessionsError: A provider's error, or the deadline passed.
@@ -136,9 +139,12 @@ class CallState:
             # The provider may raise the same error again, for another call.
             problem = copy_error(error)
         if problem.operation is not None:
-            problem.add_note(
-                f"{self.request.operation} needed the credentials; nothing was sent to the service."
-            )
+            # What else needs them, such as the look-up of the instance, has no version.
+            is_call = "IBM-API-Version" in self.request.headers
+            unsent = "; nothing was sent to the service" if is_call else ""
+            problem.add_note(f"{self.request.operation} needed the credentials{unsent}.")
+        elif isinstance(problem, CallTimeout):
+            problem.after(awaited[0].last_failure or self.deadline.last_failure)
         raise self.with_context(problem)
 
     def invalidate(self, refusal: Response) -> bool:

@@ -182,11 +182,10 @@ def _masked(error: QSessionsError, secrets: Sequence[str]) -> QSessionsError:
     error = copy_error(error)
     # One with an operation is that of a request, whose words are masked by then.
     if error.operation is None:
-        error.message = mask(error.message, secrets)
+        error.reworded(mask(error.message, secrets))
         error.code, error.solution, error.trace_id = (
             text and mask(text, secrets) for text in (error.code, error.solution, error.trace_id)
         )
-        error.args = (error.message,)
     return error
 
 

@@ -80,18 +80,6 @@ class Facts(NamedTuple):
     retry_after: float | None = None
     remaining: float | None = None
 
-    @property
-    def failure(self) -> str:
-        """What the attempt met, in words."""
-        return "no answer" if self.status is None else f"status {self.status}"
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed later."""
-        if self.status is None:
-            return self.transient
-        return self.status in REPEATABLE_STATUSES or self.reserved
-
 
 class Decision(NamedTuple):
     """What to do after an attempt that was not a success.
@@ -154,10 +142,11 @@ class RetryPolicy(Value):
         """
         if not facts.repeatable and may_be_carried_out(facts):
             return Decision(Action.UNKNOWN)
-        if not facts.may_pass:
+        may_pass = facts.reserved or facts.status in REPEATABLE_STATUSES
+        if not (facts.transient if facts.status is None else may_pass):
             return Decision(Action.FAIL)
         if facts.attempt >= self.max_attempts:
-            return Decision(Action.FAIL, "retry limit reached (RetryPolicy.max_attempts)")
+            return Decision(Action.FAIL, "retry limit reached")
         if facts.retry_after is not None and facts.retry_after > self.max_retry_after:
             return Decision(
                 Action.FAIL,

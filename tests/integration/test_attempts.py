@@ -378,7 +378,7 @@ async def test_waits_grow_and_are_drawn_at_random(
         await GET(client)
     assert time.slept == slept
     assert caught.value.attempts == len(server.received) == policy.max_attempts
-    assert caught.value.__notes__ == ["retry limit reached (RetryPolicy.max_attempts)"]
+    assert caught.value.__notes__ == ["retry limit reached"]
 
 
 async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(
@@ -389,7 +389,7 @@ async def test_a_lost_connection_that_stays_lost_is_told_with_its_attempts(
     with pytest.raises(ConnectionFailed) as caught:
         await UPDATE(client)
     assert caught.value.attempts == 3
-    assert caught.value.__notes__ == ["retry limit reached (RetryPolicy.max_attempts)"]
+    assert caught.value.__notes__ == ["retry limit reached"]
     assert "3 attempts" in str(caught.value)
 
 

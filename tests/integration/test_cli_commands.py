@@ -160,7 +160,10 @@ async def test_instances(service: Emulator, shell: Shell) -> None:
     assert (code, out) == (2, "")
     problem, advice = error_lines(err)
     assert problem.startswith("qsessions create: the key has several instances: 'emulated-1' (plan")
-    assert advice == "Put the CRN of one into QISKIT_IBM_INSTANCE, the account, or ServiceCRN(crn)."
+    assert (
+        advice
+        == "Put the CRN of one into QISKIT_IBM_INSTANCE or the account, or pass it to the client."
+    )
     # The ledger is listed all the same.
     code, out, err = await shell("ledger", "--json")
     assert (code, json.loads(out), err) == (0, {"ledger": []}, "")

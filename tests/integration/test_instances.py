@@ -240,7 +240,7 @@ async def test_none_and_several(
     twin = f"'twin' (plan open, region us-east, {several.crns[3]})"
     assert (twin in error.message) is (fields != {"region": "eu-de"})
     assert error.solution == (
-        "Put the CRN of one into QISKIT_IBM_INSTANCE, the account, or ServiceCRN(crn)."
+        "Put the CRN of one into QISKIT_IBM_INSTANCE or the account, or pass it to the client."
     )
     assert "planted" not in str(error)
     assert several.sessions == {}
@@ -504,9 +504,10 @@ async def test_no_token_for_the_look_up(service: Emulator) -> None:
     async with AsyncSessionClient(IBMCloudAuth("wrong")) as client:
         with pytest.raises(TokenExchangeFailed, match="BXNIM0415E") as caught:
             await client.create(mode="batch", max_ttl=60)
-        assert "create needed the instance; nothing was sent to the service." in (
-            caught.value.__notes__
-        )
+    assert caught.value.__notes__ == [
+        "instances needed the credentials.",
+        "create needed the instance; nothing was sent to the service.",
+    ]
     assert searches(service) == 0
 
 

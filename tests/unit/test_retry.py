@@ -103,7 +103,7 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
         ({"repeatable": False}, Decision(UNKNOWN)),
         (
             {"status": 503, "attempt": 5},
-            Decision(FAIL, "retry limit reached (RetryPolicy.max_attempts)"),
+            Decision(FAIL, "retry limit reached"),
         ),
         (
             {"status": 429, "retry_after": 61.0},
@@ -140,12 +140,6 @@ def test_contract(facts: dict[str, Any], repeatable: Action, creating: Action) -
 def test_reasons(facts: dict[str, Any], decision: Decision) -> None:
     """Each decision says why, except where the failure says all."""
     assert decide(**facts) == decision
-
-
-@table(("status", "failure"), [(503, "status 503"), (None, "no answer")])
-def test_failure_in_words(status: int | None, failure: str) -> None:
-    """What the attempt met is told in words, for events."""
-    assert Facts(attempt=1, repeatable=True, status=status).failure == failure
 
 
 @table(
