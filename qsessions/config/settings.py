@@ -249,10 +249,9 @@ class SettingsLoader:
             )
 
         def complete(crn: str) -> Settings:
-            loader = attrs.evolve(
+            return attrs.evolve(
                 self, providers=(*providers, ServiceCRN(crn)), needs_key=False, needs_crn=False
-            )
-            return loader.settings(account, source)
+            ).settings(account, source)
 
         return InstanceLookup(
             directory=directory,
