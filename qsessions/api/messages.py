@@ -38,9 +38,8 @@ NO_HEADERS = SecretHeaders()
 def replaced(before: Mapping[str, str], headers: Mapping[str, str]) -> SecretHeaders:
     """Return headers with others in place of those of the same names."""
     names = {name.lower() for name in headers}
-    return SecretHeaders(
-        {name: text for name, text in before.items() if name.lower() not in names}, **headers
-    )
+    kept = {name: text for name, text in before.items() if name.lower() not in names}
+    return SecretHeaders(kept, **headers)
 
 
 def hidden(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:

@@ -167,14 +167,8 @@ def get(session_id: str, *, ending: bool = False) -> Operation[Session]:
 # Those who poll read the same sessions again and again.
 @lru_cache(1024)
 def _get(session_id: str, ending: bool) -> Operation[Session]:
-    return Operation(
-        "get",
-        "GET",
-        _path(session_id),
-        lambda answer: codec.decode_session(answer.body),
-        session_id=session_id,
-        ending=ending,
-    )
+    path = _path(session_id)
+    return Operation("get", "GET", path, _read_session, session_id=session_id, ending=ending)
 
 
 def update(session_id: str, request: UpdateSession, *, name: str = "update") -> Operation[None]:
@@ -233,10 +227,11 @@ def workloads(
     query: Query, cursor: str | None, *, ending: bool = False
 ) -> Operation[codec.WorkloadPage]:
     """GET /v1/workloads: one page, the first or the one that a cursor names."""
+    parameters = query if cursor is None else (*query, ("next", cursor))
     return Operation(
         "workloads",
         "GET",
-        f"/v1/workloads?{urlencode((*query, ('next', cursor)) if cursor is not None else query)}",
+        f"/v1/workloads?{urlencode(parameters)}",
         lambda answer: codec.decode_workloads(answer.body)._replace(
             served_at=http_date(answer.header("Date"))
         ),
@@ -316,6 +311,10 @@ def _nothing(answer: Response) -> None:
             "the answer is not the service's, so the session may be as it was.",
             solution="Read the session again, and check that no proxy answers in its place.",
         )
+
+
+def _read_session(answer: Response) -> Session:
+    return codec.decode_session(answer.body)
 
 
 def _read_created(answer: Response) -> Session:

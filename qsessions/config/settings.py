@@ -249,9 +249,10 @@ class SettingsLoader:
             )
 
         def complete(crn: str) -> Settings:
-            return attrs.evolve(
+            loader = attrs.evolve(
                 self, providers=(*providers, ServiceCRN(crn)), needs_key=False, needs_crn=False
-            ).settings(account, source)
+            )
+            return loader.settings(account, source)
 
         return InstanceLookup(
             directory=directory,

@@ -51,10 +51,8 @@ def translated(
                 f"the host's name can't be looked up. {text}", sent=False, retryable=False
             )
         case aiohttp.ClientError() | OSError():
-            return ConnectionFailed(
-                f"{'the connection was lost' if sent else 'no connection could be made'}. {text}",
-                sent=sent,
-            )
+            what = "the connection was lost" if sent else "no connection could be made"
+            return ConnectionFailed(f"{what}. {text}", sent=sent)
         case RuntimeError():
             # aiohttp and asyncio say so when the event loop or the interpreter is shutting down, or
             # a borrowed pool is closed.
@@ -82,9 +80,9 @@ def _of_certificate(
 ) -> ConnectionFailed:
     refused = error.certificate_error
     problem, solution, argument = certificates.refusal(refused)
+    reason = getattr(refused, "verify_message", refused)
     return ConnectionFailed(
-        f"the server's certificate can't be trusted. {error.host}:{error.port}: "
-        f"{getattr(refused, 'verify_message', refused)}{problem}.",
+        f"the server's certificate can't be trusted. {error.host}:{error.port}: {reason}{problem}.",
         sent=False,
         retryable=False,
         solution=solution,

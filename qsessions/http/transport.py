@@ -110,11 +110,8 @@ class AiohttpTransport:
         self._fresh_slots = Slots(limit)
         self._urgent_slots = Slots(max(limit, _URGENT))
         # The headers of the latest request that had no body, and what they were merged from.
-        self._headers: tuple[Mapping[str, str], Mapping[str, str], SecretHeaders] = (
-            {},
-            {},
-            SecretHeaders(),
-        )
+        self._headers: tuple[Mapping[str, str], Mapping[str, str], SecretHeaders]
+        self._headers = ({}, {}, SecretHeaders())
         self._clock = clock
         self._timer = SharedTimer(clock)
         self._loop: asyncio.AbstractEventLoop | None = None

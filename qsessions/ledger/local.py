@@ -83,8 +83,9 @@ class LocalLedger:
         Args:
             instance: The CRN, or None.
         """
+        is_emulated = instance is not None and _EMULATED.match(instance)
         # With a path of the user's own there is one part only.
-        return self._places[-1 if instance is not None and _EMULATED.match(instance) else 0]
+        return self._places[-1 if is_emulated else 0]
 
     async def record(self, record: LedgerRecord) -> None:
         """Write a record of this process, in place of an earlier one of the same key.

@@ -290,9 +290,10 @@ async def close_ledger(ledger: Ledger, clock: Clock = SYSTEM_CLOCK) -> None:
 
 def reason(error: Exception) -> str:
     """Return why a ledger failed, for the end of a sentence, so without a full stop."""
-    return (
+    text = (
         error.message if isinstance(error, QSessionsError) else f"{type(error).__name__}: {error}"
-    ).removesuffix(".")
+    )
+    return text.removesuffix(".")
 
 
 async def answer(call: Awaitable[T], seconds: float, clock: Clock) -> T:

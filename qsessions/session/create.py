@@ -38,7 +38,8 @@ def client_closed() -> ClientClosed:
 
 def why_closed(caller: Caller) -> ClientClosed | None:
     """Return why nothing is created where the client, or one that it was made from, was closed."""
-    return client_closed() if any(one.is_closed for one in (caller, *caller.ancestors)) else None
+    is_closed = any(one.is_closed for one in (caller, *caller.ancestors))
+    return client_closed() if is_closed else None
 
 
 class Create:
