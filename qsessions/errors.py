@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ErrorT = TypeVar("ErrorT", bound=Exception)
 
+_LAST_FAILURE = "; the last failure: "
+
 # So many candidates are listed in a message.
 _LISTED = 5
 
@@ -229,8 +231,9 @@ class CallTimeout(_Unanswered, TimeoutError):
 
     def after(self, failure: str) -> Self:
         """Add what failed last before, "" for nothing, and return the error itself."""
-        message = f"{self.message.removesuffix('.')}; the last failure: {failure}"
-        return self.reworded(message) if failure else self
+        # In place of what an inner wait may have added.
+        message = self.message.partition(_LAST_FAILURE)[0].removesuffix(".")
+        return self.reworded(f"{message}{_LAST_FAILURE}{failure}") if failure else self
 
 
 class ProtocolError(QSessionsError):

@@ -25,13 +25,7 @@ from qsessions.cli.recording import open_ledger
 from qsessions.cli.service import connect
 from qsessions.client import AsyncSessionClient
 from qsessions.config.variables import LEDGER
-from qsessions.errors import (
-    ConfigurationError,
-    InvalidArgument,
-    NotFound,
-    QSessionsError,
-    problem_of,
-)
+from qsessions.errors import InvalidArgument, NotFound, QSessionsError, problem_of
 from qsessions.jsonable import time_text
 from qsessions.ledger.local import place_of
 from qsessions.ledger.postgres import PostgresLedger
@@ -42,6 +36,8 @@ from qsessions.reaper import ANOTHER_INSTANCE, is_served
 from qsessions.session_states import State, current_states
 
 # The first ones stay where a terminal is narrow.
+# Options that name what isn't there.
+_NAMED = {"account", "account_file"}
 _COLUMNS = (
     "record",
     "live_state",
@@ -85,7 +81,6 @@ async def ledger(
     Example: qsessions ledger --json
     """
     output, labels = Output(options), read_labels(label)
-    is_named = options.account is not None or options.account_file is not None
     if action == "init":
         await _init(output)
         return None
@@ -97,7 +92,7 @@ async def ledger(
             await entered.resolve_instance()
             client = entered
         except QSessionsError as error:
-            if is_named and isinstance(error, ConfigurationError):
+            if error.argument in _NAMED:
                 raise
             # The records can be listed without a client.
             problem = error

@@ -107,10 +107,14 @@ async def use_ledger(instance: str | None) -> str:
         return f"none: {error.message}"
     async with opened as ledger:
         place, now = place_of(ledger, instance), time.time()
-        request = CreateSession(Mode.BATCH)
-        intent = LedgerRecord.intent(request, base_url="none", instance=instance, now=now)
-        for state in (RecordState.INTENT, RecordState.ENDED):
-            await place.record(intent.becomes(state, now=now))
+        # Of no service, so that nobody takes a session for it if this is killed in between.
+        intent = LedgerRecord.intent(
+            CreateSession(Mode.BATCH), base_url="none", instance=None, now=now
+        )
+        try:
+            await place.record(intent)
+        finally:
+            await place.record(intent.becomes(RecordState.ENDED, now=now))
         records = count(len(await read_entries(place)), "record")
     by = f"by {LEDGER}" if is_named else f"of commands alone; {LEDGER} isn't set"
     return f"{place!r}, {by}: {records}"

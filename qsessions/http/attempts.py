@@ -171,9 +171,9 @@ class Attempts:
             if call.providers:
                 call.credentials = await call.ask_providers(self, self._credentials, self.awaited)
                 self._credentials = call.credentials
-            # What calls wait for has other providers than they have, or none.
-            is_call = call.providers is self.providers
-            self.awaited[0] = self.awaited[0] if is_call else call.deadline
+            # What calls wait for is a provider's own request, or has another provider.
+            others = call.providers and call.providers is not self.providers
+            self.awaited[0] = call.deadline if others or call.any_status else self.awaited[0]
             call.attempts += 1
             progress.attempts = call.attempts
             result: Response | QSessionsError | None = call.prepare()

@@ -107,9 +107,10 @@ class Connection:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
             if self._has_given_up:
+                # Before it is tried: the server may refuse it, and that fails one call, not all.
+                self._has_given_up = False
                 # While a statement waits for a lock, the server doesn't see that nobody is there.
                 await self._fetch(sql.TERMINATE, {"mark": self._mark})
-                self._has_given_up = False
             (version,) = await self._fetch(sql.APPLIED)
             if version["applied"] < len(sql.MIGRATIONS):
                 self.drop()

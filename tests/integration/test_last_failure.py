@@ -128,3 +128,46 @@ async def test_a_list_that_the_command_line_waits_for(
         assert code == 4
         named = "workloads" if GRANT in answers else "token_exchange"
         assert f"; the last failure: {named}: status 503" in error_lines(err)[0]
+
+
+@table(
+    ("answers", "failure"),
+    [
+        ([GRANT, http(503), http(401), hang], "get: status 503"),
+        ([GRANT, http(503), http(401), http(503), hang], "token_exchange: status 503"),
+    ],
+)
+async def test_one_failure_is_told(time: ManualClock, answers: list[Answer], failure: str) -> None:
+    """Of an attempt's failure and one of what the call waits for, the message has the later one."""
+    async with (
+        FaultServer(*answers) as server,
+        AsyncSessionClient(
+            **waits_for_a_token(server.url) | {"base_url": server.url}, clock=time
+        ) as client,
+    ):
+        call = client.get("s1", timeout=5)
+        with pytest.raises(CallTimeout) as caught:
+            await past_deadline(call, server.arrival(len(answers)), time, 10)
+    assert caught.value.message.endswith(f"nothing was sent; the last failure: {failure}")
+    assert caught.value.message.count("the last failure") == 1
+
+
+async def test_a_failure_of_another_call_is_not_told(time: ManualClock) -> None:
+    """What another call of the same client meets meanwhile is none of this one's."""
+    async with (
+        FaultServer(hang) as iam,
+        FaultServer(http(503), hang) as server,
+        AsyncSessionClient(
+            **waits_for_a_token(iam.url) | {"base_url": server.url}, clock=time
+        ) as client,
+    ):
+        get = asyncio.ensure_future(client.get("s1", timeout=5))
+        await iam.arrival(1)
+        versions = asyncio.ensure_future(client.versions(timeout=100))
+        await server.arrival(2)
+        time.advance(10)
+        with pytest.raises(CallTimeout) as caught:
+            await get
+        versions.cancel()
+        await asyncio.wait({versions})
+    assert "the last failure" not in caught.value.message
