@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from qsessions import ConfigurationError, LeaseState, LedgerUnavailable, PostgresLedger
+from qsessions.ledger.postgres import _after_fork
 from tests.fleet.conftest import kill
 from tests.programs import fleet
 from tests.support.database_checks import record
@@ -67,7 +68,7 @@ async def test_another_process_of_the_same_ledger_is_another_owner(url: str) -> 
     await ledger.record(record())
     parents = PostgresLedger.__new__(PostgresLedger)
     parents.__dict__.update(ledger.__dict__)
-    ledger.begin()
+    _after_fork()
     await ledger.record(record(key="its"))
     owners = {entry.record.key: entry.source for entry in await ledger.entries()}
     assert owners["key"] != owners["its"]
