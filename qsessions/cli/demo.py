@@ -57,21 +57,24 @@ async def _show(console: Terminal, client: AsyncSessionClient, emulator: Emulato
 
 async def _watch(console: Terminal, live: AsyncLiveSession) -> None:
     started = time.monotonic()
-    drained = False
+    drained, shown = False, Text()
     async for snapshot in live.watch():
-        _print(console, "state", _state(snapshot, time.monotonic() - started))
+        state = _state(snapshot)
+        # Something else than what is shown may have changed.
+        if state != shown:
+            shown = state
+            since = f"{time.monotonic() - started:4.1f} s  "
+            _print(console, "state", Text.assemble(since, state))
         if snapshot.state == "active" and not drained:
             drained = True
             await live.drain()
             _print(console, "drain", "no new jobs; it closes when the last one ends")
 
 
-def _state(snapshot: Session, seconds: float) -> Text:
+def _state(snapshot: Session) -> Text:
     state = str(snapshot.state)
     is_draining = snapshot.accepting_jobs is False and not snapshot.is_final
-    return Text.assemble(
-        f"{seconds:4.1f} s  ", (state, _STYLES.get(state, "")), ", draining" * is_draining
-    )
+    return Text.assemble((state, _STYLES.get(state, "")), ", draining" * is_draining)
 
 
 def _print(console: Terminal, what: str, text: str | Text) -> None:

@@ -7,10 +7,17 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
+from qsessions import Session, SessionState
+from qsessions.cli.demo import _watch
+from qsessions.cli.terminal import Terminal
 from tests.support.shell import (
     EXPORTS,
     PIPE,
@@ -67,6 +74,26 @@ async def test_demo_tells_the_life_of_a_session(shell: Shell) -> None:
     assert "\x1b[1;35mclosed" in colourful
     assert "closed" in colourless
     assert "\x1b" not in colourless
+
+
+async def test_demo_tells_each_state_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A change of what the demo doesn't show, such as a job's start, is no line."""
+    draining = Session(id="s1", state=SessionState.ACTIVE, accepting_jobs=False)
+
+    class Live:
+        async def watch(self) -> AsyncIterator[Session]:
+            yield Session(id="s1", state=SessionState.OPEN)
+            yield draining
+            yield attrs.evolve(draining, last_job_started=datetime.now(UTC))
+            yield Session(id="s1", state=SessionState.CLOSED)
+
+        async def drain(self) -> None:
+            """Drain already."""
+
+    live: Any = Live()
+    await _watch(Terminal(), live)
+    states = re.findall(r"^state +[\d.]+ s  (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert states == ["open", "active, draining", "closed"]
 
 
 async def test_demo_can_be_interrupted(shell: Shell) -> None:
