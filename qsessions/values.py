@@ -92,7 +92,7 @@ class Unentered:
     """The base of what must be entered first, which says so where it is taken for a session."""
 
     def __repr__(self) -> str:
-        """Say how to get the session."""
+        """Show how to get the session."""
         begin = "async with" if hasattr(type(self), "__aenter__") else "with"
         return f"<{type(self).__name__}: enter it for its session, `{begin} … as live:`>"
 
